@@ -1,0 +1,99 @@
+"""Where and how arithmetic runs: device, threads, seeds, a stopwatch, and a record of the environment."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from typing import Any
+
+_RECORDED = (
+    "torch",
+    "torchvision",
+    "timm",
+    "openvino",
+    "scikit-learn",
+    "numpy",
+    "pillow",
+    "safetensors",
+)
+
+
+class Stopwatch:
+    """Seconds spent in each named step, added up over repeated entries.
+
+    Example:
+        >>> watch = Stopwatch()
+        >>> with watch.step("fit"):
+        ...     pass
+        >>> list(watch.seconds)
+        ['fit']
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Add the time spent inside the ``with`` block to the step ``name``."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def threads() -> int:
+    """Return how many processors this process may use.
+
+    Example:
+        >>> threads() >= 1
+        True
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def choose_device(device: str = "auto") -> str:
+    """Return the device to use: ``device`` itself, or for ``"auto"`` the first of cuda, mps, cpu that works.
+
+    Args:
+        device: ``"auto"``, ``"cpu"``, ``"mps"``, ``"cuda"`` or ``"cuda:1"`` and so on.
+
+    Example:
+        >>> choose_device("cpu")
+        'cpu'
+    """
+    if device != "auto":
+        return device
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def environment() -> dict[str, Any]:
+    """Return what a run depended on: versions, processor and threads; no host name, no path, no user.
+
+    Example:
+        >>> environment()["python"] == platform.python_version()
+        True
+    """
+    versions = {}
+    for name in _RECORDED:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "threads": threads(),
+        "packages": versions,
+    }

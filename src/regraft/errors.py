@@ -1,0 +1,148 @@
+"""Every error that Regraft raises on purpose, each with a stable code.
+
+* RegraftError
+  + DataError             a folder, table or split that cannot be used        DATA-…, SPLIT-…
+    - ImageError          one picture that cannot be used                     IMG-…
+    - BadImagesError      all the pictures of a data set that cannot be used  DATA-BAD-IMAGES
+  + BackboneError         a network that is unknown or cannot be built        BACKBONE-…
+    - WeightsError        weights that are missing, damaged or do not fit     WEIGHTS-…
+  + ModelError            a saved model that cannot be trusted or used        MODEL-…
+  + RunError              a run folder that is incomplete or foreign          RUN-…
+  + UsageError            arguments that contradict each other                USAGE-…
+
+A message reads ``what - which file - why - what to do``; the parts that do not apply are left out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+
+class RegraftError(Exception):
+    """The root of all errors that Regraft raises on purpose.
+
+    Args:
+        what: What went wrong, one short sentence without a full stop.
+        path: The file or folder concerned.
+        why: What was found and what was expected.
+        hint: What the reader can do about it.
+        code: A stable code such as ``IMG-TRUNCATED``; the class has a default.
+
+    Example:
+        >>> print(RegraftError("cannot read the table", path="a.csv", hint="save it as UTF-8"))
+        cannot read the table - a.csv - save it as UTF-8
+    """
+
+    code = "ERROR"
+    exit_code = 1
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        why: str = "",
+        hint: str = "",
+        code: str | None = None,
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.path = None if path is None else os.fspath(path)
+        self.why = why
+        self.hint = hint
+        self.code = code or type(self).code
+
+    def __str__(self) -> str:
+        parts = (self.what, self.path, self.why, self.hint)
+        return " - ".join(printable(part) for part in parts if part)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions with keyword-only arguments do not survive the default pickling between processes.
+        return (_rebuild, (type(self), self.__dict__))
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with what a terminal or UTF-8 cannot carry written as escapes.
+
+    Args:
+        text: A message or a file name; file names may hold newlines and undecodable bytes.
+
+    Example:
+        >>> printable("two\\nlines")
+        'two\\\\nlines'
+    """
+    shown = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
+
+
+def _rebuild(kind: type[RegraftError], state: dict[str, object]) -> RegraftError:
+    error = kind.__new__(kind)
+    error.__dict__.update(state)
+    error.args = (state["what"],)
+    return error
+
+
+class DataError(RegraftError):
+    """A folder, table or split that cannot be used as it is."""
+
+    code = "DATA-INVALID"
+
+
+class ImageError(DataError):
+    """One picture that cannot be used; ``path`` names it and ``code`` says why."""
+
+    code = "IMG-CORRUPT"
+
+
+class BadImagesError(DataError):
+    """Pictures of a data set that cannot be used, all of them at once.
+
+    Args:
+        errors: One error per picture.
+        hint: What the reader can do about it.
+    """
+
+    code = "DATA-BAD-IMAGES"
+
+    def __init__(self, errors: Sequence[ImageError], *, hint: str = "") -> None:
+        first = errors[0]
+        pictures = "1 picture" if len(errors) == 1 else f"{len(errors)} pictures"
+        super().__init__(
+            f"{pictures} cannot be used",
+            path=first.path,
+            why=f"{first.code}: {first.what}" + (" (the first of them)" if len(errors) > 1 else ""),
+            hint=hint,
+        )
+        self.errors = tuple(errors)
+
+
+class BackboneError(RegraftError):
+    """A network that is unknown or cannot be built."""
+
+    code = "BACKBONE-INVALID"
+
+
+class WeightsError(BackboneError):
+    """Weights that are missing, damaged or do not fit the network."""
+
+    code = "WEIGHTS-INVALID"
+
+
+class ModelError(RegraftError):
+    """A saved model that cannot be trusted, read or used."""
+
+    code = "MODEL-INVALID"
+
+
+class RunError(RegraftError):
+    """A run folder that is incomplete, foreign or in use."""
+
+    code = "RUN-INVALID"
+
+
+class UsageError(RegraftError):
+    """Arguments that are unknown or contradict each other."""
+
+    code = "USAGE"
+    exit_code = 2

@@ -1,0 +1,1 @@
+"""The frozen way: every picture passes the trunk once, and what came out is kept."""

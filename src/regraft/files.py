@@ -1,0 +1,169 @@
+"""Reading and writing files so that nothing half-written is ever seen, and hashes of what is in them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from regraft.errors import RegraftError
+
+_BLOCK = 1 << 20
+
+
+def home() -> Path:
+    """Return the folder for imported weights and caches: ``$REGRAFT_HOME`` or the user's own.
+
+    Example:
+        >>> home().name
+        'regraft'
+    """
+    named = os.environ.get("REGRAFT_HOME")
+    return Path(named) if named else Path(platformdirs.user_cache_dir("regraft", appauthor=False))
+
+
+def sha256_bytes(data: bytes | memoryview) -> str:
+    """Return the SHA-256 of ``data`` as 64 hexadecimal digits.
+
+    Example:
+        >>> sha256_bytes(b"")[:8]
+        'e3b0c442'
+    """
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file's content as 64 hexadecimal digits.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:  # noqa: PTH123 - os.PathLike is all that is promised
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Return the SHA-256 of ``value`` written as canonical JSON (sorted keys, no blanks).
+
+    Example:
+        >>> sha256_json({"b": 1, "a": 2}) == sha256_json({"a": 2, "b": 1})
+        True
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return sha256_bytes(text.encode())
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; on success flush it to disk and rename it into place.
+
+    A reader sees the old file or the new one, never a part; on an error nothing is left behind.
+
+    Args:
+        path: Where the file shall stand; missing parent folders are made.
+
+    Yields:
+        A path that does not exist yet; the caller writes a file there.
+
+    Raises:
+        RegraftError: The disk is full or the folder cannot be written (code ``FILE-WRITE``).
+    """
+    target = Path(path)
+    part = target.with_name(f".{target.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        with part.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        part.replace(target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and error.filename not in {None, str(part)}:
+            raise  # a file the caller wanted to read, not ours
+        raise RegraftError(
+            "cannot write",
+            path=target,
+            why=error.strerror or str(error),
+            hint="free some space there or choose another folder",
+            code="FILE-WRITE",
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write ``data`` atomically."""
+    with atomic_path(path) as part:
+        part.write_bytes(data)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write ``text`` atomically as UTF-8 with ``\\n`` line ends; lone surrogates survive the way back."""
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write ``value`` atomically as indented JSON; NaN and infinity are refused.
+
+    Raises:
+        ValueError: ``value`` holds NaN or infinity.
+    """
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False) + "\n")
+
+
+def read_json(path: str | os.PathLike[str], *, limit: int = 64 << 20) -> Any:
+    """Read a JSON file of at most ``limit`` bytes.
+
+    Raises:
+        RegraftError: Code ``FILE-MISSING`` or ``FILE-JSON``: absent, too large, too deeply nested or no JSON.
+    """
+    try:
+        if os.stat(path).st_size > limit:  # noqa: PTH116 - os.PathLike is all that is promised
+            raise RegraftError(
+                "file too large", path=path, why=f"over {limit} bytes", code="FILE-JSON"
+            )
+        return json.loads(Path(path).read_bytes())
+    except FileNotFoundError as error:
+        raise RegraftError("file not found", path=path, code="FILE-MISSING") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise RegraftError(
+            "cannot read as JSON", path=path, why=str(error)[:200], code="FILE-JSON"
+        ) from error
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Delete what killed writers left in ``folder``: our own ``.….part`` files of dead processes."""
+    for part in Path(folder).glob(".*.part"):
+        pid = part.name.split(".")[-3]
+        if pid.isdigit() and not _alive(int(pid)):
+            part.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return  # only POSIX can flush a folder
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

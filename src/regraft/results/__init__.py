@@ -1,0 +1,1 @@
+"""What came out: predictions, honest numbers, and the folder of a run. Nothing here imports torch."""
