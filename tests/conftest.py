@@ -1,4 +1,4 @@
-"""Fixtures for all tests: a private home, no network beyond this machine, and the real assets where they are."""
+"""Fixtures for all tests: a private home, no network, and the real assets where they are."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""Where and how arithmetic runs: device, threads, seeds, a stopwatch, and a record of the environment."""
+"""Where arithmetic runs and how long it takes: device, threads, stopwatch, environment."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def threads() -> int:
 
 
 def choose_device(device: str = "auto") -> str:
-    """Return the device to use: ``device`` itself, or for ``"auto"`` the first of cuda, mps, cpu that works.
+    """Return ``device`` itself, or for ``"auto"`` the first of cuda, mps and cpu that works.
 
     Args:
         device: ``"auto"``, ``"cpu"``, ``"mps"``, ``"cuda"`` or ``"cuda:1"`` and so on.
@@ -78,7 +78,7 @@ def choose_device(device: str = "auto") -> str:
 
 
 def environment() -> dict[str, Any]:
-    """Return what a run depended on: versions, processor and threads; no host name, no path, no user.
+    """Return what a run depended on: versions and threads; no host name, no path, no user.
 
     Example:
         >>> environment()["python"] == platform.python_version()

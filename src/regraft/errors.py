@@ -58,19 +58,19 @@ class RegraftError(Exception):
         return " - ".join(printable(part) for part in parts if part)
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Exceptions with keyword-only arguments do not survive the default pickling between processes.
+        # Keyword-only arguments do not survive the default way between processes.
         return (_rebuild, (type(self), self.__dict__))
 
 
 def printable(text: str) -> str:
-    """Return ``text`` with what a terminal or UTF-8 cannot carry written as escapes.
+    r"""Return ``text`` with what a terminal cannot carry written as escapes.
 
     Args:
         text: A message or a file name; file names may hold newlines and undecodable bytes.
 
     Example:
-        >>> printable("two\\nlines")
-        'two\\\\nlines'
+        >>> printable("two\nlines")
+        'two\\nlines'
     """
     shown = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)

@@ -1,4 +1,4 @@
-"""Reading and writing files so that nothing half-written is ever seen, and hashes of what is in them."""
+"""Files that are never seen half-written, and hashes of what is in them."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write ``text`` atomically as UTF-8 with ``\\n`` line ends; lone surrogates survive the way back."""
+    """Write ``text`` atomically as UTF-8; undecodable file names survive the way back."""
     write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
@@ -125,7 +125,7 @@ def read_json(path: str | os.PathLike[str], *, limit: int = 64 << 20) -> Any:
     """Read a JSON file of at most ``limit`` bytes.
 
     Raises:
-        RegraftError: Code ``FILE-MISSING`` or ``FILE-JSON``: absent, too large, too deeply nested or no JSON.
+        RegraftError: Code ``FILE-MISSING``, or ``FILE-JSON`` for too large, too deep or not JSON.
     """
     try:
         if os.stat(path).st_size > limit:  # noqa: PTH116 - os.PathLike is all that is promised
@@ -142,7 +142,7 @@ def read_json(path: str | os.PathLike[str], *, limit: int = 64 << 20) -> Any:
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
-    """Delete what killed writers left in ``folder``: our own ``.….part`` files of dead processes."""
+    """Delete what killed writers left in ``folder``: ``.part`` files of dead processes."""
     for part in Path(folder).glob(".*.part"):
         pid = part.name.split(".")[-3]
         if pid.isdigit() and not _alive(int(pid)):

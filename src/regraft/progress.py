@@ -1,4 +1,4 @@
-"""One progress bar for everything that takes long: rate and time left on a terminal, a line now and then elsewhere."""
+"""One progress bar for all that takes long: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is transferred: networks that somebody trained, each with the preprocessing its weights belong to."""
+"""What is transferred: trained networks, each with the preprocessing its weights belong to."""

@@ -1,1 +1,1 @@
-"""What is to be learned: pictures with labels, their split, and what is wrong with them. Nothing here imports torch."""
+"""What is to be learned: labelled pictures, their split, what is wrong with them. No torch here."""

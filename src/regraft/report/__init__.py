@@ -1,1 +1,1 @@
-"""What people read: tables, figures, galleries and one page, rebuilt from runs alone. Nothing here imports torch."""
+"""What people read: tables, figures, galleries, one page; rebuilt from runs. No torch here."""

@@ -1,1 +1,1 @@
-"""What came out: predictions, honest numbers, and the folder of a run. Nothing here imports torch."""
+"""What came out: predictions, honest numbers, and the folder of a run. No torch here."""

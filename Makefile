@@ -1,0 +1,78 @@
+# The two commands of a new user: `make demo` and `make test`. Everything else is for developers.
+# Each makes .venv from the lock first; uv is fetched into it, which is a good deal faster than pip.
+#
+#   make demo TORCH=cpu    the same without CUDA libraries (4 GB less): PyTorch's own CPU builds
+
+PYTHON ?= python3
+TORCH ?= default
+BIN := .venv/bin
+UV := $(BIN)/uv
+
+.PHONY: demo test test-slow lint format types check lock bench clean
+
+demo: .venv/run.stamp
+	$(BIN)/regraft demo
+
+test: .venv/test.stamp
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-slow: .venv/test.stamp
+	$(BIN)/python -m pytest -m slow --timeout=3600
+
+lint: .venv/test.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: .venv/test.stamp
+	$(BIN)/mypy
+
+format: .venv/test.stamp
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+check: lint types test
+
+bench: .venv/bench.stamp
+	$(BIN)/python benchmarks/memory.py
+
+.venv/uv.stamp: requirements/uv.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Regraft needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@touch $@
+
+# $(call install,NAME): the packages of requirements/NAME.txt, then Regraft itself as an editable install.
+# With TORCH=cpu, uv takes torch and torchvision (at the locked versions) from PyTorch's CPU builds and
+# leaves out the CUDA packages; everything else comes from the lock with its hashes all the same.
+ifeq ($(TORCH),cpu)
+install = $(UV) pip install --quiet --python $(BIN)/python --torch-backend cpu \
+	    $$(sed -n 's/^\(torch\(vision\)\{0,1\}==[^ ;]*\).*/\1/p' requirements/$(1).txt) && \
+	  $(UV) pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements/$(1)-cpu.txt
+else
+install = $(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/$(1).txt
+endif
+
+.venv/%.stamp: .venv/uv.stamp requirements/%.txt pyproject.toml
+	$(call install,$*)
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# New versions of everything: names, versions and hashes, no address of any index.
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock" --no-header
+CUDA := $(shell sed -n 's/^\(nvidia-[a-z0-9-]*\|cuda-[a-z-]*\|triton\)==.*/--no-emit-package \1/p' requirements/test.txt 2>/dev/null) \
+	--no-emit-package torch --no-emit-package torchvision
+
+lock: .venv/uv.stamp
+	echo uv | $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-header --upgrade --output-file requirements/uv.txt -
+	$(COMPILE) --upgrade --group build --output-file requirements/run.txt pyproject.toml
+	$(COMPILE) --constraint requirements/run.txt --group build --group test --output-file requirements/test.txt pyproject.toml
+	$(COMPILE) --constraint requirements/test.txt --group build --group test --output-file requirements/bench.txt pyproject.toml requirements/bench.in
+	for name in run test bench; do \
+	  $(COMPILE) $(CUDA) --constraint requirements/$$name.txt --group build $$(test $$name = run || echo --group test) \
+	    --output-file requirements/$$name-cpu.txt pyproject.toml $$(test $$name = bench && echo requirements/bench.in); \
+	done
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
