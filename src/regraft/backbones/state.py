@@ -1,0 +1,312 @@
+"""Reading and writing a network's tensors: safetensors, and PyTorch's own files on import only.
+
+A file is data or it is refused. Nothing here ever falls back to a reader that could run code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import stat
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from regraft.errors import ModelError, RegraftError, WeightsError
+from regraft.files import atomic_path, sha256_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PYTORCH_SUFFIXES = frozenset({".pth", ".pt", ".bin"})
+OLDEST_TORCH = "2.10"
+_FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
+_ELEMENT_TYPES = _FLOATS | {"bool", "uint8", "int8", "int16", "int32", "int64"}
+_CODE_SUFFIXES = {
+    **dict.fromkeys((".pkl", ".pickle", ".joblib", ".npy", ".npz", ".skops"), "can hold a pickle"),
+    **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z", ".mar"), "is an archive"),
+    **dict.fromkeys((".h5", ".hdf5", ".keras"), "is a Keras file and can hold code"),
+    ".ckpt": "is a training checkpoint that usually needs its own classes to be read",
+}
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "model_ema", "state_dict_ema", "net")
+_PREFIXES = ("module.", "_orig_mod.")
+_ADVICE = "save the weights as safetensors: safetensors.torch.save_file(net.state_dict(), FILE)"
+
+
+def read_state(
+    path: str | os.PathLike[str], *, importing: bool = False, sha256: str | None = None
+) -> dict[str, Tensor]:
+    """Read the tensors of a network by name.
+
+    Args:
+        path: A ``.safetensors`` file; on import also ``.pth``, ``.pt`` or ``.bin``.
+        importing: Whether PyTorch's own files may be read, with its restricted reader.
+        sha256: The hash that the file must have; None accepts any.
+
+    Returns:
+        Tensors on the CPU, float16 and bfloat16 widened to float32, all values finite.
+
+    Raises:
+        ModelError: ``MODEL-CORRUPT`` (damaged), ``MODEL-UNSAFE`` (holds more than data),
+            ``MODEL-CHECKSUM`` (not the expected file) or ``MODEL-NAN``.
+        WeightsError: ``WEIGHTS-MISSING`` or ``WEIGHTS-FORMAT``.
+
+    Example:
+        >>> import tempfile, torch
+        >>> file = Path(tempfile.mkdtemp()) / "net.safetensors"
+        >>> write_state(file, {"weight": torch.ones(2, dtype=torch.float16)})
+        >>> read_state(file)["weight"].dtype
+        torch.float32
+    """
+    return read_checkpoint(path, importing=importing, sha256=sha256)[0]
+
+
+def read_checkpoint(
+    path: str | os.PathLike[str], *, importing: bool = True, sha256: str | None = None
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Read tensors as `read_state` does, and say what had to be unwrapped to find them.
+
+    Returns:
+        The tensors by name, and one sentence for each wrapper or prefix that was taken off.
+
+    Raises:
+        RegraftError: As `read_state`.
+    """
+    file = Path(path)
+    _check_readable(file, importing=importing)
+    if sha256 is not None and (found := sha256_file(file)) != sha256:
+        raise ModelError(
+            "the weights are not the ones that were stored",
+            path=file,
+            why=f"SHA-256 is {found[:12]}…, expected {sha256[:12]}…",
+            hint="remove the file and import or fetch the weights again",
+            code="MODEL-CHECKSUM",
+        )
+    if file.suffix.lower() in PYTORCH_SUFFIXES:
+        state, notes = _unwrapped(_load_pytorch(file), file)
+    else:
+        state, notes = _load_safetensors(file), ()
+    _check_tensors(state, file)
+    state = {name: _widened(tensor) for name, tensor in state.items()}
+    check_finite(state, path=file)
+    return state, notes
+
+
+def write_state(path: str | os.PathLike[str], state: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors, atomically; the same tensors always give the same bytes.
+
+    Raises:
+        ModelError: ``MODEL-NAN``: a value is NaN or infinite.
+        RegraftError: ``FILE-WRITE``: the disk is full or the folder cannot be written.
+
+    Example:
+        >>> import tempfile, torch
+        >>> file = Path(tempfile.mkdtemp()) / "net.safetensors"
+        >>> write_state(file, {"weight": torch.ones(2)})
+        >>> file.stat().st_size
+        112
+    """
+    import safetensors
+    import safetensors.torch
+
+    check_finite(state, path=path)
+    # A copy of its own for each tensor: safetensors refuses those that share memory.
+    plain = {name: state[name].detach().cpu().contiguous().clone() for name in sorted(state)}
+    with atomic_path(path) as part:
+        try:
+            safetensors.torch.save_file(plain, part, metadata={"format": "pt"})
+        except safetensors.SafetensorError as error:  # what the library makes of a full disk
+            raise RegraftError(
+                "cannot write",
+                path=path,
+                why=str(error)[:200],
+                hint="free some space there or choose another folder",
+                code="FILE-WRITE",
+            ) from error
+
+
+def check_finite(state: Mapping[str, Tensor], *, path: str | os.PathLike[str]) -> None:
+    """Refuse tensors that hold NaN or infinity.
+
+    Raises:
+        ModelError: ``MODEL-NAN``, naming the file and the first such tensor.
+
+    Example:
+        >>> import torch
+        >>> check_finite({"bias": torch.tensor([float("nan")])}, path="a.bin")
+        Traceback (most recent call last):
+        regraft.errors.ModelError: some weights are not finite - a.bin - NaN or infinity in bias
+    """
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ModelError(
+                "some weights are not finite",
+                path=path,
+                why=f"NaN or infinity in {name}",
+                code="MODEL-NAN",
+            )
+
+
+def _check_readable(file: Path, *, importing: bool) -> None:
+    try:
+        regular = stat.S_ISREG(file.stat().st_mode)
+    except (OSError, ValueError) as error:
+        raise WeightsError("no such file of weights", path=file, code="WEIGHTS-MISSING") from error
+    if not regular:  # a FIFO would block for ever
+        raise WeightsError("not a regular file", path=file, code="WEIGHTS-FORMAT")
+    suffix = file.suffix.lower()
+    if suffix == ".safetensors" or (importing and suffix in PYTORCH_SUFFIXES):
+        return
+    if suffix in PYTORCH_SUFFIXES:
+        raise WeightsError(
+            f"a {suffix} file is read only on import",
+            path=file,
+            hint="regraft weights import FILE --name NAME --backbone BACKBONE",
+            code="WEIGHTS-FORMAT",
+        )
+    if suffix in _CODE_SUFFIXES:
+        why = f"{suffix} {_CODE_SUFFIXES[suffix]}"
+        raise ModelError(
+            "this format is never read", path=file, why=why, hint=_ADVICE, code="MODEL-UNSAFE"
+        )
+    raise WeightsError(
+        "not a format of weights that can be read",
+        path=file,
+        why=f"{suffix or 'no suffix'}; readable are .safetensors and, on import, .pth, .pt, .bin",
+        hint=_ADVICE,
+        code="WEIGHTS-FORMAT",
+    )
+
+
+def _load_safetensors(file: Path) -> dict[str, Tensor]:
+    import safetensors.torch
+
+    with _damage_named(file):
+        state: dict[str, Tensor] = safetensors.torch.load_file(file)
+        return state
+
+
+def _load_pytorch(file: Path) -> Any:
+    import torch
+
+    if torch.torch_version.TorchVersion(torch.__version__) < OLDEST_TORCH:
+        raise ModelError(
+            "this PyTorch cannot read its own files safely",
+            path=file,
+            why=f"PyTorch {torch.__version__}; its restricted reader is sound since {OLDEST_TORCH}",
+            hint=f"pip install 'torch>={OLDEST_TORCH}'",
+            code="MODEL-UNSAFE",
+        )
+    _refuse_other_content(file)
+    with _damage_named(file), warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # remarks on how the file was pickled; it loads or it does not
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _refuse_other_content(file: Path) -> None:
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        start = stream.read(64).lstrip()
+    if start.startswith(b"<"):
+        raise _corrupt(file, "it looks like HTML: a web page was saved in place of the file")
+    if not start.startswith(b"PK\x03\x04"):
+        return
+    with _damage_named(file), zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+    if any("/code/" in member.filename for member in members):  # TorchScript
+        raise _unsafe(file)
+    if any(member.compress_type for member in members) or sum(m.file_size for m in members) > size:
+        # PyTorch never compresses; what unpacks to more than its own size was made to do harm.
+        raise _corrupt(file, "its parts are compressed or overlap")
+
+
+@contextlib.contextmanager
+def _damage_named(file: Path) -> Iterator[None]:
+    """Turn whatever a reader makes of damaged bytes into one error that names the file."""
+    try:
+        yield
+    except (RegraftError, MemoryError):
+        raise
+    except pickle.UnpicklingError as error:
+        raise _unsafe(file) from error
+    except Exception as error:
+        # The readers raise SafetensorError, RuntimeError, EOFError, KeyError, IndexError, TypeError
+        # and more on mutated files: no list of them would be complete.
+        line = (str(error).splitlines() or [""])[0]
+        raise _corrupt(file, line[:160] or type(error).__name__) from error
+
+
+def _unsafe(file: Path) -> ModelError:
+    return ModelError(
+        "the file holds more than tensors and was not read",
+        path=file,
+        why="PyTorch's restricted reader refused it; reading it in full could run code",
+        hint=_ADVICE,
+        code="MODEL-UNSAFE",
+    )
+
+
+def _corrupt(file: Path, why: str) -> ModelError:
+    return ModelError(
+        "the file of weights is damaged",
+        path=file,
+        why=why,
+        hint="fetch or copy it again",
+        code="MODEL-CORRUPT",
+    )
+
+
+def _unwrapped(content: Any, file: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    notes = []
+    state = content
+    for _depth in range(3):  # bounded: a file can hold a table that holds itself
+        if isinstance(state, dict) and (key := _wrapper(state)):
+            notes.append(f"the weights were taken from the entry {key!r} of the file")
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise _corrupt(file, f"it holds a {type(state).__name__}, no tensors by name")
+    for prefix in _PREFIXES:
+        if state and all(name.startswith(prefix) for name in state):
+            notes.append(f"the prefix {prefix!r} was taken off every name")
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state, tuple(notes)
+
+
+def _wrapper(state: dict[Any, Any]) -> str | None:
+    return next((key for key in _WRAPPERS if isinstance(state.get(key), dict)), None)
+
+
+def _check_tensors(state: dict[str, Any], file: Path) -> None:
+    if not state:
+        raise _corrupt(file, "it holds no tensors")
+    size = file.stat().st_size
+    for name, value in state.items():
+        if reason := _odd(value, size):
+            raise _corrupt(file, f"{name!r} is {reason}")
+
+
+def _odd(value: Any, size: int) -> str | None:
+    """Say why a value read from a file of ``size`` bytes is not an ordinary tensor, or None."""
+    import torch
+
+    if type(value) not in {torch.Tensor, torch.nn.Parameter}:
+        return f"a {type(value).__name__}, no tensor"
+    if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
+        return "no plain dense tensor"
+    if (kind := str(value.dtype).removeprefix("torch.")) not in _ELEMENT_TYPES:
+        return f"of the unusual element type {kind}"
+    if value.numel() * value.element_size() > size:  # a few bytes repeated by a stride of 0
+        return "larger than the whole file"
+    return None
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    import torch
+
+    plain = tensor.detach()
+    return plain.float() if plain.dtype in {torch.float16, torch.bfloat16} else plain

@@ -1,0 +1,321 @@
+"""Files of weights: data is read exactly; what is damaged or could run code is refused by name."""
+
+import io
+import json
+import os
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from regraft.backbones import state
+from regraft.backbones.state import read_checkpoint, read_state, write_state
+from regraft.errors import ModelError, RegraftError, WeightsError
+
+WEIGHT = {"weight": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
+OVERLAP = {**WEIGHT, "bias": {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]}}
+
+
+def framed(header, data=b"\0" * 8):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def typed(kind, data):
+    return framed({"weight": {"dtype": kind, "shape": [2], "data_offsets": [0, len(data)]}}, data)
+
+
+DAMAGED = {
+    "empty": b"",
+    "cut in the header": framed(WEIGHT)[:20],
+    "cut in the data": framed(WEIGHT)[:-3],
+    "header of 2^40 bytes": struct.pack("<Q", 1 << 40) + b"{}",
+    "header of 2^64 bytes": b"\xff" * 8 + b"{}",
+    "extra bytes": framed(WEIGHT, b"\0" * 9),
+    "bad JSON": framed(b"{nope"),
+    "not UTF-8": framed(b"\xff\xfe"),
+    "deep nesting": framed(b"[" * 100_000),
+    "overlap": framed(OVERLAP, b"\0" * 12),
+    "unknown element type": typed("Q9", b"\0" * 8),
+    "unusual element type": typed("F8_E4M3", b"\1\1"),
+    "complex numbers": typed("C64", b"\0" * 16),
+    "shape beyond integers": framed(
+        {"weight": {"dtype": "F32", "shape": [1 << 63, 0], "data_offsets": [0, 0]}}, b""
+    ),
+    "no tensors": framed({}, b""),
+    "a web page": b"<!DOCTYPE html><html><body>Sign in to the hotel network</body></html>",
+    "a pickle": pickle.dumps({"weight": [1.0]}),
+}
+
+
+@pytest.fixture
+def sentinel(tmp_path):
+    """Return a path that exists only if a refused file ran its code."""
+    return tmp_path / "sentinel"
+
+
+class Attack:
+    def __init__(self, sentinel):
+        self.sentinel = sentinel
+
+    def __reduce__(self):
+        return os.system, (f"touch '{self.sentinel}'",)
+
+
+def torch_bytes(content, **options):
+    buffer = io.BytesIO()
+    torch.save(content, buffer, **options)
+    return buffer.getvalue()
+
+
+def write(path, data):
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_damaged_safetensors_are_refused_with_the_name_of_the_file(damage, tmp_path):
+    file = write(tmp_path / "net.safetensors", DAMAGED[damage])
+
+    with pytest.raises(ModelError) as refusal:
+        read_state(file)
+
+    assert refusal.value.code == "MODEL-CORRUPT"
+    assert str(file) in str(refusal.value)
+
+
+SOUND = safetensors.torch.save({"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.ones(2)})
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    cut=st.integers(0, len(SOUND)),
+    at=st.integers(0, len(SOUND) - 1),
+    byte=st.integers(0, 255),
+    suffix=st.sampled_from([".safetensors", ".pth"]),
+)
+def test_a_mutated_file_loads_or_is_refused_and_nothing_else(cut, at, byte, suffix, tmp_path):
+    sound = SOUND if suffix == ".safetensors" else torch_bytes({"weight": torch.ones(2)})
+    mutated = bytearray(sound)
+    mutated[at % len(mutated)] = byte
+    file = write(tmp_path / f"net{suffix}", bytes(mutated[: cut if cut % 2 else len(mutated)]))
+
+    refused = None
+    try:
+        read_state(file, importing=True)
+    except ModelError as error:
+        refused = error
+
+    if refused is not None:
+        assert refused.code in {"MODEL-CORRUPT", "MODEL-NAN", "MODEL-UNSAFE"}
+        assert refused.path == str(file)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_half_precision_is_widened_without_changing_a_value(kind, tmp_path):
+    half = torch.tensor([0.1, -3.0, 65504.0]).to(kind)
+    write_state(tmp_path / "net.safetensors", {"weight": half, "steps": torch.tensor(7)})
+
+    read = read_state(tmp_path / "net.safetensors")
+
+    assert read["weight"].dtype == torch.float32
+    assert torch.equal(read["weight"], half.float())
+    assert read["steps"].dtype == torch.int64
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_refused_at_save_and_at_load(value, tmp_path):
+    bad = {"weight": torch.tensor([1.0, value])}
+    file = tmp_path / "net.safetensors"
+
+    with pytest.raises(ModelError, match="infinity in weight") as at_save:
+        write_state(file, bad)
+    assert not file.exists()
+
+    safetensors.torch.save_file(bad, file)
+    with pytest.raises(ModelError, match="infinity in weight") as at_load:
+        read_state(file)
+    assert at_save.value.code == at_load.value.code == "MODEL-NAN"
+
+
+def test_tensors_that_share_memory_or_are_views_are_written_as_what_they_show(tmp_path):
+    base = torch.arange(6.0)
+    write_state(tmp_path / "n.safetensors", {"a": base, "b": base[::2], "c": base.view(2, 3).T})
+
+    read = read_state(tmp_path / "n.safetensors")
+
+    assert read["b"].tolist() == [0, 2, 4]
+    assert read["c"].shape == (3, 2)
+
+
+def test_one_flipped_bit_is_noticed_when_the_hash_is_known(tmp_path):
+    file = tmp_path / "net.safetensors"
+    write_state(file, {"weight": torch.ones(4)})
+    known = state.sha256_file(file)
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(bytes(data))
+
+    with pytest.raises(ModelError, match="SHA-256") as refusal:
+        read_state(file, sha256=known)
+
+    assert refusal.value.code == "MODEL-CHECKSUM"
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_pytorch_files_are_read_on_import_only(suffix, legacy, tmp_path):
+    data = torch_bytes({"weight": torch.ones(2)}, _use_new_zipfile_serialization=not legacy)
+    file = write(tmp_path / f"net{suffix}", data)
+
+    with pytest.raises(WeightsError, match="weights import") as refusal:
+        read_state(file)
+
+    assert refusal.value.code == "WEIGHTS-FORMAT"
+    assert read_state(file, importing=True)["weight"].tolist() == [1, 1]
+
+
+def test_wrappers_and_prefixes_are_taken_off_with_a_note(tmp_path):
+    content = {"epoch": 3, "state_dict": {"module.weight": torch.ones(2, requires_grad=True)}}
+    file = write(tmp_path / "net.pth", torch_bytes(content))
+
+    tensors, notes = read_checkpoint(file)
+
+    assert list(tensors) == ["weight"]
+    assert not tensors["weight"].requires_grad
+    assert len(notes) == 2
+    assert "'state_dict'" in notes[0]
+    assert "'module.'" in notes[1]
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_a_pickle_that_runs_code_is_refused_and_does_not_run(suffix, protocol, tmp_path, sentinel):
+    file = write(tmp_path / f"net{suffix}", pickle.dumps(Attack(sentinel), protocol=protocol))
+
+    with pytest.raises(ModelError) as refusal:
+        read_state(file, importing=True)
+
+    assert refusal.value.code == "MODEL-UNSAFE"
+    assert not sentinel.exists()
+
+
+def test_code_beside_tensors_in_a_pytorch_archive_does_not_run(tmp_path, sentinel):
+    content = {"state_dict": {"weight": torch.ones(2)}, "options": Attack(sentinel)}
+    file = write(tmp_path / "net.pth", torch_bytes(content))
+
+    with pytest.raises(ModelError) as refusal:
+        read_state(file, importing=True)
+
+    assert refusal.value.code == "MODEL-UNSAFE"
+    assert not sentinel.exists()
+
+
+@pytest.mark.parametrize(
+    "suffix", [".joblib", ".pkl", ".npy", ".npz", ".zip", ".h5", ".keras", ".skops", ".ckpt"]
+)
+def test_other_formats_are_refused_by_name_unopened(suffix, tmp_path, sentinel):
+    file = write(tmp_path / f"net{suffix}", pickle.dumps(Attack(sentinel)))
+
+    with pytest.raises(ModelError, match="save_file") as refusal:
+        read_state(file, importing=True)
+
+    assert refusal.value.code == "MODEL-UNSAFE"
+    assert not sentinel.exists()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_torchscript_is_refused_as_code(tmp_path):
+    buffer = io.BytesIO()
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), buffer)
+    file = write(tmp_path / "net.pt", buffer.getvalue())
+
+    with pytest.raises(ModelError) as refusal:
+        read_state(file, importing=True)
+
+    assert refusal.value.code == "MODEL-UNSAFE"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"weight": torch.ones(1).expand(1 << 40)},
+        {"weight": torch.ones(3, device="meta")},
+        {"weight": torch.eye(3).to_sparse()},
+        {"weight": torch.ones(2, dtype=torch.complex64)},
+        {"weight": 3.0},
+        {3: torch.ones(2)},
+        [torch.ones(2)],
+        {},
+    ],
+    ids=["stretched", "meta", "sparse", "complex", "number", "unnamed", "list", "empty"],
+)
+def test_what_is_no_ordinary_tensor_by_name_is_refused(content, tmp_path):
+    file = write(tmp_path / "net.pth", torch_bytes(content))
+
+    with pytest.raises(ModelError) as refusal:
+        read_state(file, importing=True)
+
+    assert refusal.value.code == "MODEL-CORRUPT"
+
+
+def test_a_table_that_holds_itself_does_not_hang(tmp_path):
+    loop = {}
+    loop["state_dict"] = loop
+    file = write(tmp_path / "net.pth", torch_bytes(loop))
+
+    with pytest.raises(ModelError, match="dict"):
+        read_state(file, importing=True)
+
+
+def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path):
+    file = tmp_path / "net.pth"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("net/data.pkl", b"\0" * 10_000_000)
+
+    with pytest.raises(ModelError, match="compressed"):
+        read_state(file, importing=True)
+
+
+def test_an_old_pytorch_is_not_trusted_with_its_own_files(tmp_path, monkeypatch):
+    file = write(tmp_path / "net.pth", torch_bytes({"weight": torch.ones(2)}))
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.9.1"))
+
+    with pytest.raises(ModelError, match=r"torch>=2\.10"):
+        read_state(file, importing=True)
+
+
+def test_only_regular_files_are_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    (tmp_path / "folder.safetensors").mkdir()
+    (tmp_path / "dangling.safetensors").symlink_to(tmp_path / "nowhere")
+
+    codes = {}
+    for name in ("pipe", "folder", "dangling", "absent", "n\0l"):
+        with pytest.raises(WeightsError) as refusal:
+            read_state(Path(f"{tmp_path}/{name}.safetensors"))
+        codes[name] = refusal.value.code
+
+    assert codes["pipe"] == codes["folder"] == "WEIGHTS-FORMAT"
+    assert codes["dangling"] == codes["absent"] == codes["n\0l"] == "WEIGHTS-MISSING"
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_arguments, **_options):
+        raise safetensors.SafetensorError("No space left on device")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+
+    with pytest.raises(RegraftError, match="No space left") as refusal:
+        write_state(tmp_path / "net.safetensors", {"weight": torch.ones(2)})
+
+    assert refusal.value.code == "FILE-WRITE"
+    assert list(tmp_path.iterdir()) == []
