@@ -1,3 +1,89 @@
-"""Transfer learning for image classification."""
+"""Transfer learning for image classification: find out which way works on your pictures.
+
+>>> import regraft
+>>> "FeatureClassifier" in regraft.__all__
+True
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# Every public name and its module; resolved on first use, so that `import regraft` is instant.
+_HOME = {
+    "Backbone": "regraft.backbones.backbone",
+    "BackboneSpec": "regraft.backbones.spec",
+    "check": "regraft.data.checks",
+    "Dataset": "regraft.data.dataset",
+    "Decoding": "regraft.data.images",
+    "evaluate": "regraft.results.predictions",
+    "FeatureClassifier": "regraft.classifiers.feature_classifier",
+    "FeatureExtractor": "regraft.features.extractor",
+    "fit_run": "regraft.experiment.runner",
+    "import_weights": "regraft.backbones.weights",
+    "list_backbones": "regraft.backbones.catalog",
+    "load_model": "regraft.classifiers.saving",
+    "Predictions": "regraft.results.predictions",
+    "Preprocessing": "regraft.backbones.spec",
+    "register_backbone": "regraft.backbones.catalog",
+    "RegraftError": "regraft.errors",
+    "Run": "regraft.results.run",
+    "RunStore": "regraft.results.store",
+    "save_model": "regraft.classifiers.saving",
+    "Split": "regraft.data.split",
+}
+__all__ = [
+    "Backbone",
+    "BackboneSpec",
+    "Dataset",
+    "Decoding",
+    "FeatureClassifier",
+    "FeatureExtractor",
+    "Predictions",
+    "Preprocessing",
+    "RegraftError",
+    "Run",
+    "RunStore",
+    "Split",
+    "check",
+    "evaluate",
+    "fit_run",
+    "import_weights",
+    "list_backbones",
+    "load_model",
+    "register_backbone",
+    "save_model",
+]
+
+if TYPE_CHECKING:
+    from regraft.backbones.backbone import Backbone
+    from regraft.backbones.catalog import list_backbones, register_backbone
+    from regraft.backbones.spec import BackboneSpec, Preprocessing
+    from regraft.backbones.weights import import_weights
+    from regraft.classifiers.feature_classifier import FeatureClassifier
+    from regraft.classifiers.saving import load_model, save_model
+    from regraft.data.checks import check
+    from regraft.data.dataset import Dataset
+    from regraft.data.images import Decoding
+    from regraft.data.split import Split
+    from regraft.errors import RegraftError
+    from regraft.experiment.runner import fit_run
+    from regraft.features.extractor import FeatureExtractor
+    from regraft.results.predictions import Predictions, evaluate
+    from regraft.results.run import Run
+    from regraft.results.store import RunStore
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'regraft' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

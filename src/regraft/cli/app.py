@@ -1,0 +1,116 @@
+"""The commands put together, and the one place where an error becomes a line and an exit code."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import click
+import typer
+
+from regraft import __version__
+from regraft.cli import demonstrating, fitting, inspecting, looking, using, weights
+from regraft.cli.output import EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_USAGE, talk
+from regraft.errors import RegraftError
+
+app = typer.Typer(
+    name="regraft",
+    help="Find out which way of transfer learning works on your pictures.",
+    epilog="Start with `regraft demo`, or with `regraft fit FOLDER --backbone NAME`.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_DEBUG = {"on": False}
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived; a BaseException so that no handler for errors swallows it."""
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"regraft {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[  # noqa: ARG001 - its callback does the work
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    _DEBUG["on"] = debug
+
+
+demonstrating.add_to(app)
+inspecting.add_to(app)
+fitting.add_to(app)
+using.add_to(app)
+looking.add_to(app)
+weights.add_to(app)
+
+
+def _on_sigterm(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise _Terminated
+
+
+def main() -> NoReturn:
+    """Run the command line and leave with its exit code.
+
+    Exit codes: 0 done, 1 error, 2 wrong usage, 3 done but some pictures were refused, 130 and
+    143 interrupted.
+    """
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    for stream in (sys.stdout, sys.stderr):
+        # Names of files and classes may hold anything; what a terminal cannot show is escaped.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        result = app(standalone_mode=False)
+    except RegraftError as error:
+        talk(f"regraft: error: {error} [{error.code}]")
+        code = error.exit_code
+    except click.exceptions.Abort:
+        talk("regraft: interrupted")
+        return EXIT_INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        talk("regraft: interrupted; what was computed so far is kept")
+        code = EXIT_INTERRUPTED
+    except _Terminated:
+        talk("regraft: terminated; what was computed so far is kept")
+        code = EXIT_TERMINATED
+    except BrokenPipeError:
+        return _leave_quietly()
+    except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback without --debug
+        talk(f"regraft: unexpected error: {type(error).__name__}: {error}")
+        talk("hint: `regraft --debug …` shows where; please report it")
+        code = 1
+    else:
+        return result if isinstance(result, int) else 0
+    if _DEBUG["on"]:
+        traceback.print_exc()
+    return code
+
+
+def _leave_quietly() -> int:
+    """Point stdout, which nobody reads any more, at nothing: Python's last flush stays silent."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1

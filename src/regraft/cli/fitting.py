@@ -1,0 +1,178 @@
+"""Commands that compute features and learn from them: `extract` and `fit`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from regraft.cli.options import (
+    ArgumentOption,
+    BackboneOption,
+    DataArgument,
+    EngineOption,
+    GroupByOption,
+    MaxBadOption,
+    NamesOption,
+    OutOption,
+    PoolingOption,
+    PrecisionOption,
+    RegroupOption,
+    SeedOption,
+    SkipBadOption,
+    TestOption,
+    ValOption,
+    WeightsOption,
+    read_spec,
+)
+from regraft.cli.output import JsonOption, say, say_json, talk
+
+NoCacheOption = Annotated[
+    bool, typer.Option("--no-cache", help="Do not keep the features for the next time.")
+]
+PerClassOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Learn from this many pictures of each class; the test part stays the same.", min=1
+    ),
+]
+SizeOption = Annotated[
+    int | None, typer.Option(help="Learn from this many pictures in all.", min=1)
+]
+FractionOption = Annotated[
+    float | None, typer.Option(help="Learn from this share of the training pictures.", min=0, max=1)
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
+    app.command("fit")(fit)
+    app.command("extract")(extract)
+
+
+def fit(
+    source: DataArgument,
+    *,
+    backbone: BackboneOption,
+    weights: WeightsOption = None,
+    arguments: ArgumentOption = None,
+    classifier: Annotated[
+        str,
+        typer.Option(
+            help="logistic, linear_svm, knn, random_forest, gradient_boosting or xgboost."
+        ),
+    ] = "logistic",
+    pooling: PoolingOption = "avg",
+    engine: EngineOption = "auto",
+    precision: PrecisionOption = "fp32",
+    val: ValOption = 0.15,
+    test: TestOption = 0.25,
+    seed: SeedOption = 0,
+    group_by: GroupByOption = None,
+    regroup: RegroupOption = False,
+    per_class: PerClassOption = None,
+    size: SizeOption = None,
+    fraction: FractionOption = None,
+    label_from_name: NamesOption = None,
+    skip_bad: SkipBadOption = False,
+    max_bad: MaxBadOption = 0.01,
+    no_cache: NoCacheOption = False,
+    description: Annotated[str, typer.Option(help="What the run is called in tables.")] = "",
+    out: OutOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Fit a classifier on a pre-trained network's features and measure it on pictures kept apart."""
+    from regraft.classifiers.feature_classifier import FeatureClassifier
+    from regraft.experiment.preparation import DataPlan
+    from regraft.experiment.runner import default_folder, fit_run
+    from regraft.report.tables import parts_table
+
+    spec = read_spec(backbone, weights, arguments, pooling=pooling)
+    learner = FeatureClassifier(
+        spec,
+        classifier=classifier,
+        engine=engine,
+        precision=precision,
+        cache=None if no_cache else "default",
+        seed=seed,
+        verbose=not as_json,
+    )
+    plan = DataPlan(
+        source,
+        val=val,
+        test=test,
+        seed=seed,
+        group_by=group_by,
+        regroup=regroup,
+        label_from_name=label_from_name,
+        per_class=per_class,
+        size=size,
+        fraction=fraction,
+        skip_bad=skip_bad,
+        max_bad=max_bad,
+    )
+    run = fit_run(
+        plan,
+        learner,
+        out=out or default_folder(source, f"{backbone}-{classifier}"),
+        description=description or f"{backbone} + {classifier}",
+        command=command_line(),
+        verbose=not as_json,
+    )
+    if as_json:
+        say_json(run.result())
+    else:
+        say(parts_table(run.metrics).to_text())
+        talk(f"{run.images_embedded} of {run.images} images embedded, the rest came from the cache")
+        for warning in run.warnings:
+            talk(f"warning: {warning}")
+        talk(f"page:   {run.folder / 'report.html'}")
+        talk(f"next:   regraft predict {shlex.quote(str(run.folder))} PICTURES")
+    return 0
+
+
+def extract(
+    source: DataArgument,
+    *,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="The HDF5 file to write; never overwritten."
+        ),
+    ],
+    backbone: BackboneOption,
+    weights: WeightsOption = None,
+    arguments: ArgumentOption = None,
+    pooling: PoolingOption = "avg",
+    engine: EngineOption = "auto",
+    precision: PrecisionOption = "fp32",
+    label_from_name: NamesOption = None,
+    no_cache: NoCacheOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the features of all pictures to HDF5: features, labels and label_names."""
+    from regraft.experiment.extraction import extract_to_file
+    from regraft.experiment.preparation import DataPlan
+    from regraft.features.extractor import FeatureExtractor
+
+    extractor = FeatureExtractor(
+        read_spec(backbone, weights, arguments, pooling=pooling),
+        engine=engine,
+        precision=precision,
+        cache=None if no_cache else "default",
+        verbose=not as_json,
+    )
+    written = extract_to_file(DataPlan(source, label_from_name=label_from_name), extractor, out)
+    if as_json:
+        say_json(written.to_json())
+        return
+    say(str(out))
+    talk(f"{written.images} rows of {written.columns} numbers; {written.embedded} images embedded")
+
+
+def command_line() -> str:
+    """Return the command as it was typed, quoted for a shell."""
+    return shlex.join(["regraft", *sys.argv[1:]])

@@ -1,0 +1,167 @@
+"""Commands that look before anything is learned: `data check | split`, `backbones list | show`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from regraft.cli.options import (
+    ArgumentOption,
+    DataArgument,
+    GroupByOption,
+    NamesOption,
+    PoolingOption,
+    RegroupOption,
+    SeedOption,
+    TestOption,
+    ValOption,
+    WeightsOption,
+    read_spec,
+)
+from regraft.cli.output import JsonOption, say, say_json, talk
+
+if TYPE_CHECKING:
+    from regraft.backbones.backbone import Backbone
+
+data = typer.Typer(help="Look at pictures before learning from them.", no_args_is_help=True)
+backbones = typer.Typer(help="The networks that can be transferred.", no_args_is_help=True)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
+    app.add_typer(data, name="data")
+    app.add_typer(backbones, name="backbones")
+
+
+@data.command("check")
+def check_data(
+    source: DataArgument,
+    *,
+    label_from_name: NamesOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FOLDER", help="Also write check.json and bad_files.csv here."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Decode every picture and list what is wrong: bad files, duplicates, tiny classes."""
+    from regraft.data.checks import check
+    from regraft.experiment.preparation import DataPlan
+
+    report = check(DataPlan(source, label_from_name=label_from_name).read(), verbose=not as_json)
+    if out is not None:
+        report.write(out)
+    if as_json:
+        say_json(report.summary())
+    else:
+        say(report.to_text())
+    return 1 if report.has_errors else 0
+
+
+@data.command("split")
+def split_data(
+    source: DataArgument,
+    *,
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="FOLDER", help="Where split.csv and split.json shall stand."),
+    ],
+    val: ValOption = 0.15,
+    test: TestOption = 0.25,
+    seed: SeedOption = 0,
+    group_by: GroupByOption = None,
+    regroup: RegroupOption = False,
+    label_from_name: NamesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Cut the pictures into train, validation and test, and write the manifest with its hash."""
+    from regraft.experiment.preparation import DataPlan
+
+    plan = DataPlan(
+        source,
+        val=val,
+        test=test,
+        seed=seed,
+        group_by=group_by,
+        regroup=regroup,
+        label_from_name=label_from_name,
+    )
+    split = plan.read().split(val=val, test=test, seed=seed, group_by=group_by, regroup=regroup)
+    split.write(out)
+    sizes = {name: len(part) for name, part in split.parts().items()}
+    if as_json:
+        say_json({"hash": split.hash, "manifest": str(out / "split.csv"), "images": sizes})
+        return
+    say("  ".join(f"{name} {size}" for name, size in sizes.items()))
+    talk(f"written to {out / 'split.csv'}; hash {split.hash[:16]}")
+
+
+@backbones.command("list")
+def list_backbones_command(*, as_json: JsonOption = False) -> None:
+    """List the networks with a name here; every other timm or torchvision name works, too."""
+    from regraft.backbones.catalog import list_backbones
+    from regraft.backbones.weights import list_weights
+    from regraft.report.tables import Table
+
+    rows = [(entry.name, entry.source, entry.licence, entry.title) for entry in list_backbones()]
+    rows += [
+        (stored.name, "imported", stored.licence, f"weights for {stored.backbone}")
+        for stored in list_weights()
+    ]
+    table = Table(("name", "source", "licence", "network"), tuple(rows))
+    say(table.to_json() if as_json else table.to_text())
+
+
+@backbones.command("show")
+def show_backbone(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    *,
+    weights: WeightsOption = None,
+    arguments: ArgumentOption = None,
+    pooling: PoolingOption = "avg",
+    top: Annotated[
+        bool, typer.Option("--top", help="Include the network's own classifier.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a network's layers, parameters, stages and preprocessing."""
+    from dataclasses import asdict, replace
+
+    from regraft.backbones.backbone import build
+    from regraft.report.tables import Table
+
+    spec = read_spec(name, weights, arguments, pooling=pooling)
+    backbone = build(spec if weights is not None else replace(spec, weights=None))
+    layers = backbone.layer_table(top=top)
+    if as_json:
+        say_json({**_facts(backbone), "layers": [asdict(layer) for layer in layers]})
+        return
+    rows = tuple(
+        (
+            str(layer.index),
+            layer.name,
+            layer.type,
+            " × ".join(map(str, layer.output_shape)),
+            f"{layer.parameters:,}",
+            "yes" if layer.trainable else "no",
+        )
+        for layer in layers
+    )
+    say(Table(("", "layer", "type", "output", "parameters", "trainable"), rows).to_text())
+    for key, value in _facts(backbone).items():
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+        say(f"{key.replace('_', ' ')}: {shown}")
+
+
+def _facts(backbone: Backbone) -> dict[str, object]:
+    return {
+        "name": backbone.spec.name,
+        "parameters": backbone.parameters,
+        "feature_dim": backbone.feature_dim,
+        "stages": [stage.name for stage in backbone.stages],
+        "preprocessing": backbone.preprocessing.to_json(),
+    }

@@ -1,0 +1,148 @@
+"""Options that several commands share: a name, its meaning and its reading are written once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regraft.errors import UsageError
+
+if TYPE_CHECKING:
+    from regraft.backbones.spec import BackboneSpec, Preprocessing
+
+DataArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DATA",
+        help="A folder with a folder per class (or train/val/test above them), or a CSV table.",
+    ),
+]
+BackboneOption = Annotated[
+    str,
+    typer.Option(
+        "--backbone",
+        metavar="NAME",
+        help="The network to transfer: see `regraft backbones list`.",
+        show_default=False,
+    ),
+]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        metavar="FILE",
+        help="A file with the backbone's weights, instead of a download.",
+    ),
+]
+ArgumentOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--arg", metavar="KEY=VALUE", help="An argument of the network, for example pad_type=same."
+    ),
+]
+PoolingOption = Annotated[
+    str, typer.Option(help="What becomes a row of features: avg, flatten or stage:NAME.")
+]
+EngineOption = Annotated[
+    str, typer.Option(help="What runs the frozen trunk: auto, torch or openvino.")
+]
+PrecisionOption = Annotated[str, typer.Option(help="Arithmetic of the frozen trunk: fp32 or bf16.")]
+GroupByOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REGEX",
+        help="Keep pictures of one group together, read from the path: 'person([0-9]+)';"
+        " or 'column' for the table's group column.",
+    ),
+]
+RegroupOption = Annotated[
+    bool, typer.Option("--regroup", help="Cut anew where the folder's own parts share a group.")
+]
+NamesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--label-from-name",
+        metavar="REGEX",
+        help="Read the class from the file name: '(?P<label>[a-z]+)[.]'.",
+    ),
+]
+ValOption = Annotated[
+    float, typer.Option(help="Share of the pictures for validation.", min=0, max=1)
+]
+TestOption = Annotated[
+    float, typer.Option(help="Share of the pictures for the test.", min=0, max=1)
+]
+SeedOption = Annotated[
+    int, typer.Option(help="Seed of the split and of the classifier.", min=0, max=2**32 - 1)
+]
+SkipBadOption = Annotated[
+    bool,
+    typer.Option("--skip-bad", help="Go on without pictures that cannot be used, and list them."),
+]
+MaxBadOption = Annotated[
+    float,
+    typer.Option(
+        help="With --skip-bad, the largest share of pictures that may be left out.", min=0, max=1
+    ),
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", metavar="FOLDER", help="Where the run shall stand.")
+]
+
+
+def read_arguments(pairs: list[str] | None) -> tuple[tuple[str, Any], ...]:
+    """Return ``KEY=VALUE`` texts as pairs; a JSON number or boolean becomes one.
+
+    Raises:
+        UsageError: A text has no ``=``.
+
+    Example:
+        >>> read_arguments(["pad_type=same", "channel_multiplier=0.5"])
+        (('pad_type', 'same'), ('channel_multiplier', 0.5))
+    """
+    arguments = []
+    for pair in pairs or []:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise UsageError(
+                "not an argument of a network", path=pair, hint="write --arg KEY=VALUE"
+            )
+        arguments.append((key, _read_value(text)))
+    return tuple(arguments)
+
+
+def _read_value(text: str) -> Any:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, bool | int | float) else text
+
+
+def read_spec(
+    backbone: str,
+    weights: Path | None,
+    arguments: list[str] | None,
+    *,
+    pooling: str = "avg",
+    preprocessing: Preprocessing | None = None,
+) -> BackboneSpec:
+    """Return the backbone that the options name.
+
+    Raises:
+        UsageError: The file of weights does not exist.
+    """
+    from regraft.backbones.spec import BackboneSpec
+
+    if weights is not None and not weights.is_file():
+        raise UsageError("no such file of weights", path=weights, hint="check --weights")
+    return BackboneSpec(
+        backbone,
+        weights="default" if weights is None else str(weights),
+        arguments=read_arguments(arguments),
+        pooling=pooling,
+        preprocessing=preprocessing,
+    )

@@ -1,0 +1,108 @@
+"""From a folder or table to a checked split: the data part of every experiment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from regraft.data.checks import CheckReport, check, usable
+from regraft.data.dataset import Dataset
+from regraft.data.split import Split
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """A split whose pictures were all decoded once, and what was found.
+
+    Attributes:
+        split: The parts; ``split.train`` is whole even where fewer pictures are learned from.
+        train: The pictures to learn from: ``split.train`` or the asked-for share of it.
+        report: What the check found.
+    """
+
+    split: Split
+    train: Dataset
+    report: CheckReport
+
+
+@dataclass(frozen=True)
+class DataPlan:
+    """Which pictures, how they are split and how many of them are learned from.
+
+    Args:
+        source: A folder with one folder per class, or a CSV table.
+        val: Share of the pictures for validation, 0 to 1.
+        test: Share of the pictures for the test, 0 to 1.
+        seed: Seed of the split and of the choice of pictures to learn from.
+        group_by: A regular expression on the path, or ``"column"``; groups stay together.
+        regroup: Whether to cut anew where the folder's own parts share a group.
+        label_from_name: A regular expression with the group ``label``, for flat folders.
+        per_class: Learn from this many pictures of each class; the test part stays the same.
+        size: Learn from this many pictures in all.
+        fraction: Learn from this share of the training pictures, 0 to 1.
+        skip_bad: Go on without pictures that cannot be used.
+        max_bad: The largest share of pictures that may be left out, 0 to 1.
+
+    Example:
+        >>> DataPlan("flowers17").test
+        0.25
+    """
+
+    source: str | Path
+    val: float = 0.15
+    test: float = 0.25
+    seed: int = 0
+    group_by: str | None = None
+    regroup: bool = False
+    label_from_name: str | None = None
+    per_class: int | None = None
+    size: int | None = None
+    fraction: float | None = None
+    skip_bad: bool = False
+    max_bad: float = 0.01
+
+    def read(self) -> Dataset:
+        """Return the data set as it lies there: nothing decoded, nothing cut.
+
+        Raises:
+            DataError: The folder or table cannot be used.
+        """
+        source = Path(self.source)
+        if self.label_from_name is not None:
+            return Dataset.from_names(source, pattern=self.label_from_name)
+        if source.suffix.lower() in {".csv", ".tsv"} and source.is_file():
+            return Dataset.from_csv(source)
+        return Dataset.from_folder(source)
+
+    def prepare(self, *, verbose: bool = False) -> PreparedData:
+        """Read, check and split the pictures.
+
+        Args:
+            verbose: Whether to show progress on standard error.
+
+        Raises:
+            DataError: The folder cannot be used or split as asked.
+            BadImagesError: Pictures cannot be used and ``skip_bad`` is off or they are too many.
+        """
+        data = self.read()
+        report = check(data, verbose=verbose)
+        data = usable(data, report, skip_bad=self.skip_bad, max_bad=self.max_bad)
+        split = data.split(
+            val=self.val,
+            test=self.test,
+            seed=self.seed,
+            group_by=self.group_by,
+            regroup=self.regroup,
+        )
+        return PreparedData(split, self._chosen(split.train), report.across(split))
+
+    def _chosen(self, train: Dataset) -> Dataset:
+        if self.per_class is None and self.size is None and self.fraction is None:
+            return train
+        return train.subset(
+            per_class=self.per_class, size=self.size, fraction=self.fraction, seed=self.seed
+        )
+
+    def at(self, source: str | Path) -> DataPlan:
+        """Return the same plan for another folder or table."""
+        return replace(self, source=source)
