@@ -1,0 +1,117 @@
+"""CSV tables: reading those of other people with line numbers, and writing cells that stay text."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from regraft.data.labels import list_names
+from regraft.errors import DataError
+
+_DELIMITERS = (",", ";", "\t")
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
+
+
+def safe_cell(text: str) -> str:
+    """Return ``text`` so that no spreadsheet takes it for a formula; ``plain_cell`` turns it back.
+
+    Example:
+        >>> safe_cell("=1+1"), safe_cell("rose")
+        ("'=1+1", 'rose')
+    """
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+
+
+def plain_cell(text: str) -> str:
+    """Return the text that ``safe_cell`` was given.
+
+    Example:
+        >>> plain_cell(safe_cell("=1+1"))
+        '=1+1'
+    """
+    return text.removeprefix("'")
+
+
+def read_table(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line number and the cells of the named columns, every cell as the text it is.
+
+    A byte-order mark, any line end, quoted cells and the delimiters comma, semicolon and tab are
+    understood; blank lines are passed over.
+
+    Args:
+        file: A table whose first line names the columns, in UTF-8.
+        columns: The columns wanted.
+
+    Yields:
+        The number of the line where the row begins (the header is line 1) and its cells.
+
+    Raises:
+        DataError: The file cannot be read, is no table, lacks a column or has a short row; the
+            message gives the line (codes ``DATA-NOT-FOUND``, ``DATA-CSV``, ``DATA-CSV-COLUMN``).
+    """
+    try:
+        with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
+            header_line = stream.readline()
+            _refuse_utf16(file, header_line)
+            stream.seek(0)
+            delimiter = _delimiter(header_line, columns)
+            reader = csv.reader(stream, delimiter=delimiter, strict=True)
+            yield from _rows(file, reader, columns)
+    except FileNotFoundError as error:
+        raise DataError("table not found", path=file, code="DATA-NOT-FOUND") from error
+    except OSError as error:
+        raise DataError(
+            "cannot read the table", path=file, why=error.strerror or "", code="DATA-CSV"
+        ) from error
+
+
+def _rows(file: Path, reader: object, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    lines = _numbered(file, reader)
+    header = next(lines, (1, []))[1]
+    missing = [name for name in columns if name not in header]
+    if missing:
+        raise DataError(
+            f"the table has no column {list_names(missing)}",
+            path=file,
+            why=f"its columns: {list_names(header)}",
+            hint="name the columns to use",
+            code="DATA-CSV-COLUMN",
+        )
+    places = [header.index(name) for name in columns]
+    for number, cells in lines:
+        if len(cells) != len(header):
+            why = f"line {number} has {len(cells)} cells, the header {len(header)}"
+            raise DataError("a row does not fit the header", path=file, why=why, code="DATA-CSV")
+        yield number, [cells[place] for place in places]
+
+
+def _numbered(file: Path, reader: object) -> Iterator[tuple[int, list[str]]]:
+    number = 1
+    while True:
+        try:
+            cells = next(reader)  # type: ignore[call-overload]
+        except StopIteration:
+            return
+        except csv.Error as error:
+            why = f"line {number}: {error}"
+            raise DataError("cannot read the table", path=file, why=why, code="DATA-CSV") from error
+        if cells:
+            yield number, cells
+        number = reader.line_num + 1  # type: ignore[attr-defined]
+
+
+def _delimiter(header_line: str, columns: Sequence[str]) -> str:
+    def fit(delimiter: str) -> tuple[int, int]:
+        cells = next(csv.reader([header_line], delimiter=delimiter), [])
+        return sum(name in cells for name in columns), len(cells)
+
+    return max(_DELIMITERS, key=fit)
+
+
+def _refuse_utf16(file: Path, header_line: str) -> None:
+    first = header_line[:2].encode("utf-8", "surrogateescape")
+    if first in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
+        hint = "save it as CSV UTF-8"
+        raise DataError("the table is in UTF-16", path=file, hint=hint, code="DATA-CSV")
