@@ -1,0 +1,370 @@
+"""Embedded pictures on disk, keyed by their content and by everything that shaped the numbers.
+
+A folder per key holds ``about.json`` (the ingredients of the key, for people to read) and shards.
+Shards appear by rename under names of their own and never change, so any number of processes may
+read and add at the same time; a damaged row counts as not there and is computed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import secrets
+import shutil
+import threading
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from regraft.errors import RegraftError
+from regraft.features.shards import Matrix, Shard, open_shard, write_shard
+from regraft.files import home, read_json, remove_leftovers, sha256_json, write_json
+
+FORMAT = 1
+_KEY_FOLDER = re.compile(r"[0-9a-f]{16}")
+_FLUSH_ROWS = 1000
+_FLUSH_BYTES = 16 << 20
+_FLUSH_SECONDS = 10.0
+_HELD_BYTES = 256 << 20
+_note = logging.getLogger(__name__)
+
+
+class FeatureCache:
+    """A folder of embedded pictures that processes may share.
+
+    Args:
+        folder: Where the rows stand; by default ``features`` in :func:`regraft.files.home`.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> rows = FeatureCache(folder.name).rows({"weights": "a"}, width=2)
+        >>> rows.append(["ab" * 32], np.ones((1, 2), np.float32))
+        >>> rows.known(["ab" * 32, "cd" * 32]).tolist()
+        [True, False]
+        >>> folder.cleanup()
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
+        self.folder = home() / "features" if folder is None else Path(folder)
+
+    def rows(self, about: Mapping[str, Any], width: int) -> FeatureRows:
+        """Return the rows that were computed with exactly these ingredients.
+
+        Args:
+            about: All that shapes the numbers, as JSON holds it; a changed value is a new key.
+            width: Numbers per row.
+
+        Example:
+            >>> FeatureCache("cache").rows({"weights": "a"}, width=2).folder.parent.name
+            'cache'
+        """
+        return FeatureRows(self.folder, about, width)
+
+    def size(self) -> int:
+        """Return how many bytes the cached features take.
+
+        Example:
+            >>> FeatureCache("no such folder").size()
+            0
+        """
+        return sum(file.stat().st_size for file in self._files())
+
+    def clear(self) -> None:
+        """Delete all cached features; files that are not the cache's own stay."""
+        for file in self._files():
+            file.unlink(missing_ok=True)
+        for folder in self._key_folders():
+            with contextlib.suppress(
+                OSError
+            ):  # something foreign is in it, or a process adds to it
+                folder.rmdir()
+
+    def _key_folders(self) -> list[Path]:
+        return [f for f in self.folder.glob("*") if _KEY_FOLDER.fullmatch(f.name) and f.is_dir()]
+
+    def _files(self) -> list[Path]:
+        names = ("about.json", "*.npy", ".*.part")
+        return [file for folder in self._key_folders() for n in names for file in folder.glob(n)]
+
+
+class FeatureRows:
+    """The rows of one key: which pictures are known, reading them, adding to them.
+
+    Threads may share an object, and processes a folder.
+
+    Args:
+        cache: The folder of the cache.
+        about: Everything that shapes the numbers.
+        width: Numbers per row.
+
+    Attributes:
+        key: SHA-256 of all ingredients; its first 16 digits name the folder.
+        folder: Where the shards stand.
+        width: Numbers per row.
+    """
+
+    def __init__(self, cache: Path, about: Mapping[str, Any], width: int) -> None:
+        self.about: dict[str, Any] = {**about, "width": width, "format": FORMAT}
+        self.key = sha256_json(self.about)
+        self.folder = cache / self.key[:16]
+        self.width = width
+        self._places: dict[bytes, tuple[Shard | _Held, int]] = {}
+        self._intact: set[bytes] = set()
+        self._seen: set[str] = set()
+        self._changed = -1
+        self._lock = threading.Lock()
+
+    def known(self, sha256s: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Return for each picture whether its row is there and undamaged.
+
+        Args:
+            sha256s: Digests of pictures, 64 hexadecimal digits each.
+        """
+        with self._lock:
+            self._look_for_shards()
+            found = [self._is_intact(bytes.fromhex(digest)) for digest in sha256s]
+        return np.array(found, dtype=bool)
+
+    def read(self, sha256s: Sequence[str]) -> Matrix:
+        """Return the rows of known pictures in the order asked for, (n, width).
+
+        Raises:
+            RegraftError: A row is not there, or vanished since (code ``CACHE-MISSING``).
+        """
+        result = np.empty((len(sha256s), self.width), dtype=np.float32)
+        wanted: dict[Shard | _Held, list[tuple[int, int]]] = defaultdict(list)
+        try:
+            with self._lock:
+                for position, digest in enumerate(sha256s):
+                    source, row = self._places[bytes.fromhex(digest)]
+                    wanted[source].append((row, position))
+            for source, pairs in wanted.items():
+                source.copy(sorted(pairs), result)
+        except (KeyError, OSError, EOFError) as error:
+            raise RegraftError(
+                "cached features are gone",
+                path=self.folder,
+                why="they were removed or cut before they were read",
+                hint="run again: what is missing is computed again",
+                code="CACHE-MISSING",
+            ) from error
+        return result
+
+    def blocks(self, sha256s: Sequence[str], size: int = 1000) -> Iterator[Matrix]:
+        """Yield the rows of known pictures in order, (at most ``size``, width) at a time."""
+        for start in range(0, len(sha256s), size):
+            yield self.read(sha256s[start : start + size])
+
+    def prepare(self) -> None:
+        """Make the folder ready for new rows, so that a useless one is found out before any work.
+
+        Raises:
+            RegraftError: The folder cannot be made or written (code ``CACHE-WRITE``).
+        """
+        about = self.folder / "about.json"
+        with self._explained():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.folder, os.W_OK):
+                raise PermissionError(13, "permission denied")
+            if not about.is_file() or _read_about(about) != self.about:
+                write_json(about, self.about)
+            remove_leftovers(self.folder)
+
+    def append(self, sha256s: Sequence[str], features: Matrix) -> None:
+        """Add rows as one new shard; pictures that are known already do no harm.
+
+        Args:
+            sha256s: Digest of each row's picture.
+            features: (n, width); stored as float32.
+
+        Raises:
+            ValueError: The number of rows or the width is another.
+            RegraftError: The disk is full or the folder cannot be written (code ``CACHE-WRITE``);
+                the message has the free bytes on that volume.
+        """
+        self._check_shape(sha256s, features)
+        if not len(sha256s):
+            return
+        digests = [bytes.fromhex(digest) for digest in sha256s]
+        if not self.folder.is_dir():
+            self.prepare()
+        path = self.folder / f"{secrets.token_hex(8)}.npy"
+        with self._explained():
+            shard = write_shard(path, bytes.fromhex(self.key), digests, features)
+        with self._lock:
+            self._seen.add(path.name)
+            self._add_intact(shard, digests)
+
+    def hold(self, sha256s: Sequence[str], features: Matrix) -> None:
+        """Keep rows in memory, for this object only: the way out where they cannot be written."""
+        self._check_shape(sha256s, features)
+        with self._lock:
+            self._add_intact(_Held(features), [bytes.fromhex(digest) for digest in sha256s])
+
+    def writer(self, images: int) -> RowWriter:
+        """Return a writer that gathers batches into shards.
+
+        Args:
+            images: Pictures in the whole result; decides what happens when the disk is full.
+        """
+        return RowWriter(self, images)
+
+    def _check_shape(self, sha256s: Sequence[str], features: Matrix) -> None:
+        expected = (len(sha256s), self.width)
+        if features.shape != expected:
+            raise ValueError(f"features have shape {features.shape}, expected {expected}")
+
+    def _add_intact(self, source: Shard | _Held, digests: Sequence[bytes]) -> None:
+        for row, digest in enumerate(digests):
+            self._places[digest] = (source, row)
+        self._intact.update(digests)
+
+    def _is_intact(self, digest: bytes) -> bool:
+        if digest in self._intact:
+            return True
+        source, row = self._places.get(digest, (None, 0))
+        if not isinstance(source, Shard):
+            return False
+        if source.is_intact(row, digest):
+            self._intact.add(digest)
+            return True
+        _note.info("row %d of %s is damaged and counts as not there", row, source.path)
+        del self._places[digest]
+        return False
+
+    def _look_for_shards(self) -> None:
+        try:
+            changed = self.folder.stat().st_mtime_ns
+        except OSError:
+            return
+        if changed == self._changed:
+            return
+        self._changed = changed
+        for path in self.folder.glob("*.npy"):
+            if path.name not in self._seen:
+                self._seen.add(path.name)
+                self._open(path)
+
+    def _open(self, path: Path) -> None:
+        try:
+            shard, digests = open_shard(path, bytes.fromhex(self.key), self.width)
+        except (OSError, ValueError) as error:
+            _note.info("ignoring %s: %s", path, error)
+            return
+        for row, digest in enumerate(digests):
+            if digest not in self._places or not self._is_intact(digest):
+                self._places[digest] = (shard, row)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RegraftError) as error:
+            reason = error.why if isinstance(error, RegraftError) else error.strerror or str(error)
+            raise RegraftError(
+                "cannot store features",
+                path=self.folder,
+                why=f"{reason}; {_free_bytes(self.folder):,} bytes are free on that volume",
+                hint="free some space, or set REGRAFT_HOME to a folder that can be written",
+                code="CACHE-WRITE",
+            ) from error
+
+
+class RowWriter:
+    """Gathers batches into shards; on leaving, also by an error, what is there is written.
+
+    When the disk is full and the whole result is small (up to 256 MiB), rows stay in memory with a
+    warning.
+
+    Args:
+        rows: Where the rows go.
+        images: Pictures in the whole result.
+    """
+
+    def __init__(self, rows: FeatureRows, images: int) -> None:
+        self._rows = rows
+        self._fits = images * rows.width * 4 <= _HELD_BYTES
+        self._digests: list[str] = []
+        self._batches: list[Matrix] = []
+        self._since = time.monotonic()
+        self._holding = False
+
+    def add(self, sha256s: Sequence[str], features: Matrix) -> None:
+        """Take rows, (n, width); a shard is written when enough gathered or ten seconds went by."""
+        self._digests.extend(sha256s)
+        self._batches.append(features)
+        count = len(self._digests)
+        late = time.monotonic() - self._since > _FLUSH_SECONDS
+        if late or count >= _FLUSH_ROWS or count * self._rows.width * 4 >= _FLUSH_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has gathered.
+
+        Raises:
+            RegraftError: It cannot be written and is too large for memory (code ``CACHE-WRITE``).
+        """
+        digests, batches = self._digests, self._batches
+        self._digests, self._batches, self._since = [], [], time.monotonic()
+        if not digests:
+            return
+        features = np.concatenate(batches)
+        if not self._holding:
+            try:
+                self._rows.append(digests, features)
+                return
+            except RegraftError as error:
+                if not self._fits:
+                    raise
+                self._holding = True
+                warnings.warn(f"{error} - this run keeps its features in memory", stacklevel=2)
+        self._rows.hold(digests, features)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.flush()
+            return
+        with contextlib.suppress(RegraftError):  # the first error is the one to hear about
+            self.flush()
+
+
+class _Held:
+    """Rows in memory that stand in for a shard."""
+
+    def __init__(self, matrix: Matrix) -> None:
+        self._matrix = matrix
+
+    def copy(self, pairs: Sequence[tuple[int, int]], result: Matrix) -> None:
+        for row, position in pairs:
+            result[position] = self._matrix[row]
+
+
+def _read_about(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except RegraftError:
+        return None  # damaged: it is written again
+
+
+def _free_bytes(folder: Path) -> int:
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

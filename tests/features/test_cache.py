@@ -1,0 +1,349 @@
+"""Cached rows are exact or absent, whatever else happens to their folder."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regraft.errors import RegraftError
+from regraft.features import cache as cache_module
+from regraft.features.cache import FeatureCache
+from regraft.files import read_json, sha256_bytes, sha256_json
+
+ABOUT = {"backbone": "f" * 64, "engine": "torch", "precision": "fp32", "view": None}
+DIGESTS = [sha256_bytes(bytes([i])) for i in range(6)]
+FEATURES = np.arange(18, dtype=np.float32).reshape(6, 3)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def rows(folder):
+    return FeatureCache(folder).rows(ABOUT, 3)
+
+
+def again(folder, about=ABOUT):
+    return FeatureCache(folder).rows(about, 3)
+
+
+def test_rows_come_back_in_the_order_asked_for_also_in_a_fresh_object(rows, folder):
+    rows.append(DIGESTS[:4], FEATURES[:4])
+    rows.append(DIGESTS[4:], FEATURES[4:])
+    fresh = again(folder)
+    order = [5, 0, 3, 3]
+
+    known = fresh.known([DIGESTS[i] for i in order])
+
+    assert known.all()
+    assert np.array_equal(fresh.read([DIGESTS[i] for i in order]), FEATURES[order])
+
+
+def test_blocks_give_the_same_rows_piece_by_piece(rows):
+    rows.append(DIGESTS, FEATURES)
+
+    blocks = list(rows.blocks(DIGESTS, 4))
+
+    assert [len(block) for block in blocks] == [4, 2]
+    assert np.array_equal(np.concatenate(blocks), FEATURES)
+
+
+def test_the_default_folder_is_in_the_home_of_regraft(private_home):
+    FeatureCache().rows(ABOUT, 3).append(DIGESTS, FEATURES)
+
+    (about,) = private_home.glob("features/*/about.json")
+
+    written = read_json(about)
+    assert written == {**ABOUT, "width": 3, "format": cache_module.FORMAT}
+    assert about.parent.name == sha256_json(written)[:16]
+
+
+@given(
+    name=st.sampled_from(sorted(ABOUT)),
+    value=st.text(max_size=5) | st.integers() | st.booleans() | st.lists(st.integers()),
+)
+def test_one_changed_ingredient_is_another_key(name, value):
+    rows = FeatureCache("cache").rows(ABOUT, 3)
+
+    other = FeatureCache("cache").rows({**ABOUT, name: value}, 3)
+
+    assert other.key != rows.key
+    assert other.folder != rows.folder
+
+
+def test_another_format_of_the_cache_is_another_key(rows, folder, monkeypatch):
+    monkeypatch.setattr(cache_module, "FORMAT", cache_module.FORMAT + 1)
+
+    assert again(folder).key != rows.key
+
+
+def test_a_shard_moved_from_another_key_is_never_served(rows, folder):
+    other = again(folder, {**ABOUT, "engine": "openvino"})
+    other.append(DIGESTS, FEATURES)
+    rows.prepare()
+    (shard,) = other.folder.glob("*.npy")
+    shard.rename(rows.folder / shard.name)
+
+    assert not rows.known(DIGESTS).any()
+
+
+def test_rows_of_another_process_appear_in_an_object_that_is_open_already(rows, folder):
+    before = rows.known(DIGESTS)
+    again(folder).append(DIGESTS, FEATURES)
+
+    assert not before.any()
+    assert rows.known(DIGESTS).all()
+    assert np.array_equal(rows.read(DIGESTS), FEATURES)
+
+
+def test_a_damaged_row_counts_as_not_there_and_its_neighbours_stay(rows, folder):
+    rows.append(DIGESTS, FEATURES)
+    (shard,) = rows.folder.glob("*.npy")
+    content = bytearray(shard.read_bytes())
+    content[128 + 3 * 4 * 2] ^= 1
+    shard.write_bytes(content)
+
+    assert again(folder).known(DIGESTS).tolist() == [True, True, False, True, True, True]
+
+
+def test_a_damaged_row_that_was_computed_again_stays_known(rows, folder):
+    test_a_damaged_row_counts_as_not_there_and_its_neighbours_stay(rows, folder)
+    for _ in range(4):  # the order in which a folder lists its files is not ours to choose
+        again(folder).append(DIGESTS[2:3], FEATURES[2:3])
+
+    fresh = again(folder)
+
+    assert fresh.known(DIGESTS).all()
+    assert np.array_equal(fresh.read(DIGESTS), FEATURES)
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"\x93NUMPY\x01\x00v\x00"])
+def test_foreign_and_cut_files_are_ignored(rows, content):
+    rows.append(DIGESTS, FEATURES)
+    (rows.folder / "foreign.npy").write_bytes(content)
+    (shard, *_) = sorted(rows.folder.glob("?" * 16 + ".npy"))
+    (rows.folder / "cut.npy").write_bytes(shard.read_bytes()[:-1])
+
+    assert rows.known(DIGESTS).all()
+    assert np.array_equal(rows.read(DIGESTS), FEATURES)
+
+
+def test_duplicates_are_harmless(rows, folder):
+    rows.append(DIGESTS, FEATURES)
+    again(folder).append(DIGESTS[:2] * 2, FEATURES[[0, 1, 0, 1]])
+
+    assert np.array_equal(again(folder).known(DIGESTS), [True] * 6)
+
+
+def test_rows_that_vanish_before_they_are_read_are_an_error_that_says_what_to_do(rows, folder):
+    rows.append(DIGESTS, FEATURES)
+    FeatureCache(folder).clear()
+
+    with pytest.raises(RegraftError, match="run again") as caught:
+        rows.read(DIGESTS)
+
+    assert caught.value.code == "CACHE-MISSING"
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_that_names_regraft_home(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    rows = again(tmp_path / "file")
+
+    with pytest.raises(RegraftError, match=r"REGRAFT_HOME.*written") as caught:
+        rows.prepare()
+
+    assert caught.value.code == "CACHE-WRITE"
+
+
+def test_a_folder_without_write_permission_is_an_error_that_names_regraft_home(rows, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_arguments: False)
+
+    with pytest.raises(RegraftError, match=r"permission denied.*REGRAFT_HOME"):
+        rows.prepare()
+
+
+def test_a_read_only_cache_still_serves_what_it_has(rows, folder, monkeypatch):
+    rows.append(DIGESTS, FEATURES)
+    monkeypatch.setattr(os, "access", lambda *_arguments: False)
+
+    assert again(folder).known(DIGESTS).all()
+
+
+def full(monkeypatch):
+    def write_shard(*_arguments):
+        raise RegraftError("cannot write", why="No space left on device", code="FILE-WRITE")
+
+    monkeypatch.setattr(cache_module, "write_shard", write_shard)
+
+
+def test_a_full_disk_is_an_error_with_the_free_bytes_of_that_volume(rows, monkeypatch):
+    full(monkeypatch)
+
+    with pytest.raises(RegraftError, match=r"No space left on device; [\d,]+ bytes are free"):
+        rows.append(DIGESTS, FEATURES)
+
+
+def test_on_a_full_disk_a_small_result_stays_in_memory_with_a_warning(rows, monkeypatch):
+    full(monkeypatch)
+
+    writer = rows.writer(6)
+    writer.add(DIGESTS[:4], FEATURES[:4])
+    with pytest.warns(UserWarning, match=r"No space left.*in memory"):
+        writer.flush()
+    writer.add(DIGESTS[4:], FEATURES[4:])
+    writer.flush()
+
+    assert rows.known(DIGESTS).all()
+    assert np.array_equal(rows.read(DIGESTS), FEATURES)
+
+
+def test_on_a_full_disk_a_large_result_stops_with_the_error(rows, monkeypatch):
+    full(monkeypatch)
+    writer = rows.writer(100_000_000)
+    writer.add(DIGESTS, FEATURES)
+
+    with pytest.raises(RegraftError, match="No space left"):
+        writer.flush()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of file sizes are POSIX's")
+def test_a_write_that_the_system_cuts_short_leaves_nothing_behind(folder):
+    program = f"""
+        import resource
+        import numpy as np
+        from regraft.errors import RegraftError
+        from regraft.features.cache import FeatureCache
+
+        rows = FeatureCache({str(folder)!r}).rows({{}}, 100)
+        rows.prepare()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+        try:
+            rows.append(["ab" * 32] * 100, np.ones((100, 100), np.float32))
+        except RegraftError as error:
+            print(error.code)
+        print(sorted(path.name for path in rows.folder.iterdir()))
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
+    )
+
+    assert result.stdout.split("\n")[:2] == ["CACHE-WRITE", "['about.json']"]
+
+
+def test_the_writer_gathers_batches_into_one_shard(rows):
+    with rows.writer(6) as writer:
+        writer.add(DIGESTS[:4], FEATURES[:4])
+        writer.add(DIGESTS[4:], FEATURES[4:])
+
+    assert len(list(rows.folder.glob("*.npy"))) == 1
+    assert np.array_equal(rows.read(DIGESTS), FEATURES)
+
+
+def test_the_writer_stores_what_it_has_when_the_work_is_interrupted(rows, folder):
+    def work():
+        with rows.writer(6) as writer:
+            writer.add(DIGESTS[:4], FEATURES[:4])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+
+    assert again(folder).known(DIGESTS).sum() == 4
+
+
+def test_many_rows_are_written_in_several_shards(rows, monkeypatch):
+    monkeypatch.setattr(cache_module, "_FLUSH_ROWS", 2)
+
+    with rows.writer(6) as writer:
+        for i in range(6):
+            writer.add(DIGESTS[i : i + 1], FEATURES[i : i + 1])
+
+    assert len(list(rows.folder.glob("*.npy"))) == 3
+
+
+def test_a_wrong_shape_is_refused(rows):
+    with pytest.raises(ValueError, match=r"expected \(6, 3\)"):
+        rows.append(DIGESTS, FEATURES.T)
+
+
+def test_clear_removes_the_features_and_nothing_else(rows, folder):
+    rows.append(DIGESTS, FEATURES)
+    (folder / "notes.txt").write_text("mine")
+    (folder / "photographs").mkdir()
+    (folder / "photographs" / "a.npy").write_bytes(b"mine")
+    size = FeatureCache(folder).size()
+
+    FeatureCache(folder).clear()
+
+    assert size > FEATURES.nbytes
+    assert FeatureCache(folder).size() == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["notes.txt", "photographs"]
+    assert (folder / "photographs" / "a.npy").exists()
+
+
+WRITE_FOR_EVER = """
+    import sys
+    import numpy as np
+    from regraft.features.cache import FeatureCache
+    from regraft.files import sha256_bytes
+
+    worker = int(sys.argv[2])
+    rows = FeatureCache(sys.argv[1]).rows({}, 5)
+    for i in range(int(sys.argv[3])):
+        number = i % 50 if i % 2 else worker * 1_000_000 + i
+        digest = sha256_bytes(str(number).encode())
+        rows.append([digest], np.full((1, 5), number, np.float32))
+        print(number, flush=True)
+"""
+
+
+def start_writer(folder, worker, count):
+    command = [sys.executable, "-c", textwrap.dedent(WRITE_FOR_EVER), folder, worker, count]
+    return subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True)
+
+
+def assert_exact(folder, numbers):
+    rows = FeatureCache(folder).rows({}, 5)
+    digests = [sha256_bytes(str(number).encode()) for number in numbers]
+
+    assert rows.known(digests).all()
+    assert np.array_equal(rows.read(digests)[:, 0], np.array(numbers, np.float32))
+
+
+def test_processes_that_write_and_read_at_the_same_time_lose_nothing(folder):
+    writers = [start_writer(folder, worker, 40) for worker in range(3)]
+    reader = FeatureCache(folder).rows({}, 5)
+    shared = [sha256_bytes(str(number).encode()) for number in range(50)]
+    while any(writer.poll() is None for writer in writers):
+        known = reader.known(shared)
+        numbers = np.flatnonzero(known)
+        assert np.array_equal(reader.read([shared[i] for i in numbers])[:, 0], numbers)
+    numbers = [int(line) for writer in writers for line in writer.communicate()[0].split()]
+
+    assert len(numbers) == 120
+    assert_exact(folder, numbers)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX's")
+def test_a_killed_writer_loses_at_most_the_row_at_hand_and_its_leftovers_are_removed(folder):
+    for _ in range(3):
+        writer = start_writer(folder, 1, 100_000)
+        numbers = [int(writer.stdout.readline()) for _ in range(20)]
+        writer.send_signal(signal.SIGKILL)
+        writer.communicate()
+
+        assert_exact(folder, numbers)
+
+    rows = FeatureCache(folder).rows({}, 5)
+    (rows.folder / f".a.npy.{writer.pid}.0011aabb.part").write_bytes(b"half a shard")
+    rows.prepare()
+
+    assert not list(rows.folder.glob(".*.part"))
