@@ -1,0 +1,182 @@
+"""From the pixels a file stores to upright 8-bit RGB, and a hash to find like pictures by."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from regraft.errors import ImageError
+
+_CONVERTIBLE = frozenset({"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV"})
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION_TAG = 0x0112
+
+
+def to_rgb(
+    image: Image.Image,
+    *,
+    background: tuple[int, int, int],
+    float_range: tuple[float, float] | None,
+    name: str,
+) -> Image.Image:
+    """Return a loaded picture as mode RGB.
+
+    16-bit values are scaled, floats need a range, transparency is laid over a colour.
+
+    Args:
+        image: Any mode that the readable formats produce.
+        background: RGB colour, 0 to 255, under transparent pixels.
+        float_range: The values that become black and white for floats and 32-bit integers.
+        name: The picture's name in errors.
+
+    Raises:
+        ImageError: IMG-FLOAT, IMG-RANGE or IMG-FORMAT.
+
+    Example:
+        >>> clear = Image.new("LA", (1, 1))
+        >>> to_rgb(clear, background=(9, 9, 9), float_range=None, name="x").getpixel((0, 0))
+        (9, 9, 9)
+    """
+    if image.mode.startswith("I;16"):
+        return _sixteen_bit(image, background)
+    if image.mode == "I":
+        return _integers(image, float_range, name)
+    if image.mode == "F":
+        return _floats(image, float_range, name)
+    if image.has_transparency_data:
+        return _over(image.convert("RGBA"), background)
+    if image.mode == "RGB":
+        return image
+    if image.mode not in _CONVERTIBLE:
+        raise ImageError(
+            "colour mode cannot be read",
+            path=name,
+            why=f"it is {image.mode}",
+            hint="save it as RGB",
+            code="IMG-FORMAT",
+        )
+    return image.convert("RGB")
+
+
+def upright(image: Image.Image, orientation: int) -> Image.Image:
+    """Return ``image`` turned as an EXIF orientation, 1 to 8, says; other values change nothing.
+
+    Example:
+        >>> upright(Image.new("RGB", (3, 2)), 6).size
+        (2, 3)
+    """
+    method = _TRANSPOSE.get(orientation)
+    return image if method is None else image.transpose(method)
+
+
+def orientation_of(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 where there is none or the EXIF block is broken.
+
+    Example:
+        >>> orientation_of(Image.new("RGB", (3, 2)))
+        1
+    """
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # noqa: BLE001 - a broken EXIF block raises anything, and never makes a picture unusable
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def difference_hash(image: Image.Image) -> int | None:
+    """Return the 64-bit difference hash of a picture; None where it would say nothing.
+
+    Each bit says whether brightness falls from one cell to the next of a 9×8 grid. Pictures that
+    show the same scene in another size or compression differ in few bits; flat pictures would all
+    look the same.
+
+    Args:
+        image: A picture of mode RGB.
+
+    Example:
+        >>> difference_hash(Image.new("RGB", (64, 64))) is None
+        True
+    """
+    cells = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BOX), np.int16)
+    steps = cells[:, :-1] - cells[:, 1:]
+    if np.count_nonzero(np.abs(steps) > _STEP) < _STEPS_NEEDED:
+        return None
+    return int.from_bytes(np.packbits(steps > 0).tobytes(), "big")
+
+
+_STEP = 2  # levels of 255 that noise and compression change easily
+_STEPS_NEEDED = 16  # of 64
+
+
+def _sixteen_bit(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    values = np.asarray(image)
+    rgb = _grey(values >> 8)
+    clear = image.info.get(
+        "transparency"
+    )  # the one value that a 16-bit PNG may declare transparent
+    if isinstance(clear, int):
+        rgb.paste(background, mask=Image.fromarray(values == clear))
+    return rgb
+
+
+def _integers(image: Image.Image, bounds: tuple[float, float] | None, name: str) -> Image.Image:
+    values = np.asarray(image)
+    if image.format == "PPM" or bounds is None:
+        if values.min() < 0 or values.max() > 65535:
+            raise ImageError(
+                "32-bit integers of unknown range",
+                path=name,
+                why=f"the values lie between {values.min()} and {values.max()}",
+                hint="save it with 16 bits, or state float_range=(black, white)",
+                code="IMG-RANGE",
+            )
+        return _grey(values >> 8)
+    return _stretched(values, bounds)
+
+
+def _floats(image: Image.Image, bounds: tuple[float, float] | None, name: str) -> Image.Image:
+    values = np.asarray(image)
+    if not np.isfinite(values).all():
+        raise ImageError(
+            "values that are not finite",
+            path=name,
+            why="NaN or infinity among floating-point pixels",
+            hint="replace them and save the picture again",
+            code="IMG-FLOAT",
+        )
+    if bounds is None:
+        raise ImageError(
+            "floating-point pixels of unknown range",
+            path=name,
+            why=f"the values lie between {values.min():g} and {values.max():g}",
+            hint="state float_range=(black, white)",
+            code="IMG-FLOAT",
+        )
+    return _stretched(values, bounds)
+
+
+def _stretched(
+    values: NDArray[np.float32] | NDArray[np.int32], bounds: tuple[float, float]
+) -> Image.Image:
+    low, high = bounds
+    scaled = (values.astype(np.float64) - low) * (255.0 / (high - low))
+    return _grey(np.rint(scaled.clip(0.0, 255.0)))
+
+
+def _grey(values: NDArray[np.generic]) -> Image.Image:
+    return Image.fromarray(values.astype(np.uint8)).convert("RGB")
+
+
+def _over(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    canvas = Image.new("RGBA", image.size, (*background, 255))
+    canvas.alpha_composite(image)
+    return canvas.convert("RGB")
