@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,51 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Iterator[Path]:
+    """Give a temporary folder beside ``path``; on success rename it into place, whole.
+
+    A reader sees the old folder or the new one, never a mixture; on an error nothing is left behind.
+
+    Args:
+        path: Where the folder shall stand; missing parent folders are made.
+        replace: Whether a folder that is there already gives way.
+
+    Yields:
+        An empty folder; the caller writes files there, each flushed to disk.
+
+    Raises:
+        RegraftError: A folder is there already (code ``FILE-EXISTS``), or it cannot be written
+            (``FILE-WRITE``).
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "model"
+        >>> with atomic_folder(target) as part:
+        ...     write_text(part / "a.txt", "data")
+        >>> [file.name for file in target.iterdir()]
+        ['a.txt']
+    """
+    target = Path(path)
+    part = target.with_name(f".{target.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.part")
+    try:
+        part.mkdir(parents=True)
+        yield part
+        _sync_folder(part)
+        _move_folder(part, target, replace=replace)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise RegraftError(
+            "cannot write",
+            path=target,
+            why=error.strerror or str(error),
+            hint="free some space there or choose another folder",
+            code="FILE-WRITE",
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write ``data`` atomically."""
     with atomic_path(path) as part:
@@ -145,8 +191,29 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
     """Delete what killed writers left in ``folder``: ``.part`` files of dead processes."""
     for part in Path(folder).glob(".*.part"):
         pid = part.name.split(".")[-3]
-        if pid.isdigit() and not _alive(int(pid)):
+        if not pid.isdigit() or _alive(int(pid)):
+            continue
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
             part.unlink(missing_ok=True)
+
+
+def _move_folder(part: Path, target: Path, *, replace: bool) -> None:
+    old = part.with_suffix(
+        ".old"
+    )  # no `.part`: after a kill between the renames this is all there is
+    if replace and target.exists():
+        target.rename(old)
+    try:
+        part.rename(target)
+    except OSError as error:
+        if old.exists():
+            old.rename(target)
+        if target.exists():
+            raise RegraftError("there already", path=target, code="FILE-EXISTS") from error
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _alive(pid: int) -> bool:
