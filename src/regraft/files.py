@@ -106,7 +106,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Iterator[Path]:
     """Give a temporary folder beside ``path``; on success rename it into place, whole.
 
-    A reader sees the old folder or the new one, never a mixture; on an error nothing is left behind.
+    A reader sees the old folder or the new one, never a mix; on an error nothing is left behind.
 
     Args:
         path: Where the folder shall stand; missing parent folders are made.
