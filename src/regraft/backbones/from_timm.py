@@ -1,0 +1,149 @@
+"""Networks of timm: the one module that knows that library."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+from timm.models import group_parameters
+from torch import Tensor, nn
+
+from regraft.backbones.catalog import Entry
+from regraft.backbones.network import Layout, Network, average, channels_first
+from regraft.backbones.spec import Preprocessing
+from regraft.errors import BackboneError
+
+_RESERVED = frozenset({
+    "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir",
+    "scriptable", "exportable", "no_jit", "features_only", "out_indices", "model_name", "in_chans",
+    "global_pool",
+})  # fmt: skip
+
+
+@functools.cache
+def names() -> tuple[str, ...]:
+    """Return the names of all networks of timm, without tags.
+
+    Example:
+        >>> "vgg16" in names()
+        True
+    """
+    return tuple(timm.list_models())
+
+
+def entry(identifier: str, *, name: str) -> Entry | None:
+    """Return the entry of a network of timm, or None if timm does not have it.
+
+    Args:
+        identifier: timm's name, with or without the tag of the weights.
+        name: The name that it was asked for under.
+
+    Example:
+        >>> entry("convnext_tiny.fb_in1k", name="convnext").licence
+        'apache-2.0'
+    """
+    architecture = identifier.partition(".")[0]
+    if architecture not in names():
+        return None
+    try:
+        config = _config(identifier)
+    except RuntimeError:  # what timm makes of an unknown tag
+        return None
+    full = f"{architecture}.{config.tag}" if config.tag else architecture
+    return Entry(
+        name=name,
+        source="timm",
+        identifier=full,
+        title=full,
+        licence=config.license or "unknown",
+        weights=config.hf_hub_id or config.url or "",
+    )
+
+
+def preprocessing(identifier: str) -> Preprocessing:
+    """Return the preprocessing that stands in the tag of the weights.
+
+    Example:
+        >>> preprocessing("vit_tiny_patch16_224").resize
+        248
+    """
+    config = _config(identifier)
+    size = config.input_size[-1]
+    squash = config.crop_mode == "squash"
+    known = {"bicubic", "bilinear", "nearest"}
+    return Preprocessing(
+        size=size,
+        resize=size if squash else max(size, math.floor(size / config.crop_pct)),
+        mode="squash" if squash else "crop",
+        interpolation=config.interpolation if config.interpolation in known else "bicubic",
+        mean=tuple(config.mean),
+        std=tuple(config.std),
+    )
+
+
+def build(identifier: str, arguments: Mapping[str, Any]) -> Network:
+    """Return a network of timm with random weights.
+
+    Args:
+        identifier: timm's name, with or without the tag of the weights.
+        arguments: For the network's constructor.
+
+    Raises:
+        BackboneError: timm does not take an argument (``BACKBONE-ARGUMENT``).
+
+    Example:
+        >>> build("test_resnet", {}).size
+        160
+    """
+    refused = sorted(_RESERVED & set(arguments))
+    if refused:
+        raise BackboneError(
+            "this argument is not open", why=", ".join(refused), code="BACKBONE-ARGUMENT"
+        )
+    try:
+        module: Any = timm.create_model(identifier, pretrained=False, **arguments)
+    except (TypeError, ValueError, AssertionError, KeyError) as error:
+        raise BackboneError(
+            f"timm cannot build {identifier}",
+            why=str(error)[:200],
+            hint=f"arguments given: {dict(arguments)}",
+            code="BACKBONE-ARGUMENT",
+        ) from error
+    config = module.pretrained_cfg
+    layout: Layout = "NHWC" if getattr(module, "output_fmt", "NCHW") == "NHWC" else "NCHW"
+    return Network(
+        module=module,
+        last_map=module.forward_features,
+        pooled=functools.partial(_pooled, module, layout),
+        groups=_groups(module),
+        size=config["input_size"][-1],
+        fixed_size=bool(config.get("fixed_input_size")),
+        layout=layout,
+    )
+
+
+def _config(identifier: str) -> Any:
+    return timm.get_pretrained_cfg(identifier)
+
+
+def _pooled(module: Any, layout: Layout, last_map: Tensor) -> Tensor:
+    """Return the network's own pooling where it keeps the width of the map, else the average.
+
+    VGG and MobileNet v3 put wide layers between the map and the head; those belong to the head.
+    """
+    width = channels_first(last_map, layout).shape[1]
+    if module.head_hidden_size == width:
+        pooled: Tensor = module.forward_head(last_map, pre_logits=True)
+        return pooled
+    return average(last_map, layout)
+
+
+def _groups(module: nn.Module) -> tuple[tuple[str, ...], ...]:
+    matcher = getattr(module, "group_matcher", None)
+    if matcher is None:
+        return (tuple(name for name, _ in module.named_parameters()),)
+    groups = group_parameters(module, matcher(coarse=False))
+    return tuple(tuple(groups[depth]) for depth in sorted(groups))

@@ -1,0 +1,276 @@
+"""What the adapters hand over: a module, its last feature map, its parts in depth order."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from regraft.errors import BackboneError
+
+Layout = Literal["NCHW", "NHWC", "NLC"]
+Apply = Callable[[Tensor], Tensor]
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)  # noqa: SLF001 - the common base has no public name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A part of the trunk that is frozen or trained as one.
+
+    Args:
+        name: The name of its first module.
+        modules: The names of its modules in the network, in depth order.
+        parameters: The names of all its parameters; some networks keep a few outside any module.
+        output: The module whose output is the stage's output.
+
+    Example:
+        >>> Stage(name="conv1", modules=("conv1",), parameters=("conv1.weight",)).output
+        ''
+    """
+
+    name: str
+    modules: tuple[str, ...]
+    parameters: tuple[str, ...]
+    output: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A whole network and how to take it apart.
+
+    Args:
+        module: The network with its head, if it has one.
+        last_map: From a normalised batch (n, 3, height, width) to the last feature map.
+        pooled: From the last feature map to one row per picture.
+        groups: Names of the parameters, grouped in depth order; the head's may be among them.
+        size: The input size that it was designed for, in pixels.
+        fixed_size: Whether it takes no other size.
+        layout: The order of the feature maps' axes.
+    """
+
+    module: nn.Module
+    last_map: Apply
+    pooled: Apply
+    groups: tuple[tuple[str, ...], ...]
+    size: int
+    fixed_size: bool = False
+    layout: Layout = "NCHW"
+
+
+def channels_first(features: Tensor, layout: Layout) -> Tensor:
+    """Return feature maps with the channels behind the batch axis, whatever their layout.
+
+    Example:
+        >>> channels_first(torch.zeros(1, 7, 7, 768), "NHWC").shape
+        torch.Size([1, 768, 7, 7])
+    """
+    if features.ndim == 4 and layout == "NHWC":
+        return features.permute(0, 3, 1, 2)
+    if features.ndim == 3:
+        return features.transpose(1, 2)
+    return features
+
+
+def average(features: Tensor, layout: Layout = "NCHW") -> Tensor:
+    """Return the average of each channel over all positions, shape (n, channels).
+
+    Example:
+        >>> average(torch.ones(2, 512, 7, 7)).shape
+        torch.Size([2, 512])
+    """
+    maps = channels_first(features, layout)
+    return maps if maps.ndim == 2 else maps.flatten(2).mean(-1)
+
+
+class _Reached(Exception):  # noqa: N818 - not an error: it carries the value out of a forward pass
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.value = value
+
+
+def tap(module: nn.Module, name: str, side: Literal["input", "output"] = "output") -> Apply:
+    """Return a function that runs ``module`` up to the submodule ``name``, for what passes there.
+
+    Args:
+        module: A whole network.
+        name: The name of one of its submodules.
+        side: Whether to take what goes in or what comes out.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Flatten())
+        >>> tap(net, "0")(torch.zeros(1, 3, 4, 4)).shape
+        torch.Size([1, 8, 4, 4])
+    """
+    target = module.get_submodule(name)
+
+    def run(batch: Tensor) -> Tensor:
+        owner = threading.get_ident()  # another thread may be running the same network
+
+        def leave(_module: nn.Module, inputs: tuple[Any, ...], output: Any = None) -> None:
+            if threading.get_ident() == owner:
+                value = inputs[0] if side == "input" else output
+                raise _Reached(value[0] if isinstance(value, tuple | list) else value)
+
+        register = (
+            target.register_forward_pre_hook if side == "input" else target.register_forward_hook
+        )
+        handle = register(leave)
+        try:
+            module(batch)
+        except _Reached as reached:
+            return reached.value
+        finally:
+            handle.remove()
+        raise BackboneError("the network never runs this part", why=name, code="BACKBONE-STAGE")
+
+    return run
+
+
+def record_calls(module: nn.Module, run: Callable[[], Any]) -> list[str]:
+    """Return the names of the submodules in the order in which they finish while ``run`` runs.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Flatten())
+        >>> record_calls(net, lambda: net(torch.zeros(1, 3, 4, 4)))
+        ['0', '1']
+    """
+    calls: list[str] = []
+    handles = [
+        child.register_forward_hook(lambda _module, _inputs, _output, name=name: calls.append(name))
+        for name, child in module.named_modules()
+        if name
+    ]
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+def find_stages(network: Network, top: Sequence[str], calls: Sequence[str]) -> tuple[Stage, ...]:
+    """Return the trunk's stages in depth order.
+
+    Args:
+        network: The network.
+        top: Names of the modules that come after the embedding.
+        calls: Names of the submodules in the order in which the trunk finishes them.
+
+    Returns:
+        Stages that hold every parameter of the trunk exactly once; layers without parameters belong
+        to the stage that they follow.
+    """
+    groups: list[list[str]] = []
+    for names in network.groups:
+        kept = [name for name in names if not within(name, top)]
+        leftover = len(kept) < len(names) and groups  # a last norm that stood with the head
+        if leftover:
+            groups[-1].extend(kept)
+        elif kept:
+            groups.append(kept)
+    every = [name for name, _ in network.module.named_parameters()]
+    covers = [_cover(group, every) for group in groups]
+    _attach_plain_layers(network.module, covers, calls)
+    stages = []
+    for group, cover in zip(groups, covers, strict=True):
+        modules = [name for name in cover if name not in every]
+        ran = [name for name in calls if name in modules]
+        stages.append(
+            Stage(
+                name=modules[0] if modules else cover[0],
+                modules=tuple(modules),
+                parameters=tuple(group),
+                output=ran[-1] if ran else "",
+            )
+        )
+    return tuple(stages)
+
+
+def child_groups(
+    module: nn.Module, containers: tuple[type[nn.Module], ...]
+) -> tuple[tuple[str, ...], ...]:
+    """Return the parameters of each block, in the order in which a network holds its blocks.
+
+    Args:
+        module: A network without a recipe of its own for its depth order.
+        containers: Types that only hold blocks and are looked into.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.Linear(8, 2))
+        >>> [group[0] for group in child_groups(net, (nn.Sequential,))]
+        ['0.weight', '2.weight']
+    """
+    groups: list[list[str]] = []
+    loose = _collect_groups(module, "", containers, groups)
+    if loose:
+        groups.append(loose)
+    return tuple(tuple(group) for group in groups)
+
+
+def within(name: str, parts: Sequence[str]) -> bool:
+    """Return whether ``name`` is one of ``parts`` or inside one of them.
+
+    Example:
+        >>> within("head.fc.weight", ("head",)), within("header", ("head",))
+        (True, False)
+    """
+    return any(name == part or name.startswith(part + ".") for part in parts)
+
+
+def _collect_groups(
+    module: nn.Module,
+    prefix: str,
+    containers: tuple[type[nn.Module], ...],
+    groups: list[list[str]],
+) -> list[str]:
+    """Append the groups of one container; return its own parameters if no block follows them."""
+    loose = [prefix + name for name, _ in module.named_parameters(recurse=False)]
+    for name, child in module.named_children():
+        names = [f"{prefix}{name}.{inner}" for inner, _ in child.named_parameters()]
+        # Exactly these types: a block that derives from Sequential is one block.
+        if type(child) in containers:
+            before = len(groups)
+            loose += _collect_groups(child, f"{prefix}{name}.", containers, groups)
+            names = groups.pop(before) if loose and len(groups) > before else []
+            if names:
+                groups.insert(before, [*loose, *names])
+                loose = []
+        elif names and isinstance(child, _NORMS) and groups:
+            groups[-1].extend(names)
+        elif names:
+            groups.append([*loose, *names])
+            loose = []
+    return loose
+
+
+def _cover(group: Sequence[str], every: Sequence[str]) -> list[str]:
+    """Return the fewest modules (or single parameters) that hold the group and nothing else."""
+    members = set(group)
+    foreign = [name for name in every if name not in members]
+    cover: list[str] = []
+    for name in group:
+        if within(name, cover):
+            continue
+        parts = name.split(".")
+        prefixes = (".".join(parts[:depth]) for depth in range(1, len(parts)))
+        whole = next(
+            (prefix for prefix in prefixes if not any(within(o, (prefix,)) for o in foreign)), name
+        )
+        cover.append(whole)
+    return cover
+
+
+def _attach_plain_layers(module: nn.Module, covers: list[list[str]], calls: Sequence[str]) -> None:
+    """Give each activation, pooling or other layer without parameters to the stage it follows."""
+    if not covers:
+        return
+    current = 0
+    for name in calls:
+        inside = next((i for i, cover in enumerate(covers) if within(name, cover)), None)
+        if inside is not None:
+            current = inside
+        elif calls.count(name) == 1 and next(module.get_submodule(name).parameters(), None) is None:
+            covers[current].append(name)
