@@ -1,0 +1,220 @@
+"""Figures as SVG text that takes its colours and its font from the page it stands on.
+
+No figure is registered anywhere (no pyplot), and the same data give the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from regraft.errors import printable
+from regraft.results.statistics import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Stand-ins for the page's colours: matplotlib draws in them, and the page's own take their place.
+_INK, _MUTED, _RULE, _ACCENT, _WARM = "#010101", "#020202", "#030303", "#040404", "#050505"
+_COLOURS = {
+    _INK: "currentColor",
+    _MUTED: "var(--muted, #666)",
+    _RULE: "var(--rule, #ddd)",
+    _ACCENT: "var(--accent, #1f6f8b)",
+    _WARM: "var(--warm, #b4532a)",
+}
+_SETTINGS: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "regraft",
+    "text.parse_math": False,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+    "axes.edgecolor": _RULE,
+    "axes.labelcolor": _MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": _INK,
+    "xtick.color": _MUTED,
+    "ytick.color": _MUTED,
+    "xtick.labelcolor": _MUTED,
+    "ytick.labelcolor": _INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "grid.color": _RULE,
+    "grid.linewidth": 0.8,
+}
+_HEAT = (31, 111, 139)
+_MOST_LABELS = 150
+
+
+def accuracy_figure(
+    shares: Sequence[tuple[str, Estimate]], *, alt: str, baseline: Estimate | None = None
+) -> str:
+    """Draw each share as a point with its interval.
+
+    Args:
+        shares: A name and a share each, from top to bottom.
+        alt: What a reader who cannot see the figure is told.
+        baseline: The accuracy of always answering with the most frequent class: a broken line.
+
+    Returns:
+        An ``<svg>`` element to stand in a page.
+    """
+
+    def draw(axes: Axes) -> None:
+        known = [(row, name, share) for row, (name, share) in enumerate(shares) if share.known]
+        for row, _, share in known:
+            axes.plot([share.low, share.high], [row, row], color=_ACCENT, linewidth=3, alpha=0.45)
+            axes.plot([share.value], [row], "o", color=_ACCENT, markersize=6)
+        if baseline is not None and baseline.known:
+            axes.axvline(baseline.value, color=_WARM, linewidth=1.2, linestyle=(0, (3, 3)))
+        axes.set_yticks(range(len(shares)), [_label(name, 48) for name, _ in shares])
+        axes.set_ylim(len(shares) - 0.4, -0.6)
+        low = min([share.low for _, _, share in known] + ([baseline.value] if baseline else []))
+        axes.set_xlim(max(0.0, low - 0.05), 1.0)
+        _percent_axis(axes.xaxis)
+        axes.grid(visible=True, axis="x")
+        axes.spines["left"].set_visible(False)
+
+    return _svg(draw, (8.2, 0.9 + 0.34 * len(shares)), alt=alt, key="accuracy")
+
+
+def heat_map(counts: npt.NDArray[np.int64], classes: Sequence[str], *, alt: str) -> str:
+    """Draw a confusion matrix, true classes down and predicted ones across, as shares of each row.
+
+    Args:
+        counts: Shape (k, k), true by predicted.
+        classes: The names of the rows and columns.
+        alt: What a reader who cannot see the figure is told.
+
+    Returns:
+        An ``<svg>`` element to stand in a page.
+    """
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    picture = np.zeros((*shares.shape, 4), dtype=np.uint8)
+    picture[..., :3] = _HEAT
+    # The square root lets a single error be seen beside a full diagonal.
+    picture[..., 3] = np.round(255 * np.sqrt(shares)).astype(np.uint8)
+    side = float(np.clip(len(classes) * 0.105, 4.5, 11.0))
+
+    def draw(axes: Axes) -> None:
+        axes.imshow(picture, interpolation="none", aspect="equal")
+        size = float(np.clip(side * 50 / max(len(classes), 1), 3.0, 9.0))
+        if len(classes) <= _MOST_LABELS:
+            names = [_label(name, 24) for name in classes]
+            axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
+            axes.set_yticks(range(len(names)), names, fontsize=size)
+            axes.tick_params(axis="x", labelcolor=_INK)
+        else:
+            axes.set_xticks([])
+            axes.set_yticks([])
+        axes.set_xlabel("named")
+        axes.set_ylabel("true")
+        axes.spines[:].set_visible(True)
+
+    return _svg(draw, (side + 1.6, side + 1.4), alt=alt, key="heat")
+
+
+def curves(history: Sequence[Mapping[str, float]], *, alt: str) -> str:
+    """Draw what was recorded in each epoch: accuracies in one panel, losses in the other.
+
+    Args:
+        history: One mapping per epoch; keys with ``accuracy`` or ``loss`` in them are drawn.
+        alt: What a reader who cannot see the figure is told.
+
+    Returns:
+        An ``<svg>`` element to stand in a page.
+    """
+    epochs = list(range(1, len(history) + 1))
+
+    def panel(axes: Axes, word: str) -> None:
+        names = [name for name in history[0] if word in name]
+        for name, colour in zip(names, (_ACCENT, _WARM, _MUTED, _INK), strict=False):
+            values = [float(epoch.get(name, np.nan)) for epoch in history]
+            axes.plot(epochs, values, color=colour, linewidth=1.8, label=name.replace("_", " "))
+        axes.set_xlabel("epoch")
+        axes.set_title(word, fontsize=10, loc="left", color=_MUTED)
+        axes.grid(visible=True, axis="y")
+        if word == "accuracy":
+            _percent_axis(axes.yaxis)
+        if names:
+            axes.legend(frameon=False, fontsize=9)
+
+    def draw(left: Axes, right: Axes) -> None:
+        panel(left, "accuracy")
+        panel(right, "loss")
+
+    return _svg(draw, (9.0, 3.2), alt=alt, key="curves", panels=2)
+
+
+def _svg(draw: Any, size: tuple[float, float], *, alt: str, key: str, panels: int = 1) -> str:
+    """Run ``draw`` on fresh axes and return the figure as an SVG element for a page."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(_SETTINGS):
+        figure: Figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.subplots(1, panels, squeeze=False)[0]
+        for one in axes:
+            one.set_facecolor("none")
+        draw(*axes)
+        stream = io.StringIO()
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
+    return _embeddable(stream.getvalue(), alt=alt, key=key)
+
+
+def _embeddable(svg: str, *, alt: str, key: str) -> str:
+    """Return an SVG document as an element: no name spaces, ids of its own, the page's colours."""
+    root = ET.fromstring(svg)  # noqa: S314 - written by matplotlib a moment ago
+    for element in root.iter():
+        element.tag = _local(element.tag)
+        for name, value in list(element.attrib.items()):
+            del element.attrib[name]
+            element.set(_local(name), _adapted(_local(name), value, key))
+    root.attrib.pop("width", None)
+    wide = float(root.attrib["viewBox"].split()[2])
+    root.set("style", f"max-width: {wide * 4 / 3:.0f}px")
+    root.attrib.pop("height", None)
+    root.set("role", "img")
+    root.set("aria-label", printable(alt))
+    return ET.tostring(root, encoding="unicode", short_empty_elements=True)
+
+
+def _adapted(name: str, value: str, key: str) -> str:
+    if name == "id":
+        return f"{key}-{value}"
+    if name == "href" and value.startswith("#"):
+        return f"#{key}-{value[1:]}"
+    value = re.sub(r"url\(#", f"url(#{key}-", value)
+    if name == "style":
+        value = re.sub(r"font: ([\d.]+px)[^;]*", r"font-size: \1", value)
+        value = value.replace("font-family: 'sans-serif'", "")
+        for stand_in, colour in _COLOURS.items():
+            value = value.replace(stand_in, colour)
+    return value
+
+
+def _local(name: str) -> str:
+    return name.rsplit("}", 1)[-1]
+
+
+def _percent_axis(axis: Any) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    axis.set_major_formatter(PercentFormatter(xmax=1, symbol=" %"))
+
+
+def _label(name: str, most: int) -> str:
+    shown = printable(name)
+    return shown if len(shown) <= most else shown[: most - 1] + "…"

@@ -1,0 +1,336 @@
+"""Pages: one self-contained HTML file per run, and one for a comparison."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from regraft import __version__
+from regraft.errors import RunError, UsageError
+from regraft.files import write_text
+from regraft.report import figures, tables
+from regraft.report.gallery import Gallery, Thumbnails, gallery
+from regraft.report.rendering import render
+from regraft.report.tables import Cell, Table, accuracy_of
+from regraft.report.wording import Headline, headline, part_titles
+from regraft.results import metrics
+from regraft.results.metrics import ClassScores
+from regraft.results.predictions import Predictions
+from regraft.results.reservation import REPORT, THUMBNAILS
+from regraft.results.run import Run
+from regraft.results.statistics import Estimate, percent
+
+_MOST_CELLS = 30  # classes that still fit into a table of true by predicted
+_MOST_HEAT = 400  # classes that still make a heat map: a pixel each
+_MOST_PAIRS = 20
+_MOST_FINDINGS = 100
+_MOST_SIDE_BY_SIDE = 5
+
+
+def write_page(run: Run, *, data_root: str | os.PathLike[str] | None = None) -> Path:
+    """Write the page of a run into its folder.
+
+    Args:
+        run: A finished run.
+        data_root: The folder of the pictures, or the table that names them. Without it the small
+            pictures of the last time are shown.
+
+    Returns:
+        The path of the page.
+    """
+    root = None if data_root is None else Path(data_root)
+    if root is not None and root.is_file():
+        root = root.parent
+    top = headline(run)
+    p = top.predictions
+    path = run.folder / REPORT
+    scores = metrics.per_class(p)
+    html = render(
+        "run.html.j2",
+        run=run,
+        data=run.data,
+        top=top,
+        version=__version__,
+        parts=tables.parts_table(run.metrics),
+        extras=_extras(run),
+        confusion=_matrix(p),
+        heat=_heat(p),
+        pairs=tables.confused_table(metrics.most_confused(p, _MOST_PAIRS)),
+        all_pairs=len(metrics.most_confused(p, None)),
+        scores=tables.class_table(scores),
+        averages=_averages(p),
+        unnamed=_without_samples(scores),
+        gallery=_gallery(run, top, root),
+        history=_history(run.data.get("history")),
+        counts=_class_counts(run),
+        findings=_findings(run.check),
+        facts=_facts(run),
+        seconds=_seconds(run),
+    )
+    write_text(path, html)
+    return path
+
+
+def write_comparison(runs: Sequence[Run], path: str | os.PathLike[str]) -> Path:
+    """Write one page that shows several runs side by side, with links to their own pages.
+
+    Args:
+        runs: At least one run.
+        path: The HTML file to write.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UsageError: There is no run.
+    """
+    if not runs:
+        raise UsageError("there is no run to compare")
+    target = Path(path)
+    shares = [(run.description, accuracy_of(run.metrics.get("test"))) for run in runs]
+    known = [share for _, share in shares if share.known]
+    spoken = "; ".join(f"{name}: {percent(share)}" for name, share in shares)
+    figure = figures.accuracy_figure(shares, alt=f"Test accuracy. {spoken}") if known else None
+    html = render(
+        "comparison.html.j2",
+        table=tables.comparison(runs),
+        links=[_link(run, target) for run in runs],
+        figure=figure,
+        by_class=_side_by_side(runs),
+        runs=runs,
+        version=__version__,
+    )
+    write_text(target, html)
+    return target
+
+
+@dataclass(frozen=True)
+class MatrixCell:
+    """A cell of the confusion matrix: how many pictures, their share of the row, what to say."""
+
+    count: int
+    share: float
+    right: bool
+    spoken: str
+
+
+@dataclass(frozen=True)
+class MatrixRow:
+    """A row of the confusion matrix: a true class, its pictures and what they were named."""
+
+    name: str
+    support: int
+    cells: tuple[MatrixCell, ...]
+
+
+def _matrix(p: Predictions) -> list[MatrixRow]:
+    """Return the confusion matrix for a table, nothing where there are too many classes for one."""
+    if len(p.classes) > _MOST_CELLS:
+        return []
+    counts = metrics.confusion(p)
+    rows = []
+    for i, true in enumerate(p.classes):
+        support = int(counts[i].sum())
+        cells = []
+        for j, named in enumerate(p.classes):
+            n = int(counts[i, j])
+            share = n / support if support else 0.0
+            spoken = f"{n} of {support} “{true}” named “{named}” ({percent(share)})"
+            cells.append(MatrixCell(n, share, i == j, spoken))
+        rows.append(MatrixRow(true, support, tuple(cells)))
+    return rows
+
+
+def _heat(p: Predictions) -> str | None:
+    if not _MOST_CELLS < len(p.classes) <= _MOST_HEAT:
+        return None
+    alt = "Confusion matrix as a heat map; the table of the most confused pairs says the same."
+    return figures.heat_map(metrics.confusion(p), p.classes, alt=alt)
+
+
+def _extras(run: Run) -> Table:
+    """Return what else was measured on each part: top 5 and the macro averages."""
+    titles = part_titles(run)
+    names = {"top5": "top-5 accuracy", "macro_recall": "macro recall", "macro_f1": "macro F1"}
+    present = {
+        key: name for key, name in names.items() if any(key in run.metrics[t] for t in titles)
+    }
+    rows: list[tuple[Cell, ...]] = [
+        (title, *(_estimate(run.metrics[title].get(key)) for key in present)) for title in titles
+    ]
+    return Table(("part", *present.values()), tuple(rows))
+
+
+def _estimate(value: Mapping[str, Any] | None) -> Estimate | None:
+    if not value or value.get("value") is None:
+        return None
+    return Estimate(float(value["value"]), float(value["low"]), float(value["high"]), value["n"])
+
+
+def _averages(p: Predictions) -> Table:
+    rows: list[tuple[Cell, ...]] = [
+        (f"{name} average", a.precision, a.recall, a.f1, a.support)
+        for name, a in metrics.averages(p).items()
+    ]
+    return Table(("class", "precision", "recall", "F1", "pictures"), tuple(rows))
+
+
+def _without_samples(scores: Sequence[ClassScores]) -> list[str]:
+    return [score.name for score in scores if score.support == 0]
+
+
+def _gallery(run: Run, top: Headline, data_root: Path | None) -> Gallery:
+    return gallery(top.predictions, Thumbnails(run.folder / THUMBNAILS, data_root))
+
+
+@dataclass(frozen=True)
+class History:
+    """What happened while fitting, for the page: tables of rows, loose facts, and curves."""
+
+    grids: tuple[tuple[str, Table], ...]
+    facts: tuple[tuple[str, str], ...]
+    curves: str | None
+
+
+def _history(history: Any) -> History:
+    """Arrange whatever a learner recorded: rows become tables, epochs curves, the rest facts."""
+    entries = history.items() if isinstance(history, Mapping) else [("epochs", history)]
+    grids, facts, drawn = [], [], None
+    for key, value in entries:
+        if _is_rows(value):
+            grids.append((str(key), _rows_table(value)))
+            if len(value) > 1 and any("loss" in name for name in value[0]):
+                drawn = figures.curves(value, alt="Accuracy and loss after each epoch.")
+        elif value not in (None, [], {}):
+            facts.append((str(key), flat(value)))
+    return History(tuple(grids), tuple(facts), drawn)
+
+
+def _is_rows(value: Any) -> bool:
+    rows = value if isinstance(value, list | tuple) else ()
+    return bool(rows) and all(isinstance(row, Mapping) and row for row in rows)
+
+
+def _rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    columns = tuple(dict.fromkeys(str(key) for row in rows for key in row))
+    body = tuple(tuple(_cell(row.get(name)) for name in columns) for row in rows)
+    return Table(tuple(name.replace("_", " ") for name in columns), body)
+
+
+def _cell(value: Any) -> Cell:
+    if value is None or isinstance(value, str | float) or type(value) is int:
+        return value
+    return flat(value)
+
+
+def _class_counts(run: Run) -> Table:
+    counts = run.data["data"].get("counts") or {}
+    classes = run.data["data"].get("classes") or []
+    body: list[tuple[Cell, ...]] = [
+        (name, *(int(part.get(name, 0)) for part in counts.values())) for name in classes
+    ]
+    total: tuple[Cell, ...] = ("all", *(sum(part.values()) for part in counts.values()))
+    return Table(("class", *counts), (*body, total))
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the data check found: a table, how many there are in all, and the rest as facts."""
+
+    checked: bool
+    table: Table
+    total: int
+
+
+def _findings(check: Mapping[str, Any] | None) -> Findings:
+    found = (check or {}).get("findings") or []
+    rows: list[tuple[Cell, ...]] = [
+        tuple(_cell(entry.get(key)) for key in ("severity", "message", "path", "advice"))
+        for entry in found[:_MOST_FINDINGS]
+        if isinstance(entry, Mapping)
+    ]
+    return Findings(
+        check is not None, Table(("", "found", "file", "advice"), tuple(rows)), len(found)
+    )
+
+
+def _facts(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return the settings as titled lists of names and values."""
+    data = run.data
+    split = {
+        "hash": run.split_hash,
+        "seed": data["split"].get("seed"),
+        **(data["split"].get("settings") or {}),
+        "test part looked at": f"{run.test_looks} ×",
+    }
+    groups = {
+        "Learner": {"learner": data["learner"], **data["parameters"]},
+        "Backbone": data["backbone"],
+        "Split": split,
+        "Data": {
+            "folder": data["data"].get("root_name"),
+            "pictures": data["data"].get("images"),
+            "fingerprint": data["data"].get("fingerprint"),
+        },
+        "Environment": {"regraft": data.get("regraft"), **data["environment"]},
+    }
+    return [(title, [(k, flat(v)) for k, v in facts.items()]) for title, facts in groups.items()]
+
+
+def flat(value: Any) -> str:
+    """Return a JSON value on one line.
+
+    Example:
+        >>> flat({"size": 224, "mean": [0.5, 0.25]})
+        'size 224 · mean 0.5, 0.25'
+    """
+    if isinstance(value, Mapping):
+        return " · ".join(f"{key} {flat(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(flat, value))
+    if value is None:
+        return tables.NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _seconds(run: Run) -> Table:
+    steps = run.data["seconds"]
+    rows: list[tuple[Cell, ...]] = [(k, tables.Duration(float(v))) for k, v in steps.items()]
+    rows.append(("all", tables.Duration(run.seconds)))
+    return Table(("step", "time"), tuple(rows))
+
+
+def _link(run: Run, target: Path) -> str | None:
+    """Return the relative address of a run's own page, if there is one."""
+    page = run.folder / REPORT
+    if not page.is_file():
+        return None
+    try:
+        relative = os.path.relpath(page.resolve(), target.resolve().parent)
+    except ValueError:  # another drive
+        return None
+    return quote(Path(relative).as_posix())
+
+
+def _side_by_side(runs: Sequence[Run]) -> Table | None:
+    """Return the F1 score of every class in every run, where there are few runs of one split."""
+    if not 1 < len(runs) <= _MOST_SIDE_BY_SIDE or len({run.split_hash for run in runs}) > 1:
+        return None
+    try:
+        scores = [
+            {s.name: s for s in metrics.per_class(run.predictions.part("test"))} for run in runs
+        ]
+    except (RunError, KeyError):
+        return None
+    names = list(dict.fromkeys(name for by_name in scores for name in by_name))
+    rows: list[tuple[Cell, ...]] = [
+        (name, *(by_name[name].f1 if name in by_name else None for by_name in scores))
+        for name in names
+    ]
+    return Table(("class", *(run.description for run in runs)), tuple(rows))

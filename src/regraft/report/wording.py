@@ -1,0 +1,142 @@
+"""What a run says in plain English: what was done, what came out and how far it can be trusted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from regraft.report.tables import accuracy_of
+from regraft.results import metrics
+from regraft.results.predictions import Predictions, part_name
+from regraft.results.run import PART_TITLES, Run
+from regraft.results.statistics import Estimate, percent
+
+_CLASSIFIERS = {
+    "logistic": "Logistic regression",
+    "linear_svm": "A linear support vector machine",
+    "knn": "A nearest-neighbour classifier",
+    "random_forest": "A random forest",
+    "gradient_boosting": "Gradient boosting",
+    "xgboost": "XGBoost",
+}
+_FEW = 100
+_WIDE = 0.10
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The top of a run's page.
+
+    Args:
+        part: The part the page speaks about: ``test``, or what there is instead.
+        predictions: The predictions of that part.
+        accuracy: Its accuracy.
+        baseline: The accuracy of always naming its most frequent class.
+        done: What was done, one sentence.
+        found: What came out, one or two sentences.
+        remarks: What to bear in mind, a sentence each.
+    """
+
+    part: str
+    predictions: Predictions
+    accuracy: Estimate
+    baseline: Estimate
+    done: str
+    found: str
+    remarks: tuple[str, ...]
+
+
+def headline(run: Run) -> Headline:
+    """Return what the page of a run begins with."""
+    part = next((title for title in ("test", "validation") if title in run.metrics), "train")
+    p = run.predictions.part(part_name(part))
+    accuracy, baseline = metrics.accuracy(p), metrics.majority_baseline(p)
+    return Headline(
+        part=part,
+        predictions=p,
+        accuracy=accuracy,
+        baseline=baseline,
+        done=_done(run.data),
+        found=_found(p, part, accuracy, baseline),
+        remarks=tuple(_remarks(run, part, accuracy)),
+    )
+
+
+def _done(data: dict[str, Any]) -> str:
+    chosen = data["parameters"].get("classifier")
+    name = _CLASSIFIERS.get(chosen, chosen) if isinstance(chosen, str) else None
+    learner = name or data["learner"] or "A classifier"
+    backbone = data["backbone"].get("name")
+    on = f" on the features of {backbone}" if backbone else ""
+    learned = (data["metrics"].get("train") or {}).get("n")
+    pictures = f" from {count(learned, 'picture')}" if learned else ""
+    classes = data["data"].get("classes") or []
+    root = data["data"].get("root_name")
+    source = f" of {root}" if root else ""
+    return (
+        f"{learner} was fitted{on}{pictures}{source} to tell {count(len(classes), 'class')} apart."
+    )
+
+
+def _found(p: Predictions, part: str, accuracy: Estimate, baseline: Estimate) -> str:
+    if not accuracy.known:
+        return "No picture was set apart to measure it on."
+    right, n = int(p.correct.sum()), len(p)
+    fresh = " that it had never seen" if part == "test" else ""
+    text = f"It named {right:,} of {n:,} {part} pictures{fresh} correctly"
+    text += ", every single one. " if right == n else ". "
+    frequent = Counter(p.truth).most_common(1)[0][0]
+    if accuracy.low <= baseline.value:
+        return text + (
+            f"That cannot be told from always answering “{frequent}”, "
+            f"which would be right in {percent(baseline, parts='')}."
+        )
+    return text + (
+        f"Always answering “{frequent}” would be right in {percent(baseline, parts='')}. "
+        f"On more pictures like these expect between {percent(accuracy.low)} "
+        f"and {percent(accuracy.high)}."
+    )
+
+
+def _remarks(run: Run, part: str, accuracy: Estimate) -> list[str]:
+    remarks = []
+    if part != "test":
+        remarks.append(
+            f"There is no test part; these numbers come from the {part} part, which the fit has "
+            "seen or was tuned on, and are too good."
+        )
+    if accuracy.known and (accuracy.n < _FEW or accuracy.high - accuracy.low > _WIDE):
+        remarks.append(
+            f"{count(accuracy.n, f'{part} picture')} leave the accuracy uncertain: the interval "
+            f"reaches from {percent(accuracy.low)} to {percent(accuracy.high)}."
+        )
+    train = accuracy_of(run.metrics.get("train"))
+    if part == "test" and train.known and accuracy.known and train.low > accuracy.high:
+        remarks.append(
+            f"On its training pictures it is right in {percent(train, parts='')}: some of what it "
+            "learned does not carry over to new pictures."
+        )
+    if run.test_looks > 1:
+        remarks.append(
+            f"The test part of this split was looked at {run.test_looks} times. Whoever chooses by "
+            "what is seen there makes the accuracy look better than it is."
+        )
+    return remarks
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    Example:
+        >>> count(1, "picture"), count(1200, "class")
+        ('1 picture', '1,200 classes')
+    """
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun}{'es' if noun.endswith(('s', 'x')) else 's'}"
+
+
+def part_titles(run: Run) -> list[str]:
+    """Return the parts the run measured, in their order."""
+    return [title for title in PART_TITLES.values() if title in run.metrics]

@@ -1,0 +1,290 @@
+"""What a classifier said about each picture, and the table that keeps it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from regraft.data.dataset import PARTS, Dataset
+from regraft.data.labels import list_names
+from regraft.data.tables import plain_cell, safe_cell
+from regraft.errors import DataError
+from regraft.files import write_text
+from regraft.results import metrics
+
+_COLUMNS = ("path", "part", "truth", "predicted", "confidence")
+_CLASS = "p:"
+
+
+class Learner(Protocol):
+    """What a classifier must offer to be evaluated."""
+
+    classes_: Any
+
+    def predict_proba(self, X: Any) -> npt.NDArray[Any]:
+        """Return one row per picture, one column per class in the order of ``classes_``."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """The probabilities of every class for every picture, with the truth.
+
+    Args:
+        paths: One path per picture, relative to the data set's folder.
+        truth: The true class of each picture, by name.
+        classes: All classes the classifier knows, in the order of the columns.
+        probabilities: Shape (n, k), 0 to 1, kept as float32.
+        parts: Which part each picture belongs to: ``train``, ``val`` or ``test``.
+
+    Raises:
+        DataError: The lengths differ, a probability is no number from 0 to 1, or a true class is
+            unknown.
+
+    Example:
+        >>> p = Predictions(("a.jpg",), ("cat",), ("cat", "dog"), np.array([[0.2, 0.8]]), ("test",))
+        >>> p.predicted, p.correct.tolist()
+        (('dog',), [False])
+    """
+
+    paths: tuple[str, ...]
+    truth: tuple[str, ...]
+    classes: tuple[str, ...]
+    probabilities: npt.NDArray[np.float32]
+    parts: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        probabilities = np.array(self.probabilities, dtype=np.float32)
+        probabilities.setflags(write=False)
+        object.__setattr__(self, "probabilities", probabilities)
+        shape = (len(self.paths), len(self.classes))
+        if probabilities.shape != shape or not len(self.paths) == len(self.truth) == len(
+            self.parts
+        ):
+            raise DataError(
+                "predictions do not fit together",
+                why=f"{shape[0]} paths, {len(self.truth)} labels, {len(self.parts)} parts, "
+                f"{shape[1]} classes and probabilities of shape {probabilities.shape}",
+            )
+        if probabilities.size and not (
+            probabilities.min() >= 0 and probabilities.max() <= 1 + 1e-6
+        ):
+            raise DataError("probabilities must be numbers from 0 to 1")
+        if len(set(self.classes)) != len(self.classes):
+            raise DataError("a class is named twice", why=list_names(self.classes))
+        refuse_unknown(self.truth, self.classes)
+        if unknown := sorted(set(self.parts) - set(PARTS)):
+            raise DataError(
+                "unknown part", why=f"{list_names(unknown)}; known: {list_names(PARTS)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @cached_property
+    def truth_index(self) -> npt.NDArray[np.int64]:
+        """Column of the true class of each picture, shape (n,)."""
+        column = {name: index for index, name in enumerate(self.classes)}
+        return np.array([column[name] for name in self.truth], dtype=np.int64)
+
+    @cached_property
+    def predicted_index(self) -> npt.NDArray[np.int64]:
+        """Column of the most probable class of each picture, shape (n,); the first one on a tie."""
+        if not len(self):
+            return np.zeros(0, dtype=np.int64)
+        return np.asarray(self.probabilities.argmax(axis=1), dtype=np.int64)
+
+    @cached_property
+    def predicted(self) -> tuple[str, ...]:
+        """The most probable class of each picture, by name."""
+        return tuple(self.classes[index] for index in self.predicted_index)
+
+    @cached_property
+    def confidence(self) -> npt.NDArray[np.float32]:
+        """The probability of the predicted class of each picture, shape (n,)."""
+        return self.probabilities[np.arange(len(self)), self.predicted_index]
+
+    @cached_property
+    def correct(self) -> npt.NDArray[np.bool_]:
+        """Whether each picture was named correctly, shape (n,)."""
+        return np.asarray(self.truth_index == self.predicted_index)
+
+    def part(self, name: str) -> Predictions:
+        """Return the predictions of one part: ``train``, ``val`` or ``validation``, ``test``."""
+        wanted = part_name(name)
+        return self.take([i for i, part in enumerate(self.parts) if part == wanted])
+
+    def take(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> Predictions:
+        """Return the predictions of some pictures, in the order of ``indices``."""
+        chosen = [int(index) for index in indices]
+        return Predictions(
+            tuple(self.paths[i] for i in chosen),
+            tuple(self.truth[i] for i in chosen),
+            self.classes,
+            self.probabilities[chosen] if chosen else self.probabilities[:0],
+            tuple(self.parts[i] for i in chosen),
+        )
+
+    def joined(self, *others: Predictions) -> Predictions:
+        """Return these predictions followed by ``others``, which must know the same classes."""
+        for other in others:
+            if other.classes != self.classes:
+                raise DataError(
+                    "predictions of different classes cannot be joined",
+                    why=f"{list_names(self.classes)} and {list_names(other.classes)}",
+                )
+        tables = (self, *others)
+        return Predictions(
+            tuple(path for table in tables for path in table.paths),
+            tuple(name for table in tables for name in table.truth),
+            self.classes,
+            np.concatenate([table.probabilities for table in tables]),
+            tuple(part for table in tables for part in table.parts),
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Return ``{"accuracy", "n", "interval"}``."""
+        return metrics.summary(self)
+
+    def classification_report(self, *, digits: int = 2) -> str:
+        """Return the scores of every class as text; see :mod:`regraft.results.metrics`."""
+        return metrics.classification_report(self, digits=digits)
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write a CSV table: path, part, truth, predicted, confidence, ``p:<class>`` per class.
+
+        Opened in a spreadsheet no cell runs as a formula: one that would is led by an apostrophe,
+        which :meth:`read` takes away. Probabilities carry all digits of a float32.
+        """
+        stream = io.StringIO(newline="")
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow([*_COLUMNS, *(safe_cell(_CLASS + name) for name in self.classes)])
+        numbers = self.probabilities.astype(str)
+        confidence = self.confidence.astype(str)
+        for index in range(len(self)):
+            names = (self.paths[index], self.parts[index], self.truth[index], self.predicted[index])
+            writer.writerow([*map(safe_cell, names), confidence[index], *numbers[index]])
+        write_text(path, stream.getvalue())
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Predictions:
+        """Read a table that :meth:`write` wrote.
+
+        Raises:
+            DataError: The file is missing or is no such table; the message names the line.
+        """
+        try:
+            text = Path(path).read_bytes().decode("utf-8-sig", "surrogateescape")
+        except OSError as error:
+            raise DataError(
+                "cannot read the predictions", path=path, why=error.strerror or ""
+            ) from error
+        rows = csv.reader(io.StringIO(text, newline=""))
+        try:
+            header = [plain_cell(cell) for cell in next(rows, [])]
+            classes = _classes_of(header, path)
+            table = [_row(row, len(header), rows.line_num, path) for row in rows]
+        except csv.Error as error:
+            raise _no_table(path, f"line {rows.line_num}: {error}") from error
+        probabilities = np.array([numbers for _, numbers in table], dtype=np.float32)
+        return cls(
+            tuple(names[0] for names, _ in table),
+            tuple(names[2] for names, _ in table),
+            classes,
+            probabilities.reshape(len(table), len(classes)),
+            tuple(names[1] for names, _ in table),
+        )
+
+
+def evaluate(learner: Learner, data: Dataset, part: str = "test") -> Predictions:
+    """Let a fitted classifier name every picture of a data set.
+
+    Args:
+        learner: Anything with ``predict_proba(paths)`` and ``classes_``.
+        data: The pictures with their true classes; classes that the learner knows and the data lack
+            are fine.
+        part: What the pictures are to the learner: ``train``, ``val`` or ``test``.
+
+    Raises:
+        DataError: There is no picture, or a class that the learner does not know
+            (``DATA-CLASSES``).
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> learner = SimpleNamespace(classes_=["a", "b"], predict_proba=lambda X: [[0.9, 0.1]])
+        >>> data = Dataset(paths=(Path("one.jpg"),), labels=("a",), classes=("a",))
+        >>> evaluate(learner, data).summary()["accuracy"]
+        1.0
+    """
+    if len(data) == 0:
+        raise DataError("there is no picture to evaluate", path=data.root)
+    classes = tuple(str(name) for name in learner.classes_)
+    refuse_unknown(data.labels, classes)
+    probabilities = np.asarray(learner.predict_proba(data.paths))
+    where = (part_name(part),) * len(data)
+    return Predictions(data.relative_paths(), data.labels, classes, probabilities, where)
+
+
+def part_name(name: str) -> str:
+    """Return the short name of a part: ``validation`` is ``val``.
+
+    Raises:
+        DataError: There is no such part.
+
+    Example:
+        >>> part_name("validation")
+        'val'
+    """
+    short = "val" if name == "validation" else name
+    if short not in PARTS:
+        raise DataError(f"unknown part {name!r}", why=f"known: {list_names(PARTS)}")
+    return short
+
+
+def refuse_unknown(labels: Sequence[str], classes: Sequence[str]) -> None:
+    """Refuse labels that are no class of the classifier, naming both lists.
+
+    Raises:
+        DataError: Code ``DATA-CLASSES``.
+    """
+    if unknown := sorted(set(labels) - set(classes)):
+        raise DataError(
+            f"{len(unknown)} of the labels are unknown to the model: {list_names(unknown)}",
+            why=f"it knows {list_names(classes)}",
+            hint="rename the labels, leave these pictures out or fit a model with them",
+            code="DATA-CLASSES",
+        )
+
+
+def _classes_of(header: list[str], path: str | os.PathLike[str]) -> tuple[str, ...]:
+    names = header[len(_COLUMNS) :]
+    if tuple(header[: len(_COLUMNS)]) != _COLUMNS or not all(
+        name.startswith(_CLASS) for name in names
+    ):
+        raise _no_table(path, f"the first line must read {','.join(_COLUMNS)},p:<class>,…")
+    return tuple(name.removeprefix(_CLASS) for name in names)
+
+
+def _row(
+    cells: list[str], width: int, line: int, path: str | os.PathLike[str]
+) -> tuple[list[str], list[float]]:
+    if len(cells) != width:
+        raise _no_table(path, f"line {line}: {len(cells)} cells instead of {width}")
+    try:
+        numbers = [float(cell) for cell in cells[len(_COLUMNS) :]]
+    except ValueError as error:
+        raise _no_table(path, f"line {line}: {error}") from error
+    return [plain_cell(cell) for cell in cells[:3]], numbers
+
+
+def _no_table(path: str | os.PathLike[str], why: str) -> DataError:
+    return DataError("no table of predictions", path=path, why=why, code="DATA-PREDICTIONS")

@@ -1,0 +1,137 @@
+"""A run's folder while it is filled: one writer, nothing overwritten, unfinished ones known."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+
+from regraft.errors import RunError
+from regraft.files import remove_leftovers
+
+RECORD = "run.json"
+PREDICTIONS = "predictions.csv"
+CHECK = "check.json"
+MODEL = "model"
+REPORT = "report.html"
+THUMBNAILS = "thumbnails"
+SPLIT = ("split.csv", "split.json")
+_LOCK = ".lock"
+_WRITER = ".writer"
+_SPLIT_LOCK = ".split.lock"
+_OWN = {
+    RECORD,
+    PREDICTIONS,
+    CHECK,
+    MODEL,
+    REPORT,
+    THUMBNAILS,
+    "bad_files.csv",
+    _LOCK,
+    _WRITER,
+    _SPLIT_LOCK,
+    *SPLIT,
+}
+
+
+@contextlib.contextmanager
+def reserve(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Claim a folder for one run, for as long as the ``with`` block lasts.
+
+    Begin the work inside, so that a second run into the same folder is refused before it starts.
+    The operating system drops the claim when the process dies; what a killed run left is then
+    overwritten.
+
+    Args:
+        folder: Where the run shall stand; it is made if need be. It must be empty or hold an
+            unfinished run.
+
+    Yields:
+        The folder.
+
+    Raises:
+        RunError: ``RUN-EXISTS``: the folder holds a finished run or anything else; ``RUN-LOCKED``:
+            another process is writing there.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, reserve(Path(folder) / "run") as place:
+        ...     place.is_dir()
+        True
+    """
+    place = Path(folder)
+    _refuse_foreign(place)
+    place.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(place / _LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise RunError(
+            "another process is writing here",
+            path=place,
+            why=_writer(place),
+            hint="wait for it or choose another folder",
+            code="RUN-LOCKED",
+        ) from error
+    try:
+        _refuse_foreign(place)  # once more: somebody may have finished here in between
+        (place / _WRITER).write_text(str(os.getpid()))
+        remove_leftovers(place)
+        yield place
+    finally:
+        _release(place, lock)
+
+
+def unfinished(folder: Path) -> bool:
+    """Return whether a folder holds a run that was begun and not finished."""
+    return (folder / _LOCK).exists() and not (folder / RECORD).exists()
+
+
+def _refuse_foreign(place: Path) -> None:
+    if not place.exists():
+        return
+    if not place.is_dir():
+        raise RunError("this is a file, not a folder", path=place, code="RUN-EXISTS")
+    names = sorted(entry.name for entry in place.iterdir())
+    if RECORD in names:
+        raise RunError(
+            "a finished run stands here",
+            path=place,
+            hint="choose another folder or delete this one",
+            code="RUN-EXISTS",
+        )
+    foreign = [name for name in names if name not in _OWN and not name.endswith(".part")]
+    if not unfinished(place):
+        foreign = names  # without our mark even a file that is named like ours is somebody else's
+    if foreign:
+        raise RunError(
+            "the folder is not empty",
+            path=place,
+            why=f"it holds {', '.join(foreign[:5])}" + (" and more" if len(foreign) > 5 else ""),
+            hint="choose a new or an empty folder",
+            code="RUN-EXISTS",
+        )
+
+
+def _writer(place: Path) -> str:
+    try:
+        return f"process {int((place / _WRITER).read_text())}"
+    except (OSError, ValueError):
+        return ""
+
+
+def _release(place: Path, lock: filelock.BaseFileLock) -> None:
+    """Give the folder back; the lock file stays beside what an unfinished run left, as its mark."""
+    (place / _WRITER).unlink(missing_ok=True)
+    lock.release()
+    left = {entry.name for entry in place.iterdir()} - {_LOCK}
+    if RECORD in left or not left:
+        (place / _LOCK).unlink(missing_ok=True)
+    elif not (place / _LOCK).exists():
+        (place / _LOCK).touch()  # some systems delete the file when it is unlocked
+    if not left:
+        with contextlib.suppress(OSError):
+            place.rmdir()
