@@ -1,0 +1,314 @@
+"""Where published weights may already lie on this machine, and how they come over the network.
+
+An address is either a repository of the Hugging Face hub (``timm/vgg16.tv_in1k``, ``@revision``
+behind it if it is pinned) or the ``https`` address of a file, which torch hub's cache keeps.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from regraft.backbones.downloads import (
+    TOTAL_SECONDS,
+    check_address,
+    download,
+    failed,
+    is_published,
+    unreachable,
+)
+from regraft.errors import ModelError, RegraftError, WeightsError
+from regraft.files import sha256_file
+
+_FILE_NAMES = ("model.safetensors", "pytorch_model.bin")
+_PUBLIC_HUB = "https://huggingface.co"
+_OFFLINE_SWITCHES = ("REGRAFT_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetched:
+    """A file of published weights on this machine.
+
+    Args:
+        path: The file.
+        source: What it is, without saying where it lies: a hub id and revision, or a file name.
+
+    Example:
+        >>> Fetched(path=Path("a.pth"), source="a.pth").source
+        'a.pth'
+    """
+
+    path: Path
+    source: str
+
+
+def offline() -> str:
+    """Return the name of the environment variable that forbids the network, or "".
+
+    Example:
+        >>> os.environ["REGRAFT_OFFLINE"] = "1"
+        >>> offline()
+        'REGRAFT_OFFLINE'
+        >>> del os.environ["REGRAFT_OFFLINE"]
+    """
+    truths = {"1", "on", "yes", "true"}
+    return next((s for s in _OFFLINE_SWITCHES if os.environ.get(s, "").lower() in truths), "")
+
+
+def hub_endpoint() -> str:
+    """Return the address of the Hugging Face hub or of the mirror in ``HF_ENDPOINT``.
+
+    Example:
+        >>> hub_endpoint().startswith("http")
+        True
+    """
+    return (os.environ.get("HF_ENDPOINT") or _PUBLIC_HUB).rstrip("/")
+
+
+def hub_cache() -> Path:
+    """Return the folder where the Hugging Face hub's library keeps files.
+
+    Example:
+        >>> hub_cache().is_absolute()
+        True
+    """
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if folder := os.environ.get(variable):
+            return _expanded(folder)
+    if folder := os.environ.get("HF_HOME"):
+        return _expanded(folder) / "hub"
+    return _user_cache() / "huggingface" / "hub"
+
+
+def torch_cache() -> Path:
+    """Return the folder where torch hub, and with it torchvision, keeps files of weights.
+
+    Example:
+        >>> torch_cache().name
+        'checkpoints'
+    """
+    folder = os.environ.get("TORCH_HOME")
+    return (_expanded(folder) if folder else _user_cache() / "torch") / "hub" / "checkpoints"
+
+
+def place(address: str) -> str:
+    """Say in words where on this machine the weights of an address would lie.
+
+    Example:
+        >>> place("https://example.org/net-01234567.pth").startswith("torch hub cache")
+        True
+    """
+    if _is_url(address):
+        return f"torch hub cache {torch_cache() / _file_name(address)}"
+    repository, _ = _split(address)
+    return f"Hugging Face cache {hub_cache() / ('models--' + repository.replace('/', '--'))}"
+
+
+def cached(address: str) -> Fetched | None:
+    """Return published weights that are on this machine already, or None.
+
+    Args:
+        address: A repository of the hub or the address of a file.
+
+    Raises:
+        ModelError: ``MODEL-CHECKSUM``: they are there but damaged; the file is named.
+    """
+    if _is_url(address):
+        path = torch_cache() / _file_name(address)
+        if not path.is_file():
+            return None
+        if not is_published(path):
+            raise _damaged(path)
+        return Fetched(path=path, source=path.name)
+    repository, revision = _split(address)
+    for name in _FILE_NAMES:
+        if (found := _in_hub_cache(repository, revision, name)) is not None:
+            blob = found.resolve()
+            _check_content(found, blob.name)
+            return Fetched(path=found, source=_named(repository, name, found.parent.name))
+    return None
+
+
+def network_refused(address: str) -> str:
+    """Say why the network cannot be used for an address, or ""; takes less than two seconds.
+
+    Example:
+        >>> os.environ["HF_HUB_OFFLINE"] = "1"
+        >>> network_refused("timm/vgg16.tv_in1k")
+        'not asked: HF_HUB_OFFLINE is set'
+        >>> del os.environ["HF_HUB_OFFLINE"]
+    """
+    if switch := offline():
+        return f"not asked: {switch} is set"
+    return unreachable(address if _is_url(address) else hub_endpoint())
+
+
+def fetch(address: str, *, seconds: float = TOTAL_SECONDS, verbose: bool = True) -> Fetched:
+    """Download published weights into the cache of their own library.
+
+    Args:
+        address: A repository of the hub or the address of a file.
+        seconds: How long it may take in all.
+        verbose: Whether to show progress.
+
+    Raises:
+        WeightsError: ``WEIGHTS-DOWNLOAD``: the download failed or took too long.
+        ModelError: ``MODEL-CHECKSUM``: what came is not what was published; it was not kept.
+        RegraftError: ``FILE-WRITE``: the cache cannot be written.
+    """
+    if _is_url(address):
+        path = torch_cache() / _file_name(address)
+        return Fetched(
+            path=download(address, path, seconds=seconds, verbose=verbose), source=path.name
+        )
+    check_address(hub_endpoint())
+    return _within(seconds, lambda: _fetch_from_hub(address, verbose=verbose), address)
+
+
+def _fetch_from_hub(address: str, *, verbose: bool) -> Fetched:
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    repository, revision = _split(address)
+    for name in _FILE_NAMES:
+        try:
+            return _fetch_file_from_hub(repository, revision, name, verbose=verbose)
+        except LocalEntryNotFoundError as error:  # the hub went away between two questions
+            raise failed(repository, "the server does not answer") from error
+        except EntryNotFoundError:
+            continue
+        except RegraftError:
+            raise
+        except Exception as error:
+            # Besides its own errors the library lets those of its HTTP client through, and that
+            # client differs between the library's versions.
+            raise failed(repository, _reason(error)) from error
+    raise failed(repository, f"the repository holds none of {', '.join(_FILE_NAMES)}")
+
+
+def _fetch_file_from_hub(
+    repository: str, revision: str | None, name: str, *, verbose: bool
+) -> Fetched:
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+
+    endpoint = hub_endpoint()
+    url = hf_hub_url(repository, name, revision=revision, endpoint=endpoint)
+    facts = get_hf_file_metadata(url, endpoint=endpoint)
+    check_address(facts.location, before=url)
+    commit = facts.commit_hash or revision
+    found = Path(
+        hf_hub_download(
+            repository,
+            name,
+            revision=commit,
+            cache_dir=hub_cache(),
+            endpoint=endpoint,
+            tqdm_class=None if verbose else _silent_bar(),
+        )
+    )
+    try:
+        _check_content(found, facts.etag or "")
+    except ModelError:
+        found.resolve().unlink(missing_ok=True)
+        found.unlink(missing_ok=True)
+        raise
+    return Fetched(path=found, source=_named(repository, name, commit or ""))
+
+
+def _in_hub_cache(repository: str, revision: str | None, name: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repository, name, cache_dir=hub_cache(), revision=revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _check_content(path: Path, expected: str) -> None:
+    """Compare a file with its SHA-256 where the hub states one; small files have another hash."""
+    if len(expected) == 64 and sha256_file(path) != expected:
+        raise _damaged(path)
+
+
+def _damaged(path: Path) -> ModelError:
+    return ModelError(
+        "this file of weights is not what was published under its name",
+        path=path,
+        why="its SHA-256 is another; it was cut off or changed",
+        hint="delete it and fetch it again",
+        code="MODEL-CHECKSUM",
+    )
+
+
+def _within(seconds: float, work: Callable[[], Fetched], name: str) -> Fetched:
+    """Return the result of ``work`` or give up waiting after ``seconds``."""
+    outcome: queue.SimpleQueue[Fetched | BaseException] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            outcome.put(work())
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
+            outcome.put(error)
+
+    # A slow server can hold the library for hours; a thread of its own can be left behind.
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        result = outcome.get(timeout=seconds)
+    except queue.Empty:
+        raise failed(name, "it took longer than allowed") from None
+    if isinstance(result, BaseException):
+        raise result
+    return result
+
+
+def _reason(error: Exception) -> str:
+    """Say what happened without the addresses, which may carry signatures and host names."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in {401, 403}:
+        return f"the server answered {status}: the name is wrong or a login is needed"
+    if status is not None:
+        return f"the server answered {status}"
+    if isinstance(error, OSError) and "Consistency check failed" in str(error):
+        return "the server sent fewer or more bytes than announced"
+    return f"the connection failed ({type(error).__name__})"
+
+
+def _silent_bar() -> Any:
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class Silent(tqdm):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **{**options, "disable": True})  # type: ignore[no-untyped-call]
+
+    return Silent
+
+
+def _split(address: str) -> tuple[str, str | None]:
+    repository, _, revision = address.partition("@")
+    return repository, revision or None
+
+
+def _named(repository: str, name: str, commit: str) -> str:
+    return f"{repository}/{name}" + (f"@{commit[:12]}" if commit else "")
+
+
+def _is_url(address: str) -> bool:
+    return "://" in address
+
+
+def _file_name(url: str) -> str:
+    name = urlsplit(url).path.rpartition("/")[2]
+    if not name or name.startswith("."):
+        raise WeightsError("the address names no file", why=url[:200], code="WEIGHTS-DOWNLOAD")
+    return name
+
+
+def _user_cache() -> Path:
+    return _expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+
+
+def _expanded(folder: str) -> Path:
+    return Path(os.path.expandvars(folder)).expanduser()
