@@ -150,7 +150,7 @@ class Dataset:
         Args:
             folder: A folder of pictures, in subfolders or not.
             pattern: A regular expression that is looked for in the file name; its group named
-                ``label`` is the class, one named ``group`` (if any) what a split must keep together.
+                ``label`` is the class, one named ``group`` (if any) what a split keeps together.
                 The default takes what stands before the number at the end.
 
         Raises:
@@ -207,7 +207,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The SHA-256 of classes, relative paths, labels and contents, whatever the order of pictures."""
+        """The SHA-256 of classes, relative paths, labels and contents in sorted order."""
         rows = zip(self.relative_paths(), self.labels, self.hashes(), strict=True)
         return sha256_json({"classes": self.classes, "pictures": sorted(rows)})
 

@@ -1,4 +1,4 @@
-"""Reading a folder whose subfolders are the classes, whole or already cut into train, val and test."""
+"""Folders whose subfolders are the classes, whole or already cut into train, val and test."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _ClassFolder:
 def list_class_folders(
     folder: Path, *, classes: Sequence[str] | None, allow_empty: bool, follow_outside: bool
 ) -> Listing:
-    """List the pictures of a folder that holds one folder for each class; see ``Dataset.from_folder``.
+    """List the pictures of a folder with one folder for each class; see ``Dataset.from_folder``.
 
     Raises:
         DataError: The folder is not laid out in this way; each case has a code of its own.
@@ -192,10 +192,11 @@ def _compare_parts(
     for part in ("val", "test"):
         extra = there.get(part, set()) - train
         if extra:
+            sets = ((name, list_names(sorted(there[name]))) for name in ("train", part))
             raise DataError(
                 f"the part {part} has classes that the part train has not",
                 path=root,
-                why=f"train: {list_names(sorted(train))}; {part}: {list_names(sorted(there[part]))}",
+                why="; ".join(f"{name}: {names}" for name, names in sets),
                 hint="rename or move the folders so that every class stands in train",
                 code="DATA-CLASSES-DIFFER",
             )

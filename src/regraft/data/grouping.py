@@ -1,4 +1,4 @@
-"""Dividing what must stay together among the parts of a split, as close to the wanted sizes as can be."""
+"""Dividing what must stay together among the parts of a split, close to the wanted sizes."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _unit(indices: list[int], names: Sequence[str], labels: Sequence[str], seed:
 
 @dataclass
 class Assignment:
-    """Units given to parts one after another, the largest first, each to the part that lacks it most.
+    """Units given to parts, the largest first, each to the part that lacks it most.
 
     Where every picture is a unit of its own, each class is cut exactly by largest remainder.
 

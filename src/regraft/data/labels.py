@@ -1,4 +1,4 @@
-"""Class names: one written form for each, one fixed order, and no two that a file system could confuse."""
+"""Class names: one written form, one fixed order, and no two that a file system could confuse."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from regraft.errors import DataError, printable
 
 
 def class_name(text: str) -> str:
-    """Return ``text`` in Unicode's composed form (NFC), the one form in which classes are compared.
+    r"""Return ``text`` in Unicode's composed form (NFC), in which classes are compared.
 
     Example:
-        >>> class_name("cafe\\u0301") == "caf\\u00e9"
+        >>> class_name("cafe\u0301") == "caf\u00e9"
         True
     """
     return unicodedata.normalize("NFC", text)
 
 
 def ordered_classes(raw_names: Iterable[str], *, wanted: Sequence[str] | None = None) -> list[str]:
-    """Return the classes found in their fixed order: that of ``wanted``, else by Unicode code point.
+    """Return the classes found in their fixed order: as ``wanted``, else by Unicode code point.
 
     Args:
         raw_names: The names as they stand on disk or in a table, repeated or not.
         wanted: The classes to use, in this order; the other ones are left out.
 
     Raises:
-        DataError: Two names differ only by case, outer blanks or Unicode form (``DATA-CLASS-TWINS``)
-            and ``wanted`` does not name both of them; ``wanted`` repeats a name.
+        DataError: ``DATA-CLASS-TWINS``: two names differ only by case, outer blanks or Unicode
+            form, and ``wanted`` does not name both. ``DATA-CLASSES``: ``wanted`` repeats a name.
 
     Example:
         >>> ordered_classes(["rose", "Lily", "rose"])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from regraft.data.labels import class_name, list_names, ordered_classes
-from regraft.data.scan import Walk, describe_ignored, drop_repeated_links
+from regraft.data.scan import Walk, describe_ignored, drop_repeated_links, is_below
 from regraft.data.tables import read_table
 from regraft.errors import DataError, UsageError
 
@@ -105,7 +105,7 @@ def list_named_files(folder: Path, pattern: str) -> Listing:
     pairs = []
     strange = []
     for found in walk.pictures(folder):
-        match = expression.search(os.path.basename(found.path))
+        match = expression.search(Path(found.path).name)
         if match and match["label"]:
             pairs.append((found, match.groupdict()))
         else:
@@ -177,8 +177,8 @@ def _part(table: Path, line: int, text: str) -> str:
 
 
 def _inside(table: Path, line: int, root: Path, text: str) -> str:
-    path = os.path.normpath(os.path.join(root, text))
-    if not text or "\0" in text or not path.startswith(os.path.join(root, "")):
+    path = os.path.normpath(root / text)
+    if not text or "\0" in text or path == str(root) or not is_below(str(root), path):
         raise DataError(
             "a path leads out of the folder of the pictures",
             path=table,

@@ -1,10 +1,9 @@
-"""A split on disk: ``split.csv`` says what stands where, ``split.json`` how it came about and its hash."""
+"""A split on disk: ``split.csv`` says what stands where, ``split.json`` how that came about."""
 
 from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import filelock
 
 from regraft import files
 from regraft.data.labels import list_names
+from regraft.data.scan import is_below
 from regraft.data.tables import plain_cell, read_table, safe_cell
 from regraft.errors import DataError, RegraftError
 
@@ -46,7 +46,7 @@ def manifest_hash(rows: Iterable[Row], classes: Sequence[str]) -> str:
 
     Example:
         >>> manifest_hash([Row("a.jpg", "00", "rose", "train")], ["rose"])[:8]
-        '3c3ee5d7'
+        '4b0c1fad'
     """
     return files.sha256_json({"classes": list(classes), "rows": sorted(rows)})
 
@@ -189,5 +189,4 @@ def _read_facts(folder: Path) -> dict[str, Any]:
 
 
 def _stays_inside(path: str) -> bool:
-    joined = os.path.normpath(os.path.join("root", path))
-    return joined.startswith(os.path.join("root", "")) and not os.path.isabs(path)
+    return is_below("/root", f"/root/{path}") and not path.startswith("/")

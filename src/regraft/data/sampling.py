@@ -18,7 +18,7 @@ def chance_key(name: str, *, seed: int, purpose: str) -> bytes:
 
     Example:
         >>> chance_key("a.jpg", seed=0, purpose="subset").hex()[:8]
-        'b0bb3f22'
+        'a1073e8e'
     """
     text = f"{seed}\0{purpose}\0{name}"
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()

@@ -14,6 +14,7 @@ Folders are read entry by entry, so a folder of a million files needs no list of
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -43,8 +44,17 @@ _JUNK = frozenset(
 Owner = TypeVar("Owner")
 
 
+class _Place(NamedTuple):
+    """A folder on the way: its path, the same relative and real, and the links that led there."""
+
+    path: str
+    relative: str
+    real: str
+    links: frozenset[str]
+
+
 class Found(NamedTuple):
-    """One picture file: its path, its folder relative to the one walked, and whether a link led there."""
+    """One picture file: path, folder relative to the one walked, whether a link led there."""
 
     path: str
     folder: str
@@ -88,9 +98,10 @@ class Walk:
         """Return the sorted names of the subfolders and the number of pictures."""
         names: list[str] = []
         pictures = 0
+        place = _Place(os.fspath(folder), "", os.path.realpath(folder), frozenset())
         for entry in self._entries(folder):
             if _is_folder(entry):
-                self._check_link(entry, os.path.realpath(folder))
+                self._target(entry, place)
                 names.append(entry.name)
             elif _is_picture(entry.name):
                 pictures += 1
@@ -107,18 +118,20 @@ class Walk:
         """
         real = os.path.realpath(folder)
         linked = os.path.relpath(real, self._real_root) != os.path.relpath(folder, self.root)
-        pending = [(os.fspath(folder), "", linked)]
+        pending = [
+            _Place(os.fspath(folder), "", real, frozenset({real}) if linked else frozenset())
+        ]
         while pending:
-            current, relative, linked = pending.pop()
-            for entry in self._entries(current):
-                link = entry.is_symlink()
-                if link:
-                    self._check_link(entry, os.path.realpath(current))
+            place = pending.pop()
+            for entry in self._entries(place.path):
+                target = self._target(entry, place)
                 if _is_folder(entry):
-                    inner = f"{relative}/{entry.name}" if relative else entry.name
-                    pending.append((entry.path, inner, linked or link))
+                    inner = f"{place.relative}/{entry.name}" if place.relative else entry.name
+                    links = place.links | {target} if target else place.links
+                    real = target or f"{place.real}{os.sep}{entry.name}"
+                    pending.append(_Place(entry.path, inner, real, links))
                 elif _is_picture(entry.name):
-                    yield Found(entry.path, relative, linked or link)
+                    yield Found(entry.path, place.relative, bool(target or place.links))
                 else:
                     self._count_other(entry.name)
 
@@ -138,14 +151,12 @@ class Walk:
                 code="DATA-UNREADABLE",
             ) from error
 
-    def _check_link(self, entry: os.DirEntry[str], real_folder: str) -> None:
+    def _target(self, entry: os.DirEntry[str], place: _Place) -> str | None:
+        """Return where a link leads, None if the entry is no link; refuse circles and ways out."""
         if not entry.is_symlink():
-            return
+            return None
         target = os.path.realpath(entry.path)
-        if (
-            _inside(real_folder, target)
-            or target == f"{real_folder.rstrip(os.sep)}{os.sep}{entry.name}"
-        ):
+        if target in place.links or is_below(target, place.real) or _leads_nowhere(entry.path):
             raise DataError(
                 "link leads in a circle",
                 path=entry.path,
@@ -153,7 +164,7 @@ class Walk:
                 hint="delete the link",
                 code="DATA-LINK-LOOP",
             )
-        if not self._follow_outside and not _inside(target, self._real_root):
+        if not self._follow_outside and not is_below(self._real_root, target):
             raise DataError(
                 "link leads out of the data folder",
                 path=entry.path,
@@ -161,6 +172,7 @@ class Walk:
                 hint="allow it with follow_outside=True, or copy the files",
                 code="DATA-LINK-OUTSIDE",
             )
+        return target
 
     def _count_other(self, name: str) -> None:
         suffix = _suffix(name)
@@ -218,8 +230,24 @@ def _is_picture(name: str) -> bool:
 
 
 def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path for each of a million names is slow
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a million Paths are slow
 
 
-def _inside(path: str, folder: str) -> bool:
+def is_below(folder: str, path: str) -> bool:
+    """Tell whether ``path`` is ``folder`` or lies in it, by their names alone.
+
+    Example:
+        >>> is_below("/data", "/data/rose/../../etc"), is_below("/data", "/data/rose")
+        (False, True)
+    """
+    path = os.path.normpath(path)
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def _leads_nowhere(path: str) -> bool:
+    """Tell whether links lead to each other without end."""
+    try:
+        Path(path).stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
