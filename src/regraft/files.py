@@ -99,7 +99,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             code="FILE-WRITE",
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # must not hide what went wrong before
+            part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from regraft.errors import ModelError, WeightsError
 from regraft.files import atomic_path, remove_leftovers, sha256_file
 from regraft.progress import progress_bar
 
-PROBE_SECONDS = 1.2
+PROBE_SECONDS = 1.0
 READ_SECONDS = 10.0
 TOTAL_SECONDS = 3600.0
 PAUSE_SECONDS = 1.0
