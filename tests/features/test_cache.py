@@ -153,21 +153,40 @@ def test_rows_that_vanish_before_they_are_read_are_an_error_that_says_what_to_do
     assert caught.value.code == "CACHE-MISSING"
 
 
-def test_a_folder_that_cannot_be_made_is_an_error_that_names_regraft_home(tmp_path):
+def test_a_home_that_cannot_be_made_is_an_error_that_names_regraft_home(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
-    rows = again(tmp_path / "file")
+    monkeypatch.setenv("REGRAFT_HOME", str(tmp_path / "file"))
 
-    with pytest.raises(RegraftError, match=r"REGRAFT_HOME.*written") as caught:
-        rows.prepare()
+    with pytest.raises(RegraftError, match=r"cannot store.*REGRAFT_HOME") as caught:
+        again(None).prepare()
 
     assert caught.value.code == "CACHE-WRITE"
 
 
-def test_a_folder_without_write_permission_is_an_error_that_names_regraft_home(rows, monkeypatch):
+def test_a_home_without_write_permission_is_an_error_that_names_regraft_home(monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_arguments: False)
 
     with pytest.raises(RegraftError, match=r"permission denied.*REGRAFT_HOME"):
-        rows.prepare()
+        again(None).prepare()
+
+
+def test_a_given_folder_that_cannot_be_written_is_an_error_that_asks_for_another(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+
+    with pytest.raises(RegraftError, match="give another cache folder"):
+        again(tmp_path / "file").prepare()
+
+
+def test_a_temporary_cache_goes_with_the_last_rows_that_use_it():
+    rows = FeatureCache.temporary().rows(ABOUT, 3)
+    rows.append(DIGESTS, FEATURES)
+    folder = rows.folder.parent
+
+    there = folder.is_dir()
+    del rows
+
+    assert there
+    assert not folder.exists()
 
 
 def test_a_read_only_cache_still_serves_what_it_has(rows, folder, monkeypatch):

@@ -13,9 +13,11 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 import threading
 import time
 import warnings
+import weakref
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -42,7 +44,7 @@ class FeatureCache:
     """A folder of embedded pictures that processes may share.
 
     Args:
-        folder: Where the rows stand; by default ``features`` in :func:`regraft.files.home`.
+        folder: Where the rows stand; by default ``features`` in `regraft.files.home`.
 
     Example:
         >>> import tempfile
@@ -56,6 +58,25 @@ class FeatureCache:
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
         self.folder = home() / "features" if folder is None else Path(folder)
+        self.remedy = "set REGRAFT_HOME to a folder that can be written"
+        if folder is not None:
+            self.remedy = "give another cache folder"
+
+    @classmethod
+    def temporary(cls) -> Self:
+        """Return a cache in a folder that is removed when nothing refers to it any more.
+
+        Example:
+            >>> cache = FeatureCache.temporary()
+            >>> folder = cache.folder
+            >>> del cache
+            >>> folder.exists()
+            False
+        """
+        cache = cls(tempfile.mkdtemp(prefix="regraft-"))
+        cache.remedy = "set TMPDIR to a folder that can be written"
+        weakref.finalize(cache, shutil.rmtree, cache.folder, ignore_errors=True)
+        return cache
 
     def rows(self, about: Mapping[str, Any], width: int) -> FeatureRows:
         """Return the rows that were computed with exactly these ingredients.
@@ -68,7 +89,7 @@ class FeatureCache:
             >>> FeatureCache("cache").rows({"weights": "a"}, width=2).folder.parent.name
             'cache'
         """
-        return FeatureRows(self.folder, about, width)
+        return FeatureRows(self, about, width)
 
     def size(self) -> int:
         """Return how many bytes the cached features take.
@@ -103,7 +124,7 @@ class FeatureRows:
     Threads may share an object, and processes a folder.
 
     Args:
-        cache: The folder of the cache.
+        cache: The cache that they are part of.
         about: Everything that shapes the numbers.
         width: Numbers per row.
 
@@ -113,11 +134,12 @@ class FeatureRows:
         width: Numbers per row.
     """
 
-    def __init__(self, cache: Path, about: Mapping[str, Any], width: int) -> None:
+    def __init__(self, cache: FeatureCache, about: Mapping[str, Any], width: int) -> None:
         self.about: dict[str, Any] = {**about, "width": width, "format": FORMAT}
         self.key = sha256_json(self.about)
-        self.folder = cache / self.key[:16]
+        self.folder = cache.folder / self.key[:16]
         self.width = width
+        self._cache = cache  # a temporary one lives as long as its rows
         self._places: dict[bytes, tuple[Shard | _Held, int]] = {}
         self._intact: set[bytes] = set()
         self._seen: set[str] = set()
@@ -275,7 +297,7 @@ class FeatureRows:
                 "cannot store features",
                 path=self.folder,
                 why=f"{reason}; {_free_bytes(self.folder):,} bytes are free on that volume",
-                hint="free some space, or set REGRAFT_HOME to a folder that can be written",
+                hint=f"free some space, or {self._cache.remedy}",
                 code="CACHE-WRITE",
             ) from error
 

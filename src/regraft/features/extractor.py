@@ -1,0 +1,284 @@
+"""Pictures to rows, as a scikit-learn transformer on top of the cache."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.util
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from sklearn.base import BaseEstimator, TransformerMixin
+
+from regraft.backbones.spec import BackboneSpec
+from regraft.compute import choose_device
+from regraft.data.images import DECODER_VERSION, Decoding, Picture
+from regraft.errors import UsageError
+from regraft.features.cache import FeatureCache
+from regraft.features.shards import Matrix
+from regraft.features.stream import Embedded, EmbeddingStats, embed
+
+if TYPE_CHECKING:
+    from regraft.backbones.backbone import Backbone
+    from regraft.backbones.engines import Engine
+
+_DEFAULT_POOLING = "avg"
+
+
+class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Turn pictures into the features of a pre-trained network.
+
+    Features are cached by the content of each picture and by all that shapes the numbers, so that
+    no picture passes a network twice: not in a grid search, not in a second run, not in another
+    process. The network is built once per process, its engine only if a picture is not cached.
+
+    Args:
+        backbone: A name, or a spec with weights, arguments and preprocessing of its own.
+        pooling: ``"avg"``, ``"flatten"`` or ``"stage:NAME"``; a pooling in the spec counts too.
+        batch_size: Pictures per pass, at least 1.
+        engine: ``"auto"``, ``"torch"`` or ``"openvino"``.
+        precision: ``"fp32"`` or ``"bf16"``.
+        cache: ``"default"`` (below ``REGRAFT_HOME``), a folder, or None to keep nothing.
+        decoding: How files become pixels.
+        verbose: Whether to show progress.
+
+    Attributes:
+        backbone_: The network.
+        stats_: Images, embedded images and seconds of the last call.
+
+    Example:
+        >>> spec = BackboneSpec("small_cnn", weights=None)
+        >>> extractor = FeatureExtractor(spec, engine="torch", cache=None)
+        >>> extractor.fit_transform([np.zeros((50, 40, 3), np.uint8)] * 2).shape
+        (2, 128)
+        >>> extractor.stats_.embedded
+        1
+    """
+
+    stats_: EmbeddingStats
+
+    def __init__(
+        self,
+        backbone: str | BackboneSpec,
+        *,
+        pooling: str = _DEFAULT_POOLING,
+        batch_size: int = 32,
+        engine: Literal["auto", "torch", "openvino"] = "auto",
+        precision: Literal["fp32", "bf16"] = "fp32",
+        cache: str | os.PathLike[str] | None = "default",
+        decoding: Decoding = Decoding(),  # noqa: B008 - frozen
+        verbose: bool = False,
+    ) -> None:
+        self.backbone = backbone
+        self.pooling = pooling
+        self.batch_size = batch_size
+        self.engine = engine
+        self.precision = precision
+        self.cache = cache
+        self.decoding = decoding
+        self.verbose = verbose
+
+    @property
+    def backbone_(self) -> Backbone:
+        """The network, built at the first use in a process."""
+        return _built(*self._identity())
+
+    def fit(self, X: Sequence[Picture], y: object = None) -> Self:
+        """Build the network, so that a wrong name or weights are found out; nothing is learned.
+
+        Args:
+            X: Pictures; not looked at.
+            y: Ignored.
+
+        Raises:
+            BackboneError: The network is unknown or cannot be built.
+            UsageError: The arguments contradict each other.
+        """
+        if self.batch_size < 1:
+            raise UsageError("batch_size must be at least 1", why=f"found {self.batch_size}")
+        _ = self.backbone_
+        return self
+
+    def transform(self, X: Sequence[Picture]) -> Matrix:
+        """Return the features of pictures, float32 of shape (n, d), in their order.
+
+        Args:
+            X: Paths, Pillow images or H×W×3 uint8 arrays.
+
+        Raises:
+            ImageError: A picture cannot be used; what was computed before stays cached.
+            RegraftError: The features cannot be stored.
+        """
+        return self.stream(X).matrix()
+
+    def stream(self, X: Sequence[Picture]) -> Embedded:
+        """Embed pictures without holding all their rows in memory.
+
+        Args:
+            X: Paths, Pillow images or H×W×3 uint8 arrays.
+
+        Returns:
+            The rows, which stand on disk until its ``blocks`` or its ``matrix`` are asked for.
+
+        Raises:
+            ImageError: A picture cannot be used; what was computed before stays cached.
+            RegraftError: The features cannot be stored.
+
+        Example:
+            >>> spec = BackboneSpec("small_cnn", weights=None)
+            >>> pictures = [np.full((50, 40, 3), shade, np.uint8) for shade in (0, 99, 200)]
+            >>> embedded = FeatureExtractor(spec, engine="torch", cache=None).stream(pictures)
+            >>> [block.shape for block in embedded.blocks(2)]
+            [(2, 128), (1, 128)]
+        """
+        self.fit(X)
+        pictures = _listed(X)
+        cache = self._cache()
+        try:
+            embedded = self._embed(pictures, cache, _expected_engine(self.engine))
+        except _AnotherEngineError as other:
+            embedded = self._embed(pictures, cache, other.name)
+        self.stats_ = embedded.stats
+        return embedded
+
+    def get_feature_names_out(self, input_features: object = None) -> npt.NDArray[np.object_]:
+        """Return a name for each column: the network's and a number.
+
+        Args:
+            input_features: Ignored.
+        """
+        backbone = self.backbone_
+        names = [f"{backbone.spec.name}_{i}" for i in range(backbone.feature_dim)]
+        return np.array(names, dtype=object)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True  # nothing is learned from pictures
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        return tags
+
+    def _embed(self, pictures: Sequence[Picture], cache: FeatureCache, engine: str) -> Embedded:
+        backbone = self.backbone_
+        about = _ingredients(backbone, engine, self.precision, self.decoding)
+
+        def build_engine() -> Engine:
+            built = _engine(*self._identity(), self.engine, self.precision)
+            if built.name != engine:
+                raise _AnotherEngineError(built.name)
+            return built
+
+        return embed(
+            pictures,
+            cache.rows(about, backbone.feature_dim),
+            prepare=backbone.prepare,
+            build_engine=build_engine,
+            about=_described(backbone, about),
+            batch_size=self.batch_size,
+            decoding=self.decoding,
+            verbose=self.verbose,
+        )
+
+    def _cache(self) -> FeatureCache:
+        if self.cache is None:
+            return FeatureCache.temporary()
+        return FeatureCache(None if self.cache == "default" else self.cache)
+
+    def _identity(self) -> tuple[BackboneSpec, object]:
+        """Return the spec, and what tells a weights file from its successor of the same name."""
+        spec = _with_pooling(self.backbone, self.pooling)
+        if spec.weights in {None, "default"}:
+            return spec, None
+        try:
+            facts = Path(str(spec.weights)).stat()
+        except OSError:
+            return spec, None  # building the network says what is wrong
+        return spec, (facts.st_mtime_ns, facts.st_size)
+
+
+class _AnotherEngineError(Exception):
+    """The engine that could be built is not the one whose rows were looked for."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+# Networks are large: two of them stay, for a pipeline that compares.
+@functools.lru_cache(maxsize=2)
+def _built(spec: BackboneSpec, _stamp: object) -> Backbone:
+    return spec.build()
+
+
+@functools.lru_cache(maxsize=2)
+def _engine(
+    spec: BackboneSpec,
+    stamp: object,
+    name: Literal["auto", "torch", "openvino"],
+    precision: Literal["fp32", "bf16"],
+) -> Engine:
+    return _built(spec, stamp).engine(name, precision)
+
+
+def _expected_engine(name: str) -> str:
+    """Return the engine that ``name`` will most likely be, without building it.
+
+    A wrong guess costs time and nothing else: the engine that is built has the last word.
+    """
+    if name != "auto":
+        return name
+    has_openvino = importlib.util.find_spec("openvino") is not None
+    return "openvino" if has_openvino and choose_device() == "cpu" else "torch"
+
+
+def _with_pooling(backbone: str | BackboneSpec, pooling: str) -> BackboneSpec:
+    if isinstance(backbone, str):
+        return BackboneSpec(backbone, pooling=pooling)
+    own = backbone.pooling
+    if own not in {pooling, _DEFAULT_POOLING} and pooling != _DEFAULT_POOLING:
+        raise UsageError("two poolings", why=f"{own!r} in the spec, {pooling!r} beside it")
+    return (
+        backbone if pooling == _DEFAULT_POOLING else dataclasses.replace(backbone, pooling=pooling)
+    )
+
+
+def _ingredients(
+    backbone: Backbone, engine: str, precision: str, decoding: Decoding
+) -> dict[str, Any]:
+    """Return everything that shapes the numbers of a row, apart from the picture."""
+    return {
+        "backbone": backbone.fingerprint,
+        "name": backbone.spec.name,
+        "pooling": backbone.spec.pooling,
+        "preprocessing": backbone.preprocessing.to_json(),
+        "engine": engine,
+        "precision": precision,
+        "view": None,
+        "decoding": decoding.to_json(),
+        "decoder": DECODER_VERSION,
+    }
+
+
+def _described(backbone: Backbone, about: Mapping[str, Any]) -> dict[str, str]:
+    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in about.items()}
+    return {**texts, "backbone": backbone.spec.name, "fingerprint": backbone.fingerprint}
+
+
+def _listed(pictures: Sequence[Picture]) -> list[Picture]:
+    single = isinstance(pictures, str | os.PathLike | Image.Image)
+    if single or (isinstance(pictures, np.ndarray) and pictures.ndim not in {1, 4}):
+        raise UsageError(
+            "not a list of pictures",
+            why=f"found {type(pictures).__name__}",
+            hint="pass a list of paths, of Pillow images or of H×W×3 uint8 arrays",
+        )
+    return list(pictures)

@@ -1,0 +1,347 @@
+"""The extractor is a scikit-learn transformer, and no picture passes its network twice."""
+
+import dataclasses
+import pickle
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+
+from regraft.backbones.engines import TorchEngine
+from regraft.backbones.spec import BackboneSpec, Preprocessing
+from regraft.data.images import Decoding, Limits
+from regraft.errors import BackboneError, ImageError, UsageError
+from regraft.features import extractor as extractor_module
+from regraft.features.extractor import FeatureExtractor
+from regraft.features.hdf5 import read_features, write_features
+
+SPEC = BackboneSpec("small_cnn", weights=None)
+SMALL = dataclasses.replace(SPEC, preprocessing=Preprocessing.torch(64))
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Return a list that grows by the number of pictures of each pass through a network."""
+    passes = []
+    whole = TorchEngine.__call__
+
+    def counting(self, pictures):
+        passes.append(len(pictures))
+        return whole(self, pictures)
+
+    monkeypatch.setattr(TorchEngine, "__call__", counting)
+    return passes
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    noise = np.random.default_rng(0)
+    paths = []
+    for i in range(12):
+        pixels = noise.integers(0, 120, (40, 50, 3), dtype=np.uint8)
+        pixels[..., i % 2] += 120
+        paths.append(str(tmp_path / f"{i}.jpg"))
+        Image.fromarray(pixels).save(paths[-1])
+    return paths
+
+
+@pytest.fixture
+def labels():
+    return ["red", "green"] * 6
+
+
+def make(**changed):
+    return FeatureExtractor(changed.pop("backbone", SMALL), **({"engine": "torch"} | changed))
+
+
+def test_rows_equal_what_the_network_gives_by_itself(photographs):
+    matrix = make().fit_transform(photographs)
+
+    expected = np.concatenate([make().backbone_.embed([path]) for path in photographs])
+    assert matrix.dtype == np.float32
+    np.testing.assert_allclose(matrix, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_second_call_touches_no_network(photographs, counted):
+    first = make()
+    second = make()
+    matrix = first.transform(photographs)
+
+    again = second.transform(photographs[::-1])
+
+    assert sum(counted) == first.stats_.embedded == 12
+    assert (second.stats_.images, second.stats_.embedded) == (12, 0)
+    assert np.array_equal(again, matrix[::-1])
+
+
+def test_a_grid_search_embeds_each_picture_once(photographs, labels, counted):
+    pipeline = make_pipeline(make(), LogisticRegression())
+    grid = {"logisticregression__C": [0.1, 1.0, 10.0]}
+
+    search = GridSearchCV(pipeline, grid, cv=3).fit(photographs, labels)
+
+    assert sum(counted) == 12
+    assert search.predict(photographs).tolist() == labels
+
+
+@pytest.mark.slow
+def test_cross_validation_in_processes_shares_the_cache(photographs, labels):
+    pipeline = make_pipeline(make(), LogisticRegression())
+    search = GridSearchCV(pipeline, {"logisticregression__C": [0.1, 1.0]}, cv=2, n_jobs=2)
+
+    search.fit(photographs, labels)
+    extractor = make()
+    extractor.transform(photographs)
+
+    assert extractor.stats_.embedded == 0
+
+
+def test_without_a_cache_every_call_embeds_and_nothing_is_left(
+    photographs, counted, private_home, tmp_path, monkeypatch
+):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    extractor = make(cache=None)
+
+    first = extractor.transform(photographs)
+    second = extractor.transform(photographs)
+
+    assert sum(counted) == 24
+    assert np.array_equal(first, second)
+    assert not list(private_home.glob("features"))
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_a_cache_of_its_own_is_used(photographs, tmp_path, private_home):
+    make(cache=tmp_path / "mine").transform(photographs)
+
+    assert list((tmp_path / "mine").glob("*/*.npy"))
+    assert not list(private_home.glob("features"))
+
+
+CHANGES = {
+    "weights": {"backbone": dataclasses.replace(SMALL, seed=1)},
+    "size": {"backbone": dataclasses.replace(SMALL, preprocessing=Preprocessing.torch(80))},
+    "mean": {"backbone": dataclasses.replace(SMALL, preprocessing=Preprocessing.tf(64))},
+    "channels": {
+        "backbone": dataclasses.replace(
+            SMALL, preprocessing=Preprocessing.torch(64, channels="BGR")
+        )
+    },
+    "geometry": {
+        "backbone": dataclasses.replace(SMALL, preprocessing=Preprocessing.torch(64, mode="squash"))
+    },
+    "network": {"backbone": dataclasses.replace(SMALL, name="simple_cnn")},
+    "pooling": {"pooling": "flatten"},
+    "precision": {"precision": "bf16"},
+    "background": {"decoding": Decoding(background=(0, 0, 0))},
+    "range of floats": {"decoding": Decoding(float_range=(0.0, 1.0))},
+    "limits": {"decoding": Decoding(limits=Limits(pixels=1000 * 1000))},
+}
+
+
+@pytest.mark.parametrize("ingredient", CHANGES)
+def test_one_changed_ingredient_misses(ingredient, photographs, counted):
+    make().transform(photographs)
+
+    changed = make(**CHANGES[ingredient])
+    changed.transform(photographs)
+
+    assert changed.stats_.embedded == 12
+    assert sum(counted) == 24
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(first=st.sampled_from([None, *CHANGES]), second=st.sampled_from([None, *CHANGES]))
+def test_any_two_settings_share_rows_only_if_they_are_the_same(first, second, tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+    picture = [np.arange(12 * 16 * 3, dtype=np.uint8).reshape(12, 16, 3)]
+    one, other = (make(cache=cache, **CHANGES.get(name, {})) for name in (first, second))
+    one.transform(picture)
+
+    other.transform(picture)
+
+    assert other.stats_.embedded == int(first != second)
+
+
+def test_another_decoder_misses(photographs, monkeypatch):
+    make().transform(photographs)
+    monkeypatch.setattr(extractor_module, "DECODER_VERSION", extractor_module.DECODER_VERSION + 1)
+
+    extractor = make()
+    extractor.transform(photographs)
+
+    assert extractor.stats_.embedded == 12
+
+
+def test_another_engine_misses(photographs):
+    pytest.importorskip("openvino")
+    torch_rows = make().transform(photographs)
+
+    extractor = make(engine="openvino")
+    rows = extractor.transform(photographs)
+
+    assert extractor.stats_.embedded == 12
+    np.testing.assert_allclose(rows, torch_rows, rtol=1e-3, atol=1e-4)
+
+
+def test_rows_are_kept_under_the_engine_that_was_built_not_the_one_expected(
+    photographs, monkeypatch
+):
+    monkeypatch.setattr(extractor_module, "_expected_engine", lambda _name: "another")
+    monkeypatch.setattr(extractor_module, "_engine", lambda *_identity: TorchEngine(embedder))
+    embedder = make().backbone_.embedder
+    expected = make(engine="auto")
+    matrix = expected.transform(photographs)
+    monkeypatch.undo()
+
+    named = make(engine="torch")
+
+    assert expected.stats_.embedded == 12
+    assert np.array_equal(named.transform(photographs), matrix)
+    assert named.stats_.embedded == 12
+
+
+def test_weights_that_change_under_their_path_are_noticed(photographs, tmp_path):
+    from safetensors.torch import save_file
+
+    file = tmp_path / "weights.safetensors"
+    spec = dataclasses.replace(SMALL, weights=str(file))
+    for seed in (1, 2):
+        save_file(dataclasses.replace(SMALL, seed=seed).build().module.state_dict(), file)
+        extractor = make(backbone=spec)
+        extractor.transform(photographs)
+
+        assert extractor.stats_.embedded == 12
+
+
+def test_a_bad_picture_stops_with_its_name_and_the_others_stay_cached(photographs, tmp_path):
+    (tmp_path / "11.jpg").write_bytes(b"<html>")
+
+    with pytest.raises(ImageError) as caught:
+        make().transform(photographs)
+
+    assert caught.value.path == photographs[11]
+    extractor = make(batch_size=4)
+    with pytest.raises(ImageError):
+        extractor.transform(photographs)
+    assert make().transform(photographs[:8]).shape[0] == 8
+
+
+def test_the_constructor_only_stores():
+    extractor = FeatureExtractor("no such network", pooling="no such pooling", batch_size=-1)
+
+    assert extractor.get_params()["backbone"] == "no such network"
+
+
+def test_it_clones_and_pickles_without_the_network(photographs):
+    extractor = make(batch_size=5).fit(photographs)
+
+    copy = clone(extractor)
+
+    assert copy.get_params() == extractor.get_params()
+    assert len(pickle.dumps(extractor)) < 10_000
+
+
+def test_parameters_can_be_set():
+    assert make().set_params(precision="bf16", batch_size=7).precision == "bf16"
+
+
+def test_columns_have_names_and_set_output_accepts_them(photographs):
+    extractor = make().set_output(transform="default")
+
+    names = extractor.get_feature_names_out()
+
+    assert names[:2].tolist() == ["small_cnn_0", "small_cnn_1"]
+    assert len(names) == extractor.transform(photographs[:1]).shape[1]
+
+
+def test_set_output_gives_a_table_with_named_columns(photographs):
+    pytest.importorskip("pandas")
+    table = make().set_output(transform="pandas").fit_transform(photographs)
+
+    assert table.columns[0] == "small_cnn_0"
+
+
+@pytest.mark.parametrize("one", ["a.jpg", np.zeros((4, 4, 3), np.uint8), Image.new("RGB", (4, 4))])
+def test_one_picture_instead_of_a_list_is_refused(one):
+    with pytest.raises(UsageError, match="not a list of pictures"):
+        make().transform(one)
+
+
+def test_an_array_of_paths_or_pictures_is_a_list(photographs):
+    extractor = make()
+    pictures = np.zeros((2, 40, 50, 3), np.uint8)
+
+    assert extractor.transform(np.array(photographs)).shape[0] == 12
+    assert extractor.transform(pictures).shape[0] == 2
+
+
+def test_an_unknown_network_is_found_out_when_fitting():
+    with pytest.raises(BackboneError, match="no_such_network"):
+        FeatureExtractor("no_such_network").fit([])
+
+
+def test_a_batch_size_below_one_is_refused():
+    with pytest.raises(UsageError, match="batch_size"):
+        make(batch_size=0).fit([])
+
+
+@pytest.mark.parametrize("name", ["flatten", "avg"])
+def test_the_pooling_may_stand_in_the_spec_or_beside_it(name):
+    beside = make(pooling=name).backbone_
+    inside = make(backbone=dataclasses.replace(SMALL, pooling=name)).backbone_
+
+    assert beside.fingerprint == inside.fingerprint
+
+
+def test_two_different_poolings_are_refused():
+    spec = dataclasses.replace(SMALL, pooling="flatten")
+
+    with pytest.raises(UsageError, match="two poolings"):
+        make(backbone=spec, pooling="stage:stem.0").fit([])
+
+
+def test_embedded_pictures_go_to_hdf5_with_what_made_them(photographs, labels, tmp_path):
+    import h5py
+
+    extractor = make()
+    file = tmp_path / "features.h5"
+    write_features(file, extractor.stream(photographs), labels, classes=["red", "green"], block=5)
+
+    with h5py.File(file) as written:
+        attributes = dict(written.attrs)
+        paths = [path.decode() for path in written["paths"]]
+    stored = read_features(file)
+
+    assert np.array_equal(stored.features, extractor.transform(photographs))
+    assert stored.labels == tuple(labels)
+    assert paths == photographs
+    assert attributes["backbone"] == "small_cnn"
+    assert attributes["pooling"] == "avg"
+    assert attributes["fingerprint"] == extractor.backbone_.fingerprint
+    assert '"size": 64' in attributes["preprocessing"]
+
+
+def test_importing_the_extractor_loads_no_torch():
+    program = """
+        import sys
+        import regraft.features.extractor, regraft.features.hdf5
+        print("torch" in sys.modules)
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
+    )
+
+    assert result.stdout == "False\n"
