@@ -200,12 +200,13 @@ def _fetch_file_from_hub(
     url = hf_hub_url(repository, name, revision=revision, endpoint=endpoint)
     facts = get_hf_file_metadata(url, endpoint=endpoint)
     check_address(facts.location, before=url)
-    commit = facts.commit_hash or revision
+    # Asked for by the name of the revision, not by its commit: only so the library notes which commit
+    # that name means, and finds the file again without a network.
     found = Path(
         hf_hub_download(
             repository,
             name,
-            revision=commit,
+            revision=revision,
             cache_dir=hub_cache(),
             endpoint=endpoint,
             tqdm_class=None if verbose else _silent_bar(),
@@ -217,7 +218,7 @@ def _fetch_file_from_hub(
         found.resolve().unlink(missing_ok=True)
         found.unlink(missing_ok=True)
         raise
-    return Fetched(path=found, source=_named(repository, name, commit or ""))
+    return Fetched(path=found, source=_named(repository, name, found.parent.name))
 
 
 def _in_hub_cache(repository: str, revision: str | None, name: str) -> Path | None:

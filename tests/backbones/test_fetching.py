@@ -1,0 +1,231 @@
+"""Published weights: other libraries' caches are used, the hub is checked, offline is quick."""
+
+import hashlib
+import subprocess
+import sys
+import time
+
+import pytest
+
+from regraft.backbones import downloads, fetching
+from regraft.backbones.fetching import cached, fetch, hub_cache, network_refused, torch_cache
+from regraft.errors import ModelError, WeightsError
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+DATA = bytes(range(256)) * 40
+REPOSITORY = "timm/some_net.a1_in1k"
+
+
+@pytest.fixture(autouse=True)
+def a_hub_of_our_own(web, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", web.url)
+    monkeypatch.setattr(downloads, "PAUSE_SECONDS", 0.0)
+    for switch in fetching._OFFLINE_SWITCHES:
+        monkeypatch.delenv(switch, raising=False)
+
+
+def files_below(folder):
+    return [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
+
+
+def test_weights_come_from_the_hub_with_their_commit_and_are_then_in_its_cache(web):
+    web.repository(REPOSITORY, {"model.safetensors": DATA})
+    assert cached(REPOSITORY) is None
+
+    fetched = fetch(REPOSITORY, verbose=False)
+
+    assert fetched.path.read_bytes() == DATA
+    assert fetched.source == f"{REPOSITORY}/model.safetensors@{COMMIT[:12]}"
+    assert cached(REPOSITORY) == fetched
+    assert len(web.asked("GET")) == 1
+
+
+def test_the_library_and_we_agree_where_the_cache_of_the_hub_is(web):
+    web.repository(REPOSITORY, {"model.safetensors": DATA})
+
+    fetched = fetch(REPOSITORY, verbose=False)
+
+    assert fetched.path.is_relative_to(hub_cache())
+    assert fetched.path.parts[-4:-2] == ("models--timm--some_net.a1_in1k", "snapshots")
+
+
+def test_a_repository_without_safetensors_gives_its_other_file(web):
+    web.repository(REPOSITORY, {"pytorch_model.bin": DATA})
+
+    assert fetch(REPOSITORY, verbose=False).path.name == "pytorch_model.bin"
+
+
+def test_a_pinned_revision_is_asked_for(web):
+    web.repository(REPOSITORY, {"model.safetensors": DATA})
+
+    fetch(f"{REPOSITORY}@{COMMIT}", verbose=False)
+
+    assert all(COMMIT in path for _, path in web.log)
+
+
+def test_a_repository_with_no_file_of_weights_is_named(web):
+    with pytest.raises(WeightsError, match=r"none of model\.safetensors") as refusal:
+        fetch(REPOSITORY, verbose=False)
+
+    assert REPOSITORY in str(refusal.value)
+
+
+def test_content_with_another_hash_than_the_hub_announced_is_not_kept(web):
+    web.repository(REPOSITORY, {"model.safetensors": DATA}, sent=DATA[:-1] + b"!")
+
+    with pytest.raises(ModelError) as refusal:
+        fetch(REPOSITORY, verbose=False)
+
+    assert refusal.value.code == "MODEL-CHECKSUM"
+    assert cached(REPOSITORY) is None
+    assert not [path for path in files_below(hub_cache()) if path.read_bytes()[:-1] == DATA[:-1]]
+
+
+def test_a_cut_body_is_not_kept(web):
+    lies = {"Content_Length": str(len(DATA))}
+    web.repository(REPOSITORY, {"model.safetensors": DATA}, sent=DATA[:-1], **lies)
+
+    with pytest.raises(WeightsError, match=r"bytes than announced|longer than allowed"):
+        fetch(REPOSITORY, verbose=False, seconds=1)
+
+    assert cached(REPOSITORY) is None
+
+
+@pytest.mark.parametrize("status", [401, 403, 429, 500])
+def test_errors_of_the_hub_are_named_without_its_address(status, web):
+    url = f"/{REPOSITORY}/resolve/main/model.safetensors"
+    web.serve(url, b"", status=status)
+
+    with pytest.raises(WeightsError, match=str(status)) as refusal:
+        fetch(REPOSITORY, verbose=False)
+
+    assert refusal.value.code == "WEIGHTS-DOWNLOAD"
+    assert web.url not in str(refusal.value)
+
+
+def test_a_web_page_in_place_of_the_hub_is_refused(web):
+    web.serve(f"/{REPOSITORY}/resolve/main/model.safetensors", b"<html>Please sign in</html>")
+
+    with pytest.raises(WeightsError):
+        fetch(REPOSITORY, verbose=False)
+
+    assert cached(REPOSITORY) is None
+
+
+def test_a_hub_that_takes_for_ever_is_left_when_the_time_is_over(web):
+    web.pages[f"/{REPOSITORY}/resolve/main/model.safetensors"] = lambda _handler: time.sleep(1.5)
+    start = time.monotonic()
+
+    with pytest.raises(WeightsError, match="longer than allowed"):
+        fetch(REPOSITORY, seconds=0.3, verbose=False)
+
+    assert time.monotonic() - start < 1
+
+
+def test_the_hub_must_not_send_us_to_an_open_address(web):
+    web.repository(REPOSITORY, {"model.safetensors": DATA})
+    url = f"/{REPOSITORY}/resolve/main/model.safetensors"
+    facts = {"ETag": '"00"', "X_Repo_Commit": COMMIT, "Location": "http://example.org/model"}
+    web.serve(url, b"", status=302, **facts)
+
+    with pytest.raises(WeightsError, match="unencrypted"):
+        fetch(REPOSITORY, verbose=False)
+
+
+def test_an_open_endpoint_is_refused(monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://hub.example.org")
+
+    with pytest.raises(WeightsError, match="unencrypted"):
+        fetch(REPOSITORY)
+
+
+def test_a_damaged_file_in_the_hubs_cache_is_noticed_and_named(web):
+    web.repository(REPOSITORY, {"model.safetensors": DATA})
+    path = fetch(REPOSITORY, verbose=False).path
+    path.resolve().write_bytes(DATA[:-1] + b"!")
+
+    with pytest.raises(ModelError, match="delete it") as refusal:
+        cached(REPOSITORY)
+
+    assert refusal.value.code == "MODEL-CHECKSUM"
+    assert refusal.value.path == str(path)
+
+
+def test_a_file_of_torchvision_goes_through_the_cache_of_torch_hub(web):
+    name = f"net-{hashlib.sha256(DATA).hexdigest()[:8]}.pth"
+    url = web.serve(f"/models/{name}", DATA)
+    assert cached(url) is None
+
+    fetched = fetch(url, verbose=False)
+
+    assert fetched.path == torch_cache() / name
+    assert fetched.source == name
+    assert cached(url) == fetched
+
+
+def test_a_cut_file_in_the_cache_of_torch_hub_is_noticed(web):
+    name = f"net-{hashlib.sha256(DATA).hexdigest()[:8]}.pth"
+    torch_cache().mkdir(parents=True)
+    (torch_cache() / name).write_bytes(DATA[:100])
+
+    with pytest.raises(ModelError, match="cut off"):
+        cached(f"{web.url}/{name}")
+
+
+def test_an_address_without_a_file_name_is_refused():
+    with pytest.raises(WeightsError, match="names no file"):
+        cached("https://example.org/")
+
+
+@pytest.mark.parametrize("switch", ["REGRAFT_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+def test_a_switch_keeps_the_network_out(switch, web, monkeypatch):
+    monkeypatch.setenv(switch, "true")
+
+    assert switch in network_refused(REPOSITORY)
+    assert web.log == []
+
+
+def test_a_closed_network_is_noticed_at_once(monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    start = time.monotonic()
+
+    assert network_refused(REPOSITORY) == "127.0.0.1 does not answer"
+    assert network_refused("http://127.0.0.1:1/net.pth") == "127.0.0.1 does not answer"
+
+    assert time.monotonic() - start < 1
+
+
+def test_folders_of_the_caches_follow_the_environment(monkeypatch, tmp_path):
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "TORCH_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert hub_cache() == tmp_path / "huggingface" / "hub"
+    assert torch_cache() == tmp_path / "torch" / "hub" / "checkpoints"
+
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "a"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "b"))
+    assert hub_cache() == tmp_path / "a" / "hub"
+    assert torch_cache() == tmp_path / "b" / "hub" / "checkpoints"
+
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "c"))
+    assert hub_cache() == tmp_path / "c"
+
+
+SCRIPT = """
+import sys
+from regraft.backbones.fetching import fetch
+print(fetch(sys.argv[1], verbose=False).path.stat().st_size)
+"""
+
+
+@pytest.mark.slow
+def test_eight_processes_fetch_the_same_repository_and_one_good_file_is_there(web):
+    web.repository(REPOSITORY, {"model.safetensors": DATA})
+
+    command = [sys.executable, "-c", SCRIPT, REPOSITORY]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(8)]
+    sizes = [process.communicate(timeout=60)[0] for process in processes]
+
+    assert sizes == [f"{len(DATA)}\n"] * 8
+    assert cached(REPOSITORY).path.read_bytes() == DATA
+    assert not list(hub_cache().rglob("*.incomplete"))
