@@ -37,7 +37,8 @@ def test_weights_come_from_the_hub_with_their_commit_and_are_then_in_its_cache(w
     assert fetched.path.read_bytes() == DATA
     assert fetched.source == f"{REPOSITORY}/model.safetensors@{COMMIT[:12]}"
     assert cached(REPOSITORY) == fetched
-    assert len(web.asked("GET")) == 1
+    path = f"/{REPOSITORY}/resolve/main/model.safetensors"
+    assert web.log == [("HEAD", path), ("HEAD", path), ("GET", path)]  # and nothing phones home
 
 
 def test_the_library_and_we_agree_where_the_cache_of_the_hub_is(web):

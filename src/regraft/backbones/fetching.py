@@ -194,14 +194,16 @@ def _fetch_from_hub(address: str, *, verbose: bool) -> Fetched:
 def _fetch_file_from_hub(
     repository: str, revision: str | None, name: str, *, verbose: bool
 ) -> Fetched:
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
+    # Else the library asks the hub for a list of programs and reports which of them runs it.
+    constants.HF_HUB_DISABLE_TELEMETRY = True
     endpoint = hub_endpoint()
     url = hf_hub_url(repository, name, revision=revision, endpoint=endpoint)
     facts = get_hf_file_metadata(url, endpoint=endpoint)
     check_address(facts.location, before=url)
-    # Asked for by the name of the revision, not by its commit: only so the library notes which commit
-    # that name means, and finds the file again without a network.
+    # Asked for by the name of the revision, not by its commit: only so the library notes which
+    # commit that name means, and finds the file again without a network.
     found = Path(
         hf_hub_download(
             repository,
