@@ -30,7 +30,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from regraft.data.pixels import difference_hash, orientation_of, to_rgb, upright
+from regraft.data.pixels import difference_hashes, orientation_of, to_rgb, upright
 from regraft.data.quiet import pillow_warnings_ignored
 from regraft.data.reading import Content, Decoding, Limits, Picture, read_picture
 from regraft.data.refusals import explain
@@ -88,7 +88,8 @@ class ImageFacts:
         mode: Pillow's word for the pixels stored, for example ``"RGB"`` or ``"I;16"``.
         format: Pillow's word for the kind of file, for example ``"JPEG"``.
         frames: Frames or pages in the file.
-        dhash: 64-bit difference hash of the picture, None for a picture with too little in it.
+        dhash: 64-bit difference hash of the picture, None for one with too little in it.
+        fine_hash: 256-bit difference hash, None for the same pictures.
         notes: Codes of what is unusual: NOTE-TINY, NOTE-EXTENSION, NOTE-FRAMES, NOTE-GREY,
             NOTE-16BIT, NOTE-ALPHA, NOTE-CMYK, NOTE-FLAT.
     """
@@ -101,6 +102,7 @@ class ImageFacts:
     format: str
     frames: int
     dhash: int | None
+    fine_hash: int | None
     notes: tuple[str, ...]
 
 
@@ -152,7 +154,7 @@ def inspect(path: str | os.PathLike[str], decoding: Decoding = Decoding()) -> Im
     """
     content = read_picture(path, limits=decoding.limits)
     image, stored = _decode_with_facts(content, decoding)
-    dhash = difference_hash(image)
+    hashes = difference_hashes(image)
     noted = {
         "NOTE-TINY": min(image.size) < _TINY,
         "NOTE-EXTENSION": Path(path).suffix.lower() not in _SUFFIXES.get(stored.format, set()),
@@ -161,7 +163,7 @@ def inspect(path: str | os.PathLike[str], decoding: Decoding = Decoding()) -> Im
         "NOTE-16BIT": stored.mode[0] in "IF",
         "NOTE-ALPHA": stored.transparent,
         "NOTE-CMYK": stored.mode == "CMYK",
-        "NOTE-FLAT": dhash is None,
+        "NOTE-FLAT": hashes is None,
     }
     return ImageFacts(
         path=Path(path),
@@ -171,7 +173,8 @@ def inspect(path: str | os.PathLike[str], decoding: Decoding = Decoding()) -> Im
         mode=stored.mode,
         format=stored.format,
         frames=stored.frames,
-        dhash=dhash,
+        dhash=hashes and hashes[0],
+        fine_hash=hashes and hashes[1],
         notes=tuple(code for code, holds in noted.items() if holds),
     )
 

@@ -19,6 +19,8 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION_TAG = 0x0112
+_STEP = 2  # levels of 255 that noise and compression change easily
+_STEPS_NEEDED = 16  # of 64 for a picture with something in it
 
 
 def to_rgb(
@@ -92,29 +94,35 @@ def orientation_of(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-def difference_hash(image: Image.Image) -> int | None:
-    """Return the 64-bit difference hash of a picture; None where it would say nothing.
+def difference_hashes(image: Image.Image) -> tuple[int, int] | None:
+    """Return a coarse and a fine difference hash of a picture; None where they would say nothing.
 
-    Each bit says whether brightness falls from one cell to the next of a 9×8 grid. Pictures that
-    show the same scene in another size or compression differ in few bits; flat pictures would all
-    look the same.
+    Each bit says whether brightness falls from one cell to the next of a grid: 64 bits from 9×8
+    cells and 256 bits from 17×16 cells. Pictures that show the same scene in another size or
+    compression differ in few bits of both. Pictures of one kind, such as chest radiographs, often
+    agree in the coarse hash alone. Flat pictures would all look the same.
 
     Args:
         image: A picture of mode RGB.
 
     Example:
-        >>> difference_hash(Image.new("RGB", (64, 64))) is None
+        >>> difference_hashes(Image.new("RGB", (64, 64))) is None
         True
     """
-    cells = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BOX), np.int16)
-    steps = cells[:, :-1] - cells[:, 1:]
-    if np.count_nonzero(np.abs(steps) > _STEP) < _STEPS_NEEDED:
+    grey = image.convert("L")
+    coarse = _steps(grey, 8)
+    if np.count_nonzero(np.abs(coarse) > _STEP) < _STEPS_NEEDED:
         return None
+    return _bits(coarse), _bits(_steps(grey, 16))
+
+
+def _steps(grey: Image.Image, side: int) -> NDArray[np.int16]:
+    cells = np.asarray(grey.resize((side + 1, side), Image.Resampling.BOX), np.int16)
+    return cells[:, :-1] - cells[:, 1:]
+
+
+def _bits(steps: NDArray[np.int16]) -> int:
     return int.from_bytes(np.packbits(steps > 0).tobytes(), "big")
-
-
-_STEP = 2  # levels of 255 that noise and compression change easily
-_STEPS_NEEDED = 16  # of 64
 
 
 def _sixteen_bit(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from dataclasses import dataclass
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from regraft.errors import ImageError
 
@@ -14,9 +15,7 @@ _RASTERISE = "export it as PNG; pages and drawings are never run through an inte
 _REMOVE = "remove it, or fetch the picture again"
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _TEXT_CONTROLS = b"\t\n\r\f\x1b"
-_CUT_WORDS = re.compile(
-    r"truncat|end of file|unexpected end|not enough|broken data stream", re.IGNORECASE
-)
+_CUT_WORDS = re.compile(r"truncat|end of file|unexpected end|not enough|EOF", re.IGNORECASE)
 _HEAD = 512
 
 
@@ -96,7 +95,7 @@ def looks_like(head: bytes) -> Kind:
 
 def _container(head: bytes) -> Kind | None:
     if head[:4] == b"RIFF":
-        return Kind("WebP", readable=True) if head[8:12] == b"WEBP" else Kind("audio or video")
+        return _riff(head)
     if head[128:132] == b"DICM":
         return Kind("DICOM", "export it as PNG with the window you want", picture=True)
     if head[4:8] != b"ftyp":
@@ -110,6 +109,11 @@ def _container(head: bytes) -> Kind | None:
         hint = "convert it to JPEG or PNG (pip install pillow-heif lets Pillow read it)"
         return Kind("HEIC", hint, picture=True)
     return Kind("a video")
+
+
+def _riff(head: bytes) -> Kind:
+    webp = head[8:12] == b"WEBP" or len(head) < 12
+    return Kind("WebP", readable=True) if webp else Kind("audio or video")
 
 
 def _text(head: bytes) -> Kind:
@@ -126,9 +130,17 @@ def _text(head: bytes) -> Kind:
         return Kind("XML")
     if start.startswith((b"{", b"[")):
         return Kind("JSON")
-    if all(byte >= 32 or byte in _TEXT_CONTROLS for byte in head) and 127 not in head:
-        return Kind("text")
-    return Kind("no known kind of picture")
+    return Kind("text") if _is_text(head) else Kind("no known kind of picture")
+
+
+def _is_text(head: bytes) -> bool:
+    if any(byte < 32 and byte not in _TEXT_CONTROLS for byte in head):
+        return False
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # a character may be cut at the end
+    except UnicodeDecodeError:
+        return False
+    return head[0] < 0x80 or len(head) > 3
 
 
 def explain(error: Exception, name: str, data: bytes | object, pixel_limit: int) -> ImageError:
@@ -155,7 +167,7 @@ def explain(error: Exception, name: str, data: bytes | object, pixel_limit: int)
             what, path=name, why=f"it looks like {kind.name}", hint=kind.hint, code=code
         )
     found = f"{kind.name}: " if kind else ""
-    why = found + (str(error)[:200] or type(error).__name__)
+    why = found + _words(error)
     if (
         isinstance(error, EOFError)
         or _CUT_WORDS.search(str(error))
@@ -165,6 +177,12 @@ def explain(error: Exception, name: str, data: bytes | object, pixel_limit: int)
         return ImageError("picture is cut off", path=name, why=why, hint=hint, code="IMG-TRUNCATED")
     hint = "fetch it again, or open it elsewhere and save it as JPEG or PNG"
     return ImageError("picture is damaged", path=name, why=why, hint=hint, code="IMG-CORRUPT")
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # its text names an object in memory
+        return "its structure is not understood"
+    return str(error)[:200] or type(error).__name__
 
 
 def _too_large(error: Exception, name: str, pixel_limit: int) -> ImageError:
@@ -184,5 +202,9 @@ def _is_cut(kind: str, data: bytes) -> bool:
         return int.from_bytes(data[4:8], "little") + 8 > len(data)
     if kind == "BMP":
         return int.from_bytes(data[2:6], "little") > len(data)
-    endings = {"JPEG": b"\xff\xd9", "PNG": b"IEND", "GIF": b";"}
+    if kind == "TIFF":  # the directory, often at the end of the file, must lie within it
+        return int.from_bytes(data[4:8], "little" if data[:1] == b"I" else "big") + 6 > len(data)
+    if kind == "GIF":
+        return not data.rstrip(b"\0").endswith(b";")
+    endings = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
     return kind in endings and endings[kind] not in data[-_HEAD:]
