@@ -1,0 +1,251 @@
+"""The learner with a frozen backbone: features computed once, and a shallow classifier on top."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from regraft.backbones.spec import BackboneSpec
+from regraft.classifiers.fitting import FittedShallow, Grid, check_settings, fit_shallow
+from regraft.data.images import Decoding, Picture
+from regraft.errors import DataError, UsageError
+from regraft.features.extractor import FeatureExtractor
+from regraft.features.stream import EmbeddingStats
+
+if TYPE_CHECKING:
+    from regraft.backbones.backbone import Backbone
+
+
+class Labelled(Protocol):
+    """Anything with pictures and the name of the class of each, such as a ``Dataset``."""
+
+    @property
+    def paths(self) -> Sequence[Picture]:
+        """The pictures."""
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """The name of the class of each picture."""
+
+
+class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Classify pictures by the features of a pre-trained network that stays as it is.
+
+    A scikit-learn classifier whose X is a list of pictures (paths, Pillow images or H×W×3 uint8
+    arrays) and whose y is a list of class names. Thanks to the cache of features, grids, folds and
+    other classifiers on the same pictures pass no picture through the network twice.
+
+    Args:
+        backbone: A name, or a spec with weights, arguments and preprocessing of its own.
+        classifier: ``"logistic"``, ``"linear_svm"``, ``"knn"``, ``"random_forest"``,
+            ``"gradient_boosting"``, ``"xgboost"``, or any scikit-learn classifier, which is cloned.
+        grid: ``"default"`` for the named classifier's own grid, None for no search, or parameter
+            names with lists of values; searched by 3-fold cross-validation on training pictures.
+        scale: ``"auto"``, or a key of ``scaling.SCALES``: ``"unit"``, ``"columns"``,
+            ``"principal"``, ``"none"``.
+        pooling: ``"avg"``, ``"flatten"`` or ``"stage:NAME"``.
+        engine: ``"auto"``, ``"torch"`` or ``"openvino"``.
+        precision: ``"fp32"`` or ``"bf16"``.
+        cache: ``"default"`` (below ``REGRAFT_HOME``), a folder, or None to keep nothing.
+        decoding: How files become pixels.
+        seed: For folds and for classifiers that draw numbers.
+        verbose: Whether to show progress.
+
+    Attributes:
+        classes_: The names of the classes, sorted.
+        classifier_: The fitted scikit-learn classifier, on scaled features and the classes 0 to
+            k - 1; None in a loaded learner.
+        history_: ``classifier`` (type and parameters), ``n``, ``d``, ``grid`` (mean and sd of the
+            accuracy at each point), ``best``, ``converged``, ``temperature``, ``seconds`` per
+            step, ``validation`` if it was given.
+        warnings_: What the fit complained about, each complaint once.
+        embedding_stats_: Images, embedded images and seconds of the last call.
+        backbone_: The network.
+
+    Example:
+        >>> dark, light = [np.full((32, 32, 3), shade, np.uint8) for shade in (20, 220)]
+        >>> spec = BackboneSpec("small_cnn", weights=None)
+        >>> learner = FeatureClassifier(spec, classifier="knn", engine="torch", cache=None)
+        >>> learner.fit([dark, light], ["night", "day"]).predict([light, dark]).tolist()
+        ['day', 'night']
+    """
+
+    classes_: NDArray[np.str_]
+    history_: dict[str, Any]
+    warnings_: tuple[str, ...]
+    embedding_stats_: EmbeddingStats
+    _fitted: FittedShallow
+
+    def __init__(
+        self,
+        backbone: str | BackboneSpec,
+        *,
+        classifier: Any = "logistic",
+        grid: str | Grid | None = "default",
+        scale: str = "auto",
+        pooling: str = "avg",
+        engine: Literal["auto", "torch", "openvino"] = "auto",
+        precision: Literal["fp32", "bf16"] = "fp32",
+        cache: str | os.PathLike[str] | None = "default",
+        decoding: Decoding = Decoding(),  # noqa: B008 - frozen
+        seed: int = 0,
+        verbose: bool = False,
+    ) -> None:
+        self.backbone = backbone
+        self.classifier = classifier
+        self.grid = grid
+        self.scale = scale
+        self.pooling = pooling
+        self.engine = engine
+        self.precision = precision
+        self.cache = cache
+        self.decoding = decoding
+        self.seed = seed
+        self.verbose = verbose
+
+    @property
+    def backbone_(self) -> Backbone:
+        """The network, built at the first use in a process."""
+        return self._extractor().backbone_
+
+    @property
+    def classifier_(self) -> Any:
+        """The fitted scikit-learn classifier; None in a loaded learner."""
+        check_is_fitted(self)
+        return self._fitted.estimator
+
+    def fit(
+        self,
+        paths: Sequence[Picture],
+        labels: Sequence[str],
+        *,
+        validation: Labelled | None = None,
+    ) -> Self:
+        """Learn to tell the classes apart.
+
+        Args:
+            paths: Pictures.
+            labels: The name of the class of each picture.
+            validation: Pictures to report an accuracy for in ``history_``. They choose nothing: the
+                grid is searched by cross-validation on the training pictures alone, so that all
+                learners see the same amount of training data.
+
+        Raises:
+            UsageError: The parameters contradict each other, or labels are no names.
+            DataError: There is only one class, or a picture cannot be used.
+            BackboneError: The network cannot be built.
+        """
+        names = _names(labels, len(paths))
+        check_settings(self.classifier, self.grid, self.scale, seed=self.seed)
+        classes, indices = np.unique(np.asarray(names, dtype=object), return_inverse=True)
+        if validation is not None:
+            _refuse_unknown(validation.labels, classes.tolist())
+        extractor = self._extractor()
+        features = extractor.transform(paths)
+        self.embedding_stats_ = extractor.stats_
+        self._fitted = fit_shallow(
+            features,
+            indices,
+            classifier=self.classifier,
+            grid=self.grid,
+            scale=self.scale,
+            seed=self.seed,
+        )
+        self.classes_ = classes.astype(str)
+        self.history_ = dict(self._fitted.history)
+        self.warnings_ = self._fitted.warnings
+        if validation is not None:
+            accuracy = float(self.score(validation.paths, list(validation.labels)))
+            self.history_["validation"] = {"accuracy": accuracy, "n": len(validation.labels)}
+        return self
+
+    def predict(self, paths: Sequence[Picture]) -> NDArray[np.str_]:
+        """Return the name of the most probable class of each picture, (n,).
+
+        Equal probabilities go to the class that comes first in ``classes_``.
+
+        Args:
+            paths: Pictures.
+
+        Raises:
+            ImageError: A picture cannot be used.
+        """
+        best = self.predict_proba(paths).argmax(axis=1)
+        named: NDArray[np.str_] = self.classes_[best]
+        return named
+
+    def predict_proba(self, paths: Sequence[Picture]) -> NDArray[np.float64]:
+        """Return the probability of each class, (n, k), columns in the order of ``classes_``.
+
+        Args:
+            paths: Pictures.
+
+        Raises:
+            ImageError: A picture cannot be used.
+        """
+        check_is_fitted(self)
+        embedded = self._extractor().stream(paths)
+        self.embedding_stats_ = embedded.stats
+        nothing = np.empty((0, len(self.classes_)))
+        blocks = (self._fitted.predict_proba(block) for block in embedded.blocks())
+        return np.concatenate([nothing, *blocks])
+
+    def save(self, folder: str | os.PathLike[str], *, with_backbone: bool = True) -> None:
+        """Write the learner into a folder as data; see ``saving.save_model``."""
+        from regraft.classifiers.saving import save_model
+
+        save_model(self, folder, with_backbone=with_backbone)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_fitted")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        return tags
+
+    def _extractor(self) -> FeatureExtractor:
+        return FeatureExtractor(
+            self.backbone,
+            pooling=self.pooling,
+            engine=self.engine,
+            precision=self.precision,
+            cache=self.cache,
+            decoding=self.decoding,
+            verbose=self.verbose,
+        )
+
+
+def _names(labels: Sequence[str], pictures: int) -> list[str]:
+    names = list(labels)
+    if len(names) != pictures:
+        raise UsageError(
+            "every picture needs one label", why=f"{pictures} pictures, {len(names)} labels"
+        )
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise UsageError(
+                "labels are names of classes",
+                why=f"found {name!r:.80} of type {type(name).__name__}",
+                hint="pass the names, for example through [names[i] for i in numbers]",
+                code="USAGE-LABELS",
+            )
+    return [str(name) for name in names]
+
+
+def _refuse_unknown(labels: Sequence[str], classes: list[str]) -> None:
+    unknown = sorted(set(labels) - set(classes))
+    if unknown:
+        raise DataError(
+            "the validation pictures have classes that the training pictures lack",
+            why=f"unknown {', '.join(unknown)}; known {', '.join(classes)}",
+            hint="split one data set, so that both parts have the same classes",
+            code="DATA-LABELS",
+        )

@@ -1,0 +1,303 @@
+"""Fitting a shallow classifier on features: scaling, rotation, grid search, calibration."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regraft.classifiers import conversion, linear
+from regraft.classifiers.calibration import fit_temperature, margin_probabilities
+from regraft.classifiers.kinds import ArrayClassifier
+from regraft.classifiers.scaling import Scaling, check_scale, fit_scaling
+from regraft.classifiers.shallow import find_shallow
+from regraft.compute import Stopwatch
+from regraft.errors import DataError, UsageError
+
+FOLDS = 3
+_ONE_THREAD = 4_000_000  # below so many numbers, threads cost more than they bring
+
+Grid = Mapping[str, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class FittedShallow:
+    """What ``fit_shallow`` learned.
+
+    Attributes:
+        estimator: The scikit-learn classifier; it knows scaled features and the classes 0 to k - 1.
+        scaling: What is done to the features first.
+        arrays: The classifier as data, or None when it cannot be saved so.
+        history: Rows, columns, grid table, best parameters, temperature and seconds.
+        warnings: What the fit complained about, each complaint once.
+    """
+
+    estimator: Any
+    scaling: Scaling
+    arrays: ArrayClassifier | None
+    history: dict[str, Any]
+    warnings: tuple[str, ...]
+
+    def predict_proba(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return the probability of each class for each row of unscaled features.
+
+        Args:
+            features: (n, d).
+
+        Returns:
+            (n, k), rows sum to 1.
+        """
+        scaled = self.scaling.apply(features)
+        if self.arrays is not None:
+            return self.arrays.predict_proba(scaled)
+        if hasattr(self.estimator, "predict_proba"):
+            return np.asarray(self.estimator.predict_proba(scaled), dtype=np.float64)
+        scores = self.estimator.decision_function(scaled)
+        return margin_probabilities(scores, self.history["temperature"])
+
+
+def fit_shallow(
+    features: NDArray[np.float32],
+    labels: NDArray[np.intp],
+    *,
+    classifier: Any = "logistic",
+    grid: str | Grid | None = "default",
+    scale: str = "auto",
+    seed: int = 0,
+) -> FittedShallow:
+    """Scale features, search a grid by cross-validation and fit the best classifier on all rows.
+
+    Args:
+        features: (n, d), finite; overwritten by the scaled features.
+        labels: The class of each row, 0 to k - 1, every class at least once, (n,).
+        classifier: A name of ``shallow.NAMED`` or a scikit-learn classifier.
+        grid: ``"default"`` for the named classifier's own, None for no search, or parameter names
+            and the values to try. With equal accuracy the first point wins.
+        scale: A key of ``scaling.SCALES``, or ``"auto"`` for what suits a named classifier and
+            ``"unit"`` for any other.
+        seed: For folds and for classifiers that draw numbers.
+
+    Raises:
+        UsageError: Classifier, grid or scale are impossible.
+        DataError: There is only one class.
+
+    Example:
+        >>> rows = np.array([[0.0], [0.1], [0.2], [1.0], [1.1], [1.2]], dtype=np.float32)
+        >>> fitted = fit_shallow(rows, np.array([0, 0, 0, 1, 1, 1]))
+        >>> fitted.history["best"], [point["mean"] for point in fitted.history["grid"]]
+        ({'C': 1.0}, [1.0, 1.0, 1.0])
+    """
+    count, width = features.shape
+    estimator, entry = find_shallow(classifier, seed=seed)
+    points = _grid_points(estimator, entry.grid if grid == "default" else grid)
+    search = _Search(_fold_count(labels), seed, Stopwatch())
+    with search.watch.step("scale"):
+        scaling = fit_scaling(entry.scale if scale == "auto" else scale, features)
+        features = scaling.apply(features, out=features)
+    rotation = _rotation(estimator, points, features, search.watch)
+    matrix = features if rotation is None else rotation.coordinates
+    with _recorded() as caught, _few_threads(matrix.size):
+        table, best = search.run(estimator, points, matrix, labels)
+        temperature = search.temperature(estimator, matrix, labels)
+    if rotation is not None:
+        linear.turn_back(estimator, rotation, features)
+    arrays = None
+    if not conversion.obstacle(estimator):
+        arrays = conversion.to_arrays(estimator, temperature=temperature)
+    complaints, converged = _complaints(caught, searched=bool(table) or points == [{}])
+    history = {
+        "classifier": {"type": type(estimator).__name__, "parameters": estimator.get_params()},
+        "n": count,
+        "d": width,
+        "scale": scaling.name,
+        "rotated": rotation is not None,
+        "folds": search.folds if table else 0,
+        "grid": table,
+        "best": best,
+        "temperature": temperature,
+        "converged": converged,
+        "seconds": search.watch.seconds,
+    }
+    return FittedShallow(estimator, scaling, arrays, history, complaints)
+
+
+@dataclass(frozen=True)
+class _Search:
+    folds: int
+    seed: int
+    watch: Stopwatch
+
+    def run(
+        self,
+        estimator: Any,
+        points: list[dict[str, Any]],
+        matrix: NDArray[Any],
+        labels: NDArray[np.intp],
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Fit ``estimator`` with the best point; return the table of the grid and that point."""
+        table: list[dict[str, Any]] = []
+        best: dict[str, Any] = {}
+        seen = len(labels) - -(-len(labels) // self.folds) if self.folds > 1 else len(labels)
+        points = [point for point in points if point.get("n_neighbors", 0) <= seen]
+        if self.folds > 1 and points and points != [{}]:
+            with self.watch.step("grid"):
+                table, best = self._table(estimator, points, matrix, labels)
+        estimator.set_params(**best)
+        if getattr(estimator, "n_neighbors", 0) > len(labels):
+            warnings.warn(f"{len(labels)} neighbours: there are no more pictures", stacklevel=1)
+            estimator.set_params(n_neighbors=len(labels))
+        with self.watch.step("fit"):
+            estimator.fit(matrix, labels)
+        return table, best
+
+    def _table(
+        self,
+        estimator: Any,
+        points: list[dict[str, Any]],
+        matrix: NDArray[Any],
+        labels: NDArray[np.intp],
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        from sklearn.model_selection import GridSearchCV
+
+        lists = [{name: [value] for name, value in point.items()} for point in points]
+        search = GridSearchCV(
+            estimator, lists, cv=self._splitter(), refit=False, error_score="raise"
+        ).fit(matrix, labels)
+        results = search.cv_results_
+        table = [
+            {"parameters": point, "mean": float(mean), "sd": float(sd)}
+            for point, mean, sd in zip(
+                results["params"],
+                results["mean_test_score"],
+                results["std_test_score"],
+                strict=True,
+            )
+        ]
+        return table, dict(search.best_params_)
+
+    def temperature(self, estimator: Any, matrix: NDArray[Any], labels: NDArray[np.intp]) -> float:
+        """Return the temperature for scores of rows that the classifier has not seen, else 1."""
+        from sklearn.model_selection import cross_val_predict
+
+        if hasattr(estimator, "predict_proba"):
+            return 1.0
+        if not hasattr(estimator, "decision_function"):
+            raise UsageError(
+                f"{type(estimator).__name__} gives neither probabilities nor scores",
+                hint="choose a classifier with predict_proba or decision_function",
+                code="USAGE-CLASSIFIER",
+            )
+        if self.folds < 2:
+            return 1.0
+        with self.watch.step("calibrate"):
+            scores = cross_val_predict(
+                estimator, matrix, labels, cv=self._splitter(), method="decision_function"
+            )
+            return fit_temperature(scores, labels)
+
+    def _splitter(self) -> Any:
+        from sklearn.model_selection import StratifiedKFold
+
+        return StratifiedKFold(self.folds, shuffle=True, random_state=self.seed)
+
+
+def check_settings(classifier: Any, grid: str | Grid | None, scale: str, *, seed: int = 0) -> None:
+    """Refuse what ``fit_shallow`` would refuse, before any long work.
+
+    Raises:
+        UsageError: Classifier, grid or scale are impossible.
+
+    Example:
+        >>> check_settings("logistic", {"C": [1, 10]}, "auto")
+    """
+    estimator, entry = find_shallow(classifier, seed=seed)
+    _grid_points(estimator, entry.grid if grid == "default" else grid)
+    if scale != "auto":
+        check_scale(scale)
+
+
+def _fold_count(labels: NDArray[np.intp]) -> int:
+    counts = np.bincount(labels)
+    if len(counts) < 2:
+        raise DataError("a classifier needs at least two classes", code="DATA-ONE-CLASS")
+    return int(min(FOLDS, counts.min()))
+
+
+def _grid_points(estimator: Any, grid: str | Grid | None) -> list[dict[str, Any]]:
+    from sklearn.model_selection import ParameterGrid
+
+    if grid is None:
+        return [{}]
+    if not isinstance(grid, Mapping):
+        raise _bad_grid(f"found {grid!r:.80}")
+    known = estimator.get_params()
+    unknown = [str(name) for name in grid if name not in known]
+    if unknown:
+        raise _bad_grid(f"unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+    try:
+        return [dict(point) for point in ParameterGrid(dict(grid))]
+    except (TypeError, ValueError) as error:
+        raise _bad_grid(str(error)) from error
+
+
+def _bad_grid(why: str) -> UsageError:
+    return UsageError(
+        "this grid cannot be searched",
+        why=why,
+        hint='pass "default", None, or parameter names with lists of values, {"C": [0.1, 1, 10]}',
+        code="USAGE-GRID",
+    )
+
+
+def _rotation(
+    estimator: Any,
+    points: list[dict[str, Any]],
+    features: NDArray[np.float32],
+    watch: Stopwatch,
+) -> linear.Rotation | None:
+    from sklearn.base import clone
+
+    count, width = features.shape
+    if count >= width:
+        return None
+    if not all(linear.can_rotate(clone(estimator).set_params(**point)) for point in points):
+        return None
+    with watch.step("rotate"), _few_threads(features.size):
+        return linear.rotate(features)
+
+
+@contextmanager
+def _recorded() -> Iterator[list[warnings.WarningMessage]]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield caught
+
+
+def _complaints(
+    caught: list[warnings.WarningMessage], *, searched: bool
+) -> tuple[tuple[str, ...], bool]:
+    from sklearn.exceptions import ConvergenceWarning
+
+    stopped = sum(issubclass(one.category, ConvergenceWarning) for one in caught)
+    said = dict.fromkeys(
+        str(one.message).strip().splitlines()[0]
+        for one in caught
+        if not issubclass(one.category, ConvergenceWarning)
+    )
+    if stopped:
+        said[f"{stopped} fits stopped before they had converged; raise max_iter"] = None
+    if not searched:
+        said["a class has a single picture: no cross-validation, the grid was not searched"] = None
+    return tuple(said), stopped == 0
+
+
+def _few_threads(cells: int) -> AbstractContextManager[Any]:
+    from threadpoolctl import threadpool_limits
+
+    limits: AbstractContextManager[Any] = threadpool_limits(1 if cells <= _ONE_THREAD else None)
+    return limits
