@@ -162,6 +162,19 @@ def test_a_bad_picture_is_an_error_with_its_name_and_what_was_done_stays(picture
     assert run(pictures, rows, engine).embedded == 1
 
 
+def test_after_an_error_no_thread_goes_on_decoding(rows):
+    def fail(_batch):
+        raise MemoryError
+
+    many = [np.full((4, 4, 3), i, np.uint8) for i in range(60)]
+
+    with pytest.raises(MemoryError) as caught:  # keeps the traceback, and with it all frames, alive
+        run(many, rows, fail, prepare=lambda image: time.sleep(0.02) or prepare(image))
+
+    assert caught.value
+    assert not [t for t in threading.enumerate() if t.name.startswith("regraft-load")]
+
+
 def test_an_error_of_the_preparation_names_the_file(pictures, rows, engine):
     def refuse(_image):
         raise ImageError("too long and thin", path="picture", code="IMG-ASPECT")

@@ -87,7 +87,7 @@ def write_features(
     count, width = _shape(features)
     codes = _codes(labels, classes, count)
     path = Path(file)
-    _refuse_existing(path)
+    refuse_existing(path)
     with atomic_path(path) as part:
         try:
             with h5py.File(part, "w") as target:
@@ -101,7 +101,7 @@ def write_features(
                     target.attrs.update(features.about)
         except RuntimeError as error:  # how h5py reports that closing a file failed
             raise OSError(str(error)) from error
-        _refuse_existing(path)
+        refuse_existing(path)
 
 
 def read_features(file: str | os.PathLike[str]) -> LabelledFeatures:
@@ -133,6 +133,24 @@ def read_features(file: str | os.PathLike[str]) -> LabelledFeatures:
         found_codes = f"codes from {codes.min()} to {codes.max()} for {len(classes)} label names"
         raise _unusable(file, found_codes)
     return LabelledFeatures(matrix, tuple(classes[code] for code in codes), classes)
+
+
+def refuse_existing(file: str | os.PathLike[str]) -> None:
+    """Refuse a file that is there already; to be asked before long work, not after it.
+
+    Raises:
+        DataError: The file exists (``DATA-EXISTS``).
+
+    Example:
+        >>> refuse_existing("no such file.h5")
+    """
+    if Path(file).exists():
+        raise DataError(
+            "the file exists already",
+            path=file,
+            hint="choose another name or remove it first",
+            code="DATA-EXISTS",
+        )
 
 
 def _shape(features: FeatureBlocks | npt.NDArray[Any]) -> tuple[int, int]:
@@ -174,16 +192,6 @@ def _write_texts(target: h5py.File, name: str, texts: Sequence[str]) -> None:
     # File names may hold bytes that are no UTF-8; they come back the same way they went.
     values = [text.encode("utf-8", "surrogateescape") for text in texts]
     target.create_dataset(name, data=np.array(values, object), dtype=h5py.string_dtype())
-
-
-def _refuse_existing(path: Path) -> None:
-    if path.exists():
-        raise DataError(
-            "the file exists already",
-            path=path,
-            hint="choose another name or remove it first",
-            code="DATA-EXISTS",
-        )
 
 
 def _own_dataset(source: h5py.File, key: str) -> Any:

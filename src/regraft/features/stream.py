@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -129,8 +130,9 @@ def embed(
     with (
         progress_bar("Embedding", len(pictures), visible=verbose) as advance,
         rows.writer(len(pictures)) as writer,
+        contextlib.closing(_in_order(load, pictures, ahead=2 * batch_size)) as stream,
     ):
-        for loaded in _in_order(load, pictures, ahead=2 * batch_size):
+        for loaded in stream:
             names.append(loaded.name)
             sha256s.append(loaded.sha256)
             if loaded.pixels is None:
@@ -138,7 +140,7 @@ def embed(
             elif (done := batches.add(loaded.sha256, loaded.pixels)) is not None:
                 writer.add(*done)
                 advance(len(done[0]))
-        if (done := batches.rest()) is not None:
+        if (done := batches.run()) is not None:
             writer.add(*done)
             advance(len(done[0]))
     stats = EmbeddingStats(len(pictures), batches.embedded, time.perf_counter() - start)
@@ -201,9 +203,9 @@ class _Batches:
     def add(self, sha256: str, pixels: Pixels) -> tuple[list[str], Matrix] | None:
         """Return digests and rows when a batch is full."""
         self._waiting.append((sha256, pixels))
-        return self.rest() if len(self._waiting) == self._batch_size else None
+        return self.run() if len(self._waiting) == self._batch_size else None
 
-    def rest(self) -> tuple[list[str], Matrix] | None:
+    def run(self) -> tuple[list[str], Matrix] | None:
         """Return digests and rows of what waits, if anything does."""
         if not self._waiting:
             return None
@@ -224,7 +226,9 @@ class _Batches:
         return sha256s, features
 
 
-def _in_order(load: _Loader, pictures: Sequence[Picture], *, ahead: int) -> Iterator[_Loaded]:
+def _in_order(
+    load: _Loader, pictures: Sequence[Picture], *, ahead: int
+) -> Generator[_Loaded, None, None]:
     """Yield loaded pictures in order while threads work on at most ``ahead`` of the next ones."""
     workers = threads()
     waiting: deque[Future[_Loaded]] = deque()
