@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from regraft.data.labels import class_name, list_names, ordered_classes
 from regraft.data.listings import PART_NAMES, Listing, Row
@@ -54,32 +55,23 @@ def _class_folders(walk: Walk) -> list[_ClassFolder]:
     names, pictures = walk.list_folder(walk.root)
     if not names:
         _refuse_flat(walk, pictures)
-    parts = {name: PART_NAMES.get(name.casefold()) for name in names}
-    cut = [name for name in names if parts[name]]
-    if len(cut) == len(names):
-        inside = {name: walk.list_folder(walk.root / name) for name in names}
-        if any(folders for folders, _ in inside.values()):
-            _refuse_repeated_part(walk.root, cut)
-            walk.ignored["pictures outside a class folder"] += pictures + sum(
-                count for _, count in inside.values()
-            )
-            walk.ignored = +walk.ignored
-            return [
-                _ClassFolder(parts[name], inner, walk.root / name / inner)
-                for name, (folders, _) in inside.items()
-                for inner in folders
-            ]
-    elif len(cut) > 1 and "train" in {parts[name] for name in cut}:
-        raise DataError(
-            "folders of parts and other folders stand side by side",
-            path=walk.root,
-            why=f"parts: {list_names(cut)}; others: {list_names(set(names) - set(cut))}",
-            hint="move the other folders away",
-            code="DATA-PARTS-MIXED",
-        )
+    cut = [name for name in names if name.casefold() in PART_NAMES]
+    if len(cut) < len(names):
+        _refuse_mixed(walk.root, names, cut)
+        folders = [_ClassFolder(None, name, walk.root / name) for name in names]
+    else:
+        _refuse_repeated_part(walk.root, cut)
+        folders = []
+        for name in cut:
+            inner_names, inner_pictures = walk.list_folder(walk.root / name)
+            pictures += inner_pictures
+            part = PART_NAMES[name.casefold()]
+            folders += [_ClassFolder(part, each, walk.root / name / each) for each in inner_names]
+        if not folders:
+            _refuse_flat(walk, pictures)
     if pictures:
-        walk.ignored["pictures outside a class folder"] += pictures
-    return [_ClassFolder(None, name, walk.root / name) for name in names]
+        walk.ignored["pictures outside a class folder"] = pictures
+    return folders
 
 
 def _pictures(walk: Walk, folders: list[_ClassFolder]) -> list[tuple[Found, _ClassFolder]]:
@@ -104,12 +96,12 @@ def _pictures(walk: Walk, folders: list[_ClassFolder]) -> list[tuple[Found, _Cla
     return sorted(pairs, key=lambda pair: pair[0].path)
 
 
-def _refuse_flat(walk: Walk, pictures: int) -> None:
+def _refuse_flat(walk: Walk, pictures: int) -> NoReturn:
     if pictures:
         raise DataError(
-            "pictures lie directly in the folder, not in one folder for each class",
+            "pictures, but no folder for each class",
             path=walk.root,
-            why=f"{pictures} pictures and no folder",
+            why=f"{pictures} pictures lie directly in this folder or in those of its parts",
             hint="sort them into class folders, or read the classes from the file names "
             "(from_names) or from a table (from_csv)",
             code="DATA-FLAT",
@@ -121,6 +113,17 @@ def _refuse_flat(walk: Walk, pictures: int) -> None:
         hint="give the folder that holds one folder for each class",
         code="DATA-NO-CLASSES",
     )
+
+
+def _refuse_mixed(root: Path, names: list[str], cut: list[str]) -> None:
+    if len(cut) > 1 and "train" in {PART_NAMES[name.casefold()] for name in cut}:
+        raise DataError(
+            "folders of parts and other folders stand side by side",
+            path=root,
+            why=f"parts: {list_names(cut)}; others: {list_names(sorted(set(names) - set(cut)))}",
+            hint="move the other folders away",
+            code="DATA-PARTS-MIXED",
+        )
 
 
 def _refuse_repeated_part(root: Path, names: list[str]) -> None:
@@ -202,7 +205,7 @@ def _compare_parts(
             )
         if part in there and train - there[part]:
             notes.append(
-                f"the part {part} has no picture of {list_names(sorted(train - there[part]))}"
+                f"the part {part} lacks {list_names(sorted(train - there[part]))}"
                 f" (it has: {list_names(sorted(there[part]))})"
             )
     return notes

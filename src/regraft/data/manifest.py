@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from regraft.data.tables import plain_cell, read_table, safe_cell
 from regraft.errors import DataError, RegraftError
 
 FORMAT = 1
+_LOCK_SECONDS = 60
 COLUMNS = ("path", "sha256", "class", "part")
 
 
@@ -62,7 +64,7 @@ def write(folder: Path, rows: Sequence[Row], classes: Sequence[str], facts: dict
     """
     folder.mkdir(parents=True, exist_ok=True)
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text)  # its line end, CR LF, is what makes it quote both of them in names
     writer.writerow(COLUMNS)
     writer.writerows([safe_cell(cell) for cell in row] for row in sorted(rows))
     digest = manifest_hash(rows, classes)
@@ -102,40 +104,55 @@ def read(source: Path) -> Manifest:
             hint="restore both files, or cut a new split",
             code="SPLIT-HASH",
         )
-    classes = tuple(facts["classes"])
+    strange = {row.part for row in rows} - {"train", "val", "test"}
+    if strange:
+        why = list_names(sorted(strange))
+        raise DataError("unknown parts in the split", path=table, why=why, code="SPLIT-INVALID")
+    classes = tuple(map(str, facts["classes"]))
     return Manifest(rows, classes, facts["seed"], facts["settings"], facts["test_looks"])
 
 
-def verify_files(stored: Manifest, root: Path) -> dict[Path, str]:
-    """Return the known content hash of each file after comparing it with the manifest's.
+def refuse_missing_files(stored: Manifest, root: Path) -> None:
+    """Raise an error unless every picture of the split lies in ``root``.
 
     Raises:
-        DataError: Codes ``SPLIT-INVALID``, ``SPLIT-FILE-MISSING`` and ``SPLIT-FILE-CHANGED``.
+        DataError: Codes ``SPLIT-INVALID`` (a path leads out) and ``SPLIT-FILE-MISSING``.
     """
     outside = [row.path for row in stored.rows if not _stays_inside(row.path)]
     if outside:
         why = list_names(outside)
         raise DataError("paths of the split lead out of its folder", why=why, code="SPLIT-INVALID")
-    known = {root / row.path: row.sha256 for row in stored.rows}
-    missing = [path for path in known if not path.is_file()]
+    missing = [row.path for row in stored.rows if not (root / row.path).is_file()]
     if missing:
         raise DataError(
-            f"{len(missing)} of the {len(known)} files of the split are missing",
+            f"{len(missing)} of the {len(stored.rows)} files of the split are missing",
             path=root,
-            why=list_names(map(str, missing), most=5),
+            why=list_names(missing, most=5),
             hint="give the folder of the pictures as root",
             code="SPLIT-FILE-MISSING",
         )
-    changed = [path for path, sha256 in known.items() if files.sha256_file(path) != sha256]
+
+
+def refuse_changed_files(stored: Manifest, hashes: dict[str, str], root: Path) -> None:
+    """Raise an error unless every picture has the content it had.
+
+    Args:
+        stored: The split.
+        hashes: The SHA-256 that each path has now.
+        root: The folder of the pictures.
+
+    Raises:
+        DataError: Code ``SPLIT-FILE-CHANGED``.
+    """
+    changed = [row.path for row in stored.rows if hashes[row.path] != row.sha256]
     if changed:
         raise DataError(
-            f"{len(changed)} of the {len(known)} files of the split have other content than before",
+            f"{len(changed)} of the {len(stored.rows)} files of the split have changed",
             path=root,
-            why=list_names(map(str, changed), most=5),
+            why=list_names(changed, most=5),
             hint="restore them, or cut a new split",
             code="SPLIT-FILE-CHANGED",
         )
-    return known
 
 
 def count_test_look(folder: Path) -> int:
@@ -155,14 +172,30 @@ def count_test_look(folder: Path) -> int:
     return int(facts["test_looks"])
 
 
-def _lock(folder: Path) -> filelock.BaseFileLock:
-    return filelock.FileLock(folder / ".split.lock")
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    lock = filelock.FileLock(folder / ".split.lock", timeout=_LOCK_SECONDS)
+    try:
+        lock.acquire()
+    except OSError as error:  # filelock.Timeout is one of them
+        raise RegraftError(
+            "cannot lock the split",
+            path=folder,
+            why=error.strerror or str(error),
+            hint="make the folder writable, or wait for the other process",
+            code="FILE-WRITE",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _looks_so_far(folder: Path, digest: str) -> int:
-    if not (folder / "split.json").exists():
+    try:
+        facts = _read_facts(folder)
+    except DataError:  # none yet, or a damaged one that is about to be replaced
         return 0
-    facts = _read_facts(folder)
     return int(facts["test_looks"]) if facts["hash"] == digest else 0
 
 

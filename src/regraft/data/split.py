@@ -41,6 +41,9 @@ class Split:
     def __post_init__(self) -> None:
         if not self.train.classes == self.val.classes == self.test.classes:
             raise DataError("the parts of a split have different classes", code="SPLIT-INVALID")
+        places = [path for data in self.parts().values() for path in data.paths]
+        if len(set(places)) < len(places):
+            raise DataError("a picture stands in two parts", code="SPLIT-INVALID")
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -80,8 +83,9 @@ class Split:
         """
         folder = absolute(root)
         stored = manifest.read(Path(source))
-        known = manifest.verify_files(stored, folder)
-        parts = {}
+        manifest.refuse_missing_files(stored, folder)
+        parts: dict[str, Dataset] = {}
+        hashes: dict[str, str] = {}
         for part in PARTS:
             rows = [row for row in stored.rows if row.part == part]
             parts[part] = Dataset(
@@ -89,8 +93,9 @@ class Split:
                 labels=tuple(row.label for row in rows),
                 classes=stored.classes,
                 root=folder,
-                _known_hashes=known,
             )
+            hashes.update(zip((row.path for row in rows), parts[part].hashes(), strict=True))
+        manifest.refuse_changed_files(stored, hashes, folder)
         return cls(**parts, seed=stored.seed, settings=stored.settings)
 
     @staticmethod

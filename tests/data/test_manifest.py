@@ -1,0 +1,202 @@
+"""A split on disk: it comes back as it was, or says what is wrong with it."""
+
+import csv
+import json
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from regraft.data.dataset import Dataset
+from regraft.data.manifest import Row, manifest_hash, read, write
+from regraft.data.split import Split
+from regraft.errors import DataError, RegraftError
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Return a folder of two classes of eight made-up pictures, some with awkward names."""
+    root = tmp_path / "pictures"
+    odd = ["=1+1", "-x", "@y", "'q", "a,b", 'c"d', "e\nf", os.fsdecode(b"\xff")]
+    for name in ("rose", "=cmd()"):
+        (root / name).mkdir(parents=True)
+        for stem in odd:
+            (root / name / f"{stem}.jpg").write_bytes(f"{name}{stem}".encode("utf-8", "replace"))
+    (root / "rose" / f"{odd[-1]}.jpg").write_bytes(b"unlike the others")
+    return root
+
+
+@pytest.fixture
+def written(pictures, tmp_path):
+    """Return the folder of a written split."""
+    Dataset.from_folder(pictures).split().write(tmp_path / "split")
+    return tmp_path / "split"
+
+
+def refused(*arguments, **options):
+    with pytest.raises(DataError) as caught:
+        Split.read(*arguments, **options)
+    return caught.value.code
+
+
+def test_a_split_comes_back_as_it_was(pictures, written):
+    split = Dataset.from_folder(pictures).split()
+
+    again = Split.read(written, root=pictures)
+
+    assert again.hash == split.hash
+    assert again.settings == split.settings
+    assert set(again.test.paths) == set(split.test.paths)
+    assert Split.read(written / "split.csv", root=pictures).hash == split.hash
+
+
+def test_no_cell_of_the_table_is_a_formula(written):
+    with (written / "split.csv").open(newline="", errors="surrogateescape") as stream:
+        rows = list(csv.reader(stream))
+
+    assert rows[0] == ["path", "sha256", "class", "part"]
+    assert not any(cell.startswith(("=", "+", "-", "@")) for row in rows for cell in row)
+
+
+def test_moved_pictures_are_found_under_their_new_root(pictures, written, tmp_path):
+    moved = pictures.rename(tmp_path / "moved")
+
+    assert len(Split.read(written, root=moved).train) > 0
+    assert refused(written, root=pictures) == "SPLIT-FILE-MISSING"
+
+
+def test_a_changed_picture_is_found(pictures, written):
+    (pictures / "rose" / "a,b.jpg").write_bytes(b"other")
+
+    assert refused(written, root=pictures) == "SPLIT-FILE-CHANGED"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        (",train", ",test", "SPLIT-HASH"),
+        ("path,", "file,", "SPLIT-INVALID"),
+        (",train", ",train,more", "SPLIT-INVALID"),
+    ],
+)
+def test_a_changed_table_is_refused(pictures, written, old, new, code):
+    table = written / "split.csv"
+    data = table.read_bytes()
+    table.write_bytes(data.replace(old.encode(), new.encode(), 1))
+
+    assert refused(written, root=pictures) == code
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"classes": ["rose", "=cmd()"]}, "SPLIT-HASH"),
+        ({"hash": 3}, "SPLIT-INVALID"),
+        ({"format": 99}, "SPLIT-INVALID"),
+    ],
+)
+def test_a_changed_description_is_refused(pictures, written, change, code):
+    file = written / "split.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+
+    assert refused(written, root=pictures) == code
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "null"])
+def test_a_damaged_description_is_refused(pictures, written, text):
+    (written / "split.json").write_text(text)
+
+    assert refused(written, root=pictures) == "SPLIT-INVALID"
+
+
+@pytest.mark.parametrize("name", ["split.csv", "split.json"])
+def test_a_missing_half_is_named(pictures, written, name):
+    (written / name).unlink()
+
+    assert refused(written, root=pictures) == "SPLIT-MISSING"
+
+
+def test_a_path_that_leads_out_is_refused_even_with_a_right_hash(pictures, tmp_path):
+    facts = {"seed": 0, "settings": {}}
+    for number, path in enumerate(["../secret.jpg", "/etc/passwd", "a/../../x"]):
+        folder = tmp_path / str(number)
+        write(folder, [Row(path, "00", "rose", "train")], ["rose"], facts)
+
+        assert refused(folder, root=pictures) == "SPLIT-INVALID"
+
+
+def test_an_unknown_part_is_refused_even_with_a_right_hash(pictures, tmp_path):
+    write(tmp_path, [Row("x", "00", "rose", "dev")], ["rose"], {"seed": 0, "settings": {}})
+
+    assert refused(tmp_path, root=pictures) == "SPLIT-INVALID"
+
+
+def test_looks_at_the_test_part_are_counted_without_loss(written):
+    with ThreadPoolExecutor(4) as pool:
+        counts = list(pool.map(Split.count_test_look, [written] * 20))
+
+    assert sorted(counts) == list(range(1, 21))
+    assert read(written).test_looks == 20
+
+
+def test_writing_the_same_split_again_keeps_the_count_and_another_one_starts_anew(
+    pictures, written
+):
+    Split.count_test_look(written)
+
+    Dataset.from_folder(pictures).split().write(written)
+    assert read(written).test_looks == 1
+
+    Dataset.from_folder(pictures).split(seed=1).write(written)
+    assert read(written).test_looks == 0
+
+
+def test_a_damaged_split_can_be_written_anew(pictures, written):
+    (written / "split.json").write_text("{")
+
+    Dataset.from_folder(pictures).split().write(written)
+
+    assert read(written).test_looks == 0
+
+
+def test_counting_where_there_is_no_split_leaves_nothing_behind(tmp_path):
+    with pytest.raises(DataError):
+        Split.count_test_look(tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_locked_is_an_error_with_advice(written, monkeypatch):
+    def refuse(_lock):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+
+    with pytest.raises(RegraftError, match="writable"):
+        Split.count_test_look(written)
+
+
+def test_the_hash_does_not_depend_on_the_order_of_rows_but_on_that_of_classes():
+    rows = [Row("a", "0", "x", "train"), Row("b", "1", "y", "test")]
+
+    assert manifest_hash(rows, ["x", "y"]) == manifest_hash(rows[::-1], ["x", "y"])
+    assert manifest_hash(rows, ["x", "y"]) != manifest_hash(rows, ["y", "x"])
+
+
+text = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=15)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(st.lists(st.tuples(text, text), min_size=1, max_size=4))
+def test_any_names_survive_the_way_through_the_table(tmp_path, names):
+    folder = tmp_path / "any"
+    rows = [Row(path, "00", label, "train") for path, label in names]
+    classes = sorted({row.label for row in rows})
+
+    write(folder, rows, classes, {"seed": 0, "settings": {}})
+
+    assert sorted(read(folder).rows) == sorted(rows)
+    shutil.rmtree(folder)

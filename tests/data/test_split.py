@@ -1,0 +1,273 @@
+"""Cutting: exact, the same everywhere, and nothing of one part known from another."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regraft.data.dataset import Dataset
+from regraft.data.sampling import exact, quotas
+from regraft.data.split import Split
+from regraft.errors import DataError, UsageError
+
+
+def dataset(names, *, contents=None, **columns):
+    """Return a data set of made-up pictures ``class/name`` whose contents differ or are given."""
+    paths = tuple(map(Path, names))
+    labels = tuple(path.parent.name for path in paths)
+    known = dict(zip(paths, contents or names, strict=True))
+    return Dataset(paths, labels, tuple(sorted(set(labels))), _known_hashes=known, **columns)
+
+
+def classes_of(**sizes):
+    return [f"{name}/{i}.jpg" for name, size in sizes.items() for i in range(size)]
+
+
+def placed(split):
+    """Return the part of each picture."""
+    return {str(path): part for part, data in split.parts().items() for path in data.paths}
+
+
+def refused(data, **options):
+    with pytest.raises(DataError) as caught:
+        data.split(**options)
+    return caught.value
+
+
+@given(
+    st.lists(st.integers(3, 40), min_size=2, max_size=5),
+    st.sampled_from([0.1, 0.15, 0.25]),
+    st.sampled_from([0.1, 0.25, 0.33]),
+    st.integers(0, 4),
+)
+def test_every_class_is_cut_exactly(class_sizes, val, test, seed):
+    data = dataset(classes_of(**{f"c{k}": size for k, size in enumerate(class_sizes)}))
+
+    split = data.split(val=val, test=test, seed=seed)
+
+    shares = [1 - exact(val) - exact(test), exact(val), exact(test)]
+    for name, size in data.counts().items():
+        assert [part.counts()[name] for part in split.parts().values()] == quotas(size, shares)
+    assert sorted(placed(split)) == sorted(map(str, data.paths))
+
+
+@given(st.permutations(classes_of(a=6, b=7, c=4)), st.integers(0, 3))
+def test_the_order_of_the_pictures_does_not_matter(names, seed):
+    split = dataset(names).split(seed=seed)
+
+    assert split.hash == dataset(sorted(names)).split(seed=seed).hash
+
+
+def test_the_cut_is_the_same_on_every_machine_and_in_every_version():
+    split = dataset(classes_of(a=5, b=5)).split(seed=0)
+
+    assert split.hash == "1acb5a08760b2a95c3667cd061666f33a5006e554434f52a21e5bb64ec83c70c"
+
+
+def test_another_seed_gives_another_cut():
+    data = dataset(classes_of(a=20, b=20))
+
+    assert data.split(seed=0).hash != data.split(seed=1).hash
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_a_part_may_be_left_empty(part):
+    split = dataset(classes_of(a=2, b=2)).split(**{part: 0})
+
+    assert len(split.parts()[part]) == 0
+    assert split.parts()[part].classes == ("a", "b")
+
+
+def test_a_class_too_small_is_named_with_its_count_and_the_least_number():
+    error = refused(dataset(classes_of(a=20, b=2, c=1)))
+
+    assert error.code == "SPLIT-TOO-FEW"
+    assert "b: 2 pictures, c: 1 pictures; least number needed: 3" in str(error)
+
+
+@given(st.lists(st.integers(0, 5), min_size=2, max_size=4), st.booleans(), st.booleans())
+def test_any_class_sizes_give_a_full_split_or_that_error(class_sizes, with_val, with_test):
+    names = classes_of(**{f"c{k}": size for k, size in enumerate(class_sizes)})
+    known = dict(zip(map(Path, names), names, strict=True))
+    classes = tuple(f"c{k}" for k in range(len(class_sizes)))
+    labels = tuple(name.split("/")[0] for name in names)
+    data = Dataset(tuple(map(Path, names)), labels, classes, _known_hashes=known)
+    options = {"val": 0.2 * with_val, "test": 0.2 * with_test}
+
+    if min(class_sizes) < 1 + with_val + with_test:
+        assert refused(data, **options).code == "SPLIT-TOO-FEW"
+    else:
+        split = data.split(**options)
+        wanted = [split.train] + [split.val] * with_val + [split.test] * with_test
+        assert all(min(part.counts().values()) >= 1 for part in wanted)
+
+
+def test_one_class_cannot_be_split():
+    assert refused(dataset(classes_of(a=9))).code == "DATA-ONE-CLASS"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"val": -0.1},
+        {"test": 1.0},
+        {"val": 0.5, "test": 0.5},
+        {"on_duplicates": "x"},
+        {"group_by": "("},
+    ],
+)
+def test_arguments_without_sense_are_refused(options):
+    with pytest.raises(UsageError):
+        dataset(classes_of(a=9, b=9)).split(**options)
+
+
+@given(st.lists(st.integers(0, 6), min_size=30, max_size=30), st.integers(0, 3))
+def test_copies_of_a_file_stay_in_one_part(numbers, seed):
+    names = classes_of(a=15, b=15)
+    contents = [
+        f"same {number}" if number < 3 and i % 2 else names[i] for i, number in enumerate(numbers)
+    ]
+
+    split = dataset(names, contents=contents).split(seed=seed)
+
+    part_of = placed(split)
+    for value in set(contents):
+        assert len({part_of[n] for n, c in zip(names, contents, strict=True) if c == value}) == 1
+    assert split.settings["copies"] == len(names) - len(set(contents))
+
+
+def test_a_pattern_keeps_groups_together_and_pictures_without_one_are_alone():
+    names = [f"{c}/p{i % 9}_{i}.jpg" for c in "ab" for i in range(60)] + ["a/x.jpg", "b/y.jpg"]
+
+    split = dataset(names).split(group_by=r"/(p\d+)_")
+
+    part_of = placed(split)
+    for group in range(9):
+        assert len({part for name, part in part_of.items() if f"/p{group}_" in name}) == 1
+    assert split.settings["groups"] == 11
+    assert split.settings["pictures_without_group"] == 2
+
+
+@pytest.mark.parametrize("pattern", [r"(?P<group>p\d)x?(_)", r"(p\d)_", r"p\d"])
+def test_the_named_group_the_first_group_or_the_match_is_the_group(pattern):
+    names = [f"{c}/p{i % 5}_{i}.jpg" for c in "ab" for i in range(30)]
+
+    assert dataset(names).split(group_by=pattern).settings["groups"] == 5
+
+
+def test_a_pattern_that_matches_nothing_is_an_error():
+    assert refused(dataset(classes_of(a=9, b=9)), group_by="patient").code == "SPLIT-GROUP-PATTERN"
+
+
+def test_groups_of_the_data_set_are_used_without_being_asked_for():
+    names = classes_of(a=12, b=12)
+    groups = tuple(str(i // 3) for i in range(24))
+
+    for group_by in (None, "column"):
+        split = dataset(names, groups=groups).split(group_by=group_by)
+
+        part_of = placed(split)
+        assert split.settings["group_by"] == "column"
+        for group in set(groups):
+            assert len({part_of[n] for n, g in zip(names, groups, strict=True) if g == group}) == 1
+
+
+def test_a_column_that_is_not_there_is_an_error():
+    assert refused(dataset(classes_of(a=9, b=9)), group_by="column").code == "SPLIT-GROUP-COLUMN"
+
+
+def test_too_few_groups_are_an_error_that_counts_pictures_and_groups():
+    names = [f"a/p{i % 2}_{i}.jpg" for i in range(10)] + classes_of(b=9)
+
+    error = refused(dataset(names), group_by=r"(p\d)_")
+
+    assert error.code == "SPLIT-TOO-FEW"
+    assert "a: 10 pictures in 2 separate groups; least number needed: 3" in str(error)
+
+
+def given_parts(names, parts, **columns):
+    return dataset(names, parts=tuple(parts), **columns)
+
+
+def test_given_parts_are_kept_and_a_missing_one_is_cut_from_train():
+    names = classes_of(a=20, b=20)
+    parts = ["val" if i % 4 == 0 else "train" for i in range(40)]
+
+    split = given_parts(names, parts).split(val=0.5, test=0.2)
+
+    part_of = placed(split)
+    assert all((part_of[n] == "val") == (p == "val") for n, p in zip(names, parts, strict=True))
+    assert split.test.counts() == {"a": 3, "b": 3}
+    assert split.settings["given_parts"] == ["train", "val"]
+    assert split.train.parts is None
+
+
+def test_a_whole_given_split_is_kept_as_it_is():
+    names = classes_of(a=6, b=6)
+    parts = ["train", "train", "val", "test", "train", "train"] * 2
+
+    assert placed(given_parts(names, parts).split()) == dict(zip(names, parts, strict=True))
+
+
+def test_given_parts_without_train_are_an_error():
+    assert refused(given_parts(classes_of(a=2, b=2), ["test"] * 4)).code == "SPLIT-NO-TRAIN"
+
+
+def test_groups_torn_by_the_given_parts_are_an_error_and_regroup_cuts_anew():
+    names = [f"{c}/p{i % 10}_{i}.jpg" for c in "ab" for i in range(40)]
+    data = given_parts(names, ["test" if i % 5 == 0 else "train" for i in range(80)])
+    torn = given_parts(names, ["test" if i % 7 == 0 else "train" for i in range(80)])
+
+    assert len(data.split(group_by=r"(p\d)_", val=0).test) == 16
+    error = refused(torn, group_by=r"(p\d)_")
+    assert error.code == "SPLIT-GROUPS"
+    assert "10 groups" in str(error)
+    assert "regroup=True" in str(error)
+    anew = placed(torn.split(group_by=r"(p\d)_", regroup=True))
+    for group in range(10):
+        assert len({part for name, part in anew.items() if f"/p{group}_" in name}) == 1
+
+
+def test_copies_in_two_given_parts_are_refused_or_moved_into_train():
+    names = classes_of(a=8, b=8)
+    contents = ["copy" if name in {"a/0.jpg", "a/7.jpg"} else name for name in names]
+    data = given_parts(names, (["train"] * 6 + ["test"] * 2) * 2, contents=contents)
+
+    error = refused(data)
+    moved = data.split(on_duplicates="move", val=0)
+
+    assert error.code == "SPLIT-DUPLICATES"
+    assert "a/0.jpg = a/7.jpg" in str(error)
+    assert placed(moved)["a/7.jpg"] == "train"
+    assert len(moved.test) == 3
+    assert moved.settings["moved_copies"] == 1
+
+
+def test_parts_with_a_picture_in_common_are_no_split():
+    data = dataset(classes_of(a=2, b=2))
+
+    with pytest.raises(DataError):
+        Split(data, data, data)
+
+
+def test_patients_of_the_chest_x_rays_are_kept_apart(assets):
+    data = Dataset.from_folder(assets / "data" / "chest_xray")
+
+    error = refused(data, group_by=r"person(\d+)")
+    split = data.split(group_by=r"person(\d+)", regroup=True)
+
+    assert "170 groups" in str(error)
+    assert split.settings["pictures_without_group"] == 1575
+    for name, size in data.counts().items():
+        for part, share in (("val", 0.15), ("test", 0.25)):
+            assert abs(split.parts()[part].counts()[name] - share * size) <= 1
+
+
+def test_ants_and_bees_have_no_test_part_so_it_is_cut_from_train(assets):
+    data = Dataset.from_folder(assets / "data" / "hymenoptera")
+
+    split = data.split()
+
+    assert len(split.val) == 153
+    assert len(split.train) + len(split.test) == 243

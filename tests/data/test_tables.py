@@ -1,0 +1,46 @@
+"""CSV cells that stay text, and line numbers that are right."""
+
+import csv
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regraft.data.tables import plain_cell, read_table, safe_cell
+from regraft.errors import DataError
+
+
+@given(st.text())
+def test_any_text_comes_back_and_starts_no_formula(text):
+    cell = safe_cell(text)
+
+    assert plain_cell(cell) == text
+    assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=1, max_size=5))
+def test_a_written_table_is_read_back(tmp_path_factory, cells):
+    file = tmp_path_factory.mktemp("table") / "t.csv"
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([["a", "b"], *(["x", cell] for cell in cells)])
+    file.write_text(text.getvalue(), encoding="utf-8", newline="")
+
+    assert [row for _, (row,) in read_table(file, ["b"])] == cells
+
+
+def test_lines_are_counted_through_blank_lines_and_cells_of_several_lines(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text('a\n\n"1\n2"\n3\n')
+
+    assert list(read_table(file, ["a"])) == [(3, ["1\n2"]), (5, ["3"])]
+
+
+def test_a_cell_without_end_is_refused(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("a\n" + "x" * 200_000)
+
+    with pytest.raises(DataError) as caught:
+        list(read_table(file, ["a"]))
+
+    assert caught.value.code == "DATA-CSV"
