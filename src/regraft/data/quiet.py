@@ -9,10 +9,12 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from typing import TextIO
 
 _FROM_PILLOW = ("ignore", None, Warning, re.compile(r"PIL\b"), 0)
 _lock = threading.Lock()
 _inside = 0
+_silencing = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -53,37 +55,49 @@ def native_stderr_silenced() -> Iterator[None]:
     """Send what C libraries print on standard error to nowhere; ``sys.stderr`` still arrives.
 
     libtiff writes a line for every odd tag of a file. This acts on the whole process, so it belongs
-    around a check of a data set and nowhere else. It does nothing where there is no standard error.
+    around a check of a data set and nowhere else. It does nothing where there is no standard error,
+    nor inside itself or beside itself in another thread.
 
     Example:
         >>> with native_stderr_silenced():
         ...     pass
     """
-    try:
-        terminal = os.dup(2)
-    except OSError:  # started without standard error
+    if not _silencing.acquire(blocking=False):
         yield
         return
-    python_stderr = sys.stderr
     try:
-        if python_stderr is not None and _descriptor(python_stderr) == 2:
-            python_stderr.flush()
-            sys.stderr = open(  # noqa: SIM115, PTH123 - closed below; a descriptor has no path
-                os.dup(terminal),
-                "w",
-                buffering=1,
-                encoding=python_stderr.encoding,
-                errors=python_stderr.errors,
-            )
-        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path of ours
-            os.dup2(nowhere.fileno(), 2)
-        yield
+        with contextlib.ExitStack() as undo:
+            with contextlib.suppress(OSError):  # started without standard error
+                _redirect(undo)
+            yield
     finally:
-        os.dup2(terminal, 2)
-        os.close(terminal)
-        if sys.stderr is not python_stderr:
-            sys.stderr.close()
-            sys.stderr = python_stderr
+        _silencing.release()
+
+
+def _redirect(undo: contextlib.ExitStack) -> None:
+    terminal = os.dup(2)
+    undo.callback(os.close, terminal)
+    python_stderr = sys.stderr
+    if python_stderr is not None and _descriptor(python_stderr) == 2:
+        python_stderr.flush()
+        own = open(  # noqa: SIM115, PTH123 - closed by undo; a descriptor has no path
+            os.dup(terminal),
+            "w",
+            buffering=1,
+            encoding=python_stderr.encoding,
+            errors=python_stderr.errors,
+        )
+        undo.callback(own.close)
+        sys.stderr = own
+        undo.callback(_put_back, python_stderr, own)
+    undo.callback(os.dup2, terminal, 2)
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path of ours
+        os.dup2(nowhere.fileno(), 2)
+
+
+def _put_back(python_stderr: TextIO, own: TextIO) -> None:
+    if sys.stderr is own:  # nobody else has changed it in between
+        sys.stderr = python_stderr
 
 
 def _descriptor(stream: object) -> int:

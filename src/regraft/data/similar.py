@@ -19,18 +19,18 @@ half their size still agree with their originals in both.
 """
 
 _BLOCK = 1 << 20  # comparisons at a time, which bounds the memory
-_WAITING = 4096  # findings that are joined in one go
+_WAITING = 1 << 16  # pairs that are joined in one go
 _BITS = 64
 
 
 def alike(
     hashes: NDArray[np.uint64], fine_hashes: NDArray[np.uint64], *, distance: int
 ) -> NDArray[np.int64]:
-    """Number the pictures so that those that look alike, or are linked by such, share one.
+    """Number the pictures so that those that look alike, or are linked by such, share it.
 
-    Two pictures look alike if their coarse hashes differ in at most ``distance`` bits and their fine
-    ones in at most three times as many. The search is exact: hashes within ``distance`` bits agree
-    in at least one of ``distance + 1`` bands, so only pictures that share a band are compared.
+    Two pictures look alike if their coarse hashes differ in at most ``distance`` bits and their
+    fine ones in at most three times as many. The search is exact: hashes within ``distance`` bits
+    agree in one of ``distance + 1`` bands, so only pictures that share a band are compared.
 
     Args:
         hashes: Coarse hashes, shape (n,).
@@ -54,12 +54,14 @@ def alike(
     codes, place = np.unique(rows, axis=0, return_inverse=True)
     groups = np.arange(len(codes))
     waiting: list[NDArray[np.int64]] = []
+    count = 0
     for bucket in _buckets(codes[:, 0], distance):
         for pairs in _pairs_within(bucket, codes, distance, groups):
             waiting.append(pairs)
-            if len(waiting) >= _WAITING or len(pairs) > _BLOCK // _WAITING:
+            count += pairs.shape[1]
+            if count > _WAITING:
                 _join(waiting, groups)
-                waiting = []
+                waiting, count = [], 0
     _join(waiting, groups)
     return np.unique(groups[place.reshape(-1)], return_inverse=True)[1]
 
@@ -96,16 +98,11 @@ def _pairs_within(
 
 
 def _join(waiting: list[NDArray[np.int64]], groups: NDArray[np.int64]) -> None:
-    """Merge the groups of pairs in place, each under its smallest number."""
-    if not waiting:
-        return
+    """Merge the groups of pairs that look alike, in place."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    names, ends = np.unique(groups[np.concatenate(waiting, axis=1)], return_inverse=True)
-    pairs = ends.reshape(2, -1)
-    graph = coo_array((np.ones(pairs.shape[1], np.bool_), tuple(pairs)), shape=(len(names),) * 2)
-    merged = connected_components(graph, directed=False)[1]
-    smallest = names[np.unique(merged, return_index=True)[1]][merged]
-    touched = np.flatnonzero(np.isin(groups, names))
-    groups[touched] = smallest[np.searchsorted(names, groups[touched])]
+    if waiting:
+        ends = groups[np.concatenate(waiting, axis=1)]
+        graph = coo_array((np.ones(ends.shape[1], np.int8), tuple(ends)), shape=(len(groups),) * 2)
+        groups[:] = connected_components(graph, directed=False)[1][groups]
