@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from regraft.data.dataset import Dataset
 from regraft.data.manifest import Row, manifest_hash, read, write
-from regraft.data.split import Split
+from regraft.data.split import Split, read_manifest
 from regraft.errors import DataError, RegraftError
 
 
@@ -51,6 +51,15 @@ def test_a_split_comes_back_as_it_was(pictures, written):
     assert again.settings == split.settings
     assert set(again.test.paths) == set(split.test.paths)
     assert Split.read(written / "split.csv", root=pictures).hash == split.hash
+
+
+def test_the_rows_can_be_read_where_the_pictures_are_not(pictures, written):
+    split = Dataset.from_folder(pictures).split()
+    shutil.rmtree(pictures)
+
+    rows = read_manifest(written)
+
+    assert {row.sha256 for row in rows if row.part == "test"} == set(split.test.hashes())
 
 
 def test_no_cell_of_the_table_is_a_formula(written):

@@ -137,6 +137,11 @@ class Dataset:
         Raises:
             DataError: A column is missing, a file is unknown, lies outside ``root`` or stands there
                 twice …; the message gives the line.
+
+        Example:
+            >>> Dataset.from_csv("no/such/table.csv", label="species")
+            Traceback (most recent call last):
+            regraft.errors.DataError: table not found ...
         """
         table = Path(file)
         folder = absolute(table.parent if root is None else root)
@@ -156,6 +161,11 @@ class Dataset:
         Raises:
             DataError: There is no picture, or the pattern does not match some of the names.
             UsageError: The pattern is no regular expression or has no group named ``label``.
+
+        Example:
+            >>> import re
+            >>> re.search(NAME_PATTERN, "cat.0.jpg")["label"]
+            'cat'
         """
         root = absolute(folder)
         return cls._from_listing(list_named_files(root, pattern), root)
@@ -284,7 +294,7 @@ class Dataset:
         on_duplicates: str = "together",
         regroup: bool = False,
     ) -> Split:
-        """Cut the pictures into train, val and test; see ``regraft.data.split.cut``."""
+        """Cut the pictures into train, val and test; see :func:`regraft.data.split.cut`."""
         from regraft.data.split import cut
 
         return cut(

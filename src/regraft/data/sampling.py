@@ -86,8 +86,9 @@ def stratified_order(class_sizes: Sequence[int]) -> list[tuple[int, int]]:
         >>> stratified_order([4, 2])
         [(0, 0), (1, 0), (0, 1), (0, 2), (1, 1), (0, 3)]
     """
+    # Division rounds correctly, so equal fractions are equal floats and ties are ties everywhere.
     keyed = [
-        (Fraction(2 * place + 1, size) if place else Fraction(0), number, place)
+        ((2 * place + 1) / size if place else 0.0, number, place)
         for number, size in enumerate(class_sizes)
         for place in range(size)
     ]

@@ -30,6 +30,15 @@ class Split:
         test: What is looked at when everything is decided; may be empty.
         seed: The seed of the cut.
         settings: How it was cut: shares, groups, parts that were given, what was found.
+
+    Example:
+        >>> import tempfile
+        >>> from regraft.data.drawn import make_flowers
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     split = make_flowers(folder, species=2, per_class=4, size=16).split()
+        ...     split.write(folder)
+        ...     Split.read(folder, root=folder).hash == split.hash
+        True
     """
 
     train: Dataset
@@ -149,6 +158,14 @@ def cut(
         DataError: A class is too small (``SPLIT-TOO-FEW``), or given parts share groups
             (``SPLIT-GROUPS``) or copies of files (``SPLIT-DUPLICATES``).
         UsageError: An argument is out of range.
+
+    Example:
+        >>> import tempfile
+        >>> from regraft.data.drawn import make_flowers
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     split = cut(make_flowers(folder, species=2, per_class=4, size=16))
+        >>> {part: len(data) for part, data in split.parts().items()}
+        {'train': 4, 'val': 2, 'test': 2}
     """
     shares = _checked_shares(val, test, on_duplicates)
     _refuse_few_classes(data)
@@ -174,6 +191,21 @@ def cut(
     plain = dataclasses.replace(data, parts=None, ignored=(), notes=())
     train, val_data, test_data = (plain.take(indices) for indices in parts)
     return Split(train, val_data, test_data, seed=seed, settings=settings)
+
+
+def read_manifest(source: str | os.PathLike[str]) -> tuple[manifest.Row, ...]:
+    """Return what a written split says of each picture, without looking for the pictures.
+
+    Args:
+        source: The folder of ``split.csv`` and ``split.json``, or the CSV file itself.
+
+    Returns:
+        Rows with ``path``, ``sha256``, ``label`` and ``part``, their hash verified.
+
+    Raises:
+        DataError: Codes ``SPLIT-MISSING``, ``SPLIT-INVALID`` and ``SPLIT-HASH``.
+    """
+    return manifest.read(Path(source)).rows
 
 
 def _checked_shares(val: float, test: float, on_duplicates: str) -> dict[str, float]:
