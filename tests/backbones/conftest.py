@@ -80,6 +80,7 @@ def web(monkeypatch):
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
+        request_queue_size = 64  # a connection beyond it waits for a second
 
         def missing(self, handler):
             handler.send_response(404)

@@ -150,6 +150,7 @@ def test_a_damaged_file_in_the_hubs_cache_is_noticed_and_named(web):
 
     assert refusal.value.code == "MODEL-CHECKSUM"
     assert refusal.value.path == str(path)
+    assert fetch(REPOSITORY, verbose=False).path.read_bytes() == DATA
 
 
 def test_a_file_of_torchvision_goes_through_the_cache_of_torch_hub(web):

@@ -202,24 +202,27 @@ def _fetch_file_from_hub(
     url = hf_hub_url(repository, name, revision=revision, endpoint=endpoint)
     facts = get_hf_file_metadata(url, endpoint=endpoint)
     check_address(facts.location, before=url)
-    # Asked for by the name of the revision, not by its commit: only so the library notes which
-    # commit that name means, and finds the file again without a network.
-    found = Path(
-        hf_hub_download(
-            repository,
-            name,
-            revision=revision,
-            cache_dir=hub_cache(),
-            endpoint=endpoint,
-            tqdm_class=None if verbose else _silent_bar(),
+    for last in (False, True):
+        # Asked for by the name of the revision, not by its commit: only so the library notes which
+        # commit that name means, and finds the file again without a network.
+        found = Path(
+            hf_hub_download(
+                repository,
+                name,
+                revision=revision,
+                cache_dir=hub_cache(),
+                endpoint=endpoint,
+                tqdm_class=None if verbose else _silent_bar(),
+            )
         )
-    )
-    try:
-        _check_content(found, facts.etag or "")
-    except ModelError:
-        found.resolve().unlink(missing_ok=True)
-        found.unlink(missing_ok=True)
-        raise
+        try:
+            _check_content(found, facts.etag or "")
+            break
+        except ModelError:  # the first time it may be what lay damaged in the cache
+            found.resolve().unlink(missing_ok=True)
+            found.unlink(missing_ok=True)
+            if last:
+                raise
     return Fetched(path=found, source=_named(repository, name, found.parent.name))
 
 

@@ -200,9 +200,8 @@ def _check_not_taken(weights: StoredWeights, entry: Entry) -> None:
         return
     if known.path is not None:
         return
-    usual = BackboneSpec(known.name, weights=None).build().preprocessing
     same = (known.source, known.identifier) == (entry.source, entry.identifier)
-    if same and not weights.arguments and weights.preprocessing == usual:
+    if same and not weights.arguments and _usually_prepared(weights, known):
         return
     raise WeightsError(
         f"{weights.name!r} is the name of a network",
@@ -210,3 +209,9 @@ def _check_not_taken(weights: StoredWeights, entry: Entry) -> None:
         hint="choose another name",
         code="WEIGHTS-NAME",
     )
+
+
+def _usually_prepared(weights: StoredWeights, entry: Entry) -> bool:
+    usual = weights.preprocessing_from != "given"
+    spec = BackboneSpec(entry.name, weights=None)
+    return usual or weights.preprocessing == spec.build().preprocessing

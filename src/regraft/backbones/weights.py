@@ -6,9 +6,9 @@ record, from where they are used like those of any other network.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regraft.backbones import fetching
@@ -17,7 +17,6 @@ from regraft.backbones.downloads import TOTAL_SECONDS
 from regraft.backbones.fetching import Fetched
 from regraft.backbones.importing import import_weights, keep_fitting, save_module
 from regraft.backbones.records import StoredWeights, check_name, read_record
-from regraft.backbones.spec import BackboneSpec
 from regraft.backbones.state import read_checkpoint, read_state
 from regraft.backbones.stored import (
     find_weights,
@@ -47,7 +46,6 @@ __all__ = [
     "verify_weights",
 ]
 
-_AGAIN = "remove its folder and import or fetch the weights again"
 # Old files of torchvision's DenseNets: module names may not hold dots any more.
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
@@ -86,7 +84,7 @@ def fetch_weights(
     """Bring the published weights of a network into the store, unless they are there.
 
     The caches of the Hugging Face hub and of torch hub are searched first, then the network.
-    Weights whose file in the store is damaged are replaced.
+    Published weights whose file in the store is damaged are replaced.
 
     Args:
         name: Any name of the catalogue.
@@ -104,60 +102,67 @@ def fetch_weights(
     """
     from regraft.backbones.catalog import find
 
-    return _provide(find(name), download=True, seconds=seconds, verbose=verbose)
+    entry = find(name)
+    stored = find_weights(_name_of(entry))
+    if stored is not None:
+        problem = problem_of(stored.name)
+        if not problem:
+            return stored
+        if stored.preprocessing_from != "published":
+            raise ModelError(
+                f"the stored weights {stored.name} are damaged and were not published",
+                path=stored.path,
+                why=problem,
+                hint="remove their folder and import the file again",
+                code="MODEL-CHECKSUM",
+            )
+        entry = dataclasses.replace(find(stored.backbone), name=entry.name)
+    return _provide(entry, download=True, seconds=seconds, verbose=verbose)
 
 
 def locate(
-    wanted: str | Entry | BackboneSpec,
+    wanted: str | Entry,
     *,
     download: bool = True,
     seconds: float = TOTAL_SECONDS,
     verbose: bool = True,
-) -> Path:
-    """Return the file of weights for a network: given, stored, cached, or at last downloaded.
+) -> StoredWeights:
+    """Return the weights of a network: stored, cached by another library, or at last downloaded.
 
-    What is found in a cache or downloaded goes into the store first. A stored file is compared with
-    its SHA-256.
+    What is found in a cache or downloaded goes into the store first. Give path and hash of the
+    result to `read_state`, which compares them.
 
     Args:
-        wanted: A name, an entry of the catalogue or a spec.
+        wanted: A name or an entry of the catalogue.
         download: Whether the network may be asked.
         seconds: How long a download may take in all.
         verbose: Whether to show progress.
 
     Raises:
         WeightsError: ``WEIGHTS-MISSING``, with every place searched and what to do.
-        ModelError: ``MODEL-CHECKSUM``: the stored file was changed.
+        ModelError: The record in the store is damaged, or what came from elsewhere is.
 
     Example:
-        >>> locate(BackboneSpec("vgg16", weights="vgg16.safetensors"))
+        >>> locate("vgg16", download=False)  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        regraft.errors.WeightsError: no such file of weights - vgg16.safetensors
+        regraft.errors.WeightsError: there are no weights for vgg16 - searched ...
     """
     from regraft.backbones.catalog import find
 
-    if isinstance(wanted, BackboneSpec):
-        if wanted.weights not in {None, "default"}:
-            return _given(Path(str(wanted.weights)))
-        wanted = wanted.name
     entry = find(wanted) if isinstance(wanted, str) else wanted
-    if entry.path is None:
-        return _provide(entry, download=download, seconds=seconds, verbose=verbose).path
-    if problem := problem_of(entry.name):
-        raise ModelError(problem, path=entry.path, hint=_AGAIN, code="MODEL-CHECKSUM")
-    return entry.path
+    stored = find_weights(_name_of(entry))
+    if stored is not None:
+        return stored
+    return _provide(entry, download=download, seconds=seconds, verbose=verbose)
 
 
-def _given(path: Path) -> Path:
-    if not path.is_file():
-        raise WeightsError("no such file of weights", path=path, code="WEIGHTS-MISSING")
-    return path
+def _name_of(entry: Entry) -> str:
+    """Return the name in the store: that of the entry, where ``timm:NAME`` has no colon."""
+    return check_name(entry.name.replace(":", "-"))
 
 
 def _provide(entry: Entry, *, download: bool, seconds: float, verbose: bool) -> StoredWeights:
-    name, address = check_name(entry.name.replace(":", "-")), entry.weights
-    if (stored := _sound(name)) is not None:
-        return stored
+    name, address = _name_of(entry), entry.weights
     searched = ["--weights: not given", f"the store {store() / name}: {_in_store(name)}"]
     fetched = _cached(address, searched) if address else None
     if fetched is None:
@@ -166,22 +171,18 @@ def _provide(entry: Entry, *, download: bool, seconds: float, verbose: bool) -> 
         if refused:
             raise _missing(entry, searched)
     with locked(name, seconds=seconds):
-        if (stored := _sound(name)) is not None:  # another process was faster
-            return stored
+        there = (store() / name).is_dir()
+        if there and not problem_of(name):  # another process was faster
+            return read_record(store() / name)
         if fetched is None:
             fetched = fetching.fetch(address, seconds=seconds, verbose=verbose)
         try:
-            return _keep_published(entry, name, fetched)
+            return _keep_published(entry, name, fetched, overwrite=there)
         except WeightsError as error:
-            # Only where the file system does not honour locks.
-            if error.code != "WEIGHTS-EXISTS" or (stored := _sound(name)) is None:
+            # Another process was faster, on a file system that does not honour locks.
+            if error.code != "WEIGHTS-EXISTS" or problem_of(name):
                 raise
-            return stored
-
-
-def _sound(name: str) -> StoredWeights | None:
-    there = (store() / name).is_dir() and not problem_of(name)
-    return read_record(store() / name) if there else None
+            return read_record(store() / name)
 
 
 def _in_store(name: str) -> str:
@@ -217,14 +218,14 @@ def _missing(entry: Entry, searched: Sequence[str]) -> WeightsError:
     )
 
 
-def _keep_published(entry: Entry, name: str, fetched: Fetched) -> StoredWeights:
+def _keep_published(entry: Entry, name: str, fetched: Fetched, *, overwrite: bool) -> StoredWeights:
     state, notes = read_checkpoint(fetched.path)
     if entry.source == "torchvision":
         state = {_OLD_DENSENET.sub(r"\1\2", key): tensor for key, tensor in state.items()}
     return keep_fitting(
         state,
         fetched.path,
-        overwrite=(store() / name).exists(),
+        overwrite=overwrite,
         name=name,
         backbone=entry.name,
         preprocessing=None,

@@ -1,0 +1,259 @@
+"""Files of weights become backbones: they fit exactly, have a free name and a preprocessing."""
+
+import json
+import os
+
+import pytest
+import torch
+
+from regraft.backbones.catalog import find, list_backbones
+from regraft.backbones.spec import BackboneSpec, Preprocessing
+from regraft.backbones.state import write_state
+from regraft.backbones.weights import (
+    find_weights,
+    import_weights,
+    list_weights,
+    save_module,
+    store,
+    verify_weights,
+)
+from regraft.errors import BackboneError, ModelError, WeightsError
+
+SMALL = "small_cnn"
+GREY = Preprocessing.tf(64, mode="squash", resize=64, mean=(0.4, 0.4, 0.4))
+
+
+@pytest.fixture
+def module():
+    return BackboneSpec(SMALL, weights=None, seed=5).build().module
+
+
+@pytest.fixture
+def file(module, tmp_path):
+    write_state(tmp_path / "mine.safetensors", module.state_dict())
+    return tmp_path / "mine.safetensors"
+
+
+def take(file, **changes):
+    return import_weights(file, **{"name": "mine", "backbone": SMALL, **changes})
+
+
+def test_an_imported_file_is_a_backbone_like_any_other(file, module):
+    stored = take(file, preprocessing=GREY, licence="mit")
+
+    backbone = BackboneSpec("mine").build()
+
+    assert backbone.preprocessing == GREY
+    assert backbone.weights.licence == "mit"
+    assert find("mine").path == stored.path
+    assert "mine" in [entry.name for entry in list_backbones()]
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(backbone.module.state_dict()[name], tensor), name
+
+
+def test_what_is_stored_says_all_about_it(file):
+    stored = take(file, preprocessing=GREY, licence="mit")
+
+    record = json.loads((store() / "mine" / "weights.json").read_text())
+
+    assert record == stored.to_json()
+    assert record["preprocessing_from"] == "given"
+    assert record["source"] == "mine.safetensors"
+    assert record["num_classes"] == stored.num_classes == 10
+    assert find_weights("mine") == stored
+    assert verify_weights() == {"mine": ""}
+
+
+def test_preprocessing_that_is_not_given_is_assumed_and_said_to_be(file):
+    stored = take(file)
+
+    assert stored.preprocessing == find(SMALL).preprocessing
+    assert stored.preprocessing_from == "assumed"
+    assert any("assumed" in note for note in stored.notes)
+
+
+def test_a_pytorch_file_is_converted_and_its_wrapper_noted(module, tmp_path):
+    wrapped = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
+    torch.save({"state_dict": wrapped, "epoch": 3}, tmp_path / "net.pth")
+
+    stored = take(tmp_path / "net.pth", preprocessing=GREY)
+
+    assert stored.path.suffix == ".safetensors"
+    assert len(stored.notes) == 2
+    assert torch.equal(
+        next(iter(BackboneSpec("mine").build().module.parameters())),
+        next(iter(module.parameters())),
+    )
+
+
+def test_a_file_that_runs_code_is_neither_run_nor_stored(tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return os.system, (f"touch '{tmp_path}/sentinel'",)
+
+    torch.save({"weight": torch.ones(1), "more": Attack()}, tmp_path / "net.pth")
+
+    with pytest.raises(ModelError) as refusal:
+        take(tmp_path / "net.pth")
+
+    assert refusal.value.code == "MODEL-UNSAFE"
+    assert not (tmp_path / "sentinel").exists()
+    assert list_weights() == ()
+
+
+@pytest.mark.parametrize("harm", ["missing", "unexpected", "another shape"])
+def test_tensors_that_do_not_fit_are_named_and_not_stored(harm, module, tmp_path):
+    state = dict(module.state_dict())
+    first = next(iter(state))
+    if harm == "missing":
+        del state[first]
+    elif harm == "unexpected":
+        state["extra.weight"] = torch.ones(3)
+    else:
+        state[first] = torch.ones(3)
+    write_state(tmp_path / "net.safetensors", state)
+
+    with pytest.raises(WeightsError) as refusal:
+        take(tmp_path / "net.safetensors")
+
+    assert refusal.value.code == "WEIGHTS-MISFIT"
+    assert harm in str(refusal.value)
+    assert ("extra.weight" if harm == "unexpected" else first) in str(refusal.value)
+    assert list_weights() == ()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "../mine", "a/b", "a\\b", ".hidden", "-x", "C:", "nul", "a" * 101, "naïve", "a\n", "a."],
+)
+def test_names_with_parts_of_paths_are_refused(name, file):
+    with pytest.raises(WeightsError) as refusal:
+        take(file, name=name)
+
+    assert refusal.value.code == "WEIGHTS-NAME"
+    assert find_weights(name) is None
+
+
+def test_a_taken_name_is_refused_unless_it_shall_be_overwritten(file):
+    take(file, licence="mit")
+
+    with pytest.raises(WeightsError) as refusal:
+        take(file, licence="bsd")
+    assert refusal.value.code == "WEIGHTS-EXISTS"
+    assert find_weights("mine").licence == "mit"
+
+    take(file, licence="bsd", overwrite=True)
+    assert find_weights("mine").licence == "bsd"
+    assert sorted(path.name for path in store().iterdir()) == [".mine.lock", "mine"]
+
+
+@pytest.mark.parametrize("changes", [{"name": "vgg16"}, {"name": SMALL, "preprocessing": GREY}])
+def test_the_name_of_a_network_cannot_come_to_mean_something_else(changes, file):
+    with pytest.raises(WeightsError, match="name of a network") as refusal:
+        take(file, **changes)
+
+    assert refusal.value.code == "WEIGHTS-NAME"
+
+
+def test_a_network_may_be_given_its_own_weights_under_its_own_name(file, monkeypatch):
+    stored = take(file, name=SMALL)
+
+    assert find_weights(SMALL) == stored
+
+
+def test_an_unknown_network_or_argument_is_refused(file):
+    with pytest.raises(BackboneError) as unknown:
+        take(file, backbone="no_such_network")
+    with pytest.raises(BackboneError) as argument:
+        take(file, arguments={"surprise": 1})
+
+    assert unknown.value.code == "BACKBONE-UNKNOWN"
+    assert argument.value.code == "BACKBONE-ARGUMENT"
+
+
+def test_weights_for_the_network_of_imported_weights_belong_to_that_network(file):
+    take(file, preprocessing=GREY)
+
+    second = take(file, name="second", backbone="mine")
+
+    assert second.backbone == SMALL
+    assert second.preprocessing == GREY
+
+
+def test_a_name_of_timm_is_kept_so_that_it_never_means_imported_weights(tmp_path):
+    module = BackboneSpec("test_resnet", weights=None).build().module
+    write_state(tmp_path / "net.safetensors", module.state_dict())
+
+    stored = import_weights(
+        tmp_path / "net.safetensors", name="test_resnet", backbone="test_resnet"
+    )
+
+    assert stored.backbone == "timm:test_resnet.r160_in1k"
+    assert BackboneSpec("test_resnet").build().feature_dim > 0
+
+
+def test_a_trained_module_is_a_backbone_for_the_next_task():
+    arguments = {"num_classes": 3}
+    module = BackboneSpec(SMALL, weights=None, arguments=arguments).build().module
+    labels = ("rose", "daisy", "tulip")
+
+    stored = save_module(
+        module,
+        name="flowers",
+        backbone=SMALL,
+        preprocessing=GREY,
+        arguments=arguments,
+        labels=labels,
+        source="drawn flowers",
+    )
+
+    assert stored.num_classes == 3
+    assert stored.labels == labels
+    assert find_weights("flowers") == stored
+    assert BackboneSpec("flowers").build().preprocessing == GREY
+
+
+@pytest.mark.parametrize("labels", [("a", "b"), ("a", "b", "b")])
+def test_labels_that_do_not_fit_the_head_are_refused(labels):
+    arguments = {"num_classes": 3}
+    module = BackboneSpec(SMALL, weights=None, arguments=arguments).build().module
+
+    with pytest.raises(BackboneError) as refusal:
+        save_module(
+            module,
+            name="flowers",
+            backbone=SMALL,
+            preprocessing=GREY,
+            arguments=arguments,
+            labels=labels,
+        )
+
+    assert refusal.value.code == "WEIGHTS-LABELS"
+    assert list_weights() == ()
+
+
+def test_a_module_with_nan_is_not_stored(module):
+    with torch.no_grad():
+        next(iter(module.parameters())).fill_(float("nan"))
+
+    with pytest.raises(ModelError) as refusal:
+        save_module(module, name="bad", backbone=SMALL, preprocessing=GREY)
+
+    assert refusal.value.code == "MODEL-NAN"
+    assert list_weights() == ()
+
+
+def test_real_weights_in_half_precision_are_imported_strictly(assets):
+    stored = import_weights(
+        assets / "weights" / "mobilenetv2_100.safetensors",
+        name="my_mobilenet",
+        backbone="mobilenetv2_100",
+        arguments={"pad_type": "same"},
+        preprocessing=Preprocessing.tf(224),
+    )
+
+    backbone = BackboneSpec("my_mobilenet").build()
+
+    assert stored.num_classes == 10
+    assert dict(stored.arguments) == {"pad_type": "same"}
+    assert {tensor.dtype for tensor in backbone.module.parameters()} == {torch.float32}
