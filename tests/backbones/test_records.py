@@ -1,0 +1,136 @@
+"""Records of stored weights: read strictly, whatever somebody wrote into them."""
+
+import copy
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from regraft.backbones.records import StoredWeights, read_record
+from regraft.backbones.spec import Preprocessing
+from regraft.backbones.stored import find_weights, list_weights, store
+from regraft.errors import ModelError
+
+SOUND = StoredWeights(
+    name="mine",
+    backbone="small_cnn",
+    arguments=(("num_classes", 2), ("size", 64)),
+    preprocessing=Preprocessing.tf(64),
+    licence="mit",
+    source="mine.safetensors",
+    sha256="0" * 64,
+    num_classes=2,
+    labels=("rose", "daisy"),
+    notes=("a note",),
+).to_json()
+
+
+def write(record, name="mine"):
+    folder = store() / name
+    folder.mkdir(parents=True, exist_ok=True)
+    text = record if isinstance(record, str) else json.dumps(record)
+    (folder / "weights.json").write_text(text)
+    return folder
+
+
+def test_a_record_survives_the_way_to_disk_and_back():
+    folder = write(SOUND)
+
+    assert read_record(folder).to_json() == SOUND
+    assert read_record(folder).path == folder / "weights.safetensors"
+
+
+HARM = {
+    "another name": {"name": "other"},
+    "a path as name": {"name": "../mine"},
+    "unknown key": {"surprise": 1},
+    "labels beyond the head": {"labels": ["a", "b", "c"]},
+    "a label twice": {"labels": ["a", "a"]},
+    "labels of another kind": {"labels": [1, 2]},
+    "a shape bomb": {"num_classes": 10**15},
+    "no classes": {"num_classes": 0},
+    "classes in words": {"num_classes": "two"},
+    "no hash": {"sha256": "0"},
+    "no preprocessing": {"preprocessing": None},
+    "preprocessing out of range": {"preprocessing": {**SOUND["preprocessing"], "size": 10**9}},
+    "an argument that is an object": {"arguments": {"weights": {"a": 1}}},
+    "arguments as a list": {"arguments": []},
+    "notes as text": {"notes": "a note"},
+}
+
+
+@pytest.mark.parametrize("harm", HARM)
+def test_a_record_with_a_wrong_value_is_refused_with_the_name_of_the_file(harm):
+    folder = write({**SOUND, **HARM[harm]})
+
+    with pytest.raises(ModelError) as refusal:
+        find_weights("mine")
+
+    assert refusal.value.code == "MODEL-CORRUPT"
+    assert str(folder) in str(refusal.value)
+    assert list_weights() == ()
+
+
+@pytest.mark.parametrize("key", sorted(SOUND))
+def test_a_record_that_lacks_a_key_is_refused(key):
+    record = {name: value for name, value in SOUND.items() if name != key}
+    write(record)
+
+    with pytest.raises(ModelError) as refusal:
+        find_weights("mine")
+
+    assert refusal.value.code == "MODEL-CORRUPT"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", "[" * 100_000, '"' + "a" * (9 << 20) + '"', "NaN"],
+)
+def test_a_record_that_is_no_object_is_refused(text):
+    write(text)
+
+    with pytest.raises(ModelError) as refusal:
+        find_weights("mine")
+
+    assert refusal.value.code == "MODEL-CORRUPT"
+
+
+def test_a_record_of_a_newer_version_says_so():
+    write({**SOUND, "format": 2, "regraft": "9.0"})
+
+    with pytest.raises(ModelError, match=r"9\.0") as refusal:
+        find_weights("mine")
+
+    assert refusal.value.code == "MODEL-VERSION"
+    assert "upgrade" in refusal.value.hint
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(key=st.sampled_from(sorted(SOUND)), inner=st.booleans(), value=anything)
+def test_any_value_anywhere_is_read_or_refused_and_nothing_else(key, inner, value):
+    record = copy.deepcopy(SOUND)
+    if inner and isinstance(record[key], dict):
+        record[key][next(iter(record[key]))] = value
+    else:
+        record[key] = value
+    write(record)
+
+    refused = None
+    try:
+        find_weights("mine")
+    except ModelError as error:
+        refused = error
+
+    assert refused is None or refused.code in {"MODEL-CORRUPT", "MODEL-VERSION"}
