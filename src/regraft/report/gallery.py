@@ -1,4 +1,4 @@
-"""The pictures to look at: wrong ones by pair of classes, and the most and least sure right ones."""
+"""The pictures to look at: wrong ones by pair of classes, the surest and least sure right ones."""
 
 from __future__ import annotations
 
@@ -164,7 +164,9 @@ def _right_rows(p: Predictions) -> tuple[list[int], list[int]]:
     right = np.flatnonzero(p.correct)
     order = right[np.argsort(-p.confidence[right], kind="stable")].tolist()
     count = min(_IN_A_ROW, len(order) // 2)
-    return _one_per_class_first(p, order)[:count], order[::-1][:count]
+    least_sure = order[::-1][:count]
+    rest = order[: len(order) - count]
+    return _one_per_class_first(p, rest)[:count], least_sure
 
 
 def _one_per_class_first(p: Predictions, order: list[int]) -> list[int]:

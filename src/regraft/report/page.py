@@ -14,6 +14,7 @@ from regraft.errors import RunError, UsageError
 from regraft.files import write_text
 from regraft.report import figures, tables
 from regraft.report.gallery import Gallery, Thumbnails, gallery
+from regraft.report.history import arrange, cell, flat
 from regraft.report.rendering import render
 from regraft.report.tables import Cell, Table, accuracy_of
 from regraft.report.wording import Headline, headline, part_titles
@@ -26,7 +27,7 @@ from regraft.results.statistics import Estimate, percent
 
 _MOST_CELLS = 30  # classes that still fit into a table of true by predicted
 _MOST_HEAT = 400  # classes that still make a heat map: a pixel each
-_MOST_PAIRS = 20
+_MOST_PAIRS = 12
 _MOST_FINDINGS = 100
 _MOST_SIDE_BY_SIDE = 5
 
@@ -63,9 +64,10 @@ def write_page(run: Run, *, data_root: str | os.PathLike[str] | None = None) -> 
         all_pairs=len(metrics.most_confused(p, None)),
         scores=tables.class_table(scores),
         averages=_averages(p),
+        fewest=min((score.support for score in scores if score.support), default=0),
         unnamed=_without_samples(scores),
         gallery=_gallery(run, top, root),
-        history=_history(run.data.get("history")),
+        history=arrange(run.data.get("history")),
         counts=_class_counts(run),
         findings=_findings(run.check),
         facts=_facts(run),
@@ -187,46 +189,6 @@ def _gallery(run: Run, top: Headline, data_root: Path | None) -> Gallery:
     return gallery(top.predictions, Thumbnails(run.folder / THUMBNAILS, data_root))
 
 
-@dataclass(frozen=True)
-class History:
-    """What happened while fitting, for the page: tables of rows, loose facts, and curves."""
-
-    grids: tuple[tuple[str, Table], ...]
-    facts: tuple[tuple[str, str], ...]
-    curves: str | None
-
-
-def _history(history: Any) -> History:
-    """Arrange whatever a learner recorded: rows become tables, epochs curves, the rest facts."""
-    entries = history.items() if isinstance(history, Mapping) else [("epochs", history)]
-    grids, facts, drawn = [], [], None
-    for key, value in entries:
-        if _is_rows(value):
-            grids.append((str(key), _rows_table(value)))
-            if len(value) > 1 and any("loss" in name for name in value[0]):
-                drawn = figures.curves(value, alt="Accuracy and loss after each epoch.")
-        elif value not in (None, [], {}):
-            facts.append((str(key), flat(value)))
-    return History(tuple(grids), tuple(facts), drawn)
-
-
-def _is_rows(value: Any) -> bool:
-    rows = value if isinstance(value, list | tuple) else ()
-    return bool(rows) and all(isinstance(row, Mapping) and row for row in rows)
-
-
-def _rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    columns = tuple(dict.fromkeys(str(key) for row in rows for key in row))
-    body = tuple(tuple(_cell(row.get(name)) for name in columns) for row in rows)
-    return Table(tuple(name.replace("_", " ") for name in columns), body)
-
-
-def _cell(value: Any) -> Cell:
-    if value is None or isinstance(value, str | float) or type(value) is int:
-        return value
-    return flat(value)
-
-
 def _class_counts(run: Run) -> Table:
     counts = run.data["data"].get("counts") or {}
     classes = run.data["data"].get("classes") or []
@@ -249,7 +211,7 @@ class Findings:
 def _findings(check: Mapping[str, Any] | None) -> Findings:
     found = (check or {}).get("findings") or []
     rows: list[tuple[Cell, ...]] = [
-        tuple(_cell(entry.get(key)) for key in ("severity", "message", "path", "advice"))
+        tuple(cell(entry.get(key)) for key in ("severity", "message", "path", "advice"))
         for entry in found[:_MOST_FINDINGS]
         if isinstance(entry, Mapping)
     ]
@@ -274,29 +236,18 @@ def _facts(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
         "Data": {
             "folder": data["data"].get("root_name"),
             "pictures": data["data"].get("images"),
-            "fingerprint": data["data"].get("fingerprint"),
+            "fingerprint": _shortened(data["data"].get("fingerprint")),
         },
         "Environment": {"regraft": data.get("regraft"), **data["environment"]},
     }
     return [(title, [(k, flat(v)) for k, v in facts.items()]) for title, facts in groups.items()]
 
 
-def flat(value: Any) -> str:
-    """Return a JSON value on one line.
-
-    Example:
-        >>> flat({"size": 224, "mean": [0.5, 0.25]})
-        'size 224 · mean 0.5, 0.25'
-    """
-    if isinstance(value, Mapping):
-        return " · ".join(f"{key} {flat(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(flat, value))
-    if value is None:
-        return tables.NOTHING
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+def _shortened(hashes: Any) -> Any:
+    """Return hashes of the parts short enough to be compared by eye; run.json has them whole."""
+    if isinstance(hashes, Mapping):
+        return {part: None if value is None else str(value)[:12] for part, value in hashes.items()}
+    return hashes
 
 
 def _seconds(run: Run) -> Table:

@@ -13,6 +13,8 @@ from regraft.report.tables import Duration, show
 from regraft.report.wording import count
 from regraft.results.statistics import Estimate, percent
 
+_NAMES = {"n": "Pictures learned from", "d": "Numbers per picture"}
+
 
 def render(template: str, **values: Any) -> str:
     """Return the page that a template makes of ``values``.
@@ -68,5 +70,7 @@ def _interval(share: Estimate) -> str:
 
 def _title(name: str) -> str:
     """Return a key as a title: ``weights_sha256`` as ``Weights SHA-256``."""
+    if name in _NAMES:
+        return _NAMES[name]
     words = str(name).replace("_", " ").replace("sha256", "SHA-256")
     return words[:1].upper() + words[1:]

@@ -78,9 +78,21 @@ class Table:
         kinds = [row[column] for row in self.rows if row[column] is not None]
         return bool(kinds) and all(isinstance(cell, int | float | Duration) for cell in kinds)
 
+    def compact(self) -> list[list[str]]:
+        """Return head and cells as text; an n that a whole column shares stands in its head."""
+        head, rows = list(self.columns), self.shown()
+        for index, column in enumerate(zip(*self.rows, strict=True)):
+            sizes = {cell.n for cell in column if isinstance(cell, Estimate)}
+            if len(sizes) == 1 and len(self.rows) > 1:
+                tail = f", n = {sizes.pop():,}"
+                head[index] += f" ({tail[2:]})"
+                for row in rows:
+                    row[index] = row[index].removesuffix(tail)
+        return [head, *rows]
+
     def to_text(self) -> str:
         """Return the table aligned for a terminal."""
-        rows = [[printable(cell) for cell in row] for row in (list(self.columns), *self.shown())]
+        rows = [[printable(cell) for cell in row] for row in self.compact()]
         widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
         right = [self.numeric(index) for index in range(len(self.columns))]
         lines = []
@@ -96,9 +108,8 @@ class Table:
 
     def to_markdown(self) -> str:
         """Return the table in GitHub's Markdown."""
-        head = [_escaped(name) for name in self.columns]
+        head, *body = [[_escaped(cell) for cell in row] for row in self.compact()]
         rules = ["---:" if self.numeric(index) else "---" for index in range(len(head))]
-        body = [[_escaped(cell) for cell in row] for row in self.shown()]
         lines = ["| " + " | ".join(row) + " |" for row in (head, rules, *body)]
         return "\n".join([*lines, *_below(tuple(map(_escaped, self.notes)))])
 
@@ -109,7 +120,7 @@ class Table:
             for index in range(len(self.columns))
         ]
         stream = io.StringIO(newline="")
-        writer = csv.writer(stream, lineterminator="\n")
+        writer = csv.writer(stream)  # \r\n ends a line, so that both are quoted within cells
         head: list[str] = []
         for name, is_wide in zip(self.columns, wide, strict=True):
             head += [name, f"{name} low", f"{name} high", f"{name} n"] if is_wide else [name]
@@ -119,7 +130,7 @@ class Table:
             for cell, is_wide in zip(row, wide, strict=True):
                 cells += _wide(cell) if is_wide else [_plain(cell)]
             writer.writerow([safe_cell(cell) if isinstance(cell, str) else cell for cell in cells])
-        return stream.getvalue().rstrip("\n")
+        return stream.getvalue().replace("\r\n", "\n").rstrip("\n")
 
     def to_json(self) -> str:
         """Return the table as JSON: ``rows`` as objects and ``notes``; estimates as objects."""
@@ -143,8 +154,8 @@ def parts_table(metrics: Mapping[str, Mapping[str, Any] | None]) -> Table:
     Example:
         >>> share = {"accuracy": 0.94, "n": 500, "interval": [0.916, 0.958]}
         >>> print(parts_table({"test": share}).to_text())
-        part  accuracy                       errors
-        test  94.0 % [91.6, 95.8], n = 500       30
+        part  accuracy                      errors
+        test  94.0 % [91.6, 95.8], n = 500      30
     """
     rows = []
     for title in PART_TITLES.values():

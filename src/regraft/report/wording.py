@@ -84,17 +84,17 @@ def _found(p: Predictions, part: str, accuracy: Estimate, baseline: Estimate) ->
         return "No picture was set apart to measure it on."
     right, n = int(p.correct.sum()), len(p)
     fresh = " that it had never seen" if part == "test" else ""
-    text = f"It named {right:,} of {n:,} {part} pictures{fresh} correctly"
-    text += ", every single one. " if right == n else ". "
+    named = "every one" if right == n else f"{right:,}"
+    text = f"Of {count(n, f'{part} picture')}{fresh} it named {named} correctly. "
     frequent = Counter(p.truth).most_common(1)[0][0]
     if accuracy.low <= baseline.value:
         return text + (
             f"That cannot be told from always answering “{frequent}”, "
-            f"which would be right in {percent(baseline, parts='')}."
+            f"which would be right in {percent(baseline, parts='')} of them."
         )
     return text + (
-        f"Always answering “{frequent}” would be right in {percent(baseline, parts='')}. "
-        f"On more pictures like these expect between {percent(accuracy.low)} "
+        f"Always answering “{frequent}” would be right in {percent(baseline, parts='')} of them. "
+        f"On other pictures like these expect between {percent(accuracy.low)} "
         f"and {percent(accuracy.high)}."
     )
 
@@ -114,8 +114,8 @@ def _remarks(run: Run, part: str, accuracy: Estimate) -> list[str]:
     train = accuracy_of(run.metrics.get("train"))
     if part == "test" and train.known and accuracy.known and train.low > accuracy.high:
         remarks.append(
-            f"On its training pictures it is right in {percent(train, parts='')}: some of what it "
-            "learned does not carry over to new pictures."
+            f"It names {percent(train, parts='')} of its training pictures correctly: some of what "
+            "it learned does not carry over to new pictures."
         )
     if run.test_looks > 1:
         remarks.append(

@@ -166,7 +166,7 @@ class Predictions:
         which :meth:`read` takes away. Probabilities carry all digits of a float32.
         """
         stream = io.StringIO(newline="")
-        writer = csv.writer(stream, lineterminator="\n")
+        writer = csv.writer(stream)  # \r\n ends a line, so that both are quoted within cells
         writer.writerow([*_COLUMNS, *(safe_cell(_CLASS + name) for name in self.classes)])
         numbers = self.probabilities.astype(str)
         confidence = self.confidence.astype(str)

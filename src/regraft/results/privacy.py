@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 _TOKEN = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|sk-[A-Za-z0-9_-]{20,})"
@@ -19,10 +22,11 @@ _HIDDEN = "[removed]"
 
 
 def without_secrets(value: Any) -> Any:
-    """Return a JSON value with the home folder as ``~``, and without tokens and the machine's name.
+    """Return a value as JSON has it, the home folder as ``~``, without tokens and the host's name.
 
     Args:
-        value: Anything JSON can hold; mappings and sequences are copied.
+        value: Mappings, sequences, arrays and single values; NaN and infinity become null, and
+            anything that JSON does not know becomes its text.
 
     Example:
         >>> without_secrets({"command": "fit --token hf_abcdefghijklmnopqrst"})
@@ -37,10 +41,16 @@ def _cleaned(value: Any, replacements: list[tuple[re.Pattern[str], str]]) -> Any
             value = pattern.sub(replacement, value)
         return value
     if isinstance(value, Mapping):
-        return {key: _cleaned(item, replacements) for key, item in value.items()}
+        return {str(key): _cleaned(item, replacements) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_cleaned(item, replacements) for item in value]
-    return value
+    if isinstance(value, np.ndarray | np.generic):
+        return _cleaned(value.tolist(), replacements)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, int):
+        return value
+    return _cleaned(str(value), replacements)
 
 
 def _replacements() -> list[tuple[re.Pattern[str], str]]:

@@ -230,9 +230,12 @@ def mcnemar(first: npt.ArrayLike, second: npt.ArrayLike) -> PairedTest:
         raise ValueError(f"{one.size} cases cannot be paired with {two.size}")
     only_first, only_second = int((one & ~two).sum()), int((two & ~one).sum())
     differing = only_first + only_second
-    lesser = sum(math.comb(differing, i) for i in range(min(only_first, only_second) + 1))
-    # Python's integers keep the quotient exact where 2 ** differing overflows a float.
-    p_value = 1.0 if differing == 0 else min(1.0, 2 * lesser / 2**differing)
+    # Counting in Python's integers keeps the quotient exact where 2 ** differing overflows a float.
+    ways, as_lopsided = 1, 0
+    for i in range(min(only_first, only_second) + 1):
+        as_lopsided += ways
+        ways = ways * (differing - i) // (i + 1)
+    p_value = min(1.0, 2 * as_lopsided / 2**differing)
     return PairedTest(only_first, only_second, p_value)
 
 

@@ -1,0 +1,93 @@
+"""A function that makes finished runs on drawn squares, with any class names and any errors."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from regraft.data.dataset import Dataset
+from regraft.results.predictions import Predictions
+from regraft.results.run import Run, RunRecord
+
+
+class Check:
+    """A data check that found one thing."""
+
+    def write(self, folder):
+        """Write ``check.json``."""
+        finding = {
+            "severity": "warning",
+            "message": "two pictures are the same",
+            "path": "a/0.png",
+            "advice": "delete one",
+        }
+        (Path(folder) / "check.json").write_text(json.dumps({"findings": [finding]}))
+
+
+def draw(root, classes, per_class, *, exif=None):
+    """Draw noisy squares into ``root``, in folders with plain names; return them as a data set."""
+    generator = np.random.default_rng(0)
+    paths, labels = [], []
+    for index, name in enumerate(classes):
+        (root / str(index)).mkdir(parents=True)
+        for number in range(per_class):
+            path = root / str(index) / f"{number}.jpg"
+            pixels = generator.integers(0, 255, (16, 16, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(path, exif=exif or b"")
+            paths.append(path)
+            labels.append(name)
+    return Dataset(tuple(paths), tuple(labels), tuple(classes), root=root)
+
+
+def invent(split, wrong):
+    """Return predictions; the first ``wrong`` test pictures are named as the next class."""
+    tables = []
+    for name, part in split.parts().items():
+        answers = np.array([split.classes.index(label) for label in part.labels], dtype=int)
+        if name == "test":
+            answers[:wrong] = (answers[:wrong] + 1) % len(split.classes)
+        probabilities = np.full((len(part), len(split.classes)), 0.1 / len(split.classes))
+        probabilities[np.arange(len(part)), answers] = np.linspace(0.5, 0.9, len(part))
+        where = (name,) * len(part)
+        tables.append(
+            Predictions(part.relative_paths(), part.labels, split.classes, probabilities, where)
+        )
+    return tables[0].joined(*[table for table in tables[1:] if len(table)])
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """Return a function that writes a run; pictures lie in ``tmp_path / "pictures"``."""
+    splits = {}
+
+    def make(name="run", *, classes=("a", "b", "c"), per_class=12, wrong=0, seed=0, **facts):
+        if classes not in splits:
+            root = tmp_path / "pictures" / str(len(splits))
+            splits[classes] = draw(root, classes, per_class, exif=facts.pop("exif", None))
+        shares = {"val": facts.pop("val", 0.25), "test": facts.pop("test", 0.5)}
+        split = splits[classes].split(**shares, seed=seed)
+        record = RunRecord(
+            facts.pop("description", f"the run {name}"),
+            learner="FeatureClassifier",
+            parameters={"classifier": "logistic"},
+            backbone={"name": "small", "licence": "CC0-1.0", "preprocessing": {"size": 32}},
+            seconds={"fit": 61.0, "predict": 0.5},
+            images=36,
+            images_embedded=0,
+            environment={"python": "3.11"},
+            command="regraft fit pictures --backbone small",
+            **facts,
+        )
+        return Run.create(
+            tmp_path / "runs" / name, record, invent(split, wrong), split=split, check=Check()
+        )
+
+    return make
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Return the folder of the pictures of the first data set."""
+    return tmp_path / "pictures" / "0"

@@ -1,0 +1,194 @@
+import re
+
+import numpy as np
+import pytest
+from sklearn import metrics as theirs
+
+from regraft.results import metrics
+from regraft.results.predictions import Predictions
+
+CLASSES = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu")
+
+
+def predictions(n=300, *, classes=CLASSES, used=None, seed=0):
+    generator = np.random.default_rng(seed)
+    truth = generator.integers(0, used or len(classes), n)
+    scores = generator.random((n, len(classes))) * (
+        np.arange(len(classes)) < (used or len(classes))
+    )
+    scores[np.arange(n), truth] += 0.6
+    return Predictions(
+        tuple(f"{i}.jpg" for i in range(n)),
+        tuple(classes[i] for i in truth),
+        classes,
+        scores / scores.sum(axis=1, keepdims=True),
+        ("test",) * n,
+    )
+
+
+def named(truth, answers, classes=("a", "b", "c")):
+    return Predictions(
+        tuple(f"{i}.jpg" for i in range(len(truth))),
+        tuple(truth),
+        classes,
+        np.array([[float(answer == name) for name in classes] for answer in answers]).reshape(
+            len(truth), len(classes)
+        ),
+        ("test",) * len(truth),
+    )
+
+
+def test_the_confusion_matrix_has_true_classes_down_and_predicted_ones_across():
+    p = named("aab", "abc")
+
+    counts = metrics.confusion(p)
+
+    assert counts.tolist() == [[1, 1, 0], [0, 0, 1], [0, 0, 0]]
+
+
+def test_every_number_equals_that_of_scikit_learn():
+    p = predictions()
+    precision, recall, f1, support = theirs.precision_recall_fscore_support(p.truth, p.predicted)
+
+    scores = metrics.per_class(p)
+
+    assert metrics.accuracy(p).value == theirs.accuracy_score(p.truth, p.predicted)
+    assert (metrics.confusion(p) == theirs.confusion_matrix(p.truth, p.predicted)).all()
+    assert [s.precision.value for s in scores] == pytest.approx(precision)
+    assert [s.recall.value for s in scores] == pytest.approx(recall)
+    assert [s.f1.value for s in scores] == pytest.approx(f1)
+    assert [s.support for s in scores] == support.tolist()
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 7])
+def test_top_k_accuracy_equals_that_of_scikit_learn(k):
+    p = predictions()
+
+    share = metrics.top_k_accuracy(p, k)
+
+    expected = 1.0 if k == 7 else theirs.top_k_accuracy_score(p.truth_index, p.probabilities, k=k)
+    assert share.value == pytest.approx(expected)
+
+
+def test_top_1_breaks_ties_as_the_prediction_does():
+    p = Predictions(("1", "2"), ("a", "b"), ("a", "b"), np.full((2, 2), 0.5), ("test",) * 2)
+
+    assert metrics.top_k_accuracy(p, 1) == metrics.accuracy(p)
+    assert metrics.top_k_accuracy(p, 2).value == 1.0
+
+
+@pytest.mark.parametrize("name", ["macro", "weighted"])
+def test_averages_equal_those_of_scikit_learn_and_lie_in_their_intervals(name):
+    p = predictions()
+
+    averages = metrics.averages(p)[name]
+
+    expected = theirs.precision_recall_fscore_support(p.truth, p.predicted, average=name)[:3]
+    ours = (averages.precision, averages.recall, averages.f1)
+    assert [share.value for share in ours] == pytest.approx(expected)
+    assert all(share.low < share.value < share.high for share in ours)
+
+
+def test_averages_run_over_the_classes_that_have_pictures():
+    p = predictions(used=4)
+
+    macro = metrics.averages(p)["macro"]
+
+    assert macro.recall.value == pytest.approx(
+        theirs.recall_score(p.truth, p.predicted, average="macro", labels=CLASSES[:4])
+    )
+
+
+def test_a_flawless_sample_has_averages_with_an_interval():
+    p = named("aabbcc", "aabbcc")
+
+    macro = metrics.averages(p)["macro"].f1
+
+    assert (macro.value, macro.high) == (1.0, 1.0)
+    assert macro.low < 0.7
+
+
+def test_the_report_reads_as_that_of_scikit_learn():
+    p = predictions()
+
+    ours = metrics.classification_report(p)
+
+    assert ours == theirs.classification_report(p.truth, p.predicted)
+
+
+def test_long_class_names_keep_the_report_aligned():
+    p = predictions(classes=("a", "a very long name of a class", "c"))
+
+    ours = metrics.classification_report(p, digits=3)
+
+    assert ours == theirs.classification_report(p.truth, p.predicted, digits=3)
+
+
+def test_a_class_without_pictures_has_no_score_instead_of_zero():
+    p = named("aab", "aaa")
+
+    scores = {score.name: score for score in metrics.per_class(p)}
+    report = metrics.classification_report(p)
+
+    assert not scores["c"].recall.known
+    assert not scores["c"].f1.known
+    assert not scores["b"].precision.known
+    assert scores["b"].recall.value == 0.0
+    assert re.search(r"c +- +- +- +0\n", report)
+    assert report.endswith("- no samples\n")
+
+
+def test_the_most_confused_pairs_come_first_with_their_share():
+    p = named("aaaabbbc", "abbbcaab")
+
+    pairs = metrics.most_confused(p)
+
+    shown = [(pair.true, pair.predicted, pair.count) for pair in pairs]
+    assert shown == [("a", "b", 3), ("b", "a", 2), ("c", "b", 1), ("b", "c", 1)]
+    assert pairs[0].share.value == 0.75
+    assert metrics.most_confused(p, 1) == pairs[:1]
+
+
+def test_thousands_of_classes_do_not_need_the_whole_matrix():
+    """A matrix of 30,000 classes squared would take 7 GB."""
+    k = 30_000
+    classes = tuple(map(str, range(k)))
+    probabilities = np.zeros((4, k), dtype=np.float32)
+    probabilities[:, 7] = 1
+    p = Predictions(tuple("abcd"), ("7", "8", "8", "9"), classes, probabilities, ("test",) * 4)
+
+    pairs = metrics.most_confused(p)
+    scores = metrics.per_class(p)
+
+    assert [(pair.true, pair.count) for pair in pairs] == [("8", 2), ("9", 1)]
+    assert len(scores) == k
+
+
+def test_the_majority_baseline_is_the_share_of_the_largest_class():
+    p = named("aaab", "bbbb")
+
+    assert metrics.majority_baseline(p).value == 0.75
+
+
+def test_the_summary_has_the_shape_that_machines_read():
+    p = named("aab", "aaa")
+
+    summary = metrics.summary(p)
+
+    assert list(summary) == ["accuracy", "n", "interval"]
+    assert summary["accuracy"] == pytest.approx(2 / 3)
+    assert summary["n"] == 3
+    assert summary["interval"] == metrics.accuracy(p).interval
+
+
+def test_nothing_predicted_is_nothing_known():
+    p = named("", "")
+
+    assert metrics.summary(p) == {"accuracy": None, "n": 0, "interval": None}
+    assert metrics.details(p)["macro_f1"]["value"] is None
+    assert metrics.most_confused(p) == []
+
+
+def test_details_hold_top_5_only_where_there_are_more_classes():
+    assert "top5" in metrics.details(predictions())
+    assert "top5" not in metrics.details(named("ab", "ab"))

@@ -1,0 +1,193 @@
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from regraft.errors import RegraftError, RunError
+from regraft.results.predictions import Predictions
+from regraft.results.reservation import reserve
+from regraft.results.run import Run
+
+
+class Check:
+    def write(self, folder):
+        """Write an empty list of findings."""
+        (Path(folder) / "check.json").write_text('{"findings": []}')
+
+
+class Learner:
+    def save(self, folder):
+        """Write a model that holds nothing."""
+        folder.mkdir()
+        (folder / "model.json").write_text("{}")
+
+
+@pytest.fixture
+def run(tmp_path, record, split, predict):
+    return Run.create(
+        tmp_path / "run",
+        record,
+        predict(split, wrong=2),
+        split=split,
+        check=Check(),
+        learner=Learner(),
+    )
+
+
+def test_a_run_is_a_folder_with_everything_in_it(run):
+    names = {entry.name for entry in run.folder.iterdir() if not entry.name.startswith(".")}
+
+    assert names == {
+        "run.json",
+        "predictions.csv",
+        "check.json",
+        "split.csv",
+        "split.json",
+        "model",
+    }
+    assert not (run.folder / ".lock").exists()
+
+
+def test_an_opened_run_is_the_one_that_was_written(run, split, predict):
+    opened = Run.open(run.folder)
+
+    assert opened.data == run.data
+    assert opened.predictions.paths == predict(split).paths
+    assert opened.description == "squares by logistic regression"
+    assert opened.split_hash == split.hash
+    assert opened.seconds == 2.0
+    assert opened.check == {"findings": []}
+
+
+def test_the_record_holds_the_keys_that_others_read(run):
+    data = run.data
+
+    assert set(data["metrics"]) == {"train", "validation", "test"}
+    assert data["metrics"]["test"]["accuracy"] == pytest.approx(16 / 18)
+    assert data["metrics"]["test"]["n"] == 18
+    assert data["metrics"]["test"]["errors"] == 2
+    assert data["data"]["root_name"] == "squares"
+    assert data["data"]["counts"]["test"] == {"blue": 6, "green": 6, "red": 6}
+    assert data["split"]["hash"] == run.split_hash
+    assert data["epochs"] is None
+    assert (data["images"], data["images_embedded"]) == (36, 0)
+
+
+def test_the_result_has_one_shape_for_every_part(run):
+    result = run.result()
+
+    assert set(result["test"]) == {"accuracy", "n", "interval"}
+    assert result["validation"]["n"] == 9
+    json.dumps(result)
+
+
+def test_a_part_that_is_missing_is_null(tmp_path, record, pictures, predict):
+    split = pictures.split(val=0, test=0.5)
+
+    run = Run.create(tmp_path / "run", record, predict(split), split=split)
+
+    assert run.result()["validation"] is None
+    assert "validation" not in run.metrics
+
+
+def test_looks_at_the_test_part_are_counted(run, split):
+    assert run.test_looks == run.data["split"]["test_looks"] == 1
+
+    split.count_test_look(run.folder)
+
+    assert Run.open(run.folder).test_looks == 2
+
+
+def test_neither_paths_nor_tokens_nor_the_machine_stand_in_the_record(
+    tmp_path, record, split, predict, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HF_TOKEN", "a-very-secret-value")
+    monkeypatch.setattr("platform.node", lambda: "adas-workstation")
+    told = replace(
+        record,
+        command=("regraft", "fit", f"{tmp_path}/squares", "--token", "hf_" + "a" * 30),
+        parameters={"weights": tmp_path / "weights.pth", "url": "https://ada:pw@example.org/x"},
+        environment={"host": "adas-workstation"},
+        warnings=["a-very-secret-value was refused"],
+    )
+
+    run = Run.create(tmp_path / "run", told, predict(split), split=split)
+
+    text = (run.folder / "run.json").read_text()
+    assert run.data["command"].startswith("regraft fit ~/squares --token")
+    for secret in (str(tmp_path), "hf_aaa", "ada:pw", "adas-workstation", "very-secret"):
+        assert secret not in text
+
+
+def test_what_json_does_not_know_is_written_all_the_same(tmp_path, record, split, predict):
+    odd = {"C": np.float64(1.5), "n": np.int64(3), "nan": math.nan, "path": Path("x"), 1: (1, 2)}
+
+    run = Run.create(tmp_path / "run", replace(record, history=odd), predict(split), split=split)
+
+    assert run.data["history"] == {"C": 1.5, "n": 3, "nan": None, "path": "x", "1": [1, 2]}
+
+
+def test_a_finished_run_is_never_overwritten(run, record, split, predict):
+    before = (run.folder / "run.json").read_bytes()
+
+    with pytest.raises(RunError, match="finished run") as caught:
+        Run.create(run.folder, record, predict(split), split=split)
+
+    assert caught.value.code == "RUN-EXISTS"
+    assert "choose another folder" in str(caught.value)
+    assert (run.folder / "run.json").read_bytes() == before
+
+
+def test_a_run_that_breaks_off_is_recognised_and_can_be_repeated(tmp_path, record, split, predict):
+    class Broken:
+        def save(self, folder):
+            raise RegraftError("the disk is full")
+
+    with pytest.raises(RegraftError, match="disk"):
+        Run.create(tmp_path / "run", record, predict(split), split=split, learner=Broken())
+    with pytest.raises(RunError) as caught:
+        Run.open(tmp_path / "run")
+    again = Run.create(tmp_path / "run", record, predict(split), split=split)
+
+    assert caught.value.code == "RUN-INCOMPLETE"
+    assert again.metrics["test"]["n"] == 18
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        ("{", "RUN-INVALID"),
+        ("[]", "RUN-FOREIGN"),
+        ('{"name": "somebody else\'s"}', "RUN-FOREIGN"),
+        ('{"format": "regraft-run", "version": 99}', "RUN-NEWER"),
+        ('{"format": "regraft-run", "version": "x"}', "RUN-NEWER"),
+        ('{"format": "regraft-run", "version": 1}', "RUN-INVALID"),
+    ],
+)
+def test_a_record_that_cannot_be_read_says_why(tmp_path, content, code):
+    (tmp_path / "run.json").write_text(content)
+
+    with pytest.raises(RunError) as caught:
+        Run.open(tmp_path)
+
+    assert caught.value.code == code
+
+
+def test_a_folder_without_a_run_is_foreign(tmp_path):
+    for place in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(RunError) as caught:
+            Run.open(place)
+
+        assert caught.value.code == "RUN-FOREIGN"
+
+
+def test_a_run_can_be_written_into_a_place_reserved_before(tmp_path, record, split, predict):
+    with reserve(tmp_path / "run") as place:
+        run = Run.write(place, record, predict(split), split=split, test_looks=4)
+
+    assert run.data["split"]["test_looks"] == 4
+    assert isinstance(Run.open(run.folder).predictions, Predictions)
