@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import stat
 import warnings
 import zipfile
@@ -232,11 +231,12 @@ def _damage_named(file: Path) -> Iterator[None]:
         yield
     except (RegraftError, MemoryError):
         raise
-    except pickle.UnpicklingError as error:
-        raise _unsafe(file) from error
     except Exception as error:
         # The readers raise SafetensorError, RuntimeError, EOFError, KeyError, IndexError, TypeError
-        # and more on mutated files: no list of them would be complete.
+        # and more on mutated files: no list of them would be complete. What the restricted reader
+        # refuses as more than data is an UnpicklingError.
+        if type(error).__name__ == "UnpicklingError":
+            raise _unsafe(file) from error
         line = (str(error).splitlines() or [""])[0]
         raise _corrupt(file, line[:160] or type(error).__name__) from error
 
