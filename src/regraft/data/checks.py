@@ -102,7 +102,7 @@ class CheckReport:
         return "\n".join(lines)
 
     def write(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``check.json`` (the summary and all lists) and ``bad_files.csv`` into ``folder``."""
+        """Write ``check.json`` (summary and all lists) and ``bad_files.csv`` into ``folder``."""
         rows = [
             (file.name, file.label, file.part or "", file.error.code, _reason(file.error))
             for file in self.bad_files
@@ -134,7 +134,7 @@ def check(
     Args:
         data: Pictures with their classes; parts and groups are looked at where they are known.
         decoding: How pixels become RGB where a file leaves it open.
-        near_distance: In how many of 64 bits the hashes of two pictures that look alike may differ.
+        near_distance: In how many of 64 bits the hashes of like pictures may differ.
         verbose: Whether to show the progress.
 
     Raises:

@@ -16,13 +16,13 @@ _SEVERITIES = ("error", "warning", "note")
 _EXAMPLES = 3
 _IMBALANCE = 3  # times
 _NOTES = {
-    "NOTE-FLAT": ("show next to nothing", "they are left out of the search for like pictures"),
-    "NOTE-TINY": ("have a side shorter than 32 pixels", "they will be enlarged and look blurred"),
-    "NOTE-EXTENSION": ("are of another kind than their name says", "nothing needs to be done"),
-    "NOTE-FRAMES": ("have several frames or pages", "only the first one is used"),
-    "NOTE-16BIT": ("have more than 8 bits per channel", "16-bit values are divided by 256"),
-    "NOTE-ALPHA": ("have transparent pixels or an alpha channel", "a background is laid under"),
-    "NOTE-CMYK": ("have print colours (CMYK)", "they are converted without a colour profile"),
+    "NOTE-FLAT": ("next to nothing to see", "they are left out of the search for like pictures"),
+    "NOTE-TINY": ("a side shorter than 32 pixels", "they will be enlarged and look blurred"),
+    "NOTE-EXTENSION": ("another kind of file than the name says", "nothing needs to be done"),
+    "NOTE-FRAMES": ("several frames or pages", "only the first one is used"),
+    "NOTE-16BIT": ("more than 8 bits per channel", "16-bit values are divided by 256"),
+    "NOTE-ALPHA": ("transparent pixels or an alpha channel", "a background is laid under"),
+    "NOTE-CMYK": ("print colours (CMYK)", "they are converted without a colour profile"),
 }
 
 
@@ -260,14 +260,14 @@ def _odd_pictures(evidence: Evidence) -> Iterator[Finding]:
     usable = len(pictures.paths) - len(evidence.inspection.bad)
     sayings = dict(_NOTES)
     if notes["NOTE-GREY"] < usable:
-        sayings["NOTE-GREY"] = ("are grey among coloured ones", "grey is read as colour")
+        sayings["NOTE-GREY"] = ("grey pictures among coloured ones", "grey is read as colour")
     for code, (what, advice) in sayings.items():
         if notes[code]:
             examples = evidence.inspection.examples[code]
             yield Finding(
                 code,
                 "note",
-                f"{_count(notes[code])} of {usable} {what}: "
+                f"{what}: {notes[code]} of {usable} pictures: "
                 + _examples(pictures, examples, of=notes[code]),
                 path=pictures.names[examples[0]],
                 advice=advice,

@@ -33,7 +33,7 @@ from PIL import Image
 from regraft.data.pixels import difference_hashes, orientation_of, to_rgb, upright
 from regraft.data.quiet import pillow_warnings_ignored
 from regraft.data.reading import Content, Decoding, Limits, Picture, read_picture
-from regraft.data.refusals import explain
+from regraft.data.refusals import explain, refuse_wrong_checksum
 from regraft.errors import ImageError
 
 __all__ = [
@@ -276,6 +276,8 @@ def _decoded(content: Content, decoding: Decoding) -> tuple[Image.Image, _Stored
         raise ImageError(
             "too many frames", path=name, why=why, hint="save one frame", code="IMG-TOO-LARGE"
         )
+    if image.format == "PNG" and isinstance(content.data, bytes):
+        refuse_wrong_checksum(name, content.data)
     image.load()
     _refuse_large(image, limits, name)
     stored = _Stored(image.mode, image.format or "", frames, image.has_transparency_data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+import zlib
 from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
@@ -12,6 +13,7 @@ from regraft.errors import ImageError
 
 _CONVERT = "convert it to JPEG or PNG"
 _RASTERISE = "export it as PNG; pages and drawings are never run through an interpreter"
+_AGAIN = "fetch it again, or open it elsewhere and save it as JPEG or PNG"
 _REMOVE = "remove it, or fetch the picture again"
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _TEXT_CONTROLS = b"\t\n\r\f\x1b"
@@ -175,14 +177,39 @@ def explain(error: Exception, name: str, data: bytes | object, pixel_limit: int)
     ):
         hint = "fetch or copy it again; the end of the file is missing"
         return ImageError("picture is cut off", path=name, why=why, hint=hint, code="IMG-TRUNCATED")
-    hint = "fetch it again, or open it elsewhere and save it as JPEG or PNG"
-    return ImageError("picture is damaged", path=name, why=why, hint=hint, code="IMG-CORRUPT")
+    return ImageError("picture is damaged", path=name, why=why, hint=_AGAIN, code="IMG-CORRUPT")
 
 
 def _words(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):  # its text names an object in memory
         return "its structure is not understood"
     return str(error)[:200] or type(error).__name__
+
+
+def refuse_wrong_checksum(name: str, data: bytes) -> None:
+    """Refuse a PNG file with damaged pixels: Pillow does not look at their checksums.
+
+    Raises:
+        ImageError: IMG-CORRUPT; a file without its end is left to the decoder.
+
+    Example:
+        >>> refuse_wrong_checksum("a.png", b"")
+    """
+    view, place = memoryview(data), 8
+    while place + 12 <= len(data):
+        length = int.from_bytes(view[place : place + 4], "big")
+        kind, end = bytes(view[place + 4 : place + 8]), place + 8 + length
+        critical = kind[:1].isupper()  # text and the like may be damaged
+        if critical and end + 4 <= len(data):
+            stored = int.from_bytes(view[end : end + 4], "big")
+            if zlib.crc32(view[place + 4 : end]) != stored:
+                why = f"PNG: the checksum of its {kind.decode('latin-1')} chunk is wrong"
+                raise ImageError(
+                    "picture is damaged", path=name, why=why, hint=_AGAIN, code="IMG-CORRUPT"
+                )
+        if kind == b"IEND":
+            return
+        place = end + 4
 
 
 def _too_large(error: Exception, name: str, pixel_limit: int) -> ImageError:
