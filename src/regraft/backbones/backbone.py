@@ -15,6 +15,7 @@ from PIL import Image
 
 from regraft.backbones import engines
 from regraft.backbones.catalog import find, registered_builder
+from regraft.backbones.embedder import Embedder, Normalise
 from regraft.backbones.layers import Layer, layer_table
 from regraft.backbones.loading import build_network
 from regraft.backbones.network import (
@@ -100,8 +101,13 @@ class Backbone:
         self._check_size()
         trunk_calls, self._top = self._measure()
         self.stages: tuple[Stage, ...] = find_stages(network, self._top, trunk_calls)
-        self.embedder = engines.Embedder(self.module, preprocessing, self._rows())
+        self.embedder = Embedder(self.module, preprocessing, self._rows())
         self.feature_dim: int = self._run(self.embedder, self._blank(torch.uint8)).shape[1]
+
+    @property
+    def network(self) -> Network:
+        """The network taken apart, for those who put another head on its last feature map."""
+        return self._network
 
     @property
     def parameters(self) -> int:
@@ -187,7 +193,7 @@ class Backbone:
         from timm.data.imagenet_info import ImageNetInfo
 
         self._check_imagenet_head()
-        normalise = engines.Normalise(self.preprocessing)
+        normalise = Normalise(self.preprocessing)
         info = ImageNetInfo()
         guesses = []
         for batch in self._batches(pictures, 32):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Literal, Protocol
+from importlib.util import find_spec
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from regraft.backbones.network import Apply
-from regraft.backbones.spec import Preprocessing
+from regraft.backbones.embedder import Embedder
 from regraft.compute import choose_device
+from regraft.errors import BackboneError, UsageError
 
 EngineName = Literal["auto", "torch", "openvino"]
 Precision = Literal["fp32", "bf16"]
@@ -41,53 +41,6 @@ class Engine(Protocol):
         ...
 
 
-class Normalise(nn.Module):
-    """Turn 8-bit RGB pictures (n, size, size, 3) into a float32 batch (n, 3, size, size).
-
-    Args:
-        preprocessing: Its scale, mean, standard deviation and channel order are used.
-
-    Example:
-        >>> Normalise(Preprocessing.tf(2))(torch.full((1, 2, 2, 3), 255, dtype=torch.uint8)).max()
-        tensor(1.)
-    """
-
-    def __init__(self, preprocessing: Preprocessing) -> None:
-        super().__init__()
-        self.reverse = preprocessing.channels == "BGR"
-        self.scale = preprocessing.scale
-        self.mean = nn.Buffer(torch.tensor(preprocessing.mean).view(1, 3, 1, 1), persistent=False)
-        self.std = nn.Buffer(torch.tensor(preprocessing.std).view(1, 3, 1, 1), persistent=False)
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Return the normalised batch."""
-        batch = pictures.permute(0, 3, 1, 2).float()
-        if self.reverse:
-            batch = batch.flip(1)
-        normalised: Tensor = (batch / self.scale - self.mean) / self.std
-        return normalised
-
-
-class Embedder(nn.Module):
-    """From 8-bit pictures to rows: normalisation, trunk and pooling in one module.
-
-    Args:
-        module: The whole network; held here so that its weights move and convert with the embedder.
-        preprocessing: The network's.
-        rows: From a normalised batch to rows.
-    """
-
-    def __init__(self, module: nn.Module, preprocessing: Preprocessing, rows: Apply) -> None:
-        super().__init__()
-        self.module = module
-        self.normalise = Normalise(preprocessing)
-        self.rows = rows
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Return the rows (n, feature_dim) in float32 of pictures (n, size, size, 3) in uint8."""
-        return self.rows(self.normalise(pictures)).float()
-
-
 class TorchEngine:
     """Run an embedder with torch, channels last, on the best device there is.
 
@@ -95,6 +48,7 @@ class TorchEngine:
         embedder: What to run.
         precision: ``"fp32"``, or ``"bf16"`` for automatic mixed precision.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        notes: What a reader of the rows should know, one sentence each.
 
     Example:
         >>> from regraft.backbones.backbone import build
@@ -107,10 +61,15 @@ class TorchEngine:
     name = "torch"
 
     def __init__(
-        self, embedder: Embedder, *, precision: Precision = "fp32", device: str = "auto"
+        self,
+        embedder: Embedder,
+        *,
+        precision: Precision = "fp32",
+        device: str = "auto",
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.precision = precision
-        self.notes: tuple[str, ...] = ()
+        self.notes = notes
         self._device = choose_device(device)
         self._embedder = embedder.to(self._device).to(memory_format=torch.channels_last)
 
@@ -128,6 +87,32 @@ class TorchEngine:
         return torch.autocast(kind, dtype=torch.bfloat16)
 
 
+def expected_engine(name: EngineName = "auto") -> str:
+    """Return the engine that a name most likely stands for on this machine, without building it.
+
+    Args:
+        name: ``"auto"`` is OpenVINO where only a processor computes and OpenVINO is installed.
+
+    Raises:
+        UsageError: The name is unknown (``USAGE-ENGINE``).
+
+    Example:
+        >>> expected_engine("torch")
+        'torch'
+    """
+    if name not in get_args(EngineName):
+        raise UsageError(
+            "unknown engine",
+            why=repr(name),
+            hint="use one of " + ", ".join(get_args(EngineName)),
+            code="USAGE-ENGINE",
+        )
+    if name != "auto":
+        return name
+    fast = choose_device() == "cpu" and find_spec("openvino") is not None
+    return "openvino" if fast else "torch"
+
+
 def make_engine(
     embedder: Embedder,
     *,
@@ -136,5 +121,30 @@ def make_engine(
     fingerprint: str,
     size: int,
 ) -> Engine:
-    """Return the engine of a name; ``"auto"`` is the fastest that is as exact as torch."""
-    return TorchEngine(embedder, precision=precision)
+    """Return the engine of a name; ``"auto"`` is the fastest that is as exact as torch.
+
+    Args:
+        embedder: What to run.
+        name: ``"auto"``, ``"torch"`` or ``"openvino"``.
+        precision: ``"fp32"`` or ``"bf16"``.
+        fingerprint: What identifies the embedder among all others.
+        size: Height and width of the pictures, in pixels.
+
+    Raises:
+        UsageError: The name or precision is unknown, or the engine is not installed.
+        BackboneError: OpenVINO was asked for by name and cannot run the network.
+    """
+    if precision not in get_args(Precision):
+        raise UsageError(
+            "unknown precision", why=repr(precision), hint="use fp32 or bf16", code="USAGE-ENGINE"
+        )
+    if expected_engine(name) == "torch":
+        return TorchEngine(embedder, precision=precision)
+    from regraft.backbones.openvino_engine import OpenVINOEngine
+
+    try:
+        return OpenVINOEngine(embedder, precision=precision, fingerprint=fingerprint, size=size)
+    except (BackboneError, UsageError) as error:
+        if name != "auto":
+            raise
+        return TorchEngine(embedder, precision=precision, notes=(f"Computed with torch: {error}.",))

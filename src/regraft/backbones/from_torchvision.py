@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torchvision.models as zoo
-from torch import Tensor, nn
+from torch import nn
+from torchvision.models.swin_transformer import SwinTransformer
 from torchvision.models.vision_transformer import Encoder, VisionTransformer
 
 from regraft.backbones.catalog import Entry
@@ -26,7 +27,7 @@ _INTERPOLATIONS: dict[str, Interpolation] = {"bilinear": "bilinear", "bicubic": 
 # out of the first of those. The order matters: some networks have several.
 _LAST_INPUTS = ("avgpool", "classifier.0", "heads")
 _LAST_OUTPUTS = {"MobileNetV2": "features", "SqueezeNet": "features", "MNASNet": "layers"}
-_LAST_OUTPUTS |= {"ShuffleNetV2": "conv5", "DenseNet": "features"}
+_LAST_OUTPUTS |= {"ShuffleNetV2": "conv5", "DenseNet": "features", "SwinTransformer": "norm"}
 
 
 @functools.cache
@@ -113,10 +114,11 @@ def build(identifier: str, arguments: Mapping[str, Any]) -> Network:
     return Network(
         module=module,
         last_map=_last_map(module),
-        pooled=_class_token if transformer else average,
+        pooled=_pooled(module),
         groups=child_groups(module, _CONTAINERS),
         size=_default_weights(identifier).transforms().crop_size[0],
         fixed_size=transformer,
+        layout="NHWC" if isinstance(module, SwinTransformer) else "NCHW",
     )
 
 
@@ -140,5 +142,9 @@ def _last_map(module: nn.Module) -> Apply:
     return tap(module, found, "input")
 
 
-def _class_token(token: Tensor) -> Tensor:
-    return token
+def _pooled(module: nn.Module) -> Apply:
+    if isinstance(module, VisionTransformer):
+        return lambda token: token  # what goes into the head is the class token already
+    if isinstance(module, SwinTransformer):
+        return functools.partial(average, layout="NHWC")
+    return average

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -204,9 +204,15 @@ def child_groups(
         ['0.weight', '2.weight']
     """
     groups: list[list[str]] = []
-    loose = _collect_groups(module, "", containers, groups)
-    if loose:
-        groups.append(loose)
+    loose: list[str] = []  # held by no block, such as a class token: they go with the next block
+    for kind, names in _blocks(module, "", containers):
+        if kind == "loose":
+            loose += names
+        elif kind == "norm" and groups:
+            groups[-1] += names
+        else:
+            groups.append([*loose, *names])
+            loose = []
     return tuple(tuple(group) for group in groups)
 
 
@@ -220,30 +226,18 @@ def within(name: str, parts: Sequence[str]) -> bool:
     return any(name == part or name.startswith(part + ".") for part in parts)
 
 
-def _collect_groups(
-    module: nn.Module,
-    prefix: str,
-    containers: tuple[type[nn.Module], ...],
-    groups: list[list[str]],
-) -> list[str]:
-    """Append the groups of one container; return its own parameters if no block follows them."""
-    loose = [prefix + name for name, _ in module.named_parameters(recurse=False)]
+def _blocks(
+    module: nn.Module, prefix: str, containers: tuple[type[nn.Module], ...]
+) -> Iterator[tuple[str, list[str]]]:
+    own = [prefix + name for name, _ in module.named_parameters(recurse=False)]
+    if own:
+        yield "loose", own
     for name, child in module.named_children():
-        names = [f"{prefix}{name}.{inner}" for inner, _ in child.named_parameters()]
         # Exactly these types: a block that derives from Sequential is one block.
         if type(child) in containers:
-            before = len(groups)
-            loose += _collect_groups(child, f"{prefix}{name}.", containers, groups)
-            names = groups.pop(before) if loose and len(groups) > before else []
-            if names:
-                groups.insert(before, [*loose, *names])
-                loose = []
-        elif names and isinstance(child, _NORMS) and groups:
-            groups[-1].extend(names)
-        elif names:
-            groups.append([*loose, *names])
-            loose = []
-    return loose
+            yield from _blocks(child, f"{prefix}{name}.", containers)
+        elif names := [f"{prefix}{name}.{inner}" for inner, _ in child.named_parameters()]:
+            yield ("norm" if isinstance(child, _NORMS) else "block"), names
 
 
 def _cover(group: Sequence[str], every: Sequence[str]) -> list[str]:
