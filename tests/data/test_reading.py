@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from regraft.data.reading import Decoding, Limits, read_picture
-from regraft.errors import DataError, ImageError
+from regraft.errors import DataError, ImageError, UsageError
 from regraft.files import sha256_bytes
 
 
@@ -127,3 +127,9 @@ def test_a_view_of_an_array_is_read_as_it_looks():
 )
 def test_settings_survive_json(decoding):
     assert Decoding.from_json(decoding.to_json()) == decoding
+
+
+@pytest.mark.parametrize("bounds", [(1.0, 1.0), (1.0, 0.0), (0.0, float("nan"))])
+def test_a_range_without_width_is_refused(bounds):
+    with pytest.raises(UsageError):
+        Decoding(float_range=bounds)

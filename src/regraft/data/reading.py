@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import stat
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from PIL import Image
 from regraft.data.pixels import orientation_of
 from regraft.data.quiet import pillow_warnings_ignored
 from regraft.data.refusals import explain
-from regraft.errors import ImageError
+from regraft.errors import ImageError, UsageError
 from regraft.files import sha256_bytes
 
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]
@@ -53,6 +54,9 @@ class Decoding:
             integers; values beyond are clipped. Without it floats are refused.
         limits: What one picture may cost.
 
+    Raises:
+        UsageError: ``float_range`` is not two finite numbers, the smaller one first.
+
     Example:
         >>> Decoding.from_json(Decoding(float_range=(0.0, 1.0)).to_json()).float_range
         (0.0, 1.0)
@@ -61,6 +65,12 @@ class Decoding:
     background: tuple[int, int, int] = (255, 255, 255)
     float_range: tuple[float, float] | None = None
     limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if self.float_range is not None:
+            low, high = self.float_range
+            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                raise UsageError("float_range must be (black, white)", why=str(self.float_range))
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as values that JSON can hold."""
