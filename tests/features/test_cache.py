@@ -288,6 +288,16 @@ def test_many_rows_are_written_in_several_shards(rows, monkeypatch):
     assert len(list(rows.folder.glob("*.npy"))) == 3
 
 
+def test_a_batch_larger_than_a_shard_is_cut(rows, monkeypatch):
+    monkeypatch.setattr(cache_module, "_FLUSH_ROWS", 4)
+
+    with rows.writer(6) as writer:
+        writer.add(DIGESTS, FEATURES)
+
+    assert len(list(rows.folder.glob("*.npy"))) == 2
+    assert np.array_equal(rows.read(DIGESTS), FEATURES)
+
+
 def test_a_wrong_shape_is_refused(rows):
     with pytest.raises(ValueError, match=r"expected \(6, 3\)"):
         rows.append(DIGESTS, FEATURES.T)

@@ -199,7 +199,7 @@ def test_another_engine_misses(photographs):
 def test_rows_are_kept_under_the_engine_that_was_built_not_the_one_expected(
     photographs, monkeypatch
 ):
-    monkeypatch.setattr(extractor_module, "_expected_engine", lambda _name: "another")
+    monkeypatch.setattr("regraft.backbones.engines.expected_engine", lambda _name: "another")
     monkeypatch.setattr(extractor_module, "_engine", lambda *_identity: TorchEngine(embedder))
     embedder = make().backbone_.embedder
     expected = make(engine="auto")

@@ -316,19 +316,26 @@ class RowWriter:
     def __init__(self, rows: FeatureRows, images: int) -> None:
         self._rows = rows
         self._fits = images * rows.width * 4 <= _HELD_BYTES
+        # One buffer for all shards: a list of batches would lie scattered between the network's
+        # large tensors and keep the allocator from giving their memory back.
+        capacity = max(1, min(_FLUSH_ROWS, _FLUSH_BYTES // (rows.width * 4)))
+        self._buffer = np.empty((capacity, rows.width), dtype=np.float32)
         self._digests: list[str] = []
-        self._batches: list[Matrix] = []
         self._since = time.monotonic()
         self._holding = False
 
     def add(self, sha256s: Sequence[str], features: Matrix) -> None:
         """Take rows, (n, width); a shard is written when enough gathered or ten seconds went by."""
-        self._digests.extend(sha256s)
-        self._batches.append(features)
-        count = len(self._digests)
-        late = time.monotonic() - self._since > _FLUSH_SECONDS
-        if late or count >= _FLUSH_ROWS or count * self._rows.width * 4 >= _FLUSH_BYTES:
-            self.flush()
+        done = 0
+        while done < len(sha256s):
+            start = len(self._digests)
+            taken = min(len(self._buffer) - start, len(sha256s) - done)
+            self._buffer[start : start + taken] = features[done : done + taken]
+            self._digests.extend(sha256s[done : done + taken])
+            done += taken
+            late = time.monotonic() - self._since > _FLUSH_SECONDS
+            if late or len(self._digests) == len(self._buffer):
+                self.flush()
 
     def flush(self) -> None:
         """Write what has gathered.
@@ -336,11 +343,9 @@ class RowWriter:
         Raises:
             RegraftError: It cannot be written and is too large for memory (code ``CACHE-WRITE``).
         """
-        digests, batches = self._digests, self._batches
-        self._digests, self._batches, self._since = [], [], time.monotonic()
-        if not digests:
-            return
-        features = np.concatenate(batches)
+        digests = self._digests
+        self._digests, self._since = [], time.monotonic()
+        features = self._buffer[: len(digests)]
         if not self._holding:
             try:
                 self._rows.append(digests, features)
@@ -350,7 +355,7 @@ class RowWriter:
                     raise
                 self._holding = True
                 warnings.warn(f"{error} - this run keeps its features in memory", stacklevel=2)
-        self._rows.hold(digests, features)
+        self._rows.hold(digests, features.copy())
 
     def __enter__(self) -> Self:
         return self

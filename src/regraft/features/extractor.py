@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.util
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,6 @@ from PIL import Image
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from regraft.backbones.spec import BackboneSpec
-from regraft.compute import choose_device
 from regraft.data.images import DECODER_VERSION, Decoding, Picture
 from regraft.errors import UsageError
 from regraft.features.cache import FeatureCache
@@ -137,11 +135,13 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             >>> [block.shape for block in embedded.blocks(2)]
             [(2, 128), (1, 128)]
         """
+        from regraft.backbones.engines import expected_engine
+
         self.fit(X)
         pictures = _listed(X)
         cache = self._cache()
-        try:
-            embedded = self._embed(pictures, cache, _expected_engine(self.engine))
+        try:  # a wrong guess costs time only: the engine that is built has the last word
+            embedded = self._embed(pictures, cache, expected_engine(self.engine))
         except _AnotherEngineError as other:
             embedded = self._embed(pictures, cache, other.name)
         self.stats_ = embedded.stats
@@ -227,17 +227,6 @@ def _engine(
     precision: Literal["fp32", "bf16"],
 ) -> Engine:
     return _built(spec, stamp).engine(name, precision)
-
-
-def _expected_engine(name: str) -> str:
-    """Return the engine that ``name`` will most likely be, without building it.
-
-    A wrong guess costs time and nothing else: the engine that is built has the last word.
-    """
-    if name != "auto":
-        return name
-    has_openvino = importlib.util.find_spec("openvino") is not None
-    return "openvino" if has_openvino and choose_device() == "cpu" else "torch"
 
 
 def _with_pooling(backbone: str | BackboneSpec, pooling: str) -> BackboneSpec:
