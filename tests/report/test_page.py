@@ -25,14 +25,18 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         """Note an element that begins."""
         self.elements.append(tag)
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        self.attributes += [
+            (tag, name, (value or "").replace("\N{NO-BREAK SPACE}", " ")) for name, value in attrs
+        ]
         if tag not in VOID:
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
         """Note an element without content."""
         self.elements.append(tag)
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        self.attributes += [
+            (tag, name, (value or "").replace("\N{NO-BREAK SPACE}", " ")) for name, value in attrs
+        ]
 
     def handle_endtag(self, tag):
         """Make sure that elements are closed in order."""
@@ -40,7 +44,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         """Note a text."""
-        self.text += data
+        self.text += data.replace("\N{NO-BREAK SPACE}", " ")
 
     def values(self, name):
         """Return all values of an attribute."""
@@ -187,6 +191,20 @@ def test_many_classes_get_a_heat_map_instead_of_a_table(make_run, pictures):
     assert "svg" in page.elements
     assert "matrix" not in page.values("class")
     assert "40 classes are too many for a table" in page.text
+
+
+def test_more_classes_than_a_page_can_show_leave_it_small(make_run, monkeypatch):
+    monkeypatch.setattr("regraft.report.page._MOST_HEAT", 30)
+    monkeypatch.setattr("regraft.report.page._MOST_ROWS", 20)
+    classes = tuple(f"class {index:02d}" for index in range(40))
+
+    page = Page(write_page(make_run(classes=classes, per_class=4, wrong=30)))
+
+    assert "too many classes for a matrix" in page.text
+    assert "svg" not in page.elements
+    assert "the 20 of 40 classes with the lowest F1" in page.text
+    assert "class 00" in page.text
+    assert "the first 20 classes" in page.text or page.text.count("class 39") <= 1
 
 
 def test_rows_of_the_matrix_are_true_classes(make_run, pictures):

@@ -64,9 +64,9 @@ def flat(value: Any) -> str:
         'size 224 · mean 0.5, 0.25'
     """
     if isinstance(value, Mapping):
-        return " · ".join(f"{key} {flat(item)}" for key, item in value.items())
+        return " · ".join(f"{key} {flat(item)}" for key, item in value.items()) or NOTHING
     if isinstance(value, list | tuple):
-        return ", ".join(map(flat, value))
+        return ", ".join(map(flat, value)) or NOTHING
     if value is None:
         return NOTHING
     if isinstance(value, bool):

@@ -27,6 +27,7 @@ from regraft.results.statistics import Estimate, percent
 
 _MOST_CELLS = 30  # classes that still fit into a table of true by predicted
 _MOST_HEAT = 400  # classes that still make a heat map: a pixel each
+_MOST_ROWS = 300  # classes that a table shows; predictions.csv has them all
 _MOST_PAIRS = 12
 _MOST_FINDINGS = 100
 _MOST_SIDE_BY_SIDE = 5
@@ -62,7 +63,7 @@ def write_page(run: Run, *, data_root: str | os.PathLike[str] | None = None) -> 
         heat=_heat(p),
         pairs=tables.confused_table(metrics.most_confused(p, _MOST_PAIRS)),
         all_pairs=len(metrics.most_confused(p, None)),
-        scores=tables.class_table(scores),
+        scores=tables.class_table(_worst(scores)),
         averages=_averages(p),
         fewest=min((score.support for score in scores if score.support), default=0),
         unnamed=_without_samples(scores),
@@ -181,6 +182,13 @@ def _averages(p: Predictions) -> Table:
     return Table(("class", "precision", "recall", "F1", "pictures"), tuple(rows))
 
 
+def _worst(scores: Sequence[ClassScores]) -> Sequence[ClassScores]:
+    """Return all classes in their order, or of too many those with the lowest F1."""
+    if len(scores) <= _MOST_ROWS:
+        return scores
+    return sorted(scores, key=lambda s: s.f1.value if s.f1.known else 2.0)[:_MOST_ROWS]
+
+
 def _without_samples(scores: Sequence[ClassScores]) -> list[str]:
     return [score.name for score in scores if score.support == 0]
 
@@ -193,7 +201,8 @@ def _class_counts(run: Run) -> Table:
     counts = run.data["data"].get("counts") or {}
     classes = run.data["data"].get("classes") or []
     body: list[tuple[Cell, ...]] = [
-        (name, *(int(part.get(name, 0)) for part in counts.values())) for name in classes
+        (name, *(int(part.get(name, 0)) for part in counts.values()))
+        for name in classes[:_MOST_ROWS]
     ]
     total: tuple[Cell, ...] = ("all", *(sum(part.values()) for part in counts.values()))
     return Table(("class", *counts), (*body, total))

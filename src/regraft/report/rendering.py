@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any
 
@@ -57,7 +58,8 @@ def _environment() -> jinja2.Environment:
 def _visible(value: Any) -> Any:
     """Return text with escapes for what HTML cannot carry, such as undecodable bytes."""
     if isinstance(value, str) and not isinstance(value, Markup):
-        return printable(value)
+        # A percent sign must not begin a line.
+        return re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", printable(value))
     return value
 
 

@@ -21,7 +21,7 @@ _CLASSIFIERS = {
     "xgboost": "XGBoost",
 }
 _FEW = 100
-_WIDE = 0.10
+_WIDE = 0.15
 
 
 @dataclass(frozen=True)

@@ -190,8 +190,8 @@ class Run:
 
     @property
     def description(self) -> str:
-        """One line that tells this run from others."""
-        return str(self.data["description"])
+        """One line that tells this run from others; the folder's name if there is none."""
+        return str(self.data["description"]) or self.name
 
     @property
     def split_hash(self) -> str:
