@@ -68,6 +68,11 @@ def accuracy_figure(
 
     Returns:
         An ``<svg>`` element to stand in a page.
+
+    Example:
+        >>> from regraft.results.statistics import wilson
+        >>> accuracy_figure([("test", wilson(9, 10))], alt="90 % of 10")[:4]
+        '<svg'
     """
 
     def draw(axes: Axes) -> None:

@@ -193,7 +193,12 @@ def comparison(runs: Sequence[Run]) -> Table:
 
 
 def accuracy_of(metrics: Mapping[str, Any] | None) -> Estimate:
-    """Return the accuracy that a part's metrics hold, unknown where there are none."""
+    """Return the accuracy that a part's metrics hold, unknown where there are none.
+
+    Example:
+        >>> accuracy_of({"accuracy": 0.5, "n": 4, "interval": [0.15, 0.85]}).low
+        0.15
+    """
     if not metrics or not metrics.get("n"):
         return Estimate.unknown()
     low, high = metrics["interval"]
@@ -201,7 +206,12 @@ def accuracy_of(metrics: Mapping[str, Any] | None) -> Estimate:
 
 
 def show(cell: Cell) -> str:
-    """Return a cell as a person reads it."""
+    """Return a cell as a person reads it.
+
+    Example:
+        >>> show(1200), show(0.12345), show(None)
+        ('1,200', '0.1235', '–')
+    """
     if cell is None:
         return NOTHING
     if isinstance(cell, Estimate):

@@ -32,6 +32,10 @@ def judge(runs: Sequence[Run]) -> Verdict:
     """Compare the run with the highest test accuracy with each other one, picture by picture.
 
     McNemar's exact test is used at 5 %, divided by the number of comparisons (Bonferroni).
+
+    Example:
+        >>> judge([])
+        Verdict(same_split=True, best=None, notes=())
     """
     hashes = {run.split_hash for run in runs}
     if len(hashes) > 1:

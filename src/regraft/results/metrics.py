@@ -71,7 +71,15 @@ class Confused:
 
 
 def accuracy(p: Predictions) -> Estimate:
-    """Return the share of pictures named correctly, with its Wilson interval."""
+    """Return the share of pictures named correctly, with its Wilson interval.
+
+    Example:
+        >>> from regraft.results.predictions import Predictions
+        >>> shares = np.array([[0.9, 0.1], [0.6, 0.4]])
+        >>> p = Predictions(("1", "2"), ("a", "b"), ("a", "b"), shares, ("test", "test"))
+        >>> accuracy(p).value
+        0.5
+    """
     return wilson(int(p.correct.sum()), len(p))
 
 
@@ -89,14 +97,30 @@ def top_k_accuracy(p: Predictions, k: int = 5) -> Estimate:
 
 
 def confusion(p: Predictions) -> npt.NDArray[np.int64]:
-    """Return how often each class (row) was named as each class (column), shape (k, k)."""
+    """Return how often each class (row) was named as each class (column), shape (k, k).
+
+    Example:
+        >>> from regraft.results.predictions import Predictions
+        >>> shares = np.array([[0.9, 0.1], [0.6, 0.4]])
+        >>> p = Predictions(("1", "2"), ("a", "b"), ("a", "b"), shares, ("test", "test"))
+        >>> confusion(p).tolist()
+        [[1, 0], [1, 0]]
+    """
     k = len(p.classes)
     counts = np.bincount(p.truth_index * k + p.predicted_index, minlength=k * k)
     return np.asarray(counts.reshape(k, k), dtype=np.int64)
 
 
 def per_class(p: Predictions) -> list[ClassScores]:
-    """Return the scores of every class in the order of ``p.classes``."""
+    """Return the scores of every class in the order of ``p.classes``.
+
+    Example:
+        >>> from regraft.results.predictions import Predictions
+        >>> shares = np.array([[0.9, 0.1], [0.6, 0.4]])
+        >>> p = Predictions(("1", "2"), ("a", "b"), ("a", "b"), shares, ("test", "test"))
+        >>> [(scores.name, scores.recall.value) for scores in per_class(p)]
+        [('a', 1.0), ('b', 0.0)]
+    """
     hits, support, named = _tally(p.truth_index, p.predicted_index, len(p.classes))
     return [
         ClassScores(
@@ -140,6 +164,13 @@ def most_confused(p: Predictions, limit: int | None = 10) -> list[Confused]:
     Args:
         p: The predictions.
         limit: At most so many pairs; ``None`` for all.
+
+    Example:
+        >>> from regraft.results.predictions import Predictions
+        >>> shares = np.array([[0.9, 0.1], [0.6, 0.4]])
+        >>> p = Predictions(("1", "2"), ("a", "b"), ("a", "b"), shares, ("test", "test"))
+        >>> [(pair.true, pair.predicted, pair.count) for pair in most_confused(p)]
+        [('b', 'a', 1)]
     """
     k = len(p.classes)
     wrong = ~p.correct
@@ -160,12 +191,28 @@ def most_confused(p: Predictions, limit: int | None = 10) -> list[Confused]:
 
 
 def majority_baseline(p: Predictions) -> Estimate:
-    """Return the accuracy of always answering with the most frequent true class."""
+    """Return the accuracy of always answering with the most frequent true class.
+
+    Example:
+        >>> from regraft.results.predictions import Predictions
+        >>> shares = np.array([[0.9, 0.1], [0.6, 0.4]])
+        >>> p = Predictions(("1", "2"), ("a", "b"), ("a", "b"), shares, ("test", "test"))
+        >>> majority_baseline(p).value
+        0.5
+    """
     return wilson(max(Counter(p.truth).values(), default=0), len(p))
 
 
 def summary(p: Predictions) -> dict[str, Any]:
-    """Return ``{"accuracy", "n", "interval"}`` for JSON; null where there is no picture."""
+    """Return ``{"accuracy", "n", "interval"}`` for JSON; null where there is no picture.
+
+    Example:
+        >>> from regraft.results.predictions import Predictions
+        >>> shares = np.array([[0.9, 0.1], [0.6, 0.4]])
+        >>> p = Predictions(("1", "2"), ("a", "b"), ("a", "b"), shares, ("test", "test"))
+        >>> summary(p)["n"]
+        2
+    """
     share = accuracy(p)
     if not share.known:
         return {"accuracy": None, "n": 0, "interval": None}
@@ -173,7 +220,15 @@ def summary(p: Predictions) -> dict[str, Any]:
 
 
 def details(p: Predictions) -> dict[str, Any]:
-    """Return :func:`summary` and errors, top 5, macro averages and the majority baseline."""
+    """Return :func:`summary` and errors, top 5, macro averages and the majority baseline.
+
+    Example:
+        >>> from regraft.results.predictions import Predictions
+        >>> shares = np.array([[0.9, 0.1], [0.6, 0.4]])
+        >>> p = Predictions(("1", "2"), ("a", "b"), ("a", "b"), shares, ("test", "test"))
+        >>> details(p)["errors"]
+        1
+    """
     macro = averages(p)["macro"]
     more = {
         "errors": int((~p.correct).sum()),
