@@ -30,27 +30,30 @@ def margin_probabilities(scores: NDArray[Any], temperature: float) -> NDArray[np
 def fit_temperature(scores: NDArray[Any], labels: NDArray[np.intp]) -> float:
     """Return the temperature under which the labels are most likely.
 
-    Guo et al., On calibration of modern neural networks, 2017, section 4.2. Unlike Platt's sigmoids
-    (1999), one per class, a single temperature never changes which class is predicted.
+    Guo et al., On calibration of modern neural networks, 2017, section 4.2. Unlike one sigmoid per
+    class (Platt 1999), a single temperature never changes which class is predicted. In Platt's way
+    one more picture, of a wrong class, is imagined: no classifier is certain of everything.
 
     Args:
         scores: Of rows that the classifier has not seen, (n, k) or (n,).
         labels: 0 to k - 1, (n,).
 
     Example:
-        >>> sure, wrong = np.array([[9.0, 0.0]] * 4), np.array([0, 0, 0, 1])
-        >>> temperature = fit_temperature(sure, wrong)
-        >>> margin_probabilities(sure, temperature)[0].round(2).tolist()
+        >>> scores, labels = np.array([[9.0, 0.0]] * 100), np.repeat([0, 1], [75, 25])
+        >>> temperature = fit_temperature(scores, labels)
+        >>> margin_probabilities(scores, temperature)[0].round(2).tolist()
         [0.75, 0.25]
     """
     wide = _per_class(scores)
     spread = float(np.std(wide))
     if spread == 0.0:
         return 1.0
-    rows = np.arange(len(wide))
+    right = np.zeros(wide.shape, dtype=bool)
+    right[np.arange(len(wide)), labels] = True
 
     def surprise(logarithm: float) -> float:
-        return -float(log_softmax(wide / np.exp(logarithm), axis=1)[rows, labels].mean())
+        logarithms = log_softmax(wide / np.exp(logarithm), axis=1)
+        return -float(logarithms[right].sum() + logarithms[~right].mean())
 
     # A thousandth to a thousand times the scores' own spread is from certain to indifferent.
     middle = float(np.log(spread))

@@ -8,6 +8,7 @@ compare every entry with the library's own probabilities, so that a change there
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -79,7 +80,10 @@ def to_arrays(classifier: Any, *, temperature: float = 1.0) -> ArrayClassifier:
     why = obstacle(classifier)
     if why:
         raise unsaveable(why)
-    return SOURCES[_name(classifier)].take(classifier, temperature)
+    taken = SOURCES[_name(classifier)].take(classifier, temperature)
+    # In one order in memory before and after saving: the order decides how products are rounded.
+    arrays = {name: np.ascontiguousarray(array) for name, array in taken.arrays.items()}
+    return dataclasses.replace(taken, arrays=arrays)
 
 
 def unsaveable(why: str) -> ModelError:
@@ -252,7 +256,6 @@ SOURCES: Mapping[str, Source] = {
     "sklearn.RidgeClassifier": _MARGIN,
     "sklearn.RidgeClassifierCV": _MARGIN,
     "sklearn.Perceptron": _MARGIN,
-    "sklearn.PassiveAggressiveClassifier": _MARGIN,
     "sklearn.SGDClassifier": Source(
         _take_sgd,
         _one_of("loss", ("log_loss", "hinge", "squared_hinge", "perceptron", "squared_error")),

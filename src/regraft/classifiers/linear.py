@@ -117,7 +117,7 @@ def can_rotate(classifier: Any) -> bool:
 
     if type(classifier) is LogisticRegression:
         # Only L-BFGS takes the same steps in turned coordinates, so that even an early stop agrees.
-        ridge = classifier.l1_ratio in {None, 0} and np.isfinite(classifier.C)
+        ridge = classifier.l1_ratio in {None, 0} and bool(np.isfinite(classifier.C))
         return classifier.solver == "lbfgs" and ridge and _penalty(classifier) == "l2"
     if type(classifier) is LinearSVC:
         return _penalty(classifier) == "l2"

@@ -82,7 +82,7 @@ def write_model(
     target = Path(folder)
     is_model = (target / RECORD).is_file() and (target / MANIFEST).is_file()
     is_empty = target.is_dir() and not any(target.iterdir())
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
+    tensors = {name: torch.from_numpy(np.array(a, order="C")) for name, a in arrays.items()}
     with atomic_folder(target, replace=is_model or is_empty) as part:
         write_json(part / RECORD, {"format": FORMAT, **record})
         write_state(part / ARRAYS, tensors)

@@ -133,7 +133,10 @@ def _principal(features: NDArray[np.float32]) -> Scaling:
     length = np.sqrt(variance.sum()) or 1.0
     directions = principal_directions(features - mean.astype(np.float32), _COMPONENTS) / length
     arrays = {"components": directions, "offset": directions @ mean}
-    return Scaling("principal", {name: part.astype(np.float32) for name, part in arrays.items()})
+    # In one order in memory before and after saving: the order decides how products are rounded.
+    return Scaling(
+        "principal", {name: part.astype(np.float32, order="C") for name, part in arrays.items()}
+    )
 
 
 def _moments(features: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,0 +1,221 @@
+"""The learner with a frozen backbone."""
+
+import pickle
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.svm import SVC
+
+from regraft.backbones.backbone import Backbone
+from regraft.classifiers.feature_classifier import FeatureClassifier
+from regraft.errors import DataError, ImageError, UsageError
+
+
+@pytest.fixture
+def learner(spec):
+    return FeatureClassifier(spec, engine="torch")
+
+
+@pytest.fixture
+def passed(monkeypatch):
+    """Count the pictures that are prepared for the network."""
+    counted = []
+    prepare = Backbone.prepare
+    monkeypatch.setattr(
+        Backbone, "prepare", lambda self, image: counted.append(1) or prepare(self, image)
+    )
+    return counted
+
+
+def test_names_go_in_and_names_come_out(learner, pictures):
+    (paths, labels), (asked, truth) = pictures
+
+    learner.fit(paths, labels)
+
+    assert learner.classes_.tolist() == ["blue", "green", "red"]
+    assert set(learner.predict(asked)) <= set(labels)
+    assert learner.score(asked, truth) > 0.8
+    assert learner.embedding_stats_.images == 9
+
+
+def test_probabilities_sum_to_one_and_their_largest_is_the_prediction(learner, pictures):
+    (paths, labels), (asked, _) = pictures
+    learner.fit(paths, labels)
+
+    probabilities = learner.predict_proba(asked)
+
+    assert probabilities.shape == (9, 3)
+    assert probabilities.sum(axis=1) == pytest.approx(1.0)
+    assert np.array_equal(learner.predict(asked), learner.classes_[probabilities.argmax(axis=1)])
+
+
+@pytest.mark.parametrize("size", [1, 2, 9])
+def test_the_size_of_the_batch_changes_no_label(learner, pictures, size):
+    (paths, labels), (asked, _) = pictures
+    learner.fit(paths, labels)
+
+    parts = [learner.predict(asked[i : i + size]) for i in range(0, 9, size)]
+
+    assert np.array_equal(np.concatenate(parts), learner.predict(asked))
+
+
+def test_equal_probabilities_go_to_the_first_class(learner, pictures, monkeypatch):
+    (paths, labels), (asked, _) = pictures
+    learner.fit(paths, labels)
+
+    monkeypatch.setattr(learner, "predict_proba", lambda asked: np.full((len(asked), 3), 1 / 3))
+
+    assert set(learner.predict(asked)) == {"blue"}
+
+
+def test_paths_pictures_and_arrays_are_the_same_to_it(learner, pictures):
+    (paths, labels), (asked, _) = pictures
+    learner.fit(paths, labels)
+    opened = [Image.open(path).convert("RGB") for path in asked]
+
+    from_paths = learner.predict_proba(asked)
+    from_pictures = learner.predict_proba(opened)
+    from_arrays = learner.predict_proba([np.asarray(one) for one in opened])
+
+    assert np.allclose(from_pictures, from_paths, atol=1e-6)
+    assert np.allclose(from_arrays, from_paths, atol=1e-6)
+
+
+def test_a_search_over_grid_and_classifier_touches_each_picture_once(learner, pictures, passed):
+    (paths, labels), _ = pictures
+    grid = {"classifier": ["knn", LogisticRegression()], "grid": [None], "seed": [0, 1]}
+
+    search = GridSearchCV(learner, grid, cv=3).fit(paths, labels)
+
+    assert search.best_score_ > 0.6
+    assert len(passed) == len(paths)
+
+
+def test_a_search_reaches_the_parameters_of_a_classifier_inside(spec, pictures):
+    (paths, labels), _ = pictures
+    learner = FeatureClassifier(spec, classifier=LogisticRegression(), engine="torch")
+
+    search = GridSearchCV(learner, {"classifier__C": [0.5, 5.0]}, cv=2).fit(paths, labels)
+
+    used = search.best_estimator_.classifier_.C
+    assert used in {0.5, 5.0}
+    assert used == search.best_params_["classifier__C"]
+
+
+def test_cross_validation_and_a_pipeline_take_it(learner, pictures):
+    (paths, labels), (asked, truth) = pictures
+
+    scores = cross_val_score(learner, paths, labels, cv=2)
+    piped = make_pipeline(clone(learner)).fit(paths, labels)
+
+    assert scores.shape == (2,)
+    assert piped.score(asked, truth) > 0.8
+
+
+def test_a_second_classifier_embeds_no_picture(learner, pictures):
+    (paths, labels), _ = pictures
+    learner.fit(paths, labels)
+
+    other = clone(learner).set_params(classifier="knn", seed=3).fit(paths, labels)
+
+    assert other.embedding_stats_.embedded == 0
+    assert other.embedding_stats_.images == 24
+
+
+def test_clone_keeps_parameters_and_forgets_the_fit(learner, pictures):
+    (paths, labels), _ = pictures
+    learner.set_params(classifier="knn", seed=5).fit(paths, labels)
+
+    copy = clone(learner)
+
+    assert copy.get_params() == learner.get_params()
+    with pytest.raises(NotFittedError):
+        copy.predict(paths)
+
+
+def test_a_fitted_learner_goes_to_another_process_and_answers_the_same(learner, pictures):
+    (paths, labels), (asked, _) = pictures
+    learner.fit(paths, labels)
+
+    copy = pickle.loads(pickle.dumps(learner))
+
+    assert np.array_equal(copy.predict_proba(asked), learner.predict_proba(asked))
+
+
+def test_validation_pictures_choose_nothing_and_are_reported(learner, pictures):
+    (paths, labels), (asked, truth) = pictures
+    alone = clone(learner).fit(paths, labels)
+
+    learner.fit(paths, labels, validation=SimpleNamespace(paths=asked, labels=truth))
+
+    assert learner.history_["validation"] == {"accuracy": alone.score(asked, truth), "n": 9}
+    assert learner.history_["grid"] == alone.history_["grid"]
+
+
+def test_validation_with_a_class_that_was_not_trained_is_refused(learner, pictures):
+    (paths, labels), (asked, _) = pictures
+    strange = SimpleNamespace(paths=asked, labels=["purple"] * 9)
+
+    with pytest.raises(DataError, match=r"unknown purple; known blue, green, red"):
+        learner.fit(paths, labels, validation=strange)
+
+
+@pytest.mark.parametrize("label", [0, 1.5, None, b"red", ""])
+def test_a_label_that_is_no_name_is_refused(learner, pictures, label):
+    (paths, labels), _ = pictures
+
+    with pytest.raises(UsageError, match="labels are names"):
+        learner.fit(paths, [label, *labels[1:]])
+
+
+def test_every_picture_needs_a_label(learner, pictures):
+    (paths, labels), _ = pictures
+
+    with pytest.raises(UsageError, match="24 pictures, 23 labels"):
+        learner.fit(paths, labels[1:])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"classifier": "svm"}, {"grid": {"gamma": [1]}}, {"scale": "rows"}]
+)
+def test_impossible_parameters_are_found_before_any_picture_is_embedded(
+    learner, pictures, passed, wrong
+):
+    (paths, labels), _ = pictures
+
+    with pytest.raises(UsageError):
+        learner.set_params(**wrong).fit(paths, labels)
+
+    assert passed == []
+
+
+def test_a_picture_that_cannot_be_read_is_named(learner, pictures, tmp_path):
+    (paths, labels), _ = pictures
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no picture")
+
+    with pytest.raises(ImageError, match=r"bad\.png"):
+        learner.fit([bad, *paths[1:]], labels)
+
+
+def test_no_pictures_give_no_predictions(learner, pictures):
+    (paths, labels), _ = pictures
+    learner.fit(paths, labels)
+
+    assert learner.predict([]).shape == (0,)
+    assert learner.predict_proba([]).shape == (0, 3)
+
+
+def test_a_classifier_that_cannot_be_saved_works_all_the_same(spec, pictures):
+    (paths, labels), (asked, truth) = pictures
+
+    learner = FeatureClassifier(spec, classifier=SVC(), engine="torch").fit(paths, labels)
+
+    assert learner.score(asked, truth) > 0.8

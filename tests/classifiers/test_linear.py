@@ -1,0 +1,92 @@
+"""The rotation into the span of the rows changes nothing but the time."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression, RidgeClassifier, SGDClassifier
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.svm import LinearSVC
+
+from regraft.classifiers.fitting import fit_shallow
+from regraft.classifiers.linear import can_rotate, principal_directions, rotate, turn_back
+
+
+def drawn(count=300, width=2000, classes=5):
+    random = np.random.default_rng(0)
+    labels = np.arange(count) % classes
+    centres = random.normal(size=(classes, width)) * 0.05
+    features = centres[labels] + random.normal(size=(count, width))
+    return (features / np.sqrt(width)).astype(np.float32), labels
+
+
+@pytest.mark.parametrize(
+    "classifier", [LogisticRegression(max_iter=1000), LinearSVC(max_iter=10_000, random_state=0)]
+)
+def test_the_grid_is_the_one_of_scikit_learn_on_the_raw_matrix(classifier):
+    features, labels = drawn()
+    grid = {"C": [0.1, 1.0, 10.0]}
+    folds = StratifiedKFold(3, shuffle=True, random_state=0)
+    raw = GridSearchCV(classifier, grid, cv=folds).fit(features.astype(np.float64), labels)
+
+    ours = fit_shallow(features.copy(), labels, classifier=classifier, grid=grid, scale="none")
+
+    assert ours.history["rotated"]
+    assert [round(p["mean"], 4) for p in ours.history["grid"]] == [
+        round(mean, 4) for mean in raw.cv_results_["mean_test_score"]
+    ]
+    assert ours.history["best"] == raw.best_params_
+    asked, _ = drawn(count=301)
+    assert np.array_equal(ours.predict_proba(asked).argmax(axis=1), raw.predict(asked))
+
+
+def test_coefficients_come_back_as_scikit_learn_finds_them():
+    features, labels = drawn(count=60, width=400)
+    raw = LogisticRegression(tol=1e-8, max_iter=1000).fit(features.astype(np.float64), labels)
+    rotation = rotate(features)
+    turned = LogisticRegression(tol=1e-8, max_iter=1000).fit(rotation.coordinates, labels)
+
+    turn_back(turned, rotation, features)
+
+    assert turned.coef_ == pytest.approx(raw.coef_, abs=1e-4)
+    assert turned.intercept_ == pytest.approx(raw.intercept_, abs=1e-4)
+    assert turned.predict(features).tolist() == raw.predict(features).tolist()
+
+
+def test_inner_products_survive_and_equal_rows_do_no_harm():
+    features, _ = drawn(count=20, width=90)
+    features[10:] = features[:10]
+
+    rotation = rotate(features)
+
+    wide = features.astype(np.float64)
+    assert rotation.coordinates.shape == (20, 10)
+    assert rotation.coordinates @ rotation.coordinates.T == pytest.approx(wide @ wide.T, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("classifier", "yes"),
+    [
+        (LogisticRegression(), True),
+        (LogisticRegression(solver="saga"), False),
+        (LogisticRegression(l1_ratio=0.5, solver="saga"), False),
+        (LogisticRegression(C=np.inf), False),
+        (LinearSVC(), True),
+        (LinearSVC(penalty="l1"), False),
+        (RidgeClassifier(), True),
+        (RidgeClassifier(positive=True), False),
+        (SGDClassifier(), False),
+    ],
+    ids=repr,
+)
+def test_only_what_a_rotation_leaves_unchanged_is_rotated(classifier, yes):
+    assert can_rotate(classifier) is yes
+
+
+@pytest.mark.parametrize("shape", [(30, 8), (8, 30)])
+def test_principal_directions_are_those_of_the_singular_value_decomposition(shape):
+    features = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    features -= features.mean(axis=0)
+
+    directions = principal_directions(features, 3)
+
+    expected = np.linalg.svd(features.astype(np.float64))[2][:3]
+    assert np.abs(directions @ expected.T) == pytest.approx(np.eye(3), abs=1e-5)

@@ -1,0 +1,261 @@
+"""The files of a saved model: verified before they are read, and never able to run code."""
+
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from regraft.classifiers.model_folder import (
+    ARRAYS,
+    BACKBONE,
+    FORMAT,
+    MANIFEST,
+    RECORD,
+    read_model,
+    write_model,
+)
+from regraft.errors import ModelError, RegraftError
+from regraft.files import read_json, sha256_file, write_json
+
+NUMBERS = {
+    "a": np.linspace(0, 1, 7),
+    "b": np.arange(6, dtype=np.int32).reshape(2, 3),
+    "c": np.float32([[0.1, 0.2]]),
+}
+STATE = {"half": torch.tensor([0.5, 0.25]), "whole": torch.tensor([0.1]), "n": torch.tensor(3)}
+
+
+@pytest.fixture
+def model(tmp_path):
+    write_model(tmp_path / "model", {"learner": "x"}, NUMBERS, state=STATE)
+    return tmp_path / "model"
+
+
+def sign(model):
+    """Write the manifest anew, as somebody would who wants a changed file to be read."""
+    names = [name for name in (RECORD, ARRAYS, BACKBONE) if (model / name).exists()]
+    hashes = {name: sha256_file(model / name) for name in names}
+    write_json(model / MANIFEST, {"format": FORMAT, "files": hashes})
+
+
+def refused(model):
+    with pytest.raises(ModelError) as error:
+        read_model(model)
+    return error.value
+
+
+def test_what_is_written_comes_back_to_the_bit(model):
+    files = read_model(model)
+
+    assert files.record == {"format": FORMAT, "learner": "x"}
+    assert files.backbone == model / BACKBONE
+    assert set(files.arrays) == set(NUMBERS)
+    for name, array in NUMBERS.items():
+        assert files.arrays[name].dtype == array.dtype
+        assert np.array_equal(files.arrays[name], array)
+
+
+def test_weights_are_halved_only_where_nothing_is_lost(model):
+    from safetensors.torch import load_file
+
+    stored = load_file(model / BACKBONE)
+
+    assert stored["half"].dtype == torch.float16
+    assert stored["whole"].dtype == torch.float32
+    assert torch.equal(stored["half"].float(), STATE["half"])
+    assert stored["n"].item() == 3
+
+
+def test_a_newer_model_replaces_an_older_one_whole(model):
+    write_model(model, {"learner": "y"}, NUMBERS, state=None)
+
+    assert sorted(file.name for file in model.iterdir()) == sorted([RECORD, ARRAYS, MANIFEST])
+    assert read_model(model).record["learner"] == "y"
+
+
+def test_a_folder_with_something_else_is_never_replaced(tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(b"precious")
+
+    with pytest.raises(RegraftError) as error:
+        write_model(tmp_path, {}, NUMBERS, state=None)
+
+    assert error.value.code == "FILE-EXISTS"
+    assert (tmp_path / "photo.jpg").read_bytes() == b"precious"
+
+
+def test_an_empty_folder_is_taken(tmp_path):
+    write_model(tmp_path / "new" / "model", {}, NUMBERS, state=None)
+    (tmp_path / "empty").mkdir()
+    write_model(tmp_path / "empty", {}, NUMBERS, state=None)
+
+    assert read_model(tmp_path / "empty").arrays.keys() == NUMBERS.keys()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_not_finite_is_neither_written_nor_read(model, value):
+    from safetensors.numpy import save_file
+
+    bad = {**NUMBERS, "a": np.array([value])}
+    with pytest.raises(ModelError) as error:
+        write_model(model, {}, bad, state=None)
+    save_file(bad, model / ARRAYS)
+    sign(model)
+
+    assert error.value.code == "MODEL-NAN"
+    assert refused(model).code == "MODEL-NAN"
+
+
+@pytest.mark.parametrize("name", [RECORD, ARRAYS, BACKBONE])
+def test_one_changed_bit_is_found(model, name):
+    content = bytearray((model / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (model / name).write_bytes(content)
+
+    error = refused(model)
+
+    assert error.code == "MODEL-CHECKSUM"
+    assert name in str(error)
+
+
+class Bomb:
+    def __reduce__(self):
+        return (os.system, ("touch exploded",))
+
+
+BOMB = pickle.dumps(Bomb())
+
+
+@pytest.mark.parametrize("name", [RECORD, ARRAYS, BACKBONE, MANIFEST, "more.pkl", "x.joblib"])
+@pytest.mark.parametrize("content", [BOMB, b"PK\x03\x04zip", b"\x93NUMPY\x01\x00", b"\x89HDF\r\n"])
+def test_what_could_hold_code_is_never_read(model, name, content, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (model / name).write_bytes(content)
+    if name != MANIFEST:
+        sign(model)
+
+    error = refused(model)
+
+    assert error.code == "MODEL-UNSAFE"
+    assert name in str(error)
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("suffix", ["pkl", "joblib", "npy", "h5", "pth", "cpickle", "skops"])
+def test_a_file_of_another_library_in_place_of_the_folder_is_never_read(tmp_path, suffix):
+    file = tmp_path / f"model.{suffix}"
+    file.write_bytes(b"anything")
+
+    assert refused(file).code == "MODEL-UNSAFE"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x00" * 4, b"\xff" * 8 + b"{}", b"\x80\x02\x00\x00\x00\x00\x00\x00{", b"text"],
+)
+@pytest.mark.parametrize("name", [ARRAYS, RECORD])
+def test_a_file_that_is_no_data_is_damaged(model, name, content):
+    (model / name).write_bytes(content)
+    sign(model)
+
+    error = refused(model)
+
+    assert error.code == "MODEL-CORRUPT"
+    assert name in str(error)
+
+
+def test_a_cut_file_is_damaged(model):
+    (model / ARRAYS).write_bytes((model / ARRAYS).read_bytes()[:-5])
+    sign(model)
+
+    assert refused(model).code == "MODEL-CORRUPT"
+
+
+@pytest.mark.parametrize("name", [RECORD, MANIFEST])
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "[]", "3", '{"format": "1"}', '{"format": 0}', '{"format": true}', "{"]
+)
+def test_json_of_another_shape_is_damaged(model, name, text):
+    (model / name).write_text(text)
+    if name == RECORD:
+        sign(model)
+
+    assert refused(model).code == "MODEL-CORRUPT"
+
+
+@pytest.mark.parametrize("name", [RECORD, MANIFEST])
+def test_a_newer_format_is_named_as_such(model, name):
+    content = read_json(model / name)
+    write_json(model / name, {**content, "format": FORMAT + 1})
+    if name == RECORD:
+        sign(model)
+
+    error = refused(model)
+
+    assert error.code == "MODEL-VERSION"
+    assert "newer" in str(error)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        [],
+        {},
+        {RECORD: "ab"},
+        {RECORD: "ab", ARRAYS: "ab", "../../etc/passwd": "ab"},
+        {RECORD: 1, ARRAYS: 1},
+    ],
+)
+def test_a_manifest_that_lists_other_things_is_refused(model, files):
+    write_json(model / MANIFEST, {"format": FORMAT, "files": files})
+
+    assert refused(model).code in {"MODEL-CORRUPT", "MODEL-CHECKSUM"}
+
+
+def test_weights_that_the_manifest_does_not_know_are_refused(model):
+    manifest = read_json(model / MANIFEST)
+    del manifest["files"][BACKBONE]
+    write_json(model / MANIFEST, manifest)
+
+    assert refused(model).code == "MODEL-CORRUPT"
+
+
+def test_a_record_beyond_every_measure_is_refused_unread(model):
+    (model / RECORD).write_text(json.dumps({"format": 1, "text": "x" * (17 << 20)}))
+    sign(model)
+
+    error = refused(model)
+
+    assert error.code == "MODEL-CORRUPT"
+    assert "limit" in str(error)
+
+
+def test_a_pipe_in_place_of_a_file_does_not_block(model):
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("this system has no named pipes")
+    (model / ARRAYS).unlink()
+    os.mkfifo(model / ARRAYS)
+
+    assert refused(model).code == "MODEL-CORRUPT"
+
+
+@pytest.mark.parametrize("name", [RECORD, MANIFEST])
+def test_a_folder_without_a_model_says_what_one_is(model, name):
+    (model / name).unlink()
+
+    error = refused(model)
+
+    assert error.code == "MODEL-MISSING"
+    assert "manifest.json" in str(error)
+
+
+def test_a_missing_file_of_the_manifest_is_damage(model):
+    (model / ARRAYS).unlink()
+
+    assert refused(model).code == "MODEL-CORRUPT"
+
+
+def test_nothing_at_all_is_no_model(tmp_path):
+    assert refused(tmp_path / "nowhere").code == "MODEL-MISSING"

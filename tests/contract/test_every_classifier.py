@@ -1,0 +1,70 @@
+"""What every named classifier promises, and every one that can be saved."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier
+from sklearn.linear_model import Perceptron, RidgeClassifier, SGDClassifier
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import NearestCentroid
+from sklearn.tree import DecisionTreeClassifier
+
+from regraft.backbones.spec import BackboneSpec
+from regraft.classifiers.feature_classifier import FeatureClassifier
+from regraft.classifiers.saving import can_save, load_model
+from regraft.classifiers.shallow import NAMED
+
+OBJECTS = [
+    LinearDiscriminantAnalysis(),
+    RidgeClassifier(),
+    SGDClassifier(),
+    SGDClassifier(loss="log_loss"),
+    Perceptron(),
+    NearestCentroid(),
+    GaussianNB(),
+    DecisionTreeClassifier(),
+    ExtraTreesClassifier(20),
+    HistGradientBoostingClassifier(max_iter=5, min_samples_leaf=2),
+]
+
+
+def picture(shade, seed):
+    noise = np.random.default_rng(seed).integers(0, 40, size=(20, 20, 3))
+    return (noise + shade).astype(np.uint8)
+
+
+TRAIN = [picture(shade, seed) for seed in range(6) for shade in (0, 90, 200)]
+LABELS = ["night", "dusk", "day"] * 6
+ASKED = [picture(shade, seed) for seed in (50, 51) for shade in (20, 110, 190)]
+
+
+@pytest.fixture(params=[*NAMED, *OBJECTS], ids=str)
+def learner(request):
+    if request.param == "xgboost":
+        pytest.importorskip("xgboost")
+    spec = BackboneSpec("small_cnn", weights=None)
+    return FeatureClassifier(spec, classifier=request.param, engine="torch")
+
+
+def test_it_keeps_every_promise(learner, tmp_path):
+    """It clones, repeats itself, answers with names, and is the same after saving and loading."""
+    learner.fit(TRAIN, LABELS)
+    again = clone(learner).fit(TRAIN, LABELS)
+    probabilities = learner.predict_proba(ASKED)
+
+    assert learner.classes_.tolist() == ["day", "dusk", "night"]
+    assert probabilities.shape == (6, 3)
+    assert probabilities.sum(axis=1) == pytest.approx(1.0)
+    assert np.array_equal(learner.predict(ASKED), learner.classes_[probabilities.argmax(axis=1)])
+    assert learner.score(TRAIN, LABELS) > 0.6
+    assert np.array_equal(again.predict_proba(ASKED), probabilities)
+
+    assert can_save(learner.classifier)
+    learner.save(tmp_path / "model")
+    loaded = load_model(tmp_path / "model")
+
+    assert np.array_equal(loaded.predict_proba(ASKED), probabilities)
+    assert np.array_equal(loaded.predict(ASKED), learner.predict(ASKED))
+    assert loaded.history_["best"] == learner.history_["best"]
+    assert loaded.warnings_ == learner.warnings_
