@@ -1,0 +1,58 @@
+"""Networks of timm: their preprocessing is the one in the tag of the weights."""
+
+import pytest
+import timm
+import torch
+
+from regraft.backbones import from_timm
+from regraft.errors import BackboneError
+
+
+@pytest.mark.parametrize(
+    ("identifier", "size", "resize", "interpolation"),
+    [
+        ("vgg16", 224, 256, "bilinear"),
+        ("resnet50", 224, 235, "bicubic"),
+        ("inception_v3", 299, 341, "bicubic"),
+        ("nasnetalarge", 331, 363, "bicubic"),
+        ("vit_tiny_patch16_224", 224, 248, "bicubic"),
+    ],
+)
+def test_the_tag_decides_size_and_filter(identifier, size, resize, interpolation):
+    found = from_timm.preprocessing(identifier)
+
+    assert (found.size, found.resize, found.interpolation) == (size, resize, interpolation)
+
+
+def test_the_preprocessing_is_that_of_timms_own_transform():
+    from PIL import Image
+
+    from regraft.backbones.embedder import Normalise
+    from regraft.backbones.prepare import prepare
+
+    config = timm.get_pretrained_cfg("vit_tiny_patch16_224").to_dict()
+    transform = timm.data.create_transform(**timm.data.resolve_data_config(config))
+    image = Image.effect_noise((500, 375), 80).convert("RGB")
+    own = from_timm.preprocessing("vit_tiny_patch16_224")
+
+    ours = Normalise(own)(torch.from_numpy(prepare(image, own))[None])[0]
+
+    assert torch.allclose(ours, transform(image), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["pretrained", "checkpoint_path", "features_only"])
+def test_arguments_that_would_load_something_are_not_open(name):
+    with pytest.raises(BackboneError, match="not open"):
+        from_timm.build("test_resnet", {name: "x"})
+
+
+def test_an_unknown_argument_is_an_error_with_its_name():
+    with pytest.raises(BackboneError, match="no_such_thing") as caught:
+        from_timm.build("test_resnet", {"no_such_thing": 1})
+
+    assert caught.value.code == "BACKBONE-ARGUMENT"
+
+
+def test_an_unknown_network_or_tag_has_no_entry():
+    assert from_timm.entry("no_such_network", name="x") is None
+    assert from_timm.entry("resnet50.no_such_tag", name="x") is None

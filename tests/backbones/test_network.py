@@ -1,0 +1,113 @@
+"""Taking networks apart: feature maps, taps, groups and stages."""
+
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+from regraft.backbones.network import (
+    Network,
+    average,
+    channels_first,
+    child_groups,
+    find_stages,
+    record_calls,
+    tap,
+)
+from regraft.errors import BackboneError
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout"), [((2, 8, 4, 4), "NCHW"), ((2, 4, 4, 8), "NHWC"), ((2, 16, 8), "NCHW")]
+)
+def test_every_layout_is_averaged_over_its_positions(shape, layout):
+    features = torch.rand(shape)
+
+    assert channels_first(features, layout).shape[1] == 8
+    assert average(features, layout).shape == (2, 8)
+
+
+def test_a_tap_sees_what_goes_in_and_what_comes_out():
+    net = nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(4, 2))
+    batch = -torch.ones(1, 1, 2, 2)
+
+    assert tap(net, "1", "input")(batch).shape == (1, 1, 2, 2)
+    assert tap(net, "0")(batch).abs().sum() == 0
+    assert net(batch).shape == (1, 2)  # nothing stays behind
+
+
+def test_a_tap_does_not_stop_another_thread():
+    started, finish, seen = threading.Event(), threading.Event(), []
+
+    class Slow(nn.Module):
+        def forward(self, batch):
+            if batch.sum() > 0:
+                started.set()
+                finish.wait(5)
+            return batch
+
+    net = nn.Sequential(Slow(), nn.Linear(4, 2))
+    reach = tap(net, "1", "input")
+    other = threading.Thread(target=lambda: seen.append(reach(torch.ones(1, 4))))
+    other.start()
+    started.wait(5)
+    whole = net(torch.zeros(1, 4))
+    finish.set()
+    other.join()
+
+    assert whole.shape == (1, 2)
+    assert seen[0].shape == (1, 4)
+
+
+def test_a_part_that_never_runs_is_an_error():
+    net = nn.Sequential(nn.ReLU())
+    net.unused = nn.Linear(1, 1)
+    net.forward = lambda batch: batch
+
+    with pytest.raises(BackboneError, match="never runs"):
+        tap(net, "unused")(torch.zeros(1))
+
+
+def test_stages_hold_every_parameter_once_and_plain_layers_follow_their_convolution():
+    trunk = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 8, 1), nn.MaxPool2d(2)
+    )
+    net = nn.Sequential(trunk, nn.Flatten(), nn.Linear(32, 2))
+    network = Network(
+        module=net,
+        last_map=trunk,
+        pooled=average,
+        groups=child_groups(net, (nn.Sequential,)),
+        size=4,
+    )
+    calls = record_calls(net, lambda: trunk(torch.zeros(1, 3, 4, 4)))
+
+    first, second = find_stages(network, ("2",), calls)
+
+    assert (first.name, first.modules, first.output) == ("0.0", ("0.0", "0.1", "0.2"), "0.2")
+    assert (second.name, second.modules, second.output) == ("0.3", ("0.3", "0.4"), "0.4")
+    assert second.parameters == ("0.3.weight", "0.3.bias")
+
+
+def test_a_last_norm_that_stands_with_the_head_joins_the_last_stage():
+    net = nn.ModuleDict({"body": nn.Linear(2, 2), "norm": nn.LayerNorm(2), "head": nn.Linear(2, 1)})
+    groups = (
+        ("body.weight", "body.bias"),
+        ("norm.weight", "norm.bias", "head.weight", "head.bias"),
+    )
+    network = Network(module=net, last_map=net["body"], pooled=average, groups=groups, size=1)
+
+    (stage,) = find_stages(network, ("head",), ["body", "norm"])
+
+    assert stage.modules == ("body", "norm")
+
+
+def test_parameters_outside_all_blocks_go_with_the_next_block():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.token = nn.Parameter(torch.zeros(1))
+            self.first = nn.Linear(1, 1)
+
+    assert child_groups(Net(), ()) == (("token", "first.weight", "first.bias"),)
