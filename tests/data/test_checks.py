@@ -408,3 +408,31 @@ def test_radiographs_are_not_all_taken_for_the_same(assets):
 
     assert report.bad == ()
     assert len(report.near_duplicates) < 10
+
+
+def test_a_checked_split_is_not_decoded_again(tmp_path, monkeypatch):
+    from regraft.data import inspection
+    from regraft.data.drawn import make_flowers
+
+    data = make_flowers(tmp_path, species=2, per_class=8, size=32)
+    report = check(data)
+    split = report.hashed(data).split()
+    monkeypatch.setattr(inspection, "inspect", None)
+
+    again = report.across(split)
+
+    assert set(again.counts) == {"train", "val", "test"}
+    assert again.counts["test"] == split.test.counts()
+
+
+def test_a_check_hands_over_the_hashes_that_it_has_read(tmp_path):
+    from regraft.data.drawn import make_flowers
+
+    data = make_flowers(tmp_path, species=2, per_class=2, size=32)
+    expected = data.hashes()
+    fresh = Dataset.from_folder(tmp_path)
+    report = check(fresh)
+    for path in fresh.paths:
+        path.unlink()
+
+    assert report.hashed(fresh).hashes() == expected

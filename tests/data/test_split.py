@@ -271,3 +271,39 @@ def test_ants_and_bees_have_no_test_part_so_it_is_cut_from_train(assets):
 
     assert len(split.val) == 153
     assert len(split.train) + len(split.test) == 243
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pictures_that_look_alike_come_to_the_same_part(seed):
+    alike = [("a/0.jpg", "a/1.jpg", "a/2.jpg"), ("b/3.jpg", "b/4.jpg")]
+
+    split = dataset(classes_of(a=12, b=12)).split(seed=seed, alike=alike)
+
+    part = placed(split)
+    for group in alike:
+        assert len({part[path] for path in group}) == 1
+    assert split.settings["look_alikes"] == 5
+
+
+def test_given_parts_are_kept_even_where_pictures_of_two_parts_look_alike():
+    names = ["train/a/0.jpg", "train/a/1.jpg", "test/a/2.jpg"] + [
+        f"{part}/b/{i}.jpg" for part in ("train", "test") for i in range(3)
+    ]
+    parts = tuple(name.split("/")[0] for name in names)
+    data = dataset(names, parts=parts)
+
+    split = data.split(val=0, alike=[("train/a/0.jpg", "test/a/2.jpg")])
+
+    assert placed(split)["test/a/2.jpg"] == "test"
+    assert placed(split)["train/a/0.jpg"] == "train"
+
+
+def test_a_class_too_small_for_every_part_can_go_into_train_as_a_whole():
+    data = dataset(classes_of(a=2, b=20))
+
+    error = refused(data)
+    split = data.split(small_classes="train")
+
+    assert "a: 2 pictures" in str(error)
+    assert split.train.counts()["a"] == 2
+    assert split.test.counts() == {"a": 0, "b": 5}

@@ -80,32 +80,32 @@ def main() -> NoReturn:
 def _run() -> int:
     try:
         result = app(standalone_mode=False)
-    except RegraftError as error:
-        talk(f"regraft: error: {error} [{error.code}]")
-        code = error.exit_code
-    except click.exceptions.Abort:
-        talk("regraft: interrupted")
-        return EXIT_INTERRUPTED
     except click.ClickException as error:
         error.show()
         return EXIT_USAGE
-    except KeyboardInterrupt:
-        talk("regraft: interrupted; what was computed so far is kept")
-        code = EXIT_INTERRUPTED
-    except _Terminated:
-        talk("regraft: terminated; what was computed so far is kept")
-        code = EXIT_TERMINATED
     except BrokenPipeError:
         return _leave_quietly()
-    except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback without --debug
-        talk(f"regraft: unexpected error: {type(error).__name__}: {error}")
-        talk("hint: `regraft --debug …` shows where; please report it")
-        code = 1
-    else:
-        return result if isinstance(result, int) else 0
-    if _DEBUG["on"]:
-        traceback.print_exc()
-    return code
+    except (Exception, KeyboardInterrupt, _Terminated) as error:  # noqa: BLE001 - the last resort
+        if _DEBUG["on"]:
+            traceback.print_exception(error)
+        return _explain(error)
+    return result if isinstance(result, int) else 0
+
+
+def _explain(error: BaseException) -> int:
+    """Say in one line why the command ended, and return its exit code."""
+    if isinstance(error, RegraftError):
+        talk(f"regraft: error: {error} [{error.code}]")
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt | click.exceptions.Abort):
+        talk("regraft: interrupted; what was computed so far is kept")
+        return EXIT_INTERRUPTED
+    if isinstance(error, _Terminated):
+        talk("regraft: terminated; what was computed so far is kept")
+        return EXIT_TERMINATED
+    talk(f"regraft: unexpected error: {type(error).__name__}: {error}")
+    talk("hint: `regraft --debug` before the command shows where; please report it")
+    return 1
 
 
 def _leave_quietly() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,6 +29,9 @@ from regraft.cli.options import (
     read_spec,
 )
 from regraft.cli.output import JsonOption, say, say_json, talk
+
+if TYPE_CHECKING:
+    from regraft.results.run import Run
 
 NoCacheOption = Annotated[
     bool, typer.Option("--no-cache", help="Do not keep the features for the next time.")
@@ -84,16 +87,17 @@ def fit(
     out: OutOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Fit a classifier on a pre-trained network's features and measure it on pictures kept apart."""
+    """Fit a classifier on a network's features and measure it on pictures kept apart."""
     from regraft.classifiers.feature_classifier import FeatureClassifier
     from regraft.experiment.preparation import DataPlan
-    from regraft.experiment.runner import default_folder, fit_run
+    from regraft.experiment.runner import fit_run
     from regraft.report.tables import parts_table
+    from regraft.results.store import RunStore
 
-    spec = read_spec(backbone, weights, arguments, pooling=pooling)
     learner = FeatureClassifier(
-        spec,
+        read_spec(backbone, weights, arguments),
         classifier=classifier,
+        pooling=pooling,
         engine=engine,
         precision=precision,
         cache=None if no_cache else "default",
@@ -117,7 +121,7 @@ def fit(
     run = fit_run(
         plan,
         learner,
-        out=out or default_folder(source, f"{backbone}-{classifier}"),
+        out=out or RunStore(Path("runs")).free_folder(f"{source.stem} {backbone} {classifier}"),
         description=description or f"{backbone} + {classifier}",
         command=command_line(),
         verbose=not as_json,
@@ -126,7 +130,7 @@ def fit(
         say_json(run.result())
     else:
         say(parts_table(run.metrics).to_text())
-        talk(f"{run.images_embedded} of {run.images} images embedded, the rest came from the cache")
+        talk(embedded_line(run))
         for warning in run.warnings:
             talk(f"warning: {warning}")
         talk(f"page:   {run.folder / 'report.html'}")
@@ -159,7 +163,8 @@ def extract(
     from regraft.features.extractor import FeatureExtractor
 
     extractor = FeatureExtractor(
-        read_spec(backbone, weights, arguments, pooling=pooling),
+        read_spec(backbone, weights, arguments),
+        pooling=pooling,
         engine=engine,
         precision=precision,
         cache=None if no_cache else "default",
@@ -171,6 +176,11 @@ def extract(
         return
     say(str(out))
     talk(f"{written.images} rows of {written.columns} numbers; {written.embedded} images embedded")
+
+
+def embedded_line(run: Run) -> str:
+    """Return how many images passed through the trunk, as one line."""
+    return f"{run.images_embedded} of {run.images} images embedded"
 
 
 def command_line() -> str:

@@ -90,7 +90,7 @@ def split_data(
         regroup=regroup,
         label_from_name=label_from_name,
     )
-    split = plan.read().split(val=val, test=test, seed=seed, group_by=group_by, regroup=regroup)
+    split = plan.prepare(verbose=not as_json).split
     split.write(out)
     sizes = {name: len(part) for name, part in split.parts().items()}
     if as_json:

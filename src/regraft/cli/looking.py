@@ -42,9 +42,9 @@ def write_report(
 ) -> None:
     """Write the page of each run again, from its folder alone."""
     from regraft.report.page import write_page
-    from regraft.results.store import find_runs
+    from regraft.results.store import open_runs
 
-    pages = [write_page(run, data_root=data) for run in find_runs(runs)]
+    pages = [write_page(run, data_root=data) for run in open_runs(runs)]
     if as_json:
         say_json({"pages": [str(page) for page in pages]})
     else:
@@ -67,9 +67,9 @@ def compare_runs(
     """Put several runs in one table: description, data, epochs, accuracies and time."""
     from regraft.report.page import write_comparison
     from regraft.report.tables import comparison
-    from regraft.results.store import find_runs
+    from regraft.results.store import open_runs
 
-    found = find_runs(runs)
+    found = open_runs(runs)
     table = comparison(found)
     if out is not None:
         talk(f"page: {write_comparison(found, out)}")

@@ -7,7 +7,7 @@ import dataclasses
 import io
 import os
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +67,38 @@ class CheckReport:
     duplicates: tuple[tuple[str, ...], ...]
     near_duplicates: tuple[tuple[str, ...], ...]
     notes: dict[str, int]
+    _evidence: Evidence = field(repr=False, compare=False)
 
     @property
     def bad(self) -> tuple[ImageError, ...]:
         """The error of each picture that cannot be used."""
         return tuple(file.error for file in self.bad_files)
+
+    def across(self, split: Split) -> CheckReport:
+        """Return the same check with the parts of a split: what stands in two of them is found.
+
+        Nothing is decoded again.
+
+        Args:
+            split: A cut of the pictures that were checked; bad ones may be missing.
+        """
+        parts = {path: name for name, part in split.parts().items() for path in part.paths}
+        pictures = dataclasses.replace(
+            self._evidence.pictures,
+            parts=tuple(parts.get(path, "") for path in self._evidence.pictures.paths),
+            settled=True,
+        )
+        return _report(dataclasses.replace(self._evidence, pictures=pictures))
+
+    def hashed(self, dataset: Dataset) -> Dataset:
+        """Return a checked data set that knows the SHA-256 of its files from this check."""
+        inspection = self._evidence.inspection
+        hashes = {
+            path: inspection.sha256[place].hex()
+            for place, path in enumerate(self._evidence.pictures.paths)
+            if inspection.sha256[place]
+        }
+        return dataset.knowing(hashes)
 
     def summary(self) -> dict[str, Any]:
         """Return numbers and findings, without the full lists, as values that JSON can hold."""
@@ -114,7 +141,7 @@ class CheckReport:
         }
         write_json(Path(folder) / "check.json", self.summary() | lists)
         table = io.StringIO()
-        writer = csv.writer(table, lineterminator="\n")
+        writer = csv.writer(table)
         writer.writerow(("path", "class", "part", "code", "reason"))
         writer.writerows([safe_cell(cell) for cell in row] for row in rows)
         write_text(Path(folder) / "bad_files.csv", table.getvalue())
@@ -148,18 +175,7 @@ def check(
     inspection = inspect_all(pictures.paths, decoding, verbose=verbose)
     duplicates = inspection.duplicates()
     near_duplicates = inspection.near_duplicates(near_distance)
-    return CheckReport(
-        findings=findings_of(Evidence(pictures, inspection, duplicates, near_duplicates)),
-        images=len(pictures.paths),
-        bad_files=tuple(
-            BadFile(pictures.names[place], pictures.labels[place], pictures.part(place), error)
-            for place, error in inspection.bad.items()
-        ),
-        counts=pictures.counts(inspection.usable()),
-        duplicates=_named(duplicates, pictures),
-        near_duplicates=_named(near_duplicates, pictures),
-        notes=dict(sorted(inspection.notes.items())),
-    )
+    return _report(Evidence(pictures, inspection, duplicates, near_duplicates))
 
 
 def usable(
@@ -204,6 +220,23 @@ def usable(
     listed = list_names((names[place] for place in bad), most=len(bad))
     note = f"{len(bad)} of {len(dataset)} pictures cannot be used and were left out: {listed}"
     return dataclasses.replace(kept, notes=(*dataset.notes, note))
+
+
+def _report(evidence: Evidence) -> CheckReport:
+    pictures, inspection = evidence.pictures, evidence.inspection
+    return CheckReport(
+        findings=findings_of(evidence),
+        images=len(pictures.paths),
+        bad_files=tuple(
+            BadFile(pictures.names[place], pictures.labels[place], pictures.part(place), error)
+            for place, error in inspection.bad.items()
+        ),
+        counts=pictures.counts(inspection.usable()),
+        duplicates=_named(evidence.duplicates, pictures),
+        near_duplicates=_named(evidence.near_duplicates, pictures),
+        notes=dict(sorted(inspection.notes.items())),
+        _evidence=evidence,
+    )
 
 
 def _named(groups: list[list[int]], pictures: Pictures) -> tuple[tuple[str, ...], ...]:

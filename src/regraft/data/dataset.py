@@ -6,7 +6,7 @@ import dataclasses
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -215,6 +215,10 @@ class Dataset:
             raise BadImagesError(bad, hint="see regraft data check; --skip-bad leaves them out")
         return tuple(known[path] for path in self.paths)
 
+    def knowing(self, hashes: Mapping[Path, str]) -> Dataset:
+        """Return the same data set with the SHA-256 of files that were read already."""
+        return dataclasses.replace(self, _known_hashes={**self._known_hashes, **hashes})
+
     @cached_property
     def fingerprint(self) -> str:
         """The SHA-256 of classes, relative paths, labels and contents in sorted order."""
@@ -293,9 +297,11 @@ class Dataset:
         group_by: str | None = None,
         on_duplicates: str = "together",
         regroup: bool = False,
+        small_classes: str = "refuse",
+        alike: Sequence[Sequence[str]] = (),
     ) -> Split:
-        """Cut the pictures into train, val and test; see :func:`regraft.data.split.cut`."""
-        from regraft.data.split import cut
+        """Cut the pictures into train, val and test; see :func:`regraft.data.cutting.cut`."""
+        from regraft.data.cutting import cut
 
         return cut(
             self,
@@ -305,6 +311,8 @@ class Dataset:
             group_by=group_by,
             on_duplicates=on_duplicates,
             regroup=regroup,
+            small_classes=small_classes,
+            alike=alike,
         )
 
     def _chance_queues(self, seed: int) -> dict[str, list[int]]:

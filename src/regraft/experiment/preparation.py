@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from regraft.data.checks import CheckReport, check, usable
 from regraft.data.dataset import Dataset
 from regraft.data.split import Split
+from regraft.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,23 @@ class PreparedData:
     split: Split
     train: Dataset
     report: CheckReport
+    _stamps: dict[Path, tuple[int, int]] = field(repr=False)
+
+    def refuse_changed_files(self) -> None:
+        """Make sure that no picture was changed since it was checked.
+
+        Raises:
+            DataError: Files are gone or have another size or time (code ``DATA-CHANGED``).
+        """
+        changed = [path for path, stamp in self._stamps.items() if _stamp(path) != stamp]
+        if changed:
+            raise DataError(
+                f"{len(changed)} pictures changed while the run was at work",
+                path=changed[0],
+                why="their size or time is not what it was when they were checked",
+                hint="let nothing write there, and run again",
+                code="DATA-CHANGED",
+            )
 
 
 @dataclass(frozen=True)
@@ -36,6 +54,7 @@ class DataPlan:
         seed: Seed of the split and of the choice of pictures to learn from.
         group_by: A regular expression on the path, or ``"column"``; groups stay together.
         regroup: Whether to cut anew where the folder's own parts share a group.
+        small_classes: ``"refuse"`` classes too small for every part, or put them into ``"train"``.
         label_from_name: A regular expression with the group ``label``, for flat folders.
         per_class: Learn from this many pictures of each class; the test part stays the same.
         size: Learn from this many pictures in all.
@@ -54,6 +73,7 @@ class DataPlan:
     seed: int = 0
     group_by: str | None = None
     regroup: bool = False
+    small_classes: str = "refuse"
     label_from_name: str | None = None
     per_class: int | None = None
     size: int | None = None
@@ -85,16 +105,19 @@ class DataPlan:
             BadImagesError: Pictures cannot be used and ``skip_bad`` is off or they are too many.
         """
         data = self.read()
+        stamps = {path: _stamp(path) for path in data.paths}
         report = check(data, verbose=verbose)
-        data = usable(data, report, skip_bad=self.skip_bad, max_bad=self.max_bad)
+        data = report.hashed(usable(data, report, skip_bad=self.skip_bad, max_bad=self.max_bad))
         split = data.split(
             val=self.val,
             test=self.test,
             seed=self.seed,
             group_by=self.group_by,
             regroup=self.regroup,
+            small_classes=self.small_classes,
+            alike=report.near_duplicates,
         )
-        return PreparedData(split, self._chosen(split.train), report.across(split))
+        return PreparedData(split, self._chosen(split.train), report.across(split), stamps)
 
     def _chosen(self, train: Dataset) -> Dataset:
         if self.per_class is None and self.size is None and self.fraction is None:
@@ -106,3 +129,11 @@ class DataPlan:
     def at(self, source: str | Path) -> DataPlan:
         """Return the same plan for another folder or table."""
         return replace(self, source=source)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        facts = path.stat()
+    except OSError:
+        return (0, 0)
+    return (facts.st_size, facts.st_mtime_ns)

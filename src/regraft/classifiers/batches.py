@@ -1,0 +1,172 @@
+"""What enters the loop: prepared pictures, in an order that depends on nothing but the seed.
+
+The order of an epoch and the augmentation of a picture are functions of (seed, epoch, sample), so
+they are the same whatever the threads, the batch in flight or the number of restarts.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from regraft.compute import threads
+from regraft.data.images import Decoding, Picture, open_image
+from regraft.progress import progress_bar
+
+Pixels = NDArray[np.uint8]
+Augment = Callable[[Pixels, np.random.Generator], Pixels]
+
+
+class Inputs(Protocol):
+    """The inputs of one part, asked for by sample and epoch."""
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        ...
+
+    def take(self, samples: NDArray[np.int64], epoch: int) -> Tensor:
+        """Return the inputs of these samples in this epoch, one row each."""
+        ...
+
+
+class Pictures:
+    """Prepared pictures, decoded once into a file that is removed with the object.
+
+    Args:
+        pictures: Paths, PIL pictures or H × W × 3 arrays of 8 bits.
+        prepare: From an upright RGB picture to the square that enters the network.
+        size: Height and width of that square, in pixels.
+        decoding: How files become pixels.
+        verbose: Whether to show progress.
+
+    Raises:
+        ImageError: A picture cannot be read.
+
+    Example:
+        >>> grey = np.full((8, 8, 3), 128, np.uint8)
+        >>> pictures = Pictures([grey, grey], np.asarray, size=8)
+        >>> pictures.take(np.array([1]), epoch=0).shape
+        torch.Size([1, 8, 8, 3])
+    """
+
+    def __init__(
+        self,
+        pictures: Sequence[Picture],
+        prepare: Callable[[Image.Image], Pixels],
+        *,
+        size: int,
+        decoding: Decoding = Decoding(),  # noqa: B008 - frozen
+        verbose: bool = False,
+    ) -> None:
+        folder = tempfile.TemporaryDirectory(prefix="regraft-")
+        self._finalizer = weakref.finalize(self, folder.cleanup)
+        shape = (len(pictures), size, size, 3)
+        file = Path(folder.name) / "pictures.npy"
+        self._pixels = np.lib.format.open_memmap(file, "w+", np.uint8, shape)
+
+        def place(position: int) -> None:
+            self._pixels[position] = prepare(open_image(pictures[position], decoding))
+
+        with (
+            ThreadPoolExecutor(threads()) as pool,
+            progress_bar("Reading pictures", len(pictures), visible=verbose) as advance,
+        ):
+            for _ in pool.map(place, range(len(pictures))):
+                advance(1)
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def take(self, samples: NDArray[np.int64], epoch: int) -> Tensor:
+        """Return the pictures as they are, (n, size, size, 3) in 8 bits; every epoch the same."""
+        return torch.from_numpy(self._pixels[samples])
+
+
+class AugmentedPictures:
+    """Pictures that look different in every epoch.
+
+    Args:
+        pictures: The pictures as they are.
+        augment: From a picture and a random generator to a picture of the same size.
+        seed: The seed of the whole run.
+        views: How many different views of a picture there are; None for a new one in every epoch.
+    """
+
+    def __init__(
+        self, pictures: Pictures, augment: Augment, *, seed: int, views: int | None = None
+    ) -> None:
+        self._pictures = pictures
+        self._augment = augment
+        self._seed = seed
+        self.views = views
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def take(self, samples: NDArray[np.int64], epoch: int) -> Tensor:
+        """Return the pictures as they look in this epoch, (n, size, size, 3) in 8 bits."""
+        view = epoch if self.views is None else epoch % self.views
+        plain = self._pictures.take(samples, epoch).numpy()
+        changed = [
+            self._augment(picture, generator(self._seed, "view", view, int(sample)))
+            for picture, sample in zip(plain, samples, strict=True)
+        ]
+        return torch.from_numpy(np.stack(changed))
+
+
+def generator(seed: int, purpose: str, *numbers: int) -> np.random.Generator:
+    """Return a random generator that depends on its arguments alone.
+
+    Example:
+        >>> generator(0, "order", 1).integers(100) == generator(0, "order", 1).integers(100)
+        np.True_
+    """
+    return np.random.default_rng([seed, int.from_bytes(purpose.encode()[:7]), *numbers])
+
+
+def epoch_batches(
+    order: NDArray[np.int64], batch_size: int, steps: int | None
+) -> list[NDArray[np.int64]]:
+    """Return the samples of each batch of an epoch.
+
+    A last batch of one sample joins the one before it: batch norm cannot work on one.
+
+    Args:
+        order: The samples in the order of this epoch.
+        batch_size: Samples per batch.
+        steps: How many batches to make at most; None for all.
+
+    Example:
+        >>> [len(batch) for batch in epoch_batches(np.arange(9), 4, None)]
+        [4, 5]
+    """
+    starts = list(range(0, len(order), batch_size))
+    if len(starts) > 1 and len(order) - starts[-1] == 1:
+        starts.pop()
+    ends = [*starts[1:], len(order)]
+    batches = [order[start:end] for start, end in zip(starts, ends, strict=True)]
+    return batches if steps is None else batches[:steps]
+
+
+def prefetched(
+    inputs: Inputs, batches: Sequence[NDArray[np.int64]], epoch: int
+) -> Iterator[Tensor]:
+    """Yield the inputs of each batch; the next ones are made while the loop computes."""
+    ahead = 3
+    with ThreadPoolExecutor(max(threads(), 2)) as pool:
+        waiting = [pool.submit(inputs.take, batch, epoch) for batch in batches[:ahead]]
+        for position in range(len(batches)):
+            ready = waiting.pop(0).result()
+            if position + ahead < len(batches):
+                waiting.append(pool.submit(inputs.take, batches[position + ahead], epoch))
+            yield ready

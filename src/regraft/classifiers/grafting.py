@@ -1,0 +1,138 @@
+"""A trunk with a new head as one module; what is frozen has no gradient and is in eval mode."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from regraft.backbones.backbone import Backbone
+from regraft.backbones.embedder import Normalise
+from regraft.backbones.network import channels_first
+from regraft.classifiers.heads import Head
+from regraft.classifiers.phases import Phase, Trained, choose_trained
+
+
+class Grafted(nn.Module):
+    """Normalisation, trunk and head: from prepared pictures in 8 bits to logits.
+
+    Args:
+        backbone: Its network becomes part of this module and may be trained.
+        head: What stands on the last feature map.
+        outputs: Logits per picture.
+        seed: Seed of the head's random weights.
+
+    Example:
+        >>> from regraft.backbones.spec import BackboneSpec
+        >>> from regraft.classifiers.heads import LinearHead
+        >>> backbone = BackboneSpec("small_cnn", weights=None).build()
+        >>> network = Grafted(backbone, LinearHead(), outputs=3)
+        >>> network(torch.zeros(2, 96, 96, 3, dtype=torch.uint8)).shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(self, backbone: Backbone, head: Head, *, outputs: int, seed: int = 0) -> None:
+        super().__init__()
+        self.normalise = Normalise(backbone.preprocessing)
+        self.trunk = backbone.module
+        self.stages = backbone.stages
+        self._last_map = backbone.network.last_map
+        self._layout = backbone.network.layout
+        size = backbone.preprocessing.size
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(seed)
+            shape = tuple(self.map(torch.zeros(1, size, size, 3, dtype=torch.uint8)).shape[1:])
+            self.head = head.build(shape, outputs, pool=backbone.network.pooled)
+        self._trained: Trained | None = None
+
+    def map(self, pictures: Tensor) -> Tensor:
+        """Return the feature maps, channels first, of pictures (n, size, size, 3) in 8 bits."""
+        return channels_first(self._last_map(self.normalise(pictures)), self._layout)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Return logits (n, outputs)."""
+        logits: Tensor = self.head(self.map(pictures))
+        return logits
+
+    def freeze(self, phase: Phase) -> Trained:
+        """Freeze what a phase does not train, and return what it trains of the trunk."""
+        trained = choose_trained(phase, self.stages)
+        for name, parameter in self.trunk.named_parameters():
+            parameter.requires_grad_(name in trained.parameters)
+        self._trained = trained
+        return trained
+
+    def set_mode(self) -> None:
+        """Put the head and the trained stages into training mode, everything else into eval mode.
+
+        Frozen batch norm would otherwise use each batch's statistics and move its averages.
+        """
+        self.train()
+        self.trunk.eval()
+        trained = self._trained.parameters if self._trained else frozenset()
+        for stage in self.stages:
+            if trained & set(stage.parameters):
+                for name in stage.modules:
+                    _train_touched(self.trunk.get_submodule(name), name, trained)
+
+    def frozen_checksum(self) -> str:
+        """Return a SHA-256 over every frozen tensor of the trunk, buffers included."""
+        trained = self._trained.parameters if self._trained else frozenset()
+        moving = _buffers_beside(self.trunk, trained)
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.trunk.state_dict().items()):
+            if name not in trained and name not in moving:
+                digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def parameter_groups(network: Grafted, phase: Phase, trained: Trained) -> list[dict[str, object]]:
+    """Return what an optimizer takes: the head, then each trained stage with its own rate."""
+    groups: list[dict[str, object]] = [{"params": list(network.head.parameters()), "lr": phase.lr}]
+    parameters = dict(network.trunk.named_parameters())
+    for distance, stage in enumerate(reversed(network.stages), start=1):
+        own = [parameters[name] for name in stage.parameters if name in trained.parameters]
+        if own:
+            groups.append({"params": own, "lr": phase.lr * phase.layer_decay**distance})
+    return groups
+
+
+def build_optimizer(phase: Phase, groups: Sequence[dict[str, object]]) -> torch.optim.Optimizer:
+    """Return the optimizer that a phase names."""
+    adaptive = {"betas": phase.betas, "weight_decay": phase.weight_decay}
+    plain = {"momentum": phase.momentum, "weight_decay": phase.weight_decay}
+    kinds: dict[str, tuple[type[torch.optim.Optimizer], dict[str, object]]] = {
+        "sgd": (torch.optim.SGD, plain),
+        "rmsprop": (torch.optim.RMSprop, {"alpha": 0.9, **plain}),
+        "adam": (torch.optim.Adam, adaptive),
+        "adamw": (torch.optim.AdamW, adaptive),
+        "nadam": (torch.optim.NAdam, adaptive),
+    }
+    kind, settings = kinds[phase.optimizer]
+    return kind(list(groups), lr=phase.lr, **settings)  # type: ignore[call-arg]
+
+
+def _train_touched(module: nn.Module, name: str, trained: frozenset[str]) -> None:
+    """Put a module into training mode, but no part of it whose own parameters are all frozen."""
+    module.train()
+    for inner, part in module.named_modules():
+        own = [p for p, _ in part.named_parameters(recurse=False)]
+        prefix = ".".join(piece for piece in (name, inner) if piece)
+        if own and not any(f"{prefix}.{p}" in trained for p in own):
+            part.training = False
+
+
+def _buffers_beside(trunk: nn.Module, trained: frozenset[str]) -> set[str]:
+    """Return the buffers of modules that are trained: those may move."""
+    moving = set()
+    for name, module in trunk.named_modules():
+        own = {
+            ".".join(p for p in (name, n) if p) for n, _ in module.named_parameters(recurse=False)
+        }
+        if own & trained:
+            moving |= {
+                ".".join(p for p in (name, n) if p) for n, _ in module.named_buffers(recurse=False)
+            }
+    return moving

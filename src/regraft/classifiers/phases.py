@@ -1,0 +1,265 @@
+"""A strategy is a list of phases: what is trained, for how long, and how. Plain values."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from regraft.backbones.network import Stage
+from regraft.errors import UsageError
+
+OptimizerName = Literal["sgd", "rmsprop", "adam", "adamw", "nadam"]
+ScheduleName = Literal["constant", "cosine", "one_cycle", "plateau"]
+_OPTIMIZERS = ("sgd", "rmsprop", "adam", "adamw", "nadam")
+_SCHEDULES = ("constant", "cosine", "one_cycle", "plateau")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One stretch of training. The head is always trained; the rest is named by one ``unfreeze``.
+
+    Args:
+        unfreeze: Share of the trunk's stages that is trained, counted from the head, 0 to 1.
+        unfreeze_from: The first stage that is trained, by its name, for example ``"features.24"``.
+        unfreeze_last: How many of the last stages are trained.
+        unfreeze_matching: A regular expression; parameters whose names match are trained.
+        epochs: Passes over the training part.
+        steps: Batches per epoch; by default as many as the training part fills.
+        optimizer: ``"sgd"``, ``"rmsprop"``, ``"adam"``, ``"adamw"`` or ``"nadam"``.
+        momentum: Of sgd and rmsprop.
+        betas: Of adam, adamw and nadam.
+        lr: Learning rate at the head.
+        layer_decay: What the rate is multiplied with per stage away from the head, above 0 to 1.
+        schedule: How the rate runs: ``"constant"``, ``"cosine"``, ``"one_cycle"`` (Smith, 2018) or
+            ``"plateau"`` (a tenth after two epochs without a better validation loss).
+        warmup: Share of the phase in which the rate rises from 0, for ``"cosine"``.
+        weight_decay: L2 penalty; decoupled for adamw.
+        patience: Stop after this many epochs without a better validation accuracy.
+
+    Raises:
+        UsageError: A value is out of range, or what to train is named twice.
+
+    Example:
+        >>> Phase(unfreeze=0.5, epochs=3, optimizer="sgd", lr=0.01).epochs
+        3
+    """
+
+    unfreeze: float = 0.0
+    unfreeze_from: str | None = None
+    unfreeze_last: int | None = None
+    unfreeze_matching: str | None = None
+    epochs: int = 30
+    steps: int | None = None
+    optimizer: OptimizerName = "adamw"
+    momentum: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    lr: float = 1e-3
+    layer_decay: float = 1.0
+    schedule: ScheduleName = "constant"
+    warmup: float = 0.0
+    weight_decay: float = 0.0
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        ways = (self.unfreeze != 0, self.unfreeze_from, self.unfreeze_last, self.unfreeze_matching)
+        if sum(way not in {None, False} for way in ways) > 1:
+            raise UsageError(
+                "what to train is named twice", hint="give one of the unfreeze options"
+            )
+        checks = {
+            "unfreeze": 0 <= self.unfreeze <= 1,
+            "epochs": self.epochs >= 0,
+            "steps": self.steps is None or self.steps >= 1,
+            "optimizer": self.optimizer in _OPTIMIZERS,
+            "momentum": 0 <= self.momentum < 1,
+            "lr": math.isfinite(self.lr) and self.lr > 0,
+            "layer_decay": 0 < self.layer_decay <= 1,
+            "schedule": self.schedule in _SCHEDULES,
+            "warmup": 0 <= self.warmup < 1,
+            "weight_decay": self.weight_decay >= 0,
+            "patience": self.patience is None or self.patience >= 1,
+        }
+        for name, right in checks.items():
+            if not right:
+                raise UsageError(
+                    f"phase: {name} is out of range",
+                    why=f"{getattr(self, name)!r}",
+                    hint=_HINTS[name],
+                )
+
+
+_HINTS = {
+    "unfreeze": "a share of the stages, 0 to 1; unfreeze_last counts stages",
+    "epochs": "0 or more",
+    "steps": "1 or more batches",
+    "optimizer": f"one of {', '.join(_OPTIMIZERS)}",
+    "momentum": "0 to below 1",
+    "lr": "above 0",
+    "layer_decay": "above 0 to 1",
+    "schedule": f"one of {', '.join(_SCHEDULES)}",
+    "warmup": "a share of the phase, 0 to below 1",
+    "weight_decay": "0 or more",
+    "patience": "1 or more epochs",
+}
+
+
+def frozen(
+    epochs: int = 30, *, lr: float = 1e-3, optimizer: OptimizerName = "adamw"
+) -> list[Phase]:
+    """Train a new head on a trunk that stays as it is.
+
+    Example:
+        >>> [phase.unfreeze for phase in frozen(10)]
+        [0.0]
+    """
+    return [Phase(epochs=epochs, lr=lr, optimizer=optimizer, schedule="cosine")]
+
+
+def fine_tune(
+    epochs: int = 30,
+    *,
+    unfreeze: float = 1.0,
+    lr: float = 1e-4,
+    optimizer: OptimizerName = "adamw",
+) -> list[Phase]:
+    """Train the head and the upper part of the trunk together, in one stage.
+
+    Example:
+        >>> [phase.unfreeze for phase in fine_tune(10, unfreeze=0.5)]
+        [0.5]
+    """
+    return [
+        Phase(
+            unfreeze=unfreeze,
+            epochs=epochs,
+            lr=lr,
+            optimizer=optimizer,
+            schedule="cosine",
+            warmup=0.1,
+        )
+    ]
+
+
+def two_stage(
+    epochs: int = 20,
+    *,
+    head_epochs: int = 10,
+    unfreeze: float = 0.5,
+    lr: float = 1e-4,
+    head_lr: float = 1e-3,
+    optimizer: OptimizerName = "adamw",
+) -> list[Phase]:
+    """Train the head first, then the head and the upper part of the trunk at a lower rate.
+
+    Example:
+        >>> [(phase.unfreeze, phase.epochs) for phase in two_stage()]
+        [(0.0, 10), (0.5, 20)]
+    """
+    return [
+        *frozen(head_epochs, lr=head_lr, optimizer=optimizer),
+        *fine_tune(epochs, unfreeze=unfreeze, lr=lr, optimizer=optimizer),
+    ]
+
+
+def from_scratch(
+    epochs: int = 30, *, lr: float = 1e-3, optimizer: OptimizerName = "adamw"
+) -> list[Phase]:
+    """Train everything from random weights, the baseline for every transfer.
+
+    Example:
+        >>> [phase.unfreeze for phase in from_scratch(60)]
+        [1.0]
+    """
+    return fine_tune(epochs, unfreeze=1.0, lr=lr, optimizer=optimizer)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a phase trains of a trunk.
+
+    Attributes:
+        parameters: Names of the trained parameters of the trunk.
+        first: Index of the first stage with a trained parameter; the number of stages if none has.
+        stages: Share of the stages that have one, 0 to 1.
+    """
+
+    parameters: frozenset[str]
+    first: int
+    stages: float
+
+
+def choose_trained(phase: Phase, stages: Sequence[Stage]) -> Trained:
+    """Return what a phase trains of a trunk with these stages.
+
+    A share is rounded to the nearest number of stages, and at least one where it is not 0.
+
+    Raises:
+        UsageError: There is no such stage, or no parameter matches.
+
+    Example:
+        >>> stages = [Stage(name=n, modules=(n,), parameters=(f"{n}.weight",)) for n in "abcd"]
+        >>> choose_trained(Phase(unfreeze=0.5), stages).first
+        2
+    """
+    if phase.unfreeze_matching is not None:
+        pattern = re.compile(phase.unfreeze_matching)
+        named = frozenset(n for stage in stages for n in stage.parameters if pattern.search(n))
+        if not named:
+            raise UsageError(
+                "no parameter of the trunk matches",
+                why=phase.unfreeze_matching,
+                hint=f"names look like {stages[0].parameters[0]!r}" if stages else "",
+            )
+    else:
+        named = frozenset(
+            n for stage in stages[_first_stage(phase, stages) :] for n in stage.parameters
+        )
+    touched = [index for index, stage in enumerate(stages) if named & set(stage.parameters)]
+    return Trained(
+        named, touched[0] if touched else len(stages), len(touched) / max(len(stages), 1)
+    )
+
+
+def _first_stage(phase: Phase, stages: Sequence[Stage]) -> int:
+    names = [stage.name for stage in stages]
+    if phase.unfreeze_from is not None:
+        if phase.unfreeze_from not in names:
+            raise UsageError(
+                f"there is no stage {phase.unfreeze_from!r}", hint=f"stages: {', '.join(names)}"
+            )
+        return names.index(phase.unfreeze_from)
+    if phase.unfreeze_last is not None:
+        if not 0 <= phase.unfreeze_last <= len(stages):
+            raise UsageError(
+                f"cannot train the last {phase.unfreeze_last} stages",
+                why=f"there are {len(stages)}",
+            )
+        return len(stages) - phase.unfreeze_last
+    count = round(phase.unfreeze * len(stages))
+    return len(stages) - (max(count, 1) if phase.unfreeze and stages else 0)
+
+
+def rate_factor(phase: Phase, step: int, total: int) -> float:
+    """Return what the learning rate is multiplied with at a step, 0 to 1; plateaus come on top.
+
+    Args:
+        phase: Its schedule and warm-up.
+        step: The batch, counted from 0 over the whole phase.
+        total: How many batches the phase has.
+
+    Example:
+        >>> round(rate_factor(Phase(schedule="cosine"), 50, 100), 3)
+        0.5
+    """
+    if phase.schedule in {"constant", "plateau"}:
+        return 1.0
+    warmup = phase.warmup if phase.schedule == "cosine" else 0.3
+    rise = warmup * total
+    if step < rise:
+        start = 0.0 if phase.schedule == "cosine" else 0.04  # one_cycle starts at a 25th
+        return start + (1 - start) * (step + 1) / (rise + 1)
+    done = (step - rise) / max(total - rise, 1)
+    return 0.5 * (1 + math.cos(math.pi * done))

@@ -1,0 +1,94 @@
+"""A finished run measured on labelled pictures, apart by whether it learned from them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from regraft.classifiers.saving import load_model
+from regraft.data.checks import check, usable
+from regraft.data.dataset import Dataset
+from regraft.data.split import Split, read_manifest
+from regraft.experiment.preparation import DataPlan
+from regraft.results import metrics
+from regraft.results.predictions import evaluate
+from regraft.results.run import PART_TITLES, Run
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model scored on the pictures of a folder, part by part.
+
+    Attributes:
+        metrics: For train, validation and test the summary of the pictures of that part, or None.
+            Pictures that the run never saw belong to the test part.
+        new: How many of the test pictures were unknown to the run.
+        refused: How many pictures could not be used.
+        test_looks: How often the run's test part was looked at, this time included.
+    """
+
+    metrics: dict[str, dict[str, Any] | None]
+    new: int
+    refused: int
+    test_looks: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the values as JSON has them."""
+        return {
+            **self.metrics,
+            "new": self.new,
+            "refused": self.refused,
+            "test_looks": self.test_looks,
+        }
+
+    def comment(self) -> str:
+        """Return what a reader should know about these numbers, in one line."""
+        known = (
+            "all of them were in the run's own split"
+            if not self.new
+            else f"{self.new} are new to the run"
+        )
+        return f"test pictures: {known}; its test part was looked at {self.test_looks} times"
+
+
+def evaluate_on(
+    run: str | os.PathLike[str], plan: DataPlan, *, verbose: bool = False
+) -> Evaluation:
+    """Measure the model of a run on the pictures of a plan.
+
+    Pictures are recognised by their content: what the run learned from counts as train wherever it
+    lies now, so that a model never scores on pictures it has learned.
+
+    Args:
+        run: The folder of a run.
+        plan: Which pictures; its split is not used.
+        verbose: Whether to show progress on standard error.
+
+    Raises:
+        RunError: There is no finished run.
+        ModelError: The model is damaged or unsafe.
+        DataError: The pictures cannot be used, or a class is unknown to the model.
+    """
+    finished = Run.open(run)
+    learner = load_model(finished.folder / "model")
+    data = plan.read()
+    report = check(data, verbose=verbose)
+    good = usable(data, report, skip_bad=plan.skip_bad, max_bad=plan.max_bad)
+    parts, new = _parts_by_content(good, finished.folder)
+    summaries: dict[str, dict[str, Any] | None] = dict.fromkeys(PART_TITLES.values())
+    for name, part in parts.items():
+        summaries[PART_TITLES[name]] = metrics.summary(evaluate(learner, part, name))
+    looks = Split.count_test_look(finished.folder) if "test" in parts else finished.test_looks
+    return Evaluation(summaries, new, len(data) - len(good), looks)
+
+
+def _parts_by_content(data: Dataset, folder: Path) -> tuple[dict[str, Dataset], int]:
+    known = {row.sha256: row.part for row in read_manifest(folder)}
+    places: dict[str, list[int]] = {name: [] for name in PART_TITLES}
+    new = 0
+    for index, digest in enumerate(data.hashes()):
+        new += digest not in known
+        places[known.get(digest, "test")].append(index)
+    return {name: data.take(indices) for name, indices in places.items() if indices}, new
