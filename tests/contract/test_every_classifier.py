@@ -1,5 +1,7 @@
 """What every named classifier promises, and every one that can be saved."""
 
+import json
+
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -60,11 +62,13 @@ def test_it_keeps_every_promise(learner, tmp_path):
     assert learner.score(TRAIN, LABELS) > 0.6
     assert np.array_equal(again.predict_proba(ASKED), probabilities)
 
+    assert json.loads(json.dumps(learner.history_, allow_nan=False)) == learner.history_
+
     assert can_save(learner.classifier)
     learner.save(tmp_path / "model")
     loaded = load_model(tmp_path / "model")
 
     assert np.array_equal(loaded.predict_proba(ASKED), probabilities)
     assert np.array_equal(loaded.predict(ASKED), learner.predict(ASKED))
-    assert loaded.history_["best"] == learner.history_["best"]
+    assert loaded.history_ == learner.history_
     assert loaded.warnings_ == learner.warnings_

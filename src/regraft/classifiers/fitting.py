@@ -33,7 +33,8 @@ class FittedShallow:
         estimator: The scikit-learn classifier; it knows scaled features and the classes 0 to k - 1.
         scaling: What is done to the features first.
         arrays: The classifier as data, or None when it cannot be saved so.
-        history: Rows, columns, grid table, best parameters, temperature and seconds.
+        history: Rows, columns, grid table, best parameters, temperature and seconds, as JSON
+            holds them.
         warnings: What the fit complained about, each complaint once.
     """
 
@@ -110,7 +111,7 @@ def fit_shallow(
     if not conversion.obstacle(estimator):
         arrays = conversion.to_arrays(estimator, temperature=temperature)
     complaints, converged = _complaints(caught, searched=bool(table) or points == [{}])
-    history = {
+    history: dict[str, Any] = {
         "classifier": {"type": type(estimator).__name__, "parameters": estimator.get_params()},
         "n": count,
         "d": width,
@@ -123,7 +124,7 @@ def fit_shallow(
         "converged": converged,
         "seconds": search.watch.seconds,
     }
-    return FittedShallow(estimator, scaling, arrays, history, complaints)
+    return FittedShallow(estimator, scaling, arrays, _plain(history), complaints)
 
 
 @dataclass(frozen=True)
@@ -301,3 +302,16 @@ def _few_threads(cells: int) -> AbstractContextManager[Any]:
 
     limits: AbstractContextManager[Any] = threadpool_limits(1 if cells <= _ONE_THREAD else None)
     return limits
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON holds it; objects become their text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return repr(value)
+    return value if value is None or isinstance(value, str | int | float) else repr(value)

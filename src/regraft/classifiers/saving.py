@@ -157,7 +157,7 @@ def save_model(
             "kind": fitted.arrays.kind,
             "settings": dict(fitted.arrays.settings),
         },
-        "history": _plain(learner.history_),
+        "history": learner.history_,
         "warnings": list(learner.warnings_),
     }
     state = backbone.module.state_dict() if with_backbone and portable else None
@@ -239,19 +239,6 @@ def _portable(backbone: Backbone) -> tuple[BackboneSpec, bool]:
     elif spec.weights not in {None, "default"}:
         spec = dataclasses.replace(spec, weights="given")  # a path of this machine helps nobody
     return spec, entry.source != "registered"
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON holds it; objects become their text."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not np.isfinite(value):
-        return repr(value)
-    return value if value is None or isinstance(value, str | int | float) else repr(value)
 
 
 # ---- reading -----------------------------------------------------------------------------------
