@@ -87,10 +87,10 @@ def test_names_are_unique():
 
 def test_a_network_of_ones_own_can_be_registered_once(monkeypatch):
     monkeypatch.setattr(catalog, "_registered", {})
-    register_backbone("mine", lambda spec: build(BackboneSpec("small_cnn", weights=None)))
+    register_backbone("mine", lambda _spec: build(BackboneSpec("small_cnn", weights=None)))
 
     assert build("mine").feature_dim == 128
     assert "mine" in [entry.name for entry in list_backbones()]
     for taken in ("mine", "vgg16", "mobilenetv2_100"):
         with pytest.raises(BackboneError, match="already"):
-            register_backbone(taken, lambda spec: build(spec))
+            register_backbone(taken, build)

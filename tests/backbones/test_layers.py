@@ -10,7 +10,7 @@ from regraft.backbones.spec import BackboneSpec
 
 @pytest.fixture(scope="module")
 def vgg16():
-    return build(BackboneSpec("vgg16", weights=None, arguments={"size": 200}))
+    return build(BackboneSpec("vgg16", weights=None, pooling="flatten"))
 
 
 def test_vgg16_without_its_top_has_the_published_parameters_per_layer(vgg16):
@@ -22,9 +22,16 @@ def test_vgg16_without_its_top_has_the_published_parameters_per_layer(vgg16):
     assert sum(row.parameters for row in rows) == vgg16.parameters == 14_714_688
 
 
-def test_vgg16_at_200_pixels_has_the_published_shapes(vgg16):
-    pools = [row.output_shape for row in vgg16.layer_table() if row.type == "MaxPool2d"]
+def test_vgg16_flattened_at_224_pixels_has_the_published_width(vgg16):
+    assert vgg16.feature_dim == 25_088
 
+
+def test_vgg16_at_200_pixels_has_the_published_shapes(vgg16):
+    batch = torch.zeros(1, 3, 200, 200)
+
+    rows = layer_table(vgg16.module, lambda: vgg16.module.forward_features(batch))
+
+    pools = [row.output_shape for row in rows if row.type == "MaxPool2d"]
     assert pools == [(64, 100, 100), (128, 50, 50), (256, 25, 25), (512, 12, 12), (512, 6, 6)]
 
 

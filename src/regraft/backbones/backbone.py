@@ -190,11 +190,11 @@ class Backbone:
             BackboneError: The network has no trained ImageNet head (``BACKBONE-HEAD``).
             ImageError: A picture cannot be read.
         """
-        from timm.data.imagenet_info import ImageNetInfo
+        from regraft.backbones.from_timm import imagenet_classes
 
         self._check_imagenet_head()
         normalise = Normalise(self.preprocessing)
-        info = ImageNetInfo()
+        classes = imagenet_classes()
         guesses = []
         for batch in self._batches(pictures, 32):
             logits = self._run(self.module, normalise(torch.from_numpy(batch)))

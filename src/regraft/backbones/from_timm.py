@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import timm
+from timm.data.imagenet_info import ImageNetInfo
 from timm.models import group_parameters
 from torch import Tensor, nn
 
@@ -81,6 +82,21 @@ def preprocessing(identifier: str) -> Preprocessing:
         interpolation=config.interpolation if config.interpolation in known else "bicubic",
         mean=tuple(config.mean),
         std=tuple(config.std),
+    )
+
+
+@functools.cache
+def imagenet_classes() -> tuple[tuple[str, str], ...]:
+    """Return the WordNet identifier and the readable name of each of the 1000 ImageNet classes.
+
+    Example:
+        >>> imagenet_classes()[0]
+        ('n01440764', 'tench')
+    """
+    info = ImageNetInfo()
+    return tuple(
+        (info.index_to_label_name(index), info.index_to_description(index).split(",")[0])
+        for index in range(info.num_classes())
     )
 
 

@@ -64,6 +64,7 @@ def channels_first(features: Tensor, layout: Layout) -> Tensor:
     """Return feature maps with the channels behind the batch axis, whatever their layout.
 
     Example:
+        >>> import torch
         >>> channels_first(torch.zeros(1, 7, 7, 768), "NHWC").shape
         torch.Size([1, 768, 7, 7])
     """
@@ -78,6 +79,7 @@ def average(features: Tensor, layout: Layout = "NCHW") -> Tensor:
     """Return the average of each channel over all positions, shape (n, channels).
 
     Example:
+        >>> import torch
         >>> average(torch.ones(2, 512, 7, 7)).shape
         torch.Size([2, 512])
     """
@@ -100,6 +102,7 @@ def tap(module: nn.Module, name: str, side: Literal["input", "output"] = "output
         side: Whether to take what goes in or what comes out.
 
     Example:
+        >>> import torch
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Flatten())
         >>> tap(net, "0")(torch.zeros(1, 3, 4, 4)).shape
         torch.Size([1, 8, 4, 4])
@@ -133,6 +136,7 @@ def record_calls(module: nn.Module, run: Callable[[], Any]) -> list[str]:
     """Return the names of the submodules in the order in which they finish while ``run`` runs.
 
     Example:
+        >>> import torch
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Flatten())
         >>> record_calls(net, lambda: net(torch.zeros(1, 3, 4, 4)))
         ['0', '1']

@@ -70,7 +70,7 @@ class SmallCNN(nn.Module):
 
     Example:
         >>> sum(parameter.numel() for parameter in SmallCNN(6).parameters()) // 1000
-        302
+        303
     """
 
     def __init__(self, num_classes: int = 10) -> None:

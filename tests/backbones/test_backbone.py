@@ -1,0 +1,186 @@
+"""A backbone is sealed: eval mode, its own preprocessing, measured width, a fingerprint."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from regraft.backbones.backbone import build
+from regraft.backbones.spec import BackboneSpec, Preprocessing
+from regraft.backbones.state import write_state
+from regraft.errors import BackboneError
+
+SMALL = BackboneSpec("small_cnn", weights=None)
+
+
+def pictures(count, size=50):
+    draws = np.random.default_rng(3).integers(0, 256, (count, size, size + 10, 3), dtype=np.uint8)
+    return list(draws)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "pooling", "width"),
+    [
+        ("resnet50", 224, "flatten", 100_352),
+        ("resnet50", 64, "avg", 2048),
+        ("inception_v3", 224, "flatten", 51_200),
+        ("inception_v3", 299, "flatten", 131_072),
+        ("resnet50", 64, "stage:layer2.3", 512),
+        ("timm:test_vit", 160, "avg", 64),
+    ],
+)
+def test_the_width_is_the_published_one(name, size, pooling, width):
+    spec = BackboneSpec(name, weights=None, pooling=pooling, arguments={"size": size})
+
+    assert build(spec).feature_dim == width
+
+
+def test_paths_pictures_and_arrays_give_the_same_row(tmp_path):
+    (array,) = pictures(1)
+    image = Image.fromarray(array)
+    image.save(tmp_path / "a.png")
+
+    rows = build(SMALL).embed([tmp_path / "a.png", str(tmp_path / "a.png"), image, array])
+
+    assert rows.dtype == np.float32
+    assert all(np.array_equal(rows[0], row) for row in rows[1:])
+
+
+def test_no_pictures_give_no_rows():
+    assert build(SMALL).embed([]).shape == (0, 128)
+
+
+def test_embedding_neither_trains_nor_leaves_a_trace():
+    backbone = build(SMALL)
+    before = {name: value.clone() for name, value in backbone.module.state_dict().items()}
+
+    backbone.embed(pictures(3), batch_size=2)
+
+    assert not any(module.training for module in backbone.module.modules())
+    assert all(
+        torch.equal(before[name], value) for name, value in backbone.module.state_dict().items()
+    )
+
+
+def test_flattened_rows_are_in_the_order_channel_height_width():
+    flat = build(BackboneSpec("small_cnn", weights=None, pooling="flatten"))
+    pooled = build(SMALL)
+    (picture,) = pictures(1)
+
+    maps = flat.embed([picture]).reshape(128, 6, 6)
+
+    assert np.allclose(maps.mean((1, 2)), pooled.embed([picture])[0], atol=1e-5)
+
+
+def test_a_stage_that_does_not_exist_is_an_error_that_lists_them():
+    with pytest.raises(BackboneError, match=r"stages: stem, blocks\.0, blocks\.1, blocks\.2"):
+        build(BackboneSpec("small_cnn", weights=None, pooling="stage:blocks.9"))
+
+
+def test_every_ingredient_changes_the_fingerprint():
+    variants = [
+        SMALL,
+        BackboneSpec("small_cnn", weights=None, seed=1),
+        BackboneSpec("small_cnn", weights=None, pooling="flatten"),
+        BackboneSpec("small_cnn", weights=None, arguments={"size": 64}),
+        BackboneSpec("small_cnn", weights=None, arguments={"num_classes": 3}),
+        BackboneSpec("small_cnn", weights=None, preprocessing=Preprocessing.torch(96)),
+    ]
+
+    fingerprints = [build(spec).fingerprint for spec in variants]
+
+    assert len(set(fingerprints)) == len(variants)
+    assert fingerprints[0] == build(SMALL).fingerprint
+
+
+def test_where_weights_come_from_does_not_change_the_fingerprint(tmp_path):
+    drawn = build(SMALL)
+    write_state(tmp_path / "a.safetensors", drawn.module.state_dict())
+
+    loaded = build(BackboneSpec("small_cnn", weights=str(tmp_path / "a.safetensors")))
+
+    assert loaded.fingerprint == drawn.fingerprint
+    assert np.array_equal(loaded.embed(pictures(1)), drawn.embed(pictures(1)))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [
+        ("vit_tiny_patch16_224", 192, "takes pictures of 224 pixels only"),
+        ("alexnet", 32, "cannot take pictures of 32 pixels"),
+    ],
+)
+def test_a_size_that_the_network_cannot_take_is_an_error(name, size, message):
+    with pytest.raises(BackboneError, match=message) as caught:
+        build(BackboneSpec(name, weights=None, arguments={"size": size}))
+
+    assert caught.value.code == "BACKBONE-SIZE"
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        (BackboneSpec("squeezenet", weights=None), "random"),
+        (SMALL, "10 outputs"),
+    ],
+)
+def test_only_a_trained_imagenet_head_names_classes(spec, why):
+    with pytest.raises(BackboneError, match=why):
+        build(spec).top_k(pictures(1))
+
+
+def test_the_most_probable_classes_come_first(tmp_path):
+    state = build(BackboneSpec("squeezenet", weights=None)).module.state_dict()
+    state["classifier.1.bias"][[0, 1]] = torch.tensor([90.0, 91.0])
+    write_state(tmp_path / "a.safetensors", state)
+    backbone = build(BackboneSpec("squeezenet", weights=str(tmp_path / "a.safetensors")))
+
+    (guesses,) = backbone.top_k(pictures(1), k=3)
+
+    assert [guess.label for guess in guesses[:2]] == ["goldfish", "tench"]
+    assert guesses[1].wnid == "n01440764"
+    assert 1 >= guesses[0].probability > guesses[1].probability > guesses[2].probability
+    assert "does not say how its pictures are to be prepared" in backbone.notes[0]
+
+
+REAL = {
+    "vit_tiny_patch16_224": (BackboneSpec("vit_tiny_patch16_224"), 0.965),
+    "mobilenetv2_100": (
+        BackboneSpec(
+            "mobilenetv2_100", arguments={"pad_type": "same"}, preprocessing=Preprocessing.tf()
+        ),
+        0.979,
+    ),
+    "mobilenetv1_100": (
+        BackboneSpec(
+            "mobilenet_v1", arguments={"pad_type": "same"}, preprocessing=Preprocessing.tf()
+        ),
+        0.981,
+    ),
+    "squeezenet1_1": (BackboneSpec("squeezenet1_1"), 0.834),
+    "googlenet_bvlc": (BackboneSpec("googlenet_bvlc"), 0.926),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", REAL)
+def test_real_weights_name_real_photographs_as_often_as_published(assets, file):
+    from dataclasses import replace
+
+    from regraft.backbones.from_timm import imagenet_classes
+
+    spec, rate = REAL[file]
+    backbone = build(replace(spec, weights=str(assets / "weights" / f"{file}.safetensors")))
+    photographs = sorted((assets / "data" / "imagenet200").iterdir())
+    indices = [int(re.match(r"\d+", photograph.name)[0]) for photograph in photographs]
+    truth = [imagenet_classes()[index][0] for index in indices]
+
+    guesses = backbone.top_k(photographs)
+
+    hits = np.mean(
+        [wnid in {g.wnid for g in row} for wnid, row in zip(truth, guesses, strict=True)]
+    )
+    noise = 2.6 * np.sqrt(rate * (1 - rate) * (1 / 200 + 1 / 1000))
+    assert abs(hits - rate) < noise

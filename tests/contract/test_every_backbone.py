@@ -1,0 +1,145 @@
+"""What every network of the catalogue promises, with random weights at a small input size."""
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+
+from regraft.backbones.backbone import build
+from regraft.backbones.catalog import list_backbones
+from regraft.backbones.spec import BackboneSpec
+
+# The smallest comfortable inputs; None is the native size of a network that takes no other.
+SIZES = {"alexnet": 64, "vgg16": 32, "vgg19": 32, "inception_v3": 96, "inception_resnet_v2": 96}
+SIZES |= {"xception": 96, "nasnet": 96, "vit_tiny_patch16_224": None}
+SLOW = {"vgg19", "nasnet", "inception_resnet_v2"}
+EVERY = [
+    pytest.param(entry.name, marks=[pytest.mark.slow] if entry.name in SLOW else [])
+    for entry in list_backbones()
+]
+
+
+@functools.cache
+def spec_of(name, pooling="avg"):
+    size = SIZES.get(name, 64)
+    arguments = {} if size is None else {"size": size}
+    return BackboneSpec(name, weights=None, arguments=arguments, pooling=pooling)
+
+
+@functools.lru_cache(maxsize=1)
+def built(name):
+    torch.manual_seed(11)
+    expected = torch.rand(2)
+    torch.manual_seed(11)
+    backbone = build(spec_of(name))
+    assert torch.equal(torch.rand(2), expected), "the caller's random numbers moved"
+    return backbone
+
+
+def draw(backbone, count):
+    size = backbone.preprocessing.size
+    shape = (count, size, size, 3)
+    return np.random.default_rng(2).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_backbone_keeps_its_promises(name):
+    backbone = built(name)
+    check_stages(backbone)
+    check_layers(backbone)
+    check_rows(backbone)
+    check_facts(backbone)
+    check_poolings(backbone, name)
+
+
+def check_stages(backbone):
+    """Every parameter of the trunk stands in exactly one stage, and stages follow the depth."""
+    staged = [name for stage in backbone.stages for name in stage.parameters]
+    sizes = {name: value.numel() for name, value in backbone.module.named_parameters()}
+
+    assert len(staged) == len(set(staged))
+    assert sum(sizes[name] for name in staged) == backbone.parameters > 0
+    assert len({stage.name for stage in backbone.stages}) == len(backbone.stages) >= 4
+    for stage in backbone.stages:
+        held = {
+            f"{module}.{inner}"
+            for module in stage.modules
+            for inner, _ in backbone.module.get_submodule(module).named_parameters()
+        }
+        assert held <= set(stage.parameters)
+        assert stage.output in stage.modules
+    order = [row.name for row in backbone.layer_table()]
+    first_runs = [
+        min(i for i, row in enumerate(order) if row == m or row.startswith(m + "."))
+        for m in (stage.modules[0] for stage in backbone.stages)
+    ]
+    assert first_runs == sorted(first_runs)
+
+
+def check_layers(backbone):
+    """The layer table accounts for every parameter, with and without the top."""
+    whole = sum(value.numel() for value in backbone.module.parameters())
+
+    assert sum(row.parameters for row in backbone.layer_table()) == backbone.parameters
+    assert sum(row.parameters for row in backbone.layer_table(top=True)) == whole
+
+
+def check_rows(backbone):
+    """Rows are finite, of the measured width, and the same whatever the batch."""
+    pictures = draw(backbone, 3)
+    engine = backbone.engine("torch")
+
+    rows = engine(pictures)
+
+    assert rows.shape == (3, backbone.feature_dim)
+    assert rows.dtype == np.float32
+    assert np.isfinite(rows).all()
+    assert np.abs(engine(pictures[1:2])[0] - rows[1]).max() <= 1e-5 * np.abs(rows).max()
+    assert not any(module.training for module in backbone.module.modules())
+
+
+def check_facts(backbone):
+    """What a run records is there and plain."""
+    assert len(backbone.fingerprint) == len(backbone.weights.sha256) == 64
+    assert backbone.weights.licence == "none"
+    assert BackboneSpec.from_json(backbone.spec.to_json()) == backbone.spec
+    assert backbone.preprocessing.size <= backbone.preprocessing.resize
+
+
+def check_poolings(backbone, name):
+    """The average is the average of the flattened map; an early stage can be tapped."""
+    batch = torch.from_numpy(draw(backbone, 1))
+    network = backbone._network
+    with torch.inference_mode():
+        last = network.last_map(backbone.embedder.normalise(batch))
+        rows = backbone.embedder(batch)
+    if last.ndim == 4:
+        assert torch.allclose(last.flatten(2).mean(-1), rows, rtol=1e-3, atol=1e-5)
+    if name in {"small_cnn", "squeezenet", "mobilenet_v2", "vit_tiny_patch16_224"}:
+        early = build(spec_of(name, f"stage:{backbone.stages[1].name}"))
+        assert early.feature_dim < 400
+
+
+@pytest.mark.parametrize(
+    ("name", "whole", "trunk"),
+    [
+        ("alexnet", 61_100_840, 2_469_696),
+        ("googlenet", 6_624_904, 5_599_904),
+        ("resnet50", 25_557_032, 23_508_032),
+        ("inception_v3", 23_834_568, 21_785_568),
+        ("xception", 22_855_952, 20_806_952),
+        ("mobilenet_v1", 4_231_976, 3_206_976),
+        ("mobilenet_v2", 3_504_872, 2_223_872),
+        ("densenet121", 7_978_856, 6_953_856),
+        ("efficientnet_b0", 5_288_548, 4_007_548),
+        pytest.param("vgg19", 143_667_240, 20_024_384, marks=pytest.mark.slow),
+        pytest.param("inception_resnet_v2", 55_843_464, 54_306_464, marks=pytest.mark.slow),
+        pytest.param("nasnet", 88_753_150, 84_720_150, marks=pytest.mark.slow),
+    ],
+)
+def test_parameters_are_those_of_the_published_implementations(name, whole, trunk):
+    backbone = build(spec_of(name))
+
+    assert sum(value.numel() for value in backbone.module.parameters()) == whole
+    assert backbone.parameters == trunk
