@@ -203,8 +203,8 @@ class Backbone:
                 guesses.append(
                     [
                         Guess(
-                            wnid=info.index_to_label_name(index),
-                            label=info.index_to_description(index).split(",")[0],
+                            wnid=classes[index][0],
+                            label=classes[index][1],
                             probability=value,
                         )
                         for value, index in zip(values, indices, strict=True)

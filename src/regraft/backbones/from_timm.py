@@ -96,7 +96,7 @@ def imagenet_classes() -> tuple[tuple[str, str], ...]:
     info = ImageNetInfo()
     return tuple(
         (info.index_to_label_name(index), info.index_to_description(index).split(",")[0])
-        for index in range(info.num_classes())
+        for index in range(1000)
     )
 
 
