@@ -316,8 +316,7 @@ class RowWriter:
     def __init__(self, rows: FeatureRows, images: int) -> None:
         self._rows = rows
         self._fits = images * rows.width * 4 <= _HELD_BYTES
-        # One buffer for all shards: a list of batches would lie scattered between the network's
-        # large tensors and keep the allocator from giving their memory back.
+        # One buffer for all shards: its size is the same whatever the batches and their number.
         capacity = max(1, min(_FLUSH_ROWS, _FLUSH_BYTES // (rows.width * 4)))
         self._buffer = np.empty((capacity, rows.width), dtype=np.float32)
         self._digests: list[str] = []
