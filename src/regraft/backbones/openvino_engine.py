@@ -128,8 +128,8 @@ def convert(openvino: Any, core: Any, embedder: Embedder, *, size: int) -> Any:
     # Not inference_mode(): the tracer cannot record tensors that were made there.
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer warns about every shape that Python looks at
-        expected = embedder(batch).numpy()
         try:
+            expected = embedder(batch).numpy()
             model = openvino.convert_model(embedder, example_input=batch[:_TRACED])
             model.reshape([-1, size, size, 3])
             plain = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
