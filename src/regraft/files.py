@@ -83,7 +83,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     part = target.with_name(f".{target.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        mode = part.stat().st_mode  # some writers make files that nobody else may read
+        part.unlink()
         yield part
+        part.chmod(mode)
         with part.open("rb+") as stream:
             os.fsync(stream.fileno())
         part.replace(target)

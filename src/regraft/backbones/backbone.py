@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -70,6 +70,8 @@ class Backbone:
         preprocessing: What belongs to the weights.
         weights: Where the weights come from.
         identifier: The architecture, as in ``"timm:vgg16.tv_in1k"``.
+        arguments: What it was built with, those of imported weights included; by default the
+            spec's.
         notes: What a reader of results should know, one sentence each.
 
     Raises:
@@ -89,12 +91,14 @@ class Backbone:
         preprocessing: Preprocessing,
         weights: WeightsFacts,
         identifier: str,
+        arguments: Mapping[str, Any] | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:
         self.spec = spec
         self.preprocessing = preprocessing
         self.weights = weights
         self.identifier = identifier
+        self.arguments = dict(spec.arguments if arguments is None else arguments)
         self.notes = notes
         self.module = network.module.eval()
         self._network = network
@@ -125,7 +129,7 @@ class Backbone:
             {
                 "network": self.identifier,
                 "weights": self.weights.sha256,
-                "arguments": dict(self.spec.arguments),
+                "arguments": self.arguments,
                 "preprocessing": self.preprocessing.to_json(),
                 "pooling": self.spec.pooling,
                 "decoder": DECODER_VERSION,
@@ -347,5 +351,6 @@ def build(spec: BackboneSpec | str) -> Backbone:
         preprocessing=preprocessing,
         weights=weights,
         identifier=f"{entry.source}:{entry.identifier}",
+        arguments={**dict(entry.arguments), **dict(spec.arguments)},
         notes=notes,
     )

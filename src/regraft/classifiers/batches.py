@@ -65,7 +65,7 @@ class Pictures:
         prepare: Callable[[Image.Image], Pixels],
         *,
         size: int,
-        decoding: Decoding = Decoding(),  # noqa: B008 - frozen
+        decoding: Decoding = Decoding(),
         verbose: bool = False,
     ) -> None:
         folder = tempfile.TemporaryDirectory(prefix="regraft-")

@@ -93,7 +93,7 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         engine: Literal["auto", "torch", "openvino"] = "auto",
         precision: Literal["fp32", "bf16"] = "fp32",
         cache: str | os.PathLike[str] | None = "default",
-        decoding: Decoding = Decoding(),  # noqa: B008 - frozen
+        decoding: Decoding = Decoding(),
         seed: int = 0,
         verbose: bool = False,
     ) -> None:

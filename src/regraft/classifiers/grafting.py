@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,9 +89,9 @@ class Grafted(nn.Module):
         return digest.hexdigest()
 
 
-def parameter_groups(network: Grafted, phase: Phase, trained: Trained) -> list[dict[str, object]]:
+def parameter_groups(network: Grafted, phase: Phase, trained: Trained) -> list[dict[str, Any]]:
     """Return what an optimizer takes: the head, then each trained stage with its own rate."""
-    groups: list[dict[str, object]] = [{"params": list(network.head.parameters()), "lr": phase.lr}]
+    groups: list[dict[str, Any]] = [{"params": list(network.head.parameters()), "lr": phase.lr}]
     parameters = dict(network.trunk.named_parameters())
     for distance, stage in enumerate(reversed(network.stages), start=1):
         own = [parameters[name] for name in stage.parameters if name in trained.parameters]
@@ -99,11 +100,11 @@ def parameter_groups(network: Grafted, phase: Phase, trained: Trained) -> list[d
     return groups
 
 
-def build_optimizer(phase: Phase, groups: Sequence[dict[str, object]]) -> torch.optim.Optimizer:
+def build_optimizer(phase: Phase, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
     """Return the optimizer that a phase names."""
     adaptive = {"betas": phase.betas, "weight_decay": phase.weight_decay}
     plain = {"momentum": phase.momentum, "weight_decay": phase.weight_decay}
-    kinds: dict[str, tuple[type[torch.optim.Optimizer], dict[str, object]]] = {
+    kinds: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
         "sgd": (torch.optim.SGD, plain),
         "rmsprop": (torch.optim.RMSprop, {"alpha": 0.9, **plain}),
         "adam": (torch.optim.Adam, adaptive),

@@ -8,8 +8,8 @@ import traceback
 from types import FrameType
 from typing import Annotated, NoReturn
 
-import click
 import typer
+from typer.exceptions import Abort, TyperException
 
 from regraft import __version__
 from regraft.cli import demonstrating, fitting, inspecting, looking, using, weights
@@ -80,8 +80,8 @@ def main() -> NoReturn:
 def _run() -> int:
     try:
         result = app(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
+    except TyperException as error:
+        talk(f"regraft: error: {error.format_message()} - see --help [USAGE]")
         return EXIT_USAGE
     except BrokenPipeError:
         return _leave_quietly()
@@ -97,7 +97,7 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, RegraftError):
         talk(f"regraft: error: {error} [{error.code}]")
         return error.exit_code
-    if isinstance(error, KeyboardInterrupt | click.exceptions.Abort):
+    if isinstance(error, KeyboardInterrupt | Abort):
         talk("regraft: interrupted; what was computed so far is kept")
         return EXIT_INTERRUPTED
     if isinstance(error, _Terminated):

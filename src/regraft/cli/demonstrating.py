@@ -50,6 +50,6 @@ def demo(
     talk(f"  {result.page}")
     talk("Try next:")
     talk(f"  regraft data check {result.pictures}")
-    talk(talk(f"  regraft fit {quote(str(result.pictures))} {result.backbone_options()}"))
+    talk(f"  regraft fit {quote(str(result.pictures))} {result.backbone_options()}")
     talk(f"  regraft predict {result.transfer.folder} {result.pictures}")
     talk("  regraft fit YOUR_FOLDER --backbone mobilenet_v3      (downloads its weights once)")

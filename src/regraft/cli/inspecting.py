@@ -104,15 +104,13 @@ def split_data(
 def list_backbones_command(*, as_json: JsonOption = False) -> None:
     """List the networks with a name here; every other timm or torchvision name works, too."""
     from regraft.backbones.catalog import list_backbones
-    from regraft.backbones.weights import list_weights
     from regraft.report.tables import Table
 
-    rows = [(entry.name, entry.source, entry.licence, entry.title) for entry in list_backbones()]
-    rows += [
-        (stored.name, "imported", stored.licence, f"weights for {stored.backbone}")
-        for stored in list_weights()
-    ]
-    table = Table(("name", "source", "licence", "network"), tuple(rows))
+    rows = tuple(
+        (entry.name, "imported" if entry.path else entry.source, entry.licence, entry.title)
+        for entry in list_backbones()
+    )
+    table = Table(("name", "source", "licence", "network"), rows)
     say(table.to_json() if as_json else table.to_text())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -47,9 +47,11 @@ PoolingOption = Annotated[
     str, typer.Option(help="What becomes a row of features: avg, flatten or stage:NAME.")
 ]
 EngineOption = Annotated[
-    str, typer.Option(help="What runs the frozen trunk: auto, torch or openvino.")
+    Literal["auto", "torch", "openvino"], typer.Option(help="What runs the frozen trunk.")
 ]
-PrecisionOption = Annotated[str, typer.Option(help="Arithmetic of the frozen trunk: fp32 or bf16.")]
+PrecisionOption = Annotated[
+    Literal["fp32", "bf16"], typer.Option(help="Arithmetic of the frozen trunk.")
+]
 GroupByOption = Annotated[
     str | None,
     typer.Option(

@@ -84,9 +84,7 @@ def predict(
 
     def answers(pictures: list[Image]) -> list[dict[str, Any]]:
         rows = model.predict_proba(pictures)
-        best = [
-            sorted(range(len(classes)), key=lambda k, row=row: (-row[k], k))[:top] for row in rows
-        ]  # type: ignore[misc]
+        best = (-rows).argsort(axis=1, kind="stable")[:, :top]
         return [
             {"top": [{"label": classes[k], "probability": float(row[k])} for k in order]}
             for row, order in zip(rows, best, strict=True)
@@ -108,7 +106,9 @@ def evaluate_run(
     from regraft.experiment.preparation import DataPlan
     from regraft.report.tables import parts_table
 
-    plan = DataPlan(source, label_from_name=label_from_name, skip_bad=skip_bad)
+    plan = DataPlan(
+        source, label_from_name=label_from_name, skip_bad=skip_bad, allow_empty_class=True
+    )
     result = evaluate_on(run, plan, verbose=not as_json)
     if as_json:
         say_json(result.to_json())

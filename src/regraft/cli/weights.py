@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -111,7 +111,7 @@ def import_file(
         name=name,
         backbone=backbone,
         arguments=read_arguments(arguments),
-        preprocessing=_preprocessing(backbone, {k: v for k, v in changes.items() if v is not None}),
+        preprocessing=_preprocessing(backbone, read_arguments(arguments), changes),
         licence=licence,
         overwrite=overwrite,
     )
@@ -119,7 +119,9 @@ def import_file(
         say_json(stored.to_json())
         return
     say(f"{stored.name}\t{stored.backbone}\t{stored.licence}\t{stored.sha256}")
-    talk(f"preprocessing: {stored.preprocessing.describe()}")
+    talk(f"preprocessing: {stored.preprocessing}")
+    for note in stored.notes:
+        talk(f"note: {note}")
     talk(f"use it with --backbone {stored.name}")
 
 
@@ -188,15 +190,18 @@ def _channels(text: str | None) -> tuple[float, float, float] | None:
     return values[0], values[1], values[2]
 
 
-def _preprocessing(backbone: str, changes: dict[str, object]) -> Preprocessing | None:
+def _preprocessing(
+    backbone: str, arguments: tuple[tuple[str, Any], ...], changes: dict[str, Any]
+) -> Preprocessing | None:
     """Return the network's usual preprocessing with the options' changes, None without any."""
+    changes = {name: value for name, value in changes.items() if value is not None}
     if not changes:
         return None
     from dataclasses import replace
 
-    from regraft.backbones.catalog import default_preprocessing
+    from regraft.backbones.spec import BackboneSpec
 
-    usual = default_preprocessing(backbone)
-    if "size" in changes and "resize" not in changes:
-        changes["resize"] = round(usual.resize * int(str(changes["size"])) / usual.size)
-    return replace(usual, **changes)  # type: ignore[arg-type]
+    usual = BackboneSpec(backbone, weights=None, arguments=arguments).build().preprocessing
+    if "size" in changes:
+        usual = usual.at_size(changes["size"])
+    return replace(usual, **changes)

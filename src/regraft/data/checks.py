@@ -74,6 +74,11 @@ class CheckReport:
         """The error of each picture that cannot be used."""
         return tuple(file.error for file in self.bad_files)
 
+    @property
+    def has_errors(self) -> bool:
+        """Whether something makes results wrong if nothing is done about it."""
+        return any(finding.severity == "error" for finding in self.findings)
+
     def across(self, split: Split) -> CheckReport:
         """Return the same check with the parts of a split: what stands in two of them is found.
 
@@ -150,7 +155,7 @@ class CheckReport:
 def check(
     data: Dataset | Split,
     *,
-    decoding: Decoding = Decoding(),  # noqa: B008 - frozen
+    decoding: Decoding = Decoding(),
     near_distance: int = 4,
     verbose: bool = False,
 ) -> CheckReport:

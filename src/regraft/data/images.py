@@ -106,7 +106,7 @@ class ImageFacts:
     notes: tuple[str, ...]
 
 
-def open_image(picture: Picture, decoding: Decoding = Decoding()) -> Image.Image:  # noqa: B008 - frozen
+def open_image(picture: Picture, decoding: Decoding = Decoding()) -> Image.Image:
     """Read and decode one picture.
 
     Args:
@@ -126,7 +126,7 @@ def open_image(picture: Picture, decoding: Decoding = Decoding()) -> Image.Image
     return decode(read_picture(picture, limits=decoding.limits), decoding)
 
 
-def decode(content: Content, decoding: Decoding = Decoding()) -> Image.Image:  # noqa: B008 - frozen
+def decode(content: Content, decoding: Decoding = Decoding()) -> Image.Image:
     """Decode what `read_picture` read into an upright image of mode RGB.
 
     Raises:
@@ -139,7 +139,7 @@ def decode(content: Content, decoding: Decoding = Decoding()) -> Image.Image:  #
     return _decode_with_facts(content, decoding)[0]
 
 
-def inspect(path: str | os.PathLike[str], decoding: Decoding = Decoding()) -> ImageFacts:  # noqa: B008 - frozen
+def inspect(path: str | os.PathLike[str], decoding: Decoding = Decoding()) -> ImageFacts:
     """Decode one file in full and return what is known about it.
 
     Raises:
@@ -185,7 +185,7 @@ def refuse_huge_resize(
     short_side: int,
     *,
     name: str,
-    limits: Limits = Limits(),  # noqa: B008 - frozen
+    limits: Limits = Limits(),
 ) -> None:
     """Refuse a picture that would become enormous when its short side is resized.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from regraft.experiment.preparation import DataPlan
 from regraft.features.extractor import FeatureExtractor
-from regraft.features.hdf5 import write_features
+from regraft.features.hdf5 import refuse_existing, write_features
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ def extract_to_file(
     Raises:
         DataError: The pictures cannot be used, or the file exists.
     """
+    refuse_existing(file)
     data = plan.read()
     embedded = extractor.fit(data.paths).stream(data.paths)
     write_features(file, embedded, data.labels, classes=data.classes)

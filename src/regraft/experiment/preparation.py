@@ -55,6 +55,7 @@ class DataPlan:
         group_by: A regular expression on the path, or ``"column"``; groups stay together.
         regroup: Whether to cut anew where the folder's own parts share a group.
         small_classes: ``"refuse"`` classes too small for every part, or put them into ``"train"``.
+        allow_empty_class: Whether a class folder may be empty, or the only one.
         label_from_name: A regular expression with the group ``label``, for flat folders.
         per_class: Learn from this many pictures of each class; the test part stays the same.
         size: Learn from this many pictures in all.
@@ -74,6 +75,7 @@ class DataPlan:
     group_by: str | None = None
     regroup: bool = False
     small_classes: str = "refuse"
+    allow_empty_class: bool = False
     label_from_name: str | None = None
     per_class: int | None = None
     size: int | None = None
@@ -92,7 +94,7 @@ class DataPlan:
             return Dataset.from_names(source, pattern=self.label_from_name)
         if source.suffix.lower() in {".csv", ".tsv"} and source.is_file():
             return Dataset.from_csv(source)
-        return Dataset.from_folder(source)
+        return Dataset.from_folder(source, allow_empty=self.allow_empty_class)
 
     def prepare(self, *, verbose: bool = False) -> PreparedData:
         """Read, check and split the pictures.

@@ -70,7 +70,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         engine: Literal["auto", "torch", "openvino"] = "auto",
         precision: Literal["fp32", "bf16"] = "fp32",
         cache: str | os.PathLike[str] | None = "default",
-        decoding: Decoding = Decoding(),  # noqa: B008 - frozen
+        decoding: Decoding = Decoding(),
         verbose: bool = False,
     ) -> None:
         self.backbone = backbone
