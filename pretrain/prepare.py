@@ -1,0 +1,85 @@
+"""Decode every picture of the pre-training once, into arrays of bytes that training can map.
+
+Two sources: the labelled tiles (64 px photographs packed in sheets) and other photographs, of which
+fixed random crops of 128 px are kept. The pictures of flowers5, flowers17 and animals, and the test
+parts of hymenoptera and chest_xray, are never opened here: they are for measuring only.
+
+    python pretrain/prepare.py --assets ASSETS --out WORK
+"""
+
+import argparse
+import csv
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+TILE = 64
+SHEET = 32  # tiles along one side of a sheet
+CROP = 128
+# Folder below the assets, and how many random crops of each of its pictures are kept.
+PHOTOGRAPHS = {
+    "unlabelled": 4,
+    "data/imagenet200": 8,
+    "data/hymenoptera/train": 4,
+    "data/chest_xray/train": 1,
+}
+
+
+def decode_tiles(folder: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return the tiles (n, 64, 64, 3), their labels (n,) and the names of the classes."""
+    with (folder / "labels.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    classes = sorted({row["wnid"] for row in rows})
+    number = {name: index for index, name in enumerate(classes)}
+    labels = np.zeros(len(rows), np.int16)
+    for row in rows:
+        labels[int(row["sheet"]) * SHEET**2 + int(row["tile"])] = number[row["wnid"]]
+    sheets = []
+    for index in range(len(rows) // SHEET**2):
+        pixels = np.asarray(Image.open(folder / f"sheet_{index:03d}.webp").convert("RGB"))
+        grid = pixels.reshape(SHEET, TILE, SHEET, TILE, 3).transpose(0, 2, 1, 3, 4)
+        sheets.append(grid.reshape(-1, TILE, TILE, 3))
+    return np.concatenate(sheets), labels, classes
+
+
+def random_crop(picture: Image.Image, generator: np.random.Generator) -> np.ndarray:
+    """Return a random part (30 to 100 % of the area) of a picture, resized to 128 px."""
+    width, height = picture.size
+    area = width * height * generator.uniform(0.3, 1.0)
+    aspect = np.exp(generator.uniform(-np.log(4 / 3), np.log(4 / 3)))
+    w, h = min(width, int((area * aspect) ** 0.5)), min(height, int((area / aspect) ** 0.5))
+    left, top = generator.integers(width - w + 1), generator.integers(height - h + 1)
+    box = (left, top, left + w, top + h)
+    return np.asarray(picture.resize((CROP, CROP), Image.Resampling.BICUBIC, box=box))
+
+
+def decode_photographs(assets: Path, seed: int = 0) -> np.ndarray:
+    """Return random crops (n, 128, 128, 3) of the photographs that carry no labels here."""
+    generator = np.random.default_rng(seed)
+    crops = []
+    for folder, views in PHOTOGRAPHS.items():
+        for path in sorted(p for p in (assets / folder).rglob("*") if p.is_file()):
+            picture = Image.open(path).convert("RGB")
+            crops.extend(random_crop(picture, generator) for _ in range(views))
+    return np.stack(crops)
+
+
+def main() -> None:
+    """Write tiles.npy, labels.npy, classes.txt and photographs.npy."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--assets", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    tiles, labels, classes = decode_tiles(arguments.assets / "tiles")
+    np.save(arguments.out / "tiles.npy", tiles)
+    np.save(arguments.out / "labels.npy", labels)
+    (arguments.out / "classes.txt").write_text("\n".join(classes) + "\n")
+    photographs = decode_photographs(arguments.assets)
+    np.save(arguments.out / "photographs.npy", photographs)
+    print(f"{len(tiles)} tiles of {len(classes)} classes, {len(photographs)} crops of photographs")
+
+
+if __name__ == "__main__":
+    main()
