@@ -25,6 +25,7 @@ from regraft.compute import choose_device
 from regraft.data.dataset import Dataset
 from regraft.data.images import Picture
 from regraft.errors import DataError, UsageError
+from regraft.progress import progress_bar
 
 
 class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -153,17 +154,21 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         trained = network.freeze(phase)
         before, start = network.frozen_checksum(), time.perf_counter()
         optimizer = build_optimizer(phase, parameter_groups(network, phase, trained))
-        state = run_phase(
-            network,
-            optimizer,
-            phase,
-            train,
-            validation,
-            loss=_cross_entropy,
-            settings=settings,
-            number=number,
-            set_mode=network.set_mode,
-        )
+        with progress_bar(
+            f"Training, phase {number + 1}", phase.epochs, unit="epochs", visible=self.verbose
+        ) as advance:
+            state = run_phase(
+                network,
+                optimizer,
+                phase,
+                train,
+                validation,
+                loss=_cross_entropy,
+                settings=settings,
+                number=number,
+                set_mode=network.set_mode,
+                after_epoch=lambda _state: advance(1),
+            )
         network.eval()
         whole = sum(p.numel() for p in network.parameters())
         moved = sum(p.numel() for group in optimizer.param_groups for p in group["params"])

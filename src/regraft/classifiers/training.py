@@ -55,7 +55,6 @@ class Settings:
         device: Where the network stands.
         precision: ``"fp32"`` or ``"bf16"`` for automatic mixed precision.
         clip: Largest norm of the gradient; None for no clipping.
-        average: Decay of the exponential moving average of the weights, 0 to below 1; 0 for none.
         mix: Mixes the pictures and targets of a training batch, such as MixUp.
     """
 
@@ -64,7 +63,6 @@ class Settings:
     device: str = "cpu"
     precision: str = "fp32"
     clip: float | None = None
-    average: float = 0.0
     mix: Mix | None = None
 
 
@@ -103,7 +101,7 @@ def run_phase(
     number: int = 0,
     state: State | None = None,
     set_mode: Callable[[], None],
-    after_epoch: Callable[[State], bool] = lambda _state: True,
+    after_epoch: Callable[[State], None] = lambda _state: None,
 ) -> State:
     """Train until the phase is over; the best weights on validation are restored at its end.
 
@@ -118,7 +116,7 @@ def run_phase(
         number: Which phase of the run this is; part of what everything random is drawn from.
         state: Where an interrupted phase stood; it is continued.
         set_mode: Puts what is trained into training mode and leaves what is frozen in eval mode.
-        after_epoch: Called after each epoch, for checkpoints and progress; False ends the phase.
+        after_epoch: Called after each epoch, for progress and checkpoints.
 
     Raises:
         RegraftError: The loss is no number any more (code ``TRAIN-NAN``).
@@ -148,8 +146,7 @@ def run_phase(
             "seconds": time.perf_counter() - start,
         }
         _advance(state, record, network, phase)
-        if not after_epoch(state):
-            break
+        after_epoch(state)
     if state.best_weights:
         network.load_state_dict(state.best_weights)
     for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
@@ -186,7 +183,7 @@ def _step(
         )
     optimizer.step()
     right = (answers(logits) == targets.argmax(1)).sum()
-    return np.array([float(value) * len(targets), float(right), len(targets)])
+    return np.array([float(value.detach()) * len(targets), float(right), len(targets)])
 
 
 def answers(logits: Tensor) -> Tensor:

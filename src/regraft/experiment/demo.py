@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from regraft.backbones.spec import BackboneSpec
@@ -21,6 +21,7 @@ from regraft.results.run import Run
 NETWORK = "small_cnn"
 SOURCE_PER_CLASS = 150
 TARGET_PER_CLASS = 60
+SIDE = 96  # pixels
 EPOCHS = 15
 
 
@@ -62,8 +63,12 @@ def run_demo(folder: str | os.PathLike[str], *, seed: int = 0, verbose: bool = F
         RunError: The folder already holds runs.
     """
     place = Path(folder)
-    garden = make_flowers(place / "garden", family="garden", per_class=SOURCE_PER_CLASS, seed=seed)
-    make_flowers(place / "meadow", family="meadow", per_class=TARGET_PER_CLASS, seed=seed)
+    garden = make_flowers(
+        place / "garden", family="garden", per_class=SOURCE_PER_CLASS, size=SIDE, seed=seed
+    )
+    make_flowers(
+        place / "meadow", family="meadow", per_class=TARGET_PER_CLASS, size=SIDE, seed=seed
+    )
     untrained = BackboneSpec(NETWORK, weights=None, seed=seed)
     source = NetworkClassifier(
         untrained, phases=from_scratch(EPOCHS, lr=2e-3), batch_size=64, seed=seed, verbose=verbose
@@ -85,7 +90,7 @@ def run_demo(folder: str | os.PathLike[str], *, seed: int = 0, verbose: bool = F
         for name, spec, description in (
             (
                 "transfer",
-                BackboneSpec(NETWORK, weights=str(weights)),
+                replace(untrained, weights=str(weights)),
                 "transfer: learned from garden flowers",
             ),
             ("no-transfer", untrained, "no transfer: random weights"),
