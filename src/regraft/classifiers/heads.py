@@ -53,7 +53,7 @@ class LinearHead:
 
     Args:
         pooling: ``"avg"`` for the network's own pooling, ``"flatten"`` for the whole map.
-        dropout: Share of the inputs that is dropped while training, 0 to 1.
+        dropout: Share of the inputs that is dropped while training, 0 to below 1.
 
     Example:
         >>> from regraft.backbones.network import average
@@ -80,8 +80,8 @@ class MLPHead:
         pooling: ``"flatten"``, ``"avg"`` for the network's own pooling, or ``"average_2x2"`` for
             an average over windows of 2 × 2 before flattening.
         activation: ``"relu"``, ``"gelu"``, ``"selu"`` or ``"tanh"``.
-        dropout: Share dropped behind the hidden layers while training, 0 to 1: one number for all,
-            or one for each.
+        dropout: Share dropped behind the hidden layers while training, 0 to below 1: one number for
+            all, or one for each.
         batch_norm: Whether each hidden layer is normalised before its activation.
 
     Example:
@@ -129,7 +129,7 @@ class ConvHead:
     """Global average pooling and a convolution of 1 × 1, as in MobileNet v1.
 
     Args:
-        dropout: Share dropped before the convolution while training, 0 to 1.
+        dropout: Share dropped before the convolution while training, 0 to below 1.
 
     Example:
         >>> head = ConvHead(dropout=0.3).build((512, 7, 7), 1, pool=lambda maps: maps)
@@ -140,7 +140,12 @@ class ConvHead:
     dropout: float = 0.0
 
     def build(self, shape: tuple[int, ...], outputs: int, *, pool: Pool) -> nn.Module:
-        """Return the module; see :class:`Head`."""
+        """Return the module; see :class:`Head`.
+
+        Raises:
+            UsageError: The trunk ends in a row of tokens, not in a map of two dimensions.
+        """
+        _check_map(shape, least=1)
         return nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
             *_dropout(self.dropout),
@@ -199,7 +204,8 @@ def head_to_json(head: Head) -> dict[str, Any]:
     """
     for name, kind in _KINDS.items():
         if type(head) is kind:
-            return {"kind": name, **vars(head)}
+            fields = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(head).items()}
+            return {"kind": name, **fields}
     raise UsageError(
         "this head cannot be written down",
         why=type(head).__name__,
@@ -229,12 +235,22 @@ def _entrance(pooling: str, shape: tuple[int, ...], pool: Pool) -> tuple[list[nn
     elif pooling == "flatten":
         layers = [nn.Flatten()]
     elif pooling == "average_2x2":
+        _check_map(shape, least=2)
         layers = [nn.AvgPool2d(2), nn.Flatten()]
     else:
         raise UsageError(f"a head cannot pool by {pooling!r}", hint="avg, flatten or average_2x2")
     with torch.no_grad():
         width = nn.Sequential(*layers)(torch.zeros(1, *shape)).shape[1]
     return layers, width
+
+
+def _check_map(shape: tuple[int, ...], *, least: int) -> None:
+    if len(shape) != 3 or min(shape[1:]) < least:
+        raise UsageError(
+            "this head does not fit on the trunk",
+            why=f"it needs a map of {least} × {least} or larger; the trunk ends in {shape}",
+            hint='take the head "linear", or larger pictures',
+        )
 
 
 def _dropout(share: float) -> list[nn.Module]:

@@ -1,0 +1,138 @@
+"""Heads of the published teaching material have their parameter counts; heads are plain values."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from regraft.backbones.network import average
+from regraft.classifiers.heads import (
+    HEADS,
+    ConvHead,
+    LinearHead,
+    MLPHead,
+    find_head,
+    head_from_json,
+    head_to_json,
+)
+from regraft.errors import UsageError
+
+
+def count(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "outputs", "parameters"),
+    [
+        ("mlp_512_512", (512, 7, 7), 5, 13_110_789),
+        ("mlp_512_512", (512, 7, 7), 1, 13_108_737),
+        ("mlp_256", (512, 7, 7), 17, 6_427_153),
+        ("pooled_mlp_128", (512, 6, 6), 5, 590_597),
+        ("mlp_512_256", (512, 7, 7), 22, 12_982_550),
+        ("conv_1x1", (512, 7, 7), 1, 513),
+    ],
+)
+def test_a_published_head_has_the_published_number_of_parameters(name, shape, outputs, parameters):
+    with torch.device("meta"):
+        assert count(find_head(name).build(shape, outputs, pool=average)) == parameters
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_head_gives_one_row_of_logits_per_picture(name):
+    head = HEADS[name].build((8, 4, 4), 3, pool=average)
+
+    assert head(torch.zeros(2, 8, 4, 4)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "head", [*HEADS.values(), MLPHead(widths=(), dropout=()), LinearHead(pooling="flatten")]
+)
+def test_a_head_survives_json(head):
+    written = head_to_json(head)
+
+    assert json.loads(json.dumps(written)) == written
+    assert head_from_json(written) == head
+
+
+def test_a_linear_head_uses_the_networks_own_pooling_or_the_whole_map():
+    def largest(maps):
+        return maps.amax((2, 3))
+
+    pooled = LinearHead().build((8, 4, 4), 3, pool=largest)
+    whole = LinearHead(pooling="flatten").build((8, 4, 4), 3, pool=largest)
+
+    maps = torch.rand(2, 8, 4, 4)
+    assert torch.equal(pooled(maps), pooled[-1](largest(maps)))
+    assert whole[-1].in_features == 8 * 4 * 4
+
+
+def test_hidden_layers_are_norm_then_activation_then_dropout():
+    head = MLPHead(widths=(6, 4), activation="gelu", dropout=(0.2, 0.0), batch_norm=True)
+
+    layers = head.build((8, 2, 2), 3, pool=average)
+
+    assert [type(layer) for layer in layers] == [
+        *(nn.Flatten, nn.Linear, nn.BatchNorm1d, nn.GELU, nn.Dropout),
+        *(nn.Linear, nn.BatchNorm1d, nn.GELU, nn.Linear),
+    ]
+    assert layers[4].p == 0.2
+
+
+def test_one_dropout_stands_behind_every_hidden_layer():
+    layers = MLPHead(widths=(6, 4), dropout=0.5).build((8, 2, 2), 3, pool=average)
+
+    assert [layer.p for layer in layers if isinstance(layer, nn.Dropout)] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, 1.5, float("nan")])
+@pytest.mark.parametrize("kind", [LinearHead, MLPHead, ConvHead])
+def test_dropout_is_a_share_below_one(kind, share):
+    with pytest.raises(UsageError, match="share of the units"):
+        kind(dropout=share).build((8, 2, 2), 3, pool=average)
+
+
+def test_dropouts_must_match_the_hidden_layers():
+    with pytest.raises(UsageError, match="2 dropouts for 1 layers"):
+        MLPHead(widths=(6,), dropout=(0.1, 0.2)).build((8, 2, 2), 3, pool=average)
+
+
+def test_an_unknown_name_is_refused_with_the_nearest_one():
+    with pytest.raises(UsageError, match="did you mean 'mlp_256'"):
+        find_head("mlp_265")
+    with pytest.raises(UsageError, match="unknown activation 'swish'"):
+        MLPHead(activation="swish").build((8, 2, 2), 3, pool=average)
+    with pytest.raises(UsageError, match="cannot pool by 'max'"):
+        LinearHead(pooling="max").build((8, 2, 2), 3, pool=average)
+
+
+@pytest.mark.parametrize("value", [{}, {"kind": "svm"}, {"kind": "linear", "widths": [3]}])
+def test_unknown_json_is_refused(value):
+    with pytest.raises(UsageError, match="unknown head"):
+        head_from_json(value)
+
+
+class Own:
+    """A head that somebody brings along."""
+
+    def build(self, shape, outputs, *, pool):
+        return nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], outputs))
+
+
+def test_a_head_of_ones_own_is_used_but_cannot_be_written():
+    head = Own()
+
+    assert find_head(head) is head
+    with pytest.raises(UsageError, match="Own"):
+        head_to_json(head)
+
+
+@pytest.mark.parametrize(
+    ("head", "shape"),
+    [(ConvHead(), (192, 101)), (HEADS["pooled_mlp_128"], (192, 101))]
+    + [(HEADS["pooled_mlp_128"], (512, 1, 1))],
+)
+def test_a_head_for_maps_is_refused_where_there_is_none(head, shape):
+    with pytest.raises(UsageError, match="does not fit"):
+        head.build(shape, 3, pool=average)
