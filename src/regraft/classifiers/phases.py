@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from regraft.backbones.network import Stage
 from regraft.errors import UsageError
@@ -64,23 +64,27 @@ class Phase:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        ways = (self.unfreeze != 0, self.unfreeze_from, self.unfreeze_last, self.unfreeze_matching)
-        if sum(way not in {None, False} for way in ways) > 1:
+        object.__setattr__(self, "betas", tuple(self.betas))  # a list, where JSON was read
+        ways = (self.unfreeze_from, self.unfreeze_last, self.unfreeze_matching)
+        if (self.unfreeze != 0) + sum(way is not None for way in ways) > 1:
             raise UsageError(
                 "what to train is named twice", hint="give one of the unfreeze options"
             )
         checks = {
             "unfreeze": 0 <= self.unfreeze <= 1,
-            "epochs": self.epochs >= 0,
-            "steps": self.steps is None or self.steps >= 1,
+            "unfreeze_last": self.unfreeze_last is None or _counts(self.unfreeze_last, 0),
+            "unfreeze_matching": _is_pattern(self.unfreeze_matching),
+            "epochs": _counts(self.epochs, 0),
+            "steps": self.steps is None or _counts(self.steps, 1),
             "optimizer": self.optimizer in _OPTIMIZERS,
             "momentum": 0 <= self.momentum < 1,
-            "lr": math.isfinite(self.lr) and self.lr > 0,
+            "betas": len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
+            "lr": 0 < self.lr < math.inf,
             "layer_decay": 0 < self.layer_decay <= 1,
             "schedule": self.schedule in _SCHEDULES,
             "warmup": 0 <= self.warmup < 1,
-            "weight_decay": self.weight_decay >= 0,
-            "patience": self.patience is None or self.patience >= 1,
+            "weight_decay": 0 <= self.weight_decay < math.inf,
+            "patience": self.patience is None or _counts(self.patience, 1),
         }
         for name, right in checks.items():
             if not right:
@@ -90,13 +94,25 @@ class Phase:
                     hint=_HINTS[name],
                 )
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values; ``Phase(**values)`` is the phase again.
+
+        Example:
+            >>> Phase(**Phase(epochs=3).to_json()) == Phase(epochs=3)
+            True
+        """
+        return {**vars(self), "betas": list(self.betas)}
+
 
 _HINTS = {
     "unfreeze": "a share of the stages, 0 to 1; unfreeze_last counts stages",
-    "epochs": "0 or more",
+    "unfreeze_last": "a whole number of stages, 0 or more",
+    "unfreeze_matching": "a regular expression",
+    "epochs": "a whole number, 0 or more",
     "steps": "1 or more batches",
     "optimizer": f"one of {', '.join(_OPTIMIZERS)}",
     "momentum": "0 to below 1",
+    "betas": "two numbers, each 0 to below 1",
     "lr": "above 0",
     "layer_decay": "above 0 to 1",
     "schedule": f"one of {', '.join(_SCHEDULES)}",
@@ -104,6 +120,18 @@ _HINTS = {
     "weight_decay": "0 or more",
     "patience": "1 or more epochs",
 }
+
+
+def _counts(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_pattern(text: str | None) -> bool:
+    try:
+        re.compile(text or "")
+    except re.error:
+        return False
+    return True
 
 
 def frozen(
@@ -232,7 +260,7 @@ def _first_stage(phase: Phase, stages: Sequence[Stage]) -> int:
             )
         return names.index(phase.unfreeze_from)
     if phase.unfreeze_last is not None:
-        if not 0 <= phase.unfreeze_last <= len(stages):
+        if phase.unfreeze_last > len(stages):
             raise UsageError(
                 f"cannot train the last {phase.unfreeze_last} stages",
                 why=f"there are {len(stages)}",
