@@ -21,6 +21,7 @@ from torch import Tensor
 
 from regraft.compute import threads
 from regraft.data.images import Decoding, Picture, open_image
+from regraft.errors import UsageError
 from regraft.progress import progress_bar
 
 Pixels = NDArray[np.uint8]
@@ -100,6 +101,15 @@ class AugmentedPictures:
         augment: From a picture and a random generator to a picture of the same size.
         seed: The seed of the whole run.
         views: How many different views of a picture there are; None for a new one in every epoch.
+
+    Example:
+        >>> grey = Pictures([np.full((8, 8, 3), 128, np.uint8)], np.asarray, size=8)
+        >>> noisy = AugmentedPictures(
+        ...     grey, lambda p, random: p + random.integers(9, size=p.shape, dtype=np.uint8), seed=0
+        ... )
+        >>> first = np.array([0])
+        >>> bool((noisy.take(first, epoch=0) == noisy.take(first, epoch=1)).all())
+        False
     """
 
     def __init__(
@@ -143,18 +153,22 @@ def epoch_batches(
 
     Args:
         order: The samples in the order of this epoch.
-        batch_size: Samples per batch.
+        batch_size: Samples per batch, 2 or more.
         steps: How many batches to make at most; None for all.
+
+    Raises:
+        UsageError: A batch would hold one sample.
 
     Example:
         >>> [len(batch) for batch in epoch_batches(np.arange(9), 4, None)]
         [4, 5]
     """
+    if batch_size < 2:
+        raise UsageError("a batch holds two pictures or more", why=f"batch size {batch_size}")
     starts = list(range(0, len(order), batch_size))
     if len(starts) > 1 and len(order) - starts[-1] == 1:
         starts.pop()
-    ends = [*starts[1:], len(order)]
-    batches = [order[start:end] for start, end in zip(starts, ends, strict=True)]
+    batches = np.split(order, starts[1:]) if starts else []
     return batches if steps is None else batches[:steps]
 
 
