@@ -285,7 +285,7 @@ def test_weights_are_imported_under_a_name_and_used_by_it(place):
             "nowhere.safetensors",
         ),
         (["fit", "flowers", "--backbone", "small_cnn", "--precision", "fp12"], 2, "bf16"),
-        (["fit", "flowers"], 2, "--backbone"),
+        (["classify", "flowers/daisy/daisy_0000.jpg"], 2, "--backbone"),
         (["predict", "no-run", "x.jpg"], 1, "no-run"),
         (["compare-runs", "no-run"], 1, "no-run"),
         (["weights", "import", "net.safetensors"], 2, "--name"),

@@ -10,22 +10,26 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from regraft.cli.options import (
+    AllowEmptyOption,
     ArgumentOption,
-    BackboneOption,
     DataArgument,
     EngineOption,
     GroupByOption,
     MaxBadOption,
     NamesOption,
+    OptionalBackboneOption,
     OutOption,
     PoolingOption,
     PrecisionOption,
     RegroupOption,
+    RootOption,
     SeedOption,
     SkipBadOption,
+    SmallClassesOption,
     TestOption,
     ValOption,
     WeightsOption,
+    chosen_backbone,
     read_spec,
 )
 from regraft.cli.output import JsonOption, say, say_json, talk
@@ -59,7 +63,7 @@ def add_to(app: typer.Typer) -> None:
 def fit(
     source: DataArgument,
     *,
-    backbone: BackboneOption,
+    backbone: OptionalBackboneOption = None,
     weights: WeightsOption = None,
     arguments: ArgumentOption = None,
     classifier: Annotated[
@@ -76,10 +80,13 @@ def fit(
     seed: SeedOption = 0,
     group_by: GroupByOption = None,
     regroup: RegroupOption = False,
+    small_classes: SmallClassesOption = "refuse",
+    allow_empty_class: AllowEmptyOption = False,
     per_class: PerClassOption = None,
     size: SizeOption = None,
     fraction: FractionOption = None,
     label_from_name: NamesOption = None,
+    root: RootOption = None,
     skip_bad: SkipBadOption = False,
     max_bad: MaxBadOption = 0.01,
     no_cache: NoCacheOption = False,
@@ -94,6 +101,7 @@ def fit(
     from regraft.report.tables import parts_table
     from regraft.results.store import RunStore
 
+    backbone = chosen_backbone(backbone)
     learner = FeatureClassifier(
         read_spec(backbone, weights, arguments),
         classifier=classifier,
@@ -111,7 +119,10 @@ def fit(
         seed=seed,
         group_by=group_by,
         regroup=regroup,
+        small_classes=small_classes,
+        allow_empty_class=allow_empty_class,
         label_from_name=label_from_name,
+        root=root,
         per_class=per_class,
         size=size,
         fraction=fraction,
@@ -147,13 +158,14 @@ def extract(
             "--out", "-o", metavar="FILE", help="The HDF5 file to write; never overwritten."
         ),
     ],
-    backbone: BackboneOption,
+    backbone: OptionalBackboneOption = None,
     weights: WeightsOption = None,
     arguments: ArgumentOption = None,
     pooling: PoolingOption = "avg",
     engine: EngineOption = "auto",
     precision: PrecisionOption = "fp32",
     label_from_name: NamesOption = None,
+    root: RootOption = None,
     no_cache: NoCacheOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -163,14 +175,16 @@ def extract(
     from regraft.features.extractor import FeatureExtractor
 
     extractor = FeatureExtractor(
-        read_spec(backbone, weights, arguments),
+        read_spec(chosen_backbone(backbone), weights, arguments),
         pooling=pooling,
         engine=engine,
         precision=precision,
         cache=None if no_cache else "default",
         verbose=not as_json,
     )
-    written = extract_to_file(DataPlan(source, label_from_name=label_from_name), extractor, out)
+    written = extract_to_file(
+        DataPlan(source, label_from_name=label_from_name, root=root), extractor, out
+    )
     if as_json:
         say_json(written.to_json())
         return

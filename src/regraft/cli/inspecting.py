@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from regraft.cli.options import (
+    AllowEmptyOption,
     ArgumentOption,
     DataArgument,
     GroupByOption,
     NamesOption,
     PoolingOption,
     RegroupOption,
+    RootOption,
     SeedOption,
+    SmallClassesOption,
     TestOption,
     ValOption,
     WeightsOption,
@@ -40,6 +43,8 @@ def check_data(
     source: DataArgument,
     *,
     label_from_name: NamesOption = None,
+    root: RootOption = None,
+    allow_empty_class: AllowEmptyOption = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -52,7 +57,10 @@ def check_data(
     from regraft.data.checks import check
     from regraft.experiment.preparation import DataPlan
 
-    report = check(DataPlan(source, label_from_name=label_from_name).read(), verbose=not as_json)
+    plan = DataPlan(
+        source, label_from_name=label_from_name, root=root, allow_empty_class=allow_empty_class
+    )
+    report = check(plan.read(), verbose=not as_json)
     if out is not None:
         report.write(out)
     if as_json:
@@ -75,7 +83,10 @@ def split_data(
     seed: SeedOption = 0,
     group_by: GroupByOption = None,
     regroup: RegroupOption = False,
+    small_classes: SmallClassesOption = "refuse",
+    allow_empty_class: AllowEmptyOption = False,
     label_from_name: NamesOption = None,
+    root: RootOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Cut the pictures into train, validation and test, and write the manifest with its hash."""
@@ -88,7 +99,10 @@ def split_data(
         seed=seed,
         group_by=group_by,
         regroup=regroup,
+        small_classes=small_classes,
+        allow_empty_class=allow_empty_class,
         label_from_name=label_from_name,
+        root=root,
     )
     split = plan.prepare(verbose=not as_json).split
     split.write(out)

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from regraft.cli.output import talk
 from regraft.errors import UsageError
 
 if TYPE_CHECKING:
     from regraft.backbones.spec import BackboneSpec, Preprocessing
+
+DEFAULT_BACKBONE = "regraft_mini"
 
 DataArgument = Annotated[
     Path,
@@ -26,6 +29,15 @@ BackboneOption = Annotated[
         "--backbone",
         metavar="NAME",
         help="The network to transfer: see `regraft backbones list`.",
+        show_default=False,
+    ),
+]
+OptionalBackboneOption = Annotated[
+    str | None,
+    typer.Option(
+        "--backbone",
+        metavar="NAME",
+        help=f"The network to transfer; without it the packaged {DEFAULT_BACKBONE}.",
         show_default=False,
     ),
 ]
@@ -63,6 +75,17 @@ GroupByOption = Annotated[
 RegroupOption = Annotated[
     bool, typer.Option("--regroup", help="Cut anew where the folder's own parts share a group.")
 ]
+AllowEmptyOption = Annotated[
+    bool, typer.Option("--allow-empty-class", help="Take class folders without pictures, too.")
+]
+SmallClassesOption = Annotated[
+    Literal["refuse", "train"],
+    typer.Option(help="What to do with classes too small for every part: all into train?"),
+]
+RootOption = Annotated[
+    Path | None,
+    typer.Option("--root", metavar="FOLDER", help="Where the paths in a CSV table begin."),
+]
 NamesOption = Annotated[
     str | None,
     typer.Option(
@@ -93,6 +116,17 @@ MaxBadOption = Annotated[
 OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="FOLDER", help="Where the run shall stand.")
 ]
+
+
+def chosen_backbone(named: str | None) -> str:
+    """Return the backbone that was named, or the packaged one and say so."""
+    if named is not None:
+        return named
+    talk(
+        f"no --backbone named: {DEFAULT_BACKBONE}, the small one inside the package, is used;"
+        " larger ones are usually better, see `regraft backbones list`"
+    )
+    return DEFAULT_BACKBONE
 
 
 def read_arguments(pairs: list[str] | None) -> tuple[tuple[str, Any], ...]:

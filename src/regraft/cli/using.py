@@ -15,6 +15,7 @@ from regraft.cli.options import (
     BackboneOption,
     DataArgument,
     NamesOption,
+    RootOption,
     SkipBadOption,
     WeightsOption,
     read_spec,
@@ -98,6 +99,7 @@ def evaluate_run(
     source: DataArgument,
     *,
     label_from_name: NamesOption = None,
+    root: RootOption = None,
     skip_bad: SkipBadOption = False,
     as_json: JsonOption = False,
 ) -> int:
@@ -107,7 +109,11 @@ def evaluate_run(
     from regraft.report.tables import parts_table
 
     plan = DataPlan(
-        source, label_from_name=label_from_name, skip_bad=skip_bad, allow_empty_class=True
+        source,
+        label_from_name=label_from_name,
+        root=root,
+        skip_bad=skip_bad,
+        allow_empty_class=True,
     )
     result = evaluate_on(run, plan, verbose=not as_json)
     if as_json:

@@ -52,10 +52,12 @@ class DataPlan:
         val: Share of the pictures for validation, 0 to 1.
         test: Share of the pictures for the test, 0 to 1.
         seed: Seed of the split and of the choice of pictures to learn from.
-        group_by: A regular expression on the path, or ``"column"``; groups stay together.
+        group_by: A regular expression on the path, or ``"column"`` for the column
+            ``group`` of a table; groups stay together.
         regroup: Whether to cut anew where the folder's own parts share a group.
         small_classes: ``"refuse"`` classes too small for every part, or put them into ``"train"``.
         allow_empty_class: Whether a class folder may be empty, or the only one.
+        root: The folder that a table's paths begin in; by default the table's own.
         label_from_name: A regular expression with the group ``label``, for flat folders.
         per_class: Learn from this many pictures of each class; the test part stays the same.
         size: Learn from this many pictures in all.
@@ -76,6 +78,7 @@ class DataPlan:
     regroup: bool = False
     small_classes: str = "refuse"
     allow_empty_class: bool = False
+    root: str | Path | None = None
     label_from_name: str | None = None
     per_class: int | None = None
     size: int | None = None
@@ -93,7 +96,8 @@ class DataPlan:
         if self.label_from_name is not None:
             return Dataset.from_names(source, pattern=self.label_from_name)
         if source.suffix.lower() in {".csv", ".tsv"} and source.is_file():
-            return Dataset.from_csv(source)
+            group = "group" if self.group_by == "column" else None
+            return Dataset.from_csv(source, root=self.root, group=group)
         return Dataset.from_folder(source, allow_empty=self.allow_empty_class)
 
     def prepare(self, *, verbose: bool = False) -> PreparedData:
