@@ -76,9 +76,7 @@ def picture_size(share: float, step: int) -> int:
         return 48
     if share < 0.75:
         return 64
-    if share < 0.9:
-        return (64, 96)[step % 2]
-    return (96, 128, 96, 64)[step % 4]
+    return (64, 96)[step % 2] if share < 0.9 else (96, 128, 96, 64)[step % 4]
 
 
 def learning_rate(share: float, settings: Settings) -> float:
@@ -184,6 +182,12 @@ class Training:
         torch.save(state, self.out / "checkpoint.part")
         (self.out / "checkpoint.part").replace(self.out / "checkpoint.pt")
 
+    def start_from(self, checkpoint: Path) -> None:
+        """Begin with the averaged weights of another run, and with a new schedule."""
+        average = torch.load(checkpoint, weights_only=True)["average"]
+        self.average.load_state_dict(average)
+        self.student.load_state_dict(self.average.module.state_dict())
+
     def resume(self) -> None:
         """Continue from the checkpoint where there is one."""
         if not (self.out / "checkpoint.pt").exists():
@@ -276,7 +280,10 @@ def work(rank: int, arguments: argparse.Namespace) -> None:
     address = f"file://{(arguments.out / 'rendezvous').resolve()}"
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=arguments.workers)
     pictures = Pictures(arguments.data, seed=rank)
-    training = Training(pictures, arguments.out, arguments.minutes, Settings(), rank=rank)
+    settings = Settings(rate=arguments.rate)
+    training = Training(pictures, arguments.out, arguments.minutes, settings, rank=rank)
+    if arguments.start:
+        training.start_from(arguments.start)
     training.resume()
     training.run()
     dist.destroy_process_group()
@@ -289,6 +296,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=90)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rate", type=float, default=Settings.rate, help="highest learning rate")
+    parser.add_argument("--start", type=Path, help="checkpoint of another run to go on from")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "rendezvous").unlink(missing_ok=True)
