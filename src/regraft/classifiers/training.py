@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,7 +123,7 @@ def run_phase(
         RegraftError: The loss is no number any more (code ``TRAIN-NAN``).
     """
     state = state or State()
-    base_rates = [group["lr"] for group in optimizer.param_groups]
+    rates = [group["lr"] for group in optimizer.param_groups]
     while state.epoch < phase.epochs and not _is_over(state, phase):
         start = time.perf_counter()
         order = generator(settings.seed, "order", number, state.epoch).permutation(len(train))
@@ -132,25 +133,25 @@ def run_phase(
         for step, inputs in enumerate(prefetched(train.inputs, batches, state.epoch)):
             done = state.epoch * len(batches) + step
             factor = rate_factor(phase, done, phase.epochs * len(batches)) * state.plateau
-            for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
-                group["lr"] = rate * factor
+            _set_rates(optimizer, [rate * factor for rate in rates])
             place = (number, state.epoch, step)
             targets = train.targets[batches[step]]
             sums += _step(network, optimizer, inputs, targets, place, loss=loss, settings=settings)
         record = {
             "epoch": state.epoch + 1,
-            "train_loss": sums[0] / sums[2],
-            "train_accuracy": sums[1] / sums[2],
+            "train_loss": float(sums[0] / sums[2]),
+            "train_accuracy": float(sums[1] / sums[2]),
             **_validate(network, validation, loss=loss, settings=settings),
             "lr": max(group["lr"] for group in optimizer.param_groups),
             "seconds": time.perf_counter() - start,
         }
+        if not (_is_finite(network) and math.isfinite(record.get("val_loss", 0.0))):
+            raise _no_number(place, optimizer)  # the last step did it; such an epoch is never best
+        _set_rates(optimizer, rates)  # a checkpoint must hold the rates at factor 1
         _advance(state, record, network, phase)
         after_epoch(state)
     if state.best_weights:
         network.load_state_dict(state.best_weights)
-    for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
-        group["lr"] = rate
     return state
 
 
@@ -166,12 +167,11 @@ def _step(
 ) -> NDArray[np.float64]:
     """Take one step; return the summed loss, the number of right answers and of samples."""
     draw = generator(settings.seed, "step", *place)
-    torch.manual_seed(int(draw.integers(2**62)))  # dropout
     inputs, targets = inputs.to(settings.device), targets.to(settings.device)
     if settings.mix is not None:
         inputs, targets = settings.mix(inputs, targets, draw)
     optimizer.zero_grad(set_to_none=True)
-    with _autocast(settings):
+    with _own_randomness(settings, int(draw.integers(2**62))), _autocast(settings):
         logits = network(inputs)
     value = loss(logits.float(), targets)
     if not torch.isfinite(value):
@@ -203,13 +203,6 @@ def _validate(
         return {}
     network.eval()
     total, right = 0.0, 0
-    for logits, targets in _logits(network, part, settings):
-        total += float(loss(logits, targets)) * len(targets)
-        right += int((answers(logits) == targets.argmax(1)).sum())
-    return {"val_loss": total / len(part), "val_accuracy": right / len(part)}
-
-
-def _logits(network: nn.Module, part: Part, settings: Settings) -> Iterator[tuple[Tensor, Tensor]]:
     batches = [
         np.arange(start, min(start + settings.batch_size, len(part)))
         for start in range(0, len(part), settings.batch_size)
@@ -217,8 +210,30 @@ def _logits(network: nn.Module, part: Part, settings: Settings) -> Iterator[tupl
     with torch.inference_mode():
         for batch, inputs in zip(batches, prefetched(part.inputs, batches, 0), strict=True):
             with _autocast(settings):
-                logits = network(inputs.to(settings.device))
-            yield logits.float(), part.targets[batch].to(settings.device)
+                logits = network(inputs.to(settings.device)).float()
+            targets = part.targets[batch].to(settings.device)
+            total += float(loss(logits, targets)) * len(targets)
+            right += int((answers(logits) == targets.argmax(1)).sum())
+    return {"val_loss": total / len(part), "val_accuracy": right / len(part)}
+
+
+@contextmanager
+def _own_randomness(settings: Settings, seed: int) -> Iterator[None]:
+    """Draw dropout from this seed, and leave the program's own random numbers as they were."""
+    device = torch.device(settings.device)
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def _set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> None:
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+
+
+def _is_finite(network: nn.Module) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values())
 
 
 def _autocast(settings: Settings) -> torch.autocast:

@@ -1,0 +1,367 @@
+"""The loop repeats itself to the bit, continues to the bit, stops when it should, and says why."""
+
+import copy
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from regraft.classifiers.phases import Phase
+from regraft.classifiers.training import Part, Settings, State, answers, run_phase
+from regraft.errors import RegraftError
+
+
+class Rows:
+    """Rows of numbers as inputs."""
+
+    def __init__(self, rows):
+        self._rows = rows
+
+    def __len__(self):
+        return len(self._rows)
+
+    def take(self, samples, epoch):
+        """Return the rows of these samples."""
+        return self._rows[samples]
+
+
+def part(samples=30, seed=0):
+    """Return two clouds that a line divides, with soft targets."""
+    random = torch.Generator().manual_seed(seed)
+    codes = torch.arange(samples) % 2
+    rows = torch.randn(samples, 4, generator=random) + 3.0 * codes[:, None]
+    return Part(Rows(rows), nn.functional.one_hot(codes, 2).float())
+
+
+def net():
+    """Return a small network with batch norm and dropout, the same each time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 2)
+        )
+
+
+def adam(network, phase):
+    return torch.optim.AdamW(network.parameters(), lr=phase.lr)
+
+
+def run(network, phase, train=None, validation=None, optimizer=None, **options):
+    """Run a phase as it is mostly run here."""
+    chosen = {"loss": nn.functional.cross_entropy, "settings": Settings(batch_size=8), **options}
+    return run_phase(
+        network,
+        optimizer or adam(network, phase),
+        phase,
+        train or part(),
+        validation,
+        set_mode=network.train,
+        **chosen,
+    )
+
+
+def same(one, other):
+    return all(
+        torch.equal(a, b)
+        for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    )
+
+
+def timeless(state):
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in state.records]
+
+
+def scripted(monkeypatch, losses, accuracies):
+    """Let the validation of each epoch say what a test wants."""
+    pairs = iter(zip(losses, accuracies, strict=True))
+
+    def validate(*_arguments, **_options):
+        loss, accuracy = next(pairs)
+        return {"val_loss": loss, "val_accuracy": accuracy}
+
+    monkeypatch.setattr("regraft.classifiers.training._validate", validate)
+
+
+def test_a_network_learns_and_every_epoch_has_a_record_of_plain_json():
+    phase = Phase(epochs=8, lr=0.02)
+
+    state = run(net(), phase, validation=part(20, seed=1))
+
+    assert [record["epoch"] for record in state.records] == list(range(1, 9))
+    assert state.records[-1]["train_loss"] < state.records[0]["train_loss"]
+    assert state.records[-1]["val_accuracy"] >= 0.9
+    assert json.loads(json.dumps(state.records)) == state.records
+    assert {type(v) for record in state.records for v in record.values()} == {int, float}
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle"])
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(schedule):
+    phase = Phase(epochs=3, schedule=schedule)
+    first, second, other = net(), net(), net()
+
+    states = [run(network, phase) for network in (first, second)]
+    run(other, phase, settings=Settings(batch_size=8, seed=1))
+
+    assert same(first, second)
+    assert timeless(states[0]) == timeless(states[1])
+    assert not same(first, other)
+
+
+def test_another_phase_draws_another_order():
+    first, second = net(), net()
+
+    run(first, Phase(epochs=1), number=0)
+    run(second, Phase(epochs=1), number=1)
+
+    assert not same(first, second)
+
+
+def test_the_random_numbers_of_the_program_are_left_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+
+    torch.manual_seed(3)
+    run(net(), Phase(epochs=1))
+
+    assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle", "plateau"])
+@pytest.mark.parametrize("finished", [1, 4])
+def test_a_phase_continued_from_a_checkpoint_ends_with_the_same_bits(schedule, finished):
+    phase = Phase(epochs=6, lr=0.05, schedule=schedule, warmup=0.2, momentum=0.9)
+    validation = part(20, seed=1)
+    whole = net()
+    kept = {}
+    optimizer = adam(whole, phase)
+
+    def keep(state):
+        if state.epoch == finished:
+            kept["all"] = copy.deepcopy((whole.state_dict(), optimizer.state_dict(), state))
+
+    uninterrupted = run(whole, phase, validation=validation, optimizer=optimizer, after_epoch=keep)
+    weights, moments, state = kept["all"]
+    resumed = net()
+    resumed.load_state_dict(weights)
+    later = adam(resumed, phase)
+    later.load_state_dict(moments)
+    torch.manual_seed(99)
+    continued = run(resumed, phase, validation=validation, optimizer=later, state=state)
+
+    assert same(whole, resumed)
+    assert timeless(continued) == timeless(uninterrupted)
+    assert continued.best == uninterrupted.best
+
+
+def test_a_phase_that_is_over_is_not_run_again():
+    phase = Phase(epochs=2)
+    network = net()
+    state = run(network, phase, validation=part(20, seed=1))
+    before = copy.deepcopy(network)
+
+    again = run(network, phase, validation=part(20, seed=1), state=state)
+
+    assert again.epoch == 2
+    assert same(before, network)
+
+
+def test_a_loss_that_is_no_number_stops_with_its_place_and_rate():
+    seen = []
+
+    def loss(logits, targets):
+        seen.append(len(logits))
+        value = nn.functional.cross_entropy(logits, targets)
+        return value * math.nan if len(seen) == 6 else value
+
+    with pytest.raises(RegraftError) as caught:
+        run(net(), Phase(epochs=3, lr=0.25), loss=loss, number=1)
+
+    assert caught.value.code == "TRAIN-NAN"
+    assert caught.value.why == "phase 2, epoch 2, batch 2, learning rate 0.25"
+
+
+@pytest.mark.parametrize("validation", [None, part(20, seed=1)])
+def test_weights_that_the_last_step_destroyed_are_never_the_best(validation):
+    network = net()
+    optimizer = torch.optim.SGD(network.parameters(), lr=3e38)
+
+    with pytest.raises(RegraftError, match="epoch 1, batch 4"):
+        run(
+            network,
+            Phase(epochs=2, schedule="cosine", warmup=0.0),
+            validation=validation,
+            optimizer=optimizer,
+            loss=lambda logits, _targets: logits.sum() * (1e30 if len(logits) == 6 else 0.0),
+        )
+
+
+def test_a_validation_loss_that_is_no_number_is_never_the_best(monkeypatch):
+    scripted(monkeypatch, [1.0, math.nan], [0.5, 1.0])
+    states = []
+
+    with pytest.raises(RegraftError, match="epoch 2"):
+        run(net(), Phase(epochs=3), validation=part(4), after_epoch=states.append)
+
+    assert states[-1].best == (0.5, 1)
+
+
+def test_patience_counts_epochs_without_a_better_accuracy(monkeypatch):
+    scripted(monkeypatch, [1.0] * 5, [0.5, 0.7, 0.7, 0.6, 0.9])
+
+    state = run(net(), Phase(epochs=5, patience=2), validation=part(4))
+
+    assert state.epoch == 4
+    assert state.best == (0.7, 2)  # of equal epochs the first
+
+
+def test_the_best_weights_are_restored_buffers_included(monkeypatch):
+    scripted(monkeypatch, [1.0] * 4, [0.5, 0.7, 0.6, 0.6])
+    network = net()
+    kept = []
+
+    run(
+        network,
+        Phase(epochs=4),
+        validation=part(4),
+        after_epoch=lambda _state: kept.append(copy.deepcopy(network)),
+    )
+
+    assert same(network, kept[1])
+    assert not same(network, kept[3])
+
+
+def test_without_validation_the_last_epoch_stays():
+    network = net()
+    kept = []
+
+    state = run(
+        network,
+        Phase(epochs=2),
+        after_epoch=lambda _state: kept.append(copy.deepcopy(network)),
+    )
+
+    assert state.best is None
+    assert same(network, kept[-1])
+    assert set(state.records[0]) == {"epoch", "train_loss", "train_accuracy", "lr", "seconds"}
+
+
+def test_zero_epochs_change_nothing():
+    network = net()
+
+    state = run(network, Phase(epochs=0), validation=part(4))
+
+    assert state == State()
+    assert same(network, net())
+
+
+def test_one_batch_per_epoch_and_a_last_batch_of_one_work():
+    single = run(net(), Phase(epochs=2, steps=1))
+    merged = run(net(), Phase(epochs=2), train=part(17))
+
+    assert (single.epoch, merged.epoch) == (2, 2)
+
+
+def test_a_plateau_lowers_the_rate_to_a_tenth(monkeypatch):
+    losses = [1.0, 1.1, 1.2, 0.9, 0.95, 0.96, 0.97]
+    scripted(monkeypatch, losses, [0.5] * 7)
+
+    state = run(net(), Phase(epochs=7, lr=0.1, schedule="plateau"), validation=part(4))
+
+    rates = [record["lr"] for record in state.records]
+    assert rates == pytest.approx([0.1, 0.1, 0.1, 0.01, 0.01, 0.01, 0.001])
+
+
+def test_the_rates_of_the_optimizer_are_its_own_after_each_epoch():
+    network = net()
+    phase = Phase(epochs=3, lr=0.1, schedule="cosine")
+    optimizer = adam(network, phase)
+    seen = []
+
+    state = run(
+        network,
+        phase,
+        optimizer=optimizer,
+        after_epoch=lambda _state: seen.append(optimizer.param_groups[0]["lr"]),
+    )
+
+    assert seen == [0.1, 0.1, 0.1]
+    assert state.records[-1]["lr"] < 0.01
+
+
+def test_the_gradient_is_clipped_to_its_largest_norm():
+    network = nn.Linear(4, 2)
+    before = copy.deepcopy(network)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    settings = Settings(batch_size=30, clip=1e-3)
+
+    run(network, Phase(epochs=1), optimizer=optimizer, settings=settings)
+
+    pairs = zip(network.parameters(), before.parameters(), strict=True)
+    moved = torch.cat([(after - old).detach().flatten() for after, old in pairs])
+    assert float(moved.norm()) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_mixing_sees_every_training_batch_and_repeats_itself():
+    drawn = []
+
+    def mix(inputs, targets, random):
+        drawn.append(float(random.random()))
+        return inputs.flip(0), targets.flip(0)
+
+    settings = Settings(batch_size=8, mix=mix)
+
+    run(net(), Phase(epochs=2), validation=part(8), settings=settings)
+    first = list(drawn)
+    run(net(), Phase(epochs=2), validation=part(8), settings=settings)
+
+    assert len(set(first)) == 8
+    assert drawn == first * 2
+
+
+def test_bfloat16_computes_the_network_in_fewer_bits():
+    seen = set()
+    network = net()
+    network[-1].register_forward_hook(lambda _module, _inputs, output: seen.add(output.dtype))
+
+    state = run(
+        network,
+        Phase(epochs=2),
+        validation=part(8),
+        settings=Settings(batch_size=8, precision="bf16"),
+    )
+
+    assert seen == {torch.bfloat16}
+    assert network[-1].weight.dtype == torch.float32
+    assert np.isfinite(state.records[-1]["val_loss"])
+
+
+def test_validation_moves_no_buffer_and_is_the_same_whatever_the_batch():
+    def records(batch_size):
+        network = net()
+        network.eval()
+        state = run_phase(
+            network,
+            torch.optim.SGD(network.parameters(), lr=1e-12),
+            Phase(epochs=1),
+            part(),
+            part(21, seed=1),
+            loss=nn.functional.cross_entropy,
+            settings=Settings(batch_size=batch_size),
+            set_mode=network.eval,
+        )
+        return network, state.records[0]
+
+    (small, few), (_, many) = records(5), records(64)
+
+    assert torch.equal(small[1].running_mean, net()[1].running_mean)
+    assert torch.equal(small[1].running_var, net()[1].running_var)
+    assert few["val_loss"] == pytest.approx(many["val_loss"], rel=1e-6)
+    assert few["val_accuracy"] == many["val_accuracy"]
+
+
+def test_a_single_logit_is_a_sigmoid_output():
+    assert answers(torch.tensor([[0.1], [-0.1]])).tolist() == [1, 0]
+    assert answers(torch.tensor([[0.1, 0.0, 0.2]])).tolist() == [2]
