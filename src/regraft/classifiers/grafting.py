@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from regraft.backbones.backbone import Backbone
 from regraft.backbones.embedder import Normalise
-from regraft.backbones.network import channels_first
+from regraft.backbones.network import Apply, Layout, Stage, channels_first
 from regraft.classifiers.heads import Head
 from regraft.classifiers.phases import Phase, Trained, choose_trained
 
@@ -45,8 +45,9 @@ class Grafted(nn.Module):
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed)
             shape = tuple(self.map(torch.zeros(1, size, size, 3, dtype=torch.uint8)).shape[1:])
-            self.head = head.build(shape, outputs, pool=backbone.network.pooled)
-        self._trained: Trained | None = None
+            self.head = head.build(shape, outputs, pool=self._pool(backbone.network.pooled))
+        self._trained: frozenset[str] = frozenset()
+        self._active: frozenset[str] = frozenset()
 
     def map(self, pictures: Tensor) -> Tensor:
         """Return the feature maps, channels first, of pictures (n, size, size, 3) in 8 bits."""
@@ -57,12 +58,20 @@ class Grafted(nn.Module):
         logits: Tensor = self.head(self.map(pictures))
         return logits
 
+    def size(self) -> int:
+        """Return the number of parameters of trunk and head, without the trunk's former head."""
+        parameters = dict(self.trunk.named_parameters())
+        trunk = sum(parameters[n].numel() for stage in self.stages for n in stage.parameters)
+        return trunk + sum(parameter.numel() for parameter in self.head.parameters())
+
     def freeze(self, phase: Phase) -> Trained:
         """Freeze what a phase does not train, and return what it trains of the trunk."""
         trained = choose_trained(phase, self.stages)
         for name, parameter in self.trunk.named_parameters():
             parameter.requires_grad_(name in trained.parameters)
-        self._trained = trained
+        self.zero_grad(set_to_none=True)  # what an earlier phase left
+        self._trained = trained.parameters
+        self._active = _active_modules(self.trunk, self.stages, trained.parameters)
         return trained
 
     def set_mode(self) -> None:
@@ -72,21 +81,35 @@ class Grafted(nn.Module):
         """
         self.train()
         self.trunk.eval()
-        trained = self._trained.parameters if self._trained else frozenset()
-        for stage in self.stages:
-            if trained & set(stage.parameters):
-                for name in stage.modules:
-                    _train_touched(self.trunk.get_submodule(name), name, trained)
+        for name in self._active:
+            self.trunk.get_submodule(name).training = True
+
+    def frozen_tensors(self) -> dict[str, Tensor]:
+        """Return every frozen tensor of the trunk by name; buffers of trained modules may move."""
+        moving = self._trained | {
+            _joined(module, name)
+            for module in self._active
+            for name, _ in self.trunk.get_submodule(module).named_buffers(recurse=False)
+        }
+        return {k: v for k, v in self.trunk.state_dict().items() if k not in moving}
 
     def frozen_checksum(self) -> str:
         """Return a SHA-256 over every frozen tensor of the trunk, buffers included."""
-        trained = self._trained.parameters if self._trained else frozenset()
-        moving = _buffers_beside(self.trunk, trained)
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.trunk.state_dict().items()):
-            if name not in trained and name not in moving:
-                digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        for name, tensor in sorted(self.frozen_tensors().items()):
+            digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+    def _pool(self, pooled: Apply) -> Apply:
+        """Return a network's own pooling for maps that have their channels first."""
+        return lambda maps: pooled(_own_layout(maps, self._layout))
+
+
+def _own_layout(maps: Tensor, layout: Layout) -> Tensor:
+    """Undo `channels_first`."""
+    if maps.ndim == 4 and layout == "NHWC":
+        return maps.permute(0, 2, 3, 1)
+    return maps.transpose(1, 2) if maps.ndim == 3 else maps
 
 
 def parameter_groups(network: Grafted, phase: Phase, trained: Trained) -> list[dict[str, Any]]:
@@ -115,25 +138,26 @@ def build_optimizer(phase: Phase, groups: Sequence[dict[str, Any]]) -> torch.opt
     return kind(list(groups), lr=phase.lr, **settings)  # type: ignore[call-arg]
 
 
-def _train_touched(module: nn.Module, name: str, trained: frozenset[str]) -> None:
-    """Put a module into training mode, but no part of it whose own parameters are all frozen."""
-    module.train()
-    for inner, part in module.named_modules():
-        own = [p for p, _ in part.named_parameters(recurse=False)]
-        prefix = ".".join(piece for piece in (name, inner) if piece)
-        if own and not any(f"{prefix}.{p}" in trained for p in own):
-            part.training = False
+def _active_modules(
+    trunk: nn.Module, stages: Sequence[Stage], trained: frozenset[str]
+) -> frozenset[str]:
+    """Return the names of the modules that train: those of trained stages.
+
+    A part of such a stage that holds parameters of its own, all of them frozen, stays as it is;
+    dropout, stochastic depth and the like hold none and train with their stage.
+    """
+    active = set()
+    for stage in stages:
+        if not trained & set(stage.parameters):
+            continue
+        for name in stage.modules:
+            for inner, part in trunk.get_submodule(name).named_modules():
+                whole = _joined(name, inner)
+                own = {_joined(whole, p) for p, _ in part.named_parameters(recurse=False)}
+                if not own or own & trained:
+                    active.add(whole)
+    return frozenset(active)
 
 
-def _buffers_beside(trunk: nn.Module, trained: frozenset[str]) -> set[str]:
-    """Return the buffers of modules that are trained: those may move."""
-    moving = set()
-    for name, module in trunk.named_modules():
-        own = {
-            ".".join(p for p in (name, n) if p) for n, _ in module.named_parameters(recurse=False)
-        }
-        if own & trained:
-            moving |= {
-                ".".join(p for p in (name, n) if p) for n, _ in module.named_buffers(recurse=False)
-            }
-    return moving
+def _joined(*names: str) -> str:
+    return ".".join(name for name in names if name)

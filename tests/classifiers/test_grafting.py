@@ -1,0 +1,270 @@
+"""Frozen means frozen: no gradient, eval mode, and not one bit of a tensor or buffer changed."""
+
+import pytest
+import torch
+from torch import nn
+
+from regraft.backbones.spec import BackboneSpec
+from regraft.classifiers.grafting import Grafted, build_optimizer, parameter_groups
+from regraft.classifiers.heads import ConvHead, LinearHead, MLPHead
+from regraft.classifiers.phases import Phase, choose_trained, two_stage
+from regraft.errors import UsageError
+
+NETWORKS = {
+    "small_cnn": (("size", 32),),
+    "mobilenetv3_small_050": (("size", 32),),
+    "squeezenet1_1": (("size", 32),),
+    "test_resnet": (("size", 32),),
+    "test_convnext": (("size", 32), ("drop_path_rate", 0.5)),
+    "test_vit": (("drop_path_rate", 0.5), ("proj_drop_rate", 0.5)),
+}
+STRATEGIES = {
+    "frozen": [Phase()],
+    "half": [Phase(unfreeze=0.5)],
+    "all": [Phase(unfreeze=1.0)],
+    "two_stage": two_stage(),
+    "norms": [Phase(unfreeze_matching=r"norm|bn\d|features\.4\.")],
+}
+
+
+def graft(name="small_cnn", head=None, arguments=None, **options):
+    chosen = NETWORKS[name] if arguments is None else arguments
+    backbone = BackboneSpec(name, weights=None, arguments=chosen).build()
+    return backbone, Grafted(backbone, head or LinearHead(), outputs=3, **options)
+
+
+def batch(network_backbone, samples=3):
+    size = network_backbone.preprocessing.size
+    random = torch.Generator().manual_seed(0)
+    return torch.randint(256, (samples, size, size, 3), generator=random, dtype=torch.uint8)
+
+
+def step(network, phase, pictures):
+    """Train one step; return what the phase trains and the optimizer."""
+    trained = network.freeze(phase)
+    optimizer = build_optimizer(phase, parameter_groups(network, phase, trained))
+    network.set_mode()
+    targets = torch.arange(len(pictures)) % 3
+    nn.functional.cross_entropy(network(pictures), targets).backward()
+    return trained, optimizer
+
+
+def snapshot(module):
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def changed(module, before):
+    return {k for k, v in module.state_dict().items() if not torch.equal(v, before[k])}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_frozen_tensor_or_buffer_never_changes(name, strategy):
+    backbone, network = graft(name)
+    pictures = batch(backbone)
+
+    for phase in STRATEGIES[strategy]:
+        trunk, head = snapshot(network.trunk), snapshot(network.head)
+        network.freeze(phase)
+        checksum = network.frozen_checksum()
+        trained, optimizer = step(network, phase, pictures)
+        frozen = {k: p for k, p in network.trunk.named_parameters() if k not in trained.parameters}
+        assert all(p.grad is None and not p.requires_grad for p in frozen.values())
+
+        optimizer.step()
+
+        moved = changed(network.trunk, trunk)
+        assert network.frozen_checksum() == checksum
+        assert moved.isdisjoint(network.frozen_tensors())
+        assert not moved & set(frozen)
+        assert bool(moved) == bool(trained.parameters)
+        assert changed(network.head, head)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_modules_train_with_their_stage_and_stay_still_with_a_frozen_one(name):
+    _, network = graft(name, MLPHead(widths=(4,), pooling="avg", dropout=0.5))
+    trained = network.freeze(Phase(unfreeze=0.5))
+
+    network.set_mode()
+
+    assert all(module.training for module in network.head.modules())
+    for index, stage in enumerate(network.stages):
+        for outer in stage.modules:
+            modes = {module.training for module in network.trunk.get_submodule(outer).modules()}
+            assert modes == {index >= trained.first}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_everything_rests_where_only_the_head_is_trained(name):
+    _, network = graft(name)
+    network.freeze(Phase())
+
+    network.set_mode()
+
+    assert not any(module.training for module in network.trunk.modules())
+
+
+@pytest.mark.parametrize("name", ["test_convnext", "test_vit"])
+def test_stochastic_depth_is_off_in_frozen_stages_and_on_in_trained_ones(name):
+    backbone, network = graft(name)
+    pictures = batch(backbone)
+
+    def varies():
+        network.set_mode()
+        with torch.no_grad():
+            return not torch.equal(network.map(pictures), network.map(pictures))
+
+    network.freeze(Phase())
+    assert not varies()
+    network.freeze(Phase(unfreeze_last=2))
+    assert varies()
+    dropping = {n for n, m in network.trunk.named_modules() if type(m).__name__ == "DropPath"}
+    active = {n for n in dropping if network.trunk.get_submodule(n).training}
+    last = [module for stage in network.stages[-2:] for module in stage.modules]
+    assert active == {n for n in dropping if any(n.startswith(f"{m}.") for m in last)}
+    assert active < dropping
+
+
+def test_the_checksum_sees_a_frozen_buffer_that_moves():
+    _, network = graft()
+    network.freeze(Phase(unfreeze_last=1))
+    before = network.frozen_checksum()
+
+    network.trunk.get_submodule("stem.1").running_mean += 1e-6
+
+    assert network.frozen_checksum() != before
+
+
+def test_batch_norm_without_parameters_moves_with_its_trained_stage():
+    backbone = BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),)).build()
+    backbone.module.blocks[2].bn2 = nn.BatchNorm2d(128, affine=False)
+    backbone.module.blocks[0].bn2 = nn.BatchNorm2d(32, affine=False)
+    stages = [
+        type(stage)(
+            name=stage.name,
+            modules=stage.modules,
+            parameters=tuple(p for p in stage.parameters if not p.endswith(("bn2.weight", "bias"))),
+            output=stage.output,
+        )
+        for stage in backbone.stages
+    ]
+    backbone.stages = tuple(stages)
+    network = Grafted(backbone, LinearHead(), outputs=3)
+    before = snapshot(network.trunk)
+
+    _, optimizer = step(network, Phase(unfreeze_last=1), batch(backbone))
+    optimizer.step()
+
+    moved = changed(network.trunk, before)
+    assert "blocks.2.bn2.running_mean" in moved
+    assert "blocks.0.bn2.running_mean" not in moved
+    assert moved.isdisjoint(network.frozen_tensors())
+
+
+def test_gradients_of_an_earlier_phase_are_gone():
+    backbone, network = graft()
+    step(network, Phase(unfreeze=1.0), batch(backbone))
+
+    network.freeze(Phase())
+
+    assert all(p.grad is None for p in network.parameters())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_networks_own_pooling_gives_the_rows_that_it_embeds(name):
+    backbone, network = graft(name)
+    pictures = batch(backbone)
+    network.eval()
+
+    with torch.no_grad():
+        rows = network.head[:-1](network.map(pictures))
+
+    assert torch.allclose(rows, backbone.embedder(pictures), atol=1e-5)
+    assert network.head[-1].in_features == backbone.feature_dim
+
+
+def test_a_map_with_its_channels_last_is_pooled_as_the_network_does_it():
+    arguments = (("embed_dim", 16), ("depths", (1, 1)), ("num_heads", (2, 2)))
+    backbone, network = graft("swin_tiny_patch4_window7_224", arguments=arguments)
+    pictures = batch(backbone, samples=1)
+    network.eval()
+
+    with torch.no_grad():
+        maps = network.map(pictures)
+        rows = network.head[:-1](maps)
+
+    assert backbone.network.layout == "NHWC"
+    assert maps.shape[1] == 32
+    assert torch.allclose(rows, backbone.embedder(pictures), atol=1e-5)
+
+
+def test_a_head_for_maps_is_refused_on_a_transformer():
+    with pytest.raises(UsageError, match="does not fit"):
+        graft("test_vit", ConvHead())
+
+
+def test_the_size_is_that_of_trunk_and_new_head():
+    backbone, network = graft("test_resnet")
+
+    assert network.size() == backbone.parameters + backbone.feature_dim * 3 + 3
+
+
+def test_the_seed_decides_the_heads_weights_and_nothing_else_is_drawn():
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    (_, first), (_, second), (_, other) = graft(seed=1), graft(seed=1), graft(seed=2)
+
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.equal(first.head[-1].weight, second.head[-1].weight)
+    assert not torch.equal(first.head[-1].weight, other.head[-1].weight)
+
+
+def test_each_stage_away_from_the_head_is_trained_at_a_lower_rate():
+    _, network = graft()
+    phase = Phase(unfreeze_last=3, lr=0.1, layer_decay=0.5)
+    trained = network.freeze(phase)
+
+    groups = parameter_groups(network, phase, trained)
+
+    assert [group["lr"] for group in groups] == pytest.approx([0.1, 0.05, 0.025, 0.0125])
+    names = {id(p): n for n, p in network.trunk.named_parameters()}
+    firsts = [names[id(group["params"][0])] for group in groups[1:]]
+    assert [name[:8] for name in firsts] == ["blocks.2", "blocks.1", "blocks.0"]
+    grouped = [id(p) for group in groups for p in group["params"]]
+    assert len(grouped) == len(set(grouped))
+    assert set(grouped) == {id(p) for p in network.parameters() if p.requires_grad}
+
+
+def test_the_distance_counts_stages_that_are_not_trained():
+    _, network = graft()
+    phase = Phase(unfreeze_matching=r"^stem\.", lr=1.0, layer_decay=0.5)
+
+    groups = parameter_groups(network, phase, choose_trained(phase, network.stages))
+
+    assert [group["lr"] for group in groups] == [1.0, 0.5**4]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "settings"),
+    [
+        ("sgd", torch.optim.SGD, {"momentum": 0.9, "weight_decay": 0.01}),
+        ("rmsprop", torch.optim.RMSprop, {"momentum": 0.9, "weight_decay": 0.01, "alpha": 0.9}),
+        ("adam", torch.optim.Adam, {"betas": (0.8, 0.99), "weight_decay": 0.01}),
+        ("adamw", torch.optim.AdamW, {"betas": (0.8, 0.99), "weight_decay": 0.01}),
+        ("nadam", torch.optim.NAdam, {"betas": (0.8, 0.99), "weight_decay": 0.01}),
+    ],
+)
+def test_every_optimizer_is_built_as_the_phase_says_and_steps(name, kind, settings):
+    layer = nn.Linear(2, 2)
+    before = layer.weight.detach().clone()
+    phase = Phase(optimizer=name, momentum=0.9, betas=(0.8, 0.99), weight_decay=0.01, lr=0.1)
+
+    optimizer = build_optimizer(phase, [{"params": list(layer.parameters()), "lr": 0.1}])
+    layer(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+
+    assert type(optimizer) is kind
+    assert {key: optimizer.defaults[key] for key in settings} == settings
+    assert not torch.equal(layer.weight, before)
