@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Sequence
 from typing import Any, Self
@@ -14,7 +13,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from regraft.backbones.backbone import build
+from regraft.backbones.backbone import Backbone, build
+from regraft.backbones.loading import state_sha256
+from regraft.backbones.resolving import WeightsFacts
 from regraft.backbones.spec import BackboneSpec
 from regraft.classifiers.batches import Pictures
 from regraft.classifiers.grafting import Grafted, build_optimizer, parameter_groups
@@ -36,7 +37,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         head: A head or the name of one.
         phases: What is trained, phase by phase; by default a new head on the frozen trunk.
         batch_size: Pictures per step.
-        seed: Everything random is drawn from it.
+        seed: Everything random is drawn from it, but the random weights of a spec from its own.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         precision: ``"fp32"``, or ``"bf16"`` for automatic mixed precision.
         verbose: Whether to show progress on standard error.
@@ -88,69 +89,97 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises:
             DataError: Labels are no names, or a validation class is unknown.
+            UsageError: There is one class only, or an argument is out of range.
             ImageError: A picture cannot be read.
+            RegraftError: The loss is no number any more (``TRAIN-NAN``).
         """
-        classes = sorted(set(y))
-        if len(y) != len(X) or not all(isinstance(label, str) for label in y):
-            raise DataError("every picture needs the name of its class")
-        if len(classes) < 2:
-            raise UsageError("a classifier needs two classes or more", why=f"found {classes}")
+        phases = frozen() if self.phases is None else list(self.phases)
+        classes = _class_names(X, y)
+        self._check(phases, classes, validation)
         spec = BackboneSpec(self.backbone) if isinstance(self.backbone, str) else self.backbone
-        self.backbone_ = build(spec)
-        self.classes_ = np.array(classes)
+        backbone = build(spec)
         device = choose_device(self.device)
-        self._network = Grafted(
-            self.backbone_, find_head(self.head), outputs=len(classes), seed=self.seed
-        ).to(device)
+        network = Grafted(backbone, find_head(self.head), outputs=len(classes), seed=self.seed).to(
+            device
+        )
         settings = Settings(
             batch_size=self.batch_size, seed=self.seed, device=device, precision=self.precision
         )
-        train = self._part(X, y)
-        held = None if validation is None else self._part(validation.paths, validation.labels)
-        phases = frozen() if self.phases is None else self.phases
-        self.history_ = {
-            "phases": [
-                self._run(number, phase, train, held, settings)
-                for number, phase in enumerate(phases)
-            ]
-        }
+        train = self._part(backbone, X, y, classes)
+        held = (
+            self._part(backbone, validation.paths, validation.labels, classes)
+            if validation
+            else None
+        )
+        records = [
+            self._run(network, number, phase, train, held, settings)
+            for number, phase in enumerate(phases)
+        ]
+        self.classes_ = np.array(classes)
+        self._network = network.cpu().eval()
+        self.backbone_ = _with_new_weights(backbone)
+        self.history_ = {"phases": records}
         return self
 
     def predict_proba(self, X: Sequence[Picture]) -> NDArray[np.float64]:
         """Return the probability of each class for each picture, (n, classes)."""
         check_is_fitted(self)
         device = choose_device(self.device)
-        pictures = self._pictures(X)
-        self._network.eval()
+        network = self._network.to(device)
+        pictures = self._pictures(self.backbone_, X)
         rows = []
         with torch.inference_mode():
             for start in range(0, len(pictures), self.batch_size):
                 samples = np.arange(start, min(start + self.batch_size, len(pictures)))
-                logits = self._network(pictures.take(samples, 0).to(device))
-                rows.append(logits.double().softmax(1).cpu().numpy())
+                logits = network(pictures.take(samples, 0).to(device))
+                rows.append(logits.float().cpu().double().softmax(1).numpy())
         return np.concatenate(rows) if rows else np.empty((0, len(self.classes_)))
 
     def predict(self, X: Sequence[Picture]) -> NDArray[np.str_]:
         """Return the name of the most probable class of each picture, (n,)."""
-        names: NDArray[np.str_] = self.classes_[self.predict_proba(X).argmax(1)]
+        best = self.predict_proba(X).argmax(1)
+        names: NDArray[np.str_] = self.classes_[best]
         return names
 
-    def _pictures(self, X: Sequence[Picture]) -> Pictures:
-        size = self.backbone_.preprocessing.size
-        return Pictures(X, self.backbone_.prepare, size=size, verbose=self.verbose)
+    def _check(
+        self, phases: Sequence[Phase], classes: Sequence[str], validation: Dataset | None
+    ) -> None:
+        if self.precision not in {"fp32", "bf16"}:
+            raise UsageError("unknown precision", why=repr(self.precision), hint="fp32 or bf16")
+        if validation is not None:
+            unknown = sorted(set(validation.labels) - set(classes))
+            if unknown:
+                raise DataError(
+                    "validation has classes that training has not",
+                    why=f"{', '.join(unknown)}; training has {', '.join(classes)}",
+                )
+        needs = [p for p in phases if p.patience is not None or p.schedule == "plateau"]
+        if needs and not validation:
+            raise UsageError(
+                "patience and the schedule plateau need validation pictures",
+                hint="give fit(..., validation=...), or choose another schedule and no patience",
+            )
 
-    def _part(self, X: Sequence[Picture], y: Sequence[str]) -> Part:
-        places = {name: index for index, name in enumerate(self.classes_)}
-        unknown = sorted(set(y) - set(places))
-        if unknown:
-            raise DataError("unknown class", why=f"{unknown} are none of {list(places)}")
+    def _pictures(self, backbone: Backbone, X: Sequence[Picture]) -> Pictures:
+        size = backbone.preprocessing.size
+        return Pictures(X, backbone.prepare, size=size, verbose=self.verbose)
+
+    def _part(
+        self, backbone: Backbone, X: Sequence[Picture], y: Sequence[str], classes: Sequence[str]
+    ) -> Part:
+        places = {name: index for index, name in enumerate(classes)}
         codes = torch.tensor([places[label] for label in y])
-        return Part(self._pictures(X), nn.functional.one_hot(codes, len(places)).float())
+        return Part(self._pictures(backbone, X), nn.functional.one_hot(codes, len(classes)).float())
 
     def _run(
-        self, number: int, phase: Phase, train: Part, validation: Part | None, settings: Settings
+        self,
+        network: Grafted,
+        number: int,
+        phase: Phase,
+        train: Part,
+        validation: Part | None,
+        settings: Settings,
     ) -> dict[str, Any]:
-        network = self._network
         trained = network.freeze(phase)
         before, start = network.frozen_checksum(), time.perf_counter()
         optimizer = build_optimizer(phase, parameter_groups(network, phase, trained))
@@ -169,13 +198,11 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 set_mode=network.set_mode,
                 after_epoch=lambda _state: advance(1),
             )
-        network.eval()
-        whole = sum(p.numel() for p in network.parameters())
         moved = sum(p.numel() for group in optimizer.param_groups for p in group["params"])
         return {
-            "phase": copy.copy(vars(phase)),
+            "phase": phase.to_json(),
             "share_of_stages": trained.stages,
-            "share_of_parameters": moved / whole,
+            "share_of_parameters": moved / network.size(),
             "parameters": moved,
             "epochs": state.records,
             "best_epoch": None if state.best is None else state.best[1],
@@ -183,6 +210,44 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             "frozen": {"before": before, "after": network.frozen_checksum()},
             "seconds": time.perf_counter() - start,
         }
+
+
+def _class_names(X: Sequence[Picture], y: Sequence[str]) -> list[str]:
+    if len(y) != len(X):
+        raise DataError("every picture needs a class", why=f"{len(X)} pictures, {len(y)} labels")
+    wrong = [label for label in y if not isinstance(label, str)]
+    if wrong:
+        raise DataError(
+            "classes are given by their names",
+            why=f"found {wrong[0]!r:.100} of type {type(wrong[0]).__name__}",
+            hint="give the name of each picture's class as a text",
+        )
+    classes = sorted({str(label) for label in y})
+    if len(classes) < 2:
+        raise UsageError("a classifier needs two classes or more", why=f"found {classes}")
+    return classes
+
+
+def _with_new_weights(backbone: Backbone) -> Backbone:
+    """Return the backbone with the facts of the weights that it has now.
+
+    Its fingerprint is what rows and compiled networks are kept under: with the old one, those of
+    the weights before training would be taken for those after it.
+    """
+    facts = WeightsFacts(
+        sha256=state_sha256(backbone.module),
+        licence=backbone.weights.licence,
+        source=f"trained further from {backbone.weights.source}",
+    )
+    return Backbone(
+        backbone.spec,
+        backbone.network,
+        preprocessing=backbone.preprocessing,
+        weights=facts,
+        identifier=backbone.identifier,
+        arguments=backbone.arguments,
+        notes=backbone.notes,
+    )
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -1,0 +1,315 @@
+"""The second learner: names in and out, same seed same bits, and honest about its weights."""
+
+import json
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import cross_val_score
+
+from regraft.backbones.spec import BackboneSpec
+from regraft.backbones.state import write_state
+from regraft.classifiers import network_classifier as module
+from regraft.classifiers.heads import MLPHead
+from regraft.classifiers.network_classifier import NetworkClassifier
+from regraft.classifiers.phases import Phase, from_scratch, frozen, two_stage
+from regraft.data.dataset import Dataset
+from regraft.data.images import open_image
+from regraft.errors import DataError, ImageError, RegraftError, UsageError
+
+SMALL = BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),))
+QUICK = from_scratch(2)
+
+
+def learner(**changes):
+    chosen = {"phases": QUICK, "batch_size": 8, "device": "cpu", **changes}
+    return NetworkClassifier(chosen.pop("backbone", SMALL), **chosen)
+
+
+@pytest.fixture(scope="module")
+def train(pictures):
+    return pictures[0]
+
+
+@pytest.fixture(scope="module")
+def held(pictures):
+    return pictures[1]
+
+
+@pytest.fixture(scope="module")
+def validation(held):
+    paths, labels = held
+    return Dataset(paths=tuple(paths), labels=tuple(labels), classes=tuple(sorted(set(labels))))
+
+
+@pytest.fixture(scope="module")
+def trained(train, validation):
+    """Return a network that has learned three colours, in two stages."""
+    phases = two_stage(14, head_epochs=2, unfreeze=1.0, lr=3e-3)
+    return learner(phases=phases).fit(*train, validation=validation)
+
+
+def test_it_learns_what_is_easy_to_tell_apart(trained, held):
+    paths, labels = held
+
+    assert trained.score(paths, labels) == 1.0
+    assert trained.predict(paths).tolist() == labels
+
+
+def test_names_go_in_and_names_come_out(trained, held):
+    probabilities = trained.predict_proba(held[0])
+    named = trained.predict(held[0])
+
+    assert trained.classes_.tolist() == ["blue", "green", "red"]
+    assert set(named) <= set(trained.classes_)
+    assert probabilities.shape == (9, 3)
+    assert np.allclose(probabilities.sum(1), 1.0, atol=1e-12)
+    assert (trained.classes_[probabilities.argmax(1)] == named).all()
+
+
+def test_predictions_do_not_depend_on_the_batch(trained, held):
+    together = trained.predict_proba(held[0])
+    alone = np.concatenate([trained.predict_proba([path]) for path in held[0]])
+
+    assert np.abs(together - alone).max() < 1e-6
+    assert trained.predict_proba([]).shape == (0, 3)
+    assert trained.predict([]).shape == (0,)
+
+
+def test_the_same_seed_predicts_the_same_bits_and_another_seed_others(train, held):
+    head = MLPHead(widths=(8,), pooling="avg", dropout=0.5)
+    first, second, other = (learner(head=head, seed=s).fit(*train) for s in (1, 1, 2))
+
+    probabilities = first.predict_proba(held[0])
+    assert np.array_equal(probabilities, second.predict_proba(held[0]))
+    assert not np.array_equal(probabilities, other.predict_proba(held[0]))
+    assert np.array_equal(probabilities, first.fit(*train).predict_proba(held[0]))
+
+
+def test_it_is_cloned_and_crossvalidated_as_any_learner(train):
+    original = learner(phases=two_stage(1, head_epochs=1), seed=3, head="mlp_256")
+
+    copy = clone(original)
+
+    assert copy.get_params() == original.get_params()
+    assert copy.set_params(seed=4).seed == 4
+    assert original.seed == 3
+    scores = cross_val_score(learner(), np.array([str(p) for p in train[0]]), train[1], cv=2)
+    assert scores.shape == (2,)
+
+
+def test_the_constructor_only_stores():
+    phases = [Phase(epochs=1)]
+    built = NetworkClassifier("no such network", head="no such head", phases=phases)
+
+    assert built.phases is phases
+
+
+def test_it_must_be_fitted_first():
+    with pytest.raises(NotFittedError):
+        learner().predict([np.zeros((8, 8, 3), np.uint8)])
+
+
+def test_a_fit_that_fails_leaves_nothing_that_predicts(train):
+    broken = learner(phases=[Phase(epochs=1, optimizer="sgd", lr=1e30, unfreeze=1.0)])
+
+    with pytest.raises(RegraftError) as caught:
+        broken.fit(*train)
+
+    assert caught.value.code == "TRAIN-NAN"
+    with pytest.raises(NotFittedError):
+        broken.predict(train[0])
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "message"),
+    [
+        ([1, 2], DataError, "found 1 of type int"),
+        (["1", 2], DataError, "found 2 of type int"),
+        (np.array([0, 1]), DataError, "names"),
+        (["a", None], DataError, "found None"),
+        (["a"], DataError, "2 pictures, 1 labels"),
+        (["a", "a"], UsageError, r"found \['a'\]"),
+    ],
+)
+def test_labels_are_names_of_two_classes_or_more(labels, error, message):
+    with pytest.raises(error, match=message):
+        learner().fit([np.zeros((8, 8, 3), np.uint8)] * 2, labels)
+
+
+def test_no_pictures_are_refused():
+    with pytest.raises(UsageError, match="two classes"):
+        learner().fit([], [])
+
+
+def test_an_unknown_class_in_validation_is_an_error_that_names_all(train, held):
+    other = Dataset(paths=tuple(held[0][:1]), labels=("mauve",), classes=("mauve",))
+
+    with pytest.raises(DataError, match="mauve; training has blue, green, red"):
+        learner().fit(*train, validation=other)
+
+
+def test_validation_may_lack_a_class(train, validation):
+    few = validation.take([0, 1])
+
+    fitted = learner().fit(*train, validation=few)
+
+    assert "val_accuracy" in fitted.history_["phases"][0]["epochs"][0]
+
+
+@pytest.mark.parametrize("phase", [Phase(patience=1), Phase(schedule="plateau")])
+def test_what_looks_at_validation_needs_one(train, phase):
+    with pytest.raises(UsageError, match="need validation pictures"):
+        learner(phases=[phase]).fit(*train)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"precision": "fp16"}, "unknown precision"),
+        ({"head": "mlp"}, "unknown head"),
+        ({"batch_size": 1}, "two pictures or more"),
+        ({"phases": [Phase(unfreeze_from="top")]}, "no stage 'top'"),
+    ],
+)
+def test_an_argument_that_makes_no_sense_is_refused(train, changes, message):
+    with pytest.raises(UsageError, match=message):
+        learner(**changes).fit(*train)
+
+
+def test_a_picture_that_cannot_be_read_is_named(tmp_path, train):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"nothing")
+
+    with pytest.raises(ImageError, match=r"broken\.jpg"):
+        learner().fit([*train[0], broken], [*train[1], "red"])
+
+
+def test_pictures_may_be_arrays(held):
+    dark, light = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 255, np.uint8)
+
+    fitted = learner().fit(np.stack([dark, light] * 4), np.array(["night", "day"] * 4))
+
+    assert fitted.predict(np.stack([dark])).shape == (1,)
+
+
+def test_history_is_plain_json_with_one_record_per_phase_and_epoch(trained):
+    history = trained.history_
+
+    assert json.loads(json.dumps(history)) == history
+    first, second = history["phases"]
+    assert [Phase(**phase["phase"]) for phase in (first, second)] == trained.phases
+    assert [record["epoch"] for record in first["epochs"]] == [1, 2]
+    assert second["last_epoch"] == 14
+    assert 1 <= second["best_epoch"] <= 14
+
+
+def test_history_says_how_much_was_trained(trained):
+    first, second = trained.history_["phases"]
+    head = 128 * 3 + 3
+    whole = trained.backbone_.parameters + head
+
+    assert (first["share_of_stages"], second["share_of_stages"]) == (0.0, 1.0)
+    assert (first["parameters"], second["parameters"]) == (head, whole)
+    assert first["share_of_parameters"] == head / whole
+    assert second["share_of_parameters"] == 1.0
+
+
+def test_checksums_of_what_is_frozen_stand_in_the_history(trained):
+    checksums = [phase["frozen"] for phase in trained.history_["phases"]]
+
+    assert all(found["before"] == found["after"] for found in checksums)
+    assert checksums[0] != checksums[1]
+
+
+def test_a_frozen_trunk_keeps_its_weights(train):
+    fitted = learner(phases=frozen(1)).fit(*train)
+
+    untouched = SMALL.build()
+    assert fitted.backbone_.weights.sha256 == untouched.weights.sha256
+    assert fitted.backbone_.fingerprint == untouched.fingerprint
+
+
+def test_zero_epochs_and_no_phases_leave_the_head_untrained(train):
+    none = learner(phases=[]).fit(*train)
+    zero = learner(phases=frozen(0)).fit(*train)
+
+    assert none.history_ == {"phases": []}
+    assert zero.history_["phases"][0]["epochs"] == []
+    assert np.array_equal(none.predict_proba(train[0]), zero.predict_proba(train[0]))
+
+
+def test_trained_weights_are_written_and_come_back_with_the_same_features(trained, held, tmp_path):
+    file = tmp_path / "trained.safetensors"
+    write_state(file, trained.backbone_.module.state_dict())
+    spec = BackboneSpec("small_cnn", weights=str(file), arguments=SMALL.arguments)
+
+    back = spec.build()
+
+    assert back.weights.sha256 == trained.backbone_.weights.sha256
+    assert back.fingerprint == trained.backbone_.fingerprint
+    assert np.array_equal(back.embed(held[0]), trained.backbone_.embed(held[0]))
+
+
+def test_features_of_trained_weights_are_never_those_of_the_weights_before(train, held):
+    untrained = SMALL.build()
+    before = untrained.embed(held[0])  # keeps a compiled network under its fingerprint
+
+    fitted = learner().fit(*train)
+    after = fitted.backbone_.embed(held[0])
+
+    assert fitted.backbone_.fingerprint != untrained.fingerprint
+    pixels = np.stack([untrained.prepare(open_image(path)) for path in held[0]])
+    with torch.inference_mode():
+        exact = fitted.backbone_.embedder(torch.from_numpy(pixels)).numpy()
+    assert np.allclose(after, exact, atol=1e-4)
+    assert not np.allclose(after, before, atol=1e-4)
+
+
+def test_predicting_goes_on_after_the_backbone_was_used(trained, held):
+    before = trained.predict_proba(held[0])
+
+    trained.backbone_.embed(held[0])
+    torch.manual_seed(1)
+
+    assert np.array_equal(trained.predict_proba(held[0]), before)
+    assert not any(part.training for part in trained.backbone_.module.modules())
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_progress_is_shown_on_request_only(train, monkeypatch, capsys, verbose):
+    shown = []
+
+    @contextmanager
+    def bar(description, total, *, unit, visible):
+        yield lambda count: shown.append((description, total, count, visible))
+
+    monkeypatch.setattr(module, "progress_bar", bar)
+    learner(phases=frozen(2), verbose=verbose).fit(*train)
+
+    assert shown == [("Training, phase 1", 2, 1, verbose)] * 2
+    assert verbose or capsys.readouterr().err == ""
+
+
+def test_bfloat16_trains_too(train, held):
+    fitted = learner(precision="bf16").fit(*train)
+
+    assert np.isfinite(fitted.predict_proba(held[0])).all()
+
+
+def test_a_spec_may_be_a_name(monkeypatch):
+    asked = []
+
+    def stop(spec):
+        asked.append(spec)
+        raise DataError("far enough")
+
+    monkeypatch.setattr(module, "build", stop)
+
+    with pytest.raises(DataError, match="far enough"):
+        learner(backbone="vgg16").fit([np.zeros((8, 8, 3), np.uint8)] * 2, ["a", "b"])
+
+    assert asked == [BackboneSpec("vgg16")]
