@@ -117,6 +117,7 @@ class Own:
     """A head that somebody brings along."""
 
     def build(self, shape, outputs, *, pool):
+        """Return one linear layer on the whole map."""
         return nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], outputs))
 
 
@@ -130,8 +131,11 @@ def test_a_head_of_ones_own_is_used_but_cannot_be_written():
 
 @pytest.mark.parametrize(
     ("head", "shape"),
-    [(ConvHead(), (192, 101)), (HEADS["pooled_mlp_128"], (192, 101))]
-    + [(HEADS["pooled_mlp_128"], (512, 1, 1))],
+    [
+        (ConvHead(), (192, 101)),
+        (HEADS["pooled_mlp_128"], (192, 101)),
+        (HEADS["pooled_mlp_128"], (512, 1, 1)),
+    ],
 )
 def test_a_head_for_maps_is_refused_where_there_is_none(head, shape):
     with pytest.raises(UsageError, match="does not fit"):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -176,7 +177,7 @@ def test_the_rate_rises_from_near_zero_in_the_warmup(warmup, total):
     rise = [rate_factor(phase, step, total) for step in range(int(warmup * total))]
 
     assert 0 < rise[0] < 1 / len(rise)
-    assert all(before < after for before, after in zip(rise, rise[1:], strict=False))
+    assert all(before < after for before, after in pairwise(rise))
 
 
 def test_one_cycle_rises_from_a_25th_and_falls_to_nothing():
