@@ -77,6 +77,9 @@ def test_a_frozen_tensor_or_buffer_never_changes(name, strategy):
         assert network.frozen_checksum() == checksum
         assert moved.isdisjoint(network.frozen_tensors())
         assert not moved & set(frozen)
+        buffers = moved - {name for name, _ in network.trunk.named_parameters()}
+        beside = {f"{name.rpartition('.')[0]}.weight" for name in buffers}
+        assert beside <= trained.parameters
         assert bool(moved) == bool(trained.parameters)
         assert changed(network.head, head)
 
