@@ -45,6 +45,7 @@ class Settings:
     features: float = 1.5
     mixing: float = 0.0
     average: float = 0.98
+    smallest: int = 48
 
 
 class Student(nn.Module):
@@ -207,7 +208,8 @@ class Training:
         rate = learning_rate(self.share, self.settings)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        batch = self.pictures.batch(numbers, picture_size(self.share, self.step))
+        size = max(picture_size(self.share, self.step), self.settings.smallest)
+        batch = self.pictures.batch(numbers, size)
         terms = losses(self.student, batch, self.settings, self.generator)
         self.optimiser.zero_grad(set_to_none=True)
         sum(terms.values()).backward()
@@ -280,7 +282,7 @@ def work(rank: int, arguments: argparse.Namespace) -> None:
     address = f"file://{(arguments.out / 'rendezvous').resolve()}"
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=arguments.workers)
     pictures = Pictures(arguments.data, seed=rank)
-    settings = Settings(rate=arguments.rate)
+    settings = Settings(rate=arguments.rate, smallest=arguments.smallest)
     training = Training(pictures, arguments.out, arguments.minutes, settings, rank=rank)
     if arguments.start:
         training.start_from(arguments.start)
@@ -297,6 +299,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=90)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rate", type=float, default=Settings.rate, help="highest learning rate")
+    parser.add_argument("--smallest", type=int, default=Settings.smallest, help="side in pixels")
     parser.add_argument("--start", type=Path, help="checkpoint of another run to go on from")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
