@@ -157,3 +157,11 @@ def test_a_huge_folder_streams_through_little_memory(rose, monkeypatch, size):
     tracemalloc.stop()
     assert count == size
     assert peak < 1_000_000
+
+
+def test_a_broken_link_is_kept_for_the_check_to_report(rose, tmp_path):
+    (rose / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+
+    names = [Path(found.path).name for found in Walk(rose.parent).pictures(rose)]
+
+    assert "gone.jpg" in names

@@ -148,6 +148,16 @@ _CATALOGUE = (
         note="a small vision transformer",
     ),
     Entry(
+        name="regraft_mini",
+        source="regraft",
+        identifier="regraft_mini",
+        title="A small residual network that travels inside the package",
+        licence="apache-2.0",
+        note="trained by this project; pretrain/README.md says on what",
+        weights="regraft",
+        preprocessing=Preprocessing(size=160, resize=183),
+    ),
+    Entry(
         name="simple_cnn",
         source="regraft",
         identifier="simple_cnn",

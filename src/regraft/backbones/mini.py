@@ -5,8 +5,16 @@ resolution use a processor well. So the stem halves the picture twice at once, e
 again, and most parameters stand where the maps are smallest.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+from regraft.backbones.network import Network, average
+from regraft.errors import BackboneError
 
 WIDTHS = (32, 64, 128, 256)
 FEATURE_DIM = 512
@@ -94,3 +102,36 @@ class RegraftMini(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return features (n, 512), the maps averaged over their places."""
         return self.forward_features(images).mean(dim=(2, 3))
+
+
+def build_regraft_mini(arguments: Mapping[str, Any]) -> Network:
+    """Return `RegraftMini` with random weights.
+
+    Args:
+        arguments: Nothing; the network has no head of its own.
+
+    Raises:
+        BackboneError: An argument was given (``BACKBONE-ARGUMENT``).
+
+    Example:
+        >>> build_regraft_mini({}).size
+        160
+    """
+    if arguments:
+        raise BackboneError(
+            "regraft_mini has no head of its own",
+            why=f"found {sorted(arguments)}",
+            hint="leave the arguments out; a classifier stands on its features",
+            code="BACKBONE-ARGUMENT",
+        )
+    module = RegraftMini()
+    names = [name for name, _ in module.named_parameters()]
+    depth = ("stem", "stage1", "stage2", "stage3", "head")
+    groups = tuple(tuple(n for n in names if n.startswith(f"{stage}.")) for stage in depth)
+    return Network(
+        module=module,
+        last_map=module.forward_features,
+        pooled=average,
+        groups=groups,
+        size=160,
+    )

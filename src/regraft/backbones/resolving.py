@@ -145,6 +145,6 @@ def _refuse_untrained(entry: Entry) -> None:
     if not entry.weights and entry.path is None:
         raise WeightsError(
             f"{entry.name} has no trained weights to fetch",
-            hint="give a file of weights, or ask for random ones (weights=None)",
+            hint="give a file of weights (--weights FILE); weights=None gives random ones",
             code="WEIGHTS-NONE",
         )

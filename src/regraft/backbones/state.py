@@ -238,7 +238,7 @@ def _damage_named(file: Path) -> Iterator[None]:
         if type(error).__name__ == "UnpicklingError":
             raise _unsafe(file) from error
         line = (str(error).splitlines() or [""])[0]
-        raise _corrupt(file, line[:160] or type(error).__name__) from error
+        raise _corrupt(file, f"{type(error).__name__}: {line[:160]}") from error
 
 
 def _unsafe(file: Path) -> ModelError:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+# Weights that travel inside the package, in the form in which the store keeps others.
+PACKAGED = Path(__file__).parent / "packaged"
+
+
 def store() -> Path:
     """Return the folder of the store; it need not exist yet.
 
@@ -46,7 +50,7 @@ def list_weights() -> tuple[StoredWeights, ...]:
 
 
 def find_weights(name: str) -> StoredWeights | None:
-    """Return the stored weights of a name, or None if there are none.
+    """Return the weights of a name in the store or in the package, or None if there are none.
 
     Args:
         name: Any text; names that the store does not take are simply not there.
@@ -62,7 +66,10 @@ def find_weights(name: str) -> StoredWeights | None:
         folder = store() / check_name(name)
     except WeightsError:
         return None
-    return read_record(folder) if folder.is_dir() else None
+    for place in (folder, PACKAGED / name):
+        if place.is_dir():
+            return read_record(place)
+    return None
 
 
 def stored_names() -> list[str]:

@@ -13,7 +13,7 @@ from typer.exceptions import Abort, TyperException
 
 from regraft import __version__
 from regraft.cli import demonstrating, fitting, inspecting, looking, using, weights
-from regraft.cli.output import EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_USAGE, talk
+from regraft.cli.output import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_USAGE, talk
 from regraft.errors import RegraftError
 
 app = typer.Typer(
@@ -89,6 +89,8 @@ def _run() -> int:
         if _DEBUG["on"]:
             traceback.print_exception(error)
         return _explain(error)
+    if result == EXIT_INTERRUPTED:  # the parser has caught Ctrl-C itself
+        talk("regraft: interrupted")
     return result if isinstance(result, int) else 0
 
 
@@ -98,10 +100,10 @@ def _explain(error: BaseException) -> int:
         talk(f"regraft: error: {error} [{error.code}]")
         return error.exit_code
     if isinstance(error, KeyboardInterrupt | Abort):
-        talk("regraft: interrupted; what was computed so far is kept")
+        talk("regraft: interrupted")
         return EXIT_INTERRUPTED
     if isinstance(error, _Terminated):
-        talk("regraft: terminated; what was computed so far is kept")
+        talk("regraft: terminated")
         return EXIT_TERMINATED
     talk(f"regraft: unexpected error: {type(error).__name__}: {error}")
     talk("hint: `regraft --debug` before the command shows where; please report it")
@@ -113,4 +115,4 @@ def _leave_quietly() -> int:
     import os
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1
+    return EXIT_BROKEN_PIPE

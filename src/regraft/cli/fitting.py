@@ -14,6 +14,7 @@ from regraft.cli.options import (
     ArgumentOption,
     DataArgument,
     EngineOption,
+    FollowLinksOption,
     GroupByOption,
     MaxBadOption,
     NamesOption,
@@ -32,7 +33,7 @@ from regraft.cli.options import (
     chosen_backbone,
     read_spec,
 )
-from regraft.cli.output import JsonOption, say, say_json, talk
+from regraft.cli.output import EXIT_REFUSED, JsonOption, say, say_json, talk
 
 if TYPE_CHECKING:
     from regraft.results.run import Run
@@ -87,6 +88,7 @@ def fit(
     fraction: FractionOption = None,
     label_from_name: NamesOption = None,
     root: RootOption = None,
+    follow_links: FollowLinksOption = False,
     skip_bad: SkipBadOption = False,
     max_bad: MaxBadOption = 0.01,
     no_cache: NoCacheOption = False,
@@ -123,6 +125,7 @@ def fit(
         allow_empty_class=allow_empty_class,
         label_from_name=label_from_name,
         root=root,
+        follow_links=follow_links,
         per_class=per_class,
         size=size,
         fraction=fraction,
@@ -146,7 +149,7 @@ def fit(
             talk(f"warning: {warning}")
         talk(f"page:   {run.folder / 'report.html'}")
         talk(f"next:   regraft predict {shlex.quote(str(run.folder))} PICTURES")
-    return 0
+    return EXIT_REFUSED if (run.check or {}).get("bad") else 0
 
 
 def extract(
@@ -166,6 +169,7 @@ def extract(
     precision: PrecisionOption = "fp32",
     label_from_name: NamesOption = None,
     root: RootOption = None,
+    follow_links: FollowLinksOption = False,
     no_cache: NoCacheOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -183,7 +187,9 @@ def extract(
         verbose=not as_json,
     )
     written = extract_to_file(
-        DataPlan(source, label_from_name=label_from_name, root=root), extractor, out
+        DataPlan(source, label_from_name=label_from_name, root=root, follow_links=follow_links),
+        extractor,
+        out,
     )
     if as_json:
         say_json(written.to_json())
@@ -194,7 +200,7 @@ def extract(
 
 def embedded_line(run: Run) -> str:
     """Return how many images passed through the trunk, as one line."""
-    return f"{run.images_embedded} of {run.images} images embedded"
+    return f"{run.images_embedded} of {run.images} images embedded, the others came from the cache"
 
 
 def command_line() -> str:

@@ -11,6 +11,7 @@ from regraft.cli.options import (
     AllowEmptyOption,
     ArgumentOption,
     DataArgument,
+    FollowLinksOption,
     GroupByOption,
     NamesOption,
     PoolingOption,
@@ -44,6 +45,7 @@ def check_data(
     *,
     label_from_name: NamesOption = None,
     root: RootOption = None,
+    follow_links: FollowLinksOption = False,
     allow_empty_class: AllowEmptyOption = False,
     out: Annotated[
         Path | None,
@@ -58,7 +60,11 @@ def check_data(
     from regraft.experiment.preparation import DataPlan
 
     plan = DataPlan(
-        source, label_from_name=label_from_name, root=root, allow_empty_class=allow_empty_class
+        source,
+        label_from_name=label_from_name,
+        root=root,
+        follow_links=follow_links,
+        allow_empty_class=allow_empty_class,
     )
     report = check(plan.read(), verbose=not as_json)
     if out is not None:
@@ -87,6 +93,7 @@ def split_data(
     allow_empty_class: AllowEmptyOption = False,
     label_from_name: NamesOption = None,
     root: RootOption = None,
+    follow_links: FollowLinksOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Cut the pictures into train, validation and test, and write the manifest with its hash."""
@@ -103,6 +110,7 @@ def split_data(
         allow_empty_class=allow_empty_class,
         label_from_name=label_from_name,
         root=root,
+        follow_links=follow_links,
     )
     split = plan.prepare(verbose=not as_json).split
     split.write(out)

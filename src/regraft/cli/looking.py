@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from regraft.cli.output import JsonOption, say, say_json, talk
+from regraft.errors import UsageError
 
 RunsArgument = Annotated[
     list[Path], typer.Argument(metavar="RUNS…", help="Folders of runs, or folders that hold runs.")
@@ -44,6 +45,8 @@ def write_report(
     from regraft.report.page import write_page
     from regraft.results.store import open_runs
 
+    if data is not None and not data.exists():
+        raise UsageError("no such folder of pictures", path=data, hint="check --data")
     pages = [write_page(run, data_root=data) for run in open_runs(runs)]
     if as_json:
         say_json({"pages": [str(page) for page in pages]})

@@ -82,6 +82,10 @@ SmallClassesOption = Annotated[
     Literal["refuse", "train"],
     typer.Option(help="What to do with classes too small for every part: all into train?"),
 ]
+FollowLinksOption = Annotated[
+    bool,
+    typer.Option("--follow-links", help="Take pictures that links outside the folder lead to."),
+]
 RootOption = Annotated[
     Path | None,
     typer.Option("--root", metavar="FOLDER", help="Where the paths in a CSV table begin."),

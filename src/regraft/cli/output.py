@@ -11,8 +11,12 @@ import typer
 EXIT_USAGE = 2
 EXIT_REFUSED = 3
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
 EXIT_TERMINATED = 143
 
+JsonLinesOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON on standard output, one object per line.")
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output.")
 ]

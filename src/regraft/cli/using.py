@@ -14,14 +14,24 @@ from regraft.cli.options import (
     ArgumentOption,
     BackboneOption,
     DataArgument,
+    FollowLinksOption,
+    MaxBadOption,
     NamesOption,
     RootOption,
     SkipBadOption,
     WeightsOption,
     read_spec,
 )
-from regraft.cli.output import EXIT_REFUSED, JsonOption, say, say_json, say_json_line, talk
-from regraft.errors import ImageError, UsageError
+from regraft.cli.output import (
+    EXIT_REFUSED,
+    JsonLinesOption,
+    JsonOption,
+    say,
+    say_json,
+    say_json_line,
+    talk,
+)
+from regraft.errors import ImageError, UsageError, printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -53,7 +63,7 @@ def classify(
     weights: WeightsOption = None,
     arguments: ArgumentOption = None,
     top: TopOption = 5,
-    as_json: JsonOption = False,
+    as_json: JsonLinesOption = False,
 ) -> int:
     """Say what a network trained on ImageNet sees in pictures, with probabilities."""
     from regraft.backbones.backbone import build
@@ -75,7 +85,7 @@ def classify(
 
 
 def predict(
-    run: RunArgument, files: FilesArgument, *, top: TopOption = 1, as_json: JsonOption = False
+    run: RunArgument, files: FilesArgument, *, top: TopOption = 1, as_json: JsonLinesOption = False
 ) -> int:
     """Name the class of new pictures with a fitted model."""
     from regraft.classifiers.saving import load_model
@@ -100,7 +110,9 @@ def evaluate_run(
     *,
     label_from_name: NamesOption = None,
     root: RootOption = None,
+    follow_links: FollowLinksOption = False,
     skip_bad: SkipBadOption = False,
+    max_bad: MaxBadOption = 0.01,
     as_json: JsonOption = False,
 ) -> int:
     """Measure a fitted model on labelled pictures, apart by whether it learned from them."""
@@ -112,7 +124,9 @@ def evaluate_run(
         source,
         label_from_name=label_from_name,
         root=root,
+        follow_links=follow_links,
         skip_bad=skip_bad,
+        max_bad=max_bad,
         allow_empty_class=True,
     )
     result = evaluate_on(run, plan, verbose=not as_json)
@@ -165,13 +179,14 @@ def _rows(paths: tuple[str, ...], answers: Any) -> list[dict[str, Any]]:
 
 
 def _say_row(row: dict[str, Any]) -> None:
+    file = printable(row["file"])
     if "error" in row:
-        say(f"{row['file']}\trefused\t{row['error']}")
+        say(f"{file}\trefused\t{row['error']}")
         talk(f"refused: {row['message']}")
         return
     for guess in row["top"]:
         name = "\t".join(str(guess[key]) for key in ("wnid", "label") if key in guess)
-        say(f"{row['file']}\t{name}\t{guess['probability']:.4f}")
+        say(f"{file}\t{name}\t{guess['probability']:.4f}")
 
 
 def _pictures(files: Iterable[str]) -> Iterable[str]:

@@ -31,9 +31,12 @@ def list_stored(*, as_json: JsonOption = False) -> None:
     from regraft.report.tables import Table
 
     found = list_weights()
+    if as_json:
+        say_json([stored.to_json() for stored in found])
+        return
     rows = tuple((w.name, w.backbone, w.licence, w.source, w.sha256[:16]) for w in found)
     table = Table(("name", "backbone", "licence", "source", "SHA-256"), rows)
-    say(table.to_json() if as_json else table.to_text())
+    say(table.to_text())
     if not found:
         talk(f"nothing in {store()} yet; see `regraft weights fetch` and `regraft weights import`")
 
@@ -160,12 +163,15 @@ def bundle_weights(
     unpack: Annotated[
         bool, typer.Option("--import", help="Take a bundle into the store instead.")
     ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="With --import, replace weights of the same name.")
+    ] = False,
 ) -> None:
     """Put stored weights in one folder for a machine without a network, or take one in."""
     from regraft.backbones.weights import bundle, import_bundle
 
     if unpack:
-        for stored in import_bundle(folder):
+        for stored in import_bundle(folder, overwrite=overwrite):
             say(stored.name)
         return
     say(str(bundle(folder, names)))

@@ -213,7 +213,10 @@ def usable(
         hint = "repair or remove them, or go on without them with skip_bad=True (--skip-bad)"
         raise BadImagesError(found, hint=hint)
     if len(bad) > max_bad * len(dataset):
-        hint = f"{len(bad)} of {len(dataset)} are more than max_bad={max_bad} allows"
+        hint = (
+            f"{len(bad)} of {len(dataset)} are more than max_bad={max_bad} allows;"
+            " repair them, or raise it (--max-bad)"
+        )
         raise BadImagesError(found, hint=hint)
     left_out = set(bad)
     kept = dataset.take(place for place in range(len(dataset)) if place not in left_out)

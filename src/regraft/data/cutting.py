@@ -177,8 +177,8 @@ def _refuse_torn_groups(given: list[str], groups: list[Any]) -> None:
             f"{len(torn)} groups stand in more than one of the given parts",
             why="; ".join(f"{count} in {kind}" for kind, count in kinds.most_common())
             + f": {list_names(sorted(torn))}",
-            hint="pass regroup=True to forget the given parts and cut anew with groups apart, "
-            "or leave group_by out to keep the parts as they are",
+            hint="pass regroup=True (--regroup) to forget the given parts and cut anew "
+            "with groups apart, or leave group_by out to keep the parts as they are",
             code="SPLIT-GROUPS",
         )
 
@@ -257,7 +257,8 @@ def _too_few(data: Dataset, few: dict[str, int], needed: int) -> DataError:
         )
         + f"; least number needed: {needed}",
         hint="add pictures, leave the classes out with classes=, ask for fewer parts "
-        "(val=0 or test=0), or put them all into train with small_classes='train'",
+        "(val=0 or test=0), or put them all into train with small_classes='train' "
+        "(--small-classes train)",
         code="SPLIT-TOO-FEW",
     )
 

@@ -166,7 +166,8 @@ def _refuse_empty(
             "class folders without a picture",
             path=walk.root,
             why=list_names(empty, most=100) + other,
-            hint="delete them, leave them out with classes=, or pass allow_empty=True",
+            hint="delete them, leave them out with classes=, or pass allow_empty=True "
+            "(--allow-empty-class)",
             code="DATA-EMPTY-CLASS",
         )
 
@@ -176,7 +177,8 @@ def _refuse_lone_class(root: Path, name: str) -> None:
         "only one class",
         path=root,
         why=f"{name}: there is nothing to tell it from",
-        hint="add a folder for a second class, or pass allow_empty=True to look at one class alone",
+        hint="add a folder for a second class, or pass allow_empty=True (--allow-empty-class) "
+        "to look at one class alone",
         code="DATA-ONE-CLASS",
     )
 

@@ -164,12 +164,14 @@ class Walk:
                 hint="delete the link",
                 code="DATA-LINK-LOOP",
             )
+        if not Path(target).exists():
+            return target  # a broken link is a picture that cannot be read; the check lists it
         if not self._follow_outside and not is_below(self._real_root, target):
             raise DataError(
                 "link leads out of the data folder",
                 path=entry.path,
                 why=f"to {target}",
-                hint="allow it with follow_outside=True, or copy the files",
+                hint="allow it with follow_outside=True (--follow-links), or copy the files",
                 code="DATA-LINK-OUTSIDE",
             )
         return target

@@ -57,6 +57,7 @@ class DataPlan:
         regroup: Whether to cut anew where the folder's own parts share a group.
         small_classes: ``"refuse"`` classes too small for every part, or put them into ``"train"``.
         allow_empty_class: Whether a class folder may be empty, or the only one.
+        follow_links: Whether links may lead out of the folder.
         root: The folder that a table's paths begin in; by default the table's own.
         label_from_name: A regular expression with the group ``label``, for flat folders.
         per_class: Learn from this many pictures of each class; the test part stays the same.
@@ -78,6 +79,7 @@ class DataPlan:
     regroup: bool = False
     small_classes: str = "refuse"
     allow_empty_class: bool = False
+    follow_links: bool = False
     root: str | Path | None = None
     label_from_name: str | None = None
     per_class: int | None = None
@@ -98,7 +100,9 @@ class DataPlan:
         if source.suffix.lower() in {".csv", ".tsv"} and source.is_file():
             group = "group" if self.group_by == "column" else None
             return Dataset.from_csv(source, root=self.root, group=group)
-        return Dataset.from_folder(source, allow_empty=self.allow_empty_class)
+        return Dataset.from_folder(
+            source, allow_empty=self.allow_empty_class, follow_outside=self.follow_links
+        )
 
     def prepare(self, *, verbose: bool = False) -> PreparedData:
         """Read, check and split the pictures.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from regraft.classifiers.feature_classifier import FeatureClassifier
 from regraft.compute import Stopwatch, environment
 from regraft.data.dataset import Dataset
+from regraft.errors import UsageError
 from regraft.experiment.preparation import DataPlan, PreparedData
 from regraft.report.page import write_page
 from regraft.results.predictions import Predictions, evaluate
@@ -42,6 +44,7 @@ def fit_run(
         BackboneError: The network or its weights are not to be had.
         RunError: The folder is taken.
     """
+    _refuse_inside(out, plan.source)
     watch = Stopwatch()
     with reserve(out) as place:
         with watch.step("check and split"):
@@ -70,6 +73,17 @@ def fit_run(
         )
     write_page(run, data_root=plan.source)
     return run
+
+
+def _refuse_inside(out: str | os.PathLike[str], source: str | os.PathLike[str]) -> None:
+    data = Path(source).resolve()
+    if data.is_dir() and Path(out).resolve().is_relative_to(data):
+        raise UsageError(
+            "a run cannot stand inside its pictures",
+            path=out,
+            why=f"it would become a class of {Path(source)}",
+            hint="choose another folder with out (--out)",
+        )
 
 
 def learner_name(learner: FeatureClassifier) -> str:

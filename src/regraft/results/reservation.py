@@ -64,7 +64,7 @@ def reserve(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """
     place = Path(folder)
     _refuse_foreign(place)
-    place.mkdir(parents=True, exist_ok=True)
+    _make_folder(place)
     lock = filelock.FileLock(place / _LOCK, timeout=0)
     try:
         lock.acquire()
@@ -114,6 +114,19 @@ def _refuse_foreign(place: Path) -> None:
             hint="choose a new or an empty folder",
             code="RUN-EXISTS",
         )
+
+
+def _make_folder(place: Path) -> None:
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            "cannot make the folder of the run",
+            path=place,
+            why=error.strerror or str(error),
+            hint="choose another folder with out (--out)",
+            code="RUN-FOLDER",
+        ) from error
 
 
 def _writer(place: Path) -> str:
