@@ -55,7 +55,7 @@ def _terminal_bar(description: str, total: int, unit: str) -> Iterator[Callable[
 
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text("" if task.speed is None else f"{task.speed:,.0f} {unit}/s")
+            return Text("" if task.speed is None else f"{_shown(task.speed)} {unit}/s")
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
@@ -76,9 +76,11 @@ def _plain_lines(description: str, total: int, unit: str) -> Iterator[Callable[[
             shown = now
             rate = done / (now - start)
             left = (total - done) / rate if rate else 0.0
-            line = (
-                f"{description}: {done} of {total} {unit}, {rate:.0f} {unit}/s, {left:.0f} s left"
-            )
-            print(line, file=sys.stderr)
+            speed = f"{_shown(rate)} {unit}/s, {left:.0f} s left"
+            print(f"{description}: {done} of {total} {unit}, {speed}", file=sys.stderr)
 
     yield advance
+
+
+def _shown(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"

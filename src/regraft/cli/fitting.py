@@ -200,7 +200,8 @@ def extract(
 
 def embedded_line(run: Run) -> str:
     """Return how many images passed through the trunk, as one line."""
-    return f"{run.images_embedded} of {run.images} images embedded, the others came from the cache"
+    cached = ", the others came from the cache" if run.images_embedded < run.images else ""
+    return f"{run.images_embedded} of {run.images} images embedded{cached}"
 
 
 def command_line() -> str:
