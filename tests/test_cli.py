@@ -222,7 +222,10 @@ def test_data_check_lists_all_bad_files_at_once_and_fails(place, tmp_path):
     )
 
     assert result.returncode == 1
-    assert json.loads(result.stdout)["bad"] == {"IMG-EMPTY": 1, "IMG-NOT-AN-IMAGE": 1}
+    report = json.loads(result.stdout)
+    assert report["bad"] == {"IMG-EMPTY": 1, "IMG-NOT-AN-IMAGE": 1}
+    assert {row["path"] for row in report["bad_files"]} == {"daisy/empty.jpg", "poppy/page.jpg"}
+    assert all(row["class"] and row["reason"] and row["advice"] for row in report["bad_files"])
     table = (tmp_path / "found" / "bad_files.csv").read_text()
     assert "empty.jpg" in table
     assert "page.jpg" in table

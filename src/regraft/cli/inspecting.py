@@ -70,7 +70,7 @@ def check_data(
     if out is not None:
         report.write(out)
     if as_json:
-        say_json(report.summary())
+        say_json(report.to_json())
     else:
         say(report.to_text())
     return 1 if report.has_errors else 0

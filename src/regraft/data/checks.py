@@ -18,8 +18,10 @@ from regraft.data.inspection import Pictures, inspect_all
 from regraft.data.labels import list_names
 from regraft.data.split import Split
 from regraft.data.tables import safe_cell
-from regraft.errors import BadImagesError, ImageError
+from regraft.errors import BadImagesError, ImageError, printable
 from regraft.files import write_json, write_text
+
+_COLUMNS = ("path", "class", "part", "code", "reason", "advice")
 
 __all__ = ["BadFile", "CheckReport", "Finding", "check", "usable"]
 
@@ -118,8 +120,16 @@ class CheckReport:
             "findings": [asdict(finding) for finding in self.findings],
         }
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the summary and all lists, as values that JSON can hold."""
+        return self.summary() | {
+            "bad_files": [dict(zip(_COLUMNS, _row(file), strict=True)) for file in self.bad_files],
+            "duplicates": self.duplicates,
+            "near_duplicates": self.near_duplicates,
+        }
+
     def to_text(self) -> str:
-        """Return the findings as lines to read.
+        """Return the findings, and every picture that cannot be used, as lines to read.
 
         Example:
             >>> check(Dataset((), (), ())).to_text()
@@ -131,24 +141,19 @@ class CheckReport:
         for finding in self.findings:
             lines.append(f"{finding.severity}: {finding.message} [{finding.code}]")
             lines.append(f"    {finding.advice}")
+        for file in self.bad_files:
+            name, label, part, code, reason, advice = map(printable, _row(file))
+            place = f"{label}, {part}" if part else label
+            lines.append(f"{name} ({place}): {reason} - {advice} [{code}]")
         return "\n".join(lines)
 
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Write ``check.json`` (summary and all lists) and ``bad_files.csv`` into ``folder``."""
-        rows = [
-            (file.name, file.label, file.part or "", file.error.code, _reason(file.error))
-            for file in self.bad_files
-        ]
-        lists = {
-            "bad_files": rows,
-            "duplicates": self.duplicates,
-            "near_duplicates": self.near_duplicates,
-        }
-        write_json(Path(folder) / "check.json", self.summary() | lists)
+        write_json(Path(folder) / "check.json", self.to_json())
         table = io.StringIO()
         writer = csv.writer(table)
-        writer.writerow(("path", "class", "part", "code", "reason"))
-        writer.writerows([safe_cell(cell) for cell in row] for row in rows)
+        writer.writerow(_COLUMNS)
+        writer.writerows([safe_cell(cell) for cell in _row(file)] for file in self.bad_files)
         write_text(Path(folder) / "bad_files.csv", table.getvalue())
 
 
@@ -210,7 +215,10 @@ def usable(
         return dataset
     found = [errors[os.fspath(dataset.paths[place])] for place in bad]
     if not skip_bad:
-        hint = "repair or remove them, or go on without them with skip_bad=True (--skip-bad)"
+        hint = (
+            "`regraft data check` lists them all; repair or remove them, or go on without them"
+            " with skip_bad=True (--skip-bad)"
+        )
         raise BadImagesError(found, hint=hint)
     if len(bad) > max_bad * len(dataset):
         hint = (
@@ -249,6 +257,11 @@ def _report(evidence: Evidence) -> CheckReport:
 
 def _named(groups: list[list[int]], pictures: Pictures) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(pictures.names[place] for place in group) for group in groups)
+
+
+def _row(file: BadFile) -> tuple[str, ...]:
+    error = file.error
+    return file.name, file.label, file.part or "", error.code, _reason(error), error.hint
 
 
 def _reason(error: ImageError) -> str:
