@@ -80,7 +80,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         RegraftError: The disk is full or the folder cannot be written (code ``FILE-WRITE``).
     """
     target = Path(path)
-    part = target.with_name(f".{target.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.part")
+    part = _part_beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         part.touch()
@@ -95,13 +95,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         if isinstance(error, FileNotFoundError) and error.filename not in {None, str(part)}:
             raise  # a file the caller wanted to read, not ours
-        raise RegraftError(
-            "cannot write",
-            path=target,
-            why=error.strerror or str(error),
-            hint="free some space there or choose another folder",
-            code="FILE-WRITE",
-        ) from error
+        raise _cannot_write(target, error) from error
     finally:
         with contextlib.suppress(OSError):  # must not hide what went wrong before
             part.unlink(missing_ok=True)
@@ -133,7 +127,7 @@ def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Ite
         ['a.txt']
     """
     target = Path(path)
-    part = target.with_name(f".{target.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.part")
+    part = _part_beside(target)
     try:
         part.mkdir(parents=True)
         yield part
@@ -141,15 +135,23 @@ def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Ite
         _move_folder(part, target, replace=replace)
         _sync_folder(target.parent)
     except OSError as error:
-        raise RegraftError(
-            "cannot write",
-            path=target,
-            why=error.strerror or str(error),
-            hint="free some space there or choose another folder",
-            code="FILE-WRITE",
-        ) from error
+        raise _cannot_write(target, error) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _part_beside(target: Path) -> Path:
+    return target.with_name(f".{target.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.part")
+
+
+def _cannot_write(target: Path, error: OSError) -> RegraftError:
+    return RegraftError(
+        "cannot write",
+        path=target,
+        why=error.strerror or str(error),
+        hint="free some space there or choose another folder",
+        code="FILE-WRITE",
+    )
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:

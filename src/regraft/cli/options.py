@@ -12,7 +12,7 @@ from regraft.cli.output import talk
 from regraft.errors import UsageError
 
 if TYPE_CHECKING:
-    from regraft.backbones.spec import BackboneSpec, Preprocessing
+    from regraft.backbones.spec import BackboneSpec
 
 DEFAULT_BACKBONE = "regraft_mini"
 
@@ -168,7 +168,6 @@ def read_spec(
     arguments: list[str] | None,
     *,
     pooling: str = "avg",
-    preprocessing: Preprocessing | None = None,
 ) -> BackboneSpec:
     """Return the backbone that the options name.
 
@@ -184,5 +183,4 @@ def read_spec(
         weights="default" if weights is None else str(weights),
         arguments=read_arguments(arguments),
         pooling=pooling,
-        preprocessing=preprocessing,
     )

@@ -167,11 +167,8 @@ def _imbalance(counts: dict[str, dict[str, int]]) -> Iterator[Finding]:
 
 
 def _exact_copies(evidence: Evidence) -> Iterator[Finding]:
-    pictures, groups = evidence.pictures, evidence.duplicates
-    conflicts = _across(groups, pictures.labels)
-    leaks = _across(groups, pictures.parts)
-    known = {group[0] for group in conflicts + leaks}
-    plain = [group for group in groups if group[0] not in known]
+    pictures = evidence.pictures
+    conflicts, leaks, plain = _told_apart(evidence.duplicates, pictures)
     if conflicts:
         yield _about_groups(
             "DATA-CONFLICT",
@@ -199,11 +196,8 @@ def _exact_copies(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _near_copies(evidence: Evidence) -> Iterator[Finding]:
-    pictures, groups = evidence.pictures, evidence.near_duplicates
-    conflicts = _across(groups, pictures.labels)
-    leaks = _across(groups, pictures.parts)
-    known = {group[0] for group in conflicts + leaks}
-    plain = [group for group in groups if group[0] not in known]
+    pictures = evidence.pictures
+    conflicts, leaks, plain = _told_apart(evidence.near_duplicates, pictures)
     if conflicts:
         yield _about_groups(
             "DATA-NEAR-CONFLICT",
@@ -226,8 +220,18 @@ def _near_copies(evidence: Evidence) -> Iterator[Finding]:
             "note" if pictures.parts else "warning",
             (plain, "nearly the same picture within a class"),
             pictures,
-            "remove all but one of each, or give them a group, lest a split tears them apart",
+            "fit and data split keep them on one side; remove all but one to count them once",
         )
+
+
+def _told_apart(
+    groups: list[list[int]], pictures: Pictures
+) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
+    """Return the groups that span several classes, those that span several parts, and the rest."""
+    conflicts = _across(groups, pictures.labels)
+    leaks = _across(groups, pictures.parts)
+    known = {group[0] for group in conflicts + leaks}
+    return conflicts, leaks, [group for group in groups if group[0] not in known]
 
 
 def _torn_groups(evidence: Evidence) -> Iterator[Finding]:

@@ -75,7 +75,7 @@ def evaluate_on(
     learner = load_model(finished.folder / "model")
     data = plan.read()
     report = check(data, verbose=verbose)
-    good = usable(data, report, skip_bad=plan.skip_bad, max_bad=plan.max_bad)
+    good = report.hashed(usable(data, report, skip_bad=plan.skip_bad, max_bad=plan.max_bad))
     parts, new = _parts_by_content(good, finished.folder)
     summaries: dict[str, dict[str, Any] | None] = dict.fromkeys(PART_TITLES.values())
     for name, part in parts.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from regraft.data.checks import CheckReport, check, usable
@@ -135,10 +135,6 @@ class DataPlan:
         return train.subset(
             per_class=self.per_class, size=self.size, fraction=self.fraction, seed=self.seed
         )
-
-    def at(self, source: str | Path) -> DataPlan:
-        """Return the same plan for another folder or table."""
-        return replace(self, source=source)
 
 
 def _stamp(path: Path) -> tuple[int, int]:
