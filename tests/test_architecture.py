@@ -22,10 +22,12 @@ MAY_IMPORT = {
     "data": BASE,
     "backbones": BASE | {"data"},
     "features": BASE | {"data", "backbones"},
-    "classifiers": BASE | {"data", "backbones", "features"},
+    "training": BASE | {"data", "backbones", "features"},
+    "classifiers": BASE | {"data", "backbones", "features", "training"},
     "results": BASE | {"data"},
     "report": BASE | {"data", "results"},
-    "experiment": BASE | {"data", "backbones", "features", "classifiers", "results", "report"},
+    "experiment": BASE
+    | {"data", "backbones", "features", "training", "classifiers", "results", "report"},
 }
 HEAVY = {"torch", "torchvision", "timm", "openvino"}
 WITHOUT_TORCH = ("data", "results", "report")

@@ -13,12 +13,12 @@ from sklearn.model_selection import cross_val_score
 from regraft.backbones.spec import BackboneSpec
 from regraft.backbones.state import write_state
 from regraft.classifiers import network_classifier as module
-from regraft.classifiers.heads import MLPHead
 from regraft.classifiers.network_classifier import NetworkClassifier
-from regraft.classifiers.phases import Phase, from_scratch, frozen, two_stage
 from regraft.data.dataset import Dataset
 from regraft.data.images import open_image
 from regraft.errors import DataError, ImageError, RegraftError, UsageError
+from regraft.training.heads import MLPHead
+from regraft.training.phases import Phase, from_scratch, frozen, two_stage
 
 SMALL = BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),))
 QUICK = from_scratch(2)

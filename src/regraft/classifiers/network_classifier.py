@@ -17,16 +17,16 @@ from regraft.backbones.backbone import Backbone, build
 from regraft.backbones.loading import state_sha256
 from regraft.backbones.resolving import WeightsFacts
 from regraft.backbones.spec import BackboneSpec
-from regraft.classifiers.batches import Pictures
-from regraft.classifiers.grafting import Grafted, build_optimizer, parameter_groups
-from regraft.classifiers.heads import Head, find_head
-from regraft.classifiers.phases import Phase, frozen
-from regraft.classifiers.training import Part, Settings, run_phase
 from regraft.compute import choose_device
 from regraft.data.dataset import Dataset
 from regraft.data.images import Picture
 from regraft.errors import DataError, UsageError
 from regraft.progress import progress_bar
+from regraft.training.batches import Pictures
+from regraft.training.grafted import Grafted, build_optimizer, parameter_groups
+from regraft.training.heads import Head, find_head
+from regraft.training.loop import Part, Settings, run_phase
+from regraft.training.phases import Phase, frozen
 
 
 class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -48,7 +48,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         history_: One record per phase, each with one record per epoch.
 
     Example:
-        >>> from regraft.classifiers.phases import from_scratch
+        >>> from regraft.training.phases import from_scratch
         >>> spec = BackboneSpec("small_cnn", weights=None)
         >>> dark, light = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 255, np.uint8)
         >>> net = NetworkClassifier(spec, phases=from_scratch(2), device="cpu")

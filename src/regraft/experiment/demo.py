@@ -11,12 +11,12 @@ from regraft.backbones.spec import BackboneSpec
 from regraft.backbones.state import write_state
 from regraft.classifiers.feature_classifier import FeatureClassifier
 from regraft.classifiers.network_classifier import NetworkClassifier
-from regraft.classifiers.phases import from_scratch
 from regraft.data.drawn import make_flowers
 from regraft.experiment.preparation import DataPlan
 from regraft.experiment.runner import fit_run
 from regraft.report.page import write_comparison
 from regraft.results.run import Run
+from regraft.training.phases import from_scratch
 
 NETWORK = "small_cnn"
 SOURCE_PER_CLASS = 150

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from regraft.backbones.spec import BackboneSpec
-from regraft.classifiers.grafting import Grafted, build_optimizer, parameter_groups
-from regraft.classifiers.heads import ConvHead, LinearHead, MLPHead
-from regraft.classifiers.phases import Phase, choose_trained, two_stage
 from regraft.errors import UsageError
+from regraft.training.grafted import Grafted, build_optimizer, parameter_groups
+from regraft.training.heads import ConvHead, LinearHead, MLPHead
+from regraft.training.phases import Phase, choose_trained, two_stage
 
 NETWORKS = {
     "small_cnn": (("size", 32),),

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from regraft.backbones.network import Stage
 from regraft.backbones.spec import BackboneSpec
-from regraft.classifiers.phases import (
+from regraft.errors import UsageError
+from regraft.training.phases import (
     Phase,
     choose_trained,
     fine_tune,
@@ -19,7 +20,6 @@ from regraft.classifiers.phases import (
     rate_factor,
     two_stage,
 )
-from regraft.errors import UsageError
 
 STAGES = [
     Stage(name=name, modules=(name,), parameters=(f"{name}.weight", f"{name}.bias"))

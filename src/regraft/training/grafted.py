@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from regraft.backbones.backbone import Backbone
 from regraft.backbones.embedder import Normalise
 from regraft.backbones.network import Apply, Layout, Stage, channels_first
-from regraft.classifiers.heads import Head
-from regraft.classifiers.phases import Phase, Trained, choose_trained
+from regraft.training.heads import Head
+from regraft.training.phases import Phase, Trained, choose_trained
 
 
 class Grafted(nn.Module):
@@ -27,7 +27,7 @@ class Grafted(nn.Module):
 
     Example:
         >>> from regraft.backbones.spec import BackboneSpec
-        >>> from regraft.classifiers.heads import LinearHead
+        >>> from regraft.training.heads import LinearHead
         >>> backbone = BackboneSpec("small_cnn", weights=None).build()
         >>> network = Grafted(backbone, LinearHead(), outputs=3)
         >>> network(torch.zeros(2, 96, 96, 3, dtype=torch.uint8)).shape

@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from regraft.classifiers.batches import Inputs, epoch_batches, generator, prefetched
-from regraft.classifiers.phases import Phase, rate_factor
 from regraft.errors import RegraftError
+from regraft.training.batches import Inputs, epoch_batches, generator, prefetched
+from regraft.training.phases import Phase, rate_factor
 
 _PLATEAU_EPOCHS = 2
 _PLATEAU_FACTOR = 0.1

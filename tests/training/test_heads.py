@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from regraft.backbones.network import average
-from regraft.classifiers.heads import (
+from regraft.errors import UsageError
+from regraft.training.heads import (
     HEADS,
     ConvHead,
     LinearHead,
@@ -16,7 +17,6 @@ from regraft.classifiers.heads import (
     head_from_json,
     head_to_json,
 )
-from regraft.errors import UsageError
 
 
 def count(module):

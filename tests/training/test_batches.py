@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from regraft.backbones.spec import BackboneSpec
-from regraft.classifiers import batches as module
-from regraft.classifiers.batches import (
+from regraft.errors import ImageError, UsageError
+from regraft.training import batches as module
+from regraft.training.batches import (
     AugmentedPictures,
     Pictures,
     epoch_batches,
     generator,
     prefetched,
 )
-from regraft.errors import ImageError, UsageError
 
 
 def noisy(picture, random):

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from regraft.classifiers.phases import Phase
-from regraft.classifiers.training import Part, Settings, State, answers, run_phase
 from regraft.errors import RegraftError
+from regraft.training.loop import Part, Settings, State, answers, run_phase
+from regraft.training.phases import Phase
 
 
 class Rows:
@@ -82,7 +82,7 @@ def scripted(monkeypatch, losses, accuracies):
         loss, accuracy = next(pairs)
         return {"val_loss": loss, "val_accuracy": accuracy}
 
-    monkeypatch.setattr("regraft.classifiers.training._validate", validate)
+    monkeypatch.setattr("regraft.training.loop._validate", validate)
 
 
 def test_a_network_learns_and_every_epoch_has_a_record_of_plain_json():
