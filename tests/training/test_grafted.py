@@ -27,6 +27,9 @@ STRATEGIES = {
 }
 
 
+NORMED = MLPHead(widths=(4,), pooling="avg", dropout=0.5, batch_norm=True)
+
+
 def graft(name="small_cnn", head=None, arguments=None, **options):
     chosen = NETWORKS[name] if arguments is None else arguments
     backbone = BackboneSpec(name, weights=None, arguments=chosen).build()
@@ -75,7 +78,7 @@ def test_a_frozen_tensor_or_buffer_never_changes(name, strategy):
 
         moved = changed(network.trunk, trunk)
         assert network.frozen_checksum() == checksum
-        assert moved.isdisjoint(network.frozen_tensors())
+        assert {f"trunk.{name}" for name in moved} <= set(network.trained_tensors())
         assert not moved & set(frozen)
         buffers = moved - {name for name, _ in network.trunk.named_parameters()}
         beside = {f"{name.rpartition('.')[0]}.weight" for name in buffers}
@@ -162,7 +165,144 @@ def test_batch_norm_without_parameters_moves_with_its_trained_stage():
     moved = changed(network.trunk, before)
     assert "blocks.2.bn2.running_mean" in moved
     assert "blocks.0.bn2.running_mean" not in moved
-    assert moved.isdisjoint(network.frozen_tensors())
+    assert {f"trunk.{name}" for name in moved} <= set(network.trained_tensors())
+
+
+@pytest.mark.parametrize("phase", [Phase(), Phase(unfreeze=0.5, head="last"), Phase(unfreeze=1.0)])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_tensor_is_either_trained_or_frozen(name, phase):
+    _, network = graft(name, NORMED)
+    network.freeze(phase)
+
+    trained, frozen = network.trained_tensors(), network.frozen_tensors()
+
+    assert trained.keys() | frozen.keys() == network.state_dict().keys()
+    assert not trained.keys() & frozen.keys()
+    assert {n for n, p in network.named_parameters() if p.requires_grad} <= trained.keys()
+
+
+def test_trained_tensors_are_what_must_be_kept_to_go_on_from_here():
+    backbone, network = graft(head=NORMED)
+    phase, pictures = Phase(unfreeze_last=1, optimizer="sgd"), batch(backbone)
+    network.freeze(phase)
+    before = {name: tensor.clone() for name, tensor in network.trained_tensors().items()}
+    network.eval()
+    expected = network(pictures)
+    for _ in range(2):
+        step(network, phase, pictures)[1].step()
+
+    network.load_state_dict(before, strict=False)
+
+    assert "head.2.running_mean" in before
+    assert torch.equal(network.eval()(pictures), expected)
+
+
+def test_only_the_last_layer_of_the_head_is_trained_where_the_phase_says_so():
+    backbone, network = graft(head=NORMED)
+    pictures, before = batch(backbone), snapshot(network)
+    phase = Phase(head="last")
+
+    trained, optimizer = step(network, phase, pictures)
+    optimizer.step()
+
+    assert changed(network, before) == {"head.5.weight", "head.5.bias"}
+    assert set(network.trained_tensors()) == {"head.5.weight", "head.5.bias"}
+    assert {n for n, m in network.head.named_modules() if m.training} == {"5"}
+    assert sum(p.numel() for g in optimizer.param_groups for p in g["params"]) == 4 * 3 + 3
+    assert not trained.parameters
+
+
+@pytest.mark.parametrize("head", [LinearHead(), ConvHead(dropout=0.5)])
+def test_a_head_of_one_layer_is_its_own_last_layer(head):
+    _, network = graft(head=head)
+    network.freeze(Phase())
+    whole = set(network.trained_tensors())
+
+    network.freeze(Phase(head="last"))
+
+    assert set(network.trained_tensors()) == whole
+
+
+class OwnHead:
+    """A head that somebody brings along, with a part that stays as it was made."""
+
+    def build(self, shape, outputs, *, pool):
+        """Return a frozen and a trained layer."""
+        first = nn.Linear(shape[0], 4).requires_grad_(False)
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), first, nn.Linear(4, outputs))
+
+
+@pytest.mark.parametrize("part", ["all", "last"])
+def test_what_an_own_head_keeps_frozen_stays_frozen(part):
+    backbone, network = graft(head=OwnHead())
+    before = snapshot(network)
+
+    step(network, Phase(head=part), batch(backbone))[1].step()
+
+    assert changed(network, before) == {"head.3.weight", "head.3.bias"}
+
+
+BATCH_NORMED = ["small_cnn", "mobilenetv3_small_050", "test_resnet"]
+
+
+@pytest.mark.parametrize("name", BATCH_NORMED)
+@pytest.mark.parametrize("unfreeze", [0.0, 0.5])
+def test_batch_statistics_leave_every_frozen_buffer_as_it_is(name, unfreeze):
+    backbone, network = graft(name)
+    phase, pictures = Phase(unfreeze=unfreeze, batchnorm="batch_statistics"), batch(backbone)
+    network.freeze(phase)
+    checksum, before = network.frozen_checksum(), snapshot(network)
+    normed = [k for k in network.frozen_tensors() if k.endswith("num_batches_tracked")]
+
+    for _ in range(2):
+        step(network, phase, pictures)[1].step()
+
+    assert normed
+    assert network.frozen_checksum() == checksum
+    assert changed(network, before) <= network.trained_tensors().keys()
+
+
+def test_batch_statistics_normalise_each_training_batch_and_averages_each_prediction():
+    backbone, network = graft()
+    pictures = batch(backbone)
+    network.eval()
+    averaged = network.map(pictures)
+    network.trunk.train()  # what batch norm does on its own, averages that move included
+    own = network.map(pictures)
+    network.trunk.load_state_dict(graft()[1].trunk.state_dict())
+
+    network.freeze(Phase(batchnorm="batch_statistics"))
+    network.set_mode()
+    training = network.map(pictures)
+    network.eval()
+
+    assert torch.equal(training, own)
+    assert not torch.allclose(training, averaged)
+    assert torch.equal(network.map(pictures), averaged)
+
+
+def test_batch_norm_follows_its_averages_again_once_it_is_trained():
+    backbone, network = graft()
+    pictures, before = batch(backbone), snapshot(network.trunk)
+
+    step(network, Phase(batchnorm="batch_statistics"), pictures)
+    assert not changed(network.trunk, before)
+    step(network, Phase(unfreeze=1.0, batchnorm="batch_statistics"), pictures)
+
+    expected = {k for k in before if k.endswith(("running_mean", "running_var", "_tracked"))}
+    assert changed(network.trunk, before) == expected
+
+
+def test_batch_statistics_change_nothing_where_there_is_no_batch_norm():
+    backbone, network = graft("test_vit")
+    pictures = batch(backbone)
+    rows = []
+    for batchnorm in ("frozen", "batch_statistics"):
+        network.freeze(Phase(batchnorm=batchnorm))
+        network.set_mode()
+        rows.append(network.map(pictures))
+
+    assert torch.equal(*rows)
 
 
 def test_gradients_of_an_earlier_phase_are_gone():

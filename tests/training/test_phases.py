@@ -38,6 +38,8 @@ def trained_stages(phase):
         *(("unfreeze", value) for value in (-0.1, 1.1, math.nan)),
         *(("unfreeze_last", value) for value in (-1, 1.5)),
         ("unfreeze_matching", "("),
+        ("head", "first"),
+        ("batchnorm", "train"),
         *(("epochs", value) for value in (-1, 2.5, True)),
         *(("steps", value) for value in (0, 1.5)),
         ("optimizer", "adamx"),
@@ -71,7 +73,13 @@ def test_what_to_train_is_named_once(ways):
 
 
 @pytest.mark.parametrize(
-    "phase", [Phase(), Phase(unfreeze_last=2, betas=(0.8, 0.99), patience=3), *two_stage()]
+    "phase",
+    [
+        Phase(),
+        Phase(unfreeze_last=2, betas=(0.8, 0.99), patience=3),
+        Phase(head="last", batchnorm="batch_statistics"),
+        *two_stage(),
+    ],
 )
 def test_a_phase_survives_json(phase):
     written = phase.to_json()
@@ -101,6 +109,17 @@ def test_the_stages_that_a_phase_names_are_trained(phase, expected):
     assert trained.stages == len(expected) / 4
     names = [stage.name for stage in STAGES]
     assert trained.first == (names.index(expected[0]) if expected else 4)
+
+
+@given(st.floats(0, 1), st.integers(1, 40))
+def test_a_share_is_rounded_to_the_nearest_stage_and_a_half_upwards(share, count):
+    stages = [Stage(name=f"{i}", modules=(), parameters=(f"{i}.weight",)) for i in range(count)]
+
+    trained = len(choose_trained(Phase(unfreeze=share), stages).parameters)
+
+    nearest = share * count - 0.5 <= trained <= share * count + 0.5
+    assert trained == (0 if share == 0 else 1) or nearest
+    assert len(choose_trained(Phase(unfreeze=0.5), stages).parameters) == (count + 1) // 2
 
 
 def test_a_pattern_may_name_single_parameters():

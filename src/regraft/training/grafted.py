@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from regraft.backbones.backbone import Backbone
 from regraft.backbones.embedder import Normalise
 from regraft.backbones.network import Apply, Layout, Stage, channels_first
 from regraft.training.heads import Head
-from regraft.training.phases import Phase, Trained, choose_trained
+from regraft.training.phases import BatchNorm, HeadPart, Phase, Trained, choose_trained
 
 
 class Grafted(nn.Module):
@@ -46,8 +47,13 @@ class Grafted(nn.Module):
             torch.manual_seed(seed)
             shape = tuple(self.map(torch.zeros(1, size, size, 3, dtype=torch.uint8)).shape[1:])
             self.head = head.build(shape, outputs, pool=self._pool(backbone.network.pooled))
+        # What an own head keeps frozen stays frozen.
+        self._open = frozenset(n for n, p in self.head.named_parameters() if p.requires_grad)
         self._trained: frozenset[str] = frozenset()
         self._active: frozenset[str] = frozenset()
+        self._batchnorm: BatchNorm = "frozen"
+        self._untracked: list[_BatchNorm] = []
+        self.freeze(Phase())
 
     def map(self, pictures: Tensor) -> Tensor:
         """Return the feature maps, channels first, of pictures (n, size, size, 3) in 8 bits."""
@@ -67,38 +73,68 @@ class Grafted(nn.Module):
     def freeze(self, phase: Phase) -> Trained:
         """Freeze what a phase does not train, and return what it trains of the trunk."""
         trained = choose_trained(phase, self.stages)
-        for name, parameter in self.trunk.named_parameters():
-            parameter.requires_grad_(name in trained.parameters)
+        head = _trained_head(self.head, phase.head, self._open)
+        self._trained = _under("trunk", trained.parameters) | _under("head", head)
+        self._active = _under("trunk", _active_modules(self.trunk, self.stages, trained.parameters))
+        self._active |= _under("head", _active_head(self.head, phase.head, head))
+        self._batchnorm = phase.batchnorm
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name in self._trained)
         self.zero_grad(set_to_none=True)  # what an earlier phase left
-        self._trained = trained.parameters
-        self._active = _active_modules(self.trunk, self.stages, trained.parameters)
         return trained
 
     def set_mode(self) -> None:
         """Put the head and the trained stages into training mode, everything else into eval mode.
 
-        Frozen batch norm would otherwise use each batch's statistics and move its averages.
+        Frozen batch norm would otherwise use each batch's statistics and move its averages. Where
+        the phase asks for batch statistics, it uses them and its averages still do not move.
         """
-        self.train()
-        self.trunk.eval()
+        self.eval()
+        self.training = True
         for name in self._active:
-            self.trunk.get_submodule(name).training = True
+            self.get_submodule(name).training = True
+        if self._batchnorm == "batch_statistics":
+            for layer in self.trunk.modules():
+                if isinstance(layer, _BatchNorm) and not layer.training:
+                    self._ignore_averages(layer)
 
-    def frozen_tensors(self) -> dict[str, Tensor]:
-        """Return every frozen tensor of the trunk by name; buffers of trained modules may move."""
+    def train(self, mode: bool = True) -> Self:
+        """Put every module into training or eval mode; see `set_mode` for what a phase needs."""
+        for layer in self._untracked:
+            layer.track_running_stats = True
+        self._untracked = []
+        return super().train(mode)
+
+    def trained_tensors(self) -> dict[str, Tensor]:
+        """Return every tensor that the phase can change, by its name in the state dictionary.
+
+        These are the trained parameters and the buffers of all modules that train, such as the
+        averages of their batch norm; with the optimizer's state they are what a checkpoint holds.
+        """
         moving = self._trained | {
             _joined(module, name)
             for module in self._active
-            for name, _ in self.trunk.get_submodule(module).named_buffers(recurse=False)
+            for name, _ in self.get_submodule(module).named_buffers(recurse=False)
         }
-        return {k: v for k, v in self.trunk.state_dict().items() if k not in moving}
+        return {k: v for k, v in self.state_dict().items() if k in moving}
+
+    def frozen_tensors(self) -> dict[str, Tensor]:
+        """Return every other tensor by name: what the phase must leave as it is, bit for bit."""
+        moving = self.trained_tensors()
+        return {k: v for k, v in self.state_dict().items() if k not in moving}
 
     def frozen_checksum(self) -> str:
-        """Return a SHA-256 over every frozen tensor of the trunk, buffers included."""
+        """Return a SHA-256 over every frozen tensor, buffers included."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.frozen_tensors().items()):
             digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+    def _ignore_averages(self, layer: _BatchNorm) -> None:
+        layer.training = True
+        if layer.track_running_stats:
+            layer.track_running_stats = False
+            self._untracked.append(layer)
 
     def _pool(self, pooled: Apply) -> Apply:
         """Return a network's own pooling for maps that have their channels first."""
@@ -113,8 +149,15 @@ def _own_layout(maps: Tensor, layout: Layout) -> Tensor:
 
 
 def parameter_groups(network: Grafted, phase: Phase, trained: Trained) -> list[dict[str, Any]]:
-    """Return what an optimizer takes: the head, then each trained stage with its own rate."""
-    groups: list[dict[str, Any]] = [{"params": list(network.head.parameters()), "lr": phase.lr}]
+    """Return what an optimizer takes: the head, then each trained stage with its own rate.
+
+    Args:
+        network: Frozen for this phase.
+        phase: Its learning rate and how that decays.
+        trained: What `Grafted.freeze` returned.
+    """
+    head = [parameter for parameter in network.head.parameters() if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [{"params": head, "lr": phase.lr}]
     parameters = dict(network.trunk.named_parameters())
     for distance, stage in enumerate(reversed(network.stages), start=1):
         own = [parameters[name] for name in stage.parameters if name in trained.parameters]
@@ -157,6 +200,28 @@ def _active_modules(
                 if not own or own & trained:
                     active.add(whole)
     return frozenset(active)
+
+
+def _trained_head(head: nn.Module, part: HeadPart, trainable: frozenset[str]) -> frozenset[str]:
+    """Return the names of the head's trained parameters: all, or those of its last layer."""
+    if part == "all":
+        return trainable
+    layers = [
+        {_joined(name, own) for own, _ in layer.named_parameters(recurse=False)} & trainable
+        for name, layer in head.named_modules()
+    ]
+    return frozenset(next((layer for layer in reversed(layers) if layer), set()))
+
+
+def _active_head(head: nn.Module, part: HeadPart, trained: frozenset[str]) -> frozenset[str]:
+    """Return the names of the head's modules that train."""
+    if part == "all":
+        return frozenset(name for name, _ in head.named_modules())
+    return frozenset(name.rpartition(".")[0] for name in trained)
+
+
+def _under(part: str, names: Iterable[str]) -> frozenset[str]:
+    return frozenset(_joined(part, name) for name in names)
 
 
 def _joined(*names: str) -> str:

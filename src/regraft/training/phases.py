@@ -6,26 +6,36 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from regraft.backbones.network import Stage
 from regraft.errors import UsageError
 
 OptimizerName = Literal["sgd", "rmsprop", "adam", "adamw", "nadam"]
 ScheduleName = Literal["constant", "cosine", "one_cycle", "plateau"]
-_OPTIMIZERS = ("sgd", "rmsprop", "adam", "adamw", "nadam")
-_SCHEDULES = ("constant", "cosine", "one_cycle", "plateau")
+BatchNorm = Literal["frozen", "batch_statistics"]
+HeadPart = Literal["all", "last"]
+_OPTIMIZERS = get_args(OptimizerName)
+_SCHEDULES = get_args(ScheduleName)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
     """One stretch of training. The head is always trained; the rest is named by one ``unfreeze``.
 
+    Frozen batch norm normalises with the averages that came with its weights. Keras 2.2 normalised
+    with each batch's statistics there while it trained, and with the averages when it predicted;
+    ``batchnorm="batch_statistics"`` does the same, so that its results can be repeated.
+
     Args:
         unfreeze: Share of the trunk's stages that is trained, counted from the head, 0 to 1.
         unfreeze_from: The first stage that is trained, by its name, for example ``"features.24"``.
         unfreeze_last: How many of the last stages are trained.
         unfreeze_matching: A regular expression; parameters whose names match are trained.
+        head: ``"all"`` of the head, or its ``"last"`` layer alone; the rest of it is then frozen.
+        batchnorm: What frozen batch norm of the trunk normalises with while training: its averages
+            (``"frozen"``) or each batch's statistics (``"batch_statistics"``). The averages never
+            move.
         epochs: Passes over the training part.
         steps: Batches per epoch; by default as many as the training part fills.
         optimizer: ``"sgd"``, ``"rmsprop"``, ``"adam"``, ``"adamw"`` or ``"nadam"``.
@@ -51,6 +61,8 @@ class Phase:
     unfreeze_from: str | None = None
     unfreeze_last: int | None = None
     unfreeze_matching: str | None = None
+    head: HeadPart = "all"
+    batchnorm: BatchNorm = "frozen"
     epochs: int = 30
     steps: int | None = None
     optimizer: OptimizerName = "adamw"
@@ -74,6 +86,8 @@ class Phase:
             "unfreeze": 0 <= self.unfreeze <= 1,
             "unfreeze_last": self.unfreeze_last is None or _counts(self.unfreeze_last, 0),
             "unfreeze_matching": _is_pattern(self.unfreeze_matching),
+            "head": self.head in get_args(HeadPart),
+            "batchnorm": self.batchnorm in get_args(BatchNorm),
             "epochs": _counts(self.epochs, 0),
             "steps": self.steps is None or _counts(self.steps, 1),
             "optimizer": self.optimizer in _OPTIMIZERS,
@@ -108,6 +122,8 @@ _HINTS = {
     "unfreeze": "a share of the stages, 0 to 1; unfreeze_last counts stages",
     "unfreeze_last": "a whole number of stages, 0 or more",
     "unfreeze_matching": "a regular expression",
+    "head": f"one of {', '.join(get_args(HeadPart))}",
+    "batchnorm": f"one of {', '.join(get_args(BatchNorm))}",
     "epochs": "a whole number, 0 or more",
     "steps": "1 or more batches",
     "optimizer": f"one of {', '.join(_OPTIMIZERS)}",
@@ -222,7 +238,8 @@ class Trained:
 def choose_trained(phase: Phase, stages: Sequence[Stage]) -> Trained:
     """Return what a phase trains of a trunk with these stages.
 
-    A share is rounded to the nearest number of stages, and at least one where it is not 0.
+    A share is rounded to the nearest number of stages, a half upwards: half of 13 stages are 7. It
+    is at least one where the share is not 0.
 
     Raises:
         UsageError: There is no such stage, or no parameter matches.
@@ -266,7 +283,7 @@ def _first_stage(phase: Phase, stages: Sequence[Stage]) -> int:
                 why=f"there are {len(stages)}",
             )
         return len(stages) - phase.unfreeze_last
-    count = round(phase.unfreeze * len(stages))
+    count = math.floor(phase.unfreeze * len(stages) + 0.5)
     return len(stages) - (max(count, 1) if phase.unfreeze and stages else 0)
 
 
