@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from regraft.errors import RegraftError
 from regraft.features import cache as cache_module
+from regraft.features import row_writer
 from regraft.features.cache import FeatureCache
+from regraft.features.shards import decode, encode
 from regraft.files import read_json, sha256_bytes, sha256_json
 
 ABOUT = {"backbone": "f" * 64, "engine": "torch", "precision": "fp32", "view": None}
@@ -240,6 +242,7 @@ def test_a_write_that_the_system_cuts_short_leaves_nothing_behind(folder):
         import numpy as np
         from regraft.errors import RegraftError
         from regraft.features.cache import FeatureCache
+from regraft.features.shards import decode, encode
 
         rows = FeatureCache({str(folder)!r}).rows({{}}, 100)
         rows.prepare()
@@ -279,7 +282,7 @@ def test_the_writer_stores_what_it_has_when_the_work_is_interrupted(rows, folder
 
 
 def test_many_rows_are_written_in_several_shards(rows, monkeypatch):
-    monkeypatch.setattr(cache_module, "_FLUSH_ROWS", 2)
+    monkeypatch.setattr(row_writer, "_FLUSH_ROWS", 2)
 
     with rows.writer(6) as writer:
         for i in range(6):
@@ -289,7 +292,7 @@ def test_many_rows_are_written_in_several_shards(rows, monkeypatch):
 
 
 def test_a_batch_larger_than_a_shard_is_cut(rows, monkeypatch):
-    monkeypatch.setattr(cache_module, "_FLUSH_ROWS", 4)
+    monkeypatch.setattr(row_writer, "_FLUSH_ROWS", 4)
 
     with rows.writer(6) as writer:
         writer.add(DIGESTS, FEATURES)
@@ -322,6 +325,7 @@ WRITE_FOR_EVER = """
     import sys
     import numpy as np
     from regraft.features.cache import FeatureCache
+from regraft.features.shards import decode, encode
     from regraft.files import sha256_bytes
 
     worker = int(sys.argv[2])
@@ -376,3 +380,30 @@ def test_a_killed_writer_loses_at_most_the_row_at_hand_and_its_leftovers_are_rem
     rows.prepare()
 
     assert not list(rows.folder.glob(".*.part"))
+
+
+@pytest.mark.parametrize(("precision", "error"), [("float16", 2**-11), ("bfloat16", 2**-8)])
+def test_rows_in_fewer_bits_come_back_rounded_and_have_a_key_of_their_own(folder, precision, error):
+    exact = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    narrow = FeatureCache(folder).rows(ABOUT, 3, precision)
+
+    narrow.append(DIGESTS, exact)
+    fresh = FeatureCache(folder).rows(ABOUT, 3, precision)
+    assert fresh.known(DIGESTS).all()
+    found = fresh.read(DIGESTS)
+
+    assert found.dtype == np.float32
+    assert not np.array_equal(found, exact)
+    assert np.abs(found - exact).max() <= error * np.abs(exact).max()
+    assert fresh.read_stored(DIGESTS).nbytes == exact.nbytes // 2
+    assert narrow.key != again(folder).key
+    assert not again(folder).known(DIGESTS).any()
+
+
+def test_bfloat16_rounds_as_torch_does():
+    torch = pytest.importorskip("torch")
+    values = np.random.default_rng(1).normal(size=1000).astype(np.float32) * 1e3
+
+    ours = decode(encode(values, "bfloat16"), "bfloat16")
+
+    assert np.array_equal(ours, torch.from_numpy(values).bfloat16().float().numpy())

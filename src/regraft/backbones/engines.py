@@ -120,6 +120,7 @@ def make_engine(
     precision: Precision = "fp32",
     fingerprint: str,
     size: int,
+    device: str = "auto",
 ) -> Engine:
     """Return the engine of a name; ``"auto"`` is the fastest that is as exact as torch.
 
@@ -129,6 +130,7 @@ def make_engine(
         precision: ``"fp32"`` or ``"bf16"``.
         fingerprint: What identifies the embedder among all others.
         size: Height and width of the pictures, in pixels.
+        device: Where torch computes: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
 
     Raises:
         UsageError: The name or precision is unknown, or the engine is not installed.
@@ -139,7 +141,7 @@ def make_engine(
             "unknown precision", why=repr(precision), hint="use fp32 or bf16", code="USAGE-ENGINE"
         )
     if expected_engine(name) == "torch":
-        return TorchEngine(embedder, precision=precision)
+        return TorchEngine(embedder, precision=precision, device=device)
     from regraft.backbones.openvino_engine import OpenVINOEngine
 
     try:
@@ -147,4 +149,5 @@ def make_engine(
     except (BackboneError, UsageError) as error:
         if name != "auto":
             raise
-        return TorchEngine(embedder, precision=precision, notes=(f"Computed with torch: {error}.",))
+        notes = (f"Computed with torch: {error}.",)
+        return TorchEngine(embedder, precision=precision, device=device, notes=notes)

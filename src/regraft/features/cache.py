@@ -15,28 +15,32 @@ import secrets
 import shutil
 import tempfile
 import threading
-import time
-import warnings
 import weakref
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from regraft.errors import RegraftError
-from regraft.features.shards import Matrix, Shard, open_shard, write_shard
+from regraft.features.row_writer import RowWriter
+from regraft.features.shards import (
+    STORED_AS,
+    Matrix,
+    Precision,
+    Shard,
+    Stored,
+    decode,
+    encode,
+    open_shard,
+    write_shard,
+)
 from regraft.files import home, read_json, remove_leftovers, sha256_json, write_json
 
 FORMAT = 1
 _KEY_FOLDER = re.compile(r"[0-9a-f]{16}")
-_FLUSH_ROWS = 1000
-_FLUSH_BYTES = 16 << 20
-_FLUSH_SECONDS = 10.0
-_HELD_BYTES = 256 << 20
 _note = logging.getLogger(__name__)
 
 
@@ -78,18 +82,21 @@ class FeatureCache:
         weakref.finalize(cache, shutil.rmtree, cache.folder, ignore_errors=True)
         return cache
 
-    def rows(self, about: Mapping[str, Any], width: int) -> FeatureRows:
+    def rows(
+        self, about: Mapping[str, Any], width: int, precision: Precision = "float32"
+    ) -> FeatureRows:
         """Return the rows that were computed with exactly these ingredients.
 
         Args:
             about: All that shapes the numbers, as JSON holds it; a changed value is a new key.
             width: Numbers per row.
+            precision: How a number is stored.
 
         Example:
             >>> FeatureCache("cache").rows({"weights": "a"}, width=2).folder.parent.name
             'cache'
         """
-        return FeatureRows(self, about, width)
+        return FeatureRows(self, about, width, precision)
 
     def size(self) -> int:
         """Return how many bytes the cached features take.
@@ -127,6 +134,7 @@ class FeatureRows:
         cache: The cache that they are part of.
         about: Everything that shapes the numbers.
         width: Numbers per row.
+        precision: How a number is stored.
 
     Attributes:
         key: SHA-256 of all ingredients; its first 16 digits name the folder.
@@ -134,8 +142,17 @@ class FeatureRows:
         width: Numbers per row.
     """
 
-    def __init__(self, cache: FeatureCache, about: Mapping[str, Any], width: int) -> None:
+    def __init__(
+        self,
+        cache: FeatureCache,
+        about: Mapping[str, Any],
+        width: int,
+        precision: Precision = "float32",
+    ) -> None:
         self.about: dict[str, Any] = {**about, "width": width, "format": FORMAT}
+        if precision != "float32":
+            self.about["stored"] = precision
+        self.precision: Precision = precision
         self.key = sha256_json(self.about)
         self.folder = cache.folder / self.key[:16]
         self.width = width
@@ -158,12 +175,20 @@ class FeatureRows:
         return np.array(found, dtype=bool)
 
     def read(self, sha256s: Sequence[str]) -> Matrix:
-        """Return the rows of known pictures in the order asked for, (n, width).
+        """Return the rows of known pictures in the order asked for, float32 (n, width).
 
         Raises:
             RegraftError: A row is not there, or vanished since (code ``CACHE-MISSING``).
         """
-        result = np.empty((len(sha256s), self.width), dtype=np.float32)
+        return decode(self.read_stored(sha256s), self.precision)
+
+    def read_stored(self, sha256s: Sequence[str]) -> Stored:
+        """Return the rows as they are stored, (n, width); see ``shards.decode``.
+
+        Raises:
+            RegraftError: A row is not there, or vanished since (code ``CACHE-MISSING``).
+        """
+        result = np.empty((len(sha256s), self.width), dtype=STORED_AS[self.precision])
         wanted: dict[Shard | _Held, list[tuple[int, int]]] = defaultdict(list)
         try:
             with self._lock:
@@ -207,7 +232,7 @@ class FeatureRows:
 
         Args:
             sha256s: Digest of each row's picture.
-            features: (n, width); stored as float32.
+            features: (n, width); rounded if they are stored in fewer bits.
 
         Raises:
             ValueError: The number of rows or the width is another.
@@ -222,7 +247,8 @@ class FeatureRows:
             self.prepare()
         path = self.folder / f"{secrets.token_hex(8)}.npy"
         with self._explained():
-            shard = write_shard(path, bytes.fromhex(self.key), digests, features)
+            stored = encode(features, self.precision)
+            shard = write_shard(path, bytes.fromhex(self.key), digests, stored)
         with self._lock:
             self._seen.add(path.name)
             self._add_intact(shard, digests)
@@ -231,7 +257,8 @@ class FeatureRows:
         """Keep rows in memory, for this object only: the way out where they cannot be written."""
         self._check_shape(sha256s, features)
         with self._lock:
-            self._add_intact(_Held(features), [bytes.fromhex(digest) for digest in sha256s])
+            held = _Held(encode(features, self.precision))
+            self._add_intact(held, [bytes.fromhex(digest) for digest in sha256s])
 
     def writer(self, images: int) -> RowWriter:
         """Return a writer that gathers batches into shards.
@@ -279,7 +306,9 @@ class FeatureRows:
 
     def _open(self, path: Path) -> None:
         try:
-            shard, digests = open_shard(path, bytes.fromhex(self.key), self.width)
+            shard, digests = open_shard(
+                path, bytes.fromhex(self.key), self.width, STORED_AS[self.precision]
+            )
         except (OSError, ValueError) as error:
             _note.info("ignoring %s: %s", path, error)
             return
@@ -302,83 +331,13 @@ class FeatureRows:
             ) from error
 
 
-class RowWriter:
-    """Gathers batches into shards; on leaving, also by an error, what is there is written.
-
-    When the disk is full and the whole result is small (up to 256 MiB), rows stay in memory with a
-    warning.
-
-    Args:
-        rows: Where the rows go.
-        images: Pictures in the whole result.
-    """
-
-    def __init__(self, rows: FeatureRows, images: int) -> None:
-        self._rows = rows
-        self._fits = images * rows.width * 4 <= _HELD_BYTES
-        # One buffer for all shards: its size is the same whatever the batches and their number.
-        capacity = max(1, min(_FLUSH_ROWS, _FLUSH_BYTES // (rows.width * 4)))
-        self._buffer = np.empty((capacity, rows.width), dtype=np.float32)
-        self._digests: list[str] = []
-        self._since = time.monotonic()
-        self._holding = False
-
-    def add(self, sha256s: Sequence[str], features: Matrix) -> None:
-        """Take rows, (n, width); a shard is written when enough gathered or ten seconds went by."""
-        done = 0
-        while done < len(sha256s):
-            start = len(self._digests)
-            taken = min(len(self._buffer) - start, len(sha256s) - done)
-            self._buffer[start : start + taken] = features[done : done + taken]
-            self._digests.extend(sha256s[done : done + taken])
-            done += taken
-            late = time.monotonic() - self._since > _FLUSH_SECONDS
-            if late or len(self._digests) == len(self._buffer):
-                self.flush()
-
-    def flush(self) -> None:
-        """Write what has gathered.
-
-        Raises:
-            RegraftError: It cannot be written and is too large for memory (code ``CACHE-WRITE``).
-        """
-        digests = self._digests
-        self._digests, self._since = [], time.monotonic()
-        features = self._buffer[: len(digests)]
-        if not self._holding:
-            try:
-                self._rows.append(digests, features)
-                return
-            except RegraftError as error:
-                if not self._fits:
-                    raise
-                self._holding = True
-                warnings.warn(f"{error} - this run keeps its features in memory", stacklevel=2)
-        self._rows.hold(digests, features.copy())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is None:
-            self.flush()
-            return
-        with contextlib.suppress(RegraftError):  # the first error is the one to hear about
-            self.flush()
-
-
 class _Held:
     """Rows in memory that stand in for a shard."""
 
-    def __init__(self, matrix: Matrix) -> None:
+    def __init__(self, matrix: Stored) -> None:
         self._matrix = matrix
 
-    def copy(self, pairs: Sequence[tuple[int, int]], result: Matrix) -> None:
+    def copy(self, pairs: Sequence[tuple[int, int]], result: Stored) -> None:
         for row, position in pairs:
             result[position] = self._matrix[row]
 
