@@ -242,7 +242,6 @@ def test_a_write_that_the_system_cuts_short_leaves_nothing_behind(folder):
         import numpy as np
         from regraft.errors import RegraftError
         from regraft.features.cache import FeatureCache
-from regraft.features.shards import decode, encode
 
         rows = FeatureCache({str(folder)!r}).rows({{}}, 100)
         rows.prepare()
@@ -325,7 +324,6 @@ WRITE_FOR_EVER = """
     import sys
     import numpy as np
     from regraft.features.cache import FeatureCache
-from regraft.features.shards import decode, encode
     from regraft.files import sha256_bytes
 
     worker = int(sys.argv[2])
