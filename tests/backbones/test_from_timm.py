@@ -5,6 +5,7 @@ import timm
 import torch
 
 from regraft.backbones import from_timm
+from regraft.backbones.spec import BackboneSpec
 from regraft.errors import BackboneError
 
 
@@ -56,3 +57,29 @@ def test_an_unknown_argument_is_an_error_with_its_name():
 def test_an_unknown_network_or_tag_has_no_entry():
     assert from_timm.entry("no_such_network", name="x") is None
     assert from_timm.entry("resnet50.no_such_tag", name="x") is None
+
+
+def test_mobilenet_at_half_width_has_the_published_number_of_parameters():
+    """The 829,536 that Keras counts hold the running averages, here buffers and no parameters."""
+    spec = BackboneSpec(
+        "mobilenet_v1", weights=None, arguments={"channel_multiplier": 0.5, "size": 64}
+    )
+    backbone = spec.build()
+    trunk = {name for stage in backbone.stages for name in stage.parameters}
+    counts = {name: value.numel() for name, value in backbone.module.named_parameters()}
+    averages = sum(
+        buffer.numel()
+        for name, buffer in backbone.module.named_buffers()
+        if name.endswith(("running_mean", "running_var"))
+    )
+
+    assert sum(counts[name] for name in trunk) == backbone.parameters == 818_592
+    assert backbone.parameters + averages == 829_536
+    assert backbone.feature_dim == 512
+    assert BackboneSpec.from_json(spec.to_json()) == spec
+
+
+@pytest.mark.parametrize("multiplier", [0, -1, 9, float("nan"), "half"])
+def test_an_impossible_width_is_refused(multiplier):
+    with pytest.raises(BackboneError, match="cannot build mobilenetv1_100"):
+        from_timm.build("mobilenetv1_100", {"channel_multiplier": multiplier})

@@ -1,4 +1,4 @@
-"""The networks that can be named: the classics, two small ones, all of timm and torchvision."""
+"""The networks that can be named: the classics, small ones, all of timm and torchvision."""
 
 from __future__ import annotations
 
@@ -132,7 +132,12 @@ _CATALOGUE = (
         "Xception",
         weights=_TIMM_FILES + "v0.1-cadene/xception-43020ad28.pth",
     ),
-    _timm("mobilenet_v1", "mobilenetv1_100.ra4_e3600_r224_in1k", "MobileNet v1"),
+    _timm(
+        "mobilenet_v1",
+        "mobilenetv1_100.ra4_e3600_r224_in1k",
+        "MobileNet v1",
+        note="the argument channel_multiplier gives other widths, without trained weights",
+    ),
     _timm("mobilenet_v2", "mobilenetv2_100.ra_in1k", "MobileNet v2"),
     _timm("mobilenet_v3", "mobilenetv3_large_100.ra_in1k", "MobileNet v3 large"),
     _timm("densenet121", "densenet121.ra_in1k", "DenseNet-121"),
@@ -174,6 +179,22 @@ _CATALOGUE = (
         licence="apache-2.0",
         note="no trained weights; quick to train on a processor",
         preprocessing=Preprocessing.tf(96, mode="squash", resize=96, interpolation="bilinear"),
+    ),
+    Entry(
+        name="selu_cnn",
+        source="regraft",
+        identifier="selu_cnn",
+        title="Four convolutions with SELU and dropout, trained from nothing",
+        licence="apache-2.0",
+        note="no trained weights; the published version has a head of 264, 128, 64 and 32 units",
+        preprocessing=Preprocessing(
+            size=96,
+            resize=96,
+            mode="squash",
+            interpolation="bilinear",
+            mean=(0.0, 0.0, 0.0),
+            std=(1.0, 1.0, 1.0),
+        ),
     ),
 )
 _BY_NAME = {spelling: entry for entry in _CATALOGUE for spelling in (entry.name, *entry.aliases)}

@@ -9,7 +9,7 @@ from typing import Any
 
 import timm
 from timm.data.imagenet_info import ImageNetInfo
-from timm.models import group_parameters
+from timm.models import efficientnet, group_parameters
 from torch import Tensor, nn
 
 from regraft.backbones.catalog import Entry
@@ -22,6 +22,7 @@ _RESERVED = frozenset({
     "scriptable", "exportable", "no_jit", "features_only", "out_indices", "model_name", "in_chans",
     "global_pool",
 })  # fmt: skip
+_WIDEST = 8
 
 
 @functools.cache
@@ -105,7 +106,8 @@ def build(identifier: str, arguments: Mapping[str, Any]) -> Network:
 
     Args:
         identifier: timm's name, with or without the tag of the weights.
-        arguments: For the network's constructor.
+        arguments: For the network's constructor; ``channel_multiplier`` sets the width of MobileNet
+            v1, for example 0.5 for half of its channels.
 
     Raises:
         BackboneError: timm does not take an argument (``BACKBONE-ARGUMENT``).
@@ -120,7 +122,7 @@ def build(identifier: str, arguments: Mapping[str, Any]) -> Network:
             "this argument is not open", why=", ".join(refused), code="BACKBONE-ARGUMENT"
         )
     try:
-        module: Any = timm.create_model(identifier, pretrained=False, **arguments)
+        module = _create(identifier, arguments)
     except (TypeError, ValueError, AssertionError, KeyError) as error:
         raise BackboneError(
             f"timm cannot build {identifier}",
@@ -139,6 +141,16 @@ def build(identifier: str, arguments: Mapping[str, Any]) -> Network:
         fixed_size=bool(config.get("fixed_input_size")),
         layout=layout,
     )
+
+
+def _create(identifier: str, arguments: Mapping[str, Any]) -> Any:
+    if identifier.startswith("mobilenetv1_100") and "channel_multiplier" in arguments:
+        if not 0 < arguments["channel_multiplier"] <= _WIDEST:
+            raise ValueError(f"channel_multiplier is a number above 0 to {_WIDEST}")
+        # timm names no other width than 1 and 1.25; this is what both of its names call.
+        narrow: Any = efficientnet._gen_mobilenet_v1  # noqa: SLF001
+        return narrow("mobilenetv1_100", **arguments)
+    return timm.create_model(identifier, pretrained=False, **arguments)
 
 
 def _config(identifier: str) -> Any:

@@ -146,11 +146,12 @@ def _build(entry: Entry, arguments: Mapping[str, Any]) -> Network:
             hint="it takes size and num_classes",
             code="BACKBONE-ARGUMENT",
         )
-    from regraft.backbones import classic, mini, small
+    from regraft.backbones import classic, mini, selu_cnn, small
 
     builders = {
         "simple_cnn": small.build_simple_cnn,
         "small_cnn": small.build_small_cnn,
+        "selu_cnn": selu_cnn.build_selu_cnn,
         "regraft_mini": mini.build_regraft_mini,
         "googlenet_bvlc": classic.build_googlenet_bvlc,
     }

@@ -1,0 +1,83 @@
+"""The network of the fruit laboratory has the shapes and counts that were published."""
+
+import pytest
+import torch
+
+from regraft.backbones.network import average
+from regraft.backbones.selu_cnn import SeluCNN
+from regraft.backbones.spec import BackboneSpec
+from regraft.training.heads import MLPHead
+
+HEAD = MLPHead(widths=(264, 128, 64, 32), activation="selu", dropout=(0.2, 0.2, 0.2, 0.0))
+
+
+def count(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return BackboneSpec("selu_cnn", weights=None).build()
+
+
+def test_pictures_of_77_by_96_pixels_give_192_columns_and_607_646_parameters(backbone):
+    trunk = backbone.module.features.eval()
+    with torch.no_grad():
+        maps = trunk(torch.zeros(1, 3, 77, 96))
+    head = HEAD.build(tuple(maps.shape[1:]), 22, pool=average)
+
+    assert maps.shape == (1, 32, 2, 3)
+    assert head[1].in_features == 192
+    assert [row.parameters for row in backbone.layer_table() if row.parameters] == [
+        9_728, 409_728, 73_792, 18_464
+    ]  # fmt: skip
+    assert backbone.parameters == 511_712
+    assert count(head) == 95_934
+    assert count(trunk) + count(head) == 607_646
+
+
+def test_the_own_square_input_gives_the_head_96_more_inputs(backbone):
+    with torch.no_grad():
+        maps = backbone.module.features(torch.zeros(1, 3, 96, 96))
+    head = HEAD.build(tuple(maps.shape[1:]), 22, pool=average)
+
+    assert backbone.preprocessing.size == 96
+    assert maps.shape == (1, 32, 3, 3)
+    assert backbone.parameters + count(head) == 607_646 + 96 * 264
+
+
+def test_the_network_sees_values_from_0_to_1(backbone):
+    pictures = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 96, 96, 3)
+
+    seen = backbone.embedder.normalise(pictures)
+
+    assert (seen[0].unique().item(), seen[1].unique().item()) == (0.0, 1.0)
+
+
+def test_a_signal_neither_dies_nor_explodes_on_its_way_through_the_trunk(backbone):
+    torch.manual_seed(0)
+    batch = torch.randn(4, 3, 96, 96)
+    trunk = backbone.module.features.eval()
+
+    with torch.no_grad():
+        spread = [(batch := block(batch)).std().item() for block in trunk]
+
+    assert all(0.5 < value < 2 for value in spread)
+
+
+def test_the_network_learns():
+    torch.manual_seed(0)
+    net = SeluCNN(2)
+    batch = torch.rand(8, 3, 56, 56)
+    labels = torch.arange(8) % 2
+    batch[labels == 1, 0] += 1
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(10):
+        loss = torch.nn.functional.cross_entropy(net(batch), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+
+    assert losses[-1] < 0.3 * losses[0]
