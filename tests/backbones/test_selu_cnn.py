@@ -6,9 +6,9 @@ import torch
 from regraft.backbones.network import average
 from regraft.backbones.selu_cnn import SeluCNN
 from regraft.backbones.spec import BackboneSpec
-from regraft.training.heads import MLPHead
+from regraft.training.heads import HEADS
 
-HEAD = MLPHead(widths=(264, 128, 64, 32), activation="selu", dropout=(0.2, 0.2, 0.2, 0.0))
+HEAD = HEADS["mlp_264_128_64_32"]
 
 
 def count(module):

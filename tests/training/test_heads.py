@@ -13,6 +13,8 @@ from regraft.training.heads import (
     ConvHead,
     LinearHead,
     MLPHead,
+    after_entrance,
+    entrance,
     find_head,
     head_from_json,
     head_to_json,
@@ -32,6 +34,7 @@ def count(module):
         ("pooled_mlp_128", (512, 6, 6), 5, 590_597),
         ("mlp_512_256", (512, 7, 7), 22, 12_982_550),
         ("conv_1x1", (512, 7, 7), 1, 513),
+        ("mlp_264_128_64_32", (32, 2, 3), 22, 95_934),
     ],
 )
 def test_a_published_head_has_the_published_number_of_parameters(name, shape, outputs, parameters):
@@ -84,6 +87,12 @@ def test_one_dropout_stands_behind_every_hidden_layer():
     layers = MLPHead(widths=(6, 4), dropout=0.5).build((8, 2, 2), 3, pool=average)
 
     assert [layer.p for layer in layers if isinstance(layer, nn.Dropout)] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("widths", [(0,), (4, -1)])
+def test_a_hidden_layer_needs_units(widths):
+    with pytest.raises(UsageError, match="needs units"):
+        MLPHead(widths=widths).build((8, 2, 2), 3, pool=average)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, 1.5, float("nan")])
@@ -140,3 +149,52 @@ def test_a_head_of_ones_own_is_used_but_cannot_be_written():
 def test_a_head_for_maps_is_refused_where_there_is_none(head, shape):
     with pytest.raises(UsageError, match="does not fit"):
         head.build(shape, 3, pool=average)
+
+
+POOLED = [
+    LinearHead(),
+    LinearHead(dropout=0.5),
+    MLPHead(widths=(), pooling="avg"),
+    MLPHead(widths=(6, 5), pooling="avg", dropout=0.5, batch_norm=True),
+]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("head", POOLED)
+def test_a_head_on_pooled_rows_gives_the_logits_of_the_head_on_maps_bit_for_bit(head, training):
+    module = head.build((8, 4, 4), 3, pool=average).train(training)
+    maps = torch.rand(6, 8, 4, 4)
+
+    torch.manual_seed(0)
+    whole = module(maps)
+    torch.manual_seed(0)
+    split = after_entrance(module, average(maps))
+
+    assert entrance(module) == "pooled"
+    assert torch.equal(split, whole)
+
+
+def test_gradients_on_pooled_rows_are_those_on_maps():
+    module = MLPHead(widths=(6,), pooling="avg").build((8, 4, 4), 3, pool=average)
+    maps = torch.rand(6, 8, 4, 4)
+    whole = torch.autograd.grad(module(maps).square().sum(), list(module.parameters()))
+
+    split = after_entrance(module, average(maps)).square().sum()
+
+    assert all(map(torch.equal, torch.autograd.grad(split, list(module.parameters())), whole))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        *(HEADS[name].build((8, 4, 4), 3, pool=average) for name in HEADS if name != "linear"),
+        LinearHead(pooling="flatten").build((8, 4, 4), 3, pool=average),
+        Own().build((8, 4, 4), 3, pool=average),
+        nn.Linear(8, 3),
+        nn.Sequential(),
+    ],
+)
+def test_every_other_head_needs_the_map(module):
+    assert entrance(module) == "map"
+    with pytest.raises(UsageError, match="works on maps"):
+        after_entrance(module, torch.zeros(2, 8))

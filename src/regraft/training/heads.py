@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from regraft.errors import UsageError
 
 Pool = Callable[[Tensor], Tensor]
+Entrance = Literal["pooled", "map"]
 Activation = Literal["relu", "gelu", "selu", "tanh"]
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -101,8 +102,11 @@ class MLPHead:
         """Return the module; see :class:`Head`.
 
         Raises:
-            UsageError: The activation is unknown, or the dropouts do not match the widths.
+            UsageError: The activation is unknown, a layer has no units, or the dropouts do not
+                match the widths.
         """
+        if not all(units >= 1 for units in self.widths):
+            raise UsageError("a hidden layer needs units", why=f"widths {self.widths}")
         layers, width = _entrance(self.pooling, shape, pool)
         for units, share in zip(self.widths, self._shares(), strict=True):
             layers.append(nn.Linear(width, units))
@@ -162,6 +166,9 @@ HEADS: dict[str, Head] = {
     "pooled_mlp_128": MLPHead(widths=(128,), pooling="average_2x2", dropout=0.4),
     "mlp_512_256": MLPHead(widths=(512, 256), dropout=(0.2, 0.0)),
     "conv_1x1": ConvHead(dropout=0.3),
+    "mlp_264_128_64_32": MLPHead(
+        widths=(264, 128, 64, 32), activation="selu", dropout=(0.2, 0.2, 0.2, 0.0)
+    ),
 }
 _KINDS: dict[str, type[Any]] = {
     "linear": LinearHead,
@@ -190,6 +197,44 @@ def find_head(head: str | Head) -> Head:
         why=f"known: {', '.join(HEADS)}",
         hint=f"did you mean {near[0]!r}?" if near else "",
     )
+
+
+def entrance(module: nn.Module) -> Entrance:
+    """Return what the inside of a built head starts from.
+
+    Returns:
+        ``"pooled"`` where the head pools the way the network itself does it and then works on rows;
+        the rows can then be computed once and `after_entrance` run on them. ``"map"`` for every
+        other head, one of your own included.
+
+    Example:
+        >>> from regraft.backbones.network import average
+        >>> entrance(LinearHead().build((8, 7, 7), 3, pool=average))
+        'pooled'
+        >>> entrance(ConvHead().build((8, 7, 7), 3, pool=average))
+        'map'
+    """
+    pools = isinstance(module, nn.Sequential) and len(module) and isinstance(module[0], _Pooled)
+    return "pooled" if pools else "map"
+
+
+def after_entrance(module: nn.Module, rows: Tensor) -> Tensor:
+    """Return the logits (n, outputs) of pooled rows (n, columns): the head without its pooling.
+
+    Raises:
+        UsageError: The head does not pool the way the network itself does it.
+
+    Example:
+        >>> from regraft.backbones.network import average
+        >>> head, maps = LinearHead().build((8, 7, 7), 3, pool=average), torch.rand(2, 8, 7, 7)
+        >>> torch.equal(after_entrance(head, average(maps)), head(maps))
+        True
+    """
+    if not isinstance(module, nn.Sequential) or entrance(module) == "map":
+        raise UsageError("this head works on maps, not on rows", hint="run the head itself")
+    for layer in list(module)[1:]:
+        rows = layer(rows)
+    return rows
 
 
 def head_to_json(head: Head) -> dict[str, Any]:
