@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from regraft.backbones.network import average
 from regraft.backbones.spec import BackboneSpec
 from regraft.errors import UsageError
 from regraft.training.grafted import Grafted, build_optimizer, parameter_groups
-from regraft.training.heads import ConvHead, LinearHead, MLPHead
+from regraft.training.heads import HEADS, ConvHead, LinearHead, MLPHead
 from regraft.training.phases import Phase, choose_trained, two_stage
 
 NETWORKS = {
@@ -351,6 +352,76 @@ def test_the_size_is_that_of_trunk_and_new_head():
     backbone, network = graft("test_resnet")
 
     assert network.size() == backbone.parameters + backbone.feature_dim * 3 + 3
+
+
+def published(name, size, **arguments):
+    return BackboneSpec(name, weights=None, arguments={"size": size, **arguments}).build()
+
+
+@pytest.fixture(scope="module")
+def vgg16():
+    # The wide layers of its former head are no part of the trunk; narrow ones build faster.
+    return Grafted(published("vgg16", 32, mlp_ratio=0.01), LinearHead(), outputs=3)
+
+
+BLOCK_4_AND_5 = r"^features\.(17|19|21|24|26|28)\."
+
+
+@pytest.mark.parametrize(
+    ("size", "head", "outputs", "phase", "trunk", "whole"),
+    [
+        (224, "mlp_512_512", 5, Phase(), 0, 13_110_789),
+        (224, "mlp_512_512", 1, Phase(), 0, 13_108_737),
+        # Layers whose names contain block4 or block5.
+        (224, "mlp_512_512", 5, Phase(unfreeze_matching=BLOCK_4_AND_5), 12_979_200, 26_089_989),
+        (224, "mlp_512_512", 1, Phase(unfreeze_from="features.17"), 12_979_200, 26_087_937),
+        (224, "mlp_512_512", 5, Phase(unfreeze=1.0), 14_714_688, 27_825_477),
+        # layers[15:], which is block5.
+        (224, "mlp_256", 17, Phase(), 0, 6_427_153),
+        (224, "mlp_256", 17, Phase(unfreeze_from="features.24"), 7_079_424, 13_506_577),
+        (224, "mlp_256", 17, Phase(unfreeze_last=3), 7_079_424, 13_506_577),
+        # block5_conv1 to block5_conv3 by their names.
+        (200, "pooled_mlp_128", 5, Phase(), 0, 590_597),
+        (
+            *(200, "pooled_mlp_128", 5),
+            *(Phase(unfreeze_matching=r"features\.2[468]\."), 7_079_424, 7_670_021),
+        ),
+        # The first half of the layers frozen, and none.
+        (224, "mlp_512_256", 22, Phase(unfreeze=0.5), 13_569_280, 26_551_830),
+        (224, "mlp_512_256", 22, Phase(unfreeze_from="features.14"), 13_569_280, 26_551_830),
+        (224, "mlp_512_256", 22, Phase(unfreeze=1.0), 14_714_688, 27_697_238),
+    ],
+)
+def test_the_published_ways_to_freeze_vgg16_train_the_published_number_of_parameters(
+    vgg16, size, head, outputs, phase, trunk, whole
+):
+    with torch.device("meta"):
+        new = HEADS[head].build((512, size // 32, size // 32), outputs, pool=average)
+
+    trained = vgg16.freeze(phase)
+
+    sizes = {name: p.numel() for name, p in vgg16.trunk.named_parameters()}
+    moving = {n.removeprefix("trunk.") for n in vgg16.trained_tensors() if n.startswith("trunk.")}
+    staged = {name for stage in vgg16.stages for name in stage.parameters}
+    assert sum(sizes[name] for name in moving) == trunk
+    assert sum(sizes[name] for name in staged - trained.parameters) == 14_714_688 - trunk
+    assert trunk + sum(p.numel() for p in new.parameters()) == whole
+
+
+def test_a_tenth_of_vgg16_is_its_last_stage(vgg16):
+    assert vgg16.freeze(Phase(unfreeze=0.1)).parameters == {
+        "features.28.weight", "features.28.bias"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("batchnorm", ["frozen", "batch_statistics"])
+def test_a_frozen_mobilenet_of_half_width_trains_513_parameters(batchnorm):
+    backbone = published("mobilenet_v1", 64, channel_multiplier=0.5)
+    network = Grafted(backbone, HEADS["conv_1x1"], outputs=1)
+    network.freeze(Phase(batchnorm=batchnorm))
+
+    assert sum(tensor.numel() for tensor in network.trained_tensors().values()) == 513
+    assert network.size() == 818_592 + 513
 
 
 def test_the_seed_decides_the_heads_weights_and_nothing_else_is_drawn():
