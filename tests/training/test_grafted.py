@@ -43,6 +43,10 @@ def batch(network_backbone, samples=3):
     return torch.randint(256, (samples, size, size, 3), generator=random, dtype=torch.uint8)
 
 
+def maps(network, pictures):
+    return network.map(network.normalise(pictures))
+
+
 def step(network, phase, pictures):
     """Train one step; return what the phase trains and the optimizer."""
     trained = network.freeze(phase)
@@ -120,7 +124,7 @@ def test_stochastic_depth_is_off_in_frozen_stages_and_on_in_trained_ones(name):
     def varies():
         network.set_mode()
         with torch.no_grad():
-            return not torch.equal(network.map(pictures), network.map(pictures))
+            return not torch.equal(maps(network, pictures), maps(network, pictures))
 
     network.freeze(Phase())
     assert not varies()
@@ -179,6 +183,7 @@ def test_every_tensor_is_either_trained_or_frozen(name, phase):
 
     assert trained.keys() | frozen.keys() == network.state_dict().keys()
     assert not trained.keys() & frozen.keys()
+    assert {n.partition(".")[0] for n in network.state_dict()} == {"trunk", "head"}
     assert {n for n, p in network.named_parameters() if p.requires_grad} <= trained.keys()
 
 
@@ -267,19 +272,19 @@ def test_batch_statistics_normalise_each_training_batch_and_averages_each_predic
     backbone, network = graft()
     pictures = batch(backbone)
     network.eval()
-    averaged = network.map(pictures)
+    averaged = maps(network, pictures)
     network.trunk.train()  # what batch norm does on its own, averages that move included
-    own = network.map(pictures)
+    own = maps(network, pictures)
     network.trunk.load_state_dict(graft()[1].trunk.state_dict())
 
     network.freeze(Phase(batchnorm="batch_statistics"))
     network.set_mode()
-    training = network.map(pictures)
+    training = maps(network, pictures)
     network.eval()
 
     assert torch.equal(training, own)
     assert not torch.allclose(training, averaged)
-    assert torch.equal(network.map(pictures), averaged)
+    assert torch.equal(maps(network, pictures), averaged)
 
 
 def test_batch_norm_follows_its_averages_again_once_it_is_trained():
@@ -301,7 +306,7 @@ def test_batch_statistics_change_nothing_where_there_is_no_batch_norm():
     for batchnorm in ("frozen", "batch_statistics"):
         network.freeze(Phase(batchnorm=batchnorm))
         network.set_mode()
-        rows.append(network.map(pictures))
+        rows.append(maps(network, pictures))
 
     assert torch.equal(*rows)
 
@@ -322,7 +327,7 @@ def test_the_networks_own_pooling_gives_the_rows_that_it_embeds(name):
     network.eval()
 
     with torch.no_grad():
-        rows = network.head[:-1](network.map(pictures))
+        rows = network.head[:-1](maps(network, pictures))
 
     assert torch.allclose(rows, backbone.embedder(pictures), atol=1e-5)
     assert network.head[-1].in_features == backbone.feature_dim
@@ -335,11 +340,11 @@ def test_a_map_with_its_channels_last_is_pooled_as_the_network_does_it():
     network.eval()
 
     with torch.no_grad():
-        maps = network.map(pictures)
-        rows = network.head[:-1](maps)
+        found = maps(network, pictures)
+        rows = network.head[:-1](found)
 
     assert backbone.network.layout == "NHWC"
-    assert maps.shape[1] == 32
+    assert found.shape[1] == 32
     assert torch.allclose(rows, backbone.embedder(pictures), atol=1e-5)
 
 

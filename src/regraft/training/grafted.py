@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
@@ -40,13 +41,16 @@ class Grafted(nn.Module):
         self.normalise = Normalise(backbone.preprocessing)
         self.trunk = backbone.module
         self.stages = backbone.stages
-        self._last_map = backbone.network.last_map
+        # Where one of these is a module, it would be registered a second time without the partial.
+        self._last_map = functools.partial(_call, backbone.network.last_map)
         self._layout = backbone.network.layout
-        size = backbone.preprocessing.size
+        self._pooled = functools.partial(_call, backbone.network.pooled)
+        self.side = backbone.preprocessing.size  # of the pictures, in pixels
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed)
-            shape = tuple(self.map(torch.zeros(1, size, size, 3, dtype=torch.uint8)).shape[1:])
-            self.head = head.build(shape, outputs, pool=self._pool(backbone.network.pooled))
+            blank = torch.zeros(1, self.side, self.side, 3, dtype=torch.uint8)
+            shape = tuple(self.map(self.normalise(blank)).shape[1:])
+            self.head = head.build(shape, outputs, pool=self.pool)
         # What an own head keeps frozen stays frozen.
         self._open = frozenset(n for n, p in self.head.named_parameters() if p.requires_grad)
         self._trained: frozenset[str] = frozenset()
@@ -55,14 +59,22 @@ class Grafted(nn.Module):
         self._untracked: list[_BatchNorm] = []
         self.freeze(Phase())
 
-    def map(self, pictures: Tensor) -> Tensor:
-        """Return the feature maps, channels first, of pictures (n, size, size, 3) in 8 bits."""
-        return channels_first(self._last_map(self.normalise(pictures)), self._layout)
+    def map(self, batch: Tensor) -> Tensor:
+        """Return the feature maps, channels first, of normalised pictures (n, 3, side, side)."""
+        return channels_first(self._last_map(batch), self._layout)
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """Return one row for each of the feature maps, by the network's own pooling."""
+        return self._pooled(_own_layout(maps, self._layout))
+
+    def logits(self, batch: Tensor) -> Tensor:
+        """Return logits (n, outputs) of normalised pictures (n, 3, side, side)."""
+        found: Tensor = self.head(self.map(batch))
+        return found
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Return logits (n, outputs)."""
-        logits: Tensor = self.head(self.map(pictures))
-        return logits
+        """Return logits (n, outputs) of pictures (n, side, side, 3) in 8 bits."""
+        return self.logits(self.normalise(pictures))
 
     def size(self) -> int:
         """Return the number of parameters of trunk and head, without the trunk's former head."""
@@ -136,9 +148,9 @@ class Grafted(nn.Module):
             layer.track_running_stats = False
             self._untracked.append(layer)
 
-    def _pool(self, pooled: Apply) -> Apply:
-        """Return a network's own pooling for maps that have their channels first."""
-        return lambda maps: pooled(_own_layout(maps, self._layout))
+
+def _call(function: Apply, value: Tensor) -> Tensor:
+    return function(value)
 
 
 def _own_layout(maps: Tensor, layout: Layout) -> Tensor:
