@@ -1,0 +1,107 @@
+"""What every network of the catalogue promises when it is trained: what is frozen does not move."""
+
+import functools
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from regraft.backbones.catalog import list_backbones
+from regraft.backbones.spec import BackboneSpec
+from regraft.training.grafted import Grafted, build_optimizer, parameter_groups
+from regraft.training.heads import LinearHead
+from regraft.training.phases import Phase, fine_tune, frozen, two_stage
+
+# The smallest comfortable inputs; None is the native size of a network that takes no other.
+SIZES = {"vgg16": 32, "vgg19": 32, "inception_v3": 96, "inception_resnet_v2": 96}
+SIZES |= {"xception": 96, "nasnet": 96, "vit_tiny_patch16_224": None}
+SLOW = {"vgg19", "nasnet", "inception_resnet_v2"}
+EVERY = [
+    pytest.param(entry.name, marks=[pytest.mark.slow] if entry.name in SLOW else [])
+    for entry in list_backbones()
+]
+STRATEGIES = {
+    "frozen": frozen(),
+    "half": fine_tune(unfreeze=0.5),
+    "all": fine_tune(),
+    "two_stage": two_stage(),
+    "batch_statistics": [Phase(batchnorm="batch_statistics")],
+}
+STEPS, PICTURES, CLASSES = 2, 4, 3
+
+
+@functools.lru_cache(maxsize=1)
+def grafted(name):
+    """Return a network with random weights, and these weights."""
+    size = SIZES.get(name, 64)
+    arguments = {} if size is None else {"size": size}
+    if name.startswith("vgg"):
+        arguments["mlp_ratio"] = 0.01  # the former head is no part of the trunk
+    backbone = BackboneSpec(name, weights=None, arguments=arguments).build()
+    network = Grafted(backbone, LinearHead(), outputs=CLASSES)
+    return backbone, network, {n: t.clone() for n, t in network.state_dict().items()}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("name", EVERY)
+def test_every_network_moves_what_a_phase_trains_and_nothing_else(name, strategy):
+    backbone, network, start = grafted(name)
+    network.load_state_dict(start)
+    torch.manual_seed(1)
+    size = backbone.preprocessing.size
+    pictures = torch.randint(256, (PICTURES, size, size, 3), dtype=torch.uint8)
+
+    for phase in STRATEGIES[strategy]:
+        trained = network.freeze(phase)
+        check_shares(backbone, phase, trained)
+        before = {n: t.clone() for n, t in network.state_dict().items()}
+        checksum = network.frozen_checksum()
+
+        gradients = train(network, phase, trained, pictures)
+
+        moved = {n for n, t in network.state_dict().items() if not torch.equal(t, before[n])}
+        wanted = {f"trunk.{n}" for n in trained.parameters} | {"head.1.weight", "head.1.bias"}
+        assert gradients == wanted
+        assert moved == wanted | averages(network, trained)
+        assert network.frozen_checksum() == checksum
+        assert moved.isdisjoint(network.frozen_tensors())
+
+
+def check_shares(backbone, phase, trained):
+    """A share of the stages is that share, and never none or all of the parameters by mistake."""
+    stages = len(backbone.stages)
+    names = {name for stage in backbone.stages for name in stage.parameters}
+
+    assert abs(trained.stages - phase.unfreeze) <= 0.5 / stages + 1e-9
+    assert trained.first == stages - round(trained.stages * stages)
+    assert trained.parameters <= names
+    assert (trained.parameters == names) == (phase.unfreeze == 1)
+    assert bool(trained.parameters) == bool(phase.unfreeze)
+
+
+def train(network, phase, trained, pictures):
+    """Take a few steps; return the names of the parameters with a gradient other than zero."""
+    optimizer = build_optimizer(phase, parameter_groups(network, phase, trained))
+    targets = torch.arange(PICTURES) % CLASSES
+    seen = set()
+    for _ in range(STEPS):
+        network.set_mode()
+        loss = nn.functional.cross_entropy(network(pictures), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        given = {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
+        seen |= {n for n, gradient in given.items() if gradient.any()}
+        assert all(gradient.isfinite().all() for gradient in given.values())
+    return seen
+
+
+def averages(network, trained):
+    """Return the names of the buffers of all batch norm whose parameters are trained."""
+    return {
+        f"trunk.{name}.{buffer}"
+        for name, layer in network.trunk.named_modules()
+        if isinstance(layer, _BatchNorm) and f"{name}.weight" in trained.parameters
+        for buffer, _ in layer.named_buffers()
+    }
