@@ -24,6 +24,14 @@ def test_one_pixel_becomes_the_published_numbers(preprocessing, expected):
     assert torch.allclose(found, torch.tensor(expected), atol=1e-5)
 
 
+def test_a_blended_picture_in_floats_is_normalised_like_one_in_8_bits():
+    normalise = Normalise(Preprocessing.torch(1))
+    black, white, between = (torch.full((1, 1, 1, 3), v) for v in (0.0, 255.0, 127.5))
+
+    assert torch.equal(normalise(white), normalise(white.to(torch.uint8)))
+    assert torch.allclose(normalise(between), (normalise(black) + normalise(white)) / 2, atol=1e-6)
+
+
 def test_an_embedder_gives_float32_rows():
     embedder = Embedder(torch.nn.Identity(), Preprocessing.tf(4), average)
 

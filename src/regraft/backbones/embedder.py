@@ -12,6 +12,8 @@ from regraft.backbones.spec import Preprocessing
 class Normalise(nn.Module):
     """Turn 8-bit RGB pictures (n, size, size, 3) into a float32 batch (n, 3, size, size).
 
+    Blended pictures may hold any float between 0 and 255.
+
     Args:
         preprocessing: Its scale, mean, standard deviation and channel order are used.
 

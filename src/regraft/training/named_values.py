@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
@@ -53,7 +54,7 @@ class Range:
         return inside and not excluded and not (self.whole and number % 1)
 
     def __str__(self) -> str:
-        high = "" if self.high == float("inf") else f" to {'below ' * self.below}{self.high:g}"
+        high = "" if self.high == math.inf else f" to {'below ' * self.below}{self.high:g}"
         low = f"{'above ' * self.above}{self.low:g}"
         return f"{self.unit}, {low}{high or ' or more'}".removeprefix(", ")
 
@@ -160,4 +161,4 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
 
 def _words(values: Iterable[Any]) -> str:
-    return ", ".join(str(v).lower() if isinstance(v, bool) else str(v) for v in values)
+    return ", ".join(v if isinstance(v, str) else str(v).lower() for v in values)
