@@ -12,7 +12,15 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from regraft import __version__
-from regraft.cli import demonstrating, fitting, inspecting, looking, using, weights
+from regraft.cli import (
+    demonstrating,
+    fitting,
+    inspecting,
+    looking,
+    previewing,
+    using,
+    weights,
+)
 from regraft.cli.output import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_USAGE, talk
 from regraft.errors import RegraftError
 
@@ -54,6 +62,7 @@ def _options(
 
 demonstrating.add_to(app)
 inspecting.add_to(app)
+previewing.add_to(inspecting.data)
 fitting.add_to(app)
 using.add_to(app)
 looking.add_to(app)

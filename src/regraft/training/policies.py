@@ -56,7 +56,7 @@ def trivial_augment(
     """Apply one operation of random strength: TrivialAugmentWide.
 
     Source: Müller and Hutter, TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation,
-    ICCV 2021.
+    ICCV 2021. As published, it translates by up to 32 pixels whatever the size of the picture.
 
     Args:
         picture: (height, width, 3) in 8 bits.
