@@ -70,8 +70,8 @@ def make_run(tmp_path):
         split = splits[classes].split(**shares, seed=seed)
         record = RunRecord(
             facts.pop("description", f"the run {name}"),
-            learner="FeatureClassifier",
-            parameters={"classifier": "logistic"},
+            learner=facts.pop("learner", "FeatureClassifier"),
+            parameters=facts.pop("parameters", {"classifier": "logistic"}),
             backbone={"name": "small", "licence": "CC0-1.0", "preprocessing": {"size": 32}},
             seconds={"fit": 61.0, "predict": 0.5},
             images=36,
@@ -85,6 +85,67 @@ def make_run(tmp_path):
         )
 
     return make
+
+
+@pytest.fixture
+def trained():
+    """Return the history of a network that was trained in two phases."""
+    shared = {"momentum": 0.9, "weight_decay": 0.01, "layer_decay": 1.0, "warmup": 0.1}
+    first = {**shared, "optimizer": "sgd", "lr": 0.01, "schedule": "constant", "epochs": 2}
+    second = {**shared, "optimizer": "adamw", "lr": 1e-4, "schedule": "cosine", "epochs": 9}
+    phases = [
+        {
+            "phase": 1,
+            "trained": {**first, "unfreeze": 0.0},
+            "share_of_stages": 0.0,
+            "share_of_parameters": 0.01,
+            "parameters": 1539,
+            "way": "cached",
+            "boundary": {
+                "stage": "features.30",
+                "dtype": "float16",
+                "bytes": 12_300_000,
+                "gradient_error": 0.0004,
+                "why": "the trunk is frozen",
+            },
+            "best_epoch": None,
+            "last_epoch": 2,
+            "stopped": None,
+            "frozen": {"before": "ab", "after": "ab"},
+            "micro_batch": 32,
+            "seconds": 61.0,
+        },
+        {
+            "phase": 2,
+            "trained": {**second, "unfreeze": 0.5, "patience": 2},
+            "share_of_stages": 0.5,
+            "share_of_parameters": 0.4,
+            "parameters": 120_000,
+            "way": "live",
+            "boundary": None,
+            "best_epoch": 1,
+            "last_epoch": 3,
+            "stopped": "patience",
+            "frozen": {"before": "cd", "after": "cd"},
+            "micro_batch": 32,
+            "seconds": 5.0,
+        },
+    ]
+    epochs = [
+        {
+            "phase": phase,
+            "epoch": epoch,
+            "train_loss": 1.0 / (phase + epoch),
+            "train_accuracy": 0.9,
+            "val_loss": 0.5,
+            "val_accuracy": 0.75,
+            "lr": 0.01,
+            "seconds": 1.5,
+        }
+        for phase, count in ((1, 2), (2, 3))
+        for epoch in range(1, count + 1)
+    ]
+    return {"phases": phases, "epochs": epochs}
 
 
 @pytest.fixture

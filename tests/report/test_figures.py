@@ -67,8 +67,8 @@ def test_curves_survive_epochs_without_a_value():
 
     svg = figures.curves(history, alt="x")
 
-    assert "train loss" in svg
-    assert "val accuracy" in svg
+    assert "training loss" in svg
+    assert "validation accuracy" in svg
 
 
 def test_matplotlib_is_imported_only_when_a_figure_is_drawn_and_pyplot_never():

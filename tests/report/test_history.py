@@ -40,3 +40,24 @@ def test_values_read_on_one_line():
     value = {"mean": [0.5, 1 / 3], "std": [], "crop": False, "top": None}
 
     assert flat(value) == "mean 0.5, 0.333333 · std – · crop no · top –"
+
+
+def test_a_training_has_a_table_of_its_phases_its_epochs_and_one_sentence(trained):
+    share = {"accuracy": 1.0, "n": 9, "interval": [0.7, 1.0]}
+
+    history = arrange({**trained, "device": "cpu"}, {"train": share, "validation": share})
+
+    assert [name for name, _ in history.grids] == [
+        "What was trained, phase by phase",
+        "After each epoch",
+    ]
+    assert history.curves.startswith("<svg")
+    assert history.facts == (("device", "cpu"),)
+    assert len(history.sentences) == 1
+
+
+def test_a_network_that_was_not_trained_has_an_empty_history():
+    history = arrange({"phases": [], "epochs": []})
+
+    assert (history.grids, history.facts, history.curves) == ((), (), None)
+    assert history.sentences == ()

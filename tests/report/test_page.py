@@ -222,6 +222,36 @@ def test_epochs_are_drawn(make_run, pictures):
     assert "Accuracy and loss after each epoch." in page.values("aria-label")
 
 
+def test_the_page_of_a_trained_network_tells_its_phases_in_words(make_run, pictures, trained):
+    phases = [{"optimizer": "sgd", "epochs": 2}, {"optimizer": "adamw", "epochs": 9}]
+    run = make_run(
+        wrong=3,
+        learner="NetworkClassifier",
+        parameters={"head": "linear", "phases": phases, "start": None},
+        history=trained,
+        epochs=5,
+    )
+
+    page = Page(write_page(run, data_root=pictures))
+
+    text = " ".join(page.text.split())
+    assert (
+        "A new head was trained on the frozen small, then together with 50 % of the stages, "
+        "from 9 pictures" in text
+    )
+    assert "The network names 100.0 % of its 9 training pictures correctly" in text
+    assert "What was trained, phase by phase" in text
+    assert "the new head and 50 % of the stages" in text
+    assert "what left features.30 was kept as float16" in text
+    assert "yes, bit for bit" in text
+    assert "5 epochs of training" in text
+    assert "images embedded anew" not in text
+    assert "2, see Fitting" in text
+    assert "{'" not in text
+    assert any("rings at the epoch" in value for value in page.values("aria-label"))
+    assert page.open == []
+
+
 def test_the_chosen_point_of_a_grid_is_marked(make_run, pictures):
     grid = [{"parameters": {"C": c}, "mean": 0.9, "sd": 0.01} for c in (0.1, 1.0)]
 

@@ -54,6 +54,7 @@ _SETTINGS: Any = {
 }
 _HEAT = (31, 111, 139)
 _MOST_LABELS = 150
+_FEW_EPOCHS = 20  # up to so many each has a dot of its own
 
 
 def accuracy_figure(
@@ -129,23 +130,49 @@ def heat_map(counts: npt.NDArray[np.int64], classes: Sequence[str], *, alt: str)
     return _svg(draw, (side + 1.6, side + 1.4), alt=alt, key="heat")
 
 
-def curves(history: Sequence[Mapping[str, float]], *, alt: str) -> str:
+def curves(
+    history: Sequence[Mapping[str, float]],
+    *,
+    alt: str,
+    borders: Sequence[float] = (),
+    rings: Sequence[int] = (),
+) -> str:
     """Draw what was recorded in each epoch: accuracies in one panel, losses in the other.
 
     Args:
         history: One mapping per epoch; keys with ``accuracy`` or ``loss`` in them are drawn.
         alt: What a reader who cannot see the figure is told.
+        borders: Where broken lines stand, between one phase of a training and the next.
+        rings: The epochs, counted from 1, at which validation curves have a ring.
 
     Returns:
         An ``<svg>`` element to stand in a page.
     """
+    from matplotlib.ticker import MaxNLocator
+
     epochs = list(range(1, len(history) + 1))
 
     def panel(axes: Axes, word: str) -> None:
         names = [name for name in history[0] if word in name]
+        dots = "." if len(epochs) <= _FEW_EPOCHS else ""
         for name, colour in zip(names, (_ACCENT, _WARM, _MUTED, _INK), strict=False):
             values = [float(epoch.get(name, np.nan)) for epoch in history]
-            axes.plot(epochs, values, color=colour, linewidth=1.8, label=name.replace("_", " "))
+            label = name.replace("val_", "validation ").replace("train_", "training ")
+            axes.plot(
+                epochs,
+                values,
+                dots + "-",
+                color=colour,
+                linewidth=1.8,
+                label=label.replace("_", " "),
+            )
+            if name.startswith("val") and rings:
+                marked = [values[epoch - 1] for epoch in rings]
+                axes.plot(rings, marked, "o", color=colour, fillstyle="none", markersize=9)
+        for border in borders:
+            axes.axvline(border, color=_MUTED, linewidth=1, linestyle=(0, (3, 3)))
+        axes.set_xlim(0.5, len(epochs) + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
         axes.set_title(word, fontsize=10, loc="left", color=_MUTED)
         axes.grid(visible=True, axis="y")

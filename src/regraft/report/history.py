@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from regraft.report import figures
+from regraft.report import figures, training
 from regraft.report.tables import NOTHING, Cell, Table
 from regraft.results.statistics import percent
 
@@ -21,24 +21,30 @@ class History:
         grids: Titled tables: a grid of parameters, a row per epoch.
         facts: Names and values of the rest.
         curves: Accuracy and loss after each epoch as an ``<svg>`` element, if there were epochs.
+        sentences: What a reader should take from it.
     """
 
     grids: tuple[tuple[str, Table], ...]
     facts: tuple[tuple[str, str], ...]
     curves: str | None
+    sentences: tuple[str, ...] = ()
 
 
-def arrange(history: Any) -> History:
+def arrange(history: Any, metrics: Mapping[str, Any] | None = None) -> History:
     """Arrange a learner's history: rows become tables, epochs curves, the rest facts.
 
     Args:
         history: ``None``, a list with one mapping per epoch, or a mapping of lists and values. Rows
-            with ``parameters``, ``mean`` and ``sd`` are a grid of cross-validated accuracies.
+            with ``parameters``, ``mean`` and ``sd`` are a grid of cross-validated accuracies;
+            ``phases`` and ``epochs`` are those of a trained network.
+        metrics: What was measured on each part, for what is said of a trained network.
 
     Example:
         >>> arrange({"folds": 3, "best": {"C": 1.0}}).facts
         (('folds', '3'), ('best', 'C 1'))
     """
+    if training.is_training(history):
+        return _training(history, metrics or {})
     entries = dict(history) if isinstance(history, Mapping) else {"epochs": history}
     grids: list[tuple[str, Table]] = []
     facts: list[tuple[str, str]] = []
@@ -54,6 +60,23 @@ def arrange(history: Any) -> History:
             if len(value) > 1 and any("loss" in name for name in value[0]):
                 drawn = figures.curves(value, alt="Accuracy and loss after each epoch.")
     return History(tuple(grids), tuple(facts), drawn)
+
+
+def _training(history: Mapping[str, Any], metrics: Mapping[str, Any]) -> History:
+    phases, epochs = history["phases"], history["epochs"]
+    grids = []
+    if phases:
+        grids.append(("What was trained, phase by phase", training.phases_table(phases)))
+    if epochs:
+        grids.append(("After each epoch", training.epochs_table(epochs)))
+    said = training.gap(metrics)
+    drawn = training.training_curves(phases, epochs)
+    facts = tuple(
+        (str(key), flat(value))
+        for key, value in history.items()
+        if key not in {"phases", "epochs"} and value not in (None, [], {})
+    )
+    return History(tuple(grids), facts, drawn, (said,) if said else ())
 
 
 def flat(value: Any) -> str:

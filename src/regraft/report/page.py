@@ -68,7 +68,7 @@ def write_page(run: Run, *, data_root: str | os.PathLike[str] | None = None) -> 
         fewest=min((score.support for score in scores if score.support), default=0),
         unnamed=_without_samples(scores),
         gallery=_gallery(run, top, root),
-        history=arrange(run.data.get("history")),
+        history=arrange(run.data.get("history"), run.metrics),
         counts=_class_counts(run),
         findings=_findings(run.check),
         facts=_facts(run),
@@ -238,8 +238,11 @@ def _facts(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
         **(data["split"].get("settings") or {}),
         "test part looked at": f"{run.test_looks} ×",
     }
+    parameters = dict(data["parameters"])
+    if isinstance(parameters.get("phases"), list):
+        parameters["phases"] = f"{len(parameters['phases'])}, see Fitting; run.json has them whole"
     groups = {
-        "Learner": {"learner": data["learner"], **data["parameters"]},
+        "Learner": {"learner": data["learner"], **parameters},
         "Backbone": data["backbone"],
         "Split": split,
         "Data": {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from regraft.report.tables import accuracy_of
+from regraft.report.training import in_words, is_training
 from regraft.results import metrics
 from regraft.results.predictions import Predictions, part_name
 from regraft.results.run import PART_TITLES, Run
@@ -64,19 +65,27 @@ def headline(run: Run) -> Headline:
 
 
 def _done(data: dict[str, Any]) -> str:
-    chosen = data["parameters"].get("classifier")
-    name = _CLASSIFIERS.get(chosen, chosen) if isinstance(chosen, str) else None
-    learner = name or data["learner"] or "A classifier"
     backbone = data["backbone"].get("name")
-    on = f" on the features of {backbone}" if backbone else ""
+    if is_training(data.get("history")):
+        asked = data["parameters"].get("backbone")
+        random = isinstance(asked, dict) and asked.get("weights") is None
+        random = random and not data["parameters"].get("start")
+        fitted = in_words(data["history"]["phases"], str(backbone), random=random)
+    else:
+        on = f" on the features of {backbone}" if backbone else ""
+        fitted = f"{_learner(data)} was fitted{on}"
     learned = (data["metrics"].get("train") or {}).get("n")
     pictures = f" from {count(learned, 'picture')}" if learned else ""
     classes = data["data"].get("classes") or []
     root = data["data"].get("root_name")
     source = f" of {root}" if root else ""
-    return (
-        f"{learner} was fitted{on}{pictures}{source} to tell {count(len(classes), 'class')} apart."
-    )
+    return f"{fitted}{pictures}{source} to tell {count(len(classes), 'class')} apart."
+
+
+def _learner(data: dict[str, Any]) -> str:
+    chosen = data["parameters"].get("classifier")
+    name = _CLASSIFIERS.get(chosen, chosen) if isinstance(chosen, str) else None
+    return str(name or data["learner"] or "A classifier")
 
 
 def _found(p: Predictions, part: str, accuracy: Estimate, baseline: Estimate) -> str:
