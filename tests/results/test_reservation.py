@@ -58,6 +58,15 @@ def test_a_folder_with_other_things_in_it_is_refused(tmp_path):
     assert caught.value.code == "RUN-EXISTS"
 
 
+def test_the_folder_of_a_killed_training_may_be_used_again(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    for name in (".lock", "history.jsonl"):
+        (tmp_path / name).touch()
+
+    with reserve(tmp_path) as place:
+        assert (place / "checkpoints").is_dir()
+
+
 def test_files_named_like_ours_are_somebody_else_s_without_our_mark(tmp_path):
     (tmp_path / "predictions.csv").touch()
 

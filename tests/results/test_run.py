@@ -84,6 +84,21 @@ def test_the_result_has_one_shape_for_every_part(run):
     json.dumps(result)
 
 
+def test_the_result_of_a_trained_network_has_its_phases_and_epochs(
+    tmp_path, record, split, predict
+):
+    history = {"phases": [{"phase": 1}], "epochs": [{"epoch": 1}, {"epoch": 2}]}
+    trained = replace(record, history=history, epochs=2)
+
+    result = Run.create(tmp_path / "net", trained, predict(split), split=split).result()
+
+    assert (result["phases"], result["history"]) == (history["phases"], history["epochs"])
+
+
+def test_the_result_of_features_has_neither_phases_nor_history(run):
+    assert {"phases", "history"} & set(run.result()) == set()
+
+
 def test_a_part_that_is_missing_is_null(tmp_path, record, pictures, predict):
     split = pictures.split(val=0, test=0.5)
 

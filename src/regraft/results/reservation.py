@@ -18,6 +18,8 @@ CHECK = "check.json"
 MODEL = "model"
 REPORT = "report.html"
 THUMBNAILS = "thumbnails"
+CHECKPOINTS = "checkpoints"
+EPOCHS = "history.jsonl"
 SPLIT = ("split.csv", "split.json")
 _LOCK = ".lock"
 _WRITER = ".writer"
@@ -29,6 +31,8 @@ _OWN = {
     MODEL,
     REPORT,
     THUMBNAILS,
+    CHECKPOINTS,
+    EPOCHS,
     "bad_files.csv",
     _LOCK,
     _WRITER,

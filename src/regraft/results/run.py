@@ -224,7 +224,10 @@ class Run:
         return [str(warning) for warning in self.data["warnings"]]
 
     def result(self) -> dict[str, Any]:
-        """Return the run in short for a machine: accuracies, what it took and where it is."""
+        """Return the run in short for a machine: accuracies, what it took and where it is.
+
+        A trained network has ``phases`` and ``history`` too, one mapping per phase and epoch.
+        """
         keys = ("accuracy", "n", "interval")
         parts = {
             title: {key: self.metrics[title][key] for key in keys}
@@ -232,8 +235,11 @@ class Run:
             else None
             for title in PART_TITLES.values()
         }
+        history = self.data.get("history")
+        trained = isinstance(history, dict) and {"phases", "epochs"} <= set(history)
         return {
             **parts,
+            **({"phases": history["phases"], "history": history["epochs"]} if trained else {}),
             "images": self.images,
             "images_embedded": self.images_embedded,
             "seconds": round(self.seconds, 3),
