@@ -20,6 +20,7 @@ from regraft.backbones.engines import TorchEngine
 from regraft.backbones.spec import BackboneSpec, Preprocessing
 from regraft.data.images import Decoding, Limits
 from regraft.errors import BackboneError, ImageError, UsageError
+from regraft.features import embedding as embedding_module
 from regraft.features import extractor as extractor_module
 from regraft.features.extractor import FeatureExtractor
 from regraft.features.hdf5 import read_features, write_features
@@ -177,7 +178,7 @@ def test_any_two_settings_share_rows_only_if_they_are_the_same(first, second, tm
 
 def test_another_decoder_misses(photographs, monkeypatch):
     make().transform(photographs)
-    monkeypatch.setattr(extractor_module, "DECODER_VERSION", extractor_module.DECODER_VERSION + 1)
+    monkeypatch.setattr(embedding_module, "DECODER_VERSION", 2)
 
     extractor = make()
     extractor.transform(photographs)

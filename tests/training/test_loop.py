@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from regraft.errors import RegraftError
-from regraft.training.loop import Part, Settings, State, answers, run_phase
+from regraft.training.loop import Loop
 from regraft.training.phases import Phase
+from regraft.training.state import Part, Settings, State
+from regraft.training.steps import answers, probabilities
 
 
 class Rows:
@@ -49,18 +51,27 @@ def adam(network, phase):
     return torch.optim.AdamW(network.parameters(), lr=phase.lr)
 
 
-def run(network, phase, train=None, validation=None, optimizer=None, **options):
+def run(
+    network,
+    phase,
+    train=None,
+    validation=None,
+    optimizer=None,
+    state=None,
+    after_step=lambda _state: None,
+    after_epoch=lambda _state: None,
+    **options,
+):
     """Run a phase as it is mostly run here."""
-    chosen = {"loss": nn.functional.cross_entropy, "settings": Settings(batch_size=8), **options}
-    return run_phase(
+    loop = Loop(
         network,
         optimizer or adam(network, phase),
         phase,
         train or part(),
         validation,
-        set_mode=network.train,
-        **chosen,
+        **{"settings": Settings(batch_size=8), **options},
     )
+    return loop.run(state or State(), after_step=after_step, after_epoch=after_epoch)
 
 
 def same(one, other):
@@ -82,7 +93,7 @@ def scripted(monkeypatch, losses, accuracies):
         loss, accuracy = next(pairs)
         return {"val_loss": loss, "val_accuracy": accuracy}
 
-    monkeypatch.setattr("regraft.training.loop._validate", validate)
+    monkeypatch.setattr("regraft.training.loop.validate", validate)
 
 
 def test_a_network_learns_and_every_epoch_has_a_record_of_plain_json():
@@ -130,26 +141,36 @@ def test_the_random_numbers_of_the_program_are_left_alone():
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle", "plateau"])
-@pytest.mark.parametrize("finished", [1, 4])
-def test_a_phase_continued_from_a_checkpoint_ends_with_the_same_bits(schedule, finished):
+@pytest.mark.parametrize(("epoch", "step"), [(0, 1), (1, 0), (2, 3), (4, 4)])
+@pytest.mark.parametrize("average", [None, 0.9])
+def test_a_phase_continued_from_any_step_ends_with_the_same_bits(schedule, epoch, step, average):
     phase = Phase(epochs=6, lr=0.05, schedule=schedule, warmup=0.2, momentum=0.9)
     validation = part(20, seed=1)
+    settings = Settings(batch_size=8, average=average)
     whole = net()
     kept = {}
     optimizer = adam(whole, phase)
 
     def keep(state):
-        if state.epoch == finished:
+        if (state.epoch, state.step) == (epoch, step):
             kept["all"] = copy.deepcopy((whole.state_dict(), optimizer.state_dict(), state))
 
-    uninterrupted = run(whole, phase, validation=validation, optimizer=optimizer, after_epoch=keep)
+    options = {"validation": validation, "settings": settings}
+    uninterrupted = run(
+        whole, phase, optimizer=optimizer, after_step=keep, after_epoch=keep, **options
+    )
     weights, moments, state = kept["all"]
     resumed = net()
     resumed.load_state_dict(weights)
     later = adam(resumed, phase)
     later.load_state_dict(moments)
     torch.manual_seed(99)
-    continued = run(resumed, phase, validation=validation, optimizer=later, state=state)
+    read = State.from_json(
+        json.loads(json.dumps(state.to_json())),
+        best_weights=state.best_weights,
+        average=state.average,
+    )
+    continued = run(resumed, phase, optimizer=later, state=read, **options)
 
     assert same(whole, resumed)
     assert timeless(continued) == timeless(uninterrupted)
@@ -177,7 +198,7 @@ def test_a_loss_that_is_no_number_stops_with_its_place_and_rate():
         return value * math.nan if len(seen) == 6 else value
 
     with pytest.raises(RegraftError) as caught:
-        run(net(), Phase(epochs=3, lr=0.25), loss=loss, number=1)
+        run(net(), Phase(epochs=3, lr=0.25), settings=Settings(batch_size=8, loss=loss), number=1)
 
     assert caught.value.code == "TRAIN-NAN"
     assert caught.value.why == "phase 2, epoch 2, batch 2, learning rate 0.25"
@@ -194,7 +215,10 @@ def test_weights_that_the_last_step_destroyed_are_never_the_best(validation):
             Phase(epochs=2, schedule="cosine", warmup=0.0),
             validation=validation,
             optimizer=optimizer,
-            loss=lambda logits, _targets: logits.sum() * (1e30 if len(logits) == 6 else 0.0),
+            settings=Settings(
+                batch_size=8,
+                loss=lambda logits, _t: logits.sum() * (1e30 if len(logits) == 6 else 0.0),
+            ),
         )
 
 
@@ -253,7 +277,7 @@ def test_zero_epochs_change_nothing():
 
     state = run(network, Phase(epochs=0), validation=part(4))
 
-    assert state == State()
+    assert state.to_json() == State().to_json()
     assert same(network, net())
 
 
@@ -274,7 +298,7 @@ def test_a_plateau_lowers_the_rate_to_a_tenth(monkeypatch):
     assert rates == pytest.approx([0.1, 0.1, 0.1, 0.01, 0.01, 0.01, 0.001])
 
 
-def test_the_rates_of_the_optimizer_are_its_own_after_each_epoch():
+def test_the_optimizer_remembers_its_rates_at_factor_one():
     network = net()
     phase = Phase(epochs=3, lr=0.1, schedule="cosine")
     optimizer = adam(network, phase)
@@ -284,7 +308,7 @@ def test_the_rates_of_the_optimizer_are_its_own_after_each_epoch():
         network,
         phase,
         optimizer=optimizer,
-        after_epoch=lambda _state: seen.append(optimizer.param_groups[0]["lr"]),
+        after_epoch=lambda _state: seen.append(optimizer.param_groups[0]["initial_lr"]),
     )
 
     assert seen == [0.1, 0.1, 0.1]
@@ -342,13 +366,11 @@ def test_validation_moves_no_buffer_and_is_the_same_whatever_the_batch():
     def records(batch_size):
         network = net()
         network.eval()
-        state = run_phase(
+        state = run(
             network,
-            torch.optim.SGD(network.parameters(), lr=1e-12),
             Phase(epochs=1),
-            part(),
-            part(21, seed=1),
-            loss=nn.functional.cross_entropy,
+            validation=part(21, seed=1),
+            optimizer=torch.optim.SGD(network.parameters(), lr=1e-12),
             settings=Settings(batch_size=batch_size),
             set_mode=network.eval,
         )
@@ -365,3 +387,113 @@ def test_validation_moves_no_buffer_and_is_the_same_whatever_the_batch():
 def test_a_single_logit_is_a_sigmoid_output():
     assert answers(torch.tensor([[0.1], [-0.1]])).tolist() == [1, 0]
     assert answers(torch.tensor([[0.1, 0.0, 0.2]])).tolist() == [2]
+
+
+def test_one_logit_stands_for_two_probabilities():
+    both = probabilities(torch.tensor([[2.0], [-1.0]]))
+
+    assert both.sum(1).tolist() == [1.0, 1.0]
+    assert both.argmax(1).tolist() == [1, 0]
+
+
+def test_the_average_is_what_is_validated_and_what_remains():
+    phase = Phase(epochs=3, lr=0.05)
+    plain, smooth = net(), net()
+    seen = []
+
+    run(plain, phase)
+    state = run(
+        smooth,
+        phase,
+        settings=Settings(batch_size=8, average=0.5),
+        after_epoch=lambda _state: seen.append(copy.deepcopy(smooth)),
+    )
+
+    assert same(seen[-1], plain), "training itself went on with the weights that are not averaged"
+    assert not same(smooth, plain)
+    assert all(torch.equal(v, smooth.state_dict()[k]) for k, v in state.average.items())
+
+
+@pytest.mark.parametrize("problem", [MemoryError, torch.OutOfMemoryError])
+def test_a_batch_too_large_for_the_memory_is_cut_into_parts_with_the_same_gradient(problem):
+    class Greedy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(4, 2)
+
+        def forward(self, rows):
+            if len(rows) > 3 and self.training:
+                raise problem("not here")
+            return self.inner(rows)
+
+    torch.manual_seed(0)
+    greedy = Greedy()
+    modest = copy.deepcopy(greedy.inner)
+    descent = {name: torch.optim.SGD(m.parameters(), lr=0.1) for name, m in
+               (("greedy", greedy), ("modest", modest))}  # fmt: skip
+
+    state = run(greedy, Phase(epochs=2), optimizer=descent["greedy"])
+    expected = run(modest, Phase(epochs=2), optimizer=descent["modest"])
+
+    assert state.micro_batch == 2
+    assert torch.allclose(greedy.inner.weight, modest.weight, atol=1e-6)
+    assert state.records[-1]["train_loss"] == pytest.approx(expected.records[-1]["train_loss"])
+    assert state.records[-1]["train_accuracy"] == expected.records[-1]["train_accuracy"]
+
+
+def test_memory_for_less_than_two_samples_is_an_error_that_says_what_to_do():
+    class Hungry(nn.Linear):
+        def forward(self, rows):
+            raise MemoryError("nothing left")
+
+    with pytest.raises(RegraftError, match="smaller pictures") as caught:
+        run(Hungry(4, 2), Phase(epochs=1))
+
+    assert caught.value.code == "TRAIN-MEMORY"
+    assert "nothing left" in caught.value.why
+
+
+def test_another_error_of_the_network_is_not_taken_for_a_lack_of_memory():
+    class Broken(nn.Linear):
+        def forward(self, rows):
+            raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        run(Broken(4, 2), Phase(epochs=1))
+
+
+def test_the_time_budget_ends_the_phase_with_an_epoch_that_is_measured(monkeypatch):
+    clock = iter(range(10_000))
+    monkeypatch.setattr("regraft.training.loop.time.perf_counter", lambda: float(next(clock)))
+    settings = Settings(batch_size=8, time_budget=5.0)
+
+    state = run(net(), Phase(epochs=50), validation=part(8), settings=settings)
+
+    assert state.stopped == "time budget"
+    assert 1 <= state.epoch < 50
+    assert "val_accuracy" in state.records[-1]
+
+
+def test_patience_is_said_to_be_the_reason(monkeypatch):
+    scripted(monkeypatch, [1.0] * 3, [0.5, 0.4, 0.4])
+
+    assert run(net(), Phase(epochs=9, patience=2), validation=part(4)).stopped == "patience"
+
+
+def test_stopping_after_a_step_leaves_a_state_that_goes_on_from_there():
+    class Stop(Exception):  # noqa: N818 - no error
+        pass
+
+    def stop(state):
+        if (state.epoch, state.step) == (1, 2):
+            raise Stop
+
+    phase, network, whole = Phase(epochs=3, lr=0.05), net(), net()
+    optimizer, state = adam(network, phase), State()
+
+    with pytest.raises(Stop):
+        run(network, phase, optimizer=optimizer, state=state, after_step=stop)
+    run(network, phase, optimizer=optimizer, state=state)
+    run(whole, phase)
+
+    assert same(network, whole)

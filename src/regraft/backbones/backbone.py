@@ -17,7 +17,7 @@ from regraft.backbones import engines
 from regraft.backbones.catalog import find, registered_builder
 from regraft.backbones.embedder import Embedder, Normalise
 from regraft.backbones.layers import Layer, layer_table
-from regraft.backbones.loading import build_network
+from regraft.backbones.loading import build_network, state_sha256
 from regraft.backbones.network import (
     Network,
     Stage,
@@ -40,6 +40,8 @@ from regraft.compute import threads
 from regraft.data.images import DECODER_VERSION, Picture, open_image
 from regraft.errors import BackboneError
 from regraft.files import sha256_json
+
+_RETRAINED = "trained further from"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,16 +124,20 @@ class Backbone:
             if not within(name, self._top)
         )
 
-    @functools.cached_property
+    @property
     def fingerprint(self) -> str:
         """A hash of all that decides which numbers a picture becomes."""
+        return self.fingerprint_of(self.spec.pooling)
+
+    def fingerprint_of(self, pooling: str) -> str:
+        """Return the fingerprint that the network has with another pooling."""
         return sha256_json(
             {
                 "network": self.identifier,
                 "weights": self.weights.sha256,
                 "arguments": self.arguments,
                 "preprocessing": self.preprocessing.to_json(),
-                "pooling": self.spec.pooling,
+                "pooling": pooling,
                 "decoder": DECODER_VERSION,
             }
         )
@@ -353,4 +359,34 @@ def build(spec: BackboneSpec | str) -> Backbone:
         identifier=f"{entry.source}:{entry.identifier}",
         arguments={**dict(entry.arguments), **dict(spec.arguments)},
         notes=notes,
+    )
+
+
+def retrained(backbone: Backbone) -> Backbone:
+    """Return a backbone whose tensors were trained, with the facts of what they are now.
+
+    Its fingerprint is what rows and compiled networks are kept under: with the old one, those of
+    the weights before training would be taken for those after it.
+
+    Example:
+        >>> backbone = build(BackboneSpec("small_cnn", weights=None))
+        >>> with torch.no_grad():
+        ...     _ = backbone.module.head.bias.add_(1)
+        >>> retrained(backbone).fingerprint == backbone.fingerprint
+        False
+    """
+    source = backbone.weights.source
+    facts = WeightsFacts(
+        sha256=state_sha256(backbone.module),
+        licence=backbone.weights.licence,
+        source=source if source.startswith(_RETRAINED) else f"{_RETRAINED} {source}",
+    )
+    return Backbone(
+        backbone.spec,
+        backbone.network,
+        preprocessing=backbone.preprocessing,
+        weights=facts,
+        identifier=backbone.identifier,
+        arguments=backbone.arguments,
+        notes=backbone.notes,
     )

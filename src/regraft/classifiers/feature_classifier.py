@@ -141,11 +141,11 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             DataError: There is only one class, or a picture cannot be used.
             BackboneError: The network cannot be built.
         """
-        names = _names(labels, len(paths))
+        names = named_labels(labels, len(paths))
         check_settings(self.classifier, self.grid, self.scale, seed=self.seed)
         classes, indices = np.unique(np.asarray(names, dtype=object), return_inverse=True)
         if validation is not None:
-            _refuse_unknown(validation.labels, classes.tolist())
+            refuse_unknown_classes(validation.labels, classes.tolist())
         extractor = self._extractor()
         features = extractor.transform(paths)
         self.embedding_stats_ = extractor.stats_
@@ -223,7 +223,16 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         )
 
 
-def _names(labels: Sequence[str], pictures: int) -> list[str]:
+def named_labels(labels: Sequence[str], pictures: int) -> list[str]:
+    """Return labels as plain texts.
+
+    Args:
+        labels: The name of the class of each picture.
+        pictures: How many pictures there are.
+
+    Raises:
+        UsageError: The numbers differ, or a label is no name (``USAGE-LABELS``).
+    """
     names = list(labels)
     if len(names) != pictures:
         raise UsageError(
@@ -240,7 +249,12 @@ def _names(labels: Sequence[str], pictures: int) -> list[str]:
     return [str(name) for name in names]
 
 
-def _refuse_unknown(labels: Sequence[str], classes: list[str]) -> None:
+def refuse_unknown_classes(labels: Sequence[str], classes: list[str]) -> None:
+    """Make sure that validation pictures show nothing that training pictures do not.
+
+    Raises:
+        DataError: Some do (``DATA-LABELS``).
+    """
     unknown = sorted(set(labels) - set(classes))
     if unknown:
         raise DataError(

@@ -2,50 +2,87 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from typing import Any, Self
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor, nn
 
-from regraft.backbones.backbone import Backbone, build
-from regraft.backbones.loading import state_sha256
-from regraft.backbones.resolving import WeightsFacts
+from regraft.backbones.backbone import Backbone, build, retrained
 from regraft.backbones.spec import BackboneSpec
+from regraft.classifiers.feature_classifier import Labelled, named_labels
+from regraft.classifiers.network_settings import check_settings, complaints, described_work
+from regraft.classifiers.warm_start import start_from
 from regraft.compute import choose_device
-from regraft.data.dataset import Dataset
-from regraft.data.images import Picture
-from regraft.errors import DataError, UsageError
-from regraft.progress import progress_bar
-from regraft.training.batches import Pictures
-from regraft.training.grafted import Grafted, build_optimizer, parameter_groups
+from regraft.data.images import Decoding, Picture
+from regraft.features.cache import FeatureCache
+from regraft.features.stream import EmbeddingStats
+from regraft.training.augmentation import Augmentation, find_augmentation
+from regraft.training.checkpoint import Checkpoints
+from regraft.training.grafted import Grafted
 from regraft.training.heads import Head, find_head
-from regraft.training.loop import Part, Settings, run_phase
+from regraft.training.losses import class_weights, make_loss
 from regraft.training.phases import Phase, frozen
+from regraft.training.progress import Listeners
+from regraft.training.regularization import Regularization, find_regularization
+from regraft.training.sources import Source
+from regraft.training.state import Settings
+from regraft.training.trainer import Options, Trainer
+from regraft.training.using import Predictor
+from regraft.training.ways import BoundaryChoice
 
 
 class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A network whose head, and as much of its trunk as the phases say, is trained.
 
+    What is frozen passes each picture once: its activations are kept, and every epoch runs only
+    what is trained (see ``boundary``). The same seed on the same machine gives the same bits.
+
     Args:
         backbone: A name or a spec; ``weights=None`` there for training from nothing.
         head: A head or the name of one.
         phases: What is trained, phase by phase; by default a new head on the frozen trunk.
-        batch_size: Pictures per step.
+        augment: How training pictures are changed by chance: a name of
+            ``training.augmentation.AUGMENTATIONS``, settings, or an ``Augmentation``.
+        views: How many augmented views of each picture there are, kept like pictures; None for a
+            new view in every epoch, which then runs the whole network.
+        regularize: A name of ``training.regularization.REGULARIZATIONS``, settings, or a
+            ``Regularization``.
+        class_weight: What an error counts: ``"balanced"``, a weight per class; None: the same.
+        sampling: ``"balanced"`` to draw all classes equally often; None takes each picture once.
+        output: ``"softmax"``, or for two classes ``"sigmoid"``: one output.
+        start: The folder of a run or model to go on from. Its trunk is taken, and its head too
+            where head and classes are the same.
+        batch_size: Pictures per step, 2 or more.
         seed: Everything random is drawn from it, but the random weights of a spec from its own.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         precision: ``"fp32"``, or ``"bf16"`` for automatic mixed precision.
+        engine: What runs a frozen trunk: ``"auto"``, ``"torch"`` or ``"openvino"``.
+        cache: Where features behind a frozen trunk are kept: ``"default"`` (below
+            ``REGRAFT_HOME``), a folder, which then keeps all activations, or None for nowhere.
+        boundary: ``"auto"``, ``"off"`` to run everything in every step, or in how many bits
+            activations are kept: ``"float32"``, ``"float16"``, ``"bfloat16"``.
+        disk_budget: The most bytes that kept activations may take; None for half of what is free.
+        time_budget: Minutes after which training ends with what it has; None for no end.
+        checkpoint_every: Seconds between two checkpoints; 0 for one after every step.
+        tensorboard: A folder for TensorBoard's events.
+        decoding: How files become pixels.
         verbose: Whether to show progress on standard error.
 
     Attributes:
         classes_: The class names in the order of the columns of ``predict_proba``.
-        backbone_: The network with its preprocessing; its weights are the trained ones.
-        history_: One record per phase, each with one record per epoch.
+        backbone_: The trunk with its preprocessing; its weights are the trained ones.
+        network_: Trunk and head as one module.
+        history_: ``phases``: what was trained and how each phase ran; ``epochs``: what was measured
+            after each epoch.
+        warnings_: What the reader should know before trusting a number.
+        embedding_stats_: Images, images that passed through the trunk, and seconds of the last
+            call.
 
     Example:
         >>> from regraft.training.phases import from_scratch
@@ -56,29 +93,71 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         (1,)
     """
 
+    classes_: NDArray[np.str_]
+    backbone_: Backbone
+    network_: Grafted
+    history_: dict[str, Any]
+    warnings_: tuple[str, ...]
+    embedding_stats_: EmbeddingStats
+
     def __init__(
         self,
         backbone: str | BackboneSpec,
         *,
         head: str | Head = "linear",
         phases: Sequence[Phase] | None = None,
+        augment: str | Augmentation | None = None,
+        views: int | None = None,
+        regularize: str | Regularization | None = None,
+        class_weight: Literal["balanced"] | Mapping[str, float] | None = None,
+        sampling: Literal["balanced"] | None = None,
+        output: Literal["softmax", "sigmoid"] = "softmax",
+        start: str | os.PathLike[str] | None = None,
         batch_size: int = 32,
         seed: int = 0,
         device: str = "auto",
-        precision: str = "fp32",
+        precision: Literal["fp32", "bf16"] = "fp32",
+        engine: Literal["auto", "torch", "openvino"] = "auto",
+        cache: str | os.PathLike[str] | None = "default",
+        boundary: BoundaryChoice = "auto",
+        disk_budget: int | None = None,
+        time_budget: float | None = None,
+        checkpoint_every: float = 30.0,
+        tensorboard: str | os.PathLike[str] | None = None,
+        decoding: Decoding = Decoding(),
         verbose: bool = False,
     ) -> None:
         self.backbone = backbone
         self.head = head
         self.phases = phases
+        self.augment = augment
+        self.views = views
+        self.regularize = regularize
+        self.class_weight = class_weight
+        self.sampling = sampling
+        self.output = output
+        self.start = start
         self.batch_size = batch_size
         self.seed = seed
         self.device = device
         self.precision = precision
+        self.engine = engine
+        self.cache = cache
+        self.boundary = boundary
+        self.disk_budget = disk_budget
+        self.time_budget = time_budget
+        self.checkpoint_every = checkpoint_every
+        self.tensorboard = tensorboard
+        self.decoding = decoding
         self.verbose = verbose
 
     def fit(
-        self, X: Sequence[Picture], y: Sequence[str], *, validation: Dataset | None = None
+        self,
+        X: Sequence[Picture],
+        y: Sequence[str],
+        *,
+        validation: Labelled | None = None,
+        checkpoints: str | os.PathLike[str] | None = None,
     ) -> Self:
         """Train through all phases.
 
@@ -86,54 +165,88 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             X: Pictures: paths, PIL pictures or H × W × 3 arrays of 8 bits.
             y: The class of each picture, by name.
             validation: Decides which epoch of a phase was best; without it the last one stays.
+            checkpoints: A folder for checkpoints. If it holds some of the same work, that is gone
+                on with, and ends with the same bits as if it had never been interrupted. Beside it,
+                ``history.jsonl`` gets a line per epoch.
 
         Raises:
-            DataError: Labels are no names, or a validation class is unknown.
-            UsageError: There is one class only, or an argument is out of range.
+            DataError: A validation class is unknown.
+            UsageError: Labels are no names, there is one class only, or an argument is impossible.
             ImageError: A picture cannot be read.
-            RegraftError: The loss is no number any more (``TRAIN-NAN``).
+            RegraftError: The loss is no number any more (``TRAIN-NAN``), the memory is not enough
+                (``TRAIN-MEMORY``), or the checkpoints are of other work (``TRAIN-RESUME``) or all
+                damaged (``TRAIN-CHECKPOINT``).
         """
-        phases = frozen() if self.phases is None else list(self.phases)
-        classes = _class_names(X, y)
-        self._check(phases, classes, validation)
+        labels = named_labels(y, len(X))
+        classes = sorted(set(labels))
+        phases = self._phases()
+        check_settings(self, phases, classes, validation)
         spec = BackboneSpec(self.backbone) if isinstance(self.backbone, str) else self.backbone
         backbone = build(spec)
-        device = choose_device(self.device)
-        network = Grafted(backbone, find_head(self.head), outputs=len(classes), seed=self.seed).to(
-            device
+        network = Grafted(
+            backbone,
+            self._head(),
+            outputs=1 if self.output == "sigmoid" else len(classes),
+            seed=self.seed,
         )
-        settings = Settings(
-            batch_size=self.batch_size, seed=self.seed, device=device, precision=self.precision
+        notes = [] if self.start is None else start_from(self.start, network, self, classes)
+        if self.start is not None:
+            backbone = retrained(backbone)
+        network = network.to(choose_device(self.device)).to(memory_format=torch.channels_last)
+        train = self._source(backbone, X, labels, classes)
+        held = None
+        if validation is not None:
+            held = self._source(backbone, validation.paths, validation.labels, classes)
+        kept = None
+        if checkpoints is not None:
+            work = described_work(self, phases, classes, network, (train, held))
+            kept = Checkpoints(checkpoints, work, every=self.checkpoint_every)
+        trainer = Trainer(
+            network,
+            backbone,
+            phases,
+            train,
+            held,
+            settings=self._settings(labels, classes),
+            options=self._options(),
+            listeners=Listeners(
+                file=None if checkpoints is None else Path(checkpoints).parent / "history.jsonl",
+                tensorboard=self.tensorboard,
+                verbose=self.verbose,
+            ),
+            checkpoints=kept,
         )
-        train = self._part(backbone, X, y, classes)
-        held = (
-            self._part(backbone, validation.paths, validation.labels, classes)
-            if validation
-            else None
+        trainer.run()
+        notes += [] if kept is None else kept.notes
+        history = {"phases": trainer.records, "epochs": trainer.epochs}
+        restore(
+            self,
+            classes=classes,
+            network=network,
+            backbone=trainer.trained_backbone(),
+            history=history,
+            warnings=[*notes, *complaints(trainer.records)],
         )
-        records = [
-            self._run(network, number, phase, train, held, settings)
-            for number, phase in enumerate(phases)
-        ]
-        self.classes_ = np.array(classes)
-        self._network = network.cpu().eval()
-        self.backbone_ = _with_new_weights(backbone)
-        self.history_ = {"phases": records}
+        self._predictor = trainer.predictor()
+        self.embedding_stats_ = EmbeddingStats(
+            len(train) + len(held or ()),
+            trainer.embedded,
+            sum(record["seconds"] for record in trainer.records),
+        )
         return self
 
     def predict_proba(self, X: Sequence[Picture]) -> NDArray[np.float64]:
-        """Return the probability of each class for each picture, (n, classes)."""
+        """Return the probability of each class for each picture, (n, classes).
+
+        Args:
+            X: Pictures: paths, PIL pictures or H × W × 3 arrays of 8 bits.
+
+        Raises:
+            ImageError: A picture cannot be read.
+        """
         check_is_fitted(self)
-        device = choose_device(self.device)
-        network = self._network.to(device)
-        pictures = self._pictures(self.backbone_, X)
-        rows = []
-        with torch.inference_mode():
-            for start in range(0, len(pictures), self.batch_size):
-                samples = np.arange(start, min(start + self.batch_size, len(pictures)))
-                logits = network(pictures.take(samples, 0).to(device))
-                rows.append(logits.float().cpu().double().softmax(1).numpy())
-        return np.concatenate(rows) if rows else np.empty((0, len(self.classes_)))
+        rows, self.embedding_stats_ = self._predictor(X)
+        return rows
 
     def predict(self, X: Sequence[Picture]) -> NDArray[np.str_]:
         """Return the name of the most probable class of each picture, (n,)."""
@@ -141,114 +254,109 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         names: NDArray[np.str_] = self.classes_[best]
         return names
 
-    def _check(
-        self, phases: Sequence[Phase], classes: Sequence[str], validation: Dataset | None
-    ) -> None:
-        if self.precision not in {"fp32", "bf16"}:
-            raise UsageError("unknown precision", why=repr(self.precision), hint="fp32 or bf16")
-        if validation is not None:
-            unknown = sorted(set(validation.labels) - set(classes))
-            if unknown:
-                raise DataError(
-                    "validation has classes that training has not",
-                    why=f"{', '.join(unknown)}; training has {', '.join(classes)}",
-                )
-        needs = [p for p in phases if p.patience is not None or p.schedule == "plateau"]
-        if needs and not validation:
-            raise UsageError(
-                "patience and the schedule plateau need validation pictures",
-                hint="give fit(..., validation=...), or choose another schedule and no patience",
-            )
+    def save(self, folder: str | os.PathLike[str], *, with_backbone: bool = True) -> None:
+        """Write the learner into a folder as data; see ``saving.save_model``."""
+        from regraft.classifiers.saving import save_model
 
-    def _pictures(self, backbone: Backbone, X: Sequence[Picture]) -> Pictures:
-        size = backbone.preprocessing.size
-        return Pictures(X, backbone.prepare, size=size, verbose=self.verbose)
+        save_model(self, folder, with_backbone=with_backbone)
 
-    def _part(
-        self, backbone: Backbone, X: Sequence[Picture], y: Sequence[str], classes: Sequence[str]
-    ) -> Part:
-        places = {name: index for index, name in enumerate(classes)}
-        codes = torch.tensor([places[label] for label in y])
-        return Part(self._pictures(backbone, X), nn.functional.one_hot(codes, len(classes)).float())
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "network_")
 
-    def _run(
-        self,
-        network: Grafted,
-        number: int,
-        phase: Phase,
-        train: Part,
-        validation: Part | None,
-        settings: Settings,
-    ) -> dict[str, Any]:
-        trained = network.freeze(phase)
-        before, start = network.frozen_checksum(), time.perf_counter()
-        optimizer = build_optimizer(phase, parameter_groups(network, phase, trained))
-        with progress_bar(
-            f"Training, phase {number + 1}", phase.epochs, unit="epochs", visible=self.verbose
-        ) as advance:
-            state = run_phase(
-                network,
-                optimizer,
-                phase,
-                train,
-                validation,
-                loss=_cross_entropy,
-                settings=settings,
-                number=number,
-                set_mode=network.set_mode,
-                after_epoch=lambda _state: advance(1),
-            )
-        moved = sum(p.numel() for group in optimizer.param_groups for p in group["params"])
-        return {
-            "phase": phase.to_json(),
-            "share_of_stages": trained.stages,
-            "share_of_parameters": moved / network.size(),
-            "parameters": moved,
-            "epochs": state.records,
-            "best_epoch": None if state.best is None else state.best[1],
-            "last_epoch": state.epoch,
-            "frozen": {"before": before, "after": network.frozen_checksum()},
-            "seconds": time.perf_counter() - start,
-        }
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        return tags
 
+    def _phases(self) -> list[Phase]:
+        phases = frozen() if self.phases is None else list(self.phases)
+        regularization = find_regularization(self.regularize)
+        return phases if regularization is None else regularization.phases(phases)
 
-def _class_names(X: Sequence[Picture], y: Sequence[str]) -> list[str]:
-    if len(y) != len(X):
-        raise DataError("every picture needs a class", why=f"{len(X)} pictures, {len(y)} labels")
-    wrong = [label for label in y if not isinstance(label, str)]
-    if wrong:
-        raise DataError(
-            "classes are given by their names",
-            why=f"found {wrong[0]!r:.100} of type {type(wrong[0]).__name__}",
-            hint="give the name of each picture's class as a text",
+    def _head(self) -> Head:
+        head = find_head(self.head)
+        regularization = find_regularization(self.regularize)
+        return head if regularization is None else regularization.head(head)
+
+    def _settings(self, labels: Sequence[str], classes: Sequence[str]) -> Settings:
+        chosen = find_regularization(self.regularize) or Regularization()
+        device = choose_device(self.device)
+        weights = class_weights(self.class_weight, labels, classes)
+        return Settings(
+            batch_size=self.batch_size,
+            seed=self.seed,
+            device=device,
+            precision=self.precision,
+            loss=make_loss(
+                self.output,
+                label_smoothing=chosen.label_smoothing,
+                class_weights=None if weights is None else weights.to(device),
+            ),
+            validation_loss=make_loss(self.output),
+            clip=chosen.clip,
+            mix=chosen.mix(),
+            average=chosen.average,
         )
-    classes = sorted({str(label) for label in y})
-    if len(classes) < 2:
-        raise UsageError("a classifier needs two classes or more", why=f"found {classes}")
-    return classes
+
+    def _options(self) -> Options:
+        own = self.cache not in {"default", None}
+        cache = FeatureCache(self.cache) if own else FeatureCache()
+        temporary = FeatureCache.temporary()
+        return Options(
+            augment=find_augmentation(self.augment),
+            views=self.views,
+            sampling=self.sampling,
+            boundary=self.boundary,
+            disk_budget=self.disk_budget,
+            time_budget=None if self.time_budget is None else 60 * self.time_budget,
+            engine=self.engine,
+            cache=temporary if self.cache is None else cache,
+            workspace=cache if own else temporary,
+            decoding=self.decoding,
+        )
+
+    def _source(
+        self, backbone: Backbone, X: Sequence[Picture], y: Sequence[str], classes: Sequence[str]
+    ) -> Source:
+        return Source(
+            X, y, classes, backbone=backbone, decoding=self.decoding, verbose=self.verbose
+        )
 
 
-def _with_new_weights(backbone: Backbone) -> Backbone:
-    """Return the backbone with the facts of the weights that it has now.
+def restore(
+    learner: NetworkClassifier,
+    *,
+    classes: Sequence[str],
+    network: Grafted,
+    backbone: Backbone,
+    history: dict[str, Any],
+    warnings: Sequence[str],
+) -> None:
+    """Make a learner a fitted one: the last step of ``fit``, and of loading a saved model.
 
-    Its fingerprint is what rows and compiled networks are kept under: with the old one, those of
-    the weights before training would be taken for those after it.
+    Args:
+        learner: Its parameters stay as they are.
+        classes: The class names in the order of the outputs.
+        network: Trunk and head with their trained weights.
+        backbone: The trunk of that network, with its preprocessing.
+        history: ``phases`` and ``epochs``.
+        warnings: What a reader should know.
     """
-    facts = WeightsFacts(
-        sha256=state_sha256(backbone.module),
-        licence=backbone.weights.licence,
-        source=f"trained further from {backbone.weights.source}",
+    learner.classes_ = np.array(list(classes))
+    learner.network_ = network.eval()
+    learner.backbone_ = backbone
+    learner.history_ = history
+    learner.warnings_ = tuple(warnings)
+    learner._predictor = Predictor.from_history(  # noqa: SLF001 - the other half of the class
+        network,
+        backbone,
+        history,
+        device=choose_device(learner.device),
+        precision=learner.precision,
+        engine=learner.engine,
+        cache=learner._options().cache,  # noqa: SLF001
+        batch_size=learner.batch_size,
+        decoding=learner.decoding,
+        verbose=learner.verbose,
     )
-    return Backbone(
-        backbone.spec,
-        backbone.network,
-        preprocessing=backbone.preprocessing,
-        weights=facts,
-        identifier=backbone.identifier,
-        arguments=backbone.arguments,
-        notes=backbone.notes,
-    )
-
-
-def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    return nn.functional.cross_entropy(logits, targets)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -16,11 +15,12 @@ from PIL import Image
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from regraft.backbones.spec import BackboneSpec
-from regraft.data.images import DECODER_VERSION, Decoding, Picture
+from regraft.data.images import Decoding, Picture
 from regraft.errors import UsageError
 from regraft.features.cache import FeatureCache
+from regraft.features.embedding import embed_with
 from regraft.features.shards import Matrix
-from regraft.features.stream import Embedded, EmbeddingStats, embed
+from regraft.features.stream import Embedded, EmbeddingStats
 
 if TYPE_CHECKING:
     from regraft.backbones.backbone import Backbone
@@ -135,15 +135,21 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             >>> [block.shape for block in embedded.blocks(2)]
             [(2, 128), (1, 128)]
         """
-        from regraft.backbones.engines import expected_engine
-
         self.fit(X)
-        pictures = _listed(X)
-        cache = self._cache()
-        try:  # a wrong guess costs time only: the engine that is built has the last word
-            embedded = self._embed(pictures, cache, expected_engine(self.engine))
-        except _AnotherEngineError as other:
-            embedded = self._embed(pictures, cache, other.name)
+        backbone = self.backbone_
+        embedded = embed_with(
+            backbone,
+            _listed(X),
+            cache=self._cache(),
+            width=backbone.feature_dim,
+            pooling=backbone.spec.pooling,
+            engine=self.engine,
+            precision=self.precision,
+            build_engine=lambda: _engine(*self._identity(), self.engine, self.precision),
+            batch_size=self.batch_size,
+            decoding=self.decoding,
+            verbose=self.verbose,
+        )
         self.stats_ = embedded.stats
         return embedded
 
@@ -167,27 +173,6 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.string = True
         return tags
 
-    def _embed(self, pictures: Sequence[Picture], cache: FeatureCache, engine: str) -> Embedded:
-        backbone = self.backbone_
-        about = _ingredients(backbone, engine, self.precision, self.decoding)
-
-        def build_engine() -> Engine:
-            built = _engine(*self._identity(), self.engine, self.precision)
-            if built.name != engine:
-                raise _AnotherEngineError(built.name)
-            return built
-
-        return embed(
-            pictures,
-            cache.rows(about, backbone.feature_dim),
-            prepare=backbone.prepare,
-            build_engine=build_engine,
-            about=_described(backbone, about),
-            batch_size=self.batch_size,
-            decoding=self.decoding,
-            verbose=self.verbose,
-        )
-
     def _cache(self) -> FeatureCache:
         if self.cache is None:
             return FeatureCache.temporary()
@@ -203,14 +188,6 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         except OSError:
             return spec, None  # building the network says what is wrong
         return spec, (facts.st_mtime_ns, facts.st_size)
-
-
-class _AnotherEngineError(Exception):
-    """The engine that could be built is not the one whose rows were looked for."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
 
 
 # Networks are large: two of them stay, for a pipeline that compares.
@@ -238,28 +215,6 @@ def _with_pooling(backbone: str | BackboneSpec, pooling: str) -> BackboneSpec:
     return (
         backbone if pooling == _DEFAULT_POOLING else dataclasses.replace(backbone, pooling=pooling)
     )
-
-
-def _ingredients(
-    backbone: Backbone, engine: str, precision: str, decoding: Decoding
-) -> dict[str, Any]:
-    """Return everything that shapes the numbers of a row, apart from the picture."""
-    return {
-        "backbone": backbone.fingerprint,
-        "name": backbone.spec.name,
-        "pooling": backbone.spec.pooling,
-        "preprocessing": backbone.preprocessing.to_json(),
-        "engine": engine,
-        "precision": precision,
-        "view": None,
-        "decoding": decoding.to_json(),
-        "decoder": DECODER_VERSION,
-    }
-
-
-def _described(backbone: Backbone, about: Mapping[str, Any]) -> dict[str, str]:
-    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in about.items()}
-    return {**texts, "backbone": backbone.spec.name, "fingerprint": backbone.fingerprint}
 
 
 def _listed(pictures: Sequence[Picture]) -> list[Picture]:

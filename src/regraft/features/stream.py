@@ -49,13 +49,14 @@ class Embedded:
         sha256s: The digest of each picture's content.
         stats: What the pass cost.
         about: What shaped the numbers, as text.
+        rows: Where they stand.
     """
 
     names: tuple[str, ...]
     sha256s: tuple[str, ...]
     stats: EmbeddingStats
     about: Mapping[str, str]
-    _rows: FeatureRows
+    rows: FeatureRows
 
     @property
     def images(self) -> int:
@@ -75,7 +76,7 @@ class Embedded:
     @property
     def width(self) -> int:
         """Numbers per picture, d."""
-        return self._rows.width
+        return self.rows.width
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -84,11 +85,11 @@ class Embedded:
 
     def blocks(self, size: int = 1000) -> Iterator[Matrix]:
         """Yield the rows in the order of the pictures, (at most ``size``, d) at a time."""
-        return self._rows.blocks(self.sha256s, size)
+        return self.rows.blocks(self.sha256s, size)
 
     def matrix(self) -> Matrix:
         """Return all rows in the order of the pictures, (n, d)."""
-        return self._rows.read(self.sha256s)
+        return self.rows.read(self.sha256s)
 
 
 def embed(

@@ -20,8 +20,8 @@ from PIL import Image
 from torch import Tensor
 
 from regraft.compute import threads
-from regraft.data.images import Decoding, Picture, open_image
-from regraft.errors import UsageError
+from regraft.data.images import Decoding, Picture, decode, read_picture
+from regraft.errors import ImageError, UsageError
 from regraft.progress import progress_bar
 
 Pixels = NDArray[np.uint8]
@@ -50,6 +50,9 @@ class Pictures:
         decoding: How files become pixels.
         verbose: Whether to show progress.
 
+    Attributes:
+        sha256s: The digest of each picture's content.
+
     Raises:
         ImageError: A picture cannot be read.
 
@@ -72,11 +75,18 @@ class Pictures:
         folder = tempfile.TemporaryDirectory(prefix="regraft-")
         self._finalizer = weakref.finalize(self, folder.cleanup)
         shape = (len(pictures), size, size, 3)
+        self.sha256s = [""] * len(pictures)
         file = Path(folder.name) / "pictures.npy"
         self._pixels = np.lib.format.open_memmap(file, "w+", np.uint8, shape)
 
         def place(position: int) -> None:
-            self._pixels[position] = prepare(open_image(pictures[position], decoding))
+            content = read_picture(pictures[position], limits=decoding.limits)
+            self.sha256s[position] = content.sha256
+            try:
+                self._pixels[position] = prepare(decode(content, decoding))
+            except ImageError as error:
+                error.path = content.name  # the preparation sees pixels only
+                raise
 
         with (
             ThreadPoolExecutor(threads()) as pool,
@@ -119,6 +129,11 @@ class AugmentedPictures:
         self._augment = augment
         self._seed = seed
         self.views = views
+
+    @property
+    def sha256s(self) -> Sequence[str]:
+        """The digest of each picture's content."""
+        return self._pictures.sha256s
 
     def __len__(self) -> int:
         return len(self._pictures)

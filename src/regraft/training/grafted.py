@@ -45,6 +45,7 @@ class Grafted(nn.Module):
         self._last_map = functools.partial(_call, backbone.network.last_map)
         self._layout = backbone.network.layout
         self._pooled = functools.partial(_call, backbone.network.pooled)
+        self.preprocessing = backbone.preprocessing
         self.side = backbone.preprocessing.size  # of the pictures, in pixels
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed)

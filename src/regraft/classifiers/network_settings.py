@@ -1,0 +1,133 @@
+"""What the parameters of a network classifier must fulfil, and what they say about its work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from regraft.backbones.loading import state_sha256
+from regraft.classifiers.feature_classifier import Labelled, refuse_unknown_classes
+from regraft.errors import UsageError
+from regraft.training.augmentation import find_augmentation
+from regraft.training.grafted import Grafted
+from regraft.training.phases import Phase
+from regraft.training.regularization import find_regularization
+from regraft.training.sources import Source
+
+if TYPE_CHECKING:
+    from regraft.classifiers.network_classifier import NetworkClassifier
+
+
+def check_settings(
+    learner: NetworkClassifier,
+    phases: Sequence[Phase],
+    classes: list[str],
+    validation: Labelled | None,
+) -> None:
+    """Refuse what cannot be fitted, before anything is read or built.
+
+    Args:
+        learner: Its parameters are looked at.
+        phases: What is trained.
+        classes: What is to be told apart.
+        validation: Pictures that decide which epoch was best, or None.
+
+    Raises:
+        UsageError: There is one class only, or a parameter is impossible.
+        DataError: A validation class is unknown.
+    """
+    if len(classes) < 2:
+        raise UsageError("a classifier needs two classes or more", why=f"found {classes}")
+    if validation is not None:
+        refuse_unknown_classes(validation.labels, classes)
+    needs = [p for p in phases if p.patience is not None or p.schedule == "plateau"]
+    if needs and (validation is None or not len(validation.labels)):
+        raise UsageError(
+            "patience and the schedule plateau need validation pictures",
+            hint="give fit(..., validation=...), or choose another schedule and no patience",
+        )
+    checks = {
+        "precision": (learner.precision in {"fp32", "bf16"}, "fp32 or bf16"),
+        "output": (learner.output in {"softmax", "sigmoid"}, "softmax or sigmoid"),
+        "sampling": (learner.sampling in {None, "balanced"}, "balanced, or None"),
+        "views": (learner.views is None or learner.views >= 1, "1 or more, or None"),
+        "batch_size": (learner.batch_size >= 2, "two pictures or more"),
+        "time_budget": (learner.time_budget is None or learner.time_budget > 0, "above 0 minutes"),
+    }
+    for name, (right, hint) in checks.items():
+        if not right:
+            raise UsageError(f"unknown {name}", why=repr(getattr(learner, name)), hint=hint)
+    if learner.output == "sigmoid" and len(classes) != 2:
+        raise UsageError(
+            "a sigmoid output tells two classes apart",
+            why=f"there are {len(classes)}",
+            hint="take the output softmax",
+        )
+    if learner.views is not None and find_augmentation(learner.augment) is None:
+        raise UsageError("views of pictures need an augmentation", hint="give augment, too")
+
+
+def described_work(
+    learner: NetworkClassifier,
+    phases: Sequence[Phase],
+    classes: Sequence[str],
+    network: Grafted,
+    parts: tuple[Source, Source | None],
+) -> dict[str, Any]:
+    """Return what a training is, as JSON has it: only the same work is gone on with.
+
+    Args:
+        learner: Its parameters.
+        phases: What is trained.
+        classes: In the order of the outputs.
+        network: Before its first step.
+        parts: Training and validation.
+    """
+    augment = find_augmentation(learner.augment)
+    regularization = find_regularization(learner.regularize)
+    return {
+        "phases": [phase.to_json() for phase in phases],
+        "weights": state_sha256(network),
+        "preprocessing": network.preprocessing.to_json(),
+        "classes": list(classes),
+        "pictures": [None if part is None else part.fingerprint() for part in parts],
+        "augment": None if augment is None else augment.to_json(),
+        "views": learner.views,
+        "regularize": None if regularization is None else regularization.to_json(),
+        "class_weight": learner.class_weight,
+        "sampling": learner.sampling,
+        "output": learner.output,
+        "batch_size": learner.batch_size,
+        "seed": learner.seed,
+        "precision": learner.precision,
+        "boundary": learner.boundary,
+        "engine": learner.engine,
+        "decoding": learner.decoding.to_json(),
+    }
+
+
+def complaints(phases: Sequence[dict[str, Any]]) -> list[str]:
+    """Return what went otherwise than one would expect, phase by phase.
+
+    Args:
+        phases: The records of all phases.
+
+    Example:
+        >>> frozen = {"before": "ab", "after": "ab"}
+        >>> record = {"phase": 1, "micro_batch": None, "stopped": "time budget", "last_epoch": 3}
+        >>> complaints([{**record, "frozen": frozen}])
+        ['phase 1 was ended by the time budget after 3 epochs']
+    """
+    found = []
+    for record in phases:
+        name = f"phase {record['phase']}"
+        if record["micro_batch"] is not None:
+            found.append(
+                f"{name}: the memory was not enough for whole batches; "
+                f"{record['micro_batch']} pictures at a time passed the network"
+            )
+        if record["stopped"] == "time budget":
+            found.append(f"{name} was ended by the time budget after {record['last_epoch']} epochs")
+        if record["frozen"]["before"] != record["frozen"]["after"]:
+            found.append(f"{name}: frozen tensors have changed; this should never happen")
+    return found

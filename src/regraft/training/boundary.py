@@ -1,0 +1,285 @@
+"""The boundary between what is frozen and what is trained, and the network cut in two there.
+
+The frozen part gives the same activation for a picture in every epoch, so that it is computed once
+and kept. What comes behind runs from the kept activation: the network is run as a whole, but its
+frozen modules are replaced by empty ones, and the one at the boundary hands out what was kept.
+Whether a network can be cut like this is not assumed: the gradient on both ways is compared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from regraft.backbones.network import Apply, record_calls, tap
+from regraft.errors import RegraftError
+from regraft.features.shards import Precision, decode, encode
+from regraft.training.grafted import Grafted
+from regraft.training.heads import after_entrance, entrance
+
+EXACT = 1e-6  # relative error of a gradient that the cut alone may bring: rounding
+_TOLERANCE = 1e-2  # relative error of a gradient that storing in 16 bits may bring
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """Where a network is cut.
+
+    Attributes:
+        name: ``"pooled"`` and ``"map"`` behind the whole trunk, with and without its pooling; else
+            the name of the last frozen stage.
+        shape: Shape of one picture's activation there.
+        channels_last: Whether its channels stand last in memory; kept so, the same instructions
+            run behind the boundary, to the bit, and the faster ones.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    channels_last: bool = False
+
+    @property
+    def width(self) -> int:
+        """Numbers per picture."""
+        return int(torch.Size(self.shape).numel())
+
+    def before(self, network: Grafted) -> Apply:
+        """Return the frozen part: from normalised pictures to activations as rows, (n, width)."""
+        reach = _reach(network, self.name)
+        if self.channels_last:
+            return lambda batch: reach(batch).permute(0, 2, 3, 1).flatten(1)
+        return lambda batch: reach(batch).flatten(1)
+
+    def activation(self, rows: Tensor) -> Tensor:
+        """Return rows (n, width) in the shape that they had at the boundary."""
+        if not self.channels_last:
+            return rows.reshape(len(rows), *self.shape)
+        channels, height, width = self.shape
+        return rows.reshape(len(rows), height, width, channels).permute(0, 3, 1, 2)
+
+    def behind(self, network: Grafted) -> Suffix:
+        """Return the trained part: from rows (n, width) to logits."""
+        return Suffix(network, self)
+
+
+class Suffix(nn.Module):
+    """What comes behind a boundary; it shares its tensors and its mode with the whole network.
+
+    Args:
+        network: The whole network.
+        boundary: Where it is cut.
+    """
+
+    def __init__(self, network: Grafted, boundary: Boundary) -> None:
+        super().__init__()
+        self.network = network
+        self._boundary = boundary
+        self._empty = _empty_outputs(network, boundary) if _is_stage(boundary) else {}
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return logits (n, outputs) of activations as rows (n, width)."""
+        if self._boundary.name == "pooled":
+            return after_entrance(self.network.head, rows)
+        activation = self._boundary.activation(rows)
+        if self._boundary.name == "map":
+            logits: Tensor = self.network.head(activation)
+            return logits
+        with self._replaced(activation):
+            side = self.network.side
+            return self.network.logits(activation.new_zeros(1).expand(len(rows), 3, side, side))
+
+    @contextlib.contextmanager
+    def _replaced(self, activation: Tensor) -> Iterator[None]:
+        """Let the frozen modules do nothing while the block lasts."""
+        last = _output_of(self.network, self._boundary)
+        modules = {name: self.network.trunk.get_submodule(name) for name in self._empty}
+        for name, module in modules.items():
+            shape = self._empty[name]
+            stub = _giving(activation) if name == last else _empty(activation, shape)
+            module.forward = stub
+        try:
+            yield
+        finally:
+            for module in modules.values():
+                del module.forward
+
+
+def find_boundary(
+    network: Grafted, first: int, pictures: Tensor, loss: Callable[[Tensor], Tensor]
+) -> Boundary | None:
+    """Return the last place in front of a stage where a network can be cut, or None.
+
+    Args:
+        network: Frozen for the phase.
+        first: Index of the first stage with a trained parameter.
+        pictures: A few prepared pictures, (n, size, size, 3), to try a cut with.
+        loss: From logits to a number, to compare gradients with.
+
+    Returns:
+        A place where the gradient of every trained parameter is the same on both ways, but for
+        rounding; the nearest such place to the first trained stage.
+    """
+    if first == len(network.stages):
+        return behind_trunk(network)
+    whole = gradients(network, pictures, loss)
+    for index in reversed(range(first)):
+        name = network.stages[index].name
+        with contextlib.suppress(RegraftError, RuntimeError, TypeError, ValueError, IndexError):
+            boundary = named_boundary(network, name)
+            with torch.no_grad():
+                rows = boundary.before(network)(network.normalise(pictures))
+            if distance(whole, gradients(boundary.behind(network), rows, loss)) <= EXACT:
+                return boundary
+    return None
+
+
+def behind_trunk(network: Grafted) -> Boundary:
+    """Return the boundary behind the whole trunk, in front of the head or behind its pooling."""
+    return named_boundary(network, entrance(network.head))
+
+
+def named_boundary(network: Grafted, name: str) -> Boundary:
+    """Return the boundary of a name; see `Boundary`.
+
+    Raises:
+        RegraftError: There is no such stage, or it does not hand on one tensor.
+    """
+    side = network.side
+    device = next(network.parameters()).device
+    blank = torch.zeros(2, side, side, 3, dtype=torch.uint8, device=device)
+    with torch.no_grad(), _evaluated(network):
+        found = _reach(network, name)(network.normalise(blank))
+    last = found.ndim == 4 and not found.is_contiguous() and name != "map"
+    last = last and found.is_contiguous(memory_format=torch.channels_last)
+    return Boundary(name, tuple(found.shape[1:]), last)
+
+
+def gradients(network: nn.Module, inputs: Tensor, loss: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """Return the gradient of each trained parameter, in eval mode; nothing is left behind."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    with _evaluated(network):
+        found = torch.autograd.grad(loss(network(inputs).float()), trained, allow_unused=True)
+    return [
+        torch.zeros_like(p) if g is None else g.detach()
+        for p, g in zip(trained, found, strict=True)
+    ]
+
+
+def distance(whole: Sequence[Tensor], other: Sequence[Tensor]) -> float:
+    """Return the relative error of gradients, over all parameters together.
+
+    Example:
+        >>> distance([torch.tensor([3.0, 4.0])], [torch.tensor([3.0, 4.5])])
+        0.1
+    """
+    wrong = sum(float((b - a).double().square().sum()) for a, b in zip(whole, other, strict=True))
+    length = sum(float(a.double().square().sum()) for a in whole)
+    return (wrong / length) ** 0.5 if length else (0.0 if wrong == 0 else float("inf"))
+
+
+def choose_precision(
+    network: Grafted,
+    boundary: Boundary,
+    pictures: Tensor,
+    rows: Tensor,
+    loss: Callable[[Tensor], Tensor],
+) -> tuple[Precision, float]:
+    """Return in how many bits activations are kept, and the gradient's relative error then.
+
+    Args:
+        network: Frozen for the phase.
+        boundary: Where it is cut.
+        pictures: A few prepared pictures.
+        rows: Their activations as the engine computes them, (n, width).
+        loss: From logits to a number.
+
+    Returns:
+        float16 where it changes the gradient by at most 1 %, or hardly more than the engine itself
+        does; else bfloat16 by the same measure, which has the range of float32; else float32.
+    """
+    whole, suffix = gradients(network, pictures, loss), boundary.behind(network)
+    exact = distance(whole, gradients(suffix, rows, loss))
+    plain = rows.detach().cpu().numpy()
+    kinds: tuple[Precision, ...] = ("float16", "bfloat16")
+    for precision in kinds:
+        kept = torch.from_numpy(decode(encode(plain, precision), precision)).to(rows.device)
+        if bool(kept.isfinite().all()):
+            error = distance(whole, gradients(suffix, kept, loss))
+            if error <= max(_TOLERANCE, 1.25 * exact):
+                return precision, error
+    return "float32", exact
+
+
+@contextlib.contextmanager
+def _evaluated(network: nn.Module) -> Iterator[None]:
+    """Put everything into eval mode, and each module back into its own afterwards."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _is_stage(boundary: Boundary) -> bool:
+    return boundary.name not in {"pooled", "map"}
+
+
+def _reach(network: Grafted, name: str) -> Apply:
+    if name == "map":
+        return network.map
+    if name == "pooled":
+        return lambda batch: network.pool(network.map(batch))
+    return tap(network.trunk, _output_of(network, Boundary(name, ())))
+
+
+def _output_of(network: Grafted, boundary: Boundary) -> str:
+    for stage in network.stages:
+        if stage.name == boundary.name and stage.output:
+            return stage.output
+    raise RegraftError("there is no such boundary", why=boundary.name, code="TRAIN-BOUNDARY")
+
+
+def _empty_outputs(network: Grafted, boundary: Boundary) -> dict[str, tuple[int, ...] | None]:
+    """Return the modules up to the boundary, and the shape that each one's output has."""
+    names = [stage.name for stage in network.stages]
+    last = _output_of(network, boundary)
+    upto = network.stages[: names.index(boundary.name) + 1]
+    modules = [name for stage in upto for name in stage.modules]
+    shapes: dict[str, tuple[int, ...] | None] = dict.fromkeys(modules)
+    handles = []
+    for name in modules:
+
+        def remember(_m: nn.Module, _i: Any, output: Any, name: str = name) -> None:
+            if not isinstance(output, Tensor):
+                raise RegraftError("no tensor", why=name, code="TRAIN-BOUNDARY")
+            shapes[name] = tuple(output.shape[1:])
+
+        handles.append(network.trunk.get_submodule(name).register_forward_hook(remember))
+    side = network.side
+    device = next(network.parameters()).device
+    blank = torch.zeros(1, side, side, 3, dtype=torch.uint8, device=device)
+    try:
+        with torch.no_grad(), _evaluated(network):
+            batch = network.normalise(blank)
+            calls = record_calls(network.trunk, lambda: network.map(batch))
+    finally:
+        for handle in handles:
+            handle.remove()
+    if calls.count(last) != 1:
+        raise RegraftError("it runs more than once", why=last, code="TRAIN-BOUNDARY")
+    return {name: shape for name, shape in shapes.items() if name in calls}
+
+
+def _giving(activation: Tensor) -> Callable[..., Tensor]:
+    return lambda *_inputs, **_options: activation
+
+
+def _empty(like: Tensor, shape: tuple[int, ...] | None) -> Callable[..., Tensor]:
+    """Return a module's replacement: numbers of the right shape that cost nothing."""
+    return lambda *_inputs, **_options: like.new_zeros(1).expand(len(like), *(shape or ()))

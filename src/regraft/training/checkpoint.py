@@ -1,0 +1,247 @@
+"""Checkpoints of a training: safetensors and JSON, whole or not at all, the last two of them kept.
+
+checkpoints/
+000012/state.json              where the training stood, and the SHA-256 of the tensors
+000012/tensors.safetensors     what training has changed, moments and averages included
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from regraft.backbones.state import read_state, write_state
+from regraft.compute import environment
+from regraft.errors import RegraftError
+from regraft.files import atomic_folder, read_json, remove_leftovers, sha256_file, write_json
+from regraft.training.state import State
+
+FORMAT = 1
+_STATE, _TENSORS = "state.json", "tensors.safetensors"
+_KEPT = 2
+
+
+@dataclass(eq=False)
+class Progress:
+    """How far a training has come.
+
+    Attributes:
+        phase: The index of the phase that is being run.
+        finished: The records of the phases before it.
+        state: Where this phase stands.
+        tensors: What training has changed so far, by its name in the network.
+        optimizer: The ``state_dict`` of the phase's optimizer, or None before its first step.
+    """
+
+    phase: int = 0
+    finished: list[dict[str, Any]] = field(default_factory=list)
+    state: State = field(default_factory=State)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    optimizer: dict[str, Any] | None = None
+
+
+class Checkpoints:
+    """A folder of checkpoints of one piece of work.
+
+    Args:
+        folder: Where they stand.
+        work: What the training is, as JSON has it: phases, data, classes, weights, seed. Only a
+            checkpoint of the same work is continued.
+        every: Seconds between two checkpoints in the middle of a phase.
+
+    Example:
+        >>> import tempfile
+        >>> checkpoints = Checkpoints(tempfile.mkdtemp(), {"seed": 0})
+        >>> checkpoints.write(Progress(phase=1, tensors={"head.weight": torch.ones(2)}))
+        >>> checkpoints.read().phase
+        1
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], work: Mapping[str, Any], *, every: float = 30.0
+    ) -> None:
+        self.folder = Path(folder)
+        self.work = dict(work)
+        self.notes: list[str] = []
+        self._every = every
+        self._last = time.monotonic()
+
+    def due(self) -> bool:
+        """Return whether it is time for the next one."""
+        return time.monotonic() - self._last >= self._every
+
+    def write(self, progress: Progress) -> None:
+        """Write a checkpoint; older ones but the last go.
+
+        Raises:
+            RegraftError: The disk is full or the folder cannot be written (``TRAIN-CHECKPOINT``);
+                the checkpoints before stay.
+        """
+        start = time.monotonic()
+        try:
+            self._write(progress)
+        except (RegraftError, OSError) as error:
+            reason = error.why if isinstance(error, RegraftError) else error.strerror
+            raise RegraftError(
+                "cannot write a checkpoint",
+                path=self.folder,
+                why=f"{reason or error}; {_free_bytes(self.folder):,} bytes are free there",
+                hint="free some space; the training can go on from the last checkpoint",
+                code="TRAIN-CHECKPOINT",
+            ) from error
+        finally:
+            self._last = time.monotonic()
+            # Large networks, slow disks: at most a tenth of the time goes into checkpoints.
+            self._every = max(self._every, 9 * (self._last - start)) if self._every else 0.0
+
+    def _write(self, progress: Progress) -> None:
+        older = self._places()
+        number = int(older[-1].name) + 1 if older else 1
+        tensors, optimizer = _flat(progress)
+        with atomic_folder(self.folder / f"{number:06d}") as part:
+            if tensors:
+                write_state(part / _TENSORS, tensors)
+            content = {
+                "format": FORMAT,
+                "work": self.work,
+                "environment": _versions(),
+                "phase": progress.phase,
+                "finished": progress.finished,
+                "state": progress.state.to_json(),
+                "optimizer": optimizer,
+                "sha256": sha256_file(part / _TENSORS) if tensors else None,
+            }
+            write_json(part / _STATE, content)
+        for place in self._places()[:-_KEPT]:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def read(self) -> Progress | None:
+        """Return the last progress that can be read, or None where there is none.
+
+        What had to be said about it stands in ``notes`` afterwards.
+
+        Raises:
+            RegraftError: The checkpoints are of other work (``TRAIN-RESUME``), or all are damaged
+                (``TRAIN-CHECKPOINT``).
+        """
+        if self.folder.is_dir():
+            remove_leftovers(self.folder)
+        problems = []
+        for place in reversed(self._places()):
+            try:
+                content, tensors = _verified(place)
+            except RegraftError as error:
+                problems.append(f"the checkpoint {place.name} is damaged ({error})")
+                continue
+            self._refuse_other_work(content["work"])
+            self.notes += [f"{problem}: the one before it is used" for problem in problems]
+            self.notes += _changes(content["environment"])
+            return _progress(content, tensors)
+        if problems:
+            raise RegraftError(
+                "no checkpoint can be read",
+                path=self.folder,
+                why="; ".join(problems),
+                hint="delete the folder to begin again",
+                code="TRAIN-CHECKPOINT",
+            )
+        return None
+
+    def remove(self) -> None:
+        """Delete all checkpoints: the work is done."""
+        for place in self._places():
+            shutil.rmtree(place, ignore_errors=True)
+        with contextlib.suppress(OSError):  # something else is in it
+            self.folder.rmdir()
+
+    def _places(self) -> list[Path]:
+        return sorted(p for p in self.folder.glob("[0-9]*") if p.name.isdigit() and p.is_dir())
+
+    def _refuse_other_work(self, found: Any) -> None:
+        if found == self.work:
+            return
+        keys = found if isinstance(found, dict) else {}
+        names = sorted(k for k in {*keys, *self.work} if keys.get(k) != self.work.get(k))
+        raise RegraftError(
+            "the checkpoints here are of another training",
+            path=self.folder,
+            why=f"different: {', '.join(names)}",
+            hint="repeat it with the same settings and pictures, or choose another folder",
+            code="TRAIN-RESUME",
+        )
+
+
+def _flat(progress: Progress) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """Return all tensors under one name each, and what is left of the optimizer as JSON."""
+    state = progress.state
+    groups = {"tensors": progress.tensors, "best": state.best_weights, "average": state.average}
+    flat = {f"{kind}/{name}": t for kind, named in groups.items() for name, t in named.items()}
+    if progress.optimizer is None:
+        return flat, None
+    plain: dict[str, dict[str, Any]] = {}
+    for index, values in progress.optimizer["state"].items():
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                flat[f"optimizer/{index}/{name}"] = value
+            else:
+                plain.setdefault(str(index), {})[name] = value
+    return flat, {"state": plain, "param_groups": progress.optimizer["param_groups"]}
+
+
+def _progress(content: dict[str, Any], flat: Mapping[str, Tensor]) -> Progress:
+    named: dict[str, dict[str, Tensor]] = {"tensors": {}, "best": {}, "average": {}}
+    moments: dict[int, dict[str, Any]] = {}
+    for full, tensor in flat.items():
+        kind, _, name = full.partition("/")
+        if kind == "optimizer":
+            index, _, name = name.partition("/")
+            moments.setdefault(int(index), {})[name] = tensor
+        else:
+            named[kind][name] = tensor
+    optimizer = content["optimizer"]
+    if optimizer is not None:
+        for index, values in optimizer["state"].items():
+            moments.setdefault(int(index), {}).update(values)
+        groups = [{**g, "betas": tuple(g["betas"])} if "betas" in g else g
+                  for g in optimizer["param_groups"]]  # fmt: skip
+        optimizer = {"state": moments, "param_groups": groups}
+    state = State.from_json(content["state"], best_weights=named["best"], average=named["average"])
+    return Progress(content["phase"], content["finished"], state, named["tensors"], optimizer)
+
+
+def _verified(place: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    content = read_json(place / _STATE)
+    wanted = {"format", "work", "environment", "phase", "finished", "state", "optimizer", "sha256"}
+    if not isinstance(content, dict) or set(content) != wanted or content["format"] != FORMAT:
+        raise RegraftError("it is of another format", path=place / _STATE, code="TRAIN-CHECKPOINT")
+    if content["sha256"] is None:
+        return content, {}
+    return content, read_state(place / _TENSORS, sha256=content["sha256"])
+
+
+def _versions() -> dict[str, Any]:
+    return {"versions": environment()["packages"], "threads": torch.get_num_threads()}
+
+
+def _free_bytes(folder: Path) -> int:
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def _changes(before: Mapping[str, Any]) -> list[str]:
+    now = _versions()
+    changed = [key for key in now if before.get(key) != now[key]]
+    if not changed:
+        return []
+    which = " and ".join(changed)
+    return [f"{which} differ from before: the result is as good, its last bits may not be the same"]

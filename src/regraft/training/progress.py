@@ -1,0 +1,108 @@
+"""What is told while a network is trained: bar or lines, history.jsonl, TensorBoard."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from regraft.errors import UsageError
+from regraft.files import write_text
+from regraft.progress import progress_bar
+
+
+class Listeners:
+    """Everybody who hears of each epoch.
+
+    Args:
+        file: ``history.jsonl``, one line per epoch, written as it goes; None for no file.
+        tensorboard: A folder for TensorBoard's events; None for none.
+        verbose: Whether to show progress on standard error.
+
+    Raises:
+        UsageError: TensorBoard is asked for and not installed.
+    """
+
+    def __init__(
+        self,
+        *,
+        file: Path | None = None,
+        tensorboard: str | os.PathLike[str] | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self._file = file
+        self._board = None if tensorboard is None else _summary_writer(tensorboard)
+        self.verbose = verbose
+        self._epochs = 0
+
+    def begin(self, epochs: Sequence[dict[str, Any]]) -> None:
+        """Start with the epochs that an interrupted training had finished."""
+        self._epochs = len(epochs)
+        if self._file is not None:
+            write_text(self._file, "".join(f"{json.dumps(record)}\n" for record in epochs))
+
+    def say(self, text: str) -> None:
+        """Show one line on standard error."""
+        if self.verbose:
+            print(text, file=sys.stderr)
+
+    @contextlib.contextmanager
+    def phase(self, title: str, steps: int) -> Iterator[Callable[[], None]]:
+        """Give a function to call after each step, while the phase lasts."""
+        bar = self.verbose and sys.stderr.isatty()  # elsewhere there is a line per epoch
+        with progress_bar(title, steps, unit="steps", visible=bar) as advance:
+            yield lambda: advance(1)
+
+    def epoch(self, record: dict[str, Any], *, of: int) -> None:
+        """Tell about a finished epoch.
+
+        Args:
+            record: ``phase``, ``epoch`` and what was measured.
+            of: How many epochs the phase has.
+        """
+        self._epochs += 1
+        if self._file is not None:
+            with self._file.open("a", encoding="utf-8") as stream:
+                stream.write(f"{json.dumps(record)}\n")
+        if self._board is not None:
+            for name, value in record.items():
+                if name not in {"phase", "epoch"}:
+                    self._board.add_scalar(name, value, self._epochs)
+            self._board.flush()
+        if self.verbose and not sys.stderr.isatty():
+            print(line(record, of=of), file=sys.stderr)
+
+    def close(self) -> None:
+        """Let go of files."""
+        if self._board is not None:
+            self._board.close()
+
+
+def line(record: dict[str, Any], *, of: int) -> str:
+    """Return an epoch as one line.
+
+    Example:
+        >>> measured = {"train_loss": 0.5, "train_accuracy": 0.8, "lr": 0.001, "seconds": 2.0}
+        >>> line({"phase": 1, "epoch": 2, **measured}, of=4)
+        'phase 1, epoch 2 of 4: loss 0.5000, accuracy 80.0 %, rate 0.001, 2.0 s, 4 s left'
+    """
+    parts = [f"loss {record['train_loss']:.4f}", f"accuracy {100 * record['train_accuracy']:.1f} %"]
+    if "val_loss" in record:
+        parts.append(f"validation {record['val_loss']:.4f}, {100 * record['val_accuracy']:.1f} %")
+    left = (of - record["epoch"]) * record["seconds"]
+    parts += [f"rate {record['lr']:.3g}", f"{record['seconds']:.1f} s", f"{left:.0f} s left"]
+    return f"phase {record['phase']}, epoch {record['epoch']} of {of}: {', '.join(parts)}"
+
+
+def _summary_writer(folder: str | os.PathLike[str]) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UsageError(
+            "TensorBoard is not installed", why=str(error), hint="pip install regraft[track]"
+        ) from error
+    return SummaryWriter(os.fspath(folder))

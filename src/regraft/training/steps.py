@@ -1,0 +1,176 @@
+"""One step of the optimizer, and one pass over the validation part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from regraft.errors import RegraftError
+from regraft.training.batches import generator, prefetched
+from regraft.training.state import Part, Settings, State
+
+
+def take_step(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    inputs: Tensor,
+    targets: Tensor,
+    state: State,
+    place: tuple[int, int, int],
+    settings: Settings,
+) -> NDArray[np.float64]:
+    """Take one step; where the memory is not enough, in smaller parts with the same mean gradient.
+
+    Args:
+        network: From inputs to logits.
+        optimizer: Moves the parameters.
+        inputs: What enters the network, one row per sample.
+        targets: Soft targets, (n, classes).
+        state: Remembers the size of the parts, if the batch had to be cut.
+        place: Phase, epoch and step, that everything random is drawn from.
+        settings: Device, precision, loss, clipping and mixing.
+
+    Returns:
+        The summed loss, the number of right answers, and the number of samples. Where the loss is
+        no number, no step was taken.
+
+    Raises:
+        RegraftError: Not even two samples fit into the memory (``TRAIN-MEMORY``).
+    """
+    draw = generator(settings.seed, "step", *place)
+    inputs, targets = inputs.to(settings.device), targets.to(settings.device)
+    if settings.mix is not None:
+        inputs, targets = settings.mix(inputs, targets, draw)
+    seed = int(draw.integers(2**62))
+    while True:
+        optimizer.zero_grad(set_to_none=True)
+        try:
+            with _own_randomness(settings, seed):
+                sums = _gradients(network, inputs, targets, state.micro_batch, settings)
+            break
+        except (RuntimeError, MemoryError) as error:
+            if not _is_memory(error):
+                raise
+            problem = str(error)
+        # Outside of the handler: the exception holds the tensors of the failed pass.
+        state.micro_batch = _halved(state.micro_batch or len(inputs), settings, problem)
+    if np.isfinite(sums[0]):
+        if settings.clip is not None:
+            nn.utils.clip_grad_norm_(
+                [p for g in optimizer.param_groups for p in g["params"]], settings.clip
+            )
+        optimizer.step()
+    return sums
+
+
+def validate(
+    network: nn.Module,
+    part: Part | None,
+    settings: Settings,
+    *,
+    between: Callable[[], object] = lambda: None,
+) -> dict[str, float]:
+    """Return loss and accuracy on a part, ``val_loss`` and ``val_accuracy``; nothing without one.
+
+    Args:
+        network: From inputs to logits; in eval mode afterwards.
+        part: What is measured.
+        settings: Batch size, device, precision and loss.
+        between: Called after each batch; may raise to stop there.
+    """
+    if part is None or not len(part):
+        return {}
+    network.eval()
+    total, right = 0.0, 0
+    batches = np.array_split(np.arange(len(part)), -(-len(part) // settings.batch_size))
+    with torch.inference_mode():
+        for batch, inputs in zip(batches, prefetched(part.inputs, batches, 0), strict=True):
+            with autocast(settings):
+                logits = network(inputs.to(settings.device)).float()
+            targets = part.targets[batch].to(settings.device)
+            total += float(settings.validation_loss(logits, targets)) * len(targets)
+            right += int((answers(logits) == targets.argmax(1)).sum())
+            between()
+    return {"val_loss": total / len(part), "val_accuracy": right / len(part)}
+
+
+def answers(logits: Tensor) -> Tensor:
+    """Return the index of the class that logits stand for; a single logit is a sigmoid output.
+
+    Example:
+        >>> answers(torch.tensor([[2.0], [-1.0]])).tolist()
+        [1, 0]
+    """
+    return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(1)
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Return the probability of each class, (n, classes), float64; one logit gives two classes.
+
+    Example:
+        >>> probabilities(torch.tensor([[0.0]])).tolist()
+        [[0.5, 0.5]]
+    """
+    exact = logits.double()
+    if exact.shape[1] > 1:
+        return exact.softmax(1)
+    second = exact.sigmoid()
+    return torch.cat([1 - second, second], 1)
+
+
+def autocast(settings: Settings) -> torch.autocast:
+    """Return the context in which a network computes in the precision that the settings ask for."""
+    kind = torch.device(settings.device).type
+    return torch.autocast(kind, torch.bfloat16, enabled=settings.precision == "bf16")
+
+
+def _gradients(
+    network: nn.Module, inputs: Tensor, targets: Tensor, micro_batch: int | None, settings: Settings
+) -> NDArray[np.float64]:
+    sums = np.zeros(3)
+    parts = -(-len(inputs) // (micro_batch or len(inputs)))
+    for some, wanted in zip(inputs.tensor_split(parts), targets.tensor_split(parts), strict=True):
+        with autocast(settings):
+            logits = network(some)
+        loss = settings.loss(logits.float(), wanted) * (len(some) / len(inputs))
+        if not torch.isfinite(loss):
+            return np.array([np.nan, 0.0, 1.0])
+        loss.backward()  # type: ignore[no-untyped-call]
+        right = (answers(logits) == wanted.argmax(1)).sum()
+        sums += (float(loss.detach()) * len(inputs), float(right), len(some))
+    return sums
+
+
+def _halved(size: int, settings: Settings, why: str) -> int:
+    if size < 4:  # batch norm cannot work on one sample
+        raise RegraftError(
+            "the memory is not enough for two pictures at a time",
+            why=why.splitlines()[0][:200] if why else "out of memory",
+            hint="take smaller pictures, freeze more of the network, or another device",
+            code="TRAIN-MEMORY",
+        )
+    if torch.device(settings.device).type == "cuda":
+        torch.cuda.empty_cache()
+    return size // 2
+
+
+def _is_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return any(sign in text for sign in ("not enough memory", "can't allocate", "out of memory"))
+
+
+@contextmanager
+def _own_randomness(settings: Settings, seed: int) -> Iterator[None]:
+    """Draw dropout from this seed, and leave the program's own random numbers as they were."""
+    device = torch.device(settings.device)
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield

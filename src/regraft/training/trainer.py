@@ -1,0 +1,383 @@
+"""Phase after phase: freeze, choose the way, run the loop, and keep what a resumed run needs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from regraft.backbones.backbone import Backbone, retrained
+from regraft.data.images import Decoding
+from regraft.errors import RegraftError
+from regraft.features.cache import FeatureCache
+from regraft.features.embedding import EngineName
+from regraft.features.shards import Precision
+from regraft.training.activations import Keeper
+from regraft.training.augmentation import Augmentation
+from regraft.training.batches import AugmentedPictures, Inputs
+from regraft.training.boundary import Boundary
+from regraft.training.checkpoint import Checkpoints, Progress
+from regraft.training.grafted import Grafted, build_optimizer, parameter_groups
+from regraft.training.interruption import stoppable
+from regraft.training.loop import Loop
+from regraft.training.losses import balanced_order
+from regraft.training.phases import Phase, Trained
+from regraft.training.progress import Listeners
+from regraft.training.sources import Source
+from regraft.training.state import Part, Settings, State
+from regraft.training.using import Predictor
+from regraft.training.ways import BoundaryChoice, Way, choose_way, why_live
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a trainer needs to know beyond the settings of the loop.
+
+    Args:
+        augment: How training pictures are changed; None for not at all.
+        views: How many augmented views of each picture are kept; None for a new one in each epoch.
+        sampling: ``"balanced"`` draws every class equally often; None takes every picture once.
+        boundary: Whether and how activations of the frozen part are kept.
+        disk_budget: The most bytes that these may take; None for half of what is free.
+        time_budget: Seconds after which training ends; None for no end.
+        engine: What computes activations that are kept.
+        cache: Where rows behind the whole trunk are kept.
+        workspace: Where other activations are kept.
+        decoding: How files become pixels.
+    """
+
+    augment: Augmentation | None = None
+    views: int | None = None
+    sampling: Literal["balanced"] | None = None
+    boundary: BoundaryChoice = "auto"
+    disk_budget: int | None = None
+    time_budget: float | None = None
+    engine: EngineName = "auto"
+    cache: FeatureCache
+    workspace: FeatureCache
+    decoding: Decoding = Decoding()
+
+
+class Trainer:
+    """Trains a network through phases.
+
+    Args:
+        network: Trunk and head, on their device.
+        backbone: The trunk with its preprocessing.
+        phases: What is trained, in this order.
+        train: What is learned from.
+        validation: What decides which epoch was best; None: the last one stays.
+        settings: Of the loop.
+        options: Everything else.
+        listeners: Who hears of each epoch.
+        checkpoints: Where a resumed run goes on from; None for no checkpoints.
+
+    Attributes:
+        records: One record per finished phase.
+        epochs: One record per finished epoch, over all phases.
+        keeper: What the last phase computed activations with; None if it ran live.
+        embedded: How many pictures or views passed through the trunk to be kept or were run live.
+    """
+
+    def __init__(
+        self,
+        network: Grafted,
+        backbone: Backbone,
+        phases: Sequence[Phase],
+        train: Source,
+        validation: Source | None,
+        *,
+        settings: Settings,
+        options: Options,
+        listeners: Listeners,
+        checkpoints: Checkpoints | None = None,
+    ) -> None:
+        self.network = network
+        self.backbone = backbone
+        self.phases = list(phases)
+        self.train = train
+        self.validation = validation if validation is not None and len(validation) else None
+        self.settings = settings
+        self.options = options
+        self.listeners = listeners
+        self.checkpoints = checkpoints
+        self.keeper: Keeper | None = None
+        self.embedded = 0
+        self._progress = Progress()
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """One record per finished phase, without its epochs."""
+        return [
+            {key: value for key, value in record.items() if key != "epochs"}
+            for record in self._progress.finished
+        ]
+
+    @property
+    def epochs(self) -> list[dict[str, Any]]:
+        """One record per epoch of the finished phases."""
+        return [epoch for record in self._progress.finished for epoch in record["epochs"]]
+
+    def run(self) -> None:
+        """Run all phases, or those that an interrupted run has left.
+
+        Raises:
+            RegraftError: The loss is no number any more, the memory is not enough, or the
+                checkpoints are of other work.
+            ImageError: A picture cannot be used.
+        """
+        found = self.checkpoints.read() if self.checkpoints else None
+        if found is not None:
+            self._progress = found
+            _load(self.network, found.tensors)
+            reached = f"phase {found.phase + 1}, epoch {found.state.epoch + 1}"
+            self.listeners.say(f"going on from a checkpoint: {reached}")
+        interrupted = [_numbered(record, self._progress.phase) for record in self._state.records]
+        self.listeners.begin([*self.epochs, *interrupted])
+        try:
+            for index in range(self._progress.phase, len(self.phases)):
+                self._phase(index)
+        finally:
+            self.listeners.close()
+
+    def trained_backbone(self) -> Backbone:
+        """Return the trunk with the facts of the weights that it has now."""
+        return retrained(self.backbone) if self._trunk_has_moved() else self.backbone
+
+    def predictor(self) -> Predictor:
+        """Return what predicts on the way that the last phase ran, from the same activations."""
+        return Predictor(
+            network=self.network,
+            backbone=self.backbone,
+            keeper=self.keeper,
+            settings=self.settings,
+            decoding=self.options.decoding,
+            verbose=self.listeners.verbose,
+        )
+
+    @property
+    def _state(self) -> State:
+        return self._progress.state
+
+    def _phase(self, index: int) -> None:
+        start, phase = time.perf_counter(), self.phases[index]
+        trained = self.network.freeze(phase)
+        before = self.network.frozen_checksum()
+        if self._trunk_has_moved():
+            self.backbone = retrained(self.backbone)
+        way = self._way(phase, trained)
+        self.listeners.say(self._title(index, phase, way))
+        train, validation, network = self._parts(way)
+        groups = parameter_groups(self.network, phase, trained)
+        loop = Loop(
+            network,
+            self._optimizer(phase, groups),
+            phase,
+            train,
+            validation,
+            settings=self._timed(start),
+            number=index,
+            set_mode=self.network.set_mode,
+            tensors=self.network.trained_tensors,
+            order=self._order(),
+        )
+        self._run(loop, index, phase)
+        state = self._state
+        moved = sum(p.numel() for group in groups for p in group["params"])
+        record = {
+            "phase": index + 1,
+            "trained": phase.to_json(),
+            "share_of_stages": trained.stages,
+            "share_of_parameters": moved / self.network.size(),
+            "parameters": moved,
+            **way.to_json(),
+            "best_epoch": None if state.best is None else state.best[1],
+            "last_epoch": state.epoch,
+            "stopped": state.stopped,
+            "frozen": {"before": before, "after": self.network.frozen_checksum()},
+            "micro_batch": state.micro_batch,
+            "seconds": time.perf_counter() - start,
+            "epochs": [_numbered(record, index) for record in state.records],
+        }
+        self.keeper = way.keeper
+        finished = [*self._progress.finished, record]
+        fresh = State(micro_batch=state.micro_batch)
+        moved_so_far = self._moved()
+        self._progress = Progress(index + 1, finished, fresh, moved_so_far)
+        if self.checkpoints is not None:
+            self.checkpoints.write(self._progress)
+
+    def _run(self, loop: Loop, index: int, phase: Phase) -> None:
+        state = self._state
+        steps = phase.epochs * loop.steps_per_epoch()
+
+        def write() -> None:
+            if self.checkpoints is not None:
+                optimizer = loop.optimizer.state_dict()
+                self.checkpoints.write(
+                    Progress(index, self._progress.finished, state, self._moved(), optimizer)
+                )
+
+        def write_if_due() -> None:
+            if self.checkpoints is not None and self.checkpoints.due():
+                try:
+                    write()
+                except RegraftError as error:  # the work goes on; the last checkpoint is there
+                    self.listeners.say(f"warning: {error}")
+
+        def after_epoch(state: State) -> None:
+            self.listeners.epoch(_numbered(state.records[-1], index), of=phase.epochs)
+            write_if_due()
+
+        title = f"Phase {index + 1} of {len(self.phases)}"
+        with self.listeners.phase(title, steps) as advance, stoppable(write) as stop_if_asked:
+
+            def after_step(_state: State) -> None:
+                advance()
+                write_if_due()
+
+            loop.run(state, after_step=after_step, after_epoch=after_epoch, between=stop_if_asked)
+
+    def _way(self, phase: Phase, trained: Trained) -> Way:
+        options = self.options
+        why = why_live(
+            self.network, phase, trained, choice=options.boundary, changing=self._changing()
+        )
+        if why:
+            return Way(None, why=why)
+        held = len(self.validation or ())
+        return choose_way(
+            self.network,
+            trained,
+            few=self.train.few,
+            loss=self.settings.loss,
+            samples=len(self.train) * self._views() + held,
+            keeper=self._keeper,
+            choice=options.boundary,
+            budget=options.disk_budget,
+        )
+
+    def _keeper(self, boundary: Boundary, stored: Precision) -> Keeper:
+        options, settings = self.options, self.settings
+        shared = boundary.name in {"pooled", "map"} and options.augment is None
+        return Keeper(
+            backbone=self.backbone,
+            network=self.network,
+            boundary=boundary,
+            stored=stored,
+            cache=options.cache if shared else options.workspace,
+            engine=options.engine if settings.device == "cpu" else "torch",
+            precision="bf16" if settings.precision == "bf16" else "fp32",
+            device=settings.device,
+            batch_size=settings.batch_size,
+            decoding=options.decoding,
+            verbose=self.listeners.verbose,
+        )
+
+    def _parts(self, way: Way) -> tuple[Part, Part | None, nn.Module]:
+        options, held = self.options, self.validation
+        validation: Inputs | None = None
+        if way.keeper is None:
+            network: nn.Module = self.network
+            pixels = self.train.pixels
+            train: Inputs = pixels if options.augment is None else self._augmented()
+            validation = None if held is None else held.pixels
+            self.embedded += len(self.train) + len(held or ())
+        else:
+            network = way.keeper.boundary.behind(self.network)
+            if options.augment is None:
+                train, computed = way.keeper.plain(self.train.pictures)
+            else:
+                about = {"augment": options.augment.to_json(), "seed": self.settings.seed}
+                train, computed = way.keeper.views(self._augmented(), self._views(), about)
+            self.embedded += computed
+            if held is not None:
+                validation, computed = way.keeper.plain(held.pictures)
+                self.embedded += computed
+        kept = None if held is None or validation is None else Part(validation, held.targets)
+        return Part(train, self.train.targets), kept, network
+
+    def _augmented(self) -> AugmentedPictures:
+        assert self.options.augment is not None
+        return AugmentedPictures(
+            self.train.pixels,
+            self.options.augment,
+            seed=self.settings.seed,
+            views=self.options.views,
+        )
+
+    def _changing(self) -> str:
+        if self.settings.mix is not None:
+            return "pictures are mixed in every batch"
+        if self.options.augment is not None and self.options.views is None:
+            return "pictures are augmented anew in every epoch"
+        return ""
+
+    def _views(self) -> int:
+        return 1 if self.options.augment is None else self.options.views or 1
+
+    def _order(self) -> Any:
+        if self.options.sampling is None:
+            return None
+        return lambda draw: balanced_order(self.train.codes, draw)
+
+    def _optimizer(self, phase: Phase, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        optimizer = build_optimizer(phase, groups)
+        before = self._progress.optimizer
+        if before is not None:
+            optimizer.load_state_dict(before)
+            for parameter, moments in optimizer.state.items():
+                for name, value in moments.items():
+                    if isinstance(value, Tensor) and value.shape == parameter.shape:
+                        moments[name] = _laid_out_like(parameter, value)
+            own = self.network.state_dict()
+            for kept in (self._state.best_weights, self._state.average):
+                kept.update({name: _laid_out_like(own[name], t) for name, t in kept.items()})
+        return optimizer
+
+    def _timed(self, start: float) -> Settings:
+        """Return the settings with the time that is left of the budget, for this phase."""
+        if self.options.time_budget is None:
+            return self.settings
+        spent = sum(record["seconds"] for record in self._progress.finished)
+        spent += time.perf_counter() - start  # for activations
+        return replace(self.settings, time_budget=max(self.options.time_budget - spent, 0.0))
+
+    def _moved(self) -> dict[str, Tensor]:
+        """Return all that training may have changed so far."""
+        names = {*self._progress.tensors, *self.network.trained_tensors()}
+        return {name: t for name, t in self.network.state_dict().items() if name in names}
+
+    def _trunk_has_moved(self) -> bool:
+        return any(name.startswith("trunk.") for name in self._progress.tensors)
+
+    def _title(self, index: int, phase: Phase, way: Way) -> str:
+        found = way.to_json()
+        kept = found["boundary"] or {}
+        how = (
+            f"activations of {kept['stage']} are kept, {kept['bytes'] / 1e6:,.1f} MB as "
+            f"{kept['dtype']}"
+            if found["way"] == "cached"
+            else f"the whole network runs in every step ({way.why})"
+        )
+        return f"phase {index + 1} of {len(self.phases)}, {phase.epochs} epochs: {how}"
+
+
+def _numbered(record: dict[str, Any], index: int) -> dict[str, Any]:
+    return {"phase": index + 1, **record}
+
+
+def _load(network: Grafted, tensors: dict[str, Tensor]) -> None:
+    own = network.state_dict()
+    with torch.no_grad():
+        for name, value in tensors.items():
+            own[name].copy_(value)
+
+
+def _laid_out_like(like: Tensor, value: Tensor) -> Tensor:
+    """Return the same numbers in the same order in memory: other loops round otherwise."""
+    return torch.empty_like(like, dtype=value.dtype).copy_(value)

@@ -1,0 +1,151 @@
+"""A trained network used: pictures in, probabilities out, on the way that its last phase ran."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from regraft.backbones.backbone import Backbone
+from regraft.data.images import Decoding, Picture
+from regraft.features.cache import FeatureCache
+from regraft.features.embedding import EngineName
+from regraft.features.stream import EmbeddingStats
+from regraft.training.activations import Keeper
+from regraft.training.batches import Inputs, Pictures
+from regraft.training.boundary import named_boundary
+from regraft.training.grafted import Grafted
+from regraft.training.state import Settings
+from regraft.training.steps import autocast, probabilities
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictor:
+    """Probabilities from a trained network.
+
+    Where the last phase kept the activations of a frozen part, these are used again: pictures that
+    were trained with do not pass the trunk a second time.
+
+    Args:
+        network: Trunk and head.
+        backbone: The trunk with its preprocessing.
+        keeper: Computes the activations of the frozen part; None to run the whole network.
+        settings: Batch size, device and precision.
+        decoding: How files become pixels.
+        verbose: Whether to show progress.
+    """
+
+    network: Grafted
+    backbone: Backbone
+    keeper: Keeper | None
+    settings: Settings
+    decoding: Decoding = Decoding()
+    verbose: bool = False
+
+    @classmethod
+    def from_history(
+        cls,
+        network: Grafted,
+        backbone: Backbone,
+        history: Mapping[str, Any],
+        *,
+        device: str,
+        precision: Literal["fp32", "bf16"],
+        engine: EngineName,
+        cache: FeatureCache,
+        batch_size: int,
+        decoding: Decoding,
+        verbose: bool,
+    ) -> Predictor:
+        """Return the predictor of a network whose last phase ran as its history says.
+
+        Args:
+            network: Trunk and head.
+            backbone: The trunk with its preprocessing.
+            history: Its ``phases``; the last one says where activations were kept.
+            device: Where torch computes.
+            precision: ``"fp32"`` or ``"bf16"``.
+            engine: What runs the frozen part.
+            cache: Where activations are kept.
+            batch_size: Pictures per pass.
+            decoding: How files become pixels.
+            verbose: Whether to show progress.
+
+        Raises:
+            RegraftError: The network has no such boundary.
+        """
+        phases = history.get("phases") or [{}]
+        keeper = None
+        if phases[-1].get("way") == "cached":
+            kept = phases[-1]["boundary"]
+            keeper = Keeper(
+                backbone=backbone,
+                network=network,
+                boundary=named_boundary(network, kept["stage"]),
+                stored=kept["dtype"],
+                cache=cache,
+                engine=engine if device == "cpu" else "torch",
+                precision=precision,
+                device=device,
+                batch_size=batch_size,
+                decoding=decoding,
+                verbose=verbose,
+            )
+        settings = Settings(batch_size=batch_size, device=device, precision=precision)
+        return cls(
+            network=network,
+            backbone=backbone,
+            keeper=keeper,
+            settings=settings,
+            decoding=decoding,
+            verbose=verbose,
+        )
+
+    def __call__(self, pictures: Sequence[Picture]) -> tuple[NDArray[np.float64], EmbeddingStats]:
+        """Return the probability of each class for each picture, (n, classes), and what it cost.
+
+        Raises:
+            ImageError: A picture cannot be used.
+        """
+        start = time.perf_counter()
+        network = self.network.to(self.settings.device).eval()
+        inputs: Inputs
+        if not len(pictures):
+            nothing = probabilities(network(self._blank()))[:0].detach().cpu().numpy()
+            return nothing, EmbeddingStats(0, 0, 0.0)
+        if self.keeper is None:
+            inputs, passed = self._pixels(pictures), len(pictures)
+            rows = self._run(network, inputs)
+        else:
+            inputs, passed = self.keeper.plain(pictures)
+            rows = self._run(self.keeper.boundary.behind(network).eval(), inputs)
+        seconds = time.perf_counter() - start
+        return rows, EmbeddingStats(len(pictures), passed, seconds)
+
+    def _run(self, network: nn.Module, inputs: Inputs) -> NDArray[np.float64]:
+        rows = []
+        with torch.inference_mode(), autocast(self.settings):
+            for start in range(0, len(inputs), self.settings.batch_size):
+                stop = min(start + self.settings.batch_size, len(inputs))
+                batch = inputs.take(np.arange(start, stop), 0).to(self.settings.device)
+                rows.append(probabilities(network(batch).float()).cpu().numpy())
+        return np.concatenate(rows)
+
+    def _pixels(self, pictures: Sequence[Picture]) -> Pictures:
+        return Pictures(
+            pictures,
+            self.backbone.prepare,
+            size=self.backbone.preprocessing.size,
+            decoding=self.decoding,
+            verbose=self.verbose,
+        )
+
+    def _blank(self) -> torch.Tensor:
+        side = self.network.side
+        return torch.zeros(1, side, side, 3, dtype=torch.uint8, device=self.settings.device)

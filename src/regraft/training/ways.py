@@ -1,0 +1,141 @@
+"""Which way a phase runs: from activations that are kept at a boundary, or live from pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from regraft.errors import UsageError
+from regraft.features.shards import Precision
+from regraft.training.activations import Keeper, free_bytes, needed_bytes
+from regraft.training.boundary import Boundary, behind_trunk, choose_precision, find_boundary
+from regraft.training.grafted import Grafted
+from regraft.training.phases import Phase, Trained
+
+BoundaryChoice = Literal["auto", "off", "float32", "float16", "bfloat16"]
+BOUNDARIES = ("auto", "off", "float32", "float16", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a phase gets from pictures to logits.
+
+    Attributes:
+        keeper: Computes and keeps activations; None where every step runs the whole network.
+        why: Why it is run live, as half a sentence; empty where activations are kept.
+        error: The relative error of the gradient that storing brings, where it was measured.
+        size: Bytes that the activations take.
+    """
+
+    keeper: Keeper | None
+    why: str = ""
+    error: float | None = None
+    size: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a reader of the run should know, as JSON values."""
+        if self.keeper is None:
+            return {"way": "live", "boundary": {"why": self.why} if self.why else None}
+        return {
+            "way": "cached",
+            "boundary": {
+                "stage": self.keeper.boundary.name,
+                "shape": list(self.keeper.boundary.shape),
+                "dtype": self.keeper.stored,
+                "bytes": self.size,
+                "gradient_error": self.error,
+            },
+        }
+
+
+def why_live(
+    network: Grafted, phase: Phase, trained: Trained, *, choice: str, changing: str
+) -> str:
+    """Return why a phase must run the whole network in every step, or nothing.
+
+    Args:
+        network: Frozen for the phase.
+        phase: Its batch norm.
+        trained: What it trains.
+        choice: ``"off"`` for never keeping activations.
+        changing: How pictures differ from epoch to epoch, as half a sentence; empty if not at all.
+
+    Raises:
+        UsageError: The choice is unknown.
+    """
+    if choice not in BOUNDARIES:
+        raise UsageError(f"unknown boundary {choice!r}", hint=f"one of {', '.join(BOUNDARIES)}")
+    if choice == "off":
+        return "no activations were to be kept"
+    if trained.first == 0:
+        return "the whole trunk is trained"
+    if changing:
+        return changing
+    moving = phase.batchnorm == "batch_statistics"
+    if moving and any(isinstance(module, _BatchNorm) for module in network.trunk.modules()):
+        return "frozen batch norm works with the statistics of each batch"
+    return ""
+
+
+def choose_way(
+    network: Grafted,
+    trained: Trained,
+    *,
+    few: Callable[[], tuple[Tensor, Tensor]],
+    loss: Callable[[Tensor, Tensor], Tensor],
+    samples: int,
+    keeper: Callable[[Boundary, Precision], Keeper],
+    choice: BoundaryChoice = "auto",
+    budget: int | None = None,
+) -> Way:
+    """Return where a network is cut for a phase, and in how many bits activations are kept.
+
+    Behind the whole trunk rows are float32: classifiers on features read the same ones. Elsewhere
+    16 bits are enough where they change the gradient by no more than 1 %.
+
+    Args:
+        network: Frozen for the phase.
+        trained: What it trains.
+        few: Returns some prepared pictures and their targets, to compare gradients with.
+        loss: From logits and targets to a number.
+        samples: How many activations are to be kept.
+        keeper: Makes a keeper for a boundary.
+        choice: ``"auto"``, or in how many bits activations are kept.
+        budget: The most bytes they may take; by default half of what is free.
+    """
+    device = next(network.parameters()).device
+    whole = trained.first == len(network.stages)
+    boundary: Boundary | None = behind_trunk(network) if whole else None
+    error = None
+    stored: Precision = "float32"
+    if not whole or choice != "auto":
+        pictures, targets = (tensor.to(device) for tensor in few())
+    if boundary is None:
+        boundary = find_boundary(network, trained.first, pictures, lambda x: loss(x, targets))
+    if boundary is None:
+        return Way(None, why="this network cannot be cut in front of what is trained")
+    if choice not in {"auto", "off"}:
+        stored = choice  # type: ignore[assignment]
+    elif not whole:
+        trial = keeper(boundary, stored)
+        rows = _as_tensor(trial, pictures)
+        stored, error = choose_precision(
+            network, boundary, pictures, rows, lambda x: loss(x, targets)
+        )
+    chosen = keeper(boundary, stored)
+    size = needed_bytes(boundary, stored, samples)
+    allowed = free_bytes(chosen.cache) // 2 if budget is None else budget
+    if size > allowed:
+        why = f"its activations would take {size:,} bytes, and {allowed:,} are allowed"
+        return Way(None, why=why)
+    return Way(chosen, error=error, size=size)
+
+
+def _as_tensor(keeper: Keeper, pictures: Tensor) -> Tensor:
+    import torch
+
+    return torch.from_numpy(keeper.build_engine()(pictures.cpu().numpy())).to(pictures.device)

@@ -1,0 +1,217 @@
+"""A checkpoint is there whole or not at all, comes back to the bit, and is of the same work."""
+
+import os
+import shutil
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from regraft.errors import RegraftError
+from regraft.files import read_json, write_json
+from regraft.training.checkpoint import Checkpoints, Progress
+from regraft.training.grafted import build_optimizer
+from regraft.training.phases import Phase
+from regraft.training.state import State
+
+WORK = {"seed": 0, "classes": ["a", "b"]}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "checkpoints"
+
+
+def progress(phase=0, value=1.0):
+    state = State(epoch=2, step=3, best=(0.5, 1), best_weights={"w": torch.full((2,), value)})
+    state.average = {"w": torch.full((2,), value / 3)}
+    return Progress(phase, [{"phase": 1}] * phase, state, {"w": torch.full((2,), value)}, None)
+
+
+@given(values=st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1))
+def test_tensors_come_back_to_the_bit(tmp_path_factory, values):
+    checkpoints = Checkpoints(tmp_path_factory.mktemp("c"), WORK)
+    tensor = torch.tensor(values)
+
+    checkpoints.write(Progress(tensors={"w": tensor}))
+
+    assert torch.equal(Checkpoints(checkpoints.folder, WORK).read().tensors["w"], tensor)
+
+
+@pytest.mark.parametrize("name", ["sgd", "rmsprop", "adam", "adamw", "nadam"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_every_optimizer_goes_on_with_its_moments(folder, name, momentum):
+    phase = Phase(optimizer=name, lr=0.1, momentum=momentum, weight_decay=0.01)
+    network = nn.Linear(3, 2)
+    other = nn.Linear(3, 2)
+
+    def step(net, optimizer):
+        optimizer.zero_grad()
+        net(torch.ones(4, 3)).square().sum().backward()
+        optimizer.step()
+
+    first = build_optimizer(phase, [{"params": list(network.parameters()), "lr": 0.1}])
+    step(network, first)
+    Checkpoints(folder, WORK).write(Progress(optimizer=first.state_dict()))
+    other.load_state_dict(network.state_dict())
+    second = build_optimizer(phase, [{"params": list(other.parameters()), "lr": 0.1}])
+    second.load_state_dict(Checkpoints(folder, WORK).read().optimizer)
+    step(network, first)
+    step(other, second)
+
+    assert torch.equal(network.weight, other.weight)
+
+
+def test_where_a_phase_stood_comes_back(folder):
+    Checkpoints(folder, WORK).write(progress(phase=1))
+
+    found = Checkpoints(folder, WORK).read()
+
+    assert (found.phase, found.finished, found.optimizer) == (1, [{"phase": 1}], None)
+    assert found.state.to_json() == progress().state.to_json()
+    assert torch.equal(found.state.best_weights["w"], torch.ones(2))
+    assert torch.equal(found.state.average["w"], torch.ones(2) / 3)
+
+
+def test_the_last_two_are_kept(folder):
+    checkpoints = Checkpoints(folder, WORK)
+
+    for value in (1.0, 2.0, 3.0, 4.0):
+        checkpoints.write(progress(value=value))
+
+    assert sorted(p.name for p in folder.iterdir()) == ["000003", "000004"]
+    assert float(checkpoints.read().tensors["w"][0]) == 4.0
+
+
+def test_without_a_checkpoint_there_is_nothing_to_go_on_from(folder):
+    assert Checkpoints(folder, WORK).read() is None
+
+
+def damage_tensors(place):
+    file = place / "tensors.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+def cut(place):
+    file = place / "tensors.safetensors"
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def spoil_json(place):
+    (place / "state.json").write_text("{")
+
+
+def take_away(place):
+    (place / "tensors.safetensors").unlink()
+
+
+DAMAGES = [damage_tensors, cut, spoil_json, take_away]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_it_and_is_named(folder, damage):
+    checkpoints = Checkpoints(folder, WORK)
+    for value in (1.0, 2.0):
+        checkpoints.write(progress(value=value))
+    damage(folder / "000002")
+
+    again = Checkpoints(folder, WORK)
+    found = again.read()
+
+    assert float(found.tensors["w"][0]) == 1.0
+    assert "checkpoint 000002 is damaged" in again.notes[0]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_with_nothing_but_damaged_checkpoints_a_training_never_begins_again_silently(
+    folder, damage
+):
+    Checkpoints(folder, WORK).write(progress())
+    damage(folder / "000001")
+
+    with pytest.raises(RegraftError, match="no checkpoint can be read") as caught:
+        Checkpoints(folder, WORK).read()
+
+    assert caught.value.code == "TRAIN-CHECKPOINT"
+
+
+def test_checkpoints_of_other_work_are_refused_with_what_is_different(folder):
+    Checkpoints(folder, WORK).write(progress())
+
+    with pytest.raises(RegraftError, match="different: classes, views") as caught:
+        Checkpoints(folder, {"seed": 0, "classes": ["b", "a"], "views": 3}).read()
+
+    assert caught.value.code == "TRAIN-RESUME"
+
+
+def test_other_versions_or_threads_are_said_and_not_refused(folder):
+    Checkpoints(folder, WORK).write(progress())
+    file = folder / "000001" / "state.json"
+    content = read_json(file)
+    content["environment"]["threads"] += 7
+    write_json(file, content)
+
+    again = Checkpoints(folder, WORK)
+
+    assert again.read() is not None
+    assert "threads differ" in again.notes[0]
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_its_free_bytes(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+
+    with pytest.raises(RegraftError, match=r"bytes are free") as caught:
+        Checkpoints(blocked / "checkpoints", WORK).write(progress())
+
+    assert caught.value.code == "TRAIN-CHECKPOINT"
+
+
+def test_a_write_that_fails_leaves_the_checkpoints_before_it(folder, monkeypatch):
+    checkpoints = Checkpoints(folder, WORK)
+    checkpoints.write(progress(value=1.0))
+
+    def full(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("regraft.training.checkpoint.write_json", full)
+    with pytest.raises(RegraftError, match="No space left"):
+        checkpoints.write(progress(value=2.0))
+
+    assert [p.name for p in folder.iterdir()] == ["000001"]
+    assert float(checkpoints.read().tensors["w"][0]) == 1.0
+
+
+def test_leftovers_of_a_killed_writer_go_and_files_of_others_stay(folder):
+    Checkpoints(folder, WORK).write(progress())
+    dead = folder / f".000002.{2**22 + 1}.abc.part"
+    dead.mkdir()
+    (folder / "notes.txt").write_text("mine")
+
+    checkpoints = Checkpoints(folder, WORK)
+    checkpoints.read()
+    assert not dead.exists()
+    checkpoints.remove()
+
+    assert [p.name for p in folder.iterdir()] == ["notes.txt"]
+
+
+def test_removing_takes_the_folder_too(folder):
+    checkpoints = Checkpoints(folder, WORK)
+    checkpoints.write(progress())
+
+    checkpoints.remove()
+
+    assert not folder.exists()
+
+
+def test_the_next_checkpoint_is_due_when_its_time_has_come(folder):
+    assert not Checkpoints(folder, WORK, every=1000).due()
+    always = Checkpoints(folder, WORK, every=0)
+    always.write(progress())
+    assert always.due()
+    shutil.rmtree(folder)
