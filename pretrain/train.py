@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy, log_softmax
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -183,10 +184,14 @@ class Training:
         torch.save(state, self.out / "checkpoint.part")
         (self.out / "checkpoint.part").replace(self.out / "checkpoint.pt")
 
-    def start_from(self, checkpoint: Path) -> None:
-        """Begin with the averaged weights of another run, and with a new schedule."""
-        average = torch.load(checkpoint, weights_only=True)["average"]
-        self.average.load_state_dict(average)
+    def start_from(self, file: Path) -> None:
+        """Begin with an earlier run and a new schedule: its average, or the trunk it exported."""
+        if file.suffix == ".safetensors":
+            state = {name: value.float() for name, value in load_file(file).items()}
+            self.student.backbone.load_state_dict(state, strict=False)
+            self.average.module.load_state_dict(self.student.state_dict())
+            return
+        self.average.load_state_dict(torch.load(file, weights_only=True)["average"])
         self.student.load_state_dict(self.average.module.state_dict())
 
     def resume(self) -> None:
@@ -220,7 +225,8 @@ class Training:
             self.average.update_parameters(self.student)
         self.step += 1
         self.images += len(numbers) * dist.get_world_size()
-        self.seconds += time.perf_counter() - start
+        # A machine that was put to sleep in a step has not used up the time of the schedule.
+        self.seconds += min(time.perf_counter() - start, 10.0)
         return {key: value.item() for key, value in terms.items()}
 
     def average_gradients(self) -> None:
@@ -300,7 +306,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rate", type=float, default=Settings.rate, help="highest learning rate")
     parser.add_argument("--smallest", type=int, default=Settings.smallest, help="side in pixels")
-    parser.add_argument("--start", type=Path, help="checkpoint of another run to go on from")
+    parser.add_argument(
+        "--start", type=Path, help="an earlier run's checkpoint or exported weights"
+    )
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "rendezvous").unlink(missing_ok=True)
