@@ -307,7 +307,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=Settings.rate, help="highest learning rate")
     parser.add_argument("--smallest", type=int, default=Settings.smallest, help="side in pixels")
     parser.add_argument(
-        "--start", type=Path, help="an earlier run's checkpoint or exported weights"
+        "--start", type=Path, help="an earlier checkpoint or exported weights"
     )
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
