@@ -14,48 +14,70 @@ __version__ = "0.1.0"
 
 # Every public name and its module; resolved on first use, so that `import regraft` is instant.
 _HOME = {
+    "Augmentation": "regraft.training.augmentation",
     "Backbone": "regraft.backbones.backbone",
     "BackboneSpec": "regraft.backbones.spec",
     "check": "regraft.data.checks",
+    "ConvHead": "regraft.training.heads",
     "Dataset": "regraft.data.dataset",
     "Decoding": "regraft.data.images",
     "evaluate": "regraft.results.predictions",
     "FeatureClassifier": "regraft.classifiers.feature_classifier",
     "FeatureExtractor": "regraft.features.extractor",
+    "fine_tune": "regraft.training.phases",
     "fit_run": "regraft.experiment.runner",
+    "from_scratch": "regraft.training.phases",
+    "frozen": "regraft.training.phases",
     "import_weights": "regraft.backbones.weights",
+    "LinearHead": "regraft.training.heads",
     "list_backbones": "regraft.backbones.catalog",
     "load_model": "regraft.classifiers.saving",
+    "MLPHead": "regraft.training.heads",
+    "NetworkClassifier": "regraft.classifiers.network_classifier",
+    "Phase": "regraft.training.phases",
     "Predictions": "regraft.results.predictions",
     "Preprocessing": "regraft.backbones.spec",
     "register_backbone": "regraft.backbones.catalog",
     "RegraftError": "regraft.errors",
+    "Regularization": "regraft.training.regularization",
     "Run": "regraft.results.run",
     "RunStore": "regraft.results.store",
     "save_model": "regraft.classifiers.saving",
     "Split": "regraft.data.split",
+    "two_stage": "regraft.training.phases",
 }
 __all__ = [
+    "Augmentation",
     "Backbone",
     "BackboneSpec",
+    "ConvHead",
     "Dataset",
     "Decoding",
     "FeatureClassifier",
     "FeatureExtractor",
+    "LinearHead",
+    "MLPHead",
+    "NetworkClassifier",
+    "Phase",
     "Predictions",
     "Preprocessing",
     "RegraftError",
+    "Regularization",
     "Run",
     "RunStore",
     "Split",
     "check",
     "evaluate",
+    "fine_tune",
     "fit_run",
+    "from_scratch",
+    "frozen",
     "import_weights",
     "list_backbones",
     "load_model",
     "register_backbone",
     "save_model",
+    "two_stage",
 ]
 
 if TYPE_CHECKING:
@@ -64,6 +86,7 @@ if TYPE_CHECKING:
     from regraft.backbones.spec import BackboneSpec, Preprocessing
     from regraft.backbones.weights import import_weights
     from regraft.classifiers.feature_classifier import FeatureClassifier
+    from regraft.classifiers.network_classifier import NetworkClassifier
     from regraft.classifiers.saving import load_model, save_model
     from regraft.data.checks import check
     from regraft.data.dataset import Dataset
@@ -75,6 +98,10 @@ if TYPE_CHECKING:
     from regraft.results.predictions import Predictions, evaluate
     from regraft.results.run import Run
     from regraft.results.store import RunStore
+    from regraft.training.augmentation import Augmentation
+    from regraft.training.heads import ConvHead, LinearHead, MLPHead
+    from regraft.training.phases import Phase, fine_tune, from_scratch, frozen, two_stage
+    from regraft.training.regularization import Regularization
 
 
 def __getattr__(name: str) -> Any:
