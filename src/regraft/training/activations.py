@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,7 +61,7 @@ class KeptRows:
         return tensor.float()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Keeper:
     """Computes the activations of pictures in front of a boundary, and keeps them.
 
@@ -68,26 +69,26 @@ class Keeper:
         backbone: The trunk as it is now; its fingerprint is part of the key.
         network: Trunk and head.
         boundary: Where the network is cut.
-        stored: How a number is stored.
         cache: Where rows are kept.
         engine: ``"auto"``, ``"torch"`` or ``"openvino"``.
         precision: ``"fp32"`` or ``"bf16"``.
         device: Where torch computes.
         batch_size: Pictures per pass.
         decoding: How files become pixels.
+        stored: How a number is stored.
         verbose: Whether to show progress.
     """
 
     backbone: Backbone
     network: Grafted
     boundary: Boundary
-    stored: Precision
     cache: FeatureCache
     engine: EngineName
     precision: Literal["fp32", "bf16"]
     device: str
     batch_size: int = 32
     decoding: Decoding = Decoding()
+    stored: Precision = "float32"
     verbose: bool = False
 
     def plain(self, pictures: Sequence[Picture]) -> tuple[KeptRows, int]:
@@ -105,7 +106,7 @@ class Keeper:
             pooling=self._pooling,
             engine=self.engine,
             precision=self.precision,
-            build_engine=self.build_engine,
+            build_engine=lambda: self.built_engine,
             stored=self.stored,
             batch_size=self.batch_size,
             decoding=self.decoding,
@@ -126,7 +127,7 @@ class Keeper:
         Raises:
             RegraftError: The rows cannot be stored.
         """
-        engine = self.build_engine()
+        engine = self.built_engine
         key = ingredients(
             self.backbone,
             pooling=self._pooling,
@@ -157,8 +158,9 @@ class Keeper:
                 computed += len(missing)
         return KeptRows(rows, digests), computed
 
-    def build_engine(self) -> Engine:
-        """Return what computes the rows."""
+    @cached_property
+    def built_engine(self) -> Engine:
+        """What computes the rows, built when the first of them is missing."""
         preprocessing = self.backbone.preprocessing
         return make_engine(
             Embedder(self.network.trunk, preprocessing, self.boundary.before(self.network)),

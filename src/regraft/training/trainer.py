@@ -15,7 +15,6 @@ from regraft.data.images import Decoding
 from regraft.errors import RegraftError
 from regraft.features.cache import FeatureCache
 from regraft.features.embedding import EngineName
-from regraft.features.shards import Precision
 from regraft.training.activations import Keeper
 from regraft.training.augmentation import Augmentation
 from regraft.training.batches import AugmentedPictures, Inputs
@@ -256,19 +255,18 @@ class Trainer:
             few=self.train.few,
             loss=self.settings.loss,
             samples=len(self.train) * self._views() + held,
-            keeper=self._keeper,
+            make_keeper=self._keeper,
             choice=options.boundary,
             budget=options.disk_budget,
         )
 
-    def _keeper(self, boundary: Boundary, stored: Precision) -> Keeper:
+    def _keeper(self, boundary: Boundary) -> Keeper:
         options, settings = self.options, self.settings
         shared = boundary.name in {"pooled", "map"} and options.augment is None
         return Keeper(
             backbone=self.backbone,
             network=self.network,
             boundary=boundary,
-            stored=stored,
             cache=options.cache if shared else options.workspace,
             engine=options.engine if settings.device == "cpu" else "torch",
             precision="bf16" if settings.precision == "bf16" else "fp32",

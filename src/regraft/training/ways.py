@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from regraft.errors import UsageError
-from regraft.features.shards import Precision
 from regraft.training.activations import Keeper, free_bytes, needed_bytes
 from regraft.training.boundary import Boundary, behind_trunk, choose_precision, find_boundary
 from regraft.training.grafted import Grafted
@@ -88,7 +88,7 @@ def choose_way(
     few: Callable[[], tuple[Tensor, Tensor]],
     loss: Callable[[Tensor, Tensor], Tensor],
     samples: int,
-    keeper: Callable[[Boundary, Precision], Keeper],
+    make_keeper: Callable[[Boundary], Keeper],
     choice: BoundaryChoice = "auto",
     budget: int | None = None,
 ) -> Way:
@@ -103,39 +103,28 @@ def choose_way(
         few: Returns some prepared pictures and their targets, to compare gradients with.
         loss: From logits and targets to a number.
         samples: How many activations are to be kept.
-        keeper: Makes a keeper for a boundary.
+        make_keeper: Makes what computes and keeps activations at a boundary.
         choice: ``"auto"``, or in how many bits activations are kept.
         budget: The most bytes they may take; by default half of what is free.
     """
     device = next(network.parameters()).device
     whole = trained.first == len(network.stages)
     boundary: Boundary | None = behind_trunk(network) if whole else None
-    error = None
-    stored: Precision = "float32"
-    if not whole or choice != "auto":
+    if not whole:
         pictures, targets = (tensor.to(device) for tensor in few())
-    if boundary is None:
         boundary = find_boundary(network, trained.first, pictures, lambda x: loss(x, targets))
     if boundary is None:
         return Way(None, why="this network cannot be cut in front of what is trained")
+    keeper, error = make_keeper(boundary), None
     if choice not in {"auto", "off"}:
-        stored = choice  # type: ignore[assignment]
+        keeper.stored = choice  # type: ignore[assignment]
     elif not whole:
-        trial = keeper(boundary, stored)
-        rows = _as_tensor(trial, pictures)
-        stored, error = choose_precision(
+        rows = torch.from_numpy(keeper.built_engine(pictures.cpu().numpy())).to(device)
+        keeper.stored, error = choose_precision(
             network, boundary, pictures, rows, lambda x: loss(x, targets)
         )
-    chosen = keeper(boundary, stored)
-    size = needed_bytes(boundary, stored, samples)
-    allowed = free_bytes(chosen.cache) // 2 if budget is None else budget
+    size = needed_bytes(boundary, keeper.stored, samples)
+    allowed = free_bytes(keeper.cache) // 2 if budget is None else budget
     if size > allowed:
-        why = f"its activations would take {size:,} bytes, and {allowed:,} are allowed"
-        return Way(None, why=why)
-    return Way(chosen, error=error, size=size)
-
-
-def _as_tensor(keeper: Keeper, pictures: Tensor) -> Tensor:
-    import torch
-
-    return torch.from_numpy(keeper.build_engine()(pictures.cpu().numpy())).to(pictures.device)
+        return Way(None, f"its activations would take {size:,} bytes, and {allowed:,} are allowed")
+    return Way(keeper, error=error, size=size)
