@@ -112,7 +112,7 @@ def trained():
             "last_epoch": 2,
             "stopped": None,
             "frozen": {"before": "ab", "after": "ab"},
-            "micro_batch": 32,
+            "micro_batch": None,
             "seconds": 61.0,
         },
         {
@@ -127,7 +127,7 @@ def trained():
             "last_epoch": 3,
             "stopped": "patience",
             "frozen": {"before": "cd", "after": "cd"},
-            "micro_batch": 32,
+            "micro_batch": None,
             "seconds": 5.0,
         },
     ]

@@ -244,8 +244,7 @@ def test_the_page_of_a_trained_network_tells_its_phases_in_words(make_run, pictu
     assert "the new head and 50 % of the stages" in text
     assert "what left features.30 was kept as float16" in text
     assert "yes, bit for bit" in text
-    assert "5 epochs of training" in text
-    assert "images embedded anew" not in text
+    assert "5 epochs of training; 0 of 36 images embedded anew" in text
     assert "2, see Fitting" in text
     assert "{'" not in text
     assert any("rings at the epoch" in value for value in page.values("aria-label"))

@@ -26,6 +26,7 @@ _SCHEDULES = {
     "one_cycle": "rising and falling in one cycle",
     "plateau": "a tenth after two epochs without a better validation loss",
 }
+_BEHIND_TRUNK = {"pooled": "the row of features", "map": "the last feature map"}
 _COLUMNS = {
     "phase": "phase",
     "epoch": "epoch",
@@ -253,13 +254,19 @@ def _way(phase: Mapping[str, Any]) -> Cell:
         text = "cached: each picture went through the frozen part once"
         stage, dtype, size = (boundary.get(key) for key in ("stage", "dtype", "bytes"))
         if stage is not None:
-            text += f"; what left {stage} was kept as {dtype}"
+            what = _BEHIND_TRUNK.get(stage, f"what left {stage}")
+            text += f"; {what} was kept as {dtype}"
         return text + (f" ({_size(size)})" if size else "")
     if way is None:
         return None
     why = boundary.get("why")
     text = "live: each picture went through the whole network in every epoch"
     return f"{text} ({why})" if why else text
+
+
+def _at_once(phase: Mapping[str, Any]) -> Cell:
+    found = phase.get("micro_batch")
+    return None if found is None else f"{found}; the memory was not enough for whole batches"
 
 
 def _gradient_error(phase: Mapping[str, Any]) -> Cell:
@@ -309,6 +316,7 @@ _ROWS: dict[str, Callable[[Mapping[str, Any]], Cell]] = {
     "best epoch": _best,
     "how it ran": _way,
     "error of the gradient by that": _gradient_error,
+    "pictures at a time": _at_once,
     "frozen tensors unchanged": _unchanged,
     "time": _time,
 }

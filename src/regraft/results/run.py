@@ -236,10 +236,12 @@ class Run:
             for title in PART_TITLES.values()
         }
         history = self.data.get("history")
-        trained = isinstance(history, dict) and {"phases", "epochs"} <= set(history)
+        trained = {}
+        if isinstance(history, dict) and {"phases", "epochs"} <= set(history):
+            trained = {"phases": history["phases"], "history": history["epochs"]}
         return {
             **parts,
-            **({"phases": history["phases"], "history": history["epochs"]} if trained else {}),
+            **trained,
             "images": self.images,
             "images_embedded": self.images_embedded,
             "seconds": round(self.seconds, 3),
