@@ -85,13 +85,19 @@ class Shard:
 def encode(features: npt.NDArray[Any], precision: Precision) -> Stored:
     """Return numbers as they are stored; float32 is rounded to the nearest where bits are saved.
 
+    Raises:
+        OverflowError: A number is beyond the range of float16, 65504, and would become infinite.
+
     Example:
         >>> encode(np.array([[1.0, 2.5]], np.float32), "bfloat16").dtype
         dtype('uint16')
     """
     if precision != "bfloat16":
-        with np.errstate(over="ignore"):  # whoever chose float16 has looked at the range
-            return np.ascontiguousarray(features, dtype=STORED_AS[precision])
+        with np.errstate(over="ignore"):
+            stored = np.ascontiguousarray(features, dtype=STORED_AS[precision])
+        if precision == "float16" and np.isinf(stored).sum() > np.isinf(features).sum():
+            raise OverflowError("a number is beyond the range of float16")
+        return stored
     bits = np.ascontiguousarray(features, dtype="<f4").view("<u4")
     rounded: Stored = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
     return rounded

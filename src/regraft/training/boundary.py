@@ -24,6 +24,7 @@ from regraft.training.heads import after_entrance, entrance
 
 EXACT = 1e-6  # relative error of a gradient that the cut alone may bring: rounding
 _TOLERANCE = 1e-2  # relative error of a gradient that storing in 16 bits may bring
+_ROOM = 4  # how many times larger activations may be than those of the pictures looked at
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class Boundary:
     def width(self) -> int:
         """Numbers per picture."""
         return int(torch.Size(self.shape).numel())
+
+    @property
+    def is_behind_trunk(self) -> bool:
+        """Whether the whole trunk stands in front of it."""
+        return self.name in {"pooled", "map"}
 
     def before(self, network: Grafted) -> Apply:
         """Return the frozen part: from normalised pictures to activations as rows, (n, width)."""
@@ -78,7 +84,7 @@ class Suffix(nn.Module):
         super().__init__()
         self.network = network
         self._boundary = boundary
-        self._empty = _empty_outputs(network, boundary) if _is_stage(boundary) else {}
+        self._empty = {} if boundary.is_behind_trunk else _empty_outputs(network, boundary)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return logits (n, outputs) of activations as rows (n, width)."""
@@ -199,18 +205,19 @@ def choose_precision(
 
     Returns:
         float16 where it changes the gradient by at most 1 %, or hardly more than the engine itself
-        does; else bfloat16 by the same measure, which has the range of float32; else float32.
+        does, and its range has room for activations four times as large; else bfloat16 by the same
+        measure, which has the range of float32; else float32.
     """
     whole, suffix = gradients(network, pictures, loss), boundary.behind(network)
     exact = distance(whole, gradients(suffix, rows, loss))
     plain = rows.detach().cpu().numpy()
-    kinds: tuple[Precision, ...] = ("float16", "bfloat16")
+    has_room = _ROOM * float(rows.abs().max()) <= torch.finfo(torch.float16).max
+    kinds: tuple[Precision, ...] = ("float16", "bfloat16") if has_room else ("bfloat16",)
     for precision in kinds:
         kept = torch.from_numpy(decode(encode(plain, precision), precision)).to(rows.device)
-        if bool(kept.isfinite().all()):
-            error = distance(whole, gradients(suffix, kept, loss))
-            if error <= max(_TOLERANCE, 1.25 * exact):
-                return precision, error
+        error = distance(whole, gradients(suffix, kept, loss))
+        if error <= max(_TOLERANCE, 1.25 * exact):
+            return precision, error
     return "float32", exact
 
 
@@ -224,10 +231,6 @@ def _evaluated(network: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-def _is_stage(boundary: Boundary) -> bool:
-    return boundary.name not in {"pooled", "map"}
 
 
 def _reach(network: Grafted, name: str) -> Apply:

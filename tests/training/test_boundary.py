@@ -1,0 +1,455 @@
+"""A cut network has the gradients of the whole one, and is whole again afterwards."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from regraft.backbones.backbone import Backbone
+from regraft.backbones.network import Network
+from regraft.backbones.spec import BackboneSpec, Preprocessing
+from regraft.errors import RegraftError
+from regraft.features.cache import FeatureCache
+from regraft.features.shards import encode
+from regraft.training import boundary as module
+from regraft.training.boundary import (
+    EXACT,
+    Boundary,
+    behind_trunk,
+    choose_precision,
+    distance,
+    find_boundary,
+    gradients,
+    named_boundary,
+)
+from regraft.training.grafted import Grafted, build_optimizer, parameter_groups
+from regraft.training.heads import ConvHead, LinearHead, MLPHead
+from regraft.training.phases import Phase
+
+NETWORKS = {
+    "vgg16": {"size": 32, "mlp_ratio": 0.01},  # the former head is no part of the trunk
+    "resnet50": {"size": 64},
+    "mobilenet_v2": {"size": 64},
+}
+BY_NAME = {"vgg16": "features.24", "resnet50": "layer3.2", "mobilenet_v2": "blocks.4.0"}
+HEAD = MLPHead(widths=(8,), pooling="avg", dropout=0.5, batch_norm=True)
+PICTURES, CLASSES = 4, 3
+
+
+def loss(logits):
+    return nn.functional.cross_entropy(logits, torch.eye(CLASSES)[torch.arange(len(logits)) % 3])
+
+
+def draw(network, count=PICTURES, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    shape = (count, network.side, network.side, 3)
+    return torch.randint(256, shape, dtype=torch.uint8, generator=random)
+
+
+def graft(name, head=HEAD, **arguments):
+    """Return a network with random weights, whose every branch passes something on."""
+    arguments = arguments or NETWORKS.get(name, {"size": 32})
+    network = Grafted(
+        BackboneSpec(name, weights=None, arguments=arguments).build(), head, outputs=3
+    )
+    random = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for layer in network.trunk.modules():
+            if isinstance(layer, _BatchNorm):  # timm begins residual branches with weight zero
+                layer.weight.copy_(torch.rand(layer.weight.shape, generator=random) + 0.5)
+                layer.bias.copy_(torch.randn(layer.bias.shape, generator=random) / 10)
+                layer.running_mean.copy_(torch.randn(layer.bias.shape, generator=random) / 10)
+                layer.running_var.copy_(torch.rand(layer.bias.shape, generator=random) + 0.5)
+    return network.to(memory_format=torch.channels_last)
+
+
+@pytest.fixture(scope="module")
+def networks():
+    """Return networks by name; a test leaves them as they were."""
+    kept = {}
+
+    def get(name):
+        if name not in kept:
+            network = graft(name)
+            kept.clear()  # one large network at a time
+            kept[name] = (network, copy.deepcopy(network.state_dict()))
+        network, start = kept[name]
+        network.load_state_dict(start)
+        return network
+
+    return get
+
+
+@pytest.fixture
+def small():
+    return graft("small_cnn")
+
+
+def cut(network, trained):
+    """Return the boundary just in front of what is trained."""
+    if trained.first == len(network.stages):
+        return behind_trunk(network)
+    return named_boundary(network, network.stages[trained.first - 1].name)
+
+
+def rows_of(network, boundary, pictures):
+    with torch.no_grad():
+        return boundary.before(network.eval())(network.normalise(pictures))
+
+
+def step(network, phase, run, inputs):
+    """Take one step in training mode; return loss, gradients and all tensors after it."""
+    trained = network.freeze(phase)
+    optimizer = build_optimizer(phase, parameter_groups(network, phase, trained))
+    network.set_mode()
+    torch.manual_seed(7)
+    found = loss(run(inputs))
+    found.backward()
+    given = {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}
+    optimizer.step()
+    after = {n: t.clone() for n, t in network.state_dict().items()}
+    return found.detach(), given, after
+
+
+@pytest.mark.parametrize("part", [0.0, 0.25, 0.5, "by name"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_step_from_activations_is_the_step_of_the_whole_network(networks, name, part):
+    network = networks(name)
+    start = copy.deepcopy(network.state_dict())
+    chosen = {"unfreeze_from": BY_NAME[name]} if part == "by name" else {"unfreeze": part}
+    phase = Phase(lr=0.01, **chosen)
+    pictures = draw(network)
+    boundary = cut(network, network.freeze(phase))
+    rows = rows_of(network, boundary, pictures)
+
+    whole_loss, whole, whole_after = step(network, phase, network, pictures)
+    network.load_state_dict(start)
+    kept_loss, kept, kept_after = step(network, phase, boundary.behind(network), rows)
+
+    assert any(isinstance(m, nn.Dropout) and m.p for m in network.modules())
+    assert torch.equal(whole_loss, kept_loss)
+    assert set(whole) == set(kept) == {n for n, p in network.named_parameters() if p.requires_grad}
+    assert all(torch.equal(whole[n], kept[n]) for n in whole)
+    assert all(torch.equal(whole_after[n], kept_after[n]) for n in whole_after)
+    assert any(not torch.equal(start[n], kept_after[n]) for n in start)
+
+
+def test_trained_batch_norm_works_with_the_statistics_of_the_batch_on_both_ways():
+    network = graft("mobilenet_v2", size=32)
+    phase = Phase(unfreeze=0.25)
+    pictures, other = draw(network), draw(network, seed=1)
+    boundary = cut(network, network.freeze(phase))
+    rows = rows_of(network, boundary, torch.cat([pictures, other]))
+    suffix = boundary.behind(network)
+    network.set_mode()
+    torch.manual_seed(7)
+    alone = suffix(rows[:PICTURES])[0]
+    network.set_mode()
+    torch.manual_seed(7)
+    beside_others = suffix(rows[[0, *range(5, 8)]])[0]
+
+    assert not torch.allclose(alone, beside_others, atol=1e-4)
+
+
+def test_activations_keep_their_order_in_memory(small):
+    network = small
+    network.freeze(Phase(unfreeze=0.5))
+    pictures = draw(network)
+    boundary = named_boundary(network, network.stages[1].name)
+
+    rows = rows_of(network, boundary, pictures)
+
+    assert boundary.channels_last
+    assert rows.shape == (PICTURES, boundary.width)
+    back = boundary.activation(rows)
+    assert back.shape == (PICTURES, *boundary.shape)
+    assert back.is_contiguous(memory_format=torch.channels_last)
+    wanted = gradients(network, pictures, loss)
+    found = gradients(boundary.behind(network), rows, loss)
+    assert all(torch.equal(a, b) for a, b in zip(wanted, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("head", "name", "shape"),
+    [
+        (LinearHead(), "pooled", (128,)),
+        (LinearHead(pooling="flatten"), "map", (128, 2, 2)),
+        (ConvHead(), "map", (128, 2, 2)),
+        (MLPHead(widths=(4,)), "map", (128, 2, 2)),
+    ],
+)
+def test_behind_the_whole_trunk_stands_what_the_head_begins_with(head, name, shape):
+    network = graft("small_cnn", head)
+    pictures = draw(network)
+
+    boundary = behind_trunk(network)
+
+    assert (boundary.name, boundary.shape) == (name, shape)
+    rows = rows_of(network, boundary, pictures)
+    assert torch.equal(boundary.behind(network)(rows), network(pictures))
+
+
+def test_the_nearest_place_with_the_same_gradients_is_taken(small):
+    trained = small.freeze(Phase(unfreeze=0.5))
+
+    boundary = find_boundary(small, trained.first, draw(small), loss)
+
+    assert boundary.name == small.stages[trained.first - 1].name
+
+
+def test_a_cut_through_a_dense_block_moves_back_to_its_beginning():
+    network = graft("densenet121")
+    trained = network.freeze(Phase(unfreeze=0.5))
+    pictures = draw(network, 2)
+    names = [stage.name for stage in network.stages]
+
+    boundary = find_boundary(network, trained.first, pictures, loss)
+
+    assert names.index(boundary.name) < trained.first - 1  # layers there read all before them
+    rows = rows_of(network, boundary, pictures)
+    whole = gradients(network, pictures, loss)
+    assert distance(whole, gradients(boundary.behind(network), rows, loss)) <= EXACT
+
+
+class Forked(nn.Module):
+    """Both halves of the network see the picture itself."""
+
+    def __init__(self, twice=False):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, padding=1)
+        self.second = nn.Conv2d(7, 4, 3, padding=1)
+        self.head = nn.Linear(4, 2)
+        self._twice = twice
+
+    def maps(self, batch):
+        """Return the last feature map."""
+        found = self.first(batch)
+        if self._twice:
+            found = found + self.first(batch.flip(3))
+        return self.second(torch.cat([found, batch], 1))
+
+    def forward(self, batch):
+        """Return two logits."""
+        return self.head(self.maps(batch).mean((2, 3)))
+
+
+def forked(**options):
+    torch.manual_seed(0)
+    net = Forked(**options)
+    groups = tuple(
+        tuple(f"{part}.{n}" for n in ("weight", "bias")) for part in ("first", "second", "head")
+    )
+    backbone = Backbone(
+        BackboneSpec("forked", weights=None),
+        Network(
+            module=net, last_map=net.maps, pooled=lambda m: m.mean((2, 3)), groups=groups, size=8
+        ),
+        preprocessing=Preprocessing.tf(8),
+        weights=None,
+        identifier="own:forked",
+    )
+    return Grafted(backbone, LinearHead(), outputs=3)
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_network_whose_parts_see_the_picture_itself_cannot_be_cut(twice):
+    network = forked(twice=twice)
+    trained = network.freeze(Phase(unfreeze=0.5))
+    assert [stage.name for stage in network.stages] == ["first", "second"]
+
+    assert trained.first == 1
+    assert find_boundary(network, 1, draw(network), loss) is None
+    assert_whole(network)
+
+
+def test_a_part_that_runs_twice_is_no_boundary():
+    network = forked(twice=True)
+
+    with pytest.raises(RegraftError, match="more than once"):
+        named_boundary(network, "first").behind(network)
+    assert_whole(network)
+
+
+def test_an_unknown_place_is_refused(small):
+    with pytest.raises(RegraftError, match="no such boundary") as caught:
+        named_boundary(small, "nowhere")
+
+    assert caught.value.code == "TRAIN-BOUNDARY"
+
+
+def assert_whole(network):
+    """No module has a borrowed forward, and no hook is left."""
+    assert not [name for name, part in network.named_modules() if "forward" in vars(part)]
+    assert not [name for name, part in network.named_modules() if part._forward_hooks]
+    assert not [name for name, part in network.named_modules() if part._forward_pre_hooks]
+
+
+def test_the_network_is_whole_again_after_a_step(small):
+    pictures = draw(small)
+    before = small.eval()(pictures)
+    boundary = named_boundary(small, small.stages[1].name)
+
+    boundary.behind(small)(rows_of(small, boundary, pictures))
+
+    assert_whole(small)
+    assert torch.equal(small(pictures), before)
+
+
+def test_the_network_is_whole_again_after_an_error(small, monkeypatch):
+    pictures = draw(small)
+    before = small.eval()(pictures)
+    boundary = named_boundary(small, small.stages[1].name)
+    suffix = boundary.behind(small)
+    rows = rows_of(small, boundary, pictures)
+
+    def fail(_features):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(small.head, "forward", fail)
+        with pytest.raises(MemoryError):
+            suffix(rows)
+
+    assert_whole(small)
+    assert torch.equal(small(pictures), before)
+
+
+def test_looking_for_a_boundary_leaves_modes_and_gradients_as_they_were(small):
+    trained = small.freeze(Phase(unfreeze=0.5))
+    small.set_mode()
+    modes = [part.training for part in small.modules()]
+
+    find_boundary(small, trained.first, draw(small), loss)
+
+    assert [part.training for part in small.modules()] == modes
+    assert all(p.grad is None for p in small.parameters())
+    assert_whole(small)
+
+
+def test_what_stands_behind_a_boundary_follows_the_mode_and_the_weights_of_the_network(small):
+    small.freeze(Phase(unfreeze=0.5))
+    boundary = named_boundary(small, small.stages[1].name)
+    suffix = boundary.behind(small)
+    small.set_mode()
+    frozen = small.trunk.get_submodule(small.stages[0].name)
+
+    assert not any(part.training for part in frozen.modules())
+    suffix.eval()
+    assert not any(part.training for part in small.modules())
+    rows = rows_of(small, boundary, draw(small))
+    before = suffix(rows)
+    with torch.no_grad():
+        small.head[-1].bias += 1
+    assert torch.allclose(suffix(rows), before + 1, atol=1e-6)
+
+
+def test_a_parameter_that_a_loss_does_not_reach_has_the_gradient_zero(small):
+    small.freeze(Phase(unfreeze=1.0))
+
+    found = gradients(
+        small, draw(small), lambda logits: logits.sum() * 0 + small.head[-1].bias.sum()
+    )
+
+    assert len(found) == sum(p.requires_grad for p in small.parameters())
+    assert sum(bool(g.any()) for g in found) == 1
+
+
+def test_the_distance_of_gradients_is_relative_and_never_hides_a_wrong_zero():
+    zero, one = [torch.zeros(2)], [torch.ones(2)]
+
+    assert distance(one, one) == 0
+    assert distance(zero, zero) == 0
+    assert distance(zero, one) == float("inf")
+    assert distance(one, zero) == 1
+
+
+def precision(noise=0.0, change=None):
+    network = graft("small_cnn", LinearHead())
+    network.freeze(Phase(unfreeze=0.5))
+    boundary = named_boundary(network, network.stages[1].name)
+    pictures = draw(network)
+    rows = rows_of(network, boundary, pictures)
+    if noise:
+        rows = rows * (1 + noise * torch.randn(rows.shape, generator=torch.manual_seed(0)))
+    if change is not None:
+        change(rows)
+    return choose_precision(network, boundary, pictures, rows, loss)
+
+
+def test_sixteen_bits_are_enough_where_they_hardly_change_the_gradient():
+    stored, error = precision()
+
+    assert stored == "float16"
+    assert 0 < error < 1e-2
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_what_is_beyond_the_range_of_float16_is_not_stored_in_it(small, sign):
+    whole = draw(small)
+    rows = rows_of(small, named_boundary(small, small.stages[1].name), whole)
+    assert rows.abs().max() < 1000
+
+    def outlier(found):
+        found[0, 0] = sign * 65_520.0  # rounds to infinity
+
+    stored, _ = precision(change=outlier)
+
+    assert stored != "float16"
+
+
+def test_a_range_that_leaves_no_room_for_other_pictures_is_too_large_for_float16():
+    def outlier(found):
+        found[0, 0] = 60_000.0
+
+    stored, _ = precision(change=outlier)
+
+    assert stored != "float16"
+
+
+def test_an_inexact_engine_is_not_made_much_worse_by_storing_fewer_bits():
+    stored, error = precision(noise=0.1)
+
+    assert stored == "float16"
+    assert error > 1e-2
+
+
+def test_bfloat16_is_taken_where_float16_changes_the_gradient_and_it_does_not(monkeypatch):
+    _wrong(monkeypatch, {"float16"})
+
+    stored, error = precision(noise=0.02)
+
+    assert stored == "bfloat16"
+    assert 0 < error < 0.1
+
+
+def test_float32_is_kept_where_neither_is_good_enough(monkeypatch):
+    _wrong(monkeypatch, {"float16", "bfloat16"})
+
+    assert precision() == ("float32", 0.0)
+
+
+def _wrong(monkeypatch, kinds):
+    """Let storing in these kinds lose half of the value."""
+    decode = module.decode
+    monkeypatch.setattr(
+        module, "decode", lambda rows, kind: decode(rows, kind) * (0.5 if kind in kinds else 1)
+    )
+
+
+def test_a_number_beyond_float16_is_an_error_where_it_is_stored_and_not_infinity(tmp_path):
+    rows = FeatureCache(tmp_path).rows({"weights": "a"}, 2, "float16")
+    large = np.array([[1.0, 70_000.0]], np.float32)
+
+    with pytest.raises(OverflowError, match="float16"):
+        rows.append(["ab" * 32], large)
+    assert not rows.known(["ab" * 32]).any()
+    assert np.isinf(encode(np.array([np.inf], np.float32), "float16")).all()
+    assert np.isfinite(encode(np.array([65_504.0], np.float32), "float16")).all()
+
+
+def test_the_width_is_the_product_of_the_shape():
+    assert Boundary("map", (512, 7, 7)).width == 512 * 7 * 7
+    assert Boundary("pooled", (512,)).width == 512
