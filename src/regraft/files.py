@@ -194,6 +194,19 @@ def read_json(path: str | os.PathLike[str], *, limit: int = 64 << 20) -> Any:
         ) from error
 
 
+def free_bytes(path: str | os.PathLike[str]) -> int:
+    """Return how many bytes are free where a file or folder stands, or will stand.
+
+    Example:
+        >>> free_bytes("no such folder/no such file") > 0
+        True
+    """
+    folder = Path(os.path.abspath(path))  # noqa: PTH100 - links are left as they are
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
     """Delete what killed writers left in ``folder``: ``.part`` files of dead processes."""
     for part in Path(folder).glob(".*.part"):

@@ -5,17 +5,18 @@ import shutil
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from regraft.errors import RegraftError
-from regraft.files import read_json, write_json
+from regraft.training import checkpoint
 from regraft.training.checkpoint import Checkpoints, Progress
 from regraft.training.grafted import build_optimizer
 from regraft.training.phases import Phase
 from regraft.training.state import State
 
+STATE = "tensors.safetensors"
 WORK = {"seed": 0, "classes": ["a", "b"]}
 
 
@@ -148,17 +149,97 @@ def test_checkpoints_of_other_work_are_refused_with_what_is_different(folder):
     assert caught.value.code == "TRAIN-RESUME"
 
 
-def test_other_versions_or_threads_are_said_and_not_refused(folder):
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"threads": 77}, "threads differ"),
+        ({"versions": {"torch": "1.0"}}, "versions differ"),
+        ({"versions": {}, "threads": 77}, "versions and threads differ"),
+    ],
+)
+def test_other_versions_or_threads_are_said_and_not_refused(folder, monkeypatch, change, named):
     Checkpoints(folder, WORK).write(progress())
-    file = folder / "000001" / "state.json"
-    content = read_json(file)
-    content["environment"]["threads"] += 7
-    write_json(file, content)
+    now = {**checkpoint._versions(), **change}
+    monkeypatch.setattr(checkpoint, "_versions", lambda: now)
 
     again = Checkpoints(folder, WORK)
 
     assert again.read() is not None
-    assert "threads differ" in again.notes[0]
+    assert named in again.notes[0]
+
+
+@settings(max_examples=40)
+@given(data=st.data())
+def test_whatever_byte_is_changed_the_checkpoint_says_the_same_or_is_not_used(
+    tmp_path_factory, data
+):
+    checkpoints = Checkpoints(tmp_path_factory.mktemp("c"), WORK)
+    for value in (1.0, 2.0):
+        checkpoints.write(progress(value=value))
+    file = checkpoints.folder / "000002" / data.draw(st.sampled_from(["state.json", STATE]))
+    content = bytearray(file.read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    file.write_bytes(content)
+
+    again = Checkpoints(checkpoints.folder, WORK)
+    found = again.read()
+
+    assert found.state.to_json() == progress().state.to_json()
+    assert float(found.tensors["w"][0]) == (1.0 if again.notes else 2.0)
+
+
+def test_a_damaged_checkpoint_is_none_of_the_two_that_are_kept(folder):
+    checkpoints = Checkpoints(folder, WORK)
+    for value in (1.0, 2.0):
+        checkpoints.write(progress(value=value))
+    take_away(folder / "000002")
+    checkpoints.read()
+
+    checkpoints.write(progress(value=3.0))
+    take_away(folder / "000003")
+
+    assert float(Checkpoints(folder, WORK).read().tensors["w"][0]) == 1.0
+
+
+def test_where_writing_fails_the_work_goes_on_and_the_first_reason_is_kept(folder, monkeypatch):
+    checkpoints = Checkpoints(folder, WORK)
+    assert checkpoints.keep(progress(value=1.0)) == ""
+
+    def full(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("regraft.training.checkpoint.write_json", full)
+    reasons = [checkpoints.keep(progress(value=2.0)) for _ in range(2)]
+
+    assert all("No space left on device; " in reason for reason in reasons)
+    assert checkpoints.notes == reasons[:1]
+    assert checkpoints.last() == folder / "000001"
+
+
+def test_a_slow_disk_is_written_to_less_often_for_as_long_as_it_is_slow(folder, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
+    checkpoints = Checkpoints(folder, WORK, every=30)
+    write = checkpoints._write
+
+    def writing(seconds):
+        def slowly(progress):
+            now[0] += seconds
+            write(progress)
+
+        monkeypatch.setattr(checkpoints, "_write", slowly)
+        checkpoints.write(progress())
+
+    def due_after(seconds):
+        now[0] += seconds
+        return checkpoints.due()
+
+    writing(20)
+    assert not due_after(179)
+    assert due_after(1)
+    writing(1)
+    assert not due_after(29)
+    assert due_after(1)
 
 
 def test_a_folder_that_cannot_be_written_is_named_with_its_free_bytes(tmp_path):

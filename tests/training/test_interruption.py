@@ -10,15 +10,17 @@ from regraft.training.interruption import stoppable
 
 
 @pytest.fixture(autouse=True)
-def quiet_sigterm():
-    """Let SIGTERM raise, as it does in the command line."""
+def raising_signals():
+    """Let both signals raise, as in the command line; in the background Ctrl-C is ignored."""
 
     def terminate(_number, _frame):
         raise SystemExit(143)
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    handlers = {signal.SIGTERM: terminate, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(
@@ -101,3 +103,32 @@ def test_outside_the_main_thread_nothing_is_listened_to():
     thread.join()
 
     assert done == [True]
+
+
+def test_a_signal_that_the_program_ignores_stays_ignored():
+    events = []
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    with stoppable(lambda: events.append("written")) as stop_if_asked:
+        for step in range(3):
+            os.kill(os.getpid(), signal.SIGINT)
+            stop_if_asked()
+            events.append(step)
+
+    assert events == [0, 1, 2]
+
+
+def test_a_handler_that_lets_the_signal_pass_does_not_make_the_work_a_finished_one():
+    seen = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: seen.append(number))
+
+    def work():
+        with stoppable(lambda: seen.append("written")) as stop_if_asked:
+            os.kill(os.getpid(), signal.SIGTERM)
+            stop_if_asked()
+
+    with pytest.raises(SystemExit) as caught:
+        work()
+
+    assert seen == ["written", signal.SIGTERM]
+    assert caught.value.code == 143

@@ -497,3 +497,49 @@ def test_stopping_after_a_step_leaves_a_state_that_goes_on_from_there():
     run(whole, phase)
 
     assert same(network, whole)
+
+
+@pytest.mark.parametrize("batch_size", [3, 5, 7])
+def test_a_batch_cut_into_parts_never_leaves_one_sample_alone_with_batch_norm(batch_size):
+    class Greedy(nn.Sequential):
+        def forward(self, rows):
+            if self.training and len(rows) > 3:
+                raise MemoryError
+            return super().forward(rows)
+
+    seen = []
+    network = Greedy(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
+    network[0].register_forward_hook(lambda _module, inputs, _output: seen.append(len(inputs[0])))
+
+    state = run(
+        network, Phase(epochs=1), part(batch_size), settings=Settings(batch_size=batch_size)
+    )
+
+    assert state.epoch == 1
+    assert min(seen) >= 2
+
+
+def test_validation_takes_no_larger_batches_than_training_found_room_for():
+    class Small(nn.Linear):
+        def forward(self, rows):
+            if len(rows) > 4:
+                raise MemoryError
+            return super().forward(rows)
+
+    state = run(Small(4, 2), Phase(epochs=1), validation=part(20, seed=1))
+
+    assert state.micro_batch == 4
+    assert "val_loss" in state.records[0]
+
+
+def test_a_validation_that_does_not_fit_says_how_large_its_batches_were():
+    class Odd(nn.Linear):
+        def forward(self, rows):
+            if not self.training:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(rows)
+
+    with pytest.raises(RegraftError, match="validation in batches of 8 - CUDA") as caught:
+        run(Odd(4, 2), Phase(epochs=1), validation=part(20, seed=1))
+
+    assert caught.value.code == "TRAIN-MEMORY"

@@ -1,7 +1,7 @@
 """Checkpoints of a training: safetensors and JSON, whole or not at all, the last two of them kept.
 
 checkpoints/
-000012/state.json              where the training stood, and the SHA-256 of the tensors
+000012/state.json              where the training stood, and the SHA-256 of this and the tensors
 000012/tensors.safetensors     what training has changed, moments and averages included
 """
 
@@ -17,12 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from regraft.backbones.state import read_state, write_state
 from regraft.compute import environment
 from regraft.errors import RegraftError
-from regraft.files import atomic_folder, read_json, remove_leftovers, sha256_file, write_json
+from regraft.files import (
+    atomic_folder,
+    free_bytes,
+    read_json,
+    remove_leftovers,
+    sha256_file,
+    sha256_json,
+    write_json,
+)
 from regraft.training.state import State
 
 FORMAT = 1
@@ -40,6 +48,7 @@ class Progress:
         state: Where this phase stands.
         tensors: What training has changed so far, by its name in the network.
         optimizer: The ``state_dict`` of the phase's optimizer, or None before its first step.
+        way: How the phase gets from pictures to logits, as JSON has it; None before it has begun.
     """
 
     phase: int = 0
@@ -47,6 +56,7 @@ class Progress:
     state: State = field(default_factory=State)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     optimizer: dict[str, Any] | None = None
+    way: dict[str, Any] | None = None
 
 
 class Checkpoints:
@@ -73,11 +83,14 @@ class Checkpoints:
         self.work = dict(work)
         self.notes: list[str] = []
         self._every = every
+        self._pause = every
         self._last = time.monotonic()
+        self._damaged: list[Path] = []
+        self._failed = False
 
     def due(self) -> bool:
         """Return whether it is time for the next one."""
-        return time.monotonic() - self._last >= self._every
+        return time.monotonic() - self._last >= self._pause
 
     def write(self, progress: Progress) -> None:
         """Write a checkpoint; older ones but the last go.
@@ -94,14 +107,34 @@ class Checkpoints:
             raise RegraftError(
                 "cannot write a checkpoint",
                 path=self.folder,
-                why=f"{reason or error}; {_free_bytes(self.folder):,} bytes are free there",
+                why=f"{reason or error}; {free_bytes(self.folder):,} bytes are free there",
                 hint="free some space; the training can go on from the last checkpoint",
                 code="TRAIN-CHECKPOINT",
             ) from error
         finally:
             self._last = time.monotonic()
             # Large networks, slow disks: at most a tenth of the time goes into checkpoints.
-            self._every = max(self._every, 9 * (self._last - start)) if self._every else 0.0
+            self._pause = max(self._every, 9 * (self._last - start)) if self._every else 0.0
+
+    def keep(self, progress: Progress) -> str:
+        """Write a checkpoint if that is possible: the work goes on either way.
+
+        Returns:
+            Why it was not possible; empty if it was. The first reason stands in ``notes``, too.
+        """
+        try:
+            self.write(progress)
+        except RegraftError as error:
+            if not self._failed:
+                self.notes.append(str(error))
+            self._failed = True
+            return str(error)
+        return ""
+
+    def last(self) -> Path | None:
+        """Return the folder of the last checkpoint, or None."""
+        places = self._places()
+        return places[-1] if places else None
 
     def _write(self, progress: Progress) -> None:
         older = self._places()
@@ -116,13 +149,16 @@ class Checkpoints:
                 "environment": _versions(),
                 "phase": progress.phase,
                 "finished": progress.finished,
+                "way": progress.way,
                 "state": progress.state.to_json(),
                 "optimizer": optimizer,
                 "sha256": sha256_file(part / _TENSORS) if tensors else None,
             }
-            write_json(part / _STATE, content)
-        for place in self._places()[:-_KEPT]:
+            write_json(part / _STATE, {**content, "checksum": sha256_json(content)})
+        sound = [place for place in self._places() if place not in self._damaged]
+        for place in [*self._damaged, *sound[:-_KEPT]]:
             shutil.rmtree(place, ignore_errors=True)
+        self._damaged = []
 
     def read(self) -> Progress | None:
         """Return the last progress that can be read, or None where there is none.
@@ -135,12 +171,13 @@ class Checkpoints:
         """
         if self.folder.is_dir():
             remove_leftovers(self.folder)
-        problems = []
+        problems, self._damaged = [], []
         for place in reversed(self._places()):
             try:
                 content, tensors = _verified(place)
             except RegraftError as error:
                 problems.append(f"the checkpoint {place.name} is damaged ({error})")
+                self._damaged.append(place)
                 continue
             self._refuse_other_work(content["work"])
             self.notes += [f"{problem}: the one before it is used" for problem in problems]
@@ -180,6 +217,31 @@ class Checkpoints:
         )
 
 
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, progress: Progress, network: nn.Module
+) -> None:
+    """Give an optimizer its moments, and all kept tensors the order in memory of their parameter.
+
+    Args:
+        optimizer: New, over the parameters of the phase.
+        progress: What was read; it has the optimizer's state.
+        network: Its tensors have that order: with another one the sums of a step round otherwise.
+    """
+    assert progress.optimizer is not None
+    optimizer.load_state_dict(progress.optimizer)
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                moments[name] = _laid_out_like(parameter, value)
+    own = network.state_dict()
+    for kept in (progress.state.best_weights, progress.state.average):
+        kept.update({name: _laid_out_like(own[name], t) for name, t in kept.items()})
+
+
+def _laid_out_like(like: Tensor, value: Tensor) -> Tensor:
+    return torch.empty_like(like, dtype=value.dtype).copy_(value)
+
+
 def _flat(progress: Progress) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """Return all tensors under one name each, and what is left of the optimizer as JSON."""
     state = progress.state
@@ -215,14 +277,22 @@ def _progress(content: dict[str, Any], flat: Mapping[str, Tensor]) -> Progress:
                   for g in optimizer["param_groups"]]  # fmt: skip
         optimizer = {"state": moments, "param_groups": groups}
     state = State.from_json(content["state"], best_weights=named["best"], average=named["average"])
-    return Progress(content["phase"], content["finished"], state, named["tensors"], optimizer)
+    return Progress(
+        phase=content["phase"],
+        finished=content["finished"],
+        state=state,
+        tensors=named["tensors"],
+        optimizer=optimizer,
+        way=content["way"],
+    )
 
 
 def _verified(place: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     content = read_json(place / _STATE)
-    wanted = {"format", "work", "environment", "phase", "finished", "state", "optimizer", "sha256"}
-    if not isinstance(content, dict) or set(content) != wanted or content["format"] != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RegraftError("it is of another format", path=place / _STATE, code="TRAIN-CHECKPOINT")
+    if content.pop("checksum", None) != sha256_json(content):
+        raise RegraftError("it has changed", path=place / _STATE, code="TRAIN-CHECKPOINT")
     if content["sha256"] is None:
         return content, {}
     return content, read_state(place / _TENSORS, sha256=content["sha256"])
@@ -230,12 +300,6 @@ def _verified(place: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def _versions() -> dict[str, Any]:
     return {"versions": environment()["packages"], "threads": torch.get_num_threads()}
-
-
-def _free_bytes(folder: Path) -> int:
-    while not folder.is_dir() and folder != folder.parent:
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
 
 
 def _changes(before: Mapping[str, Any]) -> list[str]:

@@ -18,13 +18,16 @@ def stoppable(write: Callable[[], object]) -> Iterator[Callable[[], None]]:
     """Give a function to call between two steps; after a first signal it ends the block.
 
     Then a checkpoint is written and the program's own handler gets the signal. A second signal
-    goes to that handler at once.
+    goes to that handler at once. A signal that the program ignores stays ignored.
 
     Args:
         write: Writes the checkpoint.
 
     Yields:
         A function to call wherever the work may stop.
+
+    Raises:
+        SystemExit: The program's handler let the signal pass; what was stopped is not finished.
 
     Example:
         >>> with stoppable(lambda: print("never")) as stop_if_asked:
@@ -35,6 +38,8 @@ def stoppable(write: Callable[[], object]) -> Iterator[Callable[[], None]]:
         return
     arrived: list[int] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # Shells let programs in the background ignore Ctrl-C; a handler of C cannot be put back.
+    before = {n: handler for n, handler in before.items() if handler not in {signal.SIG_IGN, None}}
 
     def restore() -> None:
         for number, handler in before.items():
@@ -58,3 +63,4 @@ def stoppable(write: Callable[[], object]) -> Iterator[Callable[[], None]]:
     if arrived:
         write()
         signal.raise_signal(arrived[0])
+        raise SystemExit(128 + arrived[0])

@@ -154,7 +154,13 @@ class Loop:
         own = {name: value.detach().clone() for name, value in tensors.items() if state.average}
         _set(tensors, state.average)
         try:
-            measured = validate(self.network, self.validation, self.settings, between=between)
+            measured = validate(
+                self.network,
+                self.validation,
+                self.settings,
+                micro_batch=state.micro_batch,
+                between=between,
+            )
             if not np.isfinite(measured.get("val_loss", 0.0)):
                 raise self._no_number(state, state.step)
             record: dict[str, Any] = {

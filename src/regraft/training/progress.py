@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from regraft.errors import UsageError
-from regraft.files import write_text
+from regraft.errors import RegraftError, UsageError
+from regraft.files import free_bytes, write_text
 from regraft.progress import progress_bar
 
 
@@ -25,6 +25,9 @@ class Listeners:
 
     Raises:
         UsageError: TensorBoard is asked for and not installed.
+
+    Attributes:
+        notes: What a reader should know: that the file could not be written.
     """
 
     def __init__(
@@ -37,13 +40,14 @@ class Listeners:
         self._file = file
         self._board = None if tensorboard is None else _summary_writer(tensorboard)
         self.verbose = verbose
-        self._epochs = 0
+        self.notes: list[str] = []
+        self._records: list[dict[str, Any]] = []
+        self._whole = True  # whether the file holds all of them
 
     def begin(self, epochs: Sequence[dict[str, Any]]) -> None:
         """Start with the epochs that an interrupted training had finished."""
-        self._epochs = len(epochs)
-        if self._file is not None:
-            write_text(self._file, "".join(f"{json.dumps(record)}\n" for record in epochs))
+        self._records = list(epochs)
+        self._write_all()
 
     def say(self, text: str) -> None:
         """Show one line on standard error."""
@@ -64,20 +68,44 @@ class Listeners:
             record: ``phase``, ``epoch`` and what was measured.
             of: How many epochs the phase has.
         """
-        self._epochs += 1
-        if self._file is not None:
-            with self._file.open("a", encoding="utf-8") as stream:
-                stream.write(f"{json.dumps(record)}\n")
+        self._records.append(record)
+        if self._file is not None and self._whole:
+            try:
+                with self._file.open("a", encoding="utf-8") as stream:
+                    stream.write(f"{json.dumps(record)}\n")
+            except OSError as error:
+                self._missed(self._file, error.strerror or str(error))
+        else:
+            self._write_all()
         if self._board is not None:
             for name, value in record.items():
                 if name not in {"phase", "epoch"}:
-                    self._board.add_scalar(name, value, self._epochs)
+                    self._board.add_scalar(name, value, len(self._records))
             self._board.flush()
         if self.verbose and not sys.stderr.isatty():
             print(line(record, of=of), file=sys.stderr)
 
+    def _write_all(self) -> None:
+        if self._file is None:
+            return
+        try:
+            write_text(self._file, "".join(f"{json.dumps(record)}\n" for record in self._records))
+            self._whole, self.notes = True, []
+        except RegraftError as error:
+            self._missed(self._file, error.why)
+
+    def _missed(self, file: Path, why: str) -> None:
+        """Go on without the file: it is written again, whole, as soon as that is possible."""
+        if not self.notes:
+            free = free_bytes(file)
+            self.notes = [f"{file} could not be written: {why}; {free:,} bytes are free there"]
+            self.say(f"warning: {self.notes[0]}")
+        self._whole = False
+
     def close(self) -> None:
         """Let go of files."""
+        if not self._whole:
+            self._write_all()
         if self._board is not None:
             self._board.close()
 

@@ -73,6 +73,7 @@ def validate(
     part: Part | None,
     settings: Settings,
     *,
+    micro_batch: int | None = None,
     between: Callable[[], object] = lambda: None,
 ) -> dict[str, float]:
     """Return loss and accuracy on a part, ``val_loss`` and ``val_accuracy``; nothing without one.
@@ -81,17 +82,27 @@ def validate(
         network: From inputs to logits; in eval mode afterwards.
         part: What is measured.
         settings: Batch size, device, precision and loss.
+        micro_batch: Samples that pass at once where the memory holds no batch.
         between: Called after each batch; may raise to stop there.
+
+    Raises:
+        RegraftError: The memory is not enough (``TRAIN-MEMORY``).
     """
     if part is None or not len(part):
         return {}
     network.eval()
     total, right = 0.0, 0
-    batches = np.array_split(np.arange(len(part)), -(-len(part) // settings.batch_size))
+    size = micro_batch or settings.batch_size
+    batches = np.array_split(np.arange(len(part)), -(-len(part) // size))
     with torch.inference_mode():
         for batch, inputs in zip(batches, prefetched(part.inputs, batches, 0), strict=True):
-            with autocast(settings):
-                logits = network(inputs.to(settings.device)).float()
+            try:
+                with autocast(settings):
+                    logits = network(inputs.to(settings.device)).float()
+            except (RuntimeError, MemoryError) as error:
+                if _is_memory(error):
+                    raise _no_memory(f"validation in batches of {size}", str(error)) from error
+                raise
             targets = part.targets[batch].to(settings.device)
             total += float(settings.validation_loss(logits, targets)) * len(targets)
             right += int((answers(logits) == targets.argmax(1)).sum())
@@ -133,7 +144,8 @@ def _gradients(
     network: nn.Module, inputs: Tensor, targets: Tensor, micro_batch: int | None, settings: Settings
 ) -> NDArray[np.float64]:
     sums = np.zeros(3)
-    parts = -(-len(inputs) // (micro_batch or len(inputs)))
+    # Batch norm cannot work on one sample: of three with room for two, all pass at once.
+    parts = max(min(-(-len(inputs) // (micro_batch or len(inputs))), len(inputs) // 2), 1)
     for some, wanted in zip(inputs.tensor_split(parts), targets.tensor_split(parts), strict=True):
         with autocast(settings):
             logits = network(some)
@@ -148,15 +160,19 @@ def _gradients(
 
 def _halved(size: int, settings: Settings, why: str) -> int:
     if size < 4:  # batch norm cannot work on one sample
-        raise RegraftError(
-            "the memory is not enough for two pictures at a time",
-            why=why.splitlines()[0][:200] if why else "out of memory",
-            hint="take smaller pictures, freeze more of the network, or another device",
-            code="TRAIN-MEMORY",
-        )
+        raise _no_memory("two pictures at a time", why)
     if torch.device(settings.device).type == "cuda":
         torch.cuda.empty_cache()
     return size // 2
+
+
+def _no_memory(wanted: str, why: str) -> RegraftError:
+    return RegraftError(
+        f"the memory is not enough for {wanted}",
+        why=why.splitlines()[0][:200] if why else "out of memory",
+        hint="take smaller pictures or batches, freeze more of the network, or another device",
+        code="TRAIN-MEMORY",
+    )
 
 
 def _is_memory(error: BaseException) -> bool:

@@ -19,7 +19,7 @@ from regraft.training.activations import Keeper
 from regraft.training.augmentation import Augmentation
 from regraft.training.batches import AugmentedPictures, Inputs
 from regraft.training.boundary import Boundary
-from regraft.training.checkpoint import Checkpoints, Progress
+from regraft.training.checkpoint import Checkpoints, Progress, restore_optimizer
 from regraft.training.grafted import Grafted, build_optimizer, parameter_groups
 from regraft.training.interruption import stoppable
 from regraft.training.loop import Loop
@@ -29,7 +29,7 @@ from regraft.training.progress import Listeners
 from regraft.training.sources import Source
 from regraft.training.state import Part, Settings, State
 from regraft.training.using import Predictor
-from regraft.training.ways import BoundaryChoice, Way, choose_way, why_live
+from regraft.training.ways import BoundaryChoice, Way, choose_way, recalled, why_live
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +107,7 @@ class Trainer:
         self.keeper: Keeper | None = None
         self.embedded = 0
         self._progress = Progress()
+        self._notes: list[str] = []
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -131,15 +132,16 @@ class Trainer:
         """
         found = self.checkpoints.read() if self.checkpoints else None
         if found is not None:
-            self._progress = found
-            _load(self.network, found.tensors)
-            reached = f"phase {found.phase + 1}, epoch {found.state.epoch + 1}"
-            self.listeners.say(f"going on from a checkpoint: {reached}")
+            self._go_on_from(found)
         interrupted = [_numbered(record, self._progress.phase) for record in self._state.records]
         self.listeners.begin([*self.epochs, *interrupted])
         try:
             for index in range(self._progress.phase, len(self.phases)):
                 self._phase(index)
+        except RegraftError as error:
+            if self.checkpoints is not None and (last := self.checkpoints.last()):
+                error.hint += f"{error.hint and '; '}the last good checkpoint is {last}"
+            raise
         finally:
             self.listeners.close()
 
@@ -159,18 +161,37 @@ class Trainer:
         )
 
     @property
+    def notes(self) -> list[str]:
+        """What a reader should know about how it went."""
+        kept = [] if self.checkpoints is None else self.checkpoints.notes
+        return [*kept, *self._notes, *self.listeners.notes]
+
+    @property
     def _state(self) -> State:
         return self._progress.state
 
+    def _go_on_from(self, found: Progress) -> None:
+        self._progress = found
+        own = self.network.state_dict()
+        with torch.no_grad():
+            for name, value in found.tensors.items():
+                own[name].copy_(value)
+        if found.phase < len(self.phases):
+            reached = f"phase {found.phase + 1}, epoch {found.state.epoch + 1}"
+            self.listeners.say(f"going on from a checkpoint: {reached}")
+        elif found.finished:  # only the end is left, and what predicts on the way of the last phase
+            self.backbone = self.trained_backbone()
+            self.keeper = recalled(found.finished[-1], self.network, self._keeper).keeper
+
     def _phase(self, index: int) -> None:
-        start, phase = time.perf_counter(), self.phases[index]
+        start, phase, earlier = time.perf_counter(), self.phases[index], self._state.seconds
         trained = self.network.freeze(phase)
         before = self.network.frozen_checksum()
         if self._trunk_has_moved():
             self.backbone = retrained(self.backbone)
         way = self._way(phase, trained)
         self.listeners.say(self._title(index, phase, way))
-        train, validation, network = self._parts(way)
+        way, (train, validation, network) = self._entered(index, way)
         groups = parameter_groups(self.network, phase, trained)
         loop = Loop(
             network,
@@ -184,6 +205,7 @@ class Trainer:
             tensors=self.network.trained_tensors,
             order=self._order(),
         )
+        self._progress.way = way.to_json()
         self._run(loop, index, phase)
         state = self._state
         moved = sum(p.numel() for group in groups for p in group["params"])
@@ -199,7 +221,7 @@ class Trainer:
             "stopped": state.stopped,
             "frozen": {"before": before, "after": self.network.frozen_checksum()},
             "micro_batch": state.micro_batch,
-            "seconds": time.perf_counter() - start,
+            "seconds": time.perf_counter() - start + earlier,
             "epochs": [_numbered(record, index) for record in state.records],
         }
         self.keeper = way.keeper
@@ -207,26 +229,19 @@ class Trainer:
         fresh = State(micro_batch=state.micro_batch)
         moved_so_far = self._moved()
         self._progress = Progress(index + 1, finished, fresh, moved_so_far)
-        if self.checkpoints is not None:
-            self.checkpoints.write(self._progress)
+        self._keep()
 
     def _run(self, loop: Loop, index: int, phase: Phase) -> None:
         state = self._state
         steps = phase.epochs * loop.steps_per_epoch()
 
         def write() -> None:
-            if self.checkpoints is not None:
-                optimizer = loop.optimizer.state_dict()
-                self.checkpoints.write(
-                    Progress(index, self._progress.finished, state, self._moved(), optimizer)
-                )
+            moments = loop.optimizer.state_dict()
+            self._keep(replace(self._progress, tensors=self._moved(), optimizer=moments))
 
         def write_if_due() -> None:
             if self.checkpoints is not None and self.checkpoints.due():
-                try:
-                    write()
-                except RegraftError as error:  # the work goes on; the last checkpoint is there
-                    self.listeners.say(f"warning: {error}")
+                write()
 
         def after_epoch(state: State) -> None:
             self.listeners.epoch(_numbered(state.records[-1], index), of=phase.epochs)
@@ -241,8 +256,29 @@ class Trainer:
 
             loop.run(state, after_step=after_step, after_epoch=after_epoch, between=stop_if_asked)
 
+    def _keep(self, progress: Progress | None = None) -> None:
+        """Write a checkpoint; where that fails the work goes on, the ones before are there."""
+        if self.checkpoints is None:
+            return
+        if failed := self.checkpoints.keep(progress or self._progress):
+            self.listeners.say(f"warning: {failed}")
+
+    def _entered(self, index: int, way: Way) -> tuple[Way, tuple[Part, Part | None, nn.Module]]:
+        """Return what a phase learns from; live where activations do not fit on the disk."""
+        try:
+            return way, self._parts(way)
+        except RegraftError as error:
+            if way.keeper is None or error.code != "CACHE-WRITE":
+                raise
+            self._notes.append(f"phase {index + 1} runs the whole network in every step: {error}")
+            self.listeners.say(f"warning: {self._notes[-1]}")
+        live = Way(None, why="its activations could not be stored")
+        return live, self._parts(live)
+
     def _way(self, phase: Phase, trained: Trained) -> Way:
         options = self.options
+        if self._progress.way is not None:  # measured again, half-trained weights may say otherwise
+            return recalled(self._progress.way, self.network, self._keeper)
         why = why_live(
             self.network, phase, trained, choice=options.boundary, changing=self._changing()
         )
@@ -325,16 +361,8 @@ class Trainer:
 
     def _optimizer(self, phase: Phase, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         optimizer = build_optimizer(phase, groups)
-        before = self._progress.optimizer
-        if before is not None:
-            optimizer.load_state_dict(before)
-            for parameter, moments in optimizer.state.items():
-                for name, value in moments.items():
-                    if isinstance(value, Tensor) and value.shape == parameter.shape:
-                        moments[name] = _laid_out_like(parameter, value)
-            own = self.network.state_dict()
-            for kept in (self._state.best_weights, self._state.average):
-                kept.update({name: _laid_out_like(own[name], t) for name, t in kept.items()})
+        if self._progress.optimizer is not None:
+            restore_optimizer(optimizer, self._progress, self.network)
         return optimizer
 
     def _timed(self, start: float) -> Settings:
@@ -367,15 +395,3 @@ class Trainer:
 
 def _numbered(record: dict[str, Any], index: int) -> dict[str, Any]:
     return {"phase": index + 1, **record}
-
-
-def _load(network: Grafted, tensors: dict[str, Tensor]) -> None:
-    own = network.state_dict()
-    with torch.no_grad():
-        for name, value in tensors.items():
-            own[name].copy_(value)
-
-
-def _laid_out_like(like: Tensor, value: Tensor) -> Tensor:
-    """Return the same numbers in the same order in memory: other loops round otherwise."""
-    return torch.empty_like(like, dtype=value.dtype).copy_(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +12,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from regraft.errors import UsageError
 from regraft.training.activations import Keeper, free_bytes, needed_bytes
-from regraft.training.boundary import Boundary, behind_trunk, choose_precision, find_boundary
+from regraft.training.boundary import (
+    Boundary,
+    behind_trunk,
+    choose_precision,
+    find_boundary,
+    named_boundary,
+)
 from regraft.training.grafted import Grafted
 from regraft.training.phases import Phase, Trained
 
@@ -50,6 +56,24 @@ class Way:
                 "gradient_error": self.error,
             },
         }
+
+
+def recalled(
+    found: Mapping[str, Any], network: Grafted, make_keeper: Callable[[Boundary], Keeper]
+) -> Way:
+    """Return the way that `Way.to_json` has described: a phase goes on as it has begun.
+
+    Args:
+        found: The description.
+        network: Frozen for the phase.
+        make_keeper: Makes what computes and keeps activations at a boundary.
+    """
+    kept = found["boundary"] or {}
+    if found["way"] == "live":
+        return Way(None, why=kept.get("why", ""))
+    keeper = make_keeper(named_boundary(network, kept["stage"]))
+    keeper.stored = kept["dtype"]
+    return Way(keeper, error=kept["gradient_error"], size=kept["bytes"])
 
 
 def why_live(
