@@ -125,7 +125,7 @@ HEADS = st.one_of(
 
 @given(head=HEADS, output=st.sampled_from(["softmax", "sigmoid"]), trunk=st.booleans())
 @settings(
-    max_examples=15,
+    max_examples=10,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -369,7 +369,7 @@ def places(value, path=()):
 
 @given(data=st.data())
 @settings(
-    max_examples=40,
+    max_examples=30,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -3,54 +3,67 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import shutil
 from pathlib import Path
 from typing import Any
 
 from regraft.classifiers.feature_classifier import FeatureClassifier
+from regraft.classifiers.network_classifier import NetworkClassifier
+from regraft.classifiers.saving import refuse_unsaveable
 from regraft.compute import Stopwatch, environment
 from regraft.data.dataset import Dataset
-from regraft.errors import UsageError
+from regraft.errors import RunError, UsageError
+from regraft.experiment.naming import learner_name, plain
 from regraft.experiment.preparation import DataPlan, PreparedData
 from regraft.report.page import write_page
 from regraft.results.predictions import Predictions, evaluate
-from regraft.results.reservation import reserve
+from regraft.results.reservation import CHECKPOINTS, EPOCHS, reserve
 from regraft.results.run import Run, RunRecord
+
+Learner = FeatureClassifier | NetworkClassifier
 
 
 def fit_run(
     plan: DataPlan,
-    learner: FeatureClassifier,
+    learner: Learner,
     *,
     out: str | os.PathLike[str],
     description: str = "",
     command: str = "",
+    resume: bool = False,
     verbose: bool = False,
 ) -> Run:
     """Fit a learner on a plan's pictures, measure it on every part, and leave a run with its page.
 
-    The test part is predicted once, after everything was chosen.
+    The test part is predicted once, after everything was chosen. A network keeps checkpoints in the
+    folder while it is trained; the same call on the folder of a killed run goes on from them.
 
     Args:
         plan: Which pictures, and how they are split.
-        learner: A classifier that is not fitted yet; it is fitted here.
-        out: The folder of the run; it must be empty or absent.
+        learner: A classifier that is not fitted yet; it is fitted here. The validation part tells a
+            network which epoch was best; classifiers on features do not look at it.
+        out: The folder of the run; it must be empty, absent or hold an unfinished run.
         description: What the run is called in tables.
         command: How to repeat it.
+        resume: Whether there must be a checkpoint to go on from.
         verbose: Whether to show progress on standard error.
 
     Raises:
         DataError: The pictures cannot be used or split as asked.
         BackboneError: The network or its weights are not to be had.
-        RunError: The folder is taken.
+        ModelError: The learner could not be saved afterwards (``MODEL-UNSAVEABLE``).
+        RunError: The folder is taken, or there is nothing to go on from (``RUN-RESUME``).
     """
     _refuse_inside(out, plan.source)
+    refuse_unsaveable(learner)
     watch = Stopwatch()
     with reserve(out) as place:
+        if resume:
+            _refuse_nothing_to_resume(place)
         with watch.step("check and split"):
             prepared = plan.prepare(verbose=verbose)
         with watch.step("fit"):
-            learner.fit(prepared.train.paths, prepared.train.labels)
+            _fit(learner, prepared, place)
         embedded = learner.embedding_stats_.embedded
         with watch.step("predict"):
             predictions, more = _predict_parts(learner, prepared)
@@ -62,7 +75,9 @@ def fit_run(
             backbone=_backbone_facts(learner),
             seconds=watch.seconds,
             images=len(predictions),
-            images_embedded=embedded + more,
+            # A network that trains its trunk sees every picture many times.
+            images_embedded=min(embedded + more, len(predictions)),
+            epochs=_epochs(learner),
             history=learner.history_,
             environment=environment(),
             warnings=(*learner.warnings_, *_data_warnings(prepared)),
@@ -71,6 +86,7 @@ def fit_run(
         run = Run.write(
             place, record, predictions, split=prepared.split, check=prepared.report, learner=learner
         )
+        shutil.rmtree(place / CHECKPOINTS, ignore_errors=True)
     write_page(run, data_root=plan.source)
     return run
 
@@ -86,15 +102,37 @@ def _refuse_inside(out: str | os.PathLike[str], source: str | os.PathLike[str]) 
         )
 
 
-def learner_name(learner: FeatureClassifier) -> str:
-    """Return how a learner is called where nobody named the run: ``vgg16 + logistic``."""
-    parameters = learner.get_params(deep=False)
-    backbone = parameters["backbone"]
-    classifier = parameters["classifier"]
-    return f"{getattr(backbone, 'name', backbone)} + {_plain(classifier)}"
+def _refuse_nothing_to_resume(place: Path) -> None:
+    kept = place / CHECKPOINTS
+    if not kept.is_dir() or not any(kept.iterdir()):
+        raise RunError(
+            "there is nothing to go on from",
+            path=place,
+            why="no checkpoint of a network stands there",
+            hint="leave resume (--resume) out to begin anew",
+            code="RUN-RESUME",
+        )
 
 
-def _predict_parts(learner: FeatureClassifier, prepared: PreparedData) -> tuple[Predictions, int]:
+def _fit(learner: Learner, prepared: PreparedData, place: Path) -> None:
+    train, held = prepared.train, prepared.split.val
+    if isinstance(learner, NetworkClassifier):
+        learner.fit(
+            train.paths,
+            train.labels,
+            validation=held if len(held) else None,
+            checkpoints=place / CHECKPOINTS,
+        )
+    else:
+        (place / EPOCHS).unlink(missing_ok=True)  # of a network that was begun here and given up
+        learner.fit(train.paths, train.labels)
+
+
+def _epochs(learner: Learner) -> int | None:
+    return len(learner.history_["epochs"]) if isinstance(learner, NetworkClassifier) else None
+
+
+def _predict_parts(learner: Learner, prepared: PreparedData) -> tuple[Predictions, int]:
     """Return the predictions of all parts, and how many pictures had to be embedded for them."""
     parts: dict[str, Dataset] = {**prepared.split.parts(), "train": prepared.train}
     answers, embedded = [], 0
@@ -105,7 +143,7 @@ def _predict_parts(learner: FeatureClassifier, prepared: PreparedData) -> tuple[
     return answers[0].joined(*answers[1:]), embedded
 
 
-def _backbone_facts(learner: FeatureClassifier) -> dict[str, Any]:
+def _backbone_facts(learner: Learner) -> dict[str, Any]:
     backbone = learner.backbone_
     return {
         "name": backbone.spec.name,
@@ -119,21 +157,8 @@ def _backbone_facts(learner: FeatureClassifier) -> dict[str, Any]:
     }
 
 
-def _parameters(learner: FeatureClassifier) -> dict[str, Any]:
-    return {name: _plain(value) for name, value in learner.get_params(deep=False).items()}
-
-
-def _plain(value: Any) -> Any:
-    """Return a parameter as JSON has it; objects without a JSON form as they print."""
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
-    if hasattr(value, "to_json"):
-        return value.to_json()
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return str(value)
+def _parameters(learner: Learner) -> dict[str, Any]:
+    return {name: plain(value) for name, value in learner.get_params(deep=False).items()}
 
 
 def _data_warnings(prepared: PreparedData) -> list[str]:
