@@ -349,3 +349,46 @@ def test_an_interrupted_fit_leaves_quickly_and_its_folder_can_be_used_again(
     assert "Traceback" not in talk
     assert not (tmp_path / "run" / "run.json").exists()
     assert list(Path(tmp_path / "run").rglob("*.part")) == []
+
+
+@pytest.mark.slow
+def test_a_stopped_training_says_how_to_go_on_and_does(place, tmp_path):
+    arguments = [
+        "fit",
+        str(place / "flowers"),
+        *NETWORK[:2],
+        "--arg",
+        "size=32",
+        "--strategy",
+        "from_scratch",
+        "--epochs",
+        "100000",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "regraft", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(tmp_path),
+        cwd=tmp_path,
+    )
+    told = tmp_path / "run" / "history.jsonl"
+    deadline = time.monotonic() + 120
+    while not (told.exists() and told.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, talk = process.communicate(timeout=60)
+    epochs = len(told.read_text().splitlines())
+
+    resumed = regraft(tmp_path, *arguments, "--resume", "--time-budget", "1s", "--json")
+
+    assert process.returncode == 143, talk
+    assert f"--out {tmp_path / 'run'} --resume" in talk
+    assert "Traceback" not in talk
+    assert resumed.returncode == 0, resumed.stderr
+    result = json.loads(resumed.stdout)
+    assert len(result["history"]) > epochs
+    assert result["phases"][0]["stopped"] == "time budget"
+    assert not (tmp_path / "run" / "checkpoints").exists()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,28 +14,50 @@ import typer
 from regraft.cli.options import (
     AllowEmptyOption,
     ArgumentOption,
+    AugmentOption,
+    BatchSizeOption,
+    ClassifierOption,
+    ClassWeightOption,
     DataArgument,
+    DeviceOption,
     EngineOption,
+    EpochsOption,
+    FeaturePoolingOption,
     FollowLinksOption,
+    FromOption,
     GroupByOption,
+    HeadEpochsOption,
+    HeadOption,
     MaxBadOption,
     NamesOption,
+    OptimizerOption,
     OptionalBackboneOption,
     OutOption,
+    OutputOption,
     PoolingOption,
     PrecisionOption,
+    RateOption,
     RegroupOption,
+    RegularizeOption,
+    ResumeOption,
     RootOption,
     SeedOption,
     SkipBadOption,
     SmallClassesOption,
+    StrategyOption,
+    TensorboardOption,
     TestOption,
+    TimeBudgetOption,
+    UnfreezeOption,
     ValOption,
+    ViewsOption,
     WeightsOption,
     chosen_backbone,
     read_spec,
 )
 from regraft.cli.output import EXIT_REFUSED, JsonOption, say, say_json, talk
+from regraft.cli.strategies import LearnerOptions, build_learner
+from regraft.errors import UsageError
 
 if TYPE_CHECKING:
     from regraft.results.run import Run
@@ -67,13 +91,25 @@ def fit(
     backbone: OptionalBackboneOption = None,
     weights: WeightsOption = None,
     arguments: ArgumentOption = None,
-    classifier: Annotated[
-        str,
-        typer.Option(
-            help="logistic, linear_svm, knn, random_forest, gradient_boosting or xgboost."
-        ),
-    ] = "logistic",
-    pooling: PoolingOption = "avg",
+    strategy: StrategyOption = "features",
+    classifier: ClassifierOption = None,
+    pooling: FeaturePoolingOption = None,
+    unfreeze: UnfreezeOption = None,
+    head: HeadOption = None,
+    epochs: EpochsOption = None,
+    head_epochs: HeadEpochsOption = None,
+    optimizer: OptimizerOption = None,
+    lr: RateOption = None,
+    augment: AugmentOption = None,
+    regularize: RegularizeOption = None,
+    views: ViewsOption = None,
+    batch_size: BatchSizeOption = None,
+    class_weight: ClassWeightOption = None,
+    output: OutputOption = None,
+    start: FromOption = None,
+    time_budget: TimeBudgetOption = None,
+    device: DeviceOption = None,
+    tensorboard: TensorboardOption = None,
     engine: EngineOption = "auto",
     precision: PrecisionOption = "fp32",
     val: ValOption = 0.15,
@@ -94,26 +130,20 @@ def fit(
     no_cache: NoCacheOption = False,
     description: Annotated[str, typer.Option(help="What the run is called in tables.")] = "",
     out: OutOption = None,
+    resume: ResumeOption = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Fit a classifier on a network's features and measure it on pictures kept apart."""
-    from regraft.classifiers.feature_classifier import FeatureClassifier
+    """Transfer a network to your pictures and measure it on some of them kept apart."""
+    options = LearnerOptions.of(locals(), cache=not no_cache, verbose=not as_json)
+    if resume and out is None:
+        raise UsageError("--resume needs the folder of the run", hint="name it with --out FOLDER")
     from regraft.experiment.preparation import DataPlan
     from regraft.experiment.runner import fit_run
-    from regraft.report.tables import parts_table
     from regraft.results.store import RunStore
 
     backbone = chosen_backbone(backbone)
-    learner = FeatureClassifier(
-        read_spec(backbone, weights, arguments),
-        classifier=classifier,
-        pooling=pooling,
-        engine=engine,
-        precision=precision,
-        cache=None if no_cache else "default",
-        seed=seed,
-        verbose=not as_json,
-    )
+    learner = build_learner(read_spec(backbone, weights, arguments), options)
+    place = out or RunStore(Path("runs")).free_folder(f"{source.stem} {backbone} {options.label}")
     plan = DataPlan(
         source,
         val=val,
@@ -132,24 +162,46 @@ def fit(
         skip_bad=skip_bad,
         max_bad=max_bad,
     )
-    run = fit_run(
-        plan,
-        learner,
-        out=out or RunStore(Path("runs")).free_folder(f"{source.stem} {backbone} {classifier}"),
-        description=description or f"{backbone} + {classifier}",
-        command=command_line(),
-        verbose=not as_json,
-    )
+    with _told_what_is_kept(place):
+        run = fit_run(
+            plan,
+            learner,
+            out=place,
+            description=description,
+            command=command_line(),
+            resume=resume,
+            verbose=not as_json,
+        )
     if as_json:
         say_json(run.result())
     else:
-        say(parts_table(run.metrics).to_text())
-        talk(embedded_line(run))
-        for warning in run.warnings:
-            talk(f"warning: {warning}")
-        talk(f"page:   {run.folder / 'report.html'}")
-        talk(f"next:   regraft predict {shlex.quote(str(run.folder))} PICTURES")
+        _show(run)
     return EXIT_REFUSED if (run.check or {}).get("bad") else 0
+
+
+def _show(run: Run) -> None:
+    from regraft.report.tables import parts_table
+
+    say(parts_table(run.metrics).to_text())
+    talk(cost_line(run))
+    for warning in run.warnings:
+        talk(f"warning: {warning}")
+    talk(f"page:   {run.folder / 'report.html'}")
+    talk(f"next:   regraft predict {shlex.quote(str(run.folder))} PICTURES")
+
+
+@contextmanager
+def _told_what_is_kept(place: Path) -> Iterator[None]:
+    """Say, when a training is stopped from outside, how to go on with it."""
+    from regraft.results.reservation import CHECKPOINTS
+
+    try:
+        yield
+    except BaseException as error:
+        stopped = not isinstance(error, Exception) and (place / CHECKPOINTS).is_dir()
+        if stopped:
+            talk(f"what was trained is kept: go on with --out {shlex.quote(str(place))} --resume")
+        raise
 
 
 def extract(
@@ -198,10 +250,12 @@ def extract(
     talk(f"{written.images} rows of {written.columns} numbers; {written.embedded} images embedded")
 
 
-def embedded_line(run: Run) -> str:
-    """Return how many images passed through the trunk, as one line."""
+def cost_line(run: Run) -> str:
+    """Return what a run took: epochs of training, and images that passed through the trunk."""
+    epochs = run.data.get("epochs")
+    trained = "" if epochs is None else f"{epochs} epochs of training; "
     cached = ", the others came from the cache" if run.images_embedded < run.images else ""
-    return f"{run.images_embedded} of {run.images} images embedded{cached}"
+    return f"{trained}{run.images_embedded} of {run.images} images embedded{cached}"
 
 
 def command_line() -> str:

@@ -62,7 +62,7 @@ EngineOption = Annotated[
     Literal["auto", "torch", "openvino"], typer.Option(help="What runs the frozen trunk.")
 ]
 PrecisionOption = Annotated[
-    Literal["fp32", "bf16"], typer.Option(help="Arithmetic of the frozen trunk.")
+    Literal["fp32", "bf16"], typer.Option(help="Arithmetic of the network.")
 ]
 GroupByOption = Annotated[
     str | None,
@@ -116,6 +116,121 @@ MaxBadOption = Annotated[
     typer.Option(
         help="With --skip-bad, the largest share of pictures that may be left out.", min=0, max=1
     ),
+]
+StrategyOption = Annotated[
+    Literal["features", "frozen", "fine_tune", "two_stage", "from_scratch"],
+    typer.Option(
+        "--strategy",
+        help="features: a classifier on features of the frozen network; frozen: a new head on it;"
+        " fine_tune: head and trunk together; two_stage: the head first, then both; from_scratch:"
+        " everything from random weights.",
+    ),
+]
+ClassifierOption = Annotated[
+    str | None,
+    typer.Option(
+        help="logistic, linear_svm, knn, random_forest, gradient_boosting or xgboost; with"
+        " features only, there logistic unless named."
+    ),
+]
+FeaturePoolingOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What becomes a row of features: avg, flatten or stage:NAME; with features only,"
+        " there avg unless named."
+    ),
+]
+UnfreezeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PART",
+        help="What fine_tune and two_stage train of the trunk: a share of its stages counted from"
+        " the head (0.5), last:3 stages, from one stage on (its name, see `regraft backbones"
+        " show`), or /REGEX/ on the names of parameters. By default all, of two_stage half.",
+    ),
+]
+HeadOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The new head: linear (unless named), mlp_512_512, mlp_256, pooled_mlp_128,"
+        " mlp_512_256, conv_1x1 or mlp_264_128_64_32.",
+    ),
+]
+EpochsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0, help="Passes over the training pictures: 30; of two_stage, in the second stage: 20."
+    ),
+]
+HeadEpochsOption = Annotated[
+    int | None, typer.Option(min=0, help="Passes of two_stage's first stage, the head alone: 10.")
+]
+OptimizerOption = Annotated[
+    Literal["sgd", "rmsprop", "adam", "adamw", "nadam"] | None,
+    typer.Option(help="How weights are changed: adamw unless named."),
+]
+RateOption = Annotated[
+    float | None,
+    typer.Option(
+        "--lr",
+        min=0,
+        help="Learning rate at the head; of two_stage, in the second stage. By default 0.001, where"
+        " a trained trunk is trained 0.0001.",
+    ),
+]
+AugmentOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help="How training pictures are changed at random: a name such as standard, or settings:"
+        " rotation=30,flip=true.",
+    ),
+]
+RegularizeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help="What keeps the network from learning by heart: a name or settings:"
+        " label_smoothing=0.1.",
+    ),
+]
+ViewsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="How many augmented views each picture has; so few that they can be cached. By default"
+        " a new one in every epoch.",
+    ),
+]
+BatchSizeOption = Annotated[int | None, typer.Option(min=2, help="Pictures per step: 32.")]
+ClassWeightOption = Annotated[
+    Literal["balanced"] | None,
+    typer.Option(help="balanced: each class counts the same, however many pictures it has."),
+]
+OutputOption = Annotated[
+    Literal["softmax", "sigmoid"] | None,
+    typer.Option(help="softmax (unless named), or sigmoid: one output for two classes."),
+]
+FromOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--from", metavar="RUN", help="Start from the network that an earlier run has trained."
+    ),
+]
+TimeBudgetOption = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Stop training after so many minutes; also 90s, 10m or 2h."),
+]
+DeviceOption = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"] | None, typer.Option(help="Where the network is trained.")
+]
+TensorboardOption = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Also write events for TensorBoard here.")
+]
+ResumeOption = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on with the training that was stopped in the folder --out."),
 ]
 OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="FOLDER", help="Where the run shall stand.")

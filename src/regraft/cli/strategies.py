@@ -1,0 +1,294 @@
+"""From the options of `fit` to a learner: what each strategy takes, and how options are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from regraft.errors import UsageError
+
+if TYPE_CHECKING:
+    from regraft.backbones.spec import BackboneSpec
+    from regraft.classifiers.feature_classifier import FeatureClassifier
+    from regraft.classifiers.network_classifier import NetworkClassifier
+    from regraft.training.phases import Phase
+
+Strategy = Literal["features", "frozen", "fine_tune", "two_stage", "from_scratch"]
+DEFAULT_CLASSIFIER, DEFAULT_HEAD = "logistic", "linear"
+
+# Which options only some strategies have; None: all but "features".
+_ONLY: dict[str, tuple[Strategy, ...] | None] = {
+    "classifier": ("features",),
+    "pooling": ("features",),
+    "unfreeze": ("fine_tune", "two_stage"),
+    "head_epochs": ("two_stage",),
+    "start": ("frozen", "fine_tune", "two_stage"),
+    **dict.fromkeys(
+        ("head", "epochs", "optimizer", "lr", "augment", "regularize", "views", "batch_size")
+    ),
+    **dict.fromkeys(("class_weight", "output", "time_budget", "device", "resume", "tensorboard")),
+}
+_SPELLED = {"start": "--from"}
+_UNITS = {"s": 1 / 60, "m": 1.0, "min": 1.0, "h": 60.0, "": 1.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnerOptions:
+    """The options of `fit` that say how to learn; None where an option was not given.
+
+    Args:
+        strategy: What is trained of the network.
+        classifier: The shallow classifier of ``"features"``.
+        pooling: What becomes a row of features.
+        unfreeze: What is trained of the trunk; see :func:`read_unfreeze`.
+        head: The name of the new head.
+        epochs: Passes over the training pictures; of two stages, in the second.
+        head_epochs: Of two stages, passes in the first.
+        optimizer: The name of the optimizer.
+        lr: The learning rate; of two stages, that of the second.
+        augment: The name of an augmentation, or ``KEY=VALUE,…``.
+        regularize: The name of a regularization, or ``KEY=VALUE,…``.
+        views: How many augmented views of a picture there are.
+        batch_size: Pictures per step.
+        class_weight: ``"balanced"`` to weigh small classes up.
+        output: ``"softmax"`` or ``"sigmoid"``.
+        start: The folder of a run to start from.
+        time_budget: The longest time to train; see :func:`read_minutes`.
+        device: Where to compute.
+        tensorboard: A folder for TensorBoard's events.
+        resume: Whether to go on with a run that was stopped.
+        engine: What runs a frozen trunk.
+        precision: Arithmetic of the network.
+        cache: Whether features are kept for the next time.
+        seed: What everything random is drawn from.
+        verbose: Whether to show progress.
+
+    Example:
+        >>> LearnerOptions(strategy="two_stage", head="mlp_256").label
+        'two_stage mlp_256'
+    """
+
+    strategy: Strategy = "features"
+    classifier: str | None = None
+    pooling: str | None = None
+    unfreeze: str | None = None
+    head: str | None = None
+    epochs: int | None = None
+    head_epochs: int | None = None
+    optimizer: str | None = None
+    lr: float | None = None
+    augment: str | None = None
+    regularize: str | None = None
+    views: int | None = None
+    batch_size: int | None = None
+    class_weight: str | None = None
+    output: str | None = None
+    start: Path | None = None
+    time_budget: str | None = None
+    device: str | None = None
+    tensorboard: Path | None = None
+    resume: bool = False
+    engine: str = "auto"
+    precision: str = "fp32"
+    cache: bool = True
+    seed: int = 0
+    verbose: bool = False
+
+    @property
+    def label(self) -> str:
+        """What is learned, for the name of a folder."""
+        if self.strategy == "features":
+            return self.classifier or DEFAULT_CLASSIFIER
+        return f"{self.strategy} {self.head or DEFAULT_HEAD}"
+
+    @classmethod
+    def of(cls, given: dict[str, Any], **more: Any) -> LearnerOptions:
+        """Return the options among those of a command, and more of them."""
+        named = {field.name: given[field.name] for field in fields(cls) if field.name in given}
+        return cls(**{**named, **more})
+
+
+def build_learner(
+    spec: BackboneSpec, options: LearnerOptions
+) -> FeatureClassifier | NetworkClassifier:
+    """Return the learner that the options describe.
+
+    Args:
+        spec: The network.
+        options: What was given on the command line.
+
+    Raises:
+        UsageError: An option makes no sense with the strategy, or its value cannot be read.
+
+    Example:
+        >>> from regraft.backbones.spec import BackboneSpec
+        >>> chosen = LearnerOptions(strategy="from_scratch", epochs=60)
+        >>> net = build_learner(BackboneSpec("simple_cnn"), chosen)
+        >>> net.backbone.weights, net.phases[0].epochs
+        (None, 60)
+    """
+    refuse_idle_options(options)
+    shared: dict[str, Any] = {
+        "engine": options.engine,
+        "precision": options.precision,
+        "cache": "default" if options.cache else None,
+        "seed": options.seed,
+        "verbose": options.verbose,
+    }
+    if options.strategy == "features":
+        from regraft.classifiers.feature_classifier import FeatureClassifier
+
+        return FeatureClassifier(
+            spec,
+            classifier=options.classifier or DEFAULT_CLASSIFIER,
+            pooling=options.pooling or "avg",
+            **shared,
+        )
+    return _network(spec, options, shared)
+
+
+def refuse_idle_options(options: LearnerOptions) -> None:
+    """Refuse options that would change nothing under the chosen strategy.
+
+    Raises:
+        UsageError: Naming the first such option and the strategies that have it.
+
+    Example:
+        >>> refuse_idle_options(LearnerOptions(strategy="frozen", classifier="knn"))
+        Traceback (most recent call last):
+        regraft.errors.UsageError: --classifier does nothing with --strategy frozen - it goes with \
+--strategy features
+    """
+    for name, strategies in _ONLY.items():
+        given = getattr(options, name)
+        if given is None or given is False:
+            continue
+        allowed = strategies or ("frozen", "fine_tune", "two_stage", "from_scratch")
+        if options.strategy not in allowed:
+            spelled = _SPELLED.get(name, "--" + name.replace("_", "-"))
+            raise UsageError(
+                f"{spelled} does nothing with --strategy {options.strategy}",
+                hint=f"it goes with --strategy {_or(allowed)}",
+            )
+
+
+def read_unfreeze(text: str) -> dict[str, Any]:
+    """Return what to train of a trunk, as fields of a ``Phase``.
+
+    Args:
+        text: A share of the stages counted from the head (``0.5``), ``last:3`` stages, ``/regex/``
+            on the names of parameters, or the name of the first stage that is trained.
+
+    Raises:
+        UsageError: A number that is no share or no count.
+
+    Example:
+        >>> read_unfreeze("0.5"), read_unfreeze("last:3"), read_unfreeze("/norm/")
+        ({'unfreeze': 0.5}, {'unfreeze_last': 3}, {'unfreeze_matching': 'norm'})
+        >>> read_unfreeze("features.24")
+        {'unfreeze_from': 'features.24'}
+    """
+    if text.startswith("last:"):
+        if not text[5:].isdecimal():
+            raise _unreadable(text)
+        return {"unfreeze_last": int(text[5:])}
+    if len(text) > 2 and text.startswith("/") and text.endswith("/"):
+        return {"unfreeze_matching": text[1:-1]}
+    try:
+        share = float(text)
+    except ValueError:
+        if not text:
+            raise _unreadable(text) from None
+        return {"unfreeze_from": text}
+    if not 0 <= share <= 1:
+        raise _unreadable(text)
+    return {"unfreeze": share}
+
+
+def read_minutes(text: str) -> float:
+    """Return a time in minutes.
+
+    Args:
+        text: A number of minutes, or with a unit: ``90s``, ``10m``, ``1.5h``.
+
+    Raises:
+        UsageError: It is no time.
+
+    Example:
+        >>> read_minutes("10"), read_minutes("1.5h"), read_minutes("90s")
+        (10.0, 90.0, 1.5)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|)", text.strip())
+    minutes = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if minutes <= 0:
+        raise UsageError("not a time", path=text, hint="write --time-budget 10m, 2h or 90s")
+    return minutes
+
+
+def _network(
+    spec: BackboneSpec, options: LearnerOptions, shared: dict[str, Any]
+) -> NetworkClassifier:
+    from regraft.classifiers.network_classifier import NetworkClassifier
+    from regraft.training.augmentation import find_augmentation
+    from regraft.training.heads import find_head
+    from regraft.training.regularization import find_regularization
+
+    if options.strategy == "from_scratch":
+        if spec.weights != "default":
+            raise UsageError(
+                "--weights does nothing with --strategy from_scratch",
+                hint="it begins with random weights; --strategy fine_tune begins with trained ones",
+            )
+        spec = replace(spec, weights=None, seed=options.seed)
+    given: dict[str, Any] = {
+        "head": options.head,
+        "augment": options.augment,
+        "regularize": options.regularize,
+        "views": options.views,
+        "batch_size": options.batch_size,
+        "class_weight": options.class_weight,
+        "output": options.output,
+        "start": options.start,
+        "device": options.device,
+        "tensorboard": options.tensorboard,
+        "time_budget": options.time_budget and read_minutes(options.time_budget),
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    # A name that nobody knows is said now, not after all pictures were read.
+    find_head(given.get("head", DEFAULT_HEAD))
+    find_augmentation(options.augment)
+    find_regularization(options.regularize)
+    return NetworkClassifier(spec, phases=_phases(options), **given, **shared)
+
+
+def _phases(options: LearnerOptions) -> list[Phase]:
+    from regraft.training import phases
+
+    make: dict[str, Any] = {
+        "frozen": phases.frozen,
+        "fine_tune": phases.fine_tune,
+        "two_stage": phases.two_stage,
+        "from_scratch": phases.from_scratch,
+    }
+    given = {name: getattr(options, name) for name in ("epochs", "head_epochs", "optimizer", "lr")}
+    given = {name: value for name, value in given.items() if value is not None}
+    made: list[Phase] = make[options.strategy](**given)
+    if options.unfreeze is not None:
+        made[-1] = replace(made[-1], **{"unfreeze": 0.0, **read_unfreeze(options.unfreeze)})
+    return made
+
+
+def _unreadable(text: str) -> UsageError:
+    return UsageError(
+        "not a part of a network",
+        path=text,
+        hint="write --unfreeze 0.5 for a share of the stages, last:3, /regex/ or a stage's name",
+    )
+
+
+def _or(names: Iterable[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last
