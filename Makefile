@@ -32,8 +32,10 @@ format: .venv/test.stamp
 
 check: lint types test
 
-bench: .venv/bench.stamp
-	$(BIN)/python benchmarks/memory.py
+# An hour or two on a machine that does nothing else; benchmarks/README.md has what came of it.
+bench: .venv-bench/bench.stamp
+	.venv-bench/bin/python benchmarks/memory.py
+	.venv-bench/bin/python benchmarks/training.py
 
 .venv/uv.stamp: requirements/uv.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Regraft needs Python 3.11 or newer")'
@@ -41,20 +43,28 @@ bench: .venv/bench.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	@touch $@
 
-# $(call install,NAME): the packages of requirements/NAME.txt, then Regraft itself as an editable install.
+# $(call install,NAME,ENVIRONMENT): the packages of requirements/NAME.txt.
 # With TORCH=cpu, uv takes torch and torchvision (at the locked versions) from PyTorch's CPU builds and
 # leaves out the CUDA packages; everything else comes from the lock with its hashes all the same.
 ifeq ($(TORCH),cpu)
-install = $(UV) pip install --quiet --python $(BIN)/python --torch-backend cpu \
+install = $(UV) pip install --quiet --python $(2)/bin/python --torch-backend cpu \
 	    $$(sed -n 's/^\(torch\(vision\)\{0,1\}==[^ ;]*\).*/\1/p' requirements/$(1).txt) && \
-	  $(UV) pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements/$(1)-cpu.txt
+	  $(UV) pip install --quiet --python $(2)/bin/python --no-deps --require-hashes -r requirements/$(1)-cpu.txt
 else
-install = $(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/$(1).txt
+install = $(UV) pip install --quiet --python $(2)/bin/python --require-hashes -r requirements/$(1).txt
 endif
+editable = $(UV) pip install --quiet --python $(1)/bin/python --no-deps --no-build-isolation --editable .
 
 .venv/%.stamp: .venv/uv.stamp requirements/%.txt pyproject.toml
-	$(call install,$*)
-	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	$(call install,$*,.venv)
+	$(call editable,.venv)
+	@touch $@
+
+# The benchmarks have an environment of their own: TensorFlow, which Regraft is compared with, needs an older h5py.
+.venv-bench/bench.stamp: .venv/uv.stamp requirements/bench.txt pyproject.toml
+	$(PYTHON) -m venv .venv-bench
+	$(call install,bench,.venv-bench)
+	$(call editable,.venv-bench)
 	@touch $@
 
 # New versions of everything: names, versions and hashes, no address of any index.
@@ -68,11 +78,12 @@ lock: .venv/uv.stamp
 	  --no-header --upgrade --output-file requirements/uv.txt -
 	$(COMPILE) --upgrade --group build --output-file requirements/run.txt pyproject.toml
 	$(COMPILE) --constraint requirements/run.txt --group build --group test --output-file requirements/test.txt pyproject.toml
-	$(COMPILE) --constraint requirements/test.txt --group build --group test --output-file requirements/bench.txt pyproject.toml requirements/bench.in
+	sed '/^h5py==/,/[^\\]$$/d' requirements/run.txt > .venv/constraints.txt
+	$(COMPILE) --constraint .venv/constraints.txt --group build --output-file requirements/bench.txt pyproject.toml requirements/bench.in
 	for name in run test bench; do \
-	  $(COMPILE) $(CUDA) --constraint requirements/$$name.txt --group build $$(test $$name = run || echo --group test) \
+	  $(COMPILE) $(CUDA) --constraint requirements/$$name.txt --group build $$(test $$name = test && echo --group test) \
 	    --output-file requirements/$$name-cpu.txt pyproject.toml $$(test $$name = bench && echo requirements/bench.in); \
 	done
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
