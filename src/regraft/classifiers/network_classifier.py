@@ -27,12 +27,13 @@ from regraft.training.checkpoint import Checkpoints
 from regraft.training.grafted import Grafted
 from regraft.training.heads import Head, find_head
 from regraft.training.losses import class_weights, make_loss
+from regraft.training.options import Options
 from regraft.training.phases import Phase, frozen
 from regraft.training.progress import Listeners
 from regraft.training.regularization import Regularization, find_regularization
 from regraft.training.sources import Source
 from regraft.training.state import Settings
-from regraft.training.trainer import Options, Trainer
+from regraft.training.trainer import Trainer
 from regraft.training.using import Predictor
 from regraft.training.ways import BoundaryChoice
 
@@ -177,6 +178,45 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 (``TRAIN-MEMORY``), or the checkpoints are of other work (``TRAIN-RESUME``) or all
                 damaged (``TRAIN-CHECKPOINT``).
         """
+        trainer = self.trainer(X, y, validation=validation, checkpoints=checkpoints)
+        trainer.run()
+        history = {"phases": trainer.records, "epochs": trainer.epochs}
+        restore(
+            self,
+            classes=sorted(set(trainer.train.labels)),
+            network=trainer.network,
+            backbone=trainer.trained_backbone(),
+            history=history,
+            warnings=[*trainer.notes, *complaints(trainer.records)],
+        )
+        self._predictor = trainer.predictor()
+        self.embedding_stats_ = EmbeddingStats(
+            len(trainer.train) + len(trainer.validation or ()),
+            trainer.embedded,
+            sum(record["seconds"] for record in trainer.records),
+        )
+        return self
+
+    def trainer(
+        self,
+        X: Sequence[Picture],
+        y: Sequence[str],
+        *,
+        validation: Labelled | None = None,
+        checkpoints: str | os.PathLike[str] | None = None,
+    ) -> Trainer:
+        """Return what ``fit`` runs, with a network of its own; the learner stays as it is.
+
+        Args:
+            X: Pictures, as in ``fit``.
+            y: The class of each picture, by name.
+            validation: Decides which epoch of a phase was best.
+            checkpoints: A folder for checkpoints.
+
+        Raises:
+            DataError: A validation class is unknown.
+            UsageError: Labels are no names, there is one class only, or an argument is impossible.
+        """
         labels = named_labels(y, len(X))
         classes = sorted(set(labels))
         phases = self._phases()
@@ -201,7 +241,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if checkpoints is not None:
             work = described_work(self, phases, classes, network, (train, held))
             kept = Checkpoints(checkpoints, work, every=self.checkpoint_every)
-        trainer = Trainer(
+        return Trainer(
             network,
             backbone,
             phases,
@@ -215,25 +255,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 verbose=self.verbose,
             ),
             checkpoints=kept,
+            notes=notes,
         )
-        trainer.run()
-        notes += [] if kept is None else kept.notes
-        history = {"phases": trainer.records, "epochs": trainer.epochs}
-        restore(
-            self,
-            classes=classes,
-            network=network,
-            backbone=trainer.trained_backbone(),
-            history=history,
-            warnings=[*notes, *complaints(trainer.records)],
-        )
-        self._predictor = trainer.predictor()
-        self.embedding_stats_ = EmbeddingStats(
-            len(train) + len(held or ()),
-            trainer.embedded,
-            sum(record["seconds"] for record in trainer.records),
-        )
-        return self
 
     def predict_proba(self, X: Sequence[Picture]) -> NDArray[np.float64]:
         """Return the probability of each class for each picture, (n, classes).
@@ -348,14 +371,16 @@ def restore(
     learner.backbone_ = backbone
     learner.history_ = history
     learner.warnings_ = tuple(warnings)
-    learner._predictor = Predictor.from_history(  # noqa: SLF001 - the other half of the class
+    options = learner._options()  # noqa: SLF001 - the other half of the class
+    learner._predictor = Predictor.from_history(  # noqa: SLF001
         network,
         backbone,
         history,
         device=choose_device(learner.device),
         precision=learner.precision,
         engine=learner.engine,
-        cache=learner._options().cache,  # noqa: SLF001
+        cache=options.cache,
+        workspace=options.workspace,
         batch_size=learner.batch_size,
         decoding=learner.decoding,
         verbose=learner.verbose,

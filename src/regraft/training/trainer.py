@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from regraft.backbones.backbone import Backbone, retrained
-from regraft.data.images import Decoding
 from regraft.errors import RegraftError
-from regraft.features.cache import FeatureCache
-from regraft.features.embedding import EngineName
 from regraft.training.activations import Keeper
-from regraft.training.augmentation import Augmentation
 from regraft.training.batches import AugmentedPictures, Inputs
 from regraft.training.boundary import Boundary
 from regraft.training.checkpoint import Checkpoints, Progress, restore_optimizer
@@ -24,41 +20,13 @@ from regraft.training.grafted import Grafted, build_optimizer, parameter_groups
 from regraft.training.interruption import stoppable
 from regraft.training.loop import Loop
 from regraft.training.losses import balanced_order
+from regraft.training.options import Options
 from regraft.training.phases import Phase, Trained
 from regraft.training.progress import Listeners
 from regraft.training.sources import Source
 from regraft.training.state import Part, Settings, State
 from regraft.training.using import Predictor
-from regraft.training.ways import BoundaryChoice, Way, choose_way, recalled, why_live
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What a trainer needs to know beyond the settings of the loop.
-
-    Args:
-        augment: How training pictures are changed; None for not at all.
-        views: How many augmented views of each picture are kept; None for a new one in each epoch.
-        sampling: ``"balanced"`` draws every class equally often; None takes every picture once.
-        boundary: Whether and how activations of the frozen part are kept.
-        disk_budget: The most bytes that these may take; None for half of what is free.
-        time_budget: Seconds after which training ends; None for no end.
-        engine: What computes activations that are kept.
-        cache: Where rows behind the whole trunk are kept.
-        workspace: Where other activations are kept.
-        decoding: How files become pixels.
-    """
-
-    augment: Augmentation | None = None
-    views: int | None = None
-    sampling: Literal["balanced"] | None = None
-    boundary: BoundaryChoice = "auto"
-    disk_budget: int | None = None
-    time_budget: float | None = None
-    engine: EngineName = "auto"
-    cache: FeatureCache
-    workspace: FeatureCache
-    decoding: Decoding = Decoding()
+from regraft.training.ways import Way, choose_way, recalled, why_live
 
 
 class Trainer:
@@ -74,6 +42,7 @@ class Trainer:
         options: Everything else.
         listeners: Who hears of each epoch.
         checkpoints: Where a resumed run goes on from; None for no checkpoints.
+        notes: What a reader should know already, one sentence each.
 
     Attributes:
         records: One record per finished phase.
@@ -94,6 +63,7 @@ class Trainer:
         options: Options,
         listeners: Listeners,
         checkpoints: Checkpoints | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         self.network = network
         self.backbone = backbone
@@ -107,7 +77,7 @@ class Trainer:
         self.keeper: Keeper | None = None
         self.embedded = 0
         self._progress = Progress()
-        self._notes: list[str] = []
+        self._notes = list(notes)
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -122,8 +92,11 @@ class Trainer:
         """One record per epoch of the finished phases."""
         return [epoch for record in self._progress.finished for epoch in record["epochs"]]
 
-    def run(self) -> None:
+    def run(self, phases: int | None = None) -> None:
         """Run all phases, or those that an interrupted run has left.
+
+        Args:
+            phases: Only so many of the first ones.
 
         Raises:
             RegraftError: The loss is no number any more, the memory is not enough, or the
@@ -136,7 +109,7 @@ class Trainer:
         interrupted = [_numbered(record, self._progress.phase) for record in self._state.records]
         self.listeners.begin([*self.epochs, *interrupted])
         try:
-            for index in range(self._progress.phase, len(self.phases)):
+            for index in range(self._progress.phase, len(self.phases[:phases])):
                 self._phase(index)
         except RegraftError as error:
             if self.checkpoints is not None and (last := self.checkpoints.last()):
@@ -164,7 +137,7 @@ class Trainer:
     def notes(self) -> list[str]:
         """What a reader should know about how it went."""
         kept = [] if self.checkpoints is None else self.checkpoints.notes
-        return [*kept, *self._notes, *self.listeners.notes]
+        return [*self._notes, *kept, *self.listeners.notes]
 
     @property
     def _state(self) -> State:
@@ -183,19 +156,28 @@ class Trainer:
             self.backbone = self.trained_backbone()
             self.keeper = recalled(found.finished[-1], self.network, self._keeper).keeper
 
-    def _phase(self, index: int) -> None:
-        start, phase, earlier = time.perf_counter(), self.phases[index], self._state.seconds
+    def loop(self, index: int) -> tuple[Loop, Trained, Way]:
+        """Get a phase ready: freeze, choose the way, and compute the activations that it keeps.
+
+        Args:
+            index: The phase, counted from 0.
+
+        Returns:
+            What trains, what it trains of the trunk, and how it gets from pictures to logits.
+
+        Raises:
+            ImageError: A picture cannot be used.
+        """
+        start, phase = time.perf_counter(), self.phases[index]
         trained = self.network.freeze(phase)
-        before = self.network.frozen_checksum()
         if self._trunk_has_moved():
             self.backbone = retrained(self.backbone)
         way = self._way(phase, trained)
         self.listeners.say(self._title(index, phase, way))
         way, (train, validation, network) = self._entered(index, way)
-        groups = parameter_groups(self.network, phase, trained)
         loop = Loop(
             network,
-            self._optimizer(phase, groups),
+            self._optimizer(phase, parameter_groups(self.network, phase, trained)),
             phase,
             train,
             validation,
@@ -205,10 +187,16 @@ class Trainer:
             tensors=self.network.trained_tensors,
             order=self._order(),
         )
+        return loop, trained, way
+
+    def _phase(self, index: int) -> None:
+        start, phase, earlier = time.perf_counter(), self.phases[index], self._state.seconds
+        loop, trained, way = self.loop(index)
+        before = self.network.frozen_checksum()
         self._progress.way = way.to_json()
         self._run(loop, index, phase)
         state = self._state
-        moved = sum(p.numel() for group in groups for p in group["params"])
+        moved = sum(p.numel() for group in loop.optimizer.param_groups for p in group["params"])
         record = {
             "phase": index + 1,
             "trained": phase.to_json(),
@@ -267,6 +255,10 @@ class Trainer:
         """Return what a phase learns from; live where activations do not fit on the disk."""
         try:
             return way, self._parts(way)
+        except OverflowError:  # a picture that was not looked at is beyond the range of float16
+            assert way.keeper is not None
+            way.keeper.stored = "bfloat16"  # the range of float32, in as many bytes
+            return self._entered(index, replace(way, error=None))
         except RegraftError as error:
             if way.keeper is None or error.code != "CACHE-WRITE":
                 raise
@@ -298,7 +290,7 @@ class Trainer:
 
     def _keeper(self, boundary: Boundary) -> Keeper:
         options, settings = self.options, self.settings
-        shared = boundary.name in {"pooled", "map"} and options.augment is None
+        shared = boundary.is_behind_trunk and options.augment is None
         return Keeper(
             backbone=self.backbone,
             network=self.network,

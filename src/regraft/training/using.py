@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -59,6 +59,7 @@ class Predictor:
         precision: Literal["fp32", "bf16"],
         engine: EngineName,
         cache: FeatureCache,
+        workspace: FeatureCache,
         batch_size: int,
         decoding: Decoding,
         verbose: bool,
@@ -72,7 +73,8 @@ class Predictor:
             device: Where torch computes.
             precision: ``"fp32"`` or ``"bf16"``.
             engine: What runs the frozen part.
-            cache: Where activations are kept.
+            cache: Where rows behind the whole trunk are kept.
+            workspace: Where other activations are kept.
             batch_size: Pictures per pass.
             decoding: How files become pixels.
             verbose: Whether to show progress.
@@ -84,12 +86,13 @@ class Predictor:
         keeper = None
         if phases[-1].get("way") == "cached":
             kept = phases[-1]["boundary"]
+            boundary = named_boundary(network, kept["stage"])
             keeper = Keeper(
                 backbone=backbone,
                 network=network,
-                boundary=named_boundary(network, kept["stage"]),
+                boundary=boundary,
                 stored=kept["dtype"],
-                cache=cache,
+                cache=cache if boundary.is_behind_trunk else workspace,
                 engine=engine if device == "cpu" else "torch",
                 precision=precision,
                 device=device,
@@ -123,7 +126,10 @@ class Predictor:
             inputs, passed = self._pixels(pictures), len(pictures)
             rows = self._run(network, inputs)
         else:
-            inputs, passed = self.keeper.plain(pictures)
+            try:
+                inputs, passed = self.keeper.plain(pictures)
+            except OverflowError:  # beyond float16, which was enough for the pictures learned from
+                inputs, passed = replace(self.keeper, stored="float32").plain(pictures)
             rows = self._run(self.keeper.boundary.behind(network).eval(), inputs)
         seconds = time.perf_counter() - start
         return rows, EmbeddingStats(len(pictures), passed, seconds)
