@@ -49,7 +49,7 @@ def test_a_training_has_a_table_of_its_phases_its_epochs_and_one_sentence(traine
 
     assert [name for name, _ in history.grids] == [
         "What was trained, phase by phase",
-        "After each epoch",
+        "After each epoch, on 9 validation pictures",
     ]
     assert history.curves.startswith("<svg")
     assert history.facts == (("device", "cpu"),)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from regraft.report import figures, training
-from regraft.report.tables import NOTHING, Cell, Table
+from regraft.report.tables import NOTHING, Cell, Table, accuracy_of
 from regraft.results.statistics import percent
 
 _GRID = {"parameters", "mean", "sd"}
@@ -68,7 +68,9 @@ def _training(history: Mapping[str, Any], metrics: Mapping[str, Any]) -> History
     if phases:
         grids.append(("What was trained, phase by phase", training.phases_table(phases)))
     if epochs:
-        grids.append(("After each epoch", training.epochs_table(epochs)))
+        held = accuracy_of(metrics.get("validation"))
+        measured = f", on {held.n:,} validation pictures" if held.known else ""
+        grids.append((f"After each epoch{measured}", training.epochs_table(epochs)))
     said = training.gap(metrics)
     drawn = training.training_curves(phases, epochs)
     facts = tuple(

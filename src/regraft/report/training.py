@@ -315,7 +315,7 @@ _ROWS: dict[str, Callable[[Mapping[str, Any]], Cell]] = {
     "epochs": _epochs,
     "best epoch": _best,
     "how it ran": _way,
-    "error of the gradient by that": _gradient_error,
+    "gradient error by caching": _gradient_error,
     "pictures at a time": _at_once,
     "frozen tensors unchanged": _unchanged,
     "time": _time,
