@@ -60,7 +60,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         start: The folder of a run or model to go on from. Its trunk is taken, and its head too
             where head and classes are the same.
         batch_size: Pictures per step, 2 or more.
-        seed: Everything random is drawn from it, but the random weights of a spec from its own.
+        seed: Everything random is drawn from it, 0 to 4294967295, but the random weights of a spec
+            from its own.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         precision: ``"fp32"``, or ``"bf16"`` for automatic mixed precision.
         engine: What runs a frozen trunk: ``"auto"``, ``"torch"`` or ``"openvino"``.
@@ -308,7 +309,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         weights = class_weights(self.class_weight, labels, classes)
         return Settings(
             batch_size=self.batch_size,
-            seed=self.seed,
+            seed=int(self.seed),
             device=device,
             precision=self.precision,
             loss=make_loss(

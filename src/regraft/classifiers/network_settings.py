@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from regraft.backbones.loading import state_sha256
 from regraft.classifiers.feature_classifier import Labelled, refuse_unknown_classes
 from regraft.errors import UsageError
@@ -52,6 +54,7 @@ def check_settings(
         "sampling": (learner.sampling in {None, "balanced"}, "balanced, or None"),
         "views": (learner.views is None or learner.views >= 1, "1 or more, or None"),
         "batch_size": (learner.batch_size >= 2, "two pictures or more"),
+        "seed": (_is_seed(learner.seed), "a whole number from 0 to 4294967295"),
         "time_budget": (learner.time_budget is None or learner.time_budget > 0, "above 0 minutes"),
     }
     for name, (right, hint) in checks.items():
@@ -98,12 +101,17 @@ def described_work(
         "sampling": learner.sampling,
         "output": learner.output,
         "batch_size": learner.batch_size,
-        "seed": learner.seed,
+        "seed": int(learner.seed),
         "precision": learner.precision,
         "boundary": learner.boundary,
         "engine": learner.engine,
         "decoding": learner.decoding.to_json(),
     }
+
+
+def _is_seed(value: object) -> bool:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return whole and 0 <= int(value) < 2**32  # type: ignore[call-overload]
 
 
 def complaints(phases: Sequence[dict[str, Any]]) -> list[str]:

@@ -1,0 +1,431 @@
+"""A training through its phases: interrupted anywhere it ends the same, and errors are told."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from regraft.backbones.loading import state_sha256
+from regraft.backbones.spec import BackboneSpec
+from regraft.classifiers.network_classifier import NetworkClassifier
+from regraft.data.dataset import Dataset
+from regraft.errors import ImageError, RegraftError, UsageError
+from regraft.features.cache import FeatureRows
+from regraft.training import batches, loop, trainer, ways
+from regraft.training.checkpoint import Checkpoints
+from regraft.training.grafted import Grafted
+from regraft.training.heads import MLPHead
+from regraft.training.phases import Phase, frozen, two_stage
+
+CLASSES = ("blue", "green", "red")
+SPEC = BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),))
+DROPPING = MLPHead(widths=(8,), pooling="avg", dropout=0.5, batch_norm=True)
+HALF = two_stage(2, head_epochs=2, unfreeze=0.5, lr=3e-3, head_lr=0.01)
+WHOLE = two_stage(2, head_epochs=2, unfreeze=1.0, lr=3e-3, head_lr=0.01)
+
+
+def draw(folder, part, count):
+    """Return a part of pictures that are mostly of one colour."""
+    labels = tuple(CLASSES[i % 3] for i in range(count))
+    paths = tuple(folder / f"{part}{i:02}.png" for i in range(count))
+    for i, (path, name) in enumerate(zip(paths, labels, strict=True)):
+        noise = np.random.default_rng(i + 100 * count).integers(0, 150, size=(32, 32, 3))
+        noise[..., CLASSES.index(name)] += 60
+        Image.fromarray(noise.astype(np.uint8)).save(path)
+    return Dataset(paths=paths, labels=labels, classes=CLASSES)
+
+
+@pytest.fixture(scope="module")
+def train(tmp_path_factory):
+    return draw(tmp_path_factory.mktemp("train"), "train", 20)
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory):
+    return draw(tmp_path_factory.mktemp("held"), "held", 9)
+
+
+def learner(**changes):
+    chosen = {
+        "phases": HALF,
+        "head": DROPPING,
+        "batch_size": 8,
+        "device": "cpu",
+        "engine": "torch",
+        "checkpoint_every": 0,
+        **changes,
+    }
+    return NetworkClassifier(chosen.pop("backbone", SPEC), **chosen)
+
+
+def fit(train, held, folder=None, **changes):
+    return learner(**changes).fit(
+        train.paths, train.labels, validation=held, checkpoints=folder and folder / "checkpoints"
+    )
+
+
+def timeless(value):
+    if isinstance(value, dict):
+        return {k: timeless(v) for k, v in value.items() if k != "seconds"}
+    return [timeless(v) for v in value] if isinstance(value, list) else value
+
+
+class Killed(BaseException):
+    """Nothing catches it."""
+
+
+def killed(monkeypatch, train, held, folder, at, **changes):
+    """Fit, and stop at a step as if the process was killed there."""
+    taken, step = [], loop.take_step
+
+    def dying(*arguments):
+        taken.append(arguments)
+        if len(taken) == at:
+            raise Killed
+        return step(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "take_step", dying)
+        with pytest.raises(Killed):
+            fit(train, held, folder, **changes)
+
+
+WAYS_TO_TRAIN = {
+    "an average of the weights": {"regularize": "average=0.9"},
+    "balanced classes": {"sampling": "balanced", "class_weight": "balanced"},
+    "mixing": {"regularize": "mixing=mixup,label_smoothing=0.1"},
+    "cutmix and an average": {"regularize": "mixing=cutmix,average=0.9", "phases": WHOLE},
+    "two views": {"augment": "standard", "views": 2},
+    "two views of a trained trunk": {"augment": "standard", "views": 2, "phases": WHOLE},
+    "a new view in every epoch": {"augment": "standard"},
+    "clipping and a schedule": {
+        "regularize": "clip=0.5",
+        "phases": [
+            Phase(epochs=4, schedule="one_cycle", optimizer="sgd", momentum=0.9),
+            Phase(epochs=3, schedule="plateau", patience=2, unfreeze=0.5, optimizer="nadam"),
+        ],
+    },
+    "batch statistics": {
+        "phases": [Phase(epochs=2), Phase(epochs=2, unfreeze_last=1, batchnorm="batch_statistics")]
+    },
+    "rows in bfloat16": {"boundary": "bfloat16"},
+    "nothing kept": {"boundary": "off", "precision": "bf16"},
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_TRAIN)
+def test_a_training_interrupted_in_each_phase_ends_with_the_same_bits(
+    way, train, held, tmp_path, monkeypatch
+):
+    changes = WAYS_TO_TRAIN[way]
+    if way == "balanced classes":
+        train = train.take(range(14))
+    whole = fit(train, held, **changes)
+
+    for at in (5, 3, 2):
+        killed(monkeypatch, train, held, tmp_path, at, **changes)
+    resumed = fit(train, held, tmp_path, **changes)
+
+    assert state_sha256(resumed.network_) == state_sha256(whole.network_)
+    assert timeless(resumed.history_) == timeless(whole.history_)
+    assert resumed.warnings_ == whole.warnings_
+    assert resumed.backbone_.fingerprint == whole.backbone_.fingerprint
+
+
+def test_a_phase_goes_on_in_the_way_it_began_whatever_half_trained_weights_say(
+    train, held, tmp_path, monkeypatch
+):
+    whole = fit(train, held)
+    killed(monkeypatch, train, held, tmp_path, 9)
+
+    def other(*_arguments, **_options):
+        raise AssertionError("it was chosen before")
+
+    monkeypatch.setattr(ways, "choose_precision", other)
+    resumed = fit(train, held, tmp_path)
+
+    assert resumed.history_["phases"][1]["boundary"]["dtype"] == "float16"
+    assert timeless(resumed.history_) == timeless(whole.history_)
+    assert state_sha256(resumed.network_) == state_sha256(whole.network_)
+
+
+@pytest.mark.parametrize("phases", [HALF, WHOLE, frozen(2)])
+def test_a_training_killed_behind_its_last_step_has_only_the_end_left(
+    phases, train, held, tmp_path, monkeypatch
+):
+    whole = fit(train, held, tmp_path, phases=phases)
+    monkeypatch.setattr(loop, "take_step", None)
+
+    again = fit(train, held, tmp_path, phases=phases)
+
+    assert timeless(again.history_) == timeless(whole.history_)
+    assert (again._predictor.keeper is None) == (whole._predictor.keeper is None)
+    assert np.abs(again.predict_proba(held.paths) - whole.predict_proba(held.paths)).max() < 1e-6
+    assert again.backbone_.fingerprint == whole.backbone_.fingerprint
+
+
+def test_the_seconds_of_a_phase_count_what_was_before_the_kill(train, held, tmp_path, monkeypatch):
+    killed(monkeypatch, train, held, tmp_path, 6, phases=frozen(2))
+    before = Checkpoints(tmp_path / "checkpoints", {})
+    monkeypatch.setattr(before, "_refuse_other_work", lambda _found: None)
+    spent = before.read().state.seconds
+
+    began = trainer.time.perf_counter()
+    resumed = fit(train, held, tmp_path, phases=frozen(2))
+    took = trainer.time.perf_counter() - began
+
+    assert spent < resumed.history_["phases"][0]["seconds"] < spent + took
+
+
+def test_a_damaged_checkpoint_costs_a_step_and_is_said(train, held, tmp_path, monkeypatch):
+    killed(monkeypatch, train, held, tmp_path, 9)
+    newest = max((tmp_path / "checkpoints").iterdir())
+    state = newest / "state.json"
+    state.write_text(state.read_text().replace('"step": 2', '"step": 1'))
+
+    resumed = fit(train, held, tmp_path)
+
+    [warning] = resumed.warnings_
+    assert f"the checkpoint {newest.name} is damaged" in warning
+    assert state_sha256(resumed.network_) == state_sha256(fit(train, held).network_)
+
+
+def renamed(part):
+    other = ["teal" if label == "green" else label for label in part.labels]
+    return Dataset(paths=part.paths, labels=tuple(other), classes=("blue", "red", "teal"))
+
+
+def relabelled(part):
+    return Dataset(
+        paths=part.paths, labels=(*part.labels[1:], part.labels[0]), classes=part.classes
+    )
+
+
+OTHER_WORK = {
+    "phases": {"phases": [HALF[0], Phase(epochs=2, unfreeze=0.5, lr=4e-3)]},
+    "weights": {"head": MLPHead(widths=(9,), pooling="avg")},
+    "seed, weights": {"seed": 1},
+    "batch_size": {"batch_size": 10},
+    "augment, views": {"augment": "standard", "views": 2},
+    "class_weight": {"class_weight": "balanced"},
+    "sampling": {"sampling": "balanced"},
+    "regularize": {"regularize": "label_smoothing=0.1"},
+    "boundary": {"boundary": "off"},
+    "precision": {"precision": "bf16"},
+}
+
+
+def test_checkpoints_of_other_work_are_refused_with_what_differs(
+    train, held, tmp_path, monkeypatch
+):
+    killed(monkeypatch, train, held, tmp_path, 3)
+    other_pictures = train.take([*range(1, 20), 0])
+    attempts = [(train, held, changes, named) for named, changes in OTHER_WORK.items()]
+    attempts += [
+        (other_pictures, held, {}, "pictures"),
+        (relabelled(train), held, {}, "pictures"),
+        (train, held.take(range(8)), {}, "pictures"),
+        (train, None, {}, "pictures"),
+        (renamed(train), renamed(held), {}, "classes, pictures"),
+    ]
+
+    for part, validation, changes, named in attempts:
+        with pytest.raises(RegraftError, match="are of another training") as caught:
+            fit(part, validation, tmp_path, **changes)
+        assert caught.value.why == f"different: {named}"
+        assert caught.value.code == "TRAIN-RESUME"
+
+
+def test_what_cannot_change_the_result_may_change(train, held, tmp_path, monkeypatch):
+    whole = fit(train, held)
+    killed(monkeypatch, train, held, tmp_path, 9)
+    monkeypatch.setattr(batches, "threads", lambda: 5)
+
+    resumed = fit(train, held, tmp_path, checkpoint_every=10, cache=None, verbose=True)
+
+    assert state_sha256(resumed.network_) == state_sha256(whole.network_)
+    assert resumed.warnings_ == ()
+
+
+def test_another_number_of_threads_is_said(train, held, tmp_path, monkeypatch):
+    killed(monkeypatch, train, held, tmp_path, 9)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
+
+    [warning] = fit(train, held, tmp_path).warnings_
+
+    assert warning.startswith("threads differ from before")
+
+
+def test_a_loss_that_is_no_number_is_said_with_its_place_and_the_last_good_checkpoint(
+    train, held, tmp_path
+):
+    phases = [Phase(epochs=1), Phase(epochs=3, unfreeze=1.0, optimizer="sgd", lr=1e30)]
+
+    with pytest.raises(RegraftError) as caught:
+        fit(train, held, tmp_path, phases=phases)
+
+    last = max((tmp_path / "checkpoints").iterdir())
+    assert caught.value.code == "TRAIN-NAN"
+    assert caught.value.why.startswith("phase 2, epoch 1, batch ")
+    assert caught.value.why.endswith("learning rate 1e+30")
+    assert caught.value.hint.endswith(f"the last good checkpoint is {last}")
+
+
+def test_too_little_memory_halves_the_batch_and_is_told(train, held, monkeypatch):
+    forward = Grafted.forward
+
+    def greedy(self, pictures):
+        if self.training and len(pictures) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, pictures)
+
+    monkeypatch.setattr(Grafted, "forward", greedy)
+    fitted = fit(train, held, phases=WHOLE)
+
+    assert [phase["micro_batch"] for phase in fitted.history_["phases"]] == [None, 4]
+    [warning] = fitted.warnings_
+    assert warning.startswith("phase 2: the memory was not enough for whole batches; 4 pictures")
+
+
+@pytest.mark.parametrize("phases", [frozen(1), WHOLE[1:]], ids=["cached", "live"])
+def test_a_picture_that_a_thread_cannot_read_is_named(phases, train, held, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(train.paths[0].read_bytes()[:-40])
+
+    with pytest.raises(ImageError, match=r"broken\.png"):
+        learner(phases=phases).fit([*train.paths, broken], [*train.labels, "red"])
+
+
+def test_activations_that_do_not_fit_on_the_disk_are_not_kept(train, held, monkeypatch):
+    live = fit(train, held, boundary="off")
+
+    def full(_rows):
+        raise RegraftError(
+            "cannot store features", why="No space left; 12 bytes are free", code="CACHE-WRITE"
+        )
+
+    monkeypatch.setattr(FeatureRows, "prepare", full)
+    fitted = fit(train, held)
+
+    assert state_sha256(fitted.network_) == state_sha256(live.network_)
+    assert [phase["way"] for phase in fitted.history_["phases"]] == ["live", "live"]
+    first, second = fitted.warnings_
+    assert first.startswith("phase 1 runs the whole network in every step: cannot store features")
+    assert "12 bytes are free" in second
+
+
+def test_a_time_budget_that_is_spent_leaves_a_network_that_predicts(train, held):
+    fitted = fit(train, held, time_budget=1e-9)
+
+    assert [phase["stopped"] for phase in fitted.history_["phases"]] == ["time budget"] * 2
+    assert fitted.history_["epochs"] == []
+    assert fitted.warnings_[0] == "phase 1 was ended by the time budget after 0 epochs"
+    assert fitted.predict_proba(held.paths).shape == (9, 3)
+
+
+def test_patience_ends_a_phase_and_the_next_one_goes_on(train, held, tmp_path, monkeypatch):
+    phases = [Phase(epochs=9, lr=1e-12, patience=2), Phase(epochs=2, unfreeze=0.5)]
+    whole = fit(train, held, phases=phases)
+
+    killed(monkeypatch, train, held, tmp_path, 11, phases=phases)
+    resumed = fit(train, held, tmp_path, phases=phases)
+
+    first, second = resumed.history_["phases"]
+    assert (first["stopped"], first["last_epoch"], first["best_epoch"]) == ("patience", 3, 1)
+    assert (second["stopped"], second["last_epoch"]) == (None, 2)
+    assert timeless(resumed.history_) == timeless(whole.history_)
+
+
+@pytest.mark.parametrize("count", [2, 9, 17], ids=["one batch", "one too many", "two and one"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"phases": frozen(1)},
+        {"phases": HALF},
+        {"phases": WHOLE},
+        {"phases": frozen(1), "augment": "standard", "views": 2},
+    ],
+    ids=["cached", "stage", "live", "views"],
+)
+def test_batch_norm_never_meets_a_batch_of_one(count, changes, train):
+    part = train.take(range(count))
+
+    fitted = learner(**changes).fit(part.paths, part.labels)
+
+    assert np.isfinite(fitted.predict_proba(part.paths)).all()
+
+
+@pytest.mark.parametrize("epochs", [(0, 0), (0, 1), (1, 0)])
+def test_phases_of_no_epochs_are_recorded_and_change_nothing(epochs, train, held, tmp_path):
+    head, both = epochs
+    phases = two_stage(both, head_epochs=head, unfreeze=0.5)
+
+    fitted = fit(train, held, tmp_path, phases=phases)
+
+    assert [phase["last_epoch"] for phase in fitted.history_["phases"]] == [head, both]
+    assert len(fitted.history_["epochs"]) == head + both
+    assert fitted.warnings_ == ()
+
+
+@pytest.mark.parametrize("changes", [{}, {"augment": "standard"}, {"boundary": "off"}])
+def test_frozen_batch_norm_does_not_move(changes, train, held):
+    phases = [Phase(epochs=1), Phase(epochs=2, unfreeze_last=1, lr=0.01)]
+    before = copy.deepcopy(SPEC.build().module)
+
+    after = fit(train, held, phases=phases, **changes).network_.trunk
+
+    layers = [name for name, part in before.named_modules() if isinstance(part, nn.BatchNorm2d)]
+    still = [
+        torch.equal(before.get_submodule(n).running_mean, after.get_submodule(n).running_mean)
+        and torch.equal(before.get_submodule(n).running_var, after.get_submodule(n).running_var)
+        for n in layers
+    ]
+    moved = layers[still.index(False) :]
+    assert 0 < len(moved) < len(layers)
+    assert not any(still[-len(moved) :])
+
+
+def test_the_same_seed_gives_the_same_bits_whatever_the_decoding_threads(train, held, monkeypatch):
+    first = fit(train, held, augment="standard", phases=WHOLE)
+    for threads in (1, 7):
+        monkeypatch.setattr(batches, "threads", lambda threads=threads: threads)
+        again = fit(train, held, augment="standard", phases=WHOLE)
+        assert state_sha256(again.network_) == state_sha256(first.network_)
+        assert timeless(again.history_) == timeless(first.history_)
+
+
+@pytest.mark.parametrize("phases", [HALF, WHOLE])
+def test_predicting_in_other_batches_changes_hardly_a_bit(phases, train, held):
+    fitted = fit(train, held, phases=phases, cache=None)
+    together = fitted.predict_proba(held.paths)
+
+    alone = np.concatenate([fitted.predict_proba([path]) for path in held.paths])
+
+    assert np.abs(together - alone).max() <= 1e-6
+    assert (together.argmax(1) == alone.argmax(1)).all()
+
+
+def test_without_a_seed_it_is_0_and_said(train, held):
+    silent, named = fit(train, held), fit(train, held, seed=0)
+
+    assert silent.get_params()["seed"] == 0
+    assert state_sha256(silent.network_) == state_sha256(named.network_)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.5, "0", None, True])
+def test_a_seed_that_is_none_is_refused(seed, train, held):
+    with pytest.raises(UsageError, match="seed"):
+        fit(train, held, seed=seed)
+
+
+@pytest.mark.parametrize("seed", [2**32 - 1, np.int64(3)])
+def test_every_seed_in_range_is_kept_in_checkpoints(seed, train, held, tmp_path, monkeypatch):
+    whole = fit(train, held, seed=seed, phases=frozen(2))
+    killed(monkeypatch, train, held, tmp_path, 4, seed=seed, phases=frozen(2))
+
+    resumed = fit(train, held, tmp_path, seed=int(seed), phases=frozen(2))
+
+    assert state_sha256(resumed.network_) == state_sha256(whole.network_)
