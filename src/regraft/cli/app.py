@@ -14,6 +14,7 @@ from typer.exceptions import Abort, TyperException
 from regraft import __version__
 from regraft.cli import (
     demonstrating,
+    finding,
     fitting,
     inspecting,
     looking,
@@ -64,6 +65,7 @@ demonstrating.add_to(app)
 inspecting.add_to(app)
 previewing.add_to(inspecting.data)
 fitting.add_to(app)
+finding.add_to(app)
 using.add_to(app)
 looking.add_to(app)
 weights.add_to(app)

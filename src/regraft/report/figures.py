@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Stand-ins for the page's colours: matplotlib draws in them, and the page's own take their place.
-_INK, _MUTED, _RULE, _ACCENT, _WARM = "#010101", "#020202", "#030303", "#040404", "#050505"
+INK, MUTED, RULE, ACCENT, WARM = "#010101", "#020202", "#030303", "#040404", "#050505"
 _COLOURS = {
-    _INK: "currentColor",
-    _MUTED: "var(--muted, #666)",
-    _RULE: "var(--rule, #ddd)",
-    _ACCENT: "var(--accent, #1f6f8b)",
-    _WARM: "var(--warm, #b4532a)",
+    INK: "currentColor",
+    MUTED: "var(--muted, #666)",
+    RULE: "var(--rule, #ddd)",
+    ACCENT: "var(--accent, #1f6f8b)",
+    WARM: "var(--warm, #b4532a)",
 }
 _SETTINGS: Any = {
     "svg.fonttype": "none",
@@ -38,18 +38,18 @@ _SETTINGS: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 10,
-    "axes.edgecolor": _RULE,
-    "axes.labelcolor": _MUTED,
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": MUTED,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "text.color": _INK,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "xtick.labelcolor": _MUTED,
-    "ytick.labelcolor": _INK,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": INK,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
-    "grid.color": _RULE,
+    "grid.color": RULE,
     "grid.linewidth": 0.8,
 }
 _HEAT = (31, 111, 139)
@@ -79,10 +79,10 @@ def accuracy_figure(
     def draw(axes: Axes) -> None:
         known = [(row, name, share) for row, (name, share) in enumerate(shares) if share.known]
         for row, _, share in known:
-            axes.plot([share.low, share.high], [row, row], color=_ACCENT, linewidth=3, alpha=0.45)
-            axes.plot([share.value], [row], "o", color=_ACCENT, markersize=6)
+            axes.plot([share.low, share.high], [row, row], color=ACCENT, linewidth=3, alpha=0.45)
+            axes.plot([share.value], [row], "o", color=ACCENT, markersize=6)
         if baseline is not None and baseline.known:
-            axes.axvline(baseline.value, color=_WARM, linewidth=1.2, linestyle=(0, (3, 3)))
+            axes.axvline(baseline.value, color=WARM, linewidth=1.2, linestyle=(0, (3, 3)))
         axes.set_yticks(range(len(shares)), [_label(name, 48) for name, _ in shares])
         axes.set_ylim(len(shares) - 0.4, -0.6)
         low = min([share.low for _, _, share in known] + ([baseline.value] if baseline else []))
@@ -91,7 +91,7 @@ def accuracy_figure(
         axes.grid(visible=True, axis="x")
         axes.spines["left"].set_visible(False)
 
-    return _svg(draw, (8.2, 0.9 + 0.34 * len(shares)), alt=alt, key="accuracy")
+    return element(draw, (8.2, 0.9 + 0.34 * len(shares)), alt=alt, key="accuracy")
 
 
 def heat_map(counts: npt.NDArray[np.int64], classes: Sequence[str], *, alt: str) -> str:
@@ -119,7 +119,7 @@ def heat_map(counts: npt.NDArray[np.int64], classes: Sequence[str], *, alt: str)
             names = [_label(name, 24) for name in classes]
             axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
             axes.set_yticks(range(len(names)), names, fontsize=size)
-            axes.tick_params(axis="x", labelcolor=_INK)
+            axes.tick_params(axis="x", labelcolor=INK)
         else:
             axes.set_xticks([])
             axes.set_yticks([])
@@ -127,7 +127,7 @@ def heat_map(counts: npt.NDArray[np.int64], classes: Sequence[str], *, alt: str)
         axes.set_ylabel("true")
         axes.spines[:].set_visible(True)
 
-    return _svg(draw, (side + 1.6, side + 1.4), alt=alt, key="heat")
+    return element(draw, (side + 1.6, side + 1.4), alt=alt, key="heat")
 
 
 def curves(
@@ -155,7 +155,7 @@ def curves(
     def panel(axes: Axes, word: str) -> None:
         names = [name for name in history[0] if word in name]
         dots = "." if len(epochs) <= _FEW_EPOCHS else ""
-        for name, colour in zip(names, (_ACCENT, _WARM, _MUTED, _INK), strict=False):
+        for name, colour in zip(names, (ACCENT, WARM, MUTED, INK), strict=False):
             values = [float(epoch.get(name, np.nan)) for epoch in history]
             label = name.replace("val_", "validation ").replace("train_", "training ")
             axes.plot(
@@ -170,11 +170,11 @@ def curves(
                 marked = [values[epoch - 1] for epoch in rings]
                 axes.plot(rings, marked, "o", color=colour, fillstyle="none", markersize=9)
         for border in borders:
-            axes.axvline(border, color=_MUTED, linewidth=1, linestyle=(0, (3, 3)))
+            axes.axvline(border, color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
         axes.set_xlim(0.5, len(epochs) + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
-        axes.set_title(word, fontsize=10, loc="left", color=_MUTED)
+        axes.set_title(word, fontsize=10, loc="left", color=MUTED)
         axes.grid(visible=True, axis="y")
         if word == "accuracy":
             _percent_axis(axes.yaxis)
@@ -185,11 +185,19 @@ def curves(
         panel(left, "accuracy")
         panel(right, "loss")
 
-    return _svg(draw, (9.0, 3.2), alt=alt, key="curves", panels=2)
+    return element(draw, (9.0, 3.2), alt=alt, key="curves", panels=2)
 
 
-def _svg(draw: Any, size: tuple[float, float], *, alt: str, key: str, panels: int = 1) -> str:
-    """Run ``draw`` on fresh axes and return the figure as an SVG element for a page."""
+def element(draw: Any, size: tuple[float, float], *, alt: str, key: str, panels: int = 1) -> str:
+    """Run ``draw`` on fresh axes and return the figure as an SVG element for a page.
+
+    Args:
+        draw: Called with the axes of each panel.
+        size: Width and height in inches.
+        alt: What a reader who cannot see the figure is told.
+        key: Tells its identifiers from those of other figures on a page.
+        panels: How many axes stand side by side.
+    """
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -207,6 +215,20 @@ def _svg(draw: Any, size: tuple[float, float], *, alt: str, key: str, panels: in
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
     return _embeddable(stream.getvalue(), alt=alt, key=key)
+
+
+def standalone(svg: str) -> str:
+    """Return an element as a document of its own: on white, with colours and a font of its own.
+
+    Example:
+        >>> standalone('<svg style="color: red"><path style="fill: var(--ink, #123)"/></svg>')
+        '<svg xmlns="http://www.w3.org/2000/svg" style="background: #fff; color: #222; \
+font-family: sans-serif; color: red"><path style="fill: #123"/></svg>'
+    """
+    svg = re.sub(r"var\(--\w+, (#\w+)\)", r"\1", svg).replace("currentColor", "#222")
+    own = "background: #fff; color: #222; font-family: sans-serif; "
+    svg = svg.replace('style="', f'style="{own}', 1)
+    return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
 
 
 def _embeddable(svg: str, *, alt: str, key: str) -> str:

@@ -1,0 +1,240 @@
+"""The learning-rate finder: how the loss answers to a rate that rises from step to step.
+
+From Smith (2017), "Cyclical learning rates for training neural networks", section 3.3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regraft.data.images import Picture
+from regraft.errors import RegraftError, UsageError
+from regraft.training.batches import epoch_batches
+from regraft.training.loop import Loop
+from regraft.training.state import State
+from regraft.training.trainer import Trainer
+
+_EXPLODED = 4  # times the best loss
+_MEMORY = 0.9  # what stays per step of the running mean that finds an explosion
+_SPREAD = 0.03  # standard deviation of the smoothing, as a share of all steps
+_FALL = 0.9  # the loss must fall to this share of what it was, or no rate was any good
+_FEWEST = 10  # steps that make a curve
+
+
+@dataclass(frozen=True)
+class RateSearch:
+    """What a search has found.
+
+    Attributes:
+        rates: The learning rate of each step that was taken, rising.
+        losses: The training loss at each of them, smoothed.
+        suggestion: The rate at which the loss falls most steeply; None where no rate lowers it.
+    """
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    suggestion: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values.
+
+        Example:
+            >>> RateSearch((0.1, 1.0), (2.0, 1.0), 0.1).to_json()["suggestion"]
+            0.1
+        """
+        return {
+            "rates": list(self.rates),
+            "losses": list(self.losses),
+            "suggestion": self.suggestion,
+        }
+
+
+class Trainable(Protocol):
+    """A learner that says how it would be trained, such as ``NetworkClassifier``."""
+
+    def trainer(self, X: Sequence[Picture], y: Sequence[str], *, validation: Any = None) -> Trainer:
+        """Return what trains a network of its own; the learner stays as it is."""
+        ...
+
+
+def search_rate(
+    learner: Trainable,
+    X: Sequence[Picture],
+    y: Sequence[str],
+    *,
+    validation: Any = None,
+    phase: int = 1,
+    lowest: float = 1e-6,
+    highest: float = 1.0,
+    steps: int = 100,
+) -> RateSearch:
+    """Train a copy for some steps with a rate that rises, and suggest a rate.
+
+    The copy is built and trained as the phase says, from the same activations, batches and
+    augmentation; only its rate is another. The learner is not fitted by it. The same seed gives the
+    same result.
+
+    Args:
+        learner: Its network, phases and settings are used.
+        X: Training pictures: paths, PIL pictures or H × W × 3 arrays of 8 bits.
+        y: The class of each picture, by name.
+        validation: What ``fit`` would get; for phases that need it.
+        phase: Which phase, counted from 1. Those before it are trained first.
+        lowest: The rate of the first step, above 0.
+        highest: The rate of the last step.
+        steps: How many steps, 10 or more, unless the loss grows to four times its best before.
+
+    Returns:
+        The rates, the smoothed losses, and the suggestion of `suggest`.
+
+    Raises:
+        UsageError: The rates do not rise, there are too few steps, or there is no such phase.
+        ImageError: A picture cannot be read.
+        RegraftError: The loss is no number from the beginning (``TRAIN-NAN``).
+
+    Example:
+        >>> from regraft.backbones.spec import BackboneSpec
+        >>> from regraft.classifiers.network_classifier import NetworkClassifier
+        >>> net = NetworkClassifier(BackboneSpec("small_cnn", weights=None), device="cpu")
+        >>> pictures = [np.full((8, 8, 3), 30 * i, np.uint8) for i in range(8)]
+        >>> found = search_rate(net, pictures, ["dark"] * 4 + ["light"] * 4, steps=12)
+        >>> found.rates[0], len(found.losses) <= 12
+        (1e-06, True)
+    """
+    if not 0 < lowest < highest < math.inf:
+        raise UsageError(
+            "the rates of a search must rise",
+            why=f"from {lowest:g} to {highest:g}",
+            hint="give a lowest rate above 0 and a highest one above it",
+        )
+    if steps < _FEWEST:
+        raise UsageError("too few steps to see anything", why=f"{steps}", hint=f"{_FEWEST} or more")
+    trainer = learner.trainer(X, y, validation=validation)
+    if not 1 <= phase <= len(trainer.phases):
+        raise UsageError(f"there is no phase {phase}", why=f"there are {len(trainer.phases)}")
+    trainer.run(phase - 1)
+    rise = _Rise(_loop(trainer, phase - 1, steps), np.geomspace(lowest, highest, steps))
+    with trainer.listeners.phase("Searching a learning rate", steps) as advance:
+        losses = rise.run(advance)
+    rates = tuple(float(rate) for rate in rise.rates[: len(losses)])
+    smooth = smoothed(losses, spread=_SPREAD * steps)
+    return RateSearch(rates, tuple(smooth.tolist()), suggest(rates, smooth))
+
+
+def smoothed(losses: Sequence[float], *, spread: float) -> NDArray[np.float64]:
+    """Return the mean of each loss and its neighbours on both sides, weighted by a Gaussian.
+
+    What has exploded counts as four times what the loss was at first, so that it does not hide
+    what was before it.
+
+    Args:
+        losses: One per step.
+        spread: The standard deviation of the Gaussian, in steps.
+
+    Example:
+        >>> smoothed([2.0, 2.0, 2.0], spread=1.0).round(6).tolist()
+        [2.0, 2.0, 2.0]
+    """
+    values = np.asarray(losses, dtype=np.float64)
+    values = np.minimum(values, _EXPLODED * values[: max(len(values) // 4, 1)].mean())
+    place = np.arange(len(values))
+    weights = np.exp(-0.5 * ((place[:, None] - place) / max(spread, 1e-9)) ** 2)
+    found: NDArray[np.float64] = weights @ values / weights.sum(1)
+    return found
+
+
+def suggest(rates: Sequence[float], losses: Sequence[float] | NDArray[np.float64]) -> float | None:
+    """Return the rate at which the loss falls most steeply, before it is lowest.
+
+    The slope is that over the logarithm of the rate. It is the common rule for reading Smith's
+    curve: below, training is slow; where the loss is lowest, the rate is already too high.
+
+    Args:
+        rates: Rising.
+        losses: The smoothed loss at each.
+
+    Returns:
+        One of the rates; None where the loss falls by less than a tenth.
+
+    Example:
+        >>> suggest([1e-4, 1e-3, 1e-2, 1e-1, 1.0], [2.0, 1.9, 1.0, 0.5, 4.0])
+        0.01
+    """
+    values = np.asarray(losses, dtype=np.float64)
+    lowest = int(values.argmin()) if len(values) else 0
+    if lowest < 2 or values[lowest] > _FALL * values[0]:
+        return None
+    slopes = np.gradient(values, np.log(rates))
+    return float(rates[int(slopes[: lowest + 1].argmin())])
+
+
+def _loop(trainer: Trainer, index: int, steps: int) -> Loop:
+    """Return the loop of a phase, long enough, at a constant rate and without validation."""
+    phase = trainer.phases[index]
+    every = np.arange(len(trainer.train))
+    each = len(epoch_batches(every, trainer.settings.batch_size, phase.steps))
+    trainer.phases[index] = replace(
+        phase, epochs=-(-steps // each), schedule="constant", patience=None
+    )
+    loop, _, _ = trainer.loop(index)
+    loop.validation = None
+    return loop
+
+
+class _EnoughError(Exception):
+    """The last step was taken, or the loss has exploded."""
+
+
+class _Rise:
+    """Runs a loop while its rate rises, and writes down the loss of each step."""
+
+    def __init__(self, loop: Loop, rates: NDArray[np.float64]) -> None:
+        self.rates = rates
+        self._loop = loop
+        self._shares = [g["initial_lr"] / loop.phase.lr for g in loop.optimizer.param_groups]
+        self._losses: list[float] = []
+        self._mean, self._best = 0.0, math.inf
+        self._sums = np.zeros(3)
+
+    def run(self, advance: Any) -> list[float]:
+        """Return the loss of each step until the last, or until it explodes."""
+        self._set_rate()
+
+        def after_step(state: State) -> None:
+            self._write_down(state)
+            advance()
+
+        try:
+            self._loop.run(State(), after_step=after_step, between=self._go_on)
+        except _EnoughError:
+            pass
+        except RegraftError as error:
+            if error.code != "TRAIN-NAN" or len(self._losses) < 2:
+                raise  # no number from the beginning: it is not the rate
+        return self._losses
+
+    def _write_down(self, state: State) -> None:
+        before = self._sums if state.step > 1 else np.zeros(3)
+        step = state.sums - before
+        self._sums = state.sums.copy()
+        self._losses.append(float(step[0] / step[2]))
+
+    def _go_on(self) -> None:
+        count = len(self._losses)
+        self._mean = _MEMORY * self._mean + (1 - _MEMORY) * self._losses[-1]
+        mean = self._mean / (1 - _MEMORY**count)
+        self._best = min(self._best, mean)
+        if count == len(self.rates) or mean > _EXPLODED * self._best:
+            raise _EnoughError
+        self._set_rate()
+
+    def _set_rate(self) -> None:
+        rate = float(self.rates[len(self._losses)])
+        for group, share in zip(self._loop.optimizer.param_groups, self._shares, strict=True):
+            group["initial_lr"] = rate * share

@@ -1,0 +1,301 @@
+"""A search for a rate takes the steps of a training, finds the fall of the loss, repeats itself."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.exceptions import NotFittedError
+
+from regraft.backbones.spec import BackboneSpec
+from regraft.classifiers.network_classifier import NetworkClassifier
+from regraft.errors import RegraftError, UsageError
+from regraft.training import loop as loop_module
+from regraft.training.activations import Keeper
+from regraft.training.batches import Pictures
+from regraft.training.loop import Loop
+from regraft.training.phases import Phase, fine_tune, from_scratch, frozen, two_stage
+from regraft.training.rate_finder import search_rate, smoothed, suggest
+
+SMALL = BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),))
+
+
+def draw(count):
+    """Return noisy pictures in three colours, and their classes."""
+    random = np.random.default_rng(0)
+    pictures = random.integers(0, 90, (count, 32, 32, 3)).astype(np.uint8)
+    for i, picture in enumerate(pictures):
+        picture[..., i % 3] += np.uint8(120)
+    return pictures, ["rgb"[i % 3] for i in range(count)]
+
+
+PICTURES, LABELS = draw(30)
+
+
+def learner(phases=None, **changes):
+    chosen = {"device": "cpu", "engine": "torch", "batch_size": 8, "cache": None, **changes}
+    return NetworkClassifier(SMALL, phases=phases or from_scratch(1), **chosen)
+
+
+def search(phases=None, *, steps=40, phase=1, lowest=1e-6, highest=1.0, **changes):
+    return search_rate(
+        learner(phases, **changes),
+        PICTURES,
+        LABELS,
+        phase=phase,
+        lowest=lowest,
+        highest=highest,
+        steps=steps,
+    )
+
+
+@pytest.fixture(scope="module")
+def found():
+    return search(steps=60)
+
+
+def test_rates_rise_by_the_same_factor_from_step_to_step(found):
+    factors = np.diff(np.log(found.rates))
+
+    assert found.rates[0] == pytest.approx(1e-6)
+    assert np.allclose(factors, math.log(1e6) / 59)
+    assert len(found.losses) == len(found.rates) <= 60
+
+
+def test_the_suggestion_lies_where_the_loss_falls(found):
+    at = found.rates.index(found.suggestion)
+    lowest = int(np.argmin(found.losses))
+
+    assert found.losses[at - 1] > found.losses[at] > found.losses[lowest]
+    assert at < lowest
+    assert found.losses[lowest] < 0.9 * found.losses[0]
+    assert 1e-5 < found.suggestion < 0.1
+
+
+def test_a_network_learns_with_the_suggestion_and_neither_far_below_nor_far_above_it(found):
+    def loss(rate):
+        phase = Phase(unfreeze=1.0, epochs=3, lr=rate)
+        return learner([phase]).fit(PICTURES, LABELS).history_["epochs"][-1]["train_loss"]
+
+    assert loss(found.suggestion) < 0.7 * loss(found.suggestion / 300)
+
+
+def test_the_same_seed_finds_the_same_and_another_seed_something_else(found):
+    again, other = search(steps=60), search(steps=60, seed=1)
+
+    assert again == found
+    assert other.losses != found.losses
+
+
+def test_the_result_is_plain_json(found):
+    assert json.loads(json.dumps(found.to_json(), allow_nan=False)) == {
+        "rates": list(found.rates),
+        "losses": list(found.losses),
+        "suggestion": found.suggestion,
+    }
+
+
+def test_the_learner_is_not_fitted_and_not_changed():
+    net = learner(frozen(5))
+    before = net.get_params()
+
+    search_rate(net, PICTURES, LABELS, steps=12)
+
+    assert net.get_params() == before
+    assert net.phases == frozen(5)
+    with pytest.raises(NotFittedError):
+        net.predict(PICTURES)
+
+
+def test_a_fitted_learner_stays_what_it_was():
+    net = learner(frozen(2)).fit(PICTURES, LABELS)
+    before = net.predict_proba(PICTURES)
+
+    search_rate(net, PICTURES, LABELS, steps=12)
+
+    assert np.array_equal(net.predict_proba(PICTURES), before)
+
+
+def rates_of_steps(monkeypatch, **options):
+    """Return the rates of all groups at each step of a search."""
+    seen = []
+    take = loop_module.take_step
+
+    def record(network, optimizer, *arguments):
+        seen.append([group["lr"] for group in optimizer.param_groups])
+        return take(network, optimizer, *arguments)
+
+    monkeypatch.setattr(loop_module, "take_step", record)
+    found = search(**options)
+    return found, np.array(seen)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle"])
+def test_the_rates_are_those_of_the_search_whatever_the_schedule(monkeypatch, schedule):
+    phase = Phase(unfreeze=1.0, schedule=schedule, warmup=0.2, lr=5.0, epochs=1)
+
+    found, seen = rates_of_steps(monkeypatch, phases=[phase], steps=20, highest=1e-3)
+
+    assert len(seen) == 20
+    assert np.allclose(seen, np.array(found.rates)[:, None], rtol=1e-12)
+
+
+def test_stages_far_from_the_head_keep_their_share_of_the_rate(monkeypatch):
+    phase = Phase(unfreeze=1.0, layer_decay=0.5, lr=0.3)
+
+    found, seen = rates_of_steps(monkeypatch, phases=[phase], steps=12, highest=1e-3)
+
+    shares = seen / np.array(found.rates)[:, None]
+    assert np.allclose(shares, 0.5 ** np.arange(seen.shape[1]))
+
+
+def test_it_ends_when_the_loss_explodes():
+    found = search([Phase(unfreeze=1.0, optimizer="sgd")], highest=1e4, steps=60)
+
+    assert len(found.rates) < 60
+    assert np.isfinite(found.losses).all()
+    assert found.suggestion < found.rates[-1] / 3
+
+
+def test_a_loss_that_is_no_number_ends_the_search(monkeypatch):
+    found, take, steps = [], loop_module.take_step, 25
+
+    def break_off(*arguments):
+        found.append(1)
+        sums = take(*arguments)
+        return sums * np.nan if len(found) > steps else sums
+
+    monkeypatch.setattr(loop_module, "take_step", break_off)
+
+    assert len(search(highest=1e-2).rates) == steps
+
+
+def test_a_loss_that_is_no_number_from_the_beginning_is_an_error(monkeypatch):
+    monkeypatch.setattr(loop_module, "take_step", lambda *_arguments: np.full(3, np.nan))
+
+    with pytest.raises(RegraftError) as caught:
+        search()
+
+    assert caught.value.code == "TRAIN-NAN"
+
+
+def test_a_rate_that_never_matters_has_no_suggestion():
+    found = search(lowest=1e-12, highest=1e-9, steps=20, batch_size=30)
+
+    assert found.suggestion is None
+
+
+def test_activations_are_computed_once_and_pictures_not_decoded_again(monkeypatch):
+    passed, plain = [], Keeper.plain
+    monkeypatch.setattr(
+        Keeper, "plain", lambda *a, **k: passed.append(plain(*a, **k)) or passed[-1]
+    )
+    monkeypatch.setattr(Pictures, "take", lambda *_a: pytest.fail("no picture is needed"))
+
+    search(fine_tune(unfreeze=0.5), steps=12)
+
+    assert [computed for _, computed in passed] == [30]
+
+
+def test_the_search_takes_the_way_of_a_training_with_its_augmentation():
+    live = search(fine_tune(unfreeze=0.5), augment="standard", steps=12)
+    views = search(fine_tune(unfreeze=0.5), augment="standard", views=2, steps=12)
+    plain = search(fine_tune(unfreeze=0.5), steps=12)
+
+    assert len({live.losses, views.losses, plain.losses}) == 3
+    # The first epoch of four steps sees the first view on both ways.
+    assert live.losses[0] == pytest.approx(views.losses[0], rel=1e-2)
+
+
+def test_the_phases_before_the_chosen_one_are_trained_first():
+    phases = two_stage(1, head_epochs=10, unfreeze=0.5, head_lr=3e-3)
+
+    first, second = (search(phases, phase=number, steps=12, highest=1e-4) for number in (1, 2))
+
+    assert second.losses[0] < 0.8 * first.losses[0]
+
+
+def test_validation_takes_part_only_in_the_phases_before():
+    class Held:
+        paths, labels = PICTURES[:3], LABELS[:3]
+
+    phases = [replace(p, patience=1) for p in two_stage(1, head_epochs=2)]
+
+    found = search_rate(
+        learner(phases), PICTURES, LABELS, validation=Held, phase=2, steps=12, highest=1e-4
+    )
+
+    assert len(found.losses) == 12
+
+
+def test_the_loop_runs_no_longer_than_the_search(monkeypatch):
+    epochs = []
+    finish = Loop._finish_epoch
+    monkeypatch.setattr(
+        Loop, "_finish_epoch", lambda self, *a: epochs.append(1) or finish(self, *a)
+    )
+
+    found = search(steps=11, highest=1e-4)  # an epoch has four steps
+
+    assert len(found.losses) == 11
+    assert len(epochs) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lowest": 0}, "must rise"),
+        ({"lowest": 1e-2, "highest": 1e-3}, "must rise"),
+        ({"highest": math.inf}, "must rise"),
+        ({"steps": 9}, "too few steps"),
+        ({"phase": 0}, "no phase 0"),
+        ({"phase": 2}, "there are 1"),
+    ],
+)
+def test_a_search_that_makes_no_sense_is_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        search(**options)
+
+
+# --- smoothing and reading a curve
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=50), st.floats(0, 10))
+def test_smoothing_stays_within_the_losses(losses, spread):
+    found = smoothed(losses, spread=spread)
+
+    assert len(found) == len(losses)
+    assert found.min() >= min(losses) - 1e-9
+    assert found.max() <= max(losses) + 1e-9
+
+
+def test_smoothing_does_not_move_a_fall_to_higher_rates():
+    steps = np.arange(100)
+    fall = 2 - 1 / (1 + np.exp(-(steps - 50) / 4))
+    noise = np.random.default_rng(0).normal(0, 0.1, 100)
+
+    rates = np.geomspace(1e-6, 1, 100)
+    found = suggest(rates, smoothed(fall + noise, spread=3))
+
+    assert rates[44] <= found <= rates[56]
+
+
+def test_an_explosion_does_not_hide_what_was_before_it():
+    losses = [2.0] * 20 + [0.5] * 20 + [1e9]
+
+    assert smoothed(losses, spread=1)[35] == pytest.approx(0.5, abs=0.1)
+
+
+def test_the_steepest_place_after_the_minimum_does_not_count():
+    rates = np.geomspace(1e-6, 1, 9)
+    losses = [2.0, 1.9, 1.2, 0.9, 0.8, 5.0, 9.0, 2.0, 1.0]
+
+    assert suggest(rates, losses) == rates[2]
+
+
+@pytest.mark.parametrize("losses", [[], [2.0], [2.0, 1.0], [1.0, 2.0, 3.0], [2.0, 1.99, 1.95, 2]])
+def test_a_curve_that_does_not_fall_has_no_suggestion(losses):
+    assert suggest(np.geomspace(1e-6, 1, len(losses)) if losses else [], losses) is None
