@@ -6,8 +6,10 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -217,6 +219,26 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
             shutil.rmtree(part, ignore_errors=True)
         else:
             part.unlink(missing_ok=True)
+
+
+def temporary_folder() -> Path:
+    """Return a new empty folder among the temporary ones of the system.
+
+    Whoever asks for it deletes it; those of this machine's killed processes are deleted here.
+
+    Example:
+        >>> folder = temporary_folder()
+        >>> folder.rmdir()
+    """
+    machine = sha256_bytes(platform.node().encode())[:8]  # process ids mean nothing on another one
+    place = Path(tempfile.gettempdir())
+    for left in place.glob(f"regraft-{machine}-*-*"):
+        pid = left.name.split("-")[2]
+        if pid.isdigit() and not _alive(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = place / f"regraft-{machine}-{os.getpid()}-{secrets.token_hex(4)}"
+    folder.mkdir(mode=0o700)
+    return folder
 
 
 def _move_folder(part: Path, target: Path, *, replace: bool) -> None:

@@ -71,7 +71,7 @@ def test_pictures_are_those_that_the_backbone_prepares(tmp_path):
 
 
 def test_the_file_of_pictures_goes_with_them(squares, monkeypatch, tmp_path):
-    monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     pictures = Pictures([np.zeros((8, 8, 3), np.uint8)], np.asarray, size=8)
     assert [file.name for file in tmp_path.rglob("*.npy")] == ["pictures.npy"]
 

@@ -186,6 +186,10 @@ def expected(zygote, pictures, tmp_path_factory):
     return find
 
 
+def temporary(training, name):
+    return sorted(path.name for path in (training.folder / f"{name} temporary").iterdir())
+
+
 def leftovers(place):
     return [path.name for path in place.rglob("*") if path.name.startswith(".")]
 
@@ -193,10 +197,28 @@ def leftovers(place):
 def test_killed_at_any_moment_a_training_goes_on_and_ends_with_the_same_bits(training, expected):
     for moment, fault in MOMENTS.items():
         assert training.run("killed", ALWAYS, faults=[fault]) == -signal.SIGKILL, moment
+        assert temporary(training, "killed") != []
 
     assert training.run("killed", ALWAYS) == 0, training.error("killed")
     assert training.outcome("killed") == expected(ALWAYS)[0]
     assert leftovers(training.folder / "killed") == []
+    assert temporary(training, "killed") == []
+
+
+def test_temporary_files_of_a_training_that_is_running_are_left_alone(training):
+    other = training.folder / "alone temporary" / "regraft-notes"
+    other.mkdir(parents=True)
+    slow = {"calls": ["regraft.training.loop.take_step"], "at": 2, "sleep": 3}
+    running = training.start("alone", VIEWS, faults=[slow])
+    while len(temporary(training, "alone")) < 3:
+        time.sleep(0.02)
+    begun = temporary(training, "alone")
+
+    at_the_same_time = {"environment": {"TMPDIR": str(other.parent)}}
+    assert training.run("beside", VIEWS, **at_the_same_time) == 0, training.error("beside")
+    assert temporary(training, "alone") == begun
+    assert training.zygote.wait(running) == 0, training.error("alone")
+    assert temporary(training, "alone") == ["regraft-notes"]
 
 
 @pytest.mark.parametrize("learner", [VIEWS, AT_STAGE], ids=["views", "stage"])

@@ -13,7 +13,6 @@ import os
 import re
 import secrets
 import shutil
-import tempfile
 import threading
 import weakref
 from collections import defaultdict
@@ -37,7 +36,14 @@ from regraft.features.shards import (
     open_shard,
     write_shard,
 )
-from regraft.files import home, read_json, remove_leftovers, sha256_json, write_json
+from regraft.files import (
+    home,
+    read_json,
+    remove_leftovers,
+    sha256_json,
+    temporary_folder,
+    write_json,
+)
 
 FORMAT = 1
 _KEY_FOLDER = re.compile(r"[0-9a-f]{16}")
@@ -77,7 +83,7 @@ class FeatureCache:
             >>> folder.exists()
             False
         """
-        cache = cls(tempfile.mkdtemp(prefix="regraft-"))
+        cache = cls(temporary_folder())
         cache.remedy = "set TMPDIR to a folder that can be written"
         weakref.finalize(cache, shutil.rmtree, cache.folder, ignore_errors=True)
         return cache

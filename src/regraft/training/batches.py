@@ -6,7 +6,8 @@ they are the same whatever the threads, the batch in flight or the number of res
 
 from __future__ import annotations
 
-import tempfile
+import os
+import shutil
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,8 @@ from torch import Tensor
 
 from regraft.compute import threads
 from regraft.data.images import Decoding, Picture, decode, read_picture
-from regraft.errors import ImageError, UsageError
+from regraft.errors import ImageError, RegraftError, UsageError
+from regraft.files import free_bytes, temporary_folder
 from regraft.progress import progress_bar
 
 Pixels = NDArray[np.uint8]
@@ -55,6 +57,7 @@ class Pictures:
 
     Raises:
         ImageError: A picture cannot be read.
+        RegraftError: There is no space for them (``TRAIN-DISK``).
 
     Example:
         >>> grey = np.full((8, 8, 3), 128, np.uint8)
@@ -72,12 +75,10 @@ class Pictures:
         decoding: Decoding = Decoding(),
         verbose: bool = False,
     ) -> None:
-        folder = tempfile.TemporaryDirectory(prefix="regraft-")
-        self._finalizer = weakref.finalize(self, folder.cleanup)
-        shape = (len(pictures), size, size, 3)
+        folder = temporary_folder()
+        self._finalizer = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self.sha256s = [""] * len(pictures)
-        file = Path(folder.name) / "pictures.npy"
-        self._pixels = np.lib.format.open_memmap(file, "w+", np.uint8, shape)
+        self._pixels = _reserved(folder / "pictures.npy", (len(pictures), size, size, 3))
 
         def place(position: int) -> None:
             content = read_picture(pictures[position], limits=decoding.limits)
@@ -101,6 +102,25 @@ class Pictures:
     def take(self, samples: NDArray[np.int64], epoch: int) -> Tensor:
         """Return the pictures as they are, (n, size, size, 3) in 8 bits; every epoch the same."""
         return torch.from_numpy(self._pixels[samples])
+
+
+def _reserved(file: Path, shape: tuple[int, ...]) -> Pixels:
+    """Return an array on the disk; a disk that is too small is found out before it is filled."""
+    try:
+        pixels = np.lib.format.open_memmap(file, "w+", np.uint8, shape)
+        if hasattr(os, "posix_fallocate"):  # else a full disk would end the process at a write
+            with file.open("rb+") as stream:
+                os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
+    except OSError as error:
+        needed, free = int(np.prod(shape)), free_bytes(file)
+        raise RegraftError(
+            "cannot store the decoded pictures",
+            path=file.parent,
+            why=f"{error.strerror or error}; they take {needed:,} bytes, {free:,} are free",
+            hint="free some space, or set TMPDIR to a folder with more of it",
+            code="TRAIN-DISK",
+        ) from error
+    return pixels
 
 
 class AugmentedPictures:
