@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from regraft.backbones.catalog import list_backbones
 from regraft.backbones.spec import BackboneSpec
+from regraft.training.boundary import EXACT, distance, find_boundary, gradients
 from regraft.training.grafted import Grafted, build_optimizer, parameter_groups
 from regraft.training.heads import LinearHead
 from regraft.training.phases import Phase, fine_tune, frozen, two_stage
@@ -105,3 +106,53 @@ def averages(network, trained):
         if isinstance(layer, _BatchNorm) and f"{name}.weight" in trained.parameters
         for buffer, _ in layer.named_buffers()
     }
+
+
+UNCUT = {"nasnet"}  # its cells read the two before them, and parts of them are borrowed
+# Seconds each; of three of them tests/training/test_boundary.py looks at the gradients, too.
+LARGE = {"vgg16", "resnet50", "densenet121", "xception", "inception_v3"}
+CUTS = [
+    pytest.param(entry.name, share, marks=slow)
+    for entry in list_backbones()
+    for share in (0.25, 0.5, 0.75)
+    for slow in [[pytest.mark.slow] if share != 0.5 or entry.name in SLOW | LARGE else []]
+]
+
+
+@pytest.mark.parametrize(("name", "share"), CUTS)
+def test_every_network_is_cut_where_the_gradient_is_the_same_or_not_at_all(name, share):
+    backbone, network, start = grafted(name)
+    network.load_state_dict(start)
+    let_every_branch_pass_something_on(network)
+    trained = network.freeze(Phase(unfreeze=share))
+    size = backbone.preprocessing.size
+    random = torch.Generator().manual_seed(1)
+    pictures = torch.randint(256, (2, size, size, 3), dtype=torch.uint8, generator=random)
+
+    def loss(logits):
+        return nn.functional.cross_entropy(logits, torch.tensor([0, 1]))
+
+    boundary = find_boundary(network, trained.first, pictures, loss)
+
+    assert (boundary is None) == (name in UNCUT)
+    assert not [n for n, part in network.named_modules() if "forward" in vars(part)]
+    if boundary is None:
+        return
+    names = [stage.name for stage in network.stages]
+    place = names.index(boundary.name) + 1
+    assert place == trained.first or (name == "densenet121" and place < trained.first)
+    with torch.no_grad():
+        rows = boundary.before(network)(network.normalise(pictures))
+    whole = gradients(network, pictures, loss)
+    assert any(bool(gradient.any()) for gradient in whole)
+    assert distance(whole, gradients(boundary.behind(network), rows, loss)) <= EXACT
+
+
+def let_every_branch_pass_something_on(network):
+    """Give batch norm other weights: many residual branches begin with the weight zero."""
+    random = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for layer in network.trunk.modules():
+            if isinstance(layer, _BatchNorm):
+                layer.weight.copy_(torch.rand(layer.weight.shape, generator=random) + 0.5)
+                layer.running_var.copy_(torch.rand(layer.weight.shape, generator=random) + 0.5)

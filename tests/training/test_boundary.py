@@ -114,8 +114,15 @@ def step(network, phase, run, inputs):
     return found.detach(), given, after
 
 
-@pytest.mark.parametrize("part", [0.0, 0.25, 0.5, "by name"])
-@pytest.mark.parametrize("name", NETWORKS)
+PARTS = [
+    pytest.param(name, part, marks=[pytest.mark.slow] if slow else [])
+    for name in NETWORKS
+    for part in (0.0, 0.25, 0.5, "by name")
+    for slow in [name != "mobilenet_v2" and part in {0.0, 0.5}]
+]
+
+
+@pytest.mark.parametrize(("name", "part"), PARTS)
 def test_a_step_from_activations_is_the_step_of_the_whole_network(networks, name, part):
     network = networks(name)
     start = copy.deepcopy(network.state_dict())
