@@ -69,6 +69,16 @@ def test_a_resumed_training_begins_with_what_its_checkpoint_knows(file):
     assert lines(file) == [epoch(1), epoch(2)]
 
 
+def test_what_a_killed_writer_left_beside_the_file_goes(file):
+    left = file.with_name(f".history.jsonl.{2**22 + 1}.abc.part")
+    left.write_text("half")
+
+    Listeners(file=file).begin([])
+
+    assert not left.exists()
+    assert lines(file) == []
+
+
 def test_a_full_disk_does_not_end_the_training_and_is_said_once(file, full, capsys):
     listeners = Listeners(file=file, verbose=True)
     listeners.begin([])

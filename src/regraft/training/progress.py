@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from regraft.errors import RegraftError, UsageError
-from regraft.files import free_bytes, write_text
+from regraft.files import free_bytes, remove_leftovers, write_text
 from regraft.progress import progress_bar
 
 
@@ -47,6 +47,8 @@ class Listeners:
     def begin(self, epochs: Sequence[dict[str, Any]]) -> None:
         """Start with the epochs that an interrupted training had finished."""
         self._records = list(epochs)
+        if self._file is not None:
+            remove_leftovers(self._file.parent)
         self._write_all()
 
     def say(self, text: str) -> None:
