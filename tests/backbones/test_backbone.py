@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from regraft.backbones.backbone import build
+from regraft.backbones.backbone import Backbone, build
 from regraft.backbones.spec import BackboneSpec, Preprocessing
 from regraft.backbones.state import write_state
 from regraft.errors import BackboneError
@@ -184,3 +184,19 @@ def test_real_weights_name_real_photographs_as_often_as_published(assets, file):
     )
     noise = 2.6 * np.sqrt(rate * (1 - rate) * (1 / 200 + 1 / 1000))
     assert abs(hits - rate) < noise
+
+
+def test_a_network_on_another_device_is_measured_there():
+    """As after training on an accelerator; the device without memory stands for one here."""
+    built = BackboneSpec("small_cnn", weights=None).build()
+    built.module.to("meta")
+
+    moved = Backbone(
+        built.spec,
+        built.network,
+        preprocessing=built.preprocessing,
+        weights=built.weights,
+        identifier=built.identifier,
+    )
+
+    assert moved.feature_dim == built.feature_dim

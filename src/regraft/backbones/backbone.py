@@ -107,7 +107,8 @@ class Backbone:
         self._check_size()
         trunk_calls, self._top = self._measure()
         self.stages: tuple[Stage, ...] = find_stages(network, self._top, trunk_calls)
-        self.embedder = Embedder(self.module, preprocessing, self._rows())
+        device = next(self.module.parameters()).device  # a trained network may stand on another
+        self.embedder = Embedder(self.module, preprocessing, self._rows()).to(device)
         self.feature_dim: int = self._run(self.embedder, self._blank(torch.uint8)).shape[1]
 
     @property
