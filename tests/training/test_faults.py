@@ -21,6 +21,7 @@ from regraft.backbones.spec import BackboneSpec
 from regraft.backbones.state import write_state
 from regraft.data.drawn import make_flowers
 
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")
 CLASSES = ("blue", "green", "red")
 TWO_STAGE = [
     {"epochs": 2, "lr": 0.01},
