@@ -30,7 +30,7 @@ def test_the_python_of_the_readme_runs(code, tmp_path, monkeypatch):
 
 
 COMMAND = re.compile(
-    r"^\$ regraft ([a-z-]+(?: (?:check|split|list|show|import|fetch|verify|bundle)\b)?)",
+    r"^\$ regraft ([a-z-]+(?: (?:check|split|preview|list|show|import|fetch|verify|bundle)\b)?)",
     re.MULTILINE,
 )
 
@@ -71,7 +71,7 @@ def test_files_named_in_the_architecture_exist():
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     source = Path(regraft.__file__).parent
     named = re.findall(
-        r"`((?:data|backbones|features|classifiers|results|report|experiment|cli)/[a-z_]*\.?p?y?)",
+        r"`((?:data|backbones|features|training|classifiers|results|report|experiment|cli)/[a-z_]*\.?p?y?)",
         text,
     )
 
