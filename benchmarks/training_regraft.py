@@ -10,6 +10,9 @@ import sys
 import time
 from pathlib import Path
 
+import timm  # noqa: F401 - imports are not timed on any of the ways
+import torchvision  # noqa: F401
+
 from regraft.backbones.spec import BackboneSpec
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.training.phases import Phase
