@@ -77,6 +77,26 @@ def choose_device(device: str = "auto") -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+def has_bf16(device: str) -> bool:
+    """Return whether a device computes in bfloat16; emulated, it is many times slower than float32.
+
+    Args:
+        device: ``"cpu"``, ``"mps"``, ``"cuda"`` or ``"cuda:1"`` and so on.
+
+    Example:
+        >>> has_bf16("cpu") in (True, False)
+        True
+    """
+    import torch
+
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if kind == "cpu":
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - no public name
+    return True
+
+
 def environment() -> dict[str, Any]:
     """Return what a run depended on: versions and threads; no host name, no path, no user.
 

@@ -294,10 +294,20 @@ def test_nothing_is_shown_unless_asked_for(train, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_bfloat16_trains_too(train, held):
+@pytest.mark.parametrize("supported", [True, False])
+def test_bfloat16_is_used_where_the_processor_has_it_and_else_is_said(
+    train, held, monkeypatch, supported
+):
+    monkeypatch.setattr("regraft.classifiers.network_settings.has_bf16", lambda _device: supported)
+    exact = learner().fit(*train).predict_proba(held[0])
     fitted = learner(precision="bf16").fit(*train)
 
-    assert np.isfinite(fitted.predict_proba(held[0])).all()
+    found = fitted.predict_proba(held[0])
+
+    assert np.isfinite(found).all()
+    assert np.array_equal(found, exact) == (not supported)
+    said = "this cpu has no bf16 arithmetic; training computes in fp32"
+    assert (said in fitted.warnings_) == (not supported)
 
 
 def test_a_spec_may_be_a_name(monkeypatch):

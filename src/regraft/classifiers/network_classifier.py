@@ -16,7 +16,12 @@ from sklearn.utils.validation import check_is_fitted
 from regraft.backbones.backbone import Backbone, build, retrained
 from regraft.backbones.spec import BackboneSpec
 from regraft.classifiers.feature_classifier import Labelled, named_labels
-from regraft.classifiers.network_settings import check_settings, complaints, described_work
+from regraft.classifiers.network_settings import (
+    check_settings,
+    complaints,
+    described_work,
+    usable_precision,
+)
 from regraft.classifiers.warm_start import start_from
 from regraft.compute import choose_device
 from regraft.data.images import Decoding, Picture
@@ -233,7 +238,9 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         notes = [] if self.start is None else start_from(self.start, network, self, classes)
         if self.start is not None:
             backbone = retrained(backbone)
-        network = network.to(choose_device(self.device)).to(memory_format=torch.channels_last)
+        device = choose_device(self.device)
+        notes += usable_precision(self.precision, device)[1]
+        network = network.to(device).to(memory_format=torch.channels_last)
         train = self._source(backbone, X, labels, classes)
         held = None
         if validation is not None:
@@ -311,7 +318,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             batch_size=self.batch_size,
             seed=int(self.seed),
             device=device,
-            precision=self.precision,
+            precision=usable_precision(self.precision, device)[0],
             loss=make_loss(
                 self.output,
                 label_smoothing=chosen.label_smoothing,
@@ -367,6 +374,7 @@ def restore(
         history: ``phases`` and ``epochs``.
         warnings: What a reader should know.
     """
+    device = choose_device(learner.device)
     learner.classes_ = np.array(list(classes))
     learner.network_ = network.eval()
     learner.backbone_ = backbone
@@ -377,8 +385,8 @@ def restore(
         network,
         backbone,
         history,
-        device=choose_device(learner.device),
-        precision=learner.precision,
+        device=device,
+        precision=usable_precision(learner.precision, device)[0],
         engine=learner.engine,
         cache=options.cache,
         workspace=options.workspace,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from regraft.backbones.loading import state_sha256
 from regraft.classifiers.feature_classifier import Labelled, refuse_unknown_classes
+from regraft.compute import has_bf16
 from regraft.errors import UsageError
 from regraft.training.augmentation import find_augmentation
 from regraft.training.grafted import Grafted
@@ -68,6 +69,24 @@ def check_settings(
         )
     if learner.views is not None and find_augmentation(learner.augment) is None:
         raise UsageError("views of pictures need an augmentation", hint="give augment, too")
+
+
+def usable_precision(
+    asked: Literal["fp32", "bf16"], device: str
+) -> tuple[Literal["fp32", "bf16"], list[str]]:
+    """Return the precision to compute in, and what a reader should know about it.
+
+    Args:
+        asked: What was asked for.
+        device: Where the network is trained.
+
+    Example:
+        >>> usable_precision("fp32", "cpu")
+        ('fp32', [])
+    """
+    if asked == "bf16" and not has_bf16(device):
+        return "fp32", [f"this {device} has no bf16 arithmetic; training computes in fp32"]
+    return asked, []
 
 
 def described_work(
