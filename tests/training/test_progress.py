@@ -2,10 +2,12 @@
 
 import errno
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
+from regraft.errors import UsageError
 from regraft.training import progress
 from regraft.training.progress import Listeners, line
 
@@ -159,3 +161,28 @@ def test_a_line_has_validation_where_there_is_one():
 
     assert "validation 0.2500, 90.0 %" in told
     assert told.endswith("2 s left")
+
+
+def test_tensorboard_gets_every_measurement_of_every_epoch(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    listeners = Listeners(tensorboard=tmp_path / "events")
+    listeners.begin([])
+    for phase, epoch, loss in ((1, 1, 0.9), (1, 2, 0.7), (2, 1, 0.5)):
+        measured = {"train_loss": loss, "train_accuracy": 0.5, "lr": 0.1, "seconds": 1.0}
+        listeners.epoch({"phase": phase, "epoch": epoch, **measured}, of=2)
+    listeners.close()
+
+    events = EventAccumulator(str(tmp_path / "events"))
+    events.Reload()
+
+    assert set(events.Tags()["scalars"]) == {"train_loss", "train_accuracy", "lr", "seconds"}
+    steps = [(event.step, round(event.value, 3)) for event in events.Scalars("train_loss")]
+    assert steps == [(1, 0.9), (2, 0.7), (3, 0.5)]
+
+
+def test_without_tensorboard_the_error_says_how_to_install_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+
+    with pytest.raises(UsageError, match=r"pip install regraft\[track\]"):
+        Listeners(tensorboard=tmp_path)
