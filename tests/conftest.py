@@ -9,6 +9,17 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shared_home(tmp_path_factory):
+    """Give fixtures that live longer than a test a home that is not the person's own, either."""
+    before = os.environ.get("REGRAFT_HOME")
+    os.environ["REGRAFT_HOME"] = str(tmp_path_factory.mktemp("shared-home"))
+    yield
+    os.environ.pop("REGRAFT_HOME")
+    if before is not None:
+        os.environ["REGRAFT_HOME"] = before
+
+
 @pytest.fixture(autouse=True)
 def private_home(tmp_path_factory, monkeypatch):
     """Keep imported weights and caches of a test away from those of the person who runs it."""

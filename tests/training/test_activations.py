@@ -11,7 +11,7 @@ from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.data.images import Decoding
 from regraft.features.cache import FeatureCache
 from regraft.training import activations as module
-from regraft.training.activations import Keeper, KeptRows, free_bytes, needed_bytes
+from regraft.training.activations import Keeper, KeptRows, needed_bytes
 from regraft.training.augmentation import find_augmentation
 from regraft.training.batches import AugmentedPictures, Pictures
 from regraft.training.boundary import Boundary, named_boundary
@@ -308,13 +308,6 @@ def test_needed_bytes_count_what_is_stored():
 
     assert needed_bytes(boundary, "float32", 7) == 2 * needed_bytes(boundary, "bfloat16", 7)
     assert needed_bytes(boundary, "float16", 7) == 7 * 120 * 2
-
-
-def test_free_bytes_are_those_of_the_volume_though_the_folder_is_not_there_yet(tmp_path):
-    here, later = (free_bytes(FeatureCache(f)) for f in (tmp_path, tmp_path / "a" / "b"))
-
-    assert here > 0
-    assert abs(here - later) < 1 << 30
 
 
 def test_kept_rows_have_the_length_of_one_view(tmp_path):

@@ -37,6 +37,7 @@ from regraft.features.shards import (
     write_shard,
 )
 from regraft.files import (
+    free_bytes,
     home,
     read_json,
     remove_leftovers,
@@ -331,7 +332,7 @@ class FeatureRows:
             raise RegraftError(
                 "cannot store features",
                 path=self.folder,
-                why=f"{reason}; {_free_bytes(self.folder):,} bytes are free on that volume",
+                why=f"{reason}; {free_bytes(self.folder):,} bytes are free on that volume",
                 hint=f"free some space, or {self._cache.remedy}",
                 code="CACHE-WRITE",
             ) from error
@@ -353,9 +354,3 @@ def _read_about(path: Path) -> Any:
         return read_json(path)
     except RegraftError:
         return None  # damaged: it is written again
-
-
-def _free_bytes(folder: Path) -> int:
-    while not folder.is_dir() and folder != folder.parent:
-        folder = folder.parent
-    return shutil.disk_usage(folder).free

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -187,14 +184,6 @@ def needed_bytes(boundary: Boundary, stored: Precision, samples: int) -> int:
         501760
     """
     return samples * boundary.width * STORED_AS[stored].itemsize
-
-
-def free_bytes(cache: FeatureCache) -> int:
-    """Return how many bytes are free where a cache stands."""
-    folder = Path(os.path.abspath(cache.folder))  # noqa: PTH100 - links are left as they are
-    while not folder.is_dir() and folder != folder.parent:
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
 
 
 def _view_digest(content: str, sample: int, view: int) -> str:

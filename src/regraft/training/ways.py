@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from regraft.errors import UsageError
-from regraft.training.activations import Keeper, free_bytes, needed_bytes
+from regraft.files import free_bytes
+from regraft.training.activations import Keeper, needed_bytes
 from regraft.training.boundary import (
     Boundary,
     behind_trunk,
@@ -148,7 +149,7 @@ def choose_way(
             network, boundary, pictures, rows, lambda x: loss(x, targets)
         )
     size = needed_bytes(boundary, keeper.stored, samples)
-    allowed = free_bytes(keeper.cache) // 2 if budget is None else budget
+    allowed = free_bytes(keeper.cache.folder) // 2 if budget is None else budget
     if size > allowed:
         return Way(None, f"its activations would take {size:,} bytes, and {allowed:,} are allowed")
     return Way(keeper, error=error, size=size)
