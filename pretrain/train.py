@@ -306,9 +306,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rate", type=float, default=Settings.rate, help="highest learning rate")
     parser.add_argument("--smallest", type=int, default=Settings.smallest, help="side in pixels")
-    parser.add_argument(
-        "--start", type=Path, help="an earlier checkpoint or exported weights"
-    )
+    parser.add_argument("--start", type=Path, help="an earlier checkpoint or exported weights")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "rendezvous").unlink(missing_ok=True)
