@@ -13,8 +13,9 @@ UV := $(BIN)/uv
 demo: .venv/run.stamp
 	$(BIN)/regraft demo
 
+# One thread per worker: threads of several processes on the same cores wait for each other.
 test: .venv/test.stamp
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: .venv/test.stamp
 	$(BIN)/python -m pytest -m slow --timeout=3600

@@ -1,6 +1,7 @@
 """Fixtures for all tests: a private home, no network, and the real assets where they are."""
 
 import os
+import signal
 import socket
 from pathlib import Path
 
@@ -8,12 +9,16 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell lets what runs in its background ignore Ctrl-C, and children would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def shared_home(tmp_path_factory):
     """Give fixtures that live longer than a test a home that is not the person's own, either."""
     before = os.environ.get("REGRAFT_HOME")
-    os.environ["REGRAFT_HOME"] = str(tmp_path_factory.mktemp("shared-home"))
+    os.environ["REGRAFT_HOME"] = str(tmp_path_factory.mktemp("shared") / "regraft")
     yield
     os.environ.pop("REGRAFT_HOME")
     if before is not None:
