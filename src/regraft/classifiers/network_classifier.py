@@ -106,6 +106,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     history_: dict[str, Any]
     warnings_: tuple[str, ...]
     embedding_stats_: EmbeddingStats
+    _predictor: Predictor
 
     def __init__(
         self,
@@ -194,8 +195,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             backbone=trainer.trained_backbone(),
             history=history,
             warnings=[*trainer.notes, *complaints(trainer.records)],
+            predictor=trainer.predictor(),
         )
-        self._predictor = trainer.predictor()
         self.embedding_stats_ = EmbeddingStats(
             len(trainer.train) + len(trainer.validation or ()),
             trainer.embedded,
@@ -363,6 +364,7 @@ def restore(
     backbone: Backbone,
     history: dict[str, Any],
     warnings: Sequence[str],
+    predictor: Predictor | None = None,
 ) -> None:
     """Make a learner a fitted one: the last step of ``fit``, and of loading a saved model.
 
@@ -373,24 +375,27 @@ def restore(
         backbone: The trunk of that network, with its preprocessing.
         history: ``phases`` and ``epochs``.
         warnings: What a reader should know.
+        predictor: What predicts; by default the one that the history describes.
     """
-    device = choose_device(learner.device)
     learner.classes_ = np.array(list(classes))
     learner.network_ = network.eval()
     learner.backbone_ = backbone
     learner.history_ = history
     learner.warnings_ = tuple(warnings)
-    options = learner._options()  # noqa: SLF001 - the other half of the class
-    learner._predictor = Predictor.from_history(  # noqa: SLF001
-        network,
-        backbone,
-        history,
-        device=device,
-        precision=usable_precision(learner.precision, device)[0],
-        engine=learner.engine,
-        cache=options.cache,
-        workspace=options.workspace,
-        batch_size=learner.batch_size,
-        decoding=learner.decoding,
-        verbose=learner.verbose,
-    )
+    if predictor is None:
+        device = choose_device(learner.device)
+        options = learner._options()  # noqa: SLF001 - the other half of the class
+        predictor = Predictor.from_history(
+            network,
+            backbone,
+            history,
+            device=device,
+            precision=usable_precision(learner.precision, device)[0],
+            engine=learner.engine,
+            cache=options.cache,
+            workspace=options.workspace,
+            batch_size=learner.batch_size,
+            decoding=learner.decoding,
+            verbose=learner.verbose,
+        )
+    learner._predictor = predictor  # noqa: SLF001 - the other half of the class

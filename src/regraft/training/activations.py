@@ -88,6 +88,10 @@ class Keeper:
     stored: Precision = "float32"
     verbose: bool = False
 
+    def __post_init__(self) -> None:
+        if self.device != "cpu":
+            self.engine = "torch"  # OpenVINO would leave the accelerator idle
+
     def plain(self, pictures: Sequence[Picture]) -> tuple[KeptRows, int]:
         """Return the rows of pictures as they are, and how many had to be computed.
 

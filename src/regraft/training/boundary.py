@@ -101,7 +101,7 @@ class Suffix(nn.Module):
     @contextlib.contextmanager
     def _replaced(self, activation: Tensor) -> Iterator[None]:
         """Let the frozen modules do nothing while the block lasts."""
-        last = _output_of(self.network, self._boundary)
+        last = _output_of(self.network, self._boundary.name)
         modules = {name: self.network.trunk.get_submodule(name) for name in self._empty}
         for name, module in modules.items():
             shape = self._empty[name]
@@ -154,11 +154,8 @@ def named_boundary(network: Grafted, name: str) -> Boundary:
     Raises:
         RegraftError: There is no such stage, or it does not hand on one tensor.
     """
-    side = network.side
-    device = next(network.parameters()).device
-    blank = torch.zeros(2, side, side, 3, dtype=torch.uint8, device=device)
     with torch.no_grad(), _evaluated(network):
-        found = _reach(network, name)(network.normalise(blank))
+        found = _reach(network, name)(network.normalise(network.blank(2)))
     last = found.ndim == 4 and not found.is_contiguous() and name != "map"
     last = last and found.is_contiguous(memory_format=torch.channels_last)
     return Boundary(name, tuple(found.shape[1:]), last)
@@ -238,20 +235,20 @@ def _reach(network: Grafted, name: str) -> Apply:
         return network.map
     if name == "pooled":
         return lambda batch: network.pool(network.map(batch))
-    return tap(network.trunk, _output_of(network, Boundary(name, ())))
+    return tap(network.trunk, _output_of(network, name))
 
 
-def _output_of(network: Grafted, boundary: Boundary) -> str:
+def _output_of(network: Grafted, name: str) -> str:
     for stage in network.stages:
-        if stage.name == boundary.name and stage.output:
+        if stage.name == name and stage.output:
             return stage.output
-    raise RegraftError("there is no such boundary", why=boundary.name, code="TRAIN-BOUNDARY")
+    raise RegraftError("there is no such boundary", why=name, code="TRAIN-BOUNDARY")
 
 
 def _empty_outputs(network: Grafted, boundary: Boundary) -> dict[str, tuple[int, ...] | None]:
     """Return the modules up to the boundary, and the shape that each one's output has."""
     names = [stage.name for stage in network.stages]
-    last = _output_of(network, boundary)
+    last = _output_of(network, boundary.name)
     upto = network.stages[: names.index(boundary.name) + 1]
     modules = [name for stage in upto for name in stage.modules]
     shapes: dict[str, tuple[int, ...] | None] = dict.fromkeys(modules)
@@ -264,12 +261,9 @@ def _empty_outputs(network: Grafted, boundary: Boundary) -> dict[str, tuple[int,
             shapes[name] = tuple(output.shape[1:])
 
         handles.append(network.trunk.get_submodule(name).register_forward_hook(remember))
-    side = network.side
-    device = next(network.parameters()).device
-    blank = torch.zeros(1, side, side, 3, dtype=torch.uint8, device=device)
     try:
         with torch.no_grad(), _evaluated(network):
-            batch = network.normalise(blank)
+            batch = network.normalise(network.blank(1))
             calls = record_calls(network.trunk, lambda: network.map(batch))
     finally:
         for handle in handles:

@@ -1,8 +1,7 @@
 """Checkpoints of a training: safetensors and JSON, whole or not at all, the last two of them kept.
 
-checkpoints/
-000012/state.json              where the training stood, and the SHA-256 of this and the tensors
-000012/tensors.safetensors     what training has changed, moments and averages included
+checkpoints/000012/state.json              where the training stood, with the hash of both files
+checkpoints/000012/tensors.safetensors     what it has changed, moments and averages included
 """
 
 from __future__ import annotations

@@ -49,8 +49,7 @@ class Grafted(nn.Module):
         self.side = backbone.preprocessing.size  # of the pictures, in pixels
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed)
-            blank = torch.zeros(1, self.side, self.side, 3, dtype=torch.uint8)
-            shape = tuple(self.map(self.normalise(blank)).shape[1:])
+            shape = tuple(self.map(self.normalise(self.blank(1))).shape[1:])
             self.head = head.build(shape, outputs, pool=self.pool)
         # What an own head keeps frozen stays frozen.
         self._open = frozenset(n for n, p in self.head.named_parameters() if p.requires_grad)
@@ -59,6 +58,11 @@ class Grafted(nn.Module):
         self._batchnorm: BatchNorm = "frozen"
         self._untracked: list[_BatchNorm] = []
         self.freeze(Phase())
+
+    def blank(self, count: int) -> Tensor:
+        """Return black pictures, (count, side, side, 3) in 8 bits, where the network stands."""
+        device = next(self.parameters()).device
+        return torch.zeros(count, self.side, self.side, 3, dtype=torch.uint8, device=device)
 
     def map(self, batch: Tensor) -> Tensor:
         """Return the feature maps, channels first, of normalised pictures (n, 3, side, side)."""
@@ -140,7 +144,8 @@ class Grafted(nn.Module):
         """Return a SHA-256 over every frozen tensor, buffers included."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.frozen_tensors().items()):
-            digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().data)  # no copy
         return digest.hexdigest()
 
     def _ignore_averages(self, layer: _BatchNorm) -> None:

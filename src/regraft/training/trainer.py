@@ -153,7 +153,6 @@ class Trainer:
             reached = f"phase {found.phase + 1}, epoch {found.state.epoch + 1}"
             self.listeners.say(f"going on from a checkpoint: {reached}")
         elif found.finished:  # only the end is left, and what predicts on the way of the last phase
-            self.backbone = self.trained_backbone()
             self.keeper = recalled(found.finished[-1], self.network, self._keeper).keeper
 
     def loop(self, index: int) -> tuple[Loop, Trained, Way]:
@@ -170,8 +169,6 @@ class Trainer:
         """
         start, phase = time.perf_counter(), self.phases[index]
         trained = self.network.freeze(phase)
-        if self._trunk_has_moved():
-            self.backbone = retrained(self.backbone)
         way = self._way(phase, trained)
         self.listeners.say(self._title(index, phase, way))
         way, (train, validation, network) = self._entered(index, way)
@@ -292,11 +289,11 @@ class Trainer:
         options, settings = self.options, self.settings
         shared = boundary.is_behind_trunk and options.augment is None
         return Keeper(
-            backbone=self.backbone,
+            backbone=self.trained_backbone(),
             network=self.network,
             boundary=boundary,
             cache=options.cache if shared else options.workspace,
-            engine=options.engine if settings.device == "cpu" else "torch",
+            engine=options.engine,
             precision="bf16" if settings.precision == "bf16" else "fp32",
             device=settings.device,
             batch_size=settings.batch_size,

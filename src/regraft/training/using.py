@@ -19,10 +19,11 @@ from regraft.features.embedding import EngineName
 from regraft.features.stream import EmbeddingStats
 from regraft.training.activations import Keeper
 from regraft.training.batches import Inputs, Pictures
-from regraft.training.boundary import named_boundary
+from regraft.training.boundary import Boundary
 from regraft.training.grafted import Grafted
 from regraft.training.state import Settings
 from regraft.training.steps import autocast, probabilities
+from regraft.training.ways import recalled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,24 +83,23 @@ class Predictor:
         Raises:
             RegraftError: The network has no such boundary.
         """
-        phases = history.get("phases") or [{}]
-        keeper = None
-        if phases[-1].get("way") == "cached":
-            kept = phases[-1]["boundary"]
-            boundary = named_boundary(network, kept["stage"])
-            keeper = Keeper(
+
+        def make_keeper(boundary: Boundary) -> Keeper:
+            return Keeper(
                 backbone=backbone,
                 network=network,
                 boundary=boundary,
-                stored=kept["dtype"],
                 cache=cache if boundary.is_behind_trunk else workspace,
-                engine=engine if device == "cpu" else "torch",
+                engine=engine,
                 precision=precision,
                 device=device,
                 batch_size=batch_size,
                 decoding=decoding,
                 verbose=verbose,
             )
+
+        phases = history.get("phases")
+        keeper = recalled(phases[-1], network, make_keeper).keeper if phases else None
         settings = Settings(batch_size=batch_size, device=device, precision=precision)
         return cls(
             network=network,
@@ -120,7 +120,7 @@ class Predictor:
         network = self.network.to(self.settings.device).eval()
         inputs: Inputs
         if not len(pictures):
-            nothing = probabilities(network(self._blank()))[:0].detach().cpu().numpy()
+            nothing = probabilities(network(network.blank(1)))[:0].detach().cpu().numpy()
             return nothing, EmbeddingStats(0, 0, 0.0)
         if self.keeper is None:
             inputs, passed = self._pixels(pictures), len(pictures)
@@ -151,7 +151,3 @@ class Predictor:
             decoding=self.decoding,
             verbose=self.verbose,
         )
-
-    def _blank(self) -> torch.Tensor:
-        side = self.network.side
-        return torch.zeros(1, side, side, 3, dtype=torch.uint8, device=self.settings.device)

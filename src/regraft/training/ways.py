@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from regraft.training.grafted import Grafted
 from regraft.training.phases import Phase, Trained
 
 BoundaryChoice = Literal["auto", "off", "float32", "float16", "bfloat16"]
-BOUNDARIES = ("auto", "off", "float32", "float16", "bfloat16")
+BOUNDARIES = get_args(BoundaryChoice)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def recalled(
         return Way(None, why=kept.get("why", ""))
     keeper = make_keeper(named_boundary(network, kept["stage"]))
     keeper.stored = kept["dtype"]
-    return Way(keeper, error=kept["gradient_error"], size=kept["bytes"])
+    return Way(keeper, error=kept.get("gradient_error"), size=kept.get("bytes", 0))
 
 
 def why_live(
@@ -141,7 +141,7 @@ def choose_way(
     if boundary is None:
         return Way(None, why="this network cannot be cut in front of what is trained")
     keeper, error = make_keeper(boundary), None
-    if choice not in {"auto", "off"}:
+    if choice != "auto":
         keeper.stored = choice  # type: ignore[assignment]
     elif not whole:
         rows = torch.from_numpy(keeper.built_engine(pictures.cpu().numpy())).to(device)
