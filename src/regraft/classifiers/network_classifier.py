@@ -302,18 +302,16 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
     def _phases(self) -> list[Phase]:
-        phases = frozen() if self.phases is None else list(self.phases)
-        regularization = find_regularization(self.regularize)
-        return phases if regularization is None else regularization.phases(phases)
+        return self._regularization().phases(frozen() if self.phases is None else self.phases)
 
     def _head(self) -> Head:
-        head = find_head(self.head)
-        regularization = find_regularization(self.regularize)
-        return head if regularization is None else regularization.head(head)
+        return self._regularization().head(find_head(self.head))
+
+    def _regularization(self) -> Regularization:
+        return find_regularization(self.regularize) or Regularization()
 
     def _settings(self, labels: Sequence[str], classes: Sequence[str]) -> Settings:
-        chosen = find_regularization(self.regularize) or Regularization()
-        device = choose_device(self.device)
+        chosen, device = self._regularization(), choose_device(self.device)
         weights = class_weights(self.class_weight, labels, classes)
         return Settings(
             batch_size=self.batch_size,
