@@ -69,7 +69,7 @@ def cut(
     """
     shares = _checked_shares(val, test, on_duplicates, small_classes)
     _refuse_few_classes(data)
-    groups, without = _groups(data, group_by)
+    groups, without = groups_of(data, group_by)
     hashes = data.hashes()
     given = None if regroup or data.parts is None else list(data.parts)
     ties = (groups, hashes, _look_alikes(data, alike, given))
@@ -123,8 +123,22 @@ def _refuse_few_classes(data: Dataset) -> None:
         )
 
 
-def _groups(data: Dataset, group_by: str | None) -> tuple[list[Any], int | None]:
-    """Return a group for each picture and how many are a group of their own for want of a name."""
+def groups_of(data: Dataset, group_by: str | None) -> tuple[list[Any], int | None]:
+    """Return a group for each picture and how many are a group of their own for want of a name.
+
+    Args:
+        data: The pictures; their own groups are used if they have any.
+        group_by: As in :func:`cut`.
+
+    Raises:
+        DataError: There are no groups to use (``SPLIT-GROUP-COLUMN``), or the expression matches no
+            picture (``SPLIT-GROUP-PATTERN``).
+
+    Example:
+        >>> people = Dataset(("ann_1.jpg", "ann_2.jpg", "bea.jpg"), ("x", "y", "x"), ("x", "y"))
+        >>> groups_of(people, "^([a-z]+)_")
+        (['ann', 'ann', 2], 1)
+    """
     alone = list(range(len(data)))
     if group_by is None and data.groups is None:
         return alone, None
