@@ -13,11 +13,13 @@ import regraft
 
 SOURCE = Path(regraft.__file__).parent
 MODULES = sorted(SOURCE.rglob("*.py"))
-BASE = {"errors", "files", "progress", "compute"}
+BASE = {"errors", "files", "progress", "connection", "downloading", "compute"}
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
     "progress": set(),
+    "connection": {"errors"},
+    "downloading": {"errors", "files", "progress", "connection"},
     "compute": set(),
     "data": BASE,
     "backbones": BASE | {"data"},
@@ -171,7 +173,7 @@ def test_packages_without_torch_import_where_torch_is_forbidden():
             ".__init__"
         )
         for path in MODULES
-        if room(path) in {*WITHOUT_TORCH, "errors", "files", "progress", "compute"}
+        if room(path) in {*WITHOUT_TORCH, *BASE}
     ]
 
     result = run_without_networks(

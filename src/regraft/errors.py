@@ -129,6 +129,12 @@ class WeightsError(BackboneError):
     code = "WEIGHTS-INVALID"
 
 
+class DownloadError(RegraftError):
+    """A file that did not come over the network, or not as it was published."""
+
+    code = "DOWNLOAD"
+
+
 class ModelError(RegraftError):
     """A saved model that cannot be trusted, read or used."""
 

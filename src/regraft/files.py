@@ -213,7 +213,7 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
     """Delete what killed writers left in ``folder``: ``.part`` files of dead processes."""
     for part in Path(folder).glob(".*.part"):
         pid = part.name.split(".")[-3]
-        if not pid.isdigit() or _alive(int(pid)):
+        if not pid.isdigit() or is_running(int(pid)):
             continue
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)
@@ -234,7 +234,7 @@ def temporary_folder() -> Path:
     place = Path(tempfile.gettempdir())
     for left in place.glob(f"regraft-{machine}-*-*"):
         pid = left.name.split("-")[2]
-        if pid.isdigit() and not _alive(int(pid)):
+        if pid.isdigit() and not is_running(int(pid)):
             shutil.rmtree(left, ignore_errors=True)
     folder = place / f"regraft-{machine}-{os.getpid()}-{secrets.token_hex(4)}"
     folder.mkdir(mode=0o700)
@@ -258,7 +258,13 @@ def _move_folder(part: Path, target: Path, *, replace: bool) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _alive(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Tell whether a process of this number runs on this machine.
+
+    Example:
+        >>> is_running(os.getpid())
+        True
+    """
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

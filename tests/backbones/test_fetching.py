@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from regraft.backbones import downloads, fetching
+from regraft import connection, downloading
 from regraft.backbones.fetching import cached, fetch, hub_cache, network_refused, torch_cache
 from regraft.errors import ModelError, WeightsError
 
@@ -19,8 +19,8 @@ REPOSITORY = "timm/some_net.a1_in1k"
 @pytest.fixture(autouse=True)
 def a_hub_of_our_own(web, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", web.url)
-    monkeypatch.setattr(downloads, "PAUSE_SECONDS", 0.0)
-    for switch in fetching._OFFLINE_SWITCHES:
+    monkeypatch.setattr(downloading, "PAUSE_SECONDS", 0.0)
+    for switch in connection.OFFLINE_SWITCHES:
         monkeypatch.delenv(switch, raising=False)
 
 
@@ -163,6 +163,24 @@ def test_a_file_of_torchvision_goes_through_the_cache_of_torch_hub(web):
     assert fetched.path == torch_cache() / name
     assert fetched.source == name
     assert cached(url) == fetched
+
+
+def test_a_file_with_another_hash_than_its_name_says_is_not_kept(web):
+    url = web.serve("/net-01234567.pth", DATA)
+
+    with pytest.raises(ModelError, match="published is 01234567") as refusal:
+        fetch(url, verbose=False)
+
+    assert refusal.value.code == "MODEL-CHECKSUM"
+    assert cached(url) is None
+
+
+def test_a_failed_download_says_how_weights_come_in_another_way(web):
+    with pytest.raises(WeightsError, match="404") as refusal:
+        fetch(f"{web.url}/net.pth", verbose=False)
+
+    assert refusal.value.code == "WEIGHTS-DOWNLOAD"
+    assert "weights import" in refusal.value.hint
 
 
 def test_a_cut_file_in_the_cache_of_torch_hub_is_noticed(web):

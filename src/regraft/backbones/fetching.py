@@ -6,29 +6,27 @@ behind it if it is pinned) or the ``https`` address of a file, which torch hub's
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from regraft.backbones.downloads import (
-    TOTAL_SECONDS,
-    check_address,
-    download,
-    failed,
-    is_published,
-    unreachable,
-)
-from regraft.errors import ModelError, RegraftError, WeightsError
+from regraft import connection
+from regraft.connection import check_address, failed
+from regraft.downloading import TOTAL_SECONDS, Checksums, download
+from regraft.errors import DownloadError, ModelError, RegraftError, WeightsError
 from regraft.files import sha256_file
 
 _FILE_NAMES = ("model.safetensors", "pytorch_model.bin")
 _PUBLIC_HUB = "https://huggingface.co"
-_OFFLINE_SWITCHES = ("REGRAFT_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+# torch hub's convention: the first digits of a file's SHA-256 stand at the end of its name
+_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.[A-Za-z0-9]+$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,19 +44,6 @@ class Fetched:
 
     path: Path
     source: str
-
-
-def offline() -> str:
-    """Return the name of the environment variable that forbids the network, or "".
-
-    Example:
-        >>> os.environ["REGRAFT_OFFLINE"] = "1"
-        >>> offline()
-        'REGRAFT_OFFLINE'
-        >>> del os.environ["REGRAFT_OFFLINE"]
-    """
-    truths = {"1", "on", "yes", "true"}
-    return next((s for s in _OFFLINE_SWITCHES if os.environ.get(s, "").lower() in truths), "")
 
 
 def hub_endpoint() -> str:
@@ -123,7 +108,7 @@ def cached(address: str) -> Fetched | None:
         path = torch_cache() / _file_name(address)
         if not path.is_file():
             return None
-        if not is_published(path):
+        if not sha256_file(path).startswith(hash_in_name(path.name)):
             raise _damaged(path)
         return Fetched(path=path, source=path.name)
     repository, revision = _split(address)
@@ -144,9 +129,18 @@ def network_refused(address: str) -> str:
         'not asked: HF_HUB_OFFLINE is set'
         >>> del os.environ["HF_HUB_OFFLINE"]
     """
-    if switch := offline():
-        return f"not asked: {switch} is set"
-    return unreachable(address if _is_url(address) else hub_endpoint())
+    return connection.network_refused(address if _is_url(address) else hub_endpoint())
+
+
+def hash_in_name(name: str) -> str:
+    """Return the digits of the SHA-256 that a file's name carries, or "".
+
+    Example:
+        >>> hash_in_name("vgg16-397923af.pth")
+        '397923af'
+    """
+    match = _HASH_IN_NAME.search(name)
+    return match.group(1) if match else ""
 
 
 def fetch(address: str, *, seconds: float = TOTAL_SECONDS, verbose: bool = True) -> Fetched:
@@ -162,13 +156,31 @@ def fetch(address: str, *, seconds: float = TOTAL_SECONDS, verbose: bool = True)
         ModelError: ``MODEL-CHECKSUM``: what came is not what was published; it was not kept.
         RegraftError: ``FILE-WRITE``: the cache cannot be written.
     """
-    if _is_url(address):
-        path = torch_cache() / _file_name(address)
-        return Fetched(
-            path=download(address, path, seconds=seconds, verbose=verbose), source=path.name
-        )
-    check_address(hub_endpoint())
-    return _within(seconds, lambda: _fetch_from_hub(address, verbose=verbose), address)
+    with _said_of_weights():
+        if _is_url(address):
+            path = torch_cache() / _file_name(address)
+            known = Checksums(sha256=hash_in_name(path.name))
+            download(address, path, checksums=known, seconds=seconds, verbose=verbose)
+            return Fetched(path=path, source=path.name)
+        check_address(hub_endpoint())
+        return _within(seconds, lambda: _fetch_from_hub(address, verbose=verbose), address)
+
+
+@contextlib.contextmanager
+def _said_of_weights() -> Iterator[None]:
+    try:
+        yield
+    except DownloadError as error:
+        if error.code == "DOWNLOAD-CHECKSUM":
+            raise ModelError(
+                error.what, why=error.why, hint=error.hint, code="MODEL-CHECKSUM"
+            ) from error
+        raise WeightsError(
+            error.what,
+            why=error.why,
+            hint="try again later, or get the file another way and `regraft weights import FILE`",
+            code="WEIGHTS-DOWNLOAD",
+        ) from error
 
 
 def _fetch_from_hub(address: str, *, verbose: bool) -> Fetched:

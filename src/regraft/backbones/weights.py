@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from regraft.backbones import fetching
 from regraft.backbones.bundles import bundle, import_bundle
-from regraft.backbones.downloads import TOTAL_SECONDS
 from regraft.backbones.fetching import Fetched
 from regraft.backbones.importing import import_weights, keep_fitting, save_module
 from regraft.backbones.records import StoredWeights, check_name, read_record
@@ -26,6 +25,7 @@ from regraft.backbones.stored import (
     store,
     stored_names,
 )
+from regraft.downloading import TOTAL_SECONDS
 from regraft.errors import ModelError, WeightsError
 
 if TYPE_CHECKING:
