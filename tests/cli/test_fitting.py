@@ -10,7 +10,7 @@ from regraft.backbones.state import write_state
 from regraft.cli.app import app
 from regraft.data.drawn import make_flowers
 from regraft.errors import UsageError
-from regraft.report.tables import comparison
+from regraft.report.comparison import compare_runs, comparison_table
 from regraft.results.run import Run
 
 NETWORK = ("--backbone", "small_cnn", "--arg", "size=32")
@@ -81,7 +81,8 @@ def test_a_network_is_told_in_epochs_and_images(place, tmp_path):
 
     assert "3 epochs of training; " in result.stderr
     assert "images embedded" in result.stderr
-    assert comparison([Run.open(tmp_path / "run")]).rows[0][2] == 3
+    table = comparison_table(compare_runs([Run.open(tmp_path / "run")]))
+    assert table.rows[0][2] == 3
 
 
 def test_a_second_head_on_the_same_pictures_embeds_none_of_them(place, tmp_path):

@@ -12,7 +12,7 @@ from regraft.errors import ModelError, RegraftError, RunError
 from regraft.experiment.evaluation import evaluate_on
 from regraft.experiment.preparation import DataPlan
 from regraft.experiment.runner import fit_run
-from regraft.report.tables import comparison
+from regraft.report.comparison import compare_runs, comparison_table
 from regraft.training.phases import Phase, two_stage
 
 SPEC = BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),))
@@ -83,7 +83,7 @@ def test_both_learners_stand_in_one_comparison(run, plan, tmp_path):
     learner = FeatureClassifier(SPEC, classifier="knn", engine="torch", cache=tmp_path / "cache")
     features = fit_run(plan, learner, out=tmp_path / "features")
 
-    table = comparison([run, features])
+    table = comparison_table(compare_runs([run, features]))
 
     assert [row[:3] for row in table.rows] == [
         ("small_cnn + two_stage (linear)", table.rows[0][1], 3),

@@ -1,6 +1,7 @@
 """A function that makes finished runs on drawn squares, with any class names and any errors."""
 
 import json
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from PIL import Image
 from regraft.data.dataset import Dataset
 from regraft.results.predictions import Predictions
 from regraft.results.run import Run, RunRecord
+
+VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
 class Check:
@@ -24,6 +27,44 @@ class Check:
             "advice": "delete one",
         }
         (Path(folder) / "check.json").write_text(json.dumps({"findings": [finding]}))
+
+
+class Page(HTMLParser):
+    """What stands in a page: elements, their attributes and the text."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.elements, self.attributes, self.text, self.open = [], [], "", []
+        self.source = Path(path).read_text(encoding="utf-8")
+        self.feed(self.source)
+
+    def handle_starttag(self, tag, attrs):
+        """Note an element that begins."""
+        self.elements.append(tag)
+        self.attributes += [
+            (tag, name, (value or "").replace("\N{NO-BREAK SPACE}", " ")) for name, value in attrs
+        ]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        """Note an element without content."""
+        self.elements.append(tag)
+        self.attributes += [
+            (tag, name, (value or "").replace("\N{NO-BREAK SPACE}", " ")) for name, value in attrs
+        ]
+
+    def handle_endtag(self, tag):
+        """Make sure that elements are closed in order."""
+        assert self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data):
+        """Note a text."""
+        self.text += data.replace("\N{NO-BREAK SPACE}", " ")
+
+    def values(self, name):
+        """Return all values of an attribute."""
+        return [value for _, attribute, value in self.attributes if attribute == name]
 
 
 def draw(root, classes, per_class, *, exif=None):
@@ -73,7 +114,7 @@ def make_run(tmp_path):
             learner=facts.pop("learner", "FeatureClassifier"),
             parameters=facts.pop("parameters", {"classifier": "logistic"}),
             backbone={"name": "small", "licence": "CC0-1.0", "preprocessing": {"size": 32}},
-            seconds={"fit": 61.0, "predict": 0.5},
+            seconds=facts.pop("seconds", {"fit": 61.0, "predict": 0.5}),
             images=36,
             images_embedded=0,
             environment={"python": "3.11"},
@@ -152,3 +193,9 @@ def trained():
 def pictures(tmp_path):
     """Return the folder of the pictures of the first data set."""
     return tmp_path / "pictures" / "0"
+
+
+@pytest.fixture
+def read_page():
+    """Return a function that reads a page: its elements, attributes and text."""
+    return Page

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from regraft.report.tables import Duration, Table, comparison, parts_table
+from regraft.report.tables import Duration, Share, Table, parts_table
+from regraft.results.repeats import Repeated
 from regraft.results.statistics import wilson
 
 TABLE = Table(
@@ -77,35 +78,41 @@ def test_the_parts_table_leaves_out_what_was_not_measured():
     assert table.rows[0][2] == 5
 
 
-def test_a_comparison_has_a_row_per_run(make_run):
-    table = comparison([make_run("one", wrong=1, epochs=30), make_run("two", wrong=2)])
+def test_latex_has_the_rules_of_booktabs_and_says_the_same():
+    lines = TABLE.to_latex().splitlines()
 
-    assert table.columns[:6] == ("description", "data", "epochs", "train", "validation", "test")
-    assert table.rows[0][2] == 30
-    assert "–" in table.to_text()
-    assert "1 min 2 s" in table.to_text() or "1 min 1 s" in table.to_text()
-
-
-def test_the_best_is_marked_only_when_it_can_be_told_from_the_others(make_run):
-    good, near, bad = make_run("a", wrong=0), make_run("b", wrong=1), make_run("c", wrong=15)
-
-    clear = comparison([bad, good])
-    unclear = comparison([bad, good, near])
-
-    assert clear.best == 1
-    assert "the run a *" in clear.to_text()
-    assert "better than every other run" in clear.notes[0]
-    assert unclear.best is None
-    assert "cannot be told from the run b" in unclear.notes[0]
+    assert lines[1] == r"\begin{tabular}{llrr}"
+    assert lines[2] == r"\toprule"
+    assert lines[5] == (r"rose & 90.0\,\% [59.6, 98.2], n = 10 & 1,200 & 1 min 1 s \\")
+    assert lines[6].startswith(r"=cmd()\textbar{}\textbackslash{}n & no samples & \textendash{} &")
 
 
-def test_runs_of_different_splits_are_flagged_and_none_is_best(make_run):
-    table = comparison([make_run("a"), make_run("b", wrong=15, seed=1)])
-
-    assert table.columns[-1] == "split"
-    assert table.best is None
-    assert "2 different splits" in table.notes[0]
+REPEATED = Repeated(wilson(9, 10), 0.012, 3)
 
 
-def test_one_run_needs_no_verdict(make_run):
-    assert comparison([make_run("a")]).notes == ()
+def test_repeats_show_their_spread_everywhere():
+    table = Table(("way", "test"), (("x", REPEATED), ("y", Repeated(wilson(8, 10), None, 1))))
+
+    assert "90.0 % ± 1.2 points [59.6, 98.2]" in table.to_text()
+    assert table.to_text().splitlines()[0] == "way  test (n = 10)"
+    assert r"90.0\,\% $\pm$ 1.2 points" in table.to_latex()
+    rows = list(csv.reader(io.StringIO(table.to_csv())))
+    assert rows[0][-1] == "test sd"
+    assert [row[-1] for row in rows[1:]] == ["0.012", ""]
+    spread = json.loads(table.to_json())["rows"][0]["test"]
+    assert (spread["sd"], spread["repeats"]) == (0.012, 3)
+
+
+def test_shares_that_others_printed_keep_their_digits_and_stay_numbers():
+    table = Table(("way", "published"), (("x", Share(0.8882)), ("y", Share(0.94))))
+
+    assert [line.split()[1] for line in table.to_text().splitlines()[1:]] == ["88.82", "94.0"]
+    assert json.loads(table.to_json())["rows"][1]["published"] == 0.94
+    assert table.numeric(1)
+
+
+@pytest.mark.parametrize("form", ["to_text", "to_markdown", "to_latex", "to_csv", "to_json"])
+def test_a_table_without_rows_is_still_a_table(form):
+    text = getattr(Table(("way", "test"), ()), form)()
+
+    assert "way" in text or form == "to_json"

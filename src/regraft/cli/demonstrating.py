@@ -32,10 +32,10 @@ def demo(
     folder = out or RunStore(Path()).free_folder("regraft demo")
     talk("Drawing flowers, and training a small network on ten garden species …")
     from regraft.experiment.demo import run_demo
-    from regraft.report.tables import comparison
+    from regraft.report.comparison import compare_runs, comparison_table
 
     result = run_demo(folder, verbose=not as_json)
-    table = comparison([result.transfer, result.baseline])
+    table = comparison_table(compare_runs([result.transfer, result.baseline]))
     if as_json:
         say_json(
             {

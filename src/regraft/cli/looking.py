@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from regraft.cli.output import JsonOption, say, say_json, talk
 from regraft.errors import UsageError
+
+if TYPE_CHECKING:
+    from regraft.report.tables import Table
 
 RunsArgument = Annotated[
     list[Path], typer.Argument(metavar="RUNS…", help="Folders of runs, or folders that hold runs.")
@@ -21,7 +25,12 @@ class TableFormat(StrEnum):
 
     TEXT = "text"
     MARKDOWN = "markdown"
+    LATEX = "latex"
     CSV = "csv"
+    JSON = "json"
+
+
+FormatOption = Annotated[TableFormat, typer.Option("--format", help="How to write the table.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -62,26 +71,34 @@ def compare_runs(
         Path | None,
         typer.Option("--out", metavar="FILE", help="Also write the comparison as one HTML page."),
     ] = None,
-    form: Annotated[
-        TableFormat, typer.Option("--format", help="How to write the table.")
-    ] = TableFormat.TEXT,
+    form: FormatOption = TableFormat.TEXT,
     as_json: JsonOption = False,
 ) -> None:
     """Put several runs in one table: description, data, epochs, accuracies and time."""
-    from regraft.report.page import write_comparison
-    from regraft.report.tables import comparison
+    from regraft.report.comparison import compare_runs as compare
+    from regraft.report.comparison import comparison_table, write_comparison
     from regraft.results.store import open_runs
 
-    found = open_runs(runs)
-    table = comparison(found)
-    if out is not None:
-        talk(f"page: {write_comparison(found, out)}")
+    comparison = compare(open_runs(runs))
+    page = None if out is None else write_comparison(comparison, out)
+    if page is not None:
+        talk(f"page: {page}")
+    table = comparison_table(comparison)
     if as_json:
-        say(table.to_json())
+        verdicts = [verdict.to_json() for verdict in comparison.verdicts]
+        more = {"verdicts": verdicts, "page": None if page is None else str(page)}
+        say_json(json.loads(table.to_json()) | more)
     else:
-        writers = {
-            TableFormat.TEXT: table.to_text,
-            TableFormat.MARKDOWN: table.to_markdown,
-            TableFormat.CSV: table.to_csv,
-        }
-        say(writers[form]())
+        say(written(table, form))
+
+
+def written(table: Table, form: TableFormat) -> str:
+    """Return a table in the form that was asked for."""
+    writers = {
+        TableFormat.TEXT: table.to_text,
+        TableFormat.MARKDOWN: table.to_markdown,
+        TableFormat.LATEX: table.to_latex,
+        TableFormat.CSV: table.to_csv,
+        TableFormat.JSON: table.to_json,
+    }
+    return writers[form]()

@@ -14,7 +14,7 @@ from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.data.drawn import make_flowers
 from regraft.experiment.preparation import DataPlan
 from regraft.experiment.runner import fit_run
-from regraft.report.page import write_comparison
+from regraft.report.comparison import compare_runs, write_comparison
 from regraft.results.run import Run
 from regraft.training.phases import from_scratch
 
@@ -96,5 +96,5 @@ def run_demo(folder: str | os.PathLike[str], *, seed: int = 0, verbose: bool = F
             ("no-transfer", untrained, "no transfer: random weights"),
         )
     ]
-    page = write_comparison(runs, place / "comparison.html")
+    page = write_comparison(compare_runs(runs), place / "comparison.html")
     return Demo(place / "meadow", runs[0], runs[1], page)

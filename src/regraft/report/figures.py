@@ -83,11 +83,11 @@ def accuracy_figure(
             axes.plot([share.value], [row], "o", color=ACCENT, markersize=6)
         if baseline is not None and baseline.known:
             axes.axvline(baseline.value, color=WARM, linewidth=1.2, linestyle=(0, (3, 3)))
-        axes.set_yticks(range(len(shares)), [_label(name, 48) for name, _ in shares])
+        axes.set_yticks(range(len(shares)), [shortened(name, 48) for name, _ in shares])
         axes.set_ylim(len(shares) - 0.4, -0.6)
         low = min([share.low for _, _, share in known] + ([baseline.value] if baseline else []))
         axes.set_xlim(max(0.0, low - 0.05), 1.0)
-        _percent_axis(axes.xaxis)
+        percent_axis(axes.xaxis)
         axes.grid(visible=True, axis="x")
         axes.spines["left"].set_visible(False)
 
@@ -116,7 +116,7 @@ def heat_map(counts: npt.NDArray[np.int64], classes: Sequence[str], *, alt: str)
         axes.imshow(picture, interpolation="none", aspect="equal")
         size = float(np.clip(side * 50 / max(len(classes), 1), 3.0, 9.0))
         if len(classes) <= _MOST_LABELS:
-            names = [_label(name, 24) for name in classes]
+            names = [shortened(name, 24) for name in classes]
             axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
             axes.set_yticks(range(len(names)), names, fontsize=size)
             axes.tick_params(axis="x", labelcolor=INK)
@@ -177,7 +177,7 @@ def curves(
         axes.set_title(word, fontsize=10, loc="left", color=MUTED)
         axes.grid(visible=True, axis="y")
         if word == "accuracy":
-            _percent_axis(axes.yaxis)
+            percent_axis(axes.yaxis)
         if names:
             axes.legend(frameon=False, fontsize=9)
 
@@ -266,12 +266,19 @@ def _local(name: str) -> str:
     return name.rsplit("}", 1)[-1]
 
 
-def _percent_axis(axis: Any) -> None:
+def percent_axis(axis: Any) -> None:
+    """Let an axis over shares from 0 to 1 show percentages."""
     from matplotlib.ticker import PercentFormatter
 
     axis.set_major_formatter(PercentFormatter(xmax=1, symbol=" %"))
 
 
-def _label(name: str, most: int) -> str:
+def shortened(name: str, most: int) -> str:
+    """Return a name for a figure: what cannot be printed escaped, cut after ``most`` letters.
+
+    Example:
+        >>> shortened("a long name", 7)
+        'a long…'
+    """
     shown = printable(name)
     return shown if len(shown) <= most else shown[: most - 1] + "…"

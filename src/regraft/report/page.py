@@ -1,4 +1,4 @@
-"""Pages: one self-contained HTML file per run, and one for a comparison."""
+"""The page of a run: one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from regraft import __version__
-from regraft.errors import RunError, UsageError
 from regraft.files import write_text
 from regraft.report import figures, tables
 from regraft.report.gallery import Gallery, Thumbnails, gallery
 from regraft.report.history import arrange, cell, flat
 from regraft.report.rendering import render
-from regraft.report.tables import Cell, Table, accuracy_of
+from regraft.report.tables import Cell, Table
 from regraft.report.wording import Headline, headline, part_titles
 from regraft.results import metrics
 from regraft.results.metrics import ClassScores
@@ -30,7 +28,6 @@ _MOST_HEAT = 400  # classes that still make a heat map: a pixel each
 _MOST_ROWS = 300  # classes that a table shows; predictions.csv has them all
 _MOST_PAIRS = 12
 _MOST_FINDINGS = 100
-_MOST_SIDE_BY_SIDE = 5
 
 
 def write_page(run: Run, *, data_root: str | os.PathLike[str] | None = None) -> Path:
@@ -70,45 +67,12 @@ def write_page(run: Run, *, data_root: str | os.PathLike[str] | None = None) -> 
         gallery=_gallery(run, top, root),
         history=arrange(run.data.get("history"), run.metrics),
         counts=_class_counts(run),
-        findings=_findings(run.check),
+        findings=_findings(run.check, top.remarks),
         facts=_facts(run),
         seconds=_seconds(run),
     )
     write_text(path, html)
     return path
-
-
-def write_comparison(runs: Sequence[Run], path: str | os.PathLike[str]) -> Path:
-    """Write one page that shows several runs side by side, with links to their own pages.
-
-    Args:
-        runs: At least one run.
-        path: The HTML file to write.
-
-    Returns:
-        The path of the page.
-
-    Raises:
-        UsageError: There is no run.
-    """
-    if not runs:
-        raise UsageError("there is no run to compare")
-    target = Path(path)
-    shares = [(run.description, accuracy_of(run.metrics.get("test"))) for run in runs]
-    known = [share for _, share in shares if share.known]
-    spoken = "; ".join(f"{name}: {percent(share)}" for name, share in shares)
-    figure = figures.accuracy_figure(shares, alt=f"Test accuracy. {spoken}") if known else None
-    html = render(
-        "comparison.html.j2",
-        table=tables.comparison(runs),
-        links=[_link(run, target) for run in runs],
-        figure=figure,
-        by_class=_side_by_side(runs),
-        runs=runs,
-        version=__version__,
-    )
-    write_text(target, html)
-    return target
 
 
 @dataclass(frozen=True)
@@ -210,22 +174,28 @@ def _class_counts(run: Run) -> Table:
 
 @dataclass(frozen=True)
 class Findings:
-    """What the data check found: a table, how many there are in all, and the rest as facts."""
+    """What the data check found and no remark tells already: a table, and how many there are."""
 
     checked: bool
     table: Table
     total: int
+    remarked: int
+    names: dict[str, tuple[str, ...]]
 
 
-def _findings(check: Mapping[str, Any] | None) -> Findings:
-    found = (check or {}).get("findings") or []
+def _findings(check: Mapping[str, Any] | None, remarks: Sequence[str]) -> Findings:
+    every = [entry for entry in (check or {}).get("findings") or [] if isinstance(entry, Mapping)]
+    found = [e for e in every if not any(str(e.get("message")) in text for text in remarks)]
     rows: list[tuple[Cell, ...]] = [
         tuple(cell(entry.get(key)) for key in ("severity", "message", "path", "advice"))
         for entry in found[:_MOST_FINDINGS]
-        if isinstance(entry, Mapping)
     ]
     return Findings(
-        check is not None, Table(("", "found", "file", "advice"), tuple(rows)), len(found)
+        checked=check is not None,
+        table=Table(("", "found", "file", "advice"), tuple(rows)),
+        total=len(found),
+        remarked=len(every) - len(found),
+        names={str(e.get("code")): tuple(e["names"]) for e in every if e.get("names")},
     )
 
 
@@ -267,33 +237,3 @@ def _seconds(run: Run) -> Table:
     rows: list[tuple[Cell, ...]] = [(k, tables.Duration(float(v))) for k, v in steps.items()]
     rows.append(("all", tables.Duration(run.seconds)))
     return Table(("step", "time"), tuple(rows))
-
-
-def _link(run: Run, target: Path) -> str | None:
-    """Return the relative address of a run's own page, if there is one."""
-    page = run.folder / REPORT
-    if not page.is_file():
-        return None
-    try:
-        relative = os.path.relpath(page.resolve(), target.resolve().parent)
-    except ValueError:  # another drive
-        return None
-    return quote(Path(relative).as_posix())
-
-
-def _side_by_side(runs: Sequence[Run]) -> Table | None:
-    """Return the F1 score of every class in every run, where there are few runs of one split."""
-    if not 1 < len(runs) <= _MOST_SIDE_BY_SIDE or len({run.split_hash for run in runs}) > 1:
-        return None
-    try:
-        scores = [
-            {s.name: s for s in metrics.per_class(run.predictions.part("test"))} for run in runs
-        ]
-    except (RunError, KeyError):
-        return None
-    names = list(dict.fromkeys(name for by_name in scores for name in by_name))
-    rows: list[tuple[Cell, ...]] = [
-        (name, *(by_name[name].f1 if name in by_name else None for by_name in scores))
-        for name in names
-    ]
-    return Table(("class", *(run.description for run in runs)), tuple(rows))

@@ -10,9 +10,9 @@ import jinja2
 from markupsafe import Markup
 
 from regraft.errors import printable
-from regraft.report.tables import Duration, show
+from regraft.report.tables import NUMBERS, Duration, show
 from regraft.report.wording import count
-from regraft.results.statistics import Estimate, percent
+from regraft.results.statistics import Estimate, percent, points
 
 _NAMES = {"n": "Pictures learned from", "d": "Numbers per picture"}
 
@@ -41,6 +41,7 @@ def _environment() -> jinja2.Environment:
         "percent": percent,
         "value": lambda share, digits=1: percent(share, digits=digits, parts=""),
         "interval": _interval,
+        "spread": lambda sd: points(sd, signed=False),
         "show": show,
         "title": _title,
         "duration": lambda seconds: str(Duration(float(seconds))),
@@ -50,7 +51,7 @@ def _environment() -> jinja2.Environment:
     }
     environment.tests |= {
         "estimate": lambda cell: isinstance(cell, Estimate),
-        "number": lambda cell: isinstance(cell, int | float | Duration),
+        "number": lambda cell: isinstance(cell, NUMBERS),
     }
     return environment
 

@@ -1,4 +1,4 @@
-"""Tables as values: one content, printed for a terminal, Markdown, a spreadsheet or a machine."""
+"""Tables as values: one content, for a terminal, Markdown, LaTeX, a spreadsheet or a machine."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import Any
 
 from regraft.data.tables import safe_cell
 from regraft.errors import printable
-from regraft.report.verdict import Verdict, judge
+from regraft.report.latex import tabular
 from regraft.results.metrics import ClassScores, Confused
-from regraft.results.run import PART_TITLES, Run
-from regraft.results.statistics import Estimate, percent
+from regraft.results.repeats import Repeated
+from regraft.results.run import PART_TITLES
+from regraft.results.statistics import Estimate, percent, points
 
 NOTHING = "\N{EN DASH}"
 
@@ -41,7 +42,26 @@ class Duration:
         return f"{hours} h {minutes} min"
 
 
-Cell = str | int | float | Estimate | Duration | None
+@dataclass(frozen=True)
+class Share:
+    """A share of which neither n nor interval is known, such as one that others printed.
+
+    Args:
+        value: 0 to 1; shown with the digits it has, one after the point at least and two at most.
+
+    Example:
+        >>> str(Share(0.8882)), str(Share(0.94))
+        ('88.82 %', '94.0 %')
+    """
+
+    value: float
+
+    def __str__(self) -> str:
+        return percent(self.value, digits=1 if round(self.value, 3) == self.value else 2)
+
+
+NUMBERS = (int, float, Duration, Share)
+Cell = str | int | float | Estimate | Repeated | Duration | Share | None
 
 
 @dataclass(frozen=True)
@@ -76,13 +96,15 @@ class Table:
     def numeric(self, column: int) -> bool:
         """Return whether a column holds numbers, which stand to the right."""
         kinds = [row[column] for row in self.rows if row[column] is not None]
-        return bool(kinds) and all(isinstance(cell, int | float | Duration) for cell in kinds)
+        return bool(kinds) and all(
+            isinstance(cell, int | float | Duration | Share) for cell in kinds
+        )
 
     def compact(self) -> list[list[str]]:
         """Return head and cells as text; an n that a whole column shares stands in its head."""
         head, rows = list(self.columns), self.shown()
         for index, column in enumerate(zip(*self.rows, strict=True)):
-            sizes = {cell.n for cell in column if isinstance(cell, Estimate)}
+            sizes = {found.n for cell in column if (found := _estimate(cell)) is not None}
             if len(sizes) == 1 and len(self.rows) > 1:
                 tail = f", n = {sizes.pop():,}"
                 head[index] += f" ({tail[2:]})"
@@ -93,14 +115,14 @@ class Table:
     def to_text(self) -> str:
         """Return the table aligned for a terminal."""
         rows = [[printable(cell) for cell in row] for row in self.compact()]
-        widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+        widths = [max(map(width_of, column)) for column in zip(*rows, strict=True)]
         right = [self.numeric(index) for index in range(len(self.columns))]
         lines = []
         for row in rows:
             cells = [
-                " " * (width - _width(cell)) + cell
+                " " * (width - width_of(cell)) + cell
                 if flush
-                else cell + " " * (width - _width(cell))
+                else cell + " " * (width - width_of(cell))
                 for cell, width, flush in zip(row, widths, right, strict=True)
             ]
             lines.append("  ".join(cells).rstrip())
@@ -113,22 +135,27 @@ class Table:
         lines = ["| " + " | ".join(row) + " |" for row in (head, rules, *body)]
         return "\n".join([*lines, *_below(tuple(map(_escaped, self.notes)))])
 
+    def to_latex(self) -> str:
+        """Return the table for a paper, with the rules of booktabs."""
+        right = [self.numeric(index) for index in range(len(self.columns))]
+        return tabular(*self.compact(), right=right, notes=self.notes)
+
     def to_csv(self) -> str:
-        """Return the table as CSV for a spreadsheet; an estimate fills four columns."""
-        wide = [
-            any(isinstance(row[index], Estimate) for row in self.rows)
-            for index in range(len(self.columns))
-        ]
+        """Return the table as CSV for a spreadsheet; an estimate fills four columns.
+
+        With repeats there is a fifth, the standard deviation.
+        """
+        wide = [_endings([row[at] for row in self.rows]) for at in range(len(self.columns))]
         stream = io.StringIO(newline="")
         writer = csv.writer(stream)  # \r\n ends a line, so that both are quoted within cells
         head: list[str] = []
-        for name, is_wide in zip(self.columns, wide, strict=True):
-            head += [name, f"{name} low", f"{name} high", f"{name} n"] if is_wide else [name]
+        for name, endings in zip(self.columns, wide, strict=True):
+            head += [name + ending for ending in endings]
         writer.writerow([safe_cell(name) for name in head])
         for row in self.rows:
             cells: list[Any] = []
-            for cell, is_wide in zip(row, wide, strict=True):
-                cells += _wide(cell) if is_wide else [_plain(cell)]
+            for cell, endings in zip(row, wide, strict=True):
+                cells += _wide(cell)[: len(endings)] if len(endings) > 1 else [_plain(cell)]
             writer.writerow([safe_cell(cell) if isinstance(cell, str) else cell for cell in cells])
         return stream.getvalue().replace("\r\n", "\n").rstrip("\n")
 
@@ -149,7 +176,8 @@ def parts_table(metrics: Mapping[str, Mapping[str, Any] | None]) -> Table:
 
     Args:
         metrics: For ``train``, ``validation`` and ``test`` at least accuracy, n and interval; parts
-            that are missing or ``None`` are left out.
+            that are missing or ``None`` are left out. Where the test part has ``without_leaks``, a
+            row shows it.
 
     Example:
         >>> share = {"accuracy": 0.94, "n": 500, "interval": [0.916, 0.958]}
@@ -158,8 +186,10 @@ def parts_table(metrics: Mapping[str, Mapping[str, Any] | None]) -> Table:
         test  94.0 % [91.6, 95.8], n = 500      30
     """
     rows = []
-    for title in PART_TITLES.values():
-        share = accuracy_of(metrics.get(title))
+    shown = {title: metrics.get(title) for title in PART_TITLES.values()}
+    shown["test without leaks"] = (shown["test"] or {}).get("without_leaks")
+    for title, found in shown.items():
+        share = accuracy_of(found)
         if share.known:
             rows.append((title, share, share.n - round(share.value * share.n)))
     return Table(("part", "accuracy", "errors"), tuple(rows))
@@ -175,21 +205,6 @@ def confused_table(pairs: Sequence[Confused]) -> Table:
     """Return the most confused pairs with their share of the true class."""
     columns = ("true", "named", "pictures", "share of the true class")
     return Table(columns, tuple((p.true, p.predicted, p.count, p.share) for p in pairs))
-
-
-def comparison(runs: Sequence[Run]) -> Table:
-    """Return several runs side by side: description, data, epochs, accuracies and time.
-
-    A best row is marked only when it can be told from every other one on the same test pictures.
-    Where the runs used different splits, a column shows which, and nothing is marked.
-    """
-    verdict = judge(runs)
-    columns = ["description", "data", "epochs", "train", "validation", "test", "time"]
-    rows: list[tuple[Cell, ...]] = [_comparison_row(run) for run in runs]
-    if not verdict.same_split:
-        columns.append("split")
-        rows = [(*row, run.split_hash[:8]) for row, run in zip(rows, runs, strict=True)]
-    return Table(tuple(columns), tuple(rows), notes=_notes(verdict), best=verdict.best)
 
 
 def accuracy_of(metrics: Mapping[str, Any] | None) -> Estimate:
@@ -216,36 +231,57 @@ def show(cell: Cell) -> str:
         return NOTHING
     if isinstance(cell, Estimate):
         return percent(cell)
+    if isinstance(cell, Repeated):
+        return _repeated(cell)
     if isinstance(cell, float):
         return f"{cell:.4g}"
     return f"{cell:,}" if isinstance(cell, int) else str(cell)
 
 
-def _comparison_row(run: Run) -> tuple[Cell, ...]:
-    shares = [accuracy_of(run.metrics.get(title)) for title in PART_TITLES.values()]
-    accuracies = [share if share.known else None for share in shares]
-    data = run.data["data"]
-    name = f"{data.get('root_name') or 'pictures'} ({data.get('images', 0):,})"
-    return (run.description, name, run.data.get("epochs"), *accuracies, Duration(run.seconds))
+def _repeated(cell: Repeated) -> str:
+    """Return ``91.2 % ± 0.8 points [90.1, 92.2], n = 850``."""
+    whole = percent(cell.estimate)
+    if cell.sd is None:
+        return whole
+    value = percent(cell.estimate, parts="")
+    return f"{value} ± {points(cell.sd, signed=False)}{whole.removeprefix(value)}"
 
 
-def _notes(verdict: Verdict) -> tuple[str, ...]:
-    return tuple(note for note in verdict.notes if note)
+def _estimate(cell: Cell) -> Estimate | None:
+    if isinstance(cell, Repeated):
+        return cell.estimate
+    return cell if isinstance(cell, Estimate) else None
 
 
 def _plain(cell: Cell) -> Any:
     if isinstance(cell, Estimate):
         return cell.to_json()
+    if isinstance(cell, Repeated):
+        return cell.estimate.to_json() | {"sd": cell.sd, "repeats": cell.repeats}
+    if isinstance(cell, Share):
+        return cell.value
     return cell.seconds if isinstance(cell, Duration) else cell
 
 
+def _endings(column: Sequence[Cell]) -> tuple[str, ...]:
+    """Return what the names of the columns end in that a spreadsheet needs for one of ours."""
+    if not any(_estimate(cell) is not None for cell in column):
+        return ("",)
+    spread = any(isinstance(cell, Repeated) and cell.sd is not None for cell in column)
+    return ("", " low", " high", " n", " sd")[: 5 if spread else 4]
+
+
 def _wide(cell: Cell) -> list[Any]:
-    if isinstance(cell, Estimate) and cell.known:
-        return [cell.value, cell.low, cell.high, cell.n]
-    return [None, None, None, 0 if isinstance(cell, Estimate) else None]
+    found = _estimate(cell)
+    if found is None:
+        return [None] * 5
+    spread = cell.sd if isinstance(cell, Repeated) else None
+    if not found.known:
+        return [None, None, None, 0, None]
+    return [found.value, found.low, found.high, found.n, spread]
 
 
-def _width(text: str) -> int:
+def width_of(text: str) -> int:
     """Return how many places a terminal gives to ``text``: two for wide letters, none for marks."""
     return sum(
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
