@@ -13,12 +13,16 @@ from typer.exceptions import Abort, TyperException
 
 from regraft import __version__
 from regraft.cli import (
+    comparing,
     demonstrating,
+    fetching,
     finding,
     fitting,
     inspecting,
     looking,
     previewing,
+    ranking,
+    running,
     using,
     weights,
 )
@@ -64,7 +68,11 @@ def _options(
 demonstrating.add_to(app)
 inspecting.add_to(app)
 previewing.add_to(inspecting.data)
+fetching.add_to(inspecting.data)
+ranking.add_to(inspecting.backbones)
 fitting.add_to(app)
+running.add_to(app)
+comparing.add_to(app)
 finding.add_to(app)
 using.add_to(app)
 looking.add_to(app)

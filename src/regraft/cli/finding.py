@@ -39,8 +39,8 @@ from regraft.cli.options import (
     read_spec,
 )
 from regraft.cli.output import JsonOption, say, say_json, talk
-from regraft.cli.strategies import LearnerOptions, build_learner
 from regraft.errors import UsageError
+from regraft.experiment.strategies import LearnerOptions, build_learner
 
 
 def add_to(app: typer.Typer) -> None:

@@ -23,11 +23,14 @@ from regraft.cli.options import (
     EngineOption,
     EpochsOption,
     FeaturePoolingOption,
+    FoldOption,
+    FoldsOption,
     FollowLinksOption,
     FromOption,
     GroupByOption,
     HeadEpochsOption,
     HeadOption,
+    KeepPartsOption,
     MaxBadOption,
     NamesOption,
     OptimizerOption,
@@ -53,11 +56,12 @@ from regraft.cli.options import (
     ViewsOption,
     WeightsOption,
     chosen_backbone,
+    read_arguments,
     read_spec,
 )
 from regraft.cli.output import EXIT_REFUSED, JsonOption, say, say_json, talk
-from regraft.cli.strategies import LearnerOptions, build_learner
 from regraft.errors import UsageError
+from regraft.experiment.strategies import LearnerOptions, build_learner
 
 if TYPE_CHECKING:
     from regraft.results.run import Run
@@ -117,6 +121,9 @@ def fit(
     seed: SeedOption = 0,
     group_by: GroupByOption = None,
     regroup: RegroupOption = False,
+    keep_parts: KeepPartsOption = False,
+    folds: FoldsOption = None,
+    fold: FoldOption = 0,
     small_classes: SmallClassesOption = "refuse",
     allow_empty_class: AllowEmptyOption = False,
     per_class: PerClassOption = None,
@@ -134,41 +141,26 @@ def fit(
     as_json: JsonOption = False,
 ) -> int:
     """Transfer a network to your pictures and measure it on some of them kept apart."""
-    options = LearnerOptions.of(locals(), cache=not no_cache, verbose=not as_json)
+    given = {**locals(), "cache": not no_cache, "arguments": dict(read_arguments(arguments))}
+    options = LearnerOptions.of(given, verbose=not as_json)
     if resume and out is None:
         raise UsageError("--resume needs the folder of the run", hint="name it with --out FOLDER")
-    from regraft.experiment.preparation import DataPlan
+    from regraft.experiment.recipe import Recipe
     from regraft.experiment.runner import fit_run
     from regraft.results.store import RunStore
 
     backbone = chosen_backbone(backbone)
     learner = build_learner(read_spec(backbone, weights, arguments), options)
     place = out or RunStore(Path("runs")).free_folder(f"{source.stem} {backbone} {options.label}")
-    plan = DataPlan(
-        source,
-        val=val,
-        test=test,
-        seed=seed,
-        group_by=group_by,
-        regroup=regroup,
-        small_classes=small_classes,
-        allow_empty_class=allow_empty_class,
-        label_from_name=label_from_name,
-        root=root,
-        follow_links=follow_links,
-        per_class=per_class,
-        size=size,
-        fraction=fraction,
-        skip_bad=skip_bad,
-        max_bad=max_bad,
-    )
+    recipe = Recipe.of({**given, "backbone": backbone})
     with _told_what_is_kept(place):
         run = fit_run(
-            plan,
+            recipe.data_plan,
             learner,
             out=place,
             description=description,
             command=command_line(),
+            recipe=recipe.plan,
             resume=resume,
             verbose=not as_json,
         )

@@ -10,11 +10,11 @@ import typer
 
 from regraft.cli.output import talk
 from regraft.errors import UsageError
+from regraft.experiment.strategies import DEFAULT_BACKBONE
 
 if TYPE_CHECKING:
     from regraft.backbones.spec import BackboneSpec
 
-DEFAULT_BACKBONE = "regraft_mini"
 
 DataArgument = Annotated[
     Path,
@@ -74,6 +74,21 @@ GroupByOption = Annotated[
 ]
 RegroupOption = Annotated[
     bool, typer.Option("--regroup", help="Cut anew where the folder's own parts share a group.")
+]
+KeepPartsOption = Annotated[
+    bool,
+    typer.Option(
+        "--keep-parts",
+        help="Keep the folder's own parts even where they share a group or copies; the test is"
+        " then measured without these, too.",
+    ),
+]
+FoldsOption = Annotated[
+    int | None,
+    typer.Option(help="Cut into so many folds, of which --fold is the test part.", min=2),
+]
+FoldOption = Annotated[
+    int, typer.Option(help="Which of the folds is the test part, counted from 0.", min=0)
 ]
 AllowEmptyOption = Annotated[
     bool, typer.Option("--allow-empty-class", help="Take class folders without pictures, too.")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_REFUSED = 3
 EXIT_INTERRUPTED = 130

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from regraft.data.checks import CheckReport, check, usable
+from regraft.data.cutting import grouped
 from regraft.data.dataset import Dataset
 from regraft.data.split import Split
 from regraft.errors import DataError
@@ -55,6 +56,10 @@ class DataPlan:
         group_by: A regular expression on the path, or ``"column"`` for the column
             ``group`` of a table; groups stay together.
         regroup: Whether to cut anew where the folder's own parts share a group.
+        keep_parts: Whether to keep the folder's own parts even where they share a group or copies;
+            a run then shows the test accuracy without these, too.
+        folds: Cut into so many folds, of which ``fold`` is the test part.
+        fold: Which of the folds, counted from 0.
         small_classes: ``"refuse"`` classes too small for every part, or put them into ``"train"``.
         allow_empty_class: Whether a class folder may be empty, or the only one.
         follow_links: Whether links may lead out of the folder.
@@ -77,6 +82,9 @@ class DataPlan:
     seed: int = 0
     group_by: str | None = None
     regroup: bool = False
+    keep_parts: bool = False
+    folds: int | None = None
+    fold: int = 0
     small_classes: str = "refuse"
     allow_empty_class: bool = False
     follow_links: bool = False
@@ -89,11 +97,14 @@ class DataPlan:
     max_bad: float = 0.01
 
     def read(self) -> Dataset:
-        """Return the data set as it lies there: nothing decoded, nothing cut.
+        """Return the data set as it lies there with its groups: nothing decoded, nothing cut.
 
         Raises:
-            DataError: The folder or table cannot be used.
+            DataError: The folder or table cannot be used, or there are no such groups.
         """
+        return grouped(self._listed(), self.group_by)
+
+    def _listed(self) -> Dataset:
         source = Path(self.source)
         if self.label_from_name is not None:
             return Dataset.from_names(source, pattern=self.label_from_name)
@@ -104,16 +115,20 @@ class DataPlan:
             source, allow_empty=self.allow_empty_class, follow_outside=self.follow_links
         )
 
-    def prepare(self, *, verbose: bool = False) -> PreparedData:
+    def prepare(self, *, shared: PreparedData | None = None, verbose: bool = False) -> PreparedData:
         """Read, check and split the pictures.
 
         Args:
+            shared: What a plan of the same split has prepared before; then only the pictures to
+                learn from are chosen.
             verbose: Whether to show progress on standard error.
 
         Raises:
             DataError: The folder cannot be used or split as asked.
             BadImagesError: Pictures cannot be used and ``skip_bad`` is off or they are too many.
         """
+        if shared is not None:
+            return replace(shared, train=self._chosen(shared.split.train))
         data = self.read()
         stamps = {path: _stamp(path) for path in data.paths}
         report = check(data, verbose=verbose)
@@ -124,6 +139,9 @@ class DataPlan:
             seed=self.seed,
             group_by=self.group_by,
             regroup=self.regroup,
+            keep_parts=self.keep_parts,
+            folds=self.folds,
+            fold=self.fold,
             small_classes=self.small_classes,
             alike=report.near_duplicates,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from regraft.classifiers.saving import refuse_unsaveable
 from regraft.compute import Stopwatch, environment
 from regraft.data.dataset import Dataset
 from regraft.errors import RunError, UsageError
+from regraft.experiment.cautions import cautions
 from regraft.experiment.naming import learner_name, plain
 from regraft.experiment.preparation import DataPlan, PreparedData
 from regraft.report.page import write_page
@@ -30,6 +32,8 @@ def fit_run(
     out: str | os.PathLike[str],
     description: str = "",
     command: str = "",
+    recipe: Mapping[str, Any] | None = None,
+    shared: PreparedData | None = None,
     resume: bool = False,
     verbose: bool = False,
 ) -> Run:
@@ -45,6 +49,8 @@ def fit_run(
         out: The folder of the run; it must be empty, absent or hold an unfinished run.
         description: What the run is called in tables.
         command: How to repeat it.
+        recipe: The run as a plan of one row, which ``run.json`` keeps.
+        shared: What another run on the same split has prepared, so that nothing is decoded again.
         resume: Whether there must be a checkpoint to go on from.
         verbose: Whether to show progress on standard error.
 
@@ -61,7 +67,7 @@ def fit_run(
         if resume:
             _refuse_nothing_to_resume(place)
         with watch.step("check and split"):
-            prepared = plan.prepare(verbose=verbose)
+            prepared = plan.prepare(shared=shared, verbose=verbose)
         with watch.step("fit"):
             _fit(learner, prepared, place)
         embedded = learner.embedding_stats_.embedded
@@ -80,8 +86,14 @@ def fit_run(
             epochs=_epochs(learner),
             history=learner.history_,
             environment=environment(),
-            warnings=(*learner.warnings_, *_data_warnings(prepared)),
+            warnings=cautions(
+                predictions,
+                prepared.report,
+                notes=(*learner.warnings_, *learner.backbone_.notes),
+            ),
+            leaked=prepared.report.leaked("test"),
             command=command,
+            plan=dict(recipe or {}),
         )
         run = Run.write(
             place, record, predictions, split=prepared.split, check=prepared.report, learner=learner
@@ -159,7 +171,3 @@ def _backbone_facts(learner: Learner) -> dict[str, Any]:
 
 def _parameters(learner: Learner) -> dict[str, Any]:
     return {name: plain(value) for name, value in learner.get_params(deep=False).items()}
-
-
-def _data_warnings(prepared: PreparedData) -> list[str]:
-    return [finding.message for finding in prepared.report.findings if finding.severity != "note"]

@@ -75,6 +75,9 @@ class RunRecord:
         environment: Versions and threads.
         warnings: What the reader should know before trusting a number.
         command: The command that repeats the run.
+        plan: The run as a plan of one row, so that ``run.json`` can be run again.
+        leaked: Test pictures that something in train or validation gives away; the test accuracy is
+            recorded without them, too.
 
     Example:
         >>> RunRecord("svm on vgg16", learner="FeatureClassifier").epochs is None
@@ -93,6 +96,8 @@ class RunRecord:
     environment: dict[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     command: str | Sequence[str] = ""
+    plan: dict[str, Any] = field(default_factory=dict)
+    leaked: Sequence[str] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -297,6 +302,10 @@ def _document(
     record: RunRecord, predictions: Predictions, split: Split, test_looks: int
 ) -> dict[str, Any]:
     present = [name for name in PART_TITLES if name in predictions.parts]
+    measured = {PART_TITLES[name]: metrics.details(predictions.part(name)) for name in present}
+    if record.leaked and "test" in measured:
+        left = metrics.without(predictions.part("test"), record.leaked)
+        measured["test"]["without_leaks"] = left
     command = record.command
     return {
         "format": FORMAT,
@@ -314,7 +323,7 @@ def _document(
             "test_looks": test_looks,
         },
         "backbone": record.backbone,
-        "metrics": {PART_TITLES[name]: metrics.details(predictions.part(name)) for name in present},
+        "metrics": measured,
         "seconds": {step: round(seconds, 3) for step, seconds in record.seconds.items()},
         "images": record.images,
         "images_embedded": record.images_embedded,
@@ -323,6 +332,7 @@ def _document(
         "environment": record.environment,
         "warnings": list(record.warnings),
         "command": command if isinstance(command, str) else shlex.join(command),
+        "plan": record.plan,
     }
 
 

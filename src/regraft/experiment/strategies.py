@@ -1,9 +1,13 @@
-"""From the options of `fit` to a learner: what each strategy takes, and how options are read."""
+"""From options to a learner: what each strategy takes, and how options are read.
+
+The command line and plans use the same names; where the command line has text, a plan may have
+tables.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,12 +21,11 @@ if TYPE_CHECKING:
     from regraft.training.phases import Phase
 
 Strategy = Literal["features", "frozen", "fine_tune", "two_stage", "from_scratch"]
-DEFAULT_CLASSIFIER, DEFAULT_HEAD = "logistic", "linear"
+DEFAULT_BACKBONE, DEFAULT_CLASSIFIER, DEFAULT_HEAD = "regraft_mini", "logistic", "linear"
 
 # Which options only some strategies have; None: all but "features".
 _ONLY: dict[str, tuple[Strategy, ...] | None] = {
-    "classifier": ("features",),
-    "pooling": ("features",),
+    **dict.fromkeys(("classifier", "grid", "scale", "pooling"), ("features",)),
     "unfreeze": ("fine_tune", "two_stage"),
     "head_epochs": ("two_stage",),
     "start": ("frozen", "fine_tune", "two_stage"),
@@ -30,8 +33,15 @@ _ONLY: dict[str, tuple[Strategy, ...] | None] = {
         ("head", "epochs", "optimizer", "lr", "augment", "regularize", "views", "batch_size")
     ),
     **dict.fromkeys(("class_weight", "output", "time_budget", "device", "resume", "tensorboard")),
+    **dict.fromkeys(("phases", "sampling", "boundary")),
 }
+# What a list of phases says already.
+_IN_PHASES = ("unfreeze", "epochs", "head_epochs", "optimizer", "lr")
 _SPELLED = {"start": "--from"}
+_HANDED_ON = (
+    *("views", "batch_size", "class_weight", "sampling", "output", "start", "device"),
+    *("tensorboard", "boundary"),
+)
 _UNITS = {"s": 1 / 60, "m": 1.0, "min": 1.0, "h": 60.0, "": 1.0}
 
 
@@ -42,21 +52,27 @@ class LearnerOptions:
     Args:
         strategy: What is trained of the network.
         classifier: The shallow classifier of ``"features"``.
+        grid: The values that are tried for it: ``"default"``, ``"none"`` or a table of lists.
+        scale: How the features are scaled for it.
         pooling: What becomes a row of features.
         unfreeze: What is trained of the trunk; see :func:`read_unfreeze`.
-        head: The name of the new head.
+        phases: What is trained, phase by phase, in place of the strategy's own: tables with the
+            fields of ``Phase``.
+        head: The name of the new head, or a table as ``head_to_json`` writes it.
         epochs: Passes over the training pictures; of two stages, in the second.
         head_epochs: Of two stages, passes in the first.
         optimizer: The name of the optimizer.
         lr: The learning rate; of two stages, that of the second.
-        augment: The name of an augmentation, or ``KEY=VALUE,…``.
-        regularize: The name of a regularization, or ``KEY=VALUE,…``.
+        augment: The name of an augmentation, ``KEY=VALUE,…``, or a table of its fields.
+        regularize: The name of a regularization, ``KEY=VALUE,…``, or a table of its fields.
         views: How many augmented views of a picture there are.
         batch_size: Pictures per step.
         class_weight: ``"balanced"`` to weigh small classes up.
+        sampling: ``"balanced"`` to draw all classes equally often.
         output: ``"softmax"`` or ``"sigmoid"``.
         start: The folder of a run to start from.
         time_budget: The longest time to train; see :func:`read_minutes`.
+        boundary: How the activations of what is frozen are kept.
         device: Where to compute.
         tensorboard: A folder for TensorBoard's events.
         resume: Whether to go on with a run that was stopped.
@@ -73,21 +89,26 @@ class LearnerOptions:
 
     strategy: Strategy = "features"
     classifier: str | None = None
+    grid: str | Mapping[str, Sequence[Any]] | None = None
+    scale: str | None = None
     pooling: str | None = None
-    unfreeze: str | None = None
-    head: str | None = None
+    unfreeze: str | float | None = None
+    phases: Sequence[Mapping[str, Any]] | None = None
+    head: str | Mapping[str, Any] | None = None
     epochs: int | None = None
     head_epochs: int | None = None
     optimizer: str | None = None
     lr: float | None = None
-    augment: str | None = None
-    regularize: str | None = None
+    augment: str | Mapping[str, Any] | None = None
+    regularize: str | Mapping[str, Any] | None = None
     views: int | None = None
     batch_size: int | None = None
     class_weight: str | None = None
+    sampling: str | None = None
     output: str | None = None
     start: Path | None = None
     time_budget: str | None = None
+    boundary: str | None = None
     device: str | None = None
     tensorboard: Path | None = None
     resume: bool = False
@@ -102,7 +123,8 @@ class LearnerOptions:
         """What is learned, for the name of a folder."""
         if self.strategy == "features":
             return self.classifier or DEFAULT_CLASSIFIER
-        return f"{self.strategy} {self.head or DEFAULT_HEAD}"
+        head = self.head if isinstance(self.head, str) else (self.head or {}).get("kind")
+        return f"{self.strategy} {head or DEFAULT_HEAD}"
 
     @classmethod
     def of(cls, given: dict[str, Any], **more: Any) -> LearnerOptions:
@@ -141,9 +163,12 @@ def build_learner(
     if options.strategy == "features":
         from regraft.classifiers.feature_classifier import FeatureClassifier
 
+        grid = None if options.grid == "none" else options.grid or "default"
         return FeatureClassifier(
             spec,
             classifier=options.classifier or DEFAULT_CLASSIFIER,
+            grid=grid,
+            scale=options.scale or "auto",
             pooling=options.pooling or "avg",
             **shared,
         )
@@ -173,13 +198,18 @@ def refuse_idle_options(options: LearnerOptions) -> None:
                 f"{spelled} does nothing with --strategy {options.strategy}",
                 hint=f"it goes with --strategy {_or(allowed)}",
             )
+    idle = [name for name in _IN_PHASES if getattr(options, name) is not None]
+    if options.phases is not None and idle:
+        raise UsageError(
+            f"{idle[0]} does nothing beside phases", hint=f"give each phase its own {idle[0]}"
+        )
 
 
-def read_unfreeze(text: str) -> dict[str, Any]:
+def read_unfreeze(value: str | float) -> dict[str, Any]:
     """Return what to train of a trunk, as fields of a ``Phase``.
 
     Args:
-        text: A share of the stages counted from the head (``0.5``), ``last:3`` stages, ``/regex/``
+        value: A share of the stages counted from the head (``0.5``), ``last:3`` stages, ``/regex/``
             on the names of parameters, or the name of the first stage that is trained.
 
     Raises:
@@ -191,6 +221,7 @@ def read_unfreeze(text: str) -> dict[str, Any]:
         >>> read_unfreeze("features.24")
         {'unfreeze_from': 'features.24'}
     """
+    text = str(value)
     if text.startswith("last:"):
         if not text[5:].isdecimal():
             raise _unreadable(text)
@@ -208,11 +239,12 @@ def read_unfreeze(text: str) -> dict[str, Any]:
     return {"unfreeze": share}
 
 
-def read_minutes(text: str) -> float:
+def read_minutes(text: str, *, option: str = "--time-budget") -> float:
     """Return a time in minutes.
 
     Args:
         text: A number of minutes, or with a unit: ``90s``, ``10m``, ``1.5h``.
+        option: Where it was given.
 
     Raises:
         UsageError: It is no time.
@@ -224,7 +256,7 @@ def read_minutes(text: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|)", text.strip())
     minutes = float(found[1]) * _UNITS[found[2]] if found else 0.0
     if minutes <= 0:
-        raise UsageError("not a time", path=text, hint="write --time-budget 10m, 2h or 90s")
+        raise UsageError("not a time", path=text, hint=f"write {option} 10m, 2h or 90s")
     return minutes
 
 
@@ -232,9 +264,9 @@ def _network(
     spec: BackboneSpec, options: LearnerOptions, shared: dict[str, Any]
 ) -> NetworkClassifier:
     from regraft.classifiers.network_classifier import NetworkClassifier
-    from regraft.training.augmentation import find_augmentation
-    from regraft.training.heads import find_head
-    from regraft.training.regularization import find_regularization
+    from regraft.training.augmentation import Augmentation, find_augmentation
+    from regraft.training.heads import find_head, head_from_json
+    from regraft.training.regularization import Regularization, find_regularization
 
     if options.strategy == "from_scratch":
         if spec.weights != "default":
@@ -243,30 +275,34 @@ def _network(
                 hint="it begins with random weights; --strategy fine_tune begins with trained ones",
             )
         spec = replace(spec, weights=None, seed=options.seed)
-    given: dict[str, Any] = {
-        "head": options.head,
-        "augment": options.augment,
-        "regularize": options.regularize,
-        "views": options.views,
-        "batch_size": options.batch_size,
-        "class_weight": options.class_weight,
-        "output": options.output,
-        "start": options.start,
-        "device": options.device,
-        "tensorboard": options.tensorboard,
-        "time_budget": options.time_budget and read_minutes(options.time_budget),
-    }
+    given: dict[str, Any] = {name: getattr(options, name) for name in _HANDED_ON}
+    given["head"] = _built(options.head, lambda **fields: head_from_json(fields), "head")
+    given["augment"] = _built(options.augment, Augmentation, "augment")
+    given["regularize"] = _built(options.regularize, Regularization, "regularize")
+    given["time_budget"] = options.time_budget and read_minutes(options.time_budget)
     given = {name: value for name, value in given.items() if value is not None}
     # A name that nobody knows is said now, not after all pictures were read.
     find_head(given.get("head", DEFAULT_HEAD))
-    find_augmentation(options.augment)
-    find_regularization(options.regularize)
+    find_augmentation(given.get("augment"))
+    find_regularization(given.get("regularize"))
     return NetworkClassifier(spec, phases=_phases(options), **given, **shared)
+
+
+def _built(value: str | Mapping[str, Any] | None, make: Callable[..., Any], what: str) -> Any:
+    """Return what a table describes; a name or nothing as it is."""
+    if not isinstance(value, Mapping):
+        return value
+    try:
+        return make(**value)
+    except TypeError as error:  # an unknown field
+        raise UsageError(f"{what} cannot be read", why=str(error)) from error
 
 
 def _phases(options: LearnerOptions) -> list[Phase]:
     from regraft.training import phases
 
+    if options.phases is not None:
+        return [_built(phase, phases.Phase, "phases") for phase in options.phases]
     make: dict[str, Any] = {
         "frozen": phases.frozen,
         "fine_tune": phases.fine_tune,

@@ -1,0 +1,244 @@
+"""Many runs into one folder: finished ones are skipped, a killed one goes on where it was."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+from regraft.errors import RegraftError, RunError
+from regraft.experiment.plan import Plan, PlannedRow
+from regraft.experiment.preparation import PreparedData
+from regraft.experiment.recipe import Recipe
+from regraft.report.tables import Duration
+from regraft.results.comparison import Row
+from regraft.results.reservation import RECORD
+from regraft.results.run import Run
+
+RUNS = "runs"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a plan.
+
+    Args:
+        rows: The rows whose runs are all finished.
+        failures: What went wrong, a sentence for each run that could not be finished.
+        fitted: How many runs were fitted now; the others were there already.
+    """
+
+    rows: tuple[Row, ...]
+    failures: tuple[str, ...]
+    fitted: int
+
+
+@dataclass
+class Campaign:
+    """The folder of a plan's runs.
+
+    Args:
+        folder: Its ``runs`` folder gets one folder for each run.
+        command: How to repeat it; each run records it.
+        verbose: Whether the runs show their progress on standard error.
+        say: Gets a line before each run.
+    """
+
+    folder: Path
+    command: str = ""
+    verbose: bool = False
+    say: Say = lambda _line: None
+    _prepared: dict[str, PreparedData] = field(default_factory=dict, repr=False)
+    _listed: dict[str, dict[str, Path]] = field(default_factory=dict, repr=False)
+
+    def place(self, recipe: Recipe) -> Path:
+        """Return the folder of a run."""
+        return self.folder / RUNS / recipe.folder
+
+    def finished(self, recipe: Recipe) -> Run | None:
+        """Return the run of a recipe if it is finished.
+
+        Raises:
+            RunError: The pictures have changed since (``RUN-DATA-CHANGED``).
+        """
+        place = self.place(recipe)
+        if not (place / RECORD).is_file():
+            return None
+        refuse_changed_pictures(place, self._listing(recipe))
+        return Run.open(place)
+
+    def fit(self, recipe: Recipe) -> Run:
+        """Fit one recipe, or go on with it; its pictures are checked once for all runs of a split.
+
+        Raises:
+            RegraftError: The run cannot be made.
+        """
+        from regraft.experiment.runner import fit_run
+
+        whole = self._resolved(recipe)
+        return fit_run(
+            whole.data_plan,
+            whole.learner(verbose=self.verbose),
+            out=self.place(recipe),
+            description=recipe.description,
+            command=self.command,
+            recipe=whole.plan,
+            shared=self.prepared(recipe),
+            verbose=self.verbose,
+        )
+
+    def prepared(self, recipe: Recipe) -> PreparedData:
+        """Return the checked split of a recipe, prepared once for all recipes that share it."""
+        key = recipe.without()[0]
+        if key not in self._prepared:
+            plan = replace(recipe.data_plan, per_class=None, size=None, fraction=None)
+            self._prepared[key] = plan.prepare(verbose=self.verbose)
+        return self._prepared[key]
+
+    def _listing(self, recipe: Recipe) -> dict[str, Path]:
+        """Return the pictures that lie there now by their relative path, listed once."""
+        key = recipe.without()[0]
+        if key not in self._listed:
+            data = recipe.data_plan.read()
+            self._listed[key] = dict(zip(data.relative_paths(), data.paths, strict=True))
+        return self._listed[key]
+
+    def run(self, plan: Plan, *, jobs: int = 1) -> Outcome:
+        """Fit what is not finished of a plan.
+
+        Args:
+            plan: What to run.
+            jobs: How many runs are fitted at the same time, in processes of their own that share
+                the processor's cores.
+        """
+        recipes = plan.recipes()
+        runs = {recipe.folder: run for recipe in recipes if (run := self.finished(recipe))}
+        waiting = [recipe for recipe in recipes if recipe.folder not in runs]
+        if runs:
+            self.say(f"{len(runs)} of {len(recipes)} runs are finished already")
+        failures: list[str] = []
+        fit = self._one_by_one if jobs == 1 else _Together(self, jobs)
+        begun = time.perf_counter()
+        for done, (recipe, result) in enumerate(fit(waiting), start=1):
+            if isinstance(result, Run):
+                runs[recipe.folder] = result
+            else:
+                failures.append(f"{recipe.description}: {result}")
+                self.say(f"failed: {failures[-1]}")
+            left = (len(waiting) - done) * (time.perf_counter() - begun) / done
+            if left:
+                self.say(f"{done} of {len(waiting)} runs done, about {Duration(left)} left")
+        fitted = len(waiting) - len(failures)
+        return Outcome(tuple(_rows(plan.rows, runs)), tuple(failures), fitted)
+
+    def _one_by_one(self, recipes: Sequence[Recipe]) -> Iterator[tuple[Recipe, Run | RegraftError]]:
+        for number, recipe in enumerate(recipes, start=1):
+            self.say(f"run {number} of {len(recipes)}: {recipe.description}, seed {recipe.seed}")
+            try:
+                yield recipe, self.fit(recipe)
+            except RegraftError as error:
+                yield recipe, error
+
+    def _resolved(self, recipe: Recipe) -> Recipe:
+        """Return the recipe with the whole path of the run that it starts from."""
+        start = self.folder / RUNS / str(recipe.row.get("start", ""))
+        if "start" not in recipe.row or not start.is_dir():
+            return recipe
+        return replace(recipe, row={**recipe.row, "start": str(start.absolute())})
+
+
+@dataclass
+class _Together:
+    """Several runs at the same time, each in a process of its own."""
+
+    campaign: Campaign
+    jobs: int
+
+    def __call__(self, recipes: Sequence[Recipe]) -> Iterator[tuple[Recipe, Run | RegraftError]]:
+        for recipe in recipes:  # here and once; the processes get what was found
+            self.campaign.prepared(recipe)
+        quiet = replace(self.campaign, verbose=False, say=print)
+        with ProcessPoolExecutor(
+            self.jobs,
+            mp_context=get_context("spawn"),
+            initializer=_share_cores,
+            initargs=(self.jobs,),
+        ) as pool:
+            waiting = list(recipes)
+            while waiting:
+                names = {recipe.folder for recipe in waiting}
+                ready = [r for r in waiting if str(r.row.get("start", "")) not in names]
+                waiting = [recipe for recipe in waiting if recipe not in ready]
+                begun = {pool.submit(_fit_quietly, quiet, recipe): recipe for recipe in ready}
+                for future in as_completed(begun):
+                    yield begun[future], _result(future)
+
+
+def _fit_quietly(campaign: Campaign, recipe: Recipe) -> Path:
+    return campaign.fit(recipe).folder
+
+
+def _result(future: Future[Path]) -> Run | RegraftError:
+    try:
+        return Run.open(future.result())
+    except RegraftError as error:
+        return error
+
+
+def _share_cores(jobs: int) -> None:
+    """Give each process its share of the cores, before any library counts them."""
+    share = max(1, len(os.sched_getaffinity(0)) // jobs if _CAN_ASK else 1)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(share)
+
+
+_CAN_ASK = hasattr(os, "sched_getaffinity")
+
+
+def refuse_changed_pictures(place: Path, now: Mapping[str, Path]) -> None:
+    """Refuse a finished run whose pictures are not the ones that lie there now.
+
+    The names are compared, and the times of the files with that of the run; nothing is decoded.
+
+    Args:
+        place: The folder of the run.
+        now: The pictures that lie there by their relative path.
+
+    Raises:
+        RunError: Pictures are new, gone or younger than the run (``RUN-DATA-CHANGED``).
+    """
+    from regraft.data.split import read_manifest
+
+    then = {row.path for row in read_manifest(place)}
+    written = (place / RECORD).stat().st_mtime
+    bad = _refused_pictures(place)
+    new = sorted(set(now) - then - bad)
+    gone = sorted(then - set(now))
+    changed = [name for name in sorted(then & set(now)) if now[name].stat().st_mtime > written]
+    if new or gone or changed:
+        counts = (("new", new), ("gone", gone), ("changed", changed))
+        raise RunError(
+            "the pictures are not the ones of this run any more",
+            path=place,
+            why=", ".join(f"{len(names)} {what} ({names[0]})" for what, names in counts if names),
+            hint="choose another folder with out (--out), or delete this one",
+            code="RUN-DATA-CHANGED",
+        )
+
+
+def _refused_pictures(place: Path) -> set[str]:
+    check = Run.open(place).check or {}
+    return {str(entry.get("path", "")) for entry in check.get("bad_files", [])}
+
+
+def _rows(planned: Sequence[PlannedRow], runs: dict[str, Run]) -> Iterator[Row]:
+    """Yield the rows that have runs."""
+    for row in planned:
+        found = tuple(runs[recipe.folder] for recipe in row.recipes if recipe.folder in runs)
+        if found:
+            yield Row(row.description, found, row.published)

@@ -1,0 +1,192 @@
+"""The ladder of ways to transfer a network, cheapest first, and how much of it a budget allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from regraft.experiment.costs import Costs
+from regraft.experiment.recipe import described
+
+CLASSIFIERS = ("logistic", "linear_svm", "knn")
+VIEWS = 4  # augmented views per picture for a frozen trunk: they are cached, as pictures are
+_STRATEGIES: tuple[dict[str, Any], ...] = (
+    {"strategy": "frozen", "epochs": 30},
+    {"strategy": "fine_tune", "unfreeze": 0.5, "epochs": 10, "lr": 3e-4},
+    {"strategy": "two_stage", "unfreeze": 0.5, "epochs": 10, "head_epochs": 10, "lr": 3e-4},
+    {"strategy": "fine_tune", "unfreeze": 1.0, "epochs": 10, "lr": 3e-4},
+    {"strategy": "from_scratch", "epochs": 20},
+)
+_VARIANTS: tuple[dict[str, Any], ...] = (
+    {},
+    {"regularize": "standard"},
+    {"regularize": "standard", "augment": "standard"},
+)
+_SHORTER = (1.0, 0.5, 0.25)  # of the epochs: what is tried before a way is left out
+_SPARE = 0.9  # of the budget; estimates err
+_BASELINE = 0.35  # of the budget that the baseline from scratch may take
+_GUARD = 1.6  # times its estimate a run may take before it is stopped
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One way of the ladder.
+
+    Args:
+        row: Its row in a plan, without seeds.
+        essential: Whether it is run whatever the budget.
+        estimate: Seconds that one seed of it is expected to take.
+
+    Example:
+        >>> Rung({"backbone": "vgg16", "strategy": "frozen"}).description
+        'vgg16 + frozen (linear)'
+    """
+
+    row: Mapping[str, Any]
+    essential: bool = False
+    estimate: float = 0.0
+
+    @property
+    def description(self) -> str:
+        """The line that tells it from the others."""
+        return described(self.row)
+
+
+def rungs(
+    backbones: Sequence[Mapping[str, Any]], *, per_class: Sequence[int] = ()
+) -> Iterator[Rung]:
+    """Yield the ladder, lowest rung first.
+
+    The shallow classifiers of every backbone, and of the first one the frozen trunk with a new head
+    and the training from scratch, are essential: without them nothing can be compared.
+
+    Args:
+        backbones: The keys of a plan's row that name each network.
+        per_class: Numbers of pictures per class to learn from, besides all of them.
+
+    Example:
+        >>> [rung.description for rung in rungs([{"backbone": "vgg16"}])][:4]
+        ['vgg16 + logistic', 'vgg16 + linear_svm', 'vgg16 + knn', 'vgg16 + frozen (linear)']
+    """
+    for backbone in backbones:
+        for name in CLASSIFIERS:
+            yield Rung({**backbone, "strategy": "features", "classifier": name}, essential=True)
+    first = backbones[0]
+    yield Rung({**first, **_STRATEGIES[0]}, essential=True)
+    yield Rung(_row(first, _STRATEGIES[-1]), essential=True)
+    for amount in per_class:
+        for backbone in backbones:
+            yield Rung({**backbone, "classifier": "logistic", "per_class": amount})
+            yield Rung({**backbone, **_STRATEGIES[0], "per_class": amount})
+            yield Rung({**backbone, **_STRATEGIES[2], "per_class": amount})
+    for strategy in _STRATEGIES:
+        for variant in _VARIANTS:
+            for backbone in backbones:
+                done = backbone is first and not variant
+                if done and strategy in (_STRATEGIES[0], _STRATEGIES[-1]):
+                    continue
+                frozen = strategy["strategy"] == "frozen" and "augment" in variant
+                views = {"views": VIEWS} if frozen else {}
+                yield Rung(_row(backbone, {**strategy, **variant, **views}))
+
+
+def _row(backbone: Mapping[str, Any], way: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row; what is trained from scratch has no weights to begin with."""
+    random = way["strategy"] == "from_scratch"
+    named = {key: value for key, value in backbone.items() if not (random and key == "weights")}
+    return {**named, **way}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is done about a rung.
+
+    Args:
+        row: The row to run, its seeds among it; None to leave the rung out.
+        estimate: Seconds of all its seeds.
+        note: What is not done as it should be, a sentence, or nothing.
+    """
+
+    row: Mapping[str, Any] | None
+    estimate: float = 0.0
+    note: str = ""
+
+
+def ordered(ladder: Sequence[Rung], costs: Costs) -> list[Rung]:
+    """Return the rungs with their estimates: the essential ones in their order, then by cost."""
+    known = [replace(rung, estimate=costs.seconds(rung.row)) for rung in ladder]
+    rest = [rung for rung in known if not rung.essential]
+    return [rung for rung in known if rung.essential] + sorted(rest, key=lambda r: r.estimate)
+
+
+def choose(
+    rung: Rung, costs: Costs, *, seeds: Sequence[int], repeats: int, left: float, budget: float
+) -> Choice:
+    """Decide what of a rung the rest of a budget allows.
+
+    A way that is too long for what is left is tried with half and a quarter of its epochs, and is
+    left out then. Essential ways are shortened further, to one epoch and one seed, never left out.
+
+    Args:
+        rung: The way.
+        costs: What runs cost here.
+        seeds: The seeds to run it with.
+        repeats: How many splits or folds each seed is run on.
+        left: Seconds that are left of the budget.
+        budget: Seconds of the whole budget.
+
+    Example:
+        >>> from regraft.experiment.costs import Costs
+        >>> rung = Rung({"backbone": "vgg16", "classifier": "knn"}, essential=True)
+        >>> free = Costs(pictures=10, learned=6, classes=2, embed={}, step={})
+        >>> choose(rung, free, seeds=[0], repeats=1, left=0, budget=60).row["seed"]
+        [0]
+    """
+    row = dict(rung.row)
+    if row["strategy"] == "features":
+        return Choice({**row, "seed": list(seeds)}, costs.seconds(row) * len(seeds) * repeats)
+    times = len(seeds) * repeats
+    allowed = _BASELINE * budget if row["strategy"] == "from_scratch" else _SPARE * left
+    if rung.essential:
+        return _shortened(row, costs, seeds=seeds, repeats=repeats, allowed=max(allowed, 0.0))
+    for share in _SHORTER:
+        shorter = {**row, "epochs": max(1, round(share * row["epochs"]))}
+        needed = costs.seconds(shorter) * times
+        if needed <= allowed:
+            return _chosen(row, shorter, costs, seeds=seeds, repeats=repeats)
+    needed = costs.seconds({**row, "epochs": max(1, round(_SHORTER[-1] * row["epochs"]))}) * times
+    return Choice(None, needed)
+
+
+def _shortened(
+    row: Mapping[str, Any], costs: Costs, *, seeds: Sequence[int], repeats: int, allowed: float
+) -> Choice:
+    """Return as many epochs of an essential way, and as many seeds, as fit; at least one."""
+    for some in (seeds, seeds[:1]):
+        for epochs in range(int(row["epochs"]), 0, -1):
+            shorter = {**row, "epochs": epochs}
+            enough = costs.seconds(shorter) * len(some) * repeats <= allowed
+            if enough or (epochs == 1 and some is not seeds) or (epochs == 1 and len(seeds) == 1):
+                chosen = _chosen(row, shorter, costs, seeds=some, repeats=repeats)
+                fewer = f"{len(some)} of {len(seeds)} seeds" if len(some) < len(seeds) else ""
+                note = ", ".join(part for part in (chosen.note, fewer) if part)
+                return replace(chosen, note=note)
+    raise AssertionError("a way has at least one epoch")
+
+
+def _chosen(
+    row: Mapping[str, Any],
+    shorter: Mapping[str, Any],
+    costs: Costs,
+    *,
+    seeds: Sequence[int],
+    repeats: int,
+) -> Choice:
+    estimate = costs.seconds(shorter)
+    minutes = max(1, round(_GUARD * estimate / 60 + 0.5))
+    note = ""
+    if shorter["epochs"] < row["epochs"]:
+        note = f"{shorter['epochs']} of {row['epochs']} epochs"
+    guarded = {**shorter, "time_budget": f"{minutes}m", "seed": list(seeds)}
+    return Choice(guarded, estimate * len(seeds) * repeats, note)

@@ -1,0 +1,243 @@
+"""A plan: a table of runs in TOML, where a list means one run for each of its values."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from regraft.errors import RegraftError, UsageError
+from regraft.experiment.recipe import (
+    DATA_KEYS,
+    ROW_KEYS,
+    Recipe,
+    absolute_paths,
+    described,
+    refuse_unknown,
+    short,
+)
+
+_TOP = ("title", "data", "defaults", "rows", "small", "note")
+_SMALL = ("data", "row")
+_REPEATS = ("seed", "fold")  # runs that differ in nothing else belong to one row of the table
+_LISTS = ("phases",)  # keys whose value is a list by itself
+
+
+@dataclass(frozen=True)
+class PlannedRow:
+    """One row of the table that a plan makes.
+
+    Args:
+        description: The line that tells it from the others.
+        recipes: Its runs: one, or one for each seed or fold.
+        published: What its source printed.
+    """
+
+    description: str
+    recipes: tuple[Recipe, ...]
+    published: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The rows of a plan.
+
+    Args:
+        title: What the table is called.
+        rows: In the order in which they are run.
+        note: What the reader of the table should know.
+
+    Example:
+        >>> values = {"data": {"source": "flowers"}, "rows": [{"classifier": ["knn", "logistic"]}]}
+        >>> [row.description for row in plan_from(values).rows]
+        ['regraft_mini + knn', 'regraft_mini + logistic']
+    """
+
+    title: str
+    rows: tuple[PlannedRow, ...]
+    note: str = ""
+
+    def recipes(self) -> tuple[Recipe, ...]:
+        """Return the runs of all rows, in their order."""
+        return tuple(recipe for row in self.rows for recipe in row.recipes)
+
+    def only(self, names: Sequence[str]) -> Plan:
+        """Return the rows with these ids or descriptions, and those that they start from.
+
+        Raises:
+            UsageError: There is no such row.
+        """
+        ids = {str(row.recipes[0].row.get("id", row.description)): row for row in self.rows}
+        refuse_unknown_rows(names, ids)
+        folders = {recipe.folder: row for row in self.rows for recipe in row.recipes}
+        kept: set[str] = set()
+        waiting = [ids[name] for name in names]
+        while waiting:
+            row = waiting.pop()
+            kept.add(row.description)
+            starts = {str(recipe.row.get("start", "")) for recipe in row.recipes}
+            waiting += [folders[start] for start in starts if start in folders]
+        return replace(self, rows=tuple(row for row in self.rows if row.description in kept))
+
+
+def read_plan(path: str | os.PathLike[str], *, small: bool = False, data: str = "") -> Plan:
+    """Read a plan: a TOML file, or the ``run.json`` of a finished run.
+
+    Args:
+        path: The file. Paths in it are relative to its folder.
+        small: Whether to take the small size that the plan describes under ``[small]``.
+        data: The folder of the pictures, where it is not the one that the plan names.
+
+    Raises:
+        UsageError: The file is missing or no plan, a key is unknown, or a value is impossible.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UsageError("no such plan", path=file, hint="name a TOML file, or a run's run.json")
+    try:
+        text = file.read_text(encoding="utf-8")
+        values = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
+    except ValueError as error:
+        raise UsageError("the plan cannot be read", path=file, why=str(error)) from error
+    if file.suffix == ".json":
+        values = values.get("plan") if isinstance(values, dict) else None
+        if not values:
+            why = "it holds no plan; runs of older versions have none"
+            raise UsageError("this is no plan", path=file, why=why)
+    try:
+        return plan_from(values, base=file.parent, small=small, data=data)
+    except RegraftError as error:
+        raise UsageError(error.what, path=file, why=error.why, hint=error.hint) from error
+
+
+def plan_from(
+    values: Mapping[str, Any], *, base: Path | None = None, small: bool = False, data: str = ""
+) -> Plan:
+    """Return the plan that plain values describe; see :func:`read_plan`.
+
+    Args:
+        values: ``title``, ``note``, ``data`` (fields of ``DataPlan``), ``defaults`` (of every row),
+            ``rows``, and ``small`` with ``data`` and ``row`` that take the place of both.
+        base: The folder that relative paths begin in; None for the current one.
+        small: Whether to take the small size.
+        data: The folder of the pictures, where it is not the one that the plan names.
+
+    Raises:
+        UsageError: A key is unknown, or a value is impossible.
+    """
+    refuse_unknown(values, _TOP)
+    changes = values.get("small", {}) if small else {}
+    refuse_unknown(changes, _SMALL)
+    folder = base or Path()
+    shared = {**values.get("data", {}), **changes.get("data", {})}
+    if data:
+        shared["source"] = str(Path(data).absolute())
+    shared = absolute_paths(shared, folder)
+    planned: list[PlannedRow] = []
+    for number, given in enumerate(values.get("rows", [{}]), start=1):
+        row = {**values.get("defaults", {}), **given, **changes.get("row", {})}
+        try:
+            planned += _expanded(shared, absolute_paths(row, folder))
+        except RegraftError as error:
+            name = given.get("id") or given.get("description") or f"number {number}"
+            raise UsageError(f"row {name}: {error.what}", why=error.why, hint=error.hint) from error
+    planned = _linked(planned)
+    _refuse_twins(planned)
+    return Plan(str(values.get("title", "")), tuple(planned), str(values.get("note", "")))
+
+
+def refuse_unknown_rows(names: Sequence[str], known: Mapping[str, Any]) -> None:
+    """Refuse names of rows that a plan has not.
+
+    Raises:
+        UsageError: Naming the rows that there are.
+    """
+    for name in names:
+        if name not in known:
+            raise UsageError(f"the plan has no row {name!r}", why=f"there are {', '.join(known)}")
+
+
+def _expanded(data: Mapping[str, Any], row: Mapping[str, Any]) -> Iterator[PlannedRow]:
+    """Yield the rows of the table that one row of the plan stands for."""
+    refuse_unknown(data, DATA_KEYS)
+    refuse_unknown(row, ROW_KEYS)
+    varied = {key: value for key, value in row.items() if _is_list(key, value)}
+    if not all(varied.values()):
+        raise UsageError("an empty list stands for no run at all")
+    ways = {key: values for key, values in varied.items() if key not in _REPEATS}
+    for choice in itertools.product(*ways.values()):
+        chosen = dict(zip(ways, choice, strict=True))
+        own = {**row, **chosen}
+        own["description"] = _described(row, chosen, own)
+        yield PlannedRow(
+            own["description"], tuple(_repeats(data, own)), dict(own.get("published", {}))
+        )
+
+
+def _repeats(data: Mapping[str, Any], row: Mapping[str, Any]) -> Iterator[Recipe]:
+    """Yield one recipe for each seed, each split and each fold."""
+    seeds = row["seed"] if isinstance(row.get("seed"), list) else [row.get("seed", 0)]
+    splits = data["seed"] if isinstance(data.get("seed"), list) else [data.get("seed", 0)]
+    folds = range(data["folds"]) if data.get("folds") else [None]
+    for split, fold, seed in itertools.product(splits, folds, seeds):
+        part = {**data, "seed": split} | ({} if fold is None else {"fold": fold})
+        recipe = Recipe(part, {**row, "seed": seed})
+        recipe.options()
+        yield recipe
+
+
+def _described(row: Mapping[str, Any], chosen: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    if not row.get("description"):
+        return described({key: value for key, value in own.items() if key != "description"})
+    told = [f"{key} {short(value)}" for key, value in chosen.items() if key != "description"]
+    return ", ".join([str(own["description"]), *told])
+
+
+def _linked(planned: Sequence[PlannedRow]) -> list[PlannedRow]:
+    """Return rows whose ``start`` is the folder of the run that it means, where it named a row.
+
+    A repeat starts from the repeat with its own seed. A row can only start from an earlier one.
+    """
+    linked: list[PlannedRow] = []
+    by_id: dict[str, PlannedRow] = {}
+    for row in planned:
+        earlier = by_id.get(str(row.recipes[0].row.get("start", "")))
+        if earlier is not None:
+            folders = {_repeat(recipe): recipe.folder for recipe in earlier.recipes}
+            first = earlier.recipes[0].folder
+            recipes = [
+                replace(one, row={**one.row, "start": folders.get(_repeat(one), first)})
+                for one in row.recipes
+            ]
+            row = replace(row, recipes=tuple(recipes))  # noqa: PLW2901 - the same row, linked
+        linked.append(row)
+        by_id[str(row.recipes[0].row.get("id", row.description))] = row
+    return linked
+
+
+def _repeat(recipe: Recipe) -> tuple[str, int]:
+    return (recipe.without()[0], recipe.seed)
+
+
+def _is_list(key: str, value: Any) -> bool:
+    if key not in _LISTS:
+        return isinstance(value, list)
+    return isinstance(value, list) and bool(value) and isinstance(value[0], list)
+
+
+def _refuse_twins(planned: Sequence[PlannedRow]) -> None:
+    seen: dict[str, str] = {}
+    for row in planned:
+        for recipe in row.recipes:
+            if recipe.digest in seen:
+                raise UsageError(
+                    "two rows are the same run",
+                    why=f"{seen[recipe.digest]!r} and {row.description!r}",
+                    hint="change what tells them apart, or delete one",
+                )
+            seen[recipe.digest] = row.description

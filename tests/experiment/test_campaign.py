@@ -1,0 +1,134 @@
+"""Many runs into one folder: nothing twice, nothing lost, nothing measured on other pictures."""
+
+import os
+import shutil
+import time
+
+import pytest
+
+from regraft.data.drawn import make_flowers
+from regraft.errors import RunError
+from regraft.experiment import runner
+from regraft.experiment.campaign import Campaign
+from regraft.experiment.plan import plan_from, read_plan
+
+TINY = {"backbone": "small_cnn", "weights": "random", "arguments": {"size": 32}, "engine": "torch"}
+
+
+@pytest.fixture
+def flowers(tmp_path):
+    return make_flowers(tmp_path / "flowers", species=2, per_class=12, size=32).root
+
+
+def planned(flowers, *rows, **data):
+    return plan_from({"data": {"source": str(flowers), **data}, "defaults": TINY, "rows": rows})
+
+
+def test_each_run_is_fitted_once_and_repeats_stand_in_one_row(flowers, tmp_path):
+    plan = planned(flowers, {"classifier": "knn", "seed": [0, 1]}, {"classifier": "logistic"})
+
+    first = Campaign(tmp_path / "out").run(plan)
+    again = Campaign(tmp_path / "out").run(plan)
+
+    assert (first.fitted, again.fitted) == (3, 0)
+    assert [row.seeds for row in first.rows] == [row.seeds for row in again.rows] == [2, 1]
+    assert {run.split_hash for row in first.rows for run in row.runs} == {
+        first.rows[0].runs[0].split_hash
+    }
+
+
+def test_pictures_are_checked_once_for_all_runs_of_a_split(flowers, tmp_path, monkeypatch):
+    from regraft.experiment import preparation
+
+    calls = []
+    check = preparation.check
+    monkeypatch.setattr(preparation, "check", lambda *a, **k: calls.append(1) or check(*a, **k))
+
+    outcome = Campaign(tmp_path / "out").run(
+        planned(flowers, {"classifier": "knn", "per_class": [2, 3]}, {"classifier": "logistic"})
+    )
+
+    assert (outcome.fitted, len(calls)) == (3, 1)
+    assert [row.runs[0].metrics["train"]["n"] for row in outcome.rows] == [4, 6, 14]
+    assert {row.runs[0].metrics["test"]["n"] for row in outcome.rows} == {6}
+
+
+def test_a_plan_that_was_stopped_goes_on_with_the_run_that_was_missing(
+    flowers, tmp_path, monkeypatch
+):
+    plan = planned(flowers, {"classifier": "knn"}, {"classifier": "logistic"})
+    fit_run, calls = runner.fit_run, []
+
+    def stopped(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return fit_run(*arguments, **options)
+
+    monkeypatch.setattr(runner, "fit_run", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        Campaign(tmp_path / "out").run(plan)
+
+    assert Campaign(tmp_path / "out").run(plan).fitted == 1
+
+
+def test_a_run_that_cannot_be_made_does_not_stop_the_others(flowers, tmp_path):
+    said = []
+    plan = planned(flowers, {"backbone": "no_such_network"}, {"classifier": "knn"})
+
+    outcome = Campaign(tmp_path / "out", say=said.append).run(plan)
+
+    assert len(outcome.rows) == outcome.fitted == 1
+    assert "no_such_network" in outcome.failures[0]
+    assert any("failed" in line for line in said)
+
+
+def test_a_run_goes_on_from_the_row_that_it_names(flowers, tmp_path):
+    plan = planned(
+        flowers,
+        {"id": "head", "strategy": "frozen", "epochs": 1},
+        {"id": "on", "strategy": "fine_tune", "epochs": 1, "start": "head"},
+    )
+
+    outcome = Campaign(tmp_path / "out").run(plan)
+
+    head, on = (row.runs[0] for row in outcome.rows)
+    assert on.data["parameters"]["start"] == str(head.folder.absolute())
+
+
+def test_runs_in_processes_of_their_own_give_the_same_answers(flowers, tmp_path):
+    plan = planned(flowers, {"classifier": ["knn", "logistic"]})
+
+    alone = Campaign(tmp_path / "one").run(plan)
+    together = Campaign(tmp_path / "two").run(plan, jobs=2)
+
+    assert together.fitted == 2
+    for one, two in zip(alone.rows, together.rows, strict=True):
+        assert one.runs[0].predictions.predicted == two.runs[0].predictions.predicted
+
+
+@pytest.mark.parametrize("change", ["new", "gone", "changed"])
+def test_runs_on_other_pictures_are_refused(flowers, tmp_path, change):
+    plan = planned(flowers, {"classifier": "knn"})
+    Campaign(tmp_path / "out").run(plan)
+    picture = next(path for path in sorted(flowers.rglob("*")) if path.is_file())
+    if change == "new":
+        shutil.copy(picture, picture.with_stem("another"))
+    elif change == "gone":
+        picture.unlink()
+    else:
+        later = time.time() + 60
+        os.utime(picture, (later, later))
+
+    with pytest.raises(RunError, match=f"1 {change}"):
+        Campaign(tmp_path / "out").run(plan)
+
+
+def test_a_finished_run_is_a_plan(flowers, tmp_path):
+    outcome = Campaign(tmp_path / "out").run(planned(flowers, {"classifier": "knn", "seed": 4}))
+    run = outcome.rows[0].runs[0]
+
+    again = Campaign(tmp_path / "again").run(read_plan(run.folder / "run.json"))
+
+    assert again.rows[0].runs[0].predictions.predicted == run.predictions.predicted
+    assert again.rows[0].runs[0].split_hash == run.split_hash

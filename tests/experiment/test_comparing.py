@@ -1,0 +1,101 @@
+"""The whole ladder on drawn flowers with a tiny network, in one call and in several."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from regraft.data.drawn import make_flowers
+from regraft.errors import RunError
+from regraft.experiment import comparing
+from regraft.experiment.comparing import Asked, compare
+from regraft.experiment.costs import Costs
+
+NETWORK = {"backbone": "small_cnn", "arguments": {"size": 32}, "weights": "net.safetensors"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    from regraft.backbones.spec import BackboneSpec
+    from regraft.backbones.state import write_state
+
+    folder = tmp_path_factory.mktemp("comparing")
+    make_flowers(folder / "flowers", species=2, per_class=12, size=32)
+    network = BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),)).build()
+    write_state(folder / "net.safetensors", network.module.state_dict())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def asked(place):
+    return Asked(
+        {"source": str(place / "flowers")},
+        [{**NETWORK, "weights": str(place / "net.safetensors")}],
+        seeds=2,
+        budget=0.0,
+        options={"engine": "torch", "device": "cpu"},
+    )
+
+
+@pytest.fixture(scope="module")
+def compared(asked, place):
+    return compare(asked, place / "out")
+
+
+def test_without_any_time_the_essential_ways_are_run_and_the_others_are_named(compared):
+    strategies = [row.strategy for row in compared.rows]
+
+    assert strategies == ["features"] * 3 + ["frozen", "from_scratch"]
+    assert [row.seeds for row in compared.rows[:3]] == [2, 2, 2]
+    left_out = " ".join(compared.left_out)
+    for way in ("two_stage", "fine_tune", "augment standard"):
+        assert way in left_out
+    assert "from_scratch (linear): 1 of 20 epochs, 1 of 2 seeds" in left_out
+
+
+def test_all_rows_stand_on_one_split_with_verdicts(compared):
+    assert len({run.split_hash for row in compared.rows for run in row.runs}) == 1
+    assert len(compared.verdicts) == len(compared.rows) - 1
+
+
+def test_the_same_call_again_runs_nothing_and_measures_nothing(compared, asked, place, monkeypatch):
+    def never(*_arguments, **_options):
+        raise AssertionError("this was done before")
+
+    monkeypatch.setattr(comparing, "measure_costs", never)
+    monkeypatch.setattr(comparing.Campaign, "fit", never)
+
+    again = compare(asked, place / "out")
+
+    assert again.to_json() == compared.to_json()
+
+
+def test_a_larger_budget_climbs_on_from_where_it_was(compared, asked, place, monkeypatch):
+    cheap = Costs(24, 14, 2, {"small_cnn": 1e-4}, {"small_cnn": 1e-4})
+    monkeypatch.setattr(comparing, "measure_costs", lambda *_a, **_k: cheap)
+    only = {"frozen", "features"}
+    ladder = comparing.rungs
+    monkeypatch.setattr(
+        comparing,
+        "rungs",
+        lambda *a, **k: [r for r in ladder(*a, **k) if r.row["strategy"] in only],
+    )
+    said = []
+
+    more = compare(replace(asked, budget=1000.0), place / "out", say=said.append)
+
+    assert len(more.rows) > 4
+    finished = sum("are finished already" in line for line in said)
+    assert finished == 4
+
+
+def test_another_comparison_in_the_same_folder_is_refused(compared, asked, place):
+    with pytest.raises(RunError, match="another seeds"):
+        compare(replace(asked, seeds=3), place / "out")
+
+
+def test_what_was_decided_is_a_plan(compared, place):
+    told = json.loads((place / "out" / "compare.json").read_text())
+
+    assert told["complete"]
+    assert [row["strategy"] for row in told["plan"]["rows"]][:2] == ["features"] * 2

@@ -1,0 +1,137 @@
+"""Plans: lists become runs, repeats stay together, and mistakes name the row."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regraft.errors import UsageError
+from regraft.experiment.plan import plan_from, read_plan
+
+PLAN = """
+title = "Flowers"
+[data]
+source = "pictures"
+test = 0.3
+[defaults]
+backbone = "small_cnn"
+weights = "random"
+seed = [0, 1]
+[[rows]]
+id = "shallow"
+classifier = ["knn", "logistic"]
+per_class = [5, 10]
+[[rows]]
+id = "head"
+description = "a new head"
+strategy = "frozen"
+published = {test = 0.75, note = "another split"}
+[[rows]]
+id = "on"
+strategy = "fine_tune"
+start = "head"
+[small.row]
+seed = 0
+"""
+
+
+def written(tmp_path, text=PLAN):
+    (tmp_path / "plan.toml").write_text(text)
+    return tmp_path / "plan.toml"
+
+
+def test_lists_stand_for_one_row_each_and_seeds_for_repeats(tmp_path):
+    plan = read_plan(written(tmp_path))
+
+    assert [(row.description, len(row.recipes)) for row in plan.rows] == [
+        ("small_cnn + knn, 5 per class", 2),
+        ("small_cnn + knn, 10 per class", 2),
+        ("small_cnn + logistic, 5 per class", 2),
+        ("small_cnn + logistic, 10 per class", 2),
+        ("a new head", 2),
+        ("small_cnn + fine_tune (linear)", 2),
+    ]
+    assert len({recipe.folder for recipe in plan.recipes()}) == 12
+    assert plan.rows[4].published == {"test": 0.75, "note": "another split"}
+
+
+def test_the_pictures_lie_where_the_plan_says(tmp_path):
+    assert read_plan(written(tmp_path)).recipes()[0].data["source"] == str(tmp_path / "pictures")
+    moved = read_plan(written(tmp_path), data=str(tmp_path / "moved"))
+    assert moved.recipes()[0].data["source"] == str(tmp_path / "moved")
+
+
+def test_a_repeat_starts_from_the_repeat_with_its_own_seed(tmp_path):
+    *_, head, on = read_plan(written(tmp_path)).rows
+
+    assert [recipe.row["start"] for recipe in on.recipes] == [r.folder for r in head.recipes]
+
+
+def test_rows_can_be_chosen_and_bring_what_they_start_from(tmp_path):
+    plan = read_plan(written(tmp_path))
+
+    assert [row.recipes[0].row["id"] for row in plan.only(["on"]).rows] == ["head", "on"]
+    with pytest.raises(UsageError, match=r"no row 'onn'.*there are shallow, head, on"):
+        plan.only(["onn"])
+
+
+def test_the_small_size_takes_the_place_of_what_it_names(tmp_path):
+    small = read_plan(written(tmp_path), small=True)
+
+    assert [len(row.recipes) for row in small.rows] == [1] * 6
+
+
+def test_several_splits_and_folds_are_repeats():
+    splits = plan_from({"data": {"source": "p", "seed": [0, 1, 2]}, "rows": [{}]})
+
+    assert [recipe.data_plan.seed for recipe in splits.recipes()] == [0, 1, 2]
+    assert len(splits.rows) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ('title = "Flowers"|titel = "Flowers"', "unknown key 'titel'.*did you mean 'title'"),
+        ("test = 0.3|tset = 0.3", "unknown key 'tset'.*did you mean 'test'"),
+        ('strategy = "frozen"|stragety = "frozen"', "row head.*did you mean 'strategy'"),
+        ('strategy = "fine_tune"|strategy = "tune"', "row on.*unknown strategy 'tune'"),
+        ("per_class = [5, 10]|per_class = []", "row shallow.*an empty list"),
+        ("per_class = [5, 10]|per_class = [5, 5]", "two rows are the same run"),
+        ("[data]|[data", "the plan cannot be read"),
+    ],
+)
+def test_a_mistake_names_the_plan_the_row_and_what_was_meant(tmp_path, change, said):
+    before, after = change.split("|")
+
+    with pytest.raises(UsageError, match=said) as caught:
+        read_plan(written(tmp_path, PLAN.replace(before, after, 1)))
+
+    assert "plan.toml" in str(caught.value)
+
+
+def test_a_plan_that_is_not_there_is_said(tmp_path):
+    with pytest.raises(UsageError, match="no such plan"):
+        read_plan(tmp_path / "nothing.toml")
+
+
+def test_a_run_of_an_older_version_is_no_plan(tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"format": "regraft-run"}))
+
+    with pytest.raises(UsageError, match="it holds no plan"):
+        read_plan(tmp_path / "run.json")
+
+
+@given(
+    st.lists(st.sampled_from(["knn", "logistic", "linear_svm"]), min_size=1, unique=True),
+    st.lists(st.integers(1, 50), min_size=1, max_size=4, unique=True),
+    st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True),
+)
+def test_every_combination_of_lists_is_one_run(classifiers, amounts, seeds):
+    row = {"classifier": classifiers, "per_class": amounts, "seed": seeds}
+
+    plan = plan_from({"data": {"source": "p"}, "rows": [row]})
+
+    assert len(plan.rows) == len(classifiers) * len(amounts)
+    found = {(r.row["classifier"], r.data_plan.per_class, r.options().seed) for r in plan.recipes()}
+    assert found == {(c, a, s) for c in classifiers for a in amounts for s in seeds}
