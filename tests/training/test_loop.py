@@ -257,6 +257,17 @@ def test_the_best_weights_are_restored_buffers_included(monkeypatch):
     assert not same(network, kept[3])
 
 
+def test_a_phase_that_keeps_the_last_epoch_restores_no_earlier_one(monkeypatch):
+    kept, alone = net(), net()
+    run(alone, Phase(epochs=3))
+    scripted(monkeypatch, losses=[1, 1, 1], accuracies=[0.9, 0.5, 0.5])
+
+    state = run(kept, Phase(epochs=3, keep="last"), validation=part(4))
+
+    assert state.best == (0.9, 1)
+    assert same(kept, alone)
+
+
 def test_without_validation_the_last_epoch_stays():
     network = net()
     kept = []

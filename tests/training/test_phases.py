@@ -51,6 +51,7 @@ def trained_stages(phase):
         *(("warmup", value) for value in (-0.1, 1.0)),
         *(("weight_decay", value) for value in (-0.1, math.inf, math.nan)),
         *(("patience", value) for value in (0, 1.5)),
+        ("keep", "first"),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_its_name(name, value):
@@ -77,7 +78,7 @@ def test_what_to_train_is_named_once(ways):
     [
         Phase(),
         Phase(unfreeze_last=2, betas=(0.8, 0.99), patience=3),
-        Phase(head="last", batchnorm="batch_statistics"),
+        Phase(head="last", batchnorm="batch_statistics", keep="last"),
         *two_stage(),
     ],
 )

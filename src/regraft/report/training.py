@@ -81,7 +81,7 @@ def epochs_table(epochs: Epochs) -> Table:
 def training_curves(phases: Phases, epochs: Epochs) -> str | None:
     """Draw accuracy and loss over the epochs of all phases, or nothing where there were none.
 
-    Broken lines stand between the phases, rings at the epoch whose weights a phase left behind.
+    Broken lines stand between the phases, rings at the best epoch of a phase on validation.
     """
     if not epochs:
         return None
@@ -244,6 +244,8 @@ def _best(phase: Mapping[str, Any]) -> Cell:
     if best is not None:
         before = int(phase.get("epochs_before") or 0)
         counted = f" ({before + best} in all)" if before else ""
+        if _setting(phase, "keep") == "last":
+            return f"{best}{counted}, by validation accuracy; the last one's weights were kept"
         return f"{best}{counted}, by validation accuracy; its weights were kept"
     return "the last; there were no validation pictures to choose by"
 

@@ -86,7 +86,7 @@ class Loop:
         after_epoch: Callable[[State], object] = lambda _state: None,
         between: Callable[[], object] = lambda: None,
     ) -> State:
-        """Train until the phase is over; the best weights on validation are restored at its end.
+        """Train until the phase is over; then restore the weights of the epoch that it keeps.
 
         Args:
             state: Where the phase stands: a new state, or that of a checkpoint.
@@ -104,8 +104,9 @@ class Loop:
             self._epoch(state, after_step, between)
             if state.epoch > finished:
                 after_epoch(state)
+        best = state.best_weights if self.phase.keep == "best" else {}
         with torch.no_grad():
-            for name, value in (state.best_weights or state.average).items():
+            for name, value in (best or state.average).items():
                 self._tensors()[name].copy_(value)
         return state
 

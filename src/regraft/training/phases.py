@@ -15,6 +15,7 @@ OptimizerName = Literal["sgd", "rmsprop", "adam", "adamw", "nadam"]
 ScheduleName = Literal["constant", "cosine", "one_cycle", "plateau"]
 BatchNorm = Literal["frozen", "batch_statistics"]
 HeadPart = Literal["all", "last"]
+KeptEpoch = Literal["best", "last"]
 _OPTIMIZERS = get_args(OptimizerName)
 _SCHEDULES = get_args(ScheduleName)
 
@@ -48,6 +49,8 @@ class Phase:
         warmup: Share of the phase in which the rate rises from 0, for ``"cosine"``.
         weight_decay: L2 penalty; decoupled for adamw.
         patience: Stop after this many epochs without a better validation accuracy.
+        keep: The epoch whose weights stay: the ``"best"`` on validation, or the ``"last"``, as in
+            most published tables.
 
     Raises:
         UsageError: A value is out of range, or what to train is named twice.
@@ -74,6 +77,7 @@ class Phase:
     warmup: float = 0.0
     weight_decay: float = 0.0
     patience: int | None = None
+    keep: KeptEpoch = "best"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))  # a list, where JSON was read
@@ -99,6 +103,7 @@ class Phase:
             "warmup": 0 <= self.warmup < 1,
             "weight_decay": 0 <= self.weight_decay < math.inf,
             "patience": self.patience is None or _counts(self.patience, 1),
+            "keep": self.keep in get_args(KeptEpoch),
         }
         for name, right in checks.items():
             if not right:
@@ -135,6 +140,7 @@ _HINTS = {
     "warmup": "a share of the phase, 0 to below 1",
     "weight_decay": "0 or more",
     "patience": "1 or more epochs",
+    "keep": f"one of {', '.join(get_args(KeptEpoch))}",
 }
 
 
