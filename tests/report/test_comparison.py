@@ -11,7 +11,9 @@ from regraft.report.comparison import (
     write_comparison,
 )
 from regraft.report.page import write_page
+from regraft.report.tables import show
 from regraft.results.comparison import Comparison, Row
+from regraft.results.verdicts import judge_ways
 
 NASTY = "<img src=x onerror=alert(1)> {{ 7 * 7 }} & \n $x$"
 PUBLISHED = {"train": 0.9985, "validation": 0.6459, "test": 0.6318, "seconds": 420, "note": "1a"}
@@ -85,6 +87,23 @@ def test_published_figures_stand_beside_the_measured_ones(make_run):
     assert next(csv.DictReader(io.StringIO(table.to_csv())))["test published"] == "0.6318"
 
 
+def test_the_score_without_leaks_stands_beside_the_other(make_run, tmp_path, read_page):
+    run = make_run("a", wrong=3)
+    run.data["metrics"]["test"]["without_leaks"] = {
+        "accuracy": 0.5,
+        "n": 10,
+        "interval": [0.24, 0.76],
+    }
+    comparison = Comparison("x", (Row("leaky", (run,)), Row("tight", (make_run("b"),))))
+
+    table = comparison_table(comparison)
+    page = written(comparison, tmp_path, read_page)
+
+    column = table.columns.index("test without leaks")
+    assert [show(row[column]) for row in table.rows] == ["50.0 % [24.0, 76.0], n = 10", "–"]
+    assert text_of(page).count("without leaks 50.0 % [24.0, 76.0], n = 10") == 1
+
+
 def test_repeats_are_counted_and_their_spread_is_shown(make_run):
     row = Row("three seeds", tuple(make_run(f"s{i}", wrong=i) for i in range(3)))
 
@@ -102,7 +121,7 @@ def test_what_was_left_out_and_warnings_stand_below_the_table(make_run):
         Comparison("x", rows, left_out=("no vgg16: 9 min more",), warnings=("one seed",))
     )
 
-    assert table.notes[-2:] == ("no vgg16: 9 min more", "one seed")
+    assert table.notes[-2:] == ("Left out: no vgg16: 9 min more", "one seed")
 
 
 def test_verdicts_make_a_row_per_pair(make_run):
@@ -112,12 +131,20 @@ def test_verdicts_make_a_row_per_pair(make_run):
 
     table = verdicts_table(comparison.verdicts)
 
-    assert [row[:2] for row in table.rows] == [
-        ("the run good", "the run near"),
-        ("the run good", "the run bad"),
+    assert [(row[0], row[3]) for row in table.rows] == [
+        ("the run near", "not distinguishable"),
+        ("the run bad", "better"),
     ]
-    assert table.rows[0][-1].startswith("not distinguishable; under")
-    assert table.rows[1][-1] == "better"
+    assert table.rows[1][1] == "+66.7 points [37.4, 83.7]"
+    assert table.columns[-1] == "could be seen from"
+
+
+def test_verdicts_of_all_pairs_name_both_ways(make_run):
+    ways = [(name, [make_run(name)]) for name in "abc"]
+
+    table = verdicts_table(judge_ways(ways, all_pairs=True))
+
+    assert [row[:2] for row in table.rows] == [("b", "a"), ("c", "a"), ("c", "b")]
 
 
 def test_the_page_links_to_the_pages_of_its_runs(make_run, pictures, tmp_path, read_page):
@@ -173,7 +200,8 @@ def test_the_page_says_all_that_a_reader_needs(make_run, tmp_path, read_page):
         "one seed only",
         "opened once per run, 2 times in all",
         "most frequent class would be right in 33.3 %",
-        "not distinguishable; under",
+        "not distinguishable",
+        "SimpleCNN: its test accuracy minus that of each other way",
         "What the budget left out",
         "9 min more than the budget",
         "regraft compare flowers --budget 20m",

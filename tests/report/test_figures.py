@@ -5,8 +5,11 @@ import xml.etree.ElementTree as ET
 import numpy as np
 
 from regraft.report import figures
-from regraft.results.statistics import wilson
 
+EPOCHS = [
+    {"train_loss": 1.0, "val_loss": 1.2, "val_accuracy": 0.5},
+    {"train_loss": 0.4, "val_loss": 0.9, "val_accuracy": 0.7},
+]
 NAMES = ["<img onerror=x>", "$x^2$ & \n\udcff", "日本", "plain"]
 
 
@@ -24,15 +27,13 @@ def test_a_figure_is_one_well_formed_element_without_addresses():
 
 
 def test_the_same_data_draw_the_same_bytes():
-    shares = [(name, wilson(i, 10)) for i, name in enumerate(NAMES)]
-
-    first, second = (figures.accuracy_figure(shares, alt="x") for _ in range(2))
+    first, second = (figures.curves(EPOCHS, alt="x", rings=[2]) for _ in range(2))
 
     assert first == second
 
 
 def test_colours_come_from_the_page():
-    svg = figures.accuracy_figure([("a", wilson(9, 10))], alt="x", baseline=wilson(1, 10))
+    svg = figures.curves(EPOCHS, alt="x")
 
     assert "var(--accent" in svg
     assert "var(--warm" in svg
@@ -51,7 +52,7 @@ def test_identifiers_of_two_figures_do_not_clash():
 
 
 def test_references_inside_a_figure_lead_somewhere():
-    root = ET.fromstring(figures.accuracy_figure([("a", wilson(9, 10))], alt="x"))
+    root = ET.fromstring(figures.curves(EPOCHS, alt="x"))
 
     identifiers = {element.get("id") for element in root.iter()}
     references = {element.get("href") for element in root.iter("use")}
@@ -75,8 +76,7 @@ def test_matplotlib_is_imported_only_when_a_figure_is_drawn_and_pyplot_never():
     code = (
         "import sys; import regraft.report.page; assert 'matplotlib' not in sys.modules;"
         "assert 'torch' not in sys.modules; from regraft.report import figures;"
-        "from regraft.results.statistics import wilson;"
-        "figures.accuracy_figure([('a', wilson(1, 2))], alt='x');"
+        "figures.curves([{'train_loss': 1.0}], alt='x');"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
 

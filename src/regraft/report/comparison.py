@@ -15,13 +15,13 @@ from regraft.files import write_text
 from regraft.report import comparison_figures as figures
 from regraft.report.conclusions import conclude, looks
 from regraft.report.rendering import render
-from regraft.report.tables import Cell, Duration, Share, Table
+from regraft.report.tables import Cell, Duration, Share, Table, accuracy_of, show
 from regraft.report.wording import count
 from regraft.results import metrics
 from regraft.results.comparison import Comparison, Row
 from regraft.results.reservation import REPORT
 from regraft.results.run import PART_TITLES, Run
-from regraft.results.statistics import points
+from regraft.results.statistics import Estimate, points
 from regraft.results.verdicts import Verdict
 
 _MOST_SIDE_BY_SIDE = 5
@@ -68,6 +68,8 @@ def comparison_table(comparison: Comparison) -> Table:
         columns["runs"] = [row.seeds for row in comparison.rows]
     for part in _PRINTED:
         columns[part] = [_measured(row, part) for row in comparison.rows]
+        if part == "test" and any(_clean(row) is not None for row in comparison.rows):
+            columns["test without leaks"] = [_clean(row) for row in comparison.rows]
         published: list[Cell] = [_published(row, part) for row in comparison.rows]
         if any(cell is not None for cell in published):
             columns[f"{part} published"] = published
@@ -75,24 +77,32 @@ def comparison_table(comparison: Comparison) -> Table:
     if any(hashes != splits[0] for hashes in splits):
         columns["split"] = [", ".join(hashes) for hashes in splits]
     body = tuple(zip(*columns.values(), strict=True))
-    notes = (*conclusion.sentences, *comparison.left_out, *comparison.warnings)
+    left_out = (f"Left out: {sentence}" for sentence in comparison.left_out)
+    notes = (*conclusion.sentences, *left_out, *comparison.warnings)
     return Table(tuple(columns), body, notes=notes, best=conclusion.best)
 
 
 def verdicts_table(verdicts: Sequence[Verdict]) -> Table:
-    """Return a row per pair of ways: how they differ, how surely, and what follows."""
+    """Return a row per pair of ways: how they differ, how surely, and what follows.
+
+    Where one way stands against all others, as it does unless all pairs are judged, only the others
+    are named.
+    """
     rows: list[tuple[Cell, ...]] = [
-        (v.b, v.a, points(v.difference, interval=v.interval), f"{v.p:.2g}", _short(v))
+        (
+            v.b,
+            v.a,
+            points(v.difference, interval=v.interval),
+            f"{v.p:.2g}",
+            {"b": "better", "a": "worse"}.get(v.better or "", "not distinguishable"),
+            points(v.detectable, signed=False),
+        )
         for v in verdicts
     ]
-    return Table(("way", "against", "difference [95 % interval]", "p", "verdict"), tuple(rows))
-
-
-def _short(verdict: Verdict) -> str:
-    if verdict.better is None:
-        least = points(verdict.detectable, signed=False)
-        return f"not distinguishable; under {least} cannot be seen"
-    return "better" if verdict.better == "b" else "worse"
+    columns = ("way", "against", "difference", "p", "verdict", "could be seen from")
+    if len({v.b for v in verdicts}) == 1:
+        return Table(columns[1:], tuple(row[1:] for row in rows))
+    return Table(columns, tuple(rows))
 
 
 def write_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Path:
@@ -120,12 +130,14 @@ def write_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Pa
         conclusion=conclusion,
         lines=[_line(number, row, target) for number, row in enumerate(comparison.rows, 1)],
         parts=tuple(PART_TITLES.values()),
+        sizes_of={part: _shared_n(comparison.rows, part) for part in PART_TITLES.values()},
         baseline=_baseline(tested),
         bars=figures.bars(comparison.rows) if tested else None,
         sizes=figures.size_curves(comparison.curves) if comparison.curves else None,
         goal=_GOAL,
         cost=figures.cost(comparison.rows) if len(tested) > 1 else None,
         verdicts=verdicts_table(comparison.verdicts),
+        chosen=comparison.verdicts[0].b if comparison.verdicts else "",
         by_class=_by_class(tested),
         looks=looks(runs),
         commands=list(dict.fromkeys(run.data["command"] for run in runs if run.data["command"])),
@@ -145,6 +157,7 @@ class Line:
         data: The data and how many pictures.
         links: A name and an address for the page of each run that has one.
         published: What was published of each part and the time, as text.
+        clean: The test accuracy without leaks as text; nothing where there are none.
     """
 
     number: int
@@ -152,6 +165,7 @@ class Line:
     data: str
     links: tuple[tuple[str, str], ...]
     published: dict[str, str]
+    clean: str
 
 
 def _line(number: int, row: Row, target: Path) -> Line:
@@ -163,6 +177,7 @@ def _line(number: int, row: Row, target: Path) -> Line:
         _data(row),
         tuple((name, link) for name, link in links if link is not None),
         {part: str(cell) for part, cell in published.items() if cell is not None},
+        "" if (clean := _clean(row)) is None else show(clean),
     )
 
 
@@ -178,11 +193,25 @@ def _measured(row: Row, part: str) -> Cell:
     return measured
 
 
+def _clean(row: Row) -> Estimate | Share | None:
+    """Return the test accuracy on pictures that no training picture gives away, if some do."""
+    found = [accuracy_of((run.metrics.get("test") or {}).get("without_leaks")) for run in row.runs]
+    if not all(share.known for share in found):
+        return None
+    return found[0] if len(found) == 1 else Share(sum(s.value for s in found) / len(found))
+
+
 def _published(row: Row, part: str) -> Share | Duration | None:
     value = row.published.get("seconds" if part == "time" else part)
     if value is None:
         return None
     return Duration(float(value)) if part == "time" else Share(float(value))
+
+
+def _shared_n(rows: Sequence[Row], part: str) -> int | None:
+    """Return how many pictures a part has, where it is one number for all rows."""
+    found = {measured.estimate.n for row in rows if (measured := getattr(row, part)) is not None}
+    return found.pop() if len(found) == 1 else None
 
 
 def _baseline(tested: Sequence[Row]) -> float | None:

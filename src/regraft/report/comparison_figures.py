@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from regraft.report.figures import ACCENT, INK, MUTED, WARM, element, percent_axis, shortened
-from regraft.report.placing import Spot, place
+from regraft.report.placing import Placed, Spot, place
 from regraft.results.comparison import Row
 from regraft.results.curves import SizeCurve
 from regraft.results.statistics import Estimate, percent
@@ -17,7 +17,7 @@ from regraft.results.statistics import Estimate, percent
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_WIDE, _HIGH = 9.2, 4.6  # inches
+_WIDE, _HIGH = 9.2, 5.4  # inches
 _LETTERS = 46  # of a name beside the bars
 _MOST_CURVES = 8
 _COLOURS = (ACCENT, WARM, INK, MUTED)
@@ -52,7 +52,7 @@ def bars(rows: Sequence[Row]) -> str:
         axes.set_axisbelow(True)
         axes.spines["left"].set_visible(False)
         axes.legend(
-            frameon=False, fontsize=9, ncols=4, loc="lower left", bbox_to_anchor=(-0.01, 1.0)
+            frameon=False, fontsize=9, ncols=4, loc="lower right", bbox_to_anchor=(1.0, 1.0)
         )
 
     spoken = "; ".join(
@@ -66,7 +66,7 @@ def _marks(axes: Axes, measured: Sequence[tuple[int, Row]]) -> None:
     """Draw one series of marks per part, so that the legend has an entry for each that is there."""
     parts: list[tuple[str, dict[str, Any], list[tuple[float, int]]]] = [
         (
-            "test, with its 95 % interval",
+            "test, 95 % interval",
             {"marker": "o", "color": ACCENT, "markersize": 7},
             [(row.test.estimate.value, at) for at, row in measured if row.test],
         ),
@@ -81,7 +81,7 @@ def _marks(axes: Axes, measured: Sequence[tuple[int, Row]]) -> None:
             [(row.train.estimate.value, at) for at, row in measured if row.train],
         ),
         (
-            "test, as published",
+            "published test",
             {"marker": "x", "color": WARM, "markersize": 7, "markeredgewidth": 1.8},
             [
                 (float(row.published["test"]), at)
@@ -220,7 +220,6 @@ def _name_points(axes: Axes, points: Sequence[_Point], front: Sequence[_Point]) 
         )
         for p in points
     ]
-    line = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "shrinkB": 3}
     for point, placed in zip(points, place(spots, frame), strict=True):
         axes.annotate(
             placed.text,
@@ -229,8 +228,19 @@ def _name_points(axes: Axes, points: Sequence[_Point], front: Sequence[_Point]) 
             textcoords="offset points",
             fontsize=9,
             va="center",
-            arrowprops=line if placed.far else None,
+            arrowprops=_leader(placed) if placed.far else None,
         )
+
+
+def _leader(placed: Placed) -> dict[str, Any]:
+    """Return how to draw the line from a label to its point: from where the two are nearest."""
+    return {
+        "arrowstyle": "-",
+        "color": MUTED,
+        "linewidth": 0.6,
+        "shrinkB": 3,
+        "relpos": (placed.nearest, 0.5),
+    }
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:

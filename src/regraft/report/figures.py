@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from regraft.errors import printable
-from regraft.results.statistics import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,43 +54,6 @@ _SETTINGS: Any = {
 _HEAT = (31, 111, 139)
 _MOST_LABELS = 150
 _FEW_EPOCHS = 20  # up to so many each has a dot of its own
-
-
-def accuracy_figure(
-    shares: Sequence[tuple[str, Estimate]], *, alt: str, baseline: Estimate | None = None
-) -> str:
-    """Draw each share as a point with its interval.
-
-    Args:
-        shares: A name and a share each, from top to bottom.
-        alt: What a reader who cannot see the figure is told.
-        baseline: The accuracy of always answering with the most frequent class: a broken line.
-
-    Returns:
-        An ``<svg>`` element to stand in a page.
-
-    Example:
-        >>> from regraft.results.statistics import wilson
-        >>> accuracy_figure([("test", wilson(9, 10))], alt="90 % of 10")[:4]
-        '<svg'
-    """
-
-    def draw(axes: Axes) -> None:
-        known = [(row, name, share) for row, (name, share) in enumerate(shares) if share.known]
-        for row, _, share in known:
-            axes.plot([share.low, share.high], [row, row], color=ACCENT, linewidth=3, alpha=0.45)
-            axes.plot([share.value], [row], "o", color=ACCENT, markersize=6)
-        if baseline is not None and baseline.known:
-            axes.axvline(baseline.value, color=WARM, linewidth=1.2, linestyle=(0, (3, 3)))
-        axes.set_yticks(range(len(shares)), [shortened(name, 48) for name, _ in shares])
-        axes.set_ylim(len(shares) - 0.4, -0.6)
-        low = min([share.low for _, _, share in known] + ([baseline.value] if baseline else []))
-        axes.set_xlim(max(0.0, low - 0.05), 1.0)
-        percent_axis(axes.xaxis)
-        axes.grid(visible=True, axis="x")
-        axes.spines["left"].set_visible(False)
-
-    return element(draw, (8.2, 0.9 + 0.34 * len(shares)), alt=alt, key="accuracy")
 
 
 def heat_map(counts: npt.NDArray[np.int64], classes: Sequence[str], *, alt: str) -> str:

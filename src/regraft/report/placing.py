@@ -44,12 +44,14 @@ class Placed:
         across: From the point to the left end of the text, in points.
         up: From the point to the middle of the text, in points.
         far: Whether a line must lead to the point.
+        nearest: Which part of the text is nearest to the point, 0 for its left end to 1.
     """
 
     text: str
     across: float
     up: float
     far: bool
+    nearest: float
 
 
 def place(spots: Sequence[Spot], frame: tuple[float, float]) -> list[Placed]:
@@ -103,7 +105,8 @@ def _candidate(spot: Spot, text: str, distance: float, direction: float) -> tupl
         spot.across + left + wide,
         spot.up + up + _LINE / 2,
     )
-    return Placed(text, left, up, distance > _DISTANCES[0]), box
+    nearest = min(1.0, max(0.0, -left / wide)) if wide else 0.0
+    return Placed(text, left, up, distance > _DISTANCES[0], nearest), box
 
 
 def _inside(box: Box, frame: tuple[float, float]) -> bool:

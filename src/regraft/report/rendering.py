@@ -64,11 +64,12 @@ def _visible(value: Any) -> Any:
     return value
 
 
-def _interval(share: Estimate) -> str:
-    """Return what follows the value: ``[91.6, 95.8], n = 500``."""
+def _interval(share: Estimate, counted: bool = True) -> str:
+    """Return what follows the value: ``[91.6, 95.8], n = 500``, without the n if not counted."""
     if not share.known:
         return ""
-    return percent(share).removeprefix(percent(share, parts="")).strip()
+    whole = percent(share, parts="interval n" if counted else "interval")
+    return whole.removeprefix(percent(share, parts="")).strip()
 
 
 def _title(name: str) -> str:
