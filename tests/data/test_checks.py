@@ -436,3 +436,90 @@ def test_a_check_hands_over_the_hashes_that_it_has_read(tmp_path):
         path.unlink()
 
     assert report.hashed(fresh).hashes() == expected
+
+
+def test_every_group_in_two_parts_is_named_and_bad_pictures_count_for_none(data, tmp_path):
+    contents = sound() | {"a/cut.jpg": b""}
+    groups = ("anna", "bob", "carl", "anna", "dora", "", "dora", "", "bob")
+    report = check(data(contents, groups=groups))
+    every = data(contents, groups=groups)
+
+    report = report.across(Split(every.take([0, 1, 4]), every.take([2, 5]), every.take([3, 6, 7])))
+    report.write(tmp_path)
+
+    found = finding(report, "DATA-GROUP-LEAK")
+    assert "2 groups stand in both train and test: anna, dora" in found.message
+    written = json.loads((tmp_path / "check.json").read_text())["findings"]
+    assert [entry["names"] for entry in written if entry["names"]] == [["anna", "dora"]]
+
+
+def plants():
+    """Return pictures of twelve plants of two classes, three of each."""
+    return {
+        f"{label}/p{label}{i // 3}_{i}.jpg": jpeg(100 * ord(label) + i)
+        for label in "ab"
+        for i in range(18)
+    }
+
+
+def test_groups_that_nobody_named_are_proposed_with_those_in_two_parts(data):
+    contents = {
+        f"{c}/p{c}{i // 3}_{i}.jpg": jpeg(100 * ord(c) + i) for c in "ab" for i in range(18)
+    }
+    parts = tuple("test" if i % 18 in {0, 1, 4} else "train" for i in range(36))
+
+    uncut, cut = check(data(plants())), check(data(plants(), parts=parts))
+
+    assert finding(uncut, "DATA-LIKELY-GROUPS").names == ()
+    found = finding(cut, "DATA-LIKELY-GROUPS")
+    assert found.severity == "warning"
+    assert "4 groups stand in both train and test: pa0, pa1, pb0 and 1 more" in found.message
+    assert "--group-by 'pa[0-9]+|pb[0-9]+'" in found.advice
+    assert found.names == ("pa0", "pa1", "pb0", "pb1")
+
+
+def test_likely_groups_that_a_split_keeps_apart_are_not_worth_a_word(data):
+    contents = {
+        f"{c}/p{c}{i // 3}_{i}.jpg": jpeg(100 * ord(c) + i) for c in "ab" for i in range(18)
+    }
+    every = data(contents)
+    apart = [i for i in range(36) if i % 18 < 3]
+
+    report = check(
+        Split(every.take(set(range(36)) - set(apart)), every.take([]), every.take(apart))
+    )
+
+    assert report.findings == ()
+
+
+def test_leaked_pictures_are_copies_look_alikes_and_members_of_groups_of_an_earlier_part(data):
+    contents = sound() | {"a/copy.jpg": jpeg(0), "b/again.jpg": jpeg(101, quality=40)}
+    groups = ("", "", "", "anna", "", "", "", "anna", "", "")
+    every = data(contents, groups=groups)
+    names = every.relative_paths()
+    learned = [names.index(name) for name in ("a/0.jpg", "a/1.jpg", "a/2.jpg", "b/1.jpg")]
+    held = [names.index(name) for name in ("a/3.jpg", "b/0.jpg")]
+    rest = sorted(set(range(len(names))) - {*learned, *held})
+
+    report = check(Split(every.take(learned), every.take(held), every.take(rest)))
+
+    assert report.leaked() == ("b/3.jpg", "a/copy.jpg", "b/again.jpg")
+    assert report.leaked("val") == ()
+
+
+@pytest.mark.slow
+def test_the_patients_of_the_chest_x_rays_in_both_parts_are_found_and_named(assets):
+    every = Dataset.from_folder(assets / "data" / "chest_xray")
+    report = check(every)
+    kept = every.split(group_by=r"person\d+", keep_parts=True, val=0)
+    apart = every.split(group_by=r"person\d+", regroup=True)
+
+    likely = finding(report, "DATA-LIKELY-GROUPS")
+    torn = finding(report.across(kept), "DATA-GROUP-LEAK")
+
+    assert "170 groups stand in both train and test: person1, person10" in likely.message
+    assert torn.names == likely.names
+    assert len(torn.names) == 170
+    assert len(report.across(kept).leaked()) == 320
+    assert report.across(apart).leaked() == ()
+    assert "DATA-GROUP-LEAK" not in codes(report.across(apart))

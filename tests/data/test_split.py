@@ -229,6 +229,40 @@ def test_groups_torn_by_the_given_parts_are_an_error_and_regroup_cuts_anew():
         assert len({part for name, part in anew.items() if f"/p{group}_" in name}) == 1
 
 
+def test_on_request_the_given_parts_are_kept_whatever_they_share():
+    names = [f"{c}/p{i % 10}_{i}.jpg" for c in "ab" for i in range(40)]
+    contents = ["copy" if name.endswith(("_0.jpg", "_1.jpg")) else name for name in names]
+    parts = ["test" if i % 7 == 0 else "train" for i in range(80)]
+    data = given_parts(names, parts, contents=contents)
+
+    split = data.split(group_by=r"p\d", keep_parts=True, val=0)
+    with_val = placed(data.split(group_by=r"p\d", keep_parts=True, val=0.3))
+
+    assert placed(split) == dict(zip(names, parts, strict=True))
+    assert split.settings["keep_parts"] is True
+    assert split.test.groups[:2] == ("p0", "p7")
+    for group in range(10):  # what is cut here is cut as ever: validation and train share no group
+        held = {part for name, part in with_val.items() if f"/p{group}_" in name} - {"test"}
+        assert len(held) == 1
+
+
+def test_parts_are_kept_or_cut_anew_but_not_both():
+    with pytest.raises(UsageError):
+        dataset(classes_of(a=9, b=9)).split(keep_parts=True, regroup=True)
+
+
+def test_a_split_knows_the_groups_that_an_expression_found():
+    names = [f"{c}/p{i % 9}_{i}.jpg" for c in "ab" for i in range(60)] + ["a/x.jpg"]
+
+    split = dataset(names).split(group_by=r"p\d")
+
+    groups = {
+        str(p): g for d in split.parts().values() for p, g in zip(d.paths, d.groups, strict=True)
+    }
+    assert groups["a/p3_3.jpg"] == "p3"
+    assert groups["a/x.jpg"] == ""
+
+
 def test_copies_in_two_given_parts_are_refused_or_moved_into_train():
     names = classes_of(a=8, b=8)
     contents = ["copy" if name in {"a/0.jpg", "a/7.jpg"} else name for name in names]

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from regraft.data.dataset import Dataset
+from regraft.data.dataset import PARTS, Dataset
 from regraft.data.findings import Evidence, Finding, findings_of
 from regraft.data.images import Decoding
 from regraft.data.inspection import Pictures, inspect_all
@@ -87,15 +87,41 @@ class CheckReport:
         Nothing is decoded again.
 
         Args:
-            split: A cut of the pictures that were checked; bad ones may be missing.
+            split: A cut of the pictures that were checked; bad ones may be missing. Groups that
+                its parts know are looked at, too.
         """
-        parts = {path: name for name, part in split.parts().items() for path in part.paths}
+        cut = Pictures.of(split)
+        parts = dict(zip(cut.paths, cut.parts or (), strict=True))
+        groups = None if cut.groups is None else dict(zip(cut.paths, cut.groups, strict=True))
+        paths = self._evidence.pictures.paths
         pictures = dataclasses.replace(
             self._evidence.pictures,
-            parts=tuple(parts.get(path, "") for path in self._evidence.pictures.paths),
+            parts=tuple(parts.get(path, "") for path in paths),
+            groups=None if groups is None else tuple(groups.get(path, "") for path in paths),
             settled=True,
         )
         return _report(dataclasses.replace(self._evidence, pictures=pictures))
+
+    def leaked(self, part: str = "test") -> tuple[str, ...]:
+        """Return the pictures of a part that something in an earlier part gives away.
+
+        That is a copy, a picture that looks alike, or one of the same group.
+
+        Args:
+            part: ``"test"``, whose partners are looked for in train and val, or ``"val"``, whose
+                partners are looked for in train.
+
+        Returns:
+            Their paths relative to the data folder, in order.
+        """
+        pictures = self._evidence.pictures
+        earlier = set(PARTS[: PARTS.index(part)])
+        ties = [*self._evidence.duplicates, *self._evidence.near_duplicates]
+        places = set()
+        for members in [*ties, *pictures.torn(pictures.groups).values()]:
+            if earlier & {pictures.part(place) for place in members}:
+                places |= {place for place in members if pictures.part(place) == part}
+        return tuple(pictures.names[place] for place in sorted(places))
 
     def hashed(self, dataset: Dataset) -> Dataset:
         """Return a checked data set that knows the SHA-256 of its files from this check."""

@@ -7,11 +7,11 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from regraft.data.assignment import assign_by_shares, assign_fold
 from regraft.data.dataset import PARTS, Dataset
-from regraft.data.grouping import Assignment, Unit, make_units
+from regraft.data.grouping import Unit, make_units
+from regraft.data.identifiers import matches
 from regraft.data.labels import list_names
-from regraft.data.listings import compile_pattern
-from regraft.data.sampling import exact
 from regraft.data.split import Split
 from regraft.errors import DataError, UsageError
 
@@ -25,8 +25,11 @@ def cut(
     group_by: str | None = None,
     on_duplicates: str = "together",
     regroup: bool = False,
+    keep_parts: bool = False,
     small_classes: str = "refuse",
     alike: Sequence[Sequence[str]] = (),
+    folds: int | None = None,
+    fold: int = 0,
 ) -> Split:
     """Cut a data set into train, val and test.
 
@@ -38,10 +41,13 @@ def cut(
     Parts that the data set was given are kept; a part that is missing is cut from train, and the
     shares are then shares of train.
 
+    With ``folds`` the pictures are cut into so many parts of the same size, each of which is the
+    test part once. All folds of one seed together hold every picture once.
+
     Args:
         data: What to cut; its groups are used if it has any.
         val: Share of the validation part, 0 for none.
-        test: Share of the test part, 0 for none.
+        test: Share of the test part, 0 for none; without meaning for folds.
         seed: Another seed, another choice.
         group_by: A regular expression looked for in the relative path: its group named ``group``,
             else its first group, else the whole match is what must stay together, and a picture
@@ -49,15 +55,23 @@ def cut(
         on_duplicates: What to do when given parts hold copies of one file: ``"together"`` refuses
             them, ``"move"`` moves the copies into train.
         regroup: Whether to forget the given parts and cut anew.
+        keep_parts: Whether to keep the given parts even where they share groups or copies of files,
+            which a check of the split then finds.
         small_classes: What to do with a class too small for every part: ``"refuse"`` it, or put all
             of it into ``"train"``.
         alike: Groups of relative paths whose pictures look alike, as a check finds them; they come
             to the same part where it is cut here.
+        folds: Cut into so many folds, 2 or more; ``val`` is then a share of the other folds.
+        fold: Which of the folds is the test part, counted from 0.
+
+    Returns:
+        The three parts; they know their groups where there are any.
 
     Raises:
-        DataError: A class is too small (``SPLIT-TOO-FEW``), or given parts share groups
-            (``SPLIT-GROUPS``) or copies of files (``SPLIT-DUPLICATES``).
-        UsageError: An argument is out of range.
+        DataError: A class is too small (``SPLIT-TOO-FEW``), given parts share groups
+            (``SPLIT-GROUPS``) or copies of files (``SPLIT-DUPLICATES``), or stand against folds
+            (``SPLIT-FOLDS``).
+        UsageError: An argument is out of range, or two contradict each other.
 
     Example:
         >>> import tempfile
@@ -67,16 +81,20 @@ def cut(
         >>> {part: len(data) for part, data in split.parts().items()}
         {'train': 4, 'val': 2, 'test': 2}
     """
-    shares = _checked_shares(val, test, on_duplicates, small_classes)
+    shares = _checked_shares(val, 0.0 if folds else test, on_duplicates, small_classes)
+    _refuse_contradictions(data, regroup=regroup, keep_parts=keep_parts, folds=folds, fold=fold)
     _refuse_few_classes(data)
     groups, without = groups_of(data, group_by)
     hashes = data.hashes()
     given = None if regroup or data.parts is None else list(data.parts)
-    ties = (groups, hashes, _look_alikes(data, alike, given))
+    ties: list[Sequence[Any]] = [groups, hashes]
+    if given is not None and keep_parts:  # only what stands in one part can be kept together
+        ties = [list(zip(column, given, strict=True)) for column in ties]
+    ties.append(_look_alikes(data, alike, given))
     units = make_units(data.relative_paths(), data.labels, ties, seed=seed)
     settings = {
         "val": val,
-        "test": test,
+        "test": test if folds is None else None,
         "group_by": "column" if group_by is None and data.groups is not None else group_by,
         "on_duplicates": on_duplicates,
         "regroup": regroup,
@@ -87,13 +105,42 @@ def cut(
         "look_alikes": sum(map(len, alike)),
         "small_classes": small_classes,
     }
-    if given is not None:
+    if given is not None and keep_parts:
+        settings["keep_parts"] = True
+    elif given is not None:
         _refuse_torn_groups(given, groups)
         settings["moved_copies"] = _settle_copies(data, given, units, move=on_duplicates == "move")
-    parts = _assign(data, units, shares, given, keep_small=small_classes == "train")
-    plain = dataclasses.replace(data, parts=None, ignored=(), notes=())
+    keep_small = small_classes == "train"
+    if folds is None:
+        parts = assign_by_shares(data, units, shares, given, keep_small=keep_small)
+    else:
+        settings |= {"folds": folds, "fold": fold}
+        parts = assign_fold(data, units, val, folds, fold, keep_small=keep_small)
+    plain = dataclasses.replace(grouped(data, group_by), parts=None, ignored=(), notes=())
     train, val_data, test_data = (plain.take(indices) for indices in parts)
     return Split(train, val_data, test_data, seed=seed, settings=settings)
+
+
+def grouped(data: Dataset, group_by: str | None) -> Dataset:
+    """Return a data set that knows the group of each picture.
+
+    Args:
+        data: The pictures; without ``group_by`` they keep what groups they have.
+        group_by: As in :func:`cut`.
+
+    Raises:
+        DataError: See :func:`groups_of`.
+
+    Example:
+        >>> people = Dataset(("ann_1.jpg", "ann_2.jpg", "bea.jpg"), ("x", "y", "x"), ("x", "y"))
+        >>> grouped(people, "^([a-z]+)_").groups
+        ('ann', 'ann', '')
+    """
+    groups, without = groups_of(data, group_by)
+    if without is None:
+        return data
+    named = (group if isinstance(group, str) else "" for group in groups)
+    return dataclasses.replace(data, groups=tuple(named))
 
 
 def _checked_shares(
@@ -110,6 +157,30 @@ def _checked_shares(
     if small_classes not in {"refuse", "train"}:
         raise UsageError("small_classes must be 'refuse' or 'train'", why=repr(small_classes))
     return {"val": val, "test": test}
+
+
+def _refuse_contradictions(
+    data: Dataset, *, regroup: bool, keep_parts: bool, folds: int | None, fold: int
+) -> None:
+    if regroup and keep_parts:
+        raise UsageError("parts are kept or cut anew", hint="give keep_parts or regroup, not both")
+    if folds is None:
+        if fold:
+            raise UsageError("a fold needs folds", why=f"fold={fold}", hint="give folds, too")
+        return
+    if folds < 2 or not 0 <= fold < folds:
+        raise UsageError(
+            "folds must be 2 or more, and fold one of them counted from 0",
+            why=f"folds={folds}, fold={fold}",
+        )
+    if data.parts is not None and not regroup:
+        raise DataError(
+            "the pictures have parts of their own, which folds would cut anew",
+            path=data.root,
+            why=f"given: {list_names(part for part in PARTS if part in set(data.parts))}",
+            hint="pass regroup=True (--regroup) to forget the given parts, or ask for no folds",
+            code="SPLIT-FOLDS",
+        )
 
 
 def _refuse_few_classes(data: Dataset) -> None:
@@ -149,7 +220,7 @@ def groups_of(data: Dataset, group_by: str | None) -> tuple[list[Any], int | Non
             raise DataError("the data set has no groups", hint=hint, code="SPLIT-GROUP-COLUMN")
         named = data.groups
     else:
-        named = _matches(data.relative_paths(), group_by)
+        named = matches(data.relative_paths(), group_by)
         if not any(named):
             raise DataError(
                 "the group pattern matches no picture",
@@ -160,13 +231,6 @@ def groups_of(data: Dataset, group_by: str | None) -> tuple[list[Any], int | Non
             )
     groups = [name or number for name, number in zip(named, alone, strict=True)]
     return groups, sum(not name for name in named)
-
-
-def _matches(paths: Sequence[str], pattern: str) -> list[str | None]:
-    expression = compile_pattern(pattern)
-    which: str | int = "group" if "group" in expression.groupindex else min(1, expression.groups)
-    found = (expression.search(path) for path in paths)
-    return [match[which] if match else None for match in found]
 
 
 def _look_alikes(
@@ -191,8 +255,8 @@ def _refuse_torn_groups(given: list[str], groups: list[Any]) -> None:
             f"{len(torn)} groups stand in more than one of the given parts",
             why="; ".join(f"{count} in {kind}" for kind, count in kinds.most_common())
             + f": {list_names(sorted(torn))}",
-            hint="pass regroup=True (--regroup) to forget the given parts and cut anew "
-            "with groups apart, or leave group_by out to keep the parts as they are",
+            hint="pass regroup=True (--regroup) to forget the given parts and cut anew with groups "
+            "apart, or keep_parts=True (--keep-parts) to keep them and measure without them, too",
             code="SPLIT-GROUPS",
         )
 
@@ -207,86 +271,11 @@ def _settle_copies(data: Dataset, given: list[str], units: list[Unit], *, move: 
             f"{len(torn)} pictures have copies in another of the given parts",
             path=data.root,
             why=list_names(pairs, most=5),
-            hint="pass on_duplicates='move' to move them into train, or regroup=True to cut anew",
+            hint="pass on_duplicates='move' to move them into train, regroup=True (--regroup) to "
+            "cut anew, or keep_parts=True (--keep-parts) to keep both and measure without, too",
             code="SPLIT-DUPLICATES",
         )
     moved = [index for unit in torn for index in unit.members if given[index] != "train"]
     for index in moved:
         given[index] = "train"
     return len(moved)
-
-
-def _assign(
-    data: Dataset,
-    units: list[Unit],
-    shares: dict[str, float],
-    given: list[str] | None,
-    *,
-    keep_small: bool,
-) -> list[list[int]]:
-    """Return the places of the pictures of each part."""
-    there = set(given or ())
-    if there and "train" not in there:
-        raise DataError(
-            "the given parts have no train part",
-            path=data.root,
-            why=f"given: {list_names(sorted(there))}",
-            hint="pass regroup=True to cut them anew",
-            code="SPLIT-NO-TRAIN",
-        )
-    wanted = [exact(0.0 if part in there else shares[part]) for part in ("val", "test")]
-    if given is not None:
-        units = [unit for unit in units if given[unit.members[0]] == "train"]
-    every_share = [1 - wanted[0] - wanted[1], *wanted]
-    small = _small_classes(data, units, sum(share > 0 for share in every_share))
-    if small and not keep_small:
-        raise _too_few(data, small, sum(share > 0 for share in every_share))
-    kept = [unit for unit in units if small.keys() & dict(unit.counts).keys()]
-    assignment = Assignment([unit for unit in units if unit not in kept], every_share)
-    parts = assignment.divide()
-    parts[0] += [index for unit in kept for index in unit.members]
-    _refuse_uncovered(assignment)
-    for index, part in enumerate(given or ()):
-        if part != "train":
-            parts[PARTS.index(part)].append(index)
-    return parts
-
-
-def _small_classes(data: Dataset, units: list[Unit], needed: int) -> dict[str, int]:
-    """Return the classes with fewer units than there are parts, and how many they have."""
-    count = Counter(label for unit in units for label, _ in unit.counts)
-    return {name: count[name] for name in data.classes if count[name] < needed}
-
-
-def _too_few(data: Dataset, few: dict[str, int], needed: int) -> DataError:
-    pictures = data.counts()
-    return DataError(
-        "classes too small for this split",
-        path=data.root,
-        why=list_names(
-            f"{name}: {pictures[name]} pictures in {number} separate groups"
-            if pictures[name] != number
-            else f"{name}: {number} pictures"
-            for name, number in few.items()
-        )
-        + f"; least number needed: {needed}",
-        hint="add pictures, leave the classes out with classes=, ask for fewer parts "
-        "(val=0 or test=0), or put them all into train with small_classes='train' "
-        "(--small-classes train)",
-        code="SPLIT-TOO-FEW",
-    )
-
-
-def _refuse_uncovered(assignment: Assignment) -> None:
-    lacking = [
-        f"{label} in {PARTS[part]}"
-        for label, parts in sorted(assignment.without.items())
-        for part in sorted(parts)
-    ]
-    if lacking:
-        raise DataError(
-            "the groups are too large to give every part a picture of every class",
-            why=f"nothing left for: {list_names(lacking)}",
-            hint="try another seed, larger shares, or ask for fewer parts (val=0 or test=0)",
-            code="SPLIT-TOO-FEW",
-        )

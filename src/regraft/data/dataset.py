@@ -297,8 +297,11 @@ class Dataset:
         group_by: str | None = None,
         on_duplicates: str = "together",
         regroup: bool = False,
+        keep_parts: bool = False,
         small_classes: str = "refuse",
         alike: Sequence[Sequence[str]] = (),
+        folds: int | None = None,
+        fold: int = 0,
     ) -> Split:
         """Cut the pictures into train, val and test; see :func:`regraft.data.cutting.cut`."""
         from regraft.data.cutting import cut
@@ -311,8 +314,11 @@ class Dataset:
             group_by=group_by,
             on_duplicates=on_duplicates,
             regroup=regroup,
+            keep_parts=keep_parts,
             small_classes=small_classes,
             alike=alike,
+            folds=folds,
+            fold=fold,
         )
 
     def _chance_queues(self, seed: int) -> dict[str, list[int]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from regraft.data.dataset import PARTS
+from regraft.data.identifiers import propose
 from regraft.data.inspection import Inspection, Pictures
 from regraft.data.labels import list_names
 
@@ -38,6 +39,7 @@ class Finding:
         label: The class concerned, if it is one.
         part: The part concerned, if it is one.
         advice: What the reader can do about it.
+        names: All groups that are meant, where the message names the first few.
 
     Example:
         >>> Finding("DATA-LEAK", "error", "2 pictures stand in several parts").severity
@@ -51,6 +53,7 @@ class Finding:
     label: str | None = None
     part: str | None = None
     advice: str = ""
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ def findings_of(evidence: Evidence) -> tuple[Finding, ...]:
         *_exact_copies(evidence),
         *_near_copies(evidence),
         *_torn_groups(evidence),
+        *_likely_groups(evidence),
         *_odd_pictures(evidence),
     ]
     return tuple(sorted(found, key=lambda finding: _SEVERITIES.index(finding.severity)))
@@ -236,27 +240,51 @@ def _told_apart(
 
 def _torn_groups(evidence: Evidence) -> Iterator[Finding]:
     pictures = evidence.pictures
-    if pictures.groups is None or pictures.parts is None:
-        return
-    members: dict[str, list[int]] = {}
-    for place, name in enumerate(pictures.groups):
-        if name:
-            members.setdefault(name, []).append(place)
-    torn = {
-        name: places
-        for name, places in members.items()
-        if len({pictures.parts[place] for place in places}) > 1
-    }
+    torn = pictures.torn(pictures.groups)
     if torn:
-        where = _between(list(torn.values()), pictures)
         yield Finding(
             "DATA-GROUP-LEAK",
             "error",
-            f"{_plural(len(torn), 'group stands', 'groups stand')} in several parts{where}: "
-            + list_names(torn, most=_EXAMPLES),
+            _torn(torn, pictures),
             path=pictures.names[next(iter(torn.values()))[0]],
-            advice="cut the set anew with the groups kept together",
+            advice="cut the set anew with the groups kept together (--regroup)",
+            names=tuple(torn),
         )
+
+
+def _likely_groups(evidence: Evidence) -> Iterator[Finding]:
+    """Say which groups the names of files seem to speak of, where nobody has named any."""
+    pictures = evidence.pictures
+    found = propose(pictures.names, pictures.labels) if pictures.groups is None else None
+    if found is None:
+        return
+    torn = pictures.torn(found.groups)
+    if pictures.settled and not torn:
+        return
+    named = [name for name in found.groups if name]
+    counted = f"{len(set(named))} groups of {_count(len(named))}"
+    yield Finding(
+        "DATA-LIKELY-GROUPS",
+        "warning",
+        f"file names seem to say what belongs together: {found.expression} finds {counted}"
+        + (f"; {_torn(torn, pictures)}" if torn else ""),
+        path=next(name for name, group in zip(pictures.names, found.groups, strict=True) if group),
+        advice="if these are patients, plants or films, keep each in one part "
+        f"(--group-by '{found.expression}')",
+        names=tuple(torn),
+    )
+
+
+def _torn(torn: dict[str, list[int]], pictures: Pictures) -> str:
+    """Return which groups stand in which parts, the first few by name."""
+    groups = list(torn.values())
+    kinds = {frozenset(pictures.part(place) for place in places) for places in groups}
+    parts = [part for part in PARTS if part in set().union(*kinds)]
+    where = "several parts" + _between(groups, pictures)
+    if len(kinds) == 1 and len(parts) == 2:
+        where = f"both {parts[0]} and {parts[1]}"
+    stand = _plural(len(torn), "group stands", "groups stand")
+    return f"{stand} in {where}: {list_names(torn, most=_EXAMPLES)}"
 
 
 def _odd_pictures(evidence: Evidence) -> Iterator[Finding]:

@@ -79,11 +79,12 @@ class Assignment:
     Args:
         units: What is to be divided.
         shares: The wanted share of each part; they add up to one. A share of zero gets nothing.
+        wanted: How many pictures of each class each part wants, instead of its share rounded.
     """
 
     units: Sequence[Unit]
     shares: Sequence[Fraction]
-    wanted: dict[str, list[int]] = field(init=False)
+    wanted: dict[str, list[int]] = field(default_factory=dict)
     left: dict[str, list[int]] = field(init=False)
     waiting: Counter[str] = field(init=False)
     without: dict[str, set[int]] = field(init=False)
@@ -95,7 +96,8 @@ class Assignment:
             for label, count in unit.counts:
                 sizes[label] += count
                 self.waiting[label] += 1
-        self.wanted = {label: quotas(count, self.shares) for label, count in sizes.items()}
+        if not self.wanted:
+            self.wanted = {label: quotas(count, self.shares) for label, count in sizes.items()}
         self.left = {label: list(counts) for label, counts in self.wanted.items()}
         open_parts = {part for part, share in enumerate(self.shares) if share > 0}
         self.without = {label: set(open_parts) for label in sizes}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +74,22 @@ class Pictures:
     def part(self, place: int) -> str | None:
         """Return the part of the picture at ``place``, None if the set is not cut."""
         return None if self.parts is None else self.parts[place]
+
+    def torn(self, groups: Sequence[str] | None) -> dict[str, list[int]]:
+        """Return the groups that stand in several parts, by name, with the places of their members.
+
+        Args:
+            groups: The group of each picture; empty for a group of its own; None: there are none.
+        """
+        members: dict[str, list[int]] = {}
+        for place, name in enumerate(groups or ()):
+            if name and self.part(place):
+                members.setdefault(name, []).append(place)
+        return {
+            name: members[name]
+            for name in sorted(members)
+            if len({self.part(place) for place in members[name]}) > 1
+        }
 
     def counts(self, places: list[int]) -> dict[str, dict[str, int]]:
         """Count the pictures at ``places`` for each part (``all`` if not cut) and each class."""
