@@ -61,7 +61,7 @@ def resolve_arguments(spec: BackboneSpec, entry: Entry) -> dict[str, Any]:
 def resolve_preprocessing(
     spec: BackboneSpec, entry: Entry, network: Network, size: Any
 ) -> tuple[Preprocessing, tuple[str, ...]]:
-    """Return the preprocessing of the weights, and a note where it had to be assumed.
+    """Return the preprocessing to use, and a note where it was assumed or is not the weights' own.
 
     Args:
         spec: What was asked for.
@@ -93,7 +93,7 @@ def resolve_preprocessing(
             hint="give one of them",
             code="BACKBONE-PREPROCESSING",
         )
-    return given, ()
+    return given, _foreign(spec, entry, given, own)
 
 
 def resolve_weights(spec: BackboneSpec, entry: Entry, network: Network) -> WeightsFacts:
@@ -139,6 +139,19 @@ def _assumed(spec: BackboneSpec, entry: Entry, chosen: Preprocessing) -> tuple[s
     file = Path(str(spec.weights)).name
     found = f"{file} does not say how its pictures are to be prepared"
     return (f"{found}; the way of {entry.name} is assumed: {chosen}.",)
+
+
+def _foreign(
+    spec: BackboneSpec, entry: Entry, given: Preprocessing, own: Preprocessing
+) -> tuple[str, ...]:
+    if spec.weights != "default" or given == own.at_size(given.size):
+        return ()
+    note = (
+        f"pictures are prepared otherwise than those that the weights of {entry.name} were trained "
+        f"on, so its features are worse: {given} instead of {own}; leave preprocessing out unless "
+        "this is meant"
+    )
+    return (note,)
 
 
 def _refuse_untrained(entry: Entry) -> None:

@@ -194,7 +194,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             network=trainer.network,
             backbone=trainer.trained_backbone(),
             history=history,
-            warnings=[*trainer.notes, *complaints(trainer.records)],
+            warnings=[*trainer.notes, *complaints(trainer.records, trainer.network.has_batchnorm)],
             predictor=trainer.predictor(),
         )
         self.embedding_stats_ = EmbeddingStats(

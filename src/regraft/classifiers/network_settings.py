@@ -133,16 +133,17 @@ def _is_seed(value: object) -> bool:
     return whole and 0 <= int(value) < 2**32  # type: ignore[call-overload]
 
 
-def complaints(phases: Sequence[dict[str, Any]]) -> list[str]:
+def complaints(phases: Sequence[dict[str, Any]], batchnorm: bool) -> list[str]:
     """Return what went otherwise than one would expect, phase by phase.
 
     Args:
         phases: The records of all phases.
+        batchnorm: Whether the trunk has batch norm.
 
     Example:
-        >>> frozen = {"before": "ab", "after": "ab"}
+        >>> same = {"frozen": {"before": "ab", "after": "ab"}, "trained": {"batchnorm": "frozen"}}
         >>> record = {"phase": 1, "micro_batch": None, "stopped": "time budget", "last_epoch": 3}
-        >>> complaints([{**record, "frozen": frozen}])
+        >>> complaints([{**record, **same}], batchnorm=True)
         ['phase 1 was ended by the time budget after 3 epochs']
     """
     found = []
@@ -155,6 +156,13 @@ def complaints(phases: Sequence[dict[str, Any]]) -> list[str]:
             )
         if record["stopped"] == "time budget":
             found.append(f"{name} was ended by the time budget after {record['last_epoch']} epochs")
+        moving = record["trained"]["batchnorm"] == "batch_statistics"
+        if batchnorm and moving and record["share_of_stages"] < 1:
+            found.append(
+                f"{name}: frozen batch norm moved with the statistics of each batch, so the head "
+                "learned from other features than it predicts with; leave "
+                'batchnorm="batch_statistics" out unless this is meant'
+            )
         if record["frozen"]["before"] != record["frozen"]["after"]:
             found.append(f"{name}: frozen tensors have changed; this should never happen")
     return found

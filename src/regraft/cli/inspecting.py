@@ -11,8 +11,11 @@ from regraft.cli.options import (
     AllowEmptyOption,
     ArgumentOption,
     DataArgument,
+    FoldOption,
+    FoldsOption,
     FollowLinksOption,
     GroupByOption,
+    KeepPartsOption,
     NamesOption,
     PoolingOption,
     RegroupOption,
@@ -43,6 +46,7 @@ def add_to(app: typer.Typer) -> None:
 def check_data(
     source: DataArgument,
     *,
+    group_by: GroupByOption = None,
     label_from_name: NamesOption = None,
     root: RootOption = None,
     follow_links: FollowLinksOption = False,
@@ -55,12 +59,13 @@ def check_data(
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Decode every picture and list what is wrong: bad files, duplicates, tiny classes."""
+    """Decode every picture and list what is wrong: bad files, duplicates, groups in two parts."""
     from regraft.data.checks import check
     from regraft.experiment.preparation import DataPlan
 
     plan = DataPlan(
         source,
+        group_by=group_by,
         label_from_name=label_from_name,
         root=root,
         follow_links=follow_links,
@@ -89,6 +94,9 @@ def split_data(
     seed: SeedOption = 0,
     group_by: GroupByOption = None,
     regroup: RegroupOption = False,
+    keep_parts: KeepPartsOption = False,
+    folds: FoldsOption = None,
+    fold: FoldOption = 0,
     small_classes: SmallClassesOption = "refuse",
     allow_empty_class: AllowEmptyOption = False,
     label_from_name: NamesOption = None,
@@ -106,6 +114,9 @@ def split_data(
         seed=seed,
         group_by=group_by,
         regroup=regroup,
+        keep_parts=keep_parts,
+        folds=folds,
+        fold=fold,
         small_classes=small_classes,
         allow_empty_class=allow_empty_class,
         label_from_name=label_from_name,

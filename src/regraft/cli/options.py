@@ -68,7 +68,7 @@ GroupByOption = Annotated[
     str | None,
     typer.Option(
         metavar="REGEX",
-        help="Keep pictures of one group together, read from the path: 'person([0-9]+)';"
+        help="Keep pictures of one group together, read from the path: 'person[0-9]+';"
         " or 'column' for the table's group column.",
     ),
 ]

@@ -21,8 +21,6 @@ _CLASSIFIERS = {
     "gradient_boosting": "Gradient boosting",
     "xgboost": "XGBoost",
 }
-_FEW = 100
-_WIDE = 0.15
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,8 @@ class Headline:
         baseline: The accuracy of always naming its most frequent class.
         done: What was done, one sentence.
         found: What came out, one or two sentences.
+        clean: The test accuracy on pictures that nothing the fit has seen gives away, where there
+            are others.
         remarks: What to bear in mind, a sentence each.
     """
 
@@ -45,6 +45,7 @@ class Headline:
     baseline: Estimate
     done: str
     found: str
+    clean: Estimate
     remarks: tuple[str, ...]
 
 
@@ -60,7 +61,8 @@ def headline(run: Run) -> Headline:
         baseline=baseline,
         done=_done(run.data),
         found=_found(p, part, accuracy, baseline),
-        remarks=tuple(_remarks(run, part, accuracy)),
+        clean=accuracy_of((run.metrics.get("test") or {}).get("without_leaks")),
+        remarks=(*run.warnings, *_looks(run)),
     )
 
 
@@ -96,42 +98,24 @@ def _found(p: Predictions, part: str, accuracy: Estimate, baseline: Estimate) ->
     named = "every one" if right == n else f"{right:,}"
     text = f"Of {count(n, f'{part} picture')}{fresh} it named {named} correctly. "
     frequent = Counter(p.truth).most_common(1)[0][0]
+    always = (
+        f"Always answering “{frequent}” would be right in {percent(baseline, parts='')} of them"
+    )
     if accuracy.low <= baseline.value:
-        return text + (
-            f"That cannot be told from always answering “{frequent}”, "
-            f"which would be right in {percent(baseline, parts='')} of them."
-        )
+        return f"{text}{always}."
     return text + (
-        f"Always answering “{frequent}” would be right in {percent(baseline, parts='')} of them. "
-        f"On other pictures like these expect between {percent(accuracy.low)} "
+        f"{always}. On other pictures like these expect between {percent(accuracy.low)} "
         f"and {percent(accuracy.high)}."
     )
 
 
-def _remarks(run: Run, part: str, accuracy: Estimate) -> list[str]:
-    remarks = []
-    if part != "test":
-        remarks.append(
-            f"There is no test part; these numbers come from the {part} part, which the fit has "
-            "seen or was tuned on, and are too good."
-        )
-    if accuracy.known and (accuracy.n < _FEW or accuracy.high - accuracy.low > _WIDE):
-        remarks.append(
-            f"{count(accuracy.n, f'{part} picture')} leave the accuracy uncertain: the interval "
-            f"reaches from {percent(accuracy.low)} to {percent(accuracy.high)}."
-        )
-    train = accuracy_of(run.metrics.get("train"))
-    if part == "test" and train.known and accuracy.known and train.low > accuracy.high:
-        remarks.append(
-            f"It names {percent(train, parts='')} of its training pictures correctly: some of what "
-            "it learned does not carry over to new pictures."
-        )
-    if run.test_looks > 1:
-        remarks.append(
-            f"The test part of this split was looked at {run.test_looks} times. Whoever chooses by "
-            "what is seen there makes the accuracy look better than it is."
-        )
-    return remarks
+def _looks(run: Run) -> list[str]:
+    """Return a remark if the test part was looked at again, which a finished run cannot know."""
+    remark = (
+        f"the test part of this split was looked at {run.test_looks} times: whoever chooses by "
+        "what is seen there makes the accuracy look better than it is"
+    )
+    return [remark] if run.test_looks > 1 else []
 
 
 def count(number: int, noun: str) -> str:

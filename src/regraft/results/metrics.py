@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -217,6 +218,31 @@ def summary(p: Predictions) -> dict[str, Any]:
     if not share.known:
         return {"accuracy": None, "n": 0, "interval": None}
     return {"accuracy": share.value, "n": share.n, "interval": share.interval}
+
+
+def without(p: Predictions, paths: Collection[str]) -> dict[str, Any]:
+    """Return :func:`summary` of all but some pictures, the macro recall and how many are left out.
+
+    Where the classes are mixed otherwise in what is left, its accuracy cannot be compared with that
+    of all pictures; the macro recall can, for there the classes count the same.
+
+    Args:
+        p: The predictions.
+        paths: What is left out, for example test pictures that have a copy in train.
+
+    Example:
+        >>> from regraft.results.predictions import Predictions
+        >>> shares = np.array([[0.9, 0.1], [0.6, 0.4]])
+        >>> p = Predictions(("1", "2"), ("a", "b"), ("a", "b"), shares, ("test", "test"))
+        >>> kept = without(p, {"2"})
+        >>> kept["accuracy"], kept["left_out"]
+        (1.0, 1)
+    """
+    out = set(paths)
+    kept = p.take([place for place, path in enumerate(p.paths) if path not in out])
+    macro = averages(kept)["macro"]
+    more = {"macro_recall": macro.recall.to_json(), "left_out": len(p) - len(kept)}
+    return summary(kept) | more
 
 
 def details(p: Predictions) -> dict[str, Any]:

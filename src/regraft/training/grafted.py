@@ -87,6 +87,11 @@ class Grafted(nn.Module):
         trunk = sum(parameters[n].numel() for stage in self.stages for n in stage.parameters)
         return trunk + sum(parameter.numel() for parameter in self.head.parameters())
 
+    @property
+    def has_batchnorm(self) -> bool:
+        """Whether the trunk has batch norm."""
+        return any(isinstance(module, _BatchNorm) for module in self.trunk.modules())
+
     def freeze(self, phase: Phase) -> Trained:
         """Freeze what a phase does not train, and return what it trains of the trunk."""
         trained = choose_trained(phase, self.stages)

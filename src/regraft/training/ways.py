@@ -8,7 +8,6 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from regraft.errors import UsageError
 from regraft.files import free_bytes
@@ -101,7 +100,7 @@ def why_live(
     if changing:
         return changing
     moving = phase.batchnorm == "batch_statistics"
-    if moving and any(isinstance(module, _BatchNorm) for module in network.trunk.modules()):
+    if moving and network.has_batchnorm:
         return "frozen batch norm works with the statistics of each batch"
     return ""
 
