@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -81,14 +81,30 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Estimate:
         raise ValueError(f"successes must lie between 0 and {n}, not {successes}")
     if n == 0:
         return Estimate.unknown()
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
     share = successes / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    # At the ends the formula gives exactly 0 and 1; rounding must not move them.
-    low = 0.0 if successes == 0 else middle - half
-    high = 1.0 if successes == n else middle + half
+    low, high = wilson_interval(share, n, NormalDist().inv_cdf(0.5 + confidence / 2))
     return Estimate(share, low, high, int(n))
+
+
+def wilson_interval(share: float, n: float, quantile: float) -> tuple[float, float]:
+    """Return the ends of the Wilson score interval of a share.
+
+    Args:
+        share: The measured share, 0 to 1.
+        n: How many independent cases carry it, above 0; where cases are not independent, the number
+            of independent ones that would know as much, which need not be whole.
+        quantile: How many standard errors the interval reaches to each side.
+
+    Example:
+        >>> low, high = wilson_interval(0.5, 100, 1.96)
+        >>> round(low, 3), round(high, 3)
+        (0.404, 0.596)
+    """
+    z, weight = quantile, 1 + quantile * quantile / n
+    middle = (share + z * z / (2 * n)) / weight
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / weight
+    # At the ends the formula gives exactly 0 and 1; rounding must not move them.
+    return 0.0 if share == 0 else middle - half, 1.0 if share == 1 else middle + half
 
 
 def f1_estimate(hits: int, missed: int, false: int, confidence: float = 0.95) -> Estimate:
@@ -272,14 +288,44 @@ def percent(share: Estimate | float, *, digits: int = 1, parts: str = "interval 
     return f"{text}, n = {share.n:,}" if "n" in parts.split() else text
 
 
-def points(difference: float, *, digits: int = 1) -> str:
-    """Print the difference of two shares in percentage points, with its sign.
+def points(
+    difference: float,
+    *,
+    digits: int = 1,
+    interval: Sequence[float] | None = None,
+    signed: bool = True,
+) -> str:
+    """Print the difference of two shares in percentage points.
+
+    A number that is not 0 is never rounded to ``0.0``: all of them get more digits instead.
+
+    Args:
+        difference: -1 to 1.
+        digits: Digits after the point.
+        interval: The two ends of its interval, printed behind it.
+        signed: Whether a positive difference is led by a plus.
 
     Example:
         >>> points(0.021)
         '+2.1 points'
+        >>> points(0.021, interval=(0.004, 0.038), signed=False)
+        '2.1 points [0.4, 3.8]'
     """
-    return f"{100 * difference:+.{digits}f} points".replace("-", "\N{MINUS SIGN}")
+    numbers = [100 * number for number in (difference, *(interval or ()))]
+    places = next(
+        (
+            places
+            for places in range(digits, max(digits, _MOST_DIGITS) + 1)
+            if all(round(number, places) or not number for number in numbers)
+        ),
+        digits,
+    )
+    first, *ends = (
+        f"{number:{sign}.{places}f}"
+        for number, sign in zip(numbers, ("+" if signed else "-", "-", "-"), strict=False)
+    )
+    text = f"{first} points [{', '.join(ends)}]" if ends else f"{first} points"
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def _hundredths(share: float, digits: int) -> str:

@@ -8,11 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from regraft.errors import RunError
-from regraft.results.predictions import Predictions
+from regraft.results.repeats import answers
 from regraft.results.reservation import RECORD, unfinished
 from regraft.results.run import Run
 from regraft.results.statistics import PairedTest, mcnemar
@@ -103,27 +100,5 @@ def paired_test(first: Run, second: Run, part: str = "test") -> PairedTest:
         RunError: ``RUN-SPLITS``: the runs used different splits, so their pictures cannot be
             paired.
     """
-    if first.split_hash != second.split_hash:
-        raise RunError(
-            "these runs used different splits",
-            why=f"{first.name}: {first.split_hash[:12]}, {second.name}: {second.split_hash[:12]}",
-            hint="fit both on one split manifest to compare them picture by picture",
-            code="RUN-SPLITS",
-        )
-    one, two = first.predictions.part(part), second.predictions.part(part)
-    order = _order_of(one, two)
-    if order is None:
-        raise RunError(
-            "these runs predicted different pictures",
-            why=f"{first.name}: {len(one)}, {second.name}: {len(two)} pictures",
-            code="RUN-SPLITS",
-        )
-    return mcnemar(one.correct, two.correct[order])
-
-
-def _order_of(one: Predictions, two: Predictions) -> npt.NDArray[np.int64] | None:
-    """Return where the pictures of ``one`` stand in ``two``; None if they are not the same."""
-    place = {path: index for index, path in enumerate(two.paths)}
-    if len(place) != len(one) or any(path not in place for path in one.paths):
-        return None
-    return np.array([place[path] for path in one.paths], dtype=np.int64)
+    one, two = answers([first, second], part).right
+    return mcnemar(one, two)
