@@ -93,3 +93,20 @@ def test_random_weights_say_so():
     facts = build(BackboneSpec("small_cnn", weights=None, seed=4)).weights
 
     assert (facts.licence, facts.source) == ("none", "random, seed 4")
+
+
+def test_pictures_prepared_otherwise_than_for_the_weights_are_noted():
+    from regraft.backbones.catalog import find
+    from regraft.backbones.resolving import resolve_preprocessing
+
+    entry = find("regraft_mini")
+    own = entry.preprocessing
+    other = Preprocessing.torch(own.size)
+
+    def notes(preprocessing, weights="default"):
+        spec = BackboneSpec("regraft_mini", weights=weights, preprocessing=preprocessing)
+        return resolve_preprocessing(spec, entry, None, None)[1]
+
+    assert "prepared otherwise" in notes(other)[0]
+    assert notes(other, weights=None) == ()
+    assert notes(own) == notes(own.at_size(2 * own.size)) == ()

@@ -6,7 +6,7 @@ import pytest
 
 from regraft import BackboneSpec, FeatureClassifier, load_model
 from regraft.data.drawn import make_flowers
-from regraft.errors import RunError
+from regraft.errors import DataError, RunError
 from regraft.experiment.evaluation import evaluate_on
 from regraft.experiment.extraction import extract_to_file
 from regraft.experiment.preparation import DataPlan
@@ -91,3 +91,57 @@ def test_features_go_to_a_file_that_is_never_overwritten(flowers, tmp_path):
 
 def test_a_learner_is_named_after_its_backbone_and_classifier():
     assert learner_name(FeatureClassifier("vgg16", classifier="linear_svm")) == "vgg16 + linear_svm"
+
+
+@pytest.fixture(scope="module")
+def leaking(tmp_path_factory):
+    """Return a run on given parts in which plant 0 of each species stands in train and test."""
+    root = tmp_path_factory.mktemp("plants")
+    flowers = make_flowers(root / "drawn", species=2, per_class=18, size=48)
+    for number, (path, label) in enumerate(zip(flowers.paths, flowers.labels, strict=True)):
+        place = number % 18
+        part = "test" if place in {0, 3, 4, 5, 15, 16, 17} else "train"
+        folder = root / "cut" / part / label
+        folder.mkdir(parents=True, exist_ok=True)
+        path.rename(folder / f"{label}plant{place // 3}_{place}.png")
+    learner = FeatureClassifier(SPEC, classifier="knn", engine="torch", cache=None)
+    plan = DataPlan(root / "cut", group_by="[a-z]+plant[0-9]+", keep_parts=True, val=0)
+    return fit_run(plan, learner, out=root / "run")
+
+
+def test_kept_parts_that_share_groups_are_measured_with_and_without_them(leaking):
+    test = leaking.metrics["test"]
+    (finding,) = [f for f in leaking.check["findings"] if f["code"] == "DATA-GROUP-LEAK"]
+
+    assert test["n"] == 14
+    assert (test["without_leaks"]["n"], test["without_leaks"]["left_out"]) == (12, 2)
+    assert len(finding["names"]) == 2
+    assert all(name.endswith("plant0") for name in finding["names"])
+
+
+def test_the_warnings_of_a_run_say_what_leaks_and_what_that_costs(leaking):
+    told = "\n".join(leaking.warnings)
+
+    assert "2 groups stand in both train and test" in told
+    assert "2 of 14 test pictures have a copy" in told
+    assert len(leaking.warnings) == len(set(leaking.warnings))
+
+
+def test_given_parts_that_share_groups_are_refused_unless_one_says_what_to_do(leaking):
+    plan = DataPlan(leaking.folder.parent / "cut", group_by="[a-z]+plant[0-9]+", val=0)
+
+    with pytest.raises(DataError) as caught:
+        plan.prepare()
+
+    assert caught.value.code == "SPLIT-GROUPS"
+    assert "--keep-parts" in caught.value.hint
+
+
+def test_the_folds_of_a_plan_test_every_picture_once(flowers):
+    tested = [
+        path
+        for fold in range(3)
+        for path in DataPlan(flowers.root, folds=3, fold=fold).prepare().split.test.paths
+    ]
+
+    assert sorted(tested) == sorted(flowers.paths)

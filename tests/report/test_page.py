@@ -231,3 +231,43 @@ def test_the_page_of_a_table_finds_the_pictures_beside_it(make_run, pictures, re
     page = read_page(write_page(run, data_root=pictures / "table.csv"))
 
     assert "img" in page.elements
+
+
+def leaking(run):
+    """Give a run two scores, a warning from the check and groups with names."""
+    message = "2 groups stand in both train and test: anna, bob"
+    finding = {"code": "DATA-GROUP-LEAK", "severity": "error", "message": message, "path": "x"}
+    finding |= {"advice": "cut anew", "names": ["anna", "bob & co"]}
+    run.check["findings"].append(finding)
+    share = {"accuracy": 0.5, "n": 10, "interval": [0.24, 0.76], "left_out": 8}
+    share["macro_recall"] = {"value": 0.6, "low": 0.3, "high": 0.8, "n": 10}
+    run.data["metrics"]["test"]["without_leaks"] = share
+    run.data["warnings"] = [f"{message}; cut anew"]
+    return run
+
+
+def test_both_scores_stand_on_the_page_where_the_test_part_leaks(make_run, pictures, read_page):
+    page = read_page(write_page(leaking(make_run(wrong=3)), data_root=pictures))
+
+    text = " ".join(page.text.split())
+    assert "83.3 % 95 % interval [60.8, 94.2], n = 18" in text
+    assert "Test accuracy without leaks" in text
+    assert "50.0 % 95 % interval [24.0, 76.0], n = 10; without 8 pictures that" in text
+    assert "Mean recall of the classes 60.0 %, with them 83.3 %" in text
+
+
+def test_a_finding_that_a_remark_tells_is_not_told_again_but_its_groups_are_all_named(
+    make_run, pictures, read_page
+):
+    page = read_page(write_page(leaking(make_run(wrong=3)), data_root=pictures))
+
+    assert page.text.count("2 groups stand in both") == 1
+    assert "What else the data check found" in page.text
+    assert "two pictures are the same" in page.text
+    assert "anna, bob & co" in page.text
+
+
+def test_a_page_without_leaks_has_one_score(make_run, pictures, read_page):
+    page = read_page(write_page(make_run(wrong=3), data_root=pictures))
+
+    assert "without leaks" not in page.text

@@ -206,3 +206,15 @@ def test_a_run_can_be_written_into_a_place_reserved_before(tmp_path, record, spl
 
     assert run.data["split"]["test_looks"] == 4
     assert isinstance(Run.open(run.folder).predictions, Predictions)
+
+
+def test_leaked_test_pictures_are_left_out_of_a_second_score(tmp_path, record, split, predict):
+    predictions = predict(split, wrong=2)
+    leaked = split.test.relative_paths()[2:6]
+
+    run = Run.create(tmp_path / "leak", replace(record, leaked=leaked), predictions, split=split)
+
+    clean = run.metrics["test"]["without_leaks"]
+    assert (clean["accuracy"], clean["n"], clean["left_out"]) == (12 / 14, 14, 4)
+    assert clean["interval"][0] < 12 / 14 < clean["interval"][1]
+    assert run.metrics["test"]["n"] == 18
