@@ -237,9 +237,8 @@ def _length(answer: Any) -> int:
 
 
 def _is_rest(answer: Any, begin: int) -> bool:
-    return answer.status == http.HTTPStatus.PARTIAL_CONTENT and answer.headers.get(
-        "Content-Range", ""
-    ).startswith(f"bytes {begin}-")
+    place: str = answer.headers.get("Content-Range", "")
+    return answer.status == http.HTTPStatus.PARTIAL_CONTENT and place.startswith(f"bytes {begin}-")
 
 
 def _identity(url: str, answer: Any, *, checked: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -53,6 +54,20 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
         while block := stream.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def file_sums(path: str | os.PathLike[str]) -> tuple[str, str]:
+    """Return the SHA-256 and the MD5 of a file's content, read once.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    digest, old = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    with open(path, "rb") as stream:  # noqa: PTH123 - os.PathLike is all that is promised
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+            old.update(block)
+    return digest.hexdigest(), old.hexdigest()
 
 
 def sha256_json(value: Any) -> str:
@@ -209,9 +224,14 @@ def free_bytes(path: str | os.PathLike[str]) -> int:
     return shutil.disk_usage(folder).free
 
 
-def remove_leftovers(folder: str | os.PathLike[str]) -> None:
-    """Delete what killed writers left in ``folder``: ``.part`` files of dead processes."""
-    for part in Path(folder).glob(".*.part"):
+def remove_leftovers(folder: str | os.PathLike[str], name: str = "") -> None:
+    """Delete what killed writers left in ``folder``: ``.part`` files of dead processes.
+
+    Args:
+        folder: Where they wrote.
+        name: The name of the file or folder that they wrote; "" for all.
+    """
+    for part in Path(folder).glob(f".{glob.escape(name) or '*'}.*.part"):
         pid = part.name.split(".")[-3]
         if not pid.isdigit() or is_running(int(pid)):
             continue

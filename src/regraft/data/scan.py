@@ -40,6 +40,8 @@ _JUNK = frozenset(
     }
 )
 
+SOURCE_PREFIX = "SOURCE."
+"""How files begin that say where pictures came from; they are neither pictures nor junk."""
 
 Owner = TypeVar("Owner")
 
@@ -177,6 +179,8 @@ class Walk:
         return target
 
     def _count_other(self, name: str) -> None:
+        if name.startswith(SOURCE_PREFIX):
+            return
         suffix = _suffix(name)
         self.ignored[f"{suffix or 'no suffix'}: not a picture"] += 1
 

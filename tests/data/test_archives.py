@@ -1,0 +1,352 @@
+"""Archives of strangers: whole in a new folder, or refused with nothing left behind."""
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from regraft.data import archives
+from regraft.data.archives import UnpackLimits, unpack
+from regraft.errors import DataError, RegraftError
+
+FILES = {"set/rose/1.jpg": b"one" * 100, "set/rose/2.jpg": b"two", "set/lily/1.jpg": b""}
+PACKERS = {"tar": bytes, "gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
+
+
+def zipped(files, compression=zipfile.ZIP_DEFLATED):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", compression) as file:
+        for name, data in files.items():
+            file.writestr(name, data)
+    return stream.getvalue()
+
+
+def tarred(members):
+    """Return a tar of members: (name, data) or a ready TarInfo."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as file:
+        for member in members:
+            if isinstance(member, tarfile.TarInfo):
+                file.addfile(member)
+                continue
+            info = tarfile.TarInfo(member[0])
+            info.size = len(member[1])
+            file.addfile(info, io.BytesIO(member[1]))
+    return stream.getvalue()
+
+
+def special(name, kind, target=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def archive(tmp_path, data, name="set.zip"):
+    path = tmp_path / "in" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def contents(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def refused(tmp_path, data, code, **options):
+    """Check that an archive is refused and that nothing is left of it; return the error."""
+    path = archive(tmp_path, data)
+    with pytest.raises(DataError) as refusal:
+        unpack(path, tmp_path / "out", **options)
+    assert refusal.value.code == code
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "in"]
+    return refusal.value
+
+
+@pytest.mark.parametrize("packer", ["zip", *PACKERS])
+def test_files_come_out_whatever_the_kind_and_the_name_of_the_archive(packer, tmp_path):
+    data = zipped(FILES) if packer == "zip" else PACKERS[packer](tarred(FILES.items()))
+
+    unpacked = unpack(archive(tmp_path, data, "no-telling-name"), tmp_path / "out")
+
+    assert contents(tmp_path / "out") == FILES
+    assert (unpacked.files, unpacked.size, unpacked.junk) == (3, 303, 0)
+
+
+def test_what_systems_leave_behind_is_counted_and_left_out(tmp_path):
+    junk = {"__MACOSX/set/rose/._1.jpg": b"x", "set/rose/Thumbs.db": b"x", "set/.DS_Store": b"x"}
+
+    unpacked = unpack(archive(tmp_path, zipped({**FILES, **junk})), tmp_path / "out")
+
+    assert contents(tmp_path / "out") == FILES
+    assert unpacked.junk == 3
+
+
+def test_modes_of_the_archive_are_not_taken_over(tmp_path):
+    info = zipfile.ZipInfo("a.jpg")
+    info.external_attr = (stat.S_IFREG | 0o4777) << 16
+
+    unpack(archive(tmp_path, zipped({info: b"a"})), tmp_path / "out")
+
+    assert stat.S_IMODE((tmp_path / "out" / "a.jpg").stat().st_mode) & 0o7111 == 0
+
+
+OUTWARDS = ["../evil.jpg", "a/../../evil.jpg", "/evil.jpg", "C:/evil.jpg", "c:evil.jpg", "a\\..\\b"]
+
+
+@pytest.mark.parametrize("name", OUTWARDS)
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_one_name_that_leads_out_refuses_the_whole_archive(kind, name, tmp_path):
+    files = {**FILES, name: b"evil"}
+
+    error = refused(
+        tmp_path, zipped(files) if kind == "zip" else tarred(files.items()), "ARCHIVE-UNSAFE"
+    )
+
+    assert "evil" in error.what or "b" in error.what
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        special("set/link", tarfile.SYMTYPE, "/etc/passwd"),
+        special("set/link", tarfile.SYMTYPE, "rose/1.jpg"),
+        special("set/hard", tarfile.LNKTYPE, "set/rose/1.jpg"),
+        special("set/device", tarfile.CHRTYPE),
+        special("set/block", tarfile.BLKTYPE),
+        special("set/pipe", tarfile.FIFOTYPE),
+    ],
+    ids=lambda member: member.name,
+)
+def test_links_devices_and_pipes_in_a_tar_refuse_the_whole_archive(member, tmp_path):
+    error = refused(tmp_path, tarred([*FILES.items(), member]), "ARCHIVE-UNSAFE")
+
+    assert member.name in error.what
+
+
+def test_a_file_through_a_link_is_never_written(tmp_path):
+    outside = tmp_path / "in" / "outside"
+    outside.mkdir(parents=True)
+    members = [special("door", tarfile.SYMTYPE, str(outside)), ("door/evil.jpg", b"evil")]
+
+    refused(tmp_path, tarred(members), "ARCHIVE-UNSAFE")
+
+    assert list(outside.iterdir()) == []
+
+
+def test_a_link_in_a_zip_refuses_the_whole_archive(tmp_path):
+    info = zipfile.ZipInfo("set/link")
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+
+    refused(tmp_path, zipped({**FILES, info: b"/etc/passwd"}), "ARCHIVE-UNSAFE")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("set/a.jpg", "set/A.JPG"),
+        ("Rose/1.jpg", "rose/2.jpg"),
+        ("caf\u00e9.jpg", "cafe\u0301.jpg"),
+        ("a.jpg", "a.jpg."),
+        ("a", "a/b"),
+        ("a/b", "a"),
+    ],
+)
+def test_two_names_that_are_one_on_another_system_refuse_the_whole_archive(one, other, tmp_path):
+    refused(tmp_path, tarred([(one, b"1"), (other, b"2")]), "ARCHIVE-UNSAFE")
+
+
+@pytest.mark.parametrize("packer", ["zip", "gz", "xz"])
+def test_a_bomb_is_refused(packer, tmp_path):
+    zeros = bytes(32 << 20)
+    data = zipped({"a.bmp": zeros}) if packer == "zip" else PACKERS[packer](tarred([("a", zeros)]))
+
+    refused(tmp_path, data, "ARCHIVE-TOO-LARGE")
+
+
+def test_a_bomb_among_what_is_left_out_is_refused_too(tmp_path):
+    data = gzip.compress(tarred([("__MACOSX/a", bytes(32 << 20))]))
+
+    refused(tmp_path, data, "ARCHIVE-TOO-LARGE", limits=UnpackLimits(members=1000))
+
+
+def test_a_header_that_claims_less_than_comes_does_not_let_more_out(tmp_path):
+    data = bytearray(zipped({"a.bmp": bytes(1 << 20)}))
+    with zipfile.ZipFile(io.BytesIO(data)) as file:
+        directory = file.start_dir
+    for place in (22, directory + 24):  # the size as it is announced, in both headers
+        data[place : place + 4] = (1000).to_bytes(4, "little")
+
+    refused(tmp_path, bytes(data), "ARCHIVE-DAMAGED")
+
+
+def test_a_long_name_that_claims_to_be_huge_is_refused_before_it_is_read(tmp_path):
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1 << 30
+
+    refused(tmp_path, info.tobuf() + bytes(1024), "ARCHIVE-TOO-LARGE")
+
+
+def test_more_members_than_allowed_are_refused(tmp_path):
+    files = {f"{number}.jpg": b"" for number in range(11)}
+    path = archive(tmp_path, zipped(files))
+
+    assert unpack(path, tmp_path / "ten", limits=UnpackLimits(members=11)).files == 11
+    with pytest.raises(DataError, match="more than 10 members"):
+        unpack(path, tmp_path / "out", limits=UnpackLimits(members=10))
+
+
+def test_overlapping_members_are_refused(tmp_path):
+    data = bytearray(zipped({"a.jpg": os.urandom(900), "b.jpg": os.urandom(900)}))
+    with zipfile.ZipFile(io.BytesIO(data)) as file:
+        second = bytes(data).index(b"PK\x01\x02", file.start_dir + 4)
+    data[second + 42 : second + 46] = bytes(4)  # the second member begins where the first does
+
+    refused(tmp_path, bytes(data), "ARCHIVE-DAMAGED")
+
+
+def test_a_disk_that_is_too_small_is_named_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "free_bytes", lambda _folder: 50)
+
+    refused(tmp_path, zipped(FILES), "ARCHIVE-TOO-LARGE")
+
+
+@pytest.mark.parametrize("packer", ["zip", *PACKERS])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.99])
+def test_a_cut_archive_is_refused(share, packer, tmp_path):
+    files = {f"{number}.jpg": os.urandom(3000) for number in range(8)}
+    data = zipped(files) if packer == "zip" else PACKERS[packer](tarred(files.items()))
+    # The zeros that fill up a tar may go, as long as its end mark stays.
+    whole = len(data) if packer != "tar" else 8 * 3584 + 512
+
+    refused(tmp_path, data[: int(whole * share)], "ARCHIVE-DAMAGED")
+
+
+def test_a_tar_that_is_cut_between_two_members_is_refused(tmp_path):
+    refused(tmp_path, tarred(FILES.items())[: 2 * 1024], "ARCHIVE-DAMAGED")
+
+
+def test_a_flipped_bit_is_noticed_where_the_kind_has_checksums(tmp_path):
+    files = {"a.jpg": os.urandom(3000)}
+    for data in (zipped(files, zipfile.ZIP_STORED), gzip.compress(tarred(files.items()), 0)):
+        flipped = bytearray(data)
+        flipped[1500] ^= 1
+        refused(tmp_path, bytes(flipped), "ARCHIVE-DAMAGED")
+
+
+@pytest.mark.parametrize("data", [b"", b"<html>sign in</html>", b"PK\x03\x04", os.urandom(5000)])
+def test_what_is_no_archive_is_named(data, tmp_path):
+    error = refused(tmp_path, data, "ARCHIVE-DAMAGED")
+
+    assert "set.zip" in str(error)
+
+
+def test_an_archive_with_a_password_is_named(tmp_path):
+    data = bytearray(zipped({"a.jpg": b"a"}))
+    with zipfile.ZipFile(io.BytesIO(data)) as file:
+        place = file.start_dir + 8
+    data[6] |= 1
+    data[place] |= 1
+
+    refused(tmp_path, bytes(data), "ARCHIVE-ENCRYPTED")
+
+
+def test_a_folder_that_is_there_is_left_as_it_is(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.jpg").write_bytes(b"mine")
+
+    with pytest.raises(RegraftError) as refusal:
+        unpack(archive(tmp_path, zipped(FILES)), tmp_path / "out")
+
+    assert refusal.value.code == "FILE-EXISTS"
+    assert contents(tmp_path / "out") == {"mine.jpg": b"mine"}
+
+
+def test_a_missing_archive_and_a_folder_instead_of_one_are_named(tmp_path):
+    for path in (tmp_path / "none.zip", tmp_path):
+        with pytest.raises(DataError) as refusal:
+            unpack(path, tmp_path / "out")
+        assert refusal.value.path == str(path)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from regraft.data.archives import unpack
+print("begin", flush=True)
+unpack(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def test_a_kill_while_unpacking_leaves_no_folder_that_looks_whole(tmp_path):
+    files = {f"{number}.jpg": os.urandom(20_000) for number in range(3000)}
+    path = archive(tmp_path, zipped(files, zipfile.ZIP_STORED))
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, path, tmp_path / "out"], stdout=subprocess.PIPE
+    )
+    process.stdout.readline()
+    deadline = time.monotonic() + 30
+    while not list(tmp_path.glob(".out.*.part/*")) and process.poll() is None:
+        assert time.monotonic() < deadline
+
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+
+    assert not (tmp_path / "out").exists()
+    unpack(path, tmp_path / "out")
+    assert len(contents(tmp_path / "out")) == 3000
+
+
+names = st.text(st.sampled_from("aA.é\u0301/\\: ~-"), min_size=1, max_size=12)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(names, min_size=1, max_size=5, unique=True), st.booleans())
+def test_whatever_the_names_files_are_inside_or_nothing_is_there(tmp_path_factory, given, as_zip):
+    root = tmp_path_factory.mktemp("fuzz")
+    data = {name: name.encode() for name in given}
+    path = archive(root, zipped(data) if as_zip else tarred(data.items()))
+
+    try:
+        unpacked = unpack(path, root / "out")
+    except RegraftError:
+        assert sorted(root.iterdir()) == [root / "in"]
+    else:
+        inside = contents(root / "out")
+        assert len(inside) == unpacked.files
+        assert set(inside.values()) <= set(data.values())
+    assert sorted((root / "in").iterdir()) == [path]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_whatever_is_damaged_the_answer_is_one_of_ours(tmp_path_factory, data):
+    root = tmp_path_factory.mktemp("fuzz")
+    kind = data.draw(st.sampled_from(["zip", *PACKERS]))
+    whole = zipped(FILES) if kind == "zip" else PACKERS[kind](tarred(FILES.items()))
+    bad = bytearray(whole)
+    for _ in range(data.draw(st.integers(1, 4))):
+        bad[data.draw(st.integers(0, len(bad) - 1))] = data.draw(st.integers(0, 255))
+    path = archive(root, bytes(bad))
+
+    try:
+        unpack(path, root / "out")
+    except RegraftError:
+        assert sorted(root.iterdir()) == [root / "in"]
+    else:
+        assert (root / "out").is_dir()
