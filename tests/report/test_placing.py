@@ -9,7 +9,7 @@ INSIDE = st.tuples(st.floats(10, 590), st.floats(10, 290))
 
 def box(spot, placed):
     """Return where a label stands, measured with letters as wide as the browser's are at most."""
-    left = spot.across + placed.across
+    left = spot.across + placed.across - 5 * len(placed.text) * placed.nearest
     return left, spot.up + placed.up - 5, left + 5 * len(placed.text), spot.up + placed.up + 5
 
 
@@ -37,6 +37,16 @@ def test_a_name_that_has_no_room_gives_way_to_its_number():
     spot = Spot(10, 10, 5, 15, ("3 a very long name", "3"))
 
     assert place([spot], (60, 40))[0].text == "3"
+
+
+def test_a_label_keeps_away_from_a_line():
+    spot = Spot(100, 50, 40, 60, ("1 name",))
+
+    free = place([spot], (300, 100))[0]
+    crossed = place([spot], (300, 100), [(100, 49, 300, 51)])[0]
+
+    assert (free.across > 0, free.up) == (True, 0)
+    assert crossed.across < 0
 
 
 def test_a_label_away_from_its_point_has_a_line_to_it():

@@ -208,9 +208,12 @@ def _name_points(axes: Axes, points: Sequence[_Point], front: Sequence[_Point]) 
     def up(share: float) -> float:
         return (share - low) / (high - low) * frame[1]
 
+    def across(seconds: float) -> float:
+        return float(np.log(seconds / left) / np.log(right / left)) * frame[0]
+
     spots = [
         Spot(
-            float(np.log(p.seconds / left) / np.log(right / left)) * frame[0],
+            across(p.seconds),
             up(p.share.value),
             up(p.share.low),
             up(p.share.high),
@@ -220,13 +223,19 @@ def _name_points(axes: Axes, points: Sequence[_Point], front: Sequence[_Point]) 
         )
         for p in points
     ]
-    for point, placed in zip(points, place(spots, frame), strict=True):
+    ends = [*(across(point.seconds) for point in front[1:]), frame[0]]
+    steps = [
+        (across(point.seconds), up(point.share.value) - 1, end, up(point.share.value) + 1)
+        for point, end in zip(front, ends, strict=True)
+    ]
+    for point, placed in zip(points, place(spots, frame, steps), strict=True):
         axes.annotate(
             placed.text,
             (point.seconds, point.share.value),
             xytext=(placed.across, placed.up),
             textcoords="offset points",
             fontsize=9,
+            ha={0.0: "left", 1.0: "right"}.get(placed.nearest, "center"),
             va="center",
             arrowprops=_leader(placed) if placed.far else None,
         )

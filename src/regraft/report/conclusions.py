@@ -93,7 +93,8 @@ def _against_others(
     elif better:
         said = [f"{name} has the {by}, but is not the best: {sentence}"]
     else:
-        also = f"is better than {len(beaten)} of the others, but" if beaten else ""
+        losers = beaten[0].description if len(beaten) == 1 else f"{len(beaten)} of the others"
+        also = f"is better than {losers}, but" if beaten else ""
         names = _listed([row.description for row in sorted(equals, key=_accuracy, reverse=True)])
         first = f"{name} has the {by} and, with {right}, {also} cannot be told from {names}."
         said = [" ".join(first.split()), sentence, *_cheapest(chosen, equals)]
@@ -146,6 +147,12 @@ def _published(rows: Sequence[Row]) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
+    """Return names as a list in a sentence.
+
+    Example:
+        >>> _listed(["a", "b", "c"]), _listed(["a", "b", "c", "d", "e"])
+        ('a, b and c', 'a, b, c and 2 more')
+    """
     if len(names) > _MOST_NAMES:
         names = [*names[: _MOST_NAMES - 1], f"{len(names) - _MOST_NAMES + 1} more"]
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

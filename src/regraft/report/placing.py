@@ -41,10 +41,10 @@ class Placed:
 
     Args:
         text: What is written.
-        across: From the point to the left end of the text, in points.
+        across: From the point to the end of the text that is nearer to it, in points.
         up: From the point to the middle of the text, in points.
         far: Whether a line must lead to the point.
-        nearest: Which part of the text is nearest to the point, 0 for its left end to 1.
+        nearest: Which end that is: 0 the left one, 1 the right one, 0.5 the middle.
     """
 
     text: str
@@ -54,23 +54,26 @@ class Placed:
     nearest: float
 
 
-def place(spots: Sequence[Spot], frame: tuple[float, float]) -> list[Placed]:
+def place(
+    spots: Sequence[Spot], frame: tuple[float, float], lines: Sequence[Box] = ()
+) -> list[Placed]:
     """Find a place for the label of every point; the ones with a choice of texts come first.
 
     Args:
         spots: The points.
         frame: Width and height of what can be written on.
+        lines: Left, lower, right and upper ends of what is drawn there, too.
 
     Returns:
         One label per point, in their order. Where the points stand too close, a label may cover
-        an interval, and in the last resort another label.
+        an interval or a line, and in the last resort another label.
 
     Example:
         >>> place([Spot(50, 50, 40, 60, ("1 name", "1"))], (200, 100))[0].text
         '1 name'
     """
     marks = [(s.across - _MARK, s.up - _MARK, s.across + _MARK, s.up + _MARK) for s in spots]
-    intervals = [(s.across - 1, s.low, s.across + 1, s.high) for s in spots]
+    intervals = [*lines, *((s.across - 1, s.low, s.across + 1, s.high) for s in spots)]
     labels: list[Box] = []
     found: dict[int, Placed] = {}
     for at in sorted(range(len(spots)), key=lambda at: -len(spots[at].texts)):
@@ -96,8 +99,8 @@ def _first(
 def _candidate(spot: Spot, text: str, distance: float, direction: float) -> tuple[Placed, Box]:
     wide = _LETTER * width_of(text)
     across, up = distance * math.cos(direction), distance * math.sin(direction)
-    # The end of the text that is nearer to the point stands at the distance.
-    left = across - wide * (1 - math.cos(direction)) / 2
+    nearest = 0.5 if abs(across) < 1 else float(across < 0)
+    left = across - wide * nearest
     up += math.copysign(_LINE / 4, up) if abs(up) > 1 else 0.0
     box = (
         spot.across + left,
@@ -105,8 +108,7 @@ def _candidate(spot: Spot, text: str, distance: float, direction: float) -> tupl
         spot.across + left + wide,
         spot.up + up + _LINE / 2,
     )
-    nearest = min(1.0, max(0.0, -left / wide)) if wide else 0.0
-    return Placed(text, left, up, distance > _DISTANCES[0], nearest), box
+    return Placed(text, across, up, distance > _DISTANCES[0], nearest), box
 
 
 def _inside(box: Box, frame: tuple[float, float]) -> bool:
