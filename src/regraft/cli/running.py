@@ -92,8 +92,6 @@ def show(comparison: Comparison, page: Path | None, *, form: TableFormat, as_jso
         return
     if comparison.rows:
         say(written(comparison_table(comparison), form))
-    for verdict in comparison.verdicts:
-        talk(verdict.verdict)
     for sentence in comparison.left_out:
         talk(f"left out: {sentence}")
     for warning in comparison.warnings:

@@ -145,9 +145,10 @@ def compare(
     """
     begun = time.perf_counter()
     state = _State.read(folder, asked)
-    campaign = Campaign(folder, command=command, verbose=verbose, say=say)
+    campaign = Campaign(folder, command=command, verbose=verbose)
     failures: list[str] = []
     if state.complete:
+        say("everything was run before")
         outcome = campaign.run(asked.plan(state.rows))
         rows, failures = list(outcome.rows), list(outcome.failures)
     else:
@@ -184,10 +185,11 @@ class _Climb:
         self._forecast(ladder, costs)
         rows: list[Row] = []
         known = {Rung(row).description: row for row in self.state.rows}
-        for rung in ladder:
+        for number, rung in enumerate(ladder, start=1):
             row = known.get(rung.description) or self._decided(rung, costs)
             if row is None:
                 continue
+            self.say(f"way {number} of {len(ladder)}: {rung.description}{self._left()}")
             outcome = self.campaign.run(self.asked.plan([row]))
             rows += outcome.rows
             failures += outcome.failures
@@ -222,6 +224,12 @@ class _Climb:
             self.state.notes[rung.description] = choice.note
         self.state.write()
         return row
+
+    def _left(self) -> str:
+        if self.asked.budget is None:
+            return ""
+        left = self.asked.budget - (time.perf_counter() - self.begun)
+        return f"; {Duration(max(0.0, left))} of the budget left"
 
     def _costs(self) -> Costs:
         recipe = self.asked.plan([{**self.asked.backbones[0]}]).recipes()[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +19,7 @@ _STRATEGIES: tuple[dict[str, Any], ...] = (
     {"strategy": "fine_tune", "unfreeze": 1.0, "epochs": 10, "lr": 3e-4},
     {"strategy": "from_scratch", "epochs": 20},
 )
+_SIZED = (_STRATEGIES[0], _STRATEGIES[2])  # what is run with fewer pictures, besides features
 _VARIANTS: tuple[dict[str, Any], ...] = (
     {},
     {"regularize": "standard"},
@@ -26,7 +28,8 @@ _VARIANTS: tuple[dict[str, Any], ...] = (
 _SHORTER = (1.0, 0.5, 0.25)  # of the epochs: what is tried before a way is left out
 _SPARE = 0.9  # of the budget; estimates err
 _BASELINE = 0.35  # of the budget that the baseline from scratch may take
-_GUARD = 1.6  # times its estimate a run may take before it is stopped
+_GUARD = 1.25  # times its estimate a run may be trained before it is stopped
+_SHORTEST = 10  # seconds of such a limit
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,8 @@ def rungs(
     yield Rung(_row(first, _STRATEGIES[-1]), essential=True)
     for amount in per_class:
         for backbone in backbones:
-            yield Rung({**backbone, "classifier": "logistic", "per_class": amount})
-            yield Rung({**backbone, **_STRATEGIES[0], "per_class": amount})
-            yield Rung({**backbone, **_STRATEGIES[2], "per_class": amount})
+            for way in ({"strategy": "features", "classifier": "logistic"}, *_SIZED):
+                yield Rung({**backbone, **way, "per_class": amount})
     for strategy in _STRATEGIES:
         for variant in _VARIANTS:
             for backbone in backbones:
@@ -184,9 +186,9 @@ def _chosen(
     repeats: int,
 ) -> Choice:
     estimate = costs.seconds(shorter)
-    minutes = max(1, round(_GUARD * estimate / 60 + 0.5))
+    limit = max(_SHORTEST, 5 * math.ceil(_GUARD * estimate / 5))
     note = ""
     if shorter["epochs"] < row["epochs"]:
         note = f"{shorter['epochs']} of {row['epochs']} epochs"
-    guarded = {**shorter, "time_budget": f"{minutes}m", "seed": list(seeds)}
+    guarded = {**shorter, "time_budget": f"{limit}s", "seed": list(seeds)}
     return Choice(guarded, estimate * len(seeds) * repeats, note)
