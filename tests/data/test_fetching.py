@@ -391,8 +391,10 @@ def test_without_a_network_it_is_said_at_once_where_it_was_looked_for_and_what_t
     assert web.log == []
 
 
-def test_a_server_that_fails_is_named_with_the_way_around(web, tmp_path, monkeypatch):
-    publish(web, monkeypatch, "flowers102")
+def test_a_server_that_fails_is_named_and_what_came_before_is_not_asked_for_again(
+    web, tmp_path, monkeypatch
+):
+    archives = publish(web, monkeypatch, "flowers102")
     web.serve("/setid.mat", b"", status=404)
 
     with pytest.raises(DataError, match=r"setid\.mat: the server answered 404") as refusal:
@@ -400,9 +402,11 @@ def test_a_server_that_fails_is_named_with_the_way_around(web, tmp_path, monkeyp
 
     assert "--from" in refusal.value.hint
     web.log.clear()
-    publish(web, monkeypatch, "flowers102")
+    web.serve_ranges("/setid.mat", archives["setid.mat"])
+    damaged = home() / "downloads" / "flowers102" / "imagelabels.mat"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
     fetch("flowers102", tmp_path / "set")
-    assert web.asked("GET") == ["/setid.mat"]  # the other two were here
+    assert web.asked("GET") == ["/imagelabels.mat", "/setid.mat"]
 
 
 def test_what_is_published_for_people_with_an_account_says_how_to_bring_it(tmp_path):

@@ -56,7 +56,7 @@ def test_given_parts_are_kept(tmp_path):
 def test_a_folder_that_is_no_class_is_named_with_its_pictures(tmp_path):
     touch(tmp_path, "o/ant/1.jpg", "o/bee/1.jpg", "o/BACKGROUND_Google/1.jpg")
 
-    found = ClassFolders(leave_out=("BACKGROUND_Google",)).arrange(tmp_path)
+    found = ClassFolders(among=("ant",), leave_out=("BACKGROUND_Google",)).arrange(tmp_path)
 
     assert {each.label for each in found.placements} == {"ant", "bee"}
     assert {name: len(files) for name, files in found.removed.items()} == {"BACKGROUND_Google": 1}
@@ -159,8 +159,9 @@ def test_the_class_before_the_first_dot_is_taken_from_names(tmp_path):
 @pytest.mark.parametrize(
     "layout",
     [
-        ClassFolders(),
-        LeafFolders(),
+        ClassFolders(("a", "b")),
+        ClassFolders(among=("a",)),
+        LeafFolders(among=("a",)),
         NumberRanges(("a", "b"), each=2),
         NamePrefixes(("a", "b")),
         LabelFiles(("a", "b")),

@@ -191,7 +191,7 @@ def _downloads(data: NamedData, seconds: float) -> Iterator[Path]:
 
 
 def _download(data: NamedData, store: Path, *, seconds: float, verbose: bool) -> list[_Local]:
-    missing = [file for file in data.files if not (store / file.name).is_file()]
+    missing = [file for file in data.files if not _is_here(file, store / file.name)]
     if missing and (refused := network_refused(missing[0].url)):
         raise _not_downloaded(data, f"looked in {store}: not there; the network: {refused}")
     needed = sum(file.checksums.size for file in missing)
@@ -223,6 +223,16 @@ def _download(data: NamedData, store: Path, *, seconds: float, verbose: bool) ->
             resumed = came.resumed
         locals_.append(_checked(file, path, resumed=resumed))
     return locals_
+
+
+def _is_here(file: RemoteFile, path: Path) -> bool:
+    """Tell whether an earlier call has downloaded a file; what is damaged is deleted."""
+    if not path.is_file():
+        return False
+    problem = file.checksums.problem(path.stat().st_size, *file_sums(path))
+    if problem:
+        path.unlink()
+    return not problem
 
 
 def _checked(file: RemoteFile, path: Path, *, resumed: int = 0, mine: bool = False) -> _Local:

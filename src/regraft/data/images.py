@@ -34,6 +34,7 @@ from regraft.data.pixels import difference_hashes, orientation_of, to_rgb, uprig
 from regraft.data.quiet import pillow_warnings_ignored
 from regraft.data.reading import Content, Decoding, Limits, Picture, read_picture
 from regraft.data.refusals import explain, refuse_wrong_checksum
+from regraft.data.scan import IMAGE_SUFFIXES
 from regraft.errors import ImageError
 
 __all__ = [
@@ -54,12 +55,6 @@ __all__ = [
 
 DECODER_VERSION = 1
 """Part of every cache key; raised whenever the same file decodes to other pixels."""
-
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-    | {".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".avif", ".heic", ".heif", ".jxl", ".jp2"}
-)
-"""Suffixes, in lower case, of files meant to be pictures, also of kinds answered with advice."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _SUFFIXES = {

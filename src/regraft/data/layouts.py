@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from regraft.data.images import IMAGE_SUFFIXES
 from regraft.data.labels import list_names
 from regraft.data.listings import PART_NAMES
-from regraft.data.scan import is_junk
+from regraft.data.scan import IMAGE_SUFFIXES, is_junk
 from regraft.errors import DataError
 
 _NUMBER = re.compile(r"^image_(\d+)\.jpg$", re.IGNORECASE)
@@ -67,7 +66,8 @@ class ClassFolders:
     Of several such folders the one that lies highest is taken; what is below it again is left over.
 
     Args:
-        names: The classes that must be there; () takes every folder that holds pictures.
+        names: All classes; () takes every folder that holds pictures.
+        among: Some of the classes, by which the data set is known where not all are named.
         leave_out: Folders that are no class.
 
     Example:
@@ -76,6 +76,7 @@ class ClassFolders:
     """
 
     names: tuple[str, ...] = ()
+    among: tuple[str, ...] = ()
     leave_out: tuple[str, ...] = ()
 
     def arrange(self, folder: Path) -> Arrangement:
@@ -85,8 +86,8 @@ class ClassFolders:
             if found:
                 break
         else:
-            wanted = list_names(self.names) if self.names else "several folders of pictures"
-            raise _other_layout(folder, f"no folder that holds {wanted}")
+            wanted = list_names(self.names or self.among)
+            raise _other_layout(folder, f"no folder that holds folders of pictures named {wanted}")
         placements = [
             Placement(picture, part, inner.name)
             for part, inner in found
@@ -120,7 +121,7 @@ class ClassFolders:
             for each in folders
             if each.name not in self.leave_out and next(_pictures_in(each), None)
         ]
-        return chosen if len(chosen) > 1 else []
+        return chosen if {each.name for each in chosen} >= set(self.among) else []
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,11 @@ class LeafFolders:
     """A folder for each class at different depths, such as ``Apple/Apple A`` beside ``Banana``.
 
     Args:
+        among: Some of the classes, by which the data set is known.
         leave_out: Folders that are no class.
     """
 
+    among: tuple[str, ...] = ()
     leave_out: tuple[str, ...] = ()
 
     def arrange(self, folder: Path) -> Arrangement:
@@ -146,8 +149,8 @@ class LeafFolders:
                 if (other := owners.setdefault(inner.name, inner)) != inner:
                     continue  # a copy, or left over and said
                 placements += [Placement(picture, "", other.name) for picture in pictures]
-        if len(owners) < 2:
-            raise _other_layout(folder, "no two folders of pictures")
+        if missing := sorted(set(self.among) - set(owners)):
+            raise _other_layout(folder, f"no folder of pictures named {list_names(missing)}")
         return Arrangement(tuple(placements), removed)
 
 

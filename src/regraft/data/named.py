@@ -211,7 +211,7 @@ NAMED: tuple[NamedData, ...] = (
                 ),
             ),
         ),
-        layout=ClassFolders(leave_out=("BACKGROUND_Google",)),
+        layout=ClassFolders(among=("Faces", "accordion"), leave_out=("BACKGROUND_Google",)),
         inner=("101_ObjectCategories.tar.gz",),
         known=(
             "Faces and Faces_easy show the same people in the same photographs, cut differently",
@@ -302,12 +302,13 @@ NAMED: tuple[NamedData, ...] = (
         citation="Hussain, He, Chen: Automatic Fruit Recognition Using Deep Learning, 2018",
         page="https://www.kaggle.com/chrisfilo/fruit-recognition",
         layout=LeafFolders(
+            among=("Banana", "Carambola"),
             leave_out=(
                 "Total Number of Apples",
                 "Total Number of Kiwi fruit",
                 "Guava total",
                 "guava total final",
-            )
+            ),
         ),
         known=("many pictures are frames of one film: a random split tests on what was learned",),
     ),
@@ -319,7 +320,7 @@ NAMED: tuple[NamedData, ...] = (
         licence=_KAGGLE,
         citation="Ahmed, Mamun, Asif: DCNN-based Vegetable Image Classification, 2021",
         page="https://www.kaggle.com/misrakahmed/vegetable-image-dataset",
-        layout=ClassFolders(),
+        layout=ClassFolders(among=("Pumpkin", "Tomato")),
     ),
 )
 """Every data set with a name, those that can be downloaded first."""

@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from regraft.data.images import IMAGE_SUFFIXES
 from regraft.data.labels import list_names
 from regraft.errors import DataError
 
@@ -39,6 +38,12 @@ _JUNK = frozenset(
         "thumbs.db",
     }
 )
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+    | {".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".avif", ".heic", ".heif", ".jxl", ".jp2"}
+)
+"""Suffixes, in lower case, of files meant to be pictures, also of kinds answered with advice."""
 
 SOURCE_PREFIX = "SOURCE."
 """How files begin that say where pictures came from; they are neither pictures nor junk."""
