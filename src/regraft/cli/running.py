@@ -92,9 +92,5 @@ def show(comparison: Comparison, page: Path | None, *, form: TableFormat, as_jso
         return
     if comparison.rows:
         say(written(comparison_table(comparison), form))
-    for sentence in comparison.left_out:
-        talk(f"left out: {sentence}")
-    for warning in comparison.warnings:
-        talk(f"warning: {warning}")
     if page is not None:
         talk(f"page:   {page}")

@@ -11,7 +11,7 @@ from typing import Any
 from regraft.errors import RunError
 from regraft.experiment.campaign import Campaign, Say
 from regraft.experiment.costs import Costs, measure_costs
-from regraft.experiment.ladder import Rung, choose, ordered, rungs
+from regraft.experiment.ladder import BASELINE, Rung, choose, ordered, rungs
 from regraft.experiment.plan import Plan, plan_from
 from regraft.files import read_json, write_json
 from regraft.report.tables import Duration
@@ -19,6 +19,7 @@ from regraft.results.comparison import Comparison, Row
 
 STATE = "compare.json"
 FORMAT, VERSION = "regraft-compare", 1
+_CHEAP = 0.05  # of the budget: what a way may take to come before the baseline from scratch
 
 
 @dataclass(frozen=True)
@@ -178,10 +179,17 @@ class _Climb:
     campaign: Campaign
     begun: float
     say: Callable[[str], None]
+    has_baseline: bool = False
+
+    @property
+    def _cheap(self) -> float:
+        """Seconds up to which one run is cheap: a twentieth of the budget for all its repeats."""
+        budget = float("inf") if self.asked.budget is None else self.asked.budget
+        return _CHEAP * budget / (self.asked.seeds * self.asked.repeats)
 
     def climb(self, failures: list[str]) -> list[Row]:
         costs = self._costs()
-        ladder = ordered(_ladder(self.asked), costs)
+        ladder = ordered(_ladder(self.asked), costs, cheap=self._cheap)
         self._forecast(ladder, costs)
         rows: list[Row] = []
         known = {Rung(row).description: row for row in self.state.rows}
@@ -202,6 +210,8 @@ class _Climb:
     def _decided(self, rung: Rung, costs: Costs) -> Mapping[str, Any] | None:
         budget = self.asked.budget
         left = float("inf") if budget is None else budget - (time.perf_counter() - self.begun)
+        if budget is not None and not self.has_baseline and not rung.essential:
+            left -= BASELINE * budget
         choice = choose(
             rung,
             costs,
@@ -210,11 +220,11 @@ class _Climb:
             left=left,
             budget=float("inf") if budget is None else budget,
         )
+        self.has_baseline |= rung.is_baseline
         if choice.row is None:
-            needed, there = Duration(choice.estimate), Duration(max(0.0, left))
+            needed = Duration(choice.estimate)
             self.state.left_out.append(
-                f"{rung.description}: about {needed} even with a quarter of its epochs, "
-                f"{there} of the budget were left"
+                f"{rung.description}: about {needed} even with a quarter of its epochs"
             )
             self.state.write()
             return None
@@ -248,13 +258,15 @@ class _Climb:
         budget = float("inf") if self.asked.budget is None else self.asked.budget
         estimates = replace(costs, _embedded=set())
         spent, out = time.perf_counter() - self.begun, []
+        reserved = 0.0 if self.asked.budget is None else BASELINE * budget
         for rung in ladder:
+            reserved = 0.0 if rung.is_baseline else reserved
             choice = choose(
                 rung,
                 estimates,
                 seeds=range(self.asked.seeds),
                 repeats=self.asked.repeats,
-                left=budget - spent,
+                left=budget - spent - (0.0 if rung.essential else reserved),
                 budget=budget,
             )
             out += [rung.description] if choice.row is None else []

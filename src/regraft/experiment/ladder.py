@@ -27,7 +27,7 @@ _VARIANTS: tuple[dict[str, Any], ...] = (
 )
 _SHORTER = (1.0, 0.5, 0.25)  # of the epochs: what is tried before a way is left out
 _SPARE = 0.9  # of the budget; estimates err
-_BASELINE = 0.35  # of the budget that the baseline from scratch may take
+BASELINE = 0.3  # of the budget is kept for the baseline from scratch
 _GUARD = 1.25  # times its estimate a run may be trained before it is stopped
 _SHORTEST = 10  # seconds of such a limit
 
@@ -54,6 +54,11 @@ class Rung:
     def description(self) -> str:
         """The line that tells it from the others."""
         return described(self.row)
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is the training from scratch that all others are measured by."""
+        return self.essential and self.row.get("strategy") == "from_scratch"
 
 
 def rungs(
@@ -115,11 +120,25 @@ class Choice:
     note: str = ""
 
 
-def ordered(ladder: Sequence[Rung], costs: Costs) -> list[Rung]:
-    """Return the rungs with their estimates: the essential ones in their order, then by cost."""
+def ordered(ladder: Sequence[Rung], costs: Costs, *, cheap: float = 0.0) -> list[Rung]:
+    """Return the rungs with their estimates, in the order in which they are run.
+
+    First the essential ones but the baseline, then what is cheap, then the baseline from scratch,
+    which takes a good part of a budget, and then the others by their cost.
+
+    Args:
+        ladder: The rungs.
+        costs: What runs cost here.
+        cheap: Seconds up to which a run is cheap.
+    """
     known = [replace(rung, estimate=costs.seconds(rung.row)) for rung in ladder]
-    rest = [rung for rung in known if not rung.essential]
-    return [rung for rung in known if rung.essential] + sorted(rest, key=lambda r: r.estimate)
+
+    def turn(rung: Rung) -> tuple[int, float]:
+        if rung.essential:
+            return (2, 0.0) if rung.is_baseline else (0, 0.0)
+        return (1 if rung.estimate <= cheap else 3, rung.estimate)
+
+    return sorted(known, key=turn)
 
 
 def choose(
@@ -149,7 +168,9 @@ def choose(
     if row["strategy"] == "features":
         return Choice({**row, "seed": list(seeds)}, costs.seconds(row) * len(seeds) * repeats)
     times = len(seeds) * repeats
-    allowed = _BASELINE * budget if row["strategy"] == "from_scratch" else _SPARE * left
+    allowed = _SPARE * left
+    if rung.is_baseline:
+        allowed = min(allowed, BASELINE * budget)
     if rung.essential:
         return _shortened(row, costs, seeds=seeds, repeats=repeats, allowed=max(allowed, 0.0))
     for share in _SHORTER:
