@@ -54,7 +54,7 @@ def test_licence_counts_and_what_was_left_out_are_shown(given, tmp_path):
     assert "6 pictures of 3 classes" in output
     assert "cats 2, dogs 2, panda 2" in output
     assert f"licence: {next(d.licence for d in NAMED if d.name == 'animals')}" in output
-    assert "left out: 1 files that are no pictures inside: cats/broken.jpg" in output
+    assert "left out, no pictures inside (1): cats/broken.jpg" in output
     again = run("animals", "--from", str(given), "--to", str(tmp_path / "set")).stdout
     assert again.startswith("animals is there already, nothing was done")
 

@@ -121,7 +121,7 @@ def _show(fetched: FetchedData, folder: Path) -> None:
         say(f"left out: {count:,} {what}")
     if source.broken:
         shown = ", ".join(source.broken[:5]) + (", …" if len(source.broken) > 5 else "")
-        say(f"left out: {len(source.broken):,} files that are no pictures inside: {shown}")
+        say(f"left out, no pictures inside ({len(source.broken):,}): {shown}")
     for note in source.notes:
         say(f"note: {note}")
     if not fetched.already:
