@@ -21,9 +21,10 @@ from regraft.experiment.recipe import (
     refuse_unknown,
     short,
 )
+from regraft.experiment.small_size import SmallSize
 
 _TOP = ("title", "data", "defaults", "rows", "small", "note")
-_SMALL = ("data", "row")
+_OF_A_ROW = ("data", "small")  # what a row may say besides the keys of a recipe
 _REPEATS = ("seed", "fold")  # runs that differ in nothing else belong to one row of the table
 _LISTS = ("phases",)  # keys whose value is a list by itself
 
@@ -122,7 +123,8 @@ def plan_from(
 
     Args:
         values: ``title``, ``note``, ``data`` (fields of ``DataPlan``), ``defaults`` (of every row),
-            ``rows``, and ``small`` with ``data`` and ``row`` that take the place of both.
+            ``rows``, and ``small`` (see ``SmallSize``). A row may have fields of ``data`` of its
+            own, and keys for the small size.
         base: The folder that relative paths begin in; None for the current one.
         small: Whether to take the small size.
         data: The folder of the pictures, where it is not the one that the plan names.
@@ -131,24 +133,28 @@ def plan_from(
         UsageError: A key is unknown, or a value is impossible.
     """
     refuse_unknown(values, _TOP)
-    changes = values.get("small", {}) if small else {}
-    refuse_unknown(changes, _SMALL)
+    described_small = SmallSize.of(values.get("small", {}))
+    changes = described_small if small else None
     folder = base or Path()
-    shared = {**values.get("data", {}), **changes.get("data", {})}
-    if data:
-        shared["source"] = str(Path(data).absolute())
-    shared = absolute_paths(shared, folder)
     planned: list[PlannedRow] = []
     for number, given in enumerate(values.get("rows", [{}]), start=1):
-        row = {**values.get("defaults", {}), **given, **changes.get("row", {})}
+        row = {**values.get("defaults", {}), **given}
+        part, own = ({**row.pop(key, {})} for key in _OF_A_ROW)
+        part = {**values.get("data", {}), **part}
+        if changes is not None:
+            part, row = {**part, **changes.data}, changes.changed(row, own)
+        if data:
+            part["source"] = str(Path(data).absolute())
+        part, row = (absolute_paths(each, folder) for each in (part, row))
         try:
-            planned += _expanded(shared, absolute_paths(row, folder))
+            planned += _expanded(part, row, changes)
         except RegraftError as error:
             name = given.get("id") or given.get("description") or f"number {number}"
             raise UsageError(f"row {name}: {error.what}", why=error.why, hint=error.hint) from error
     planned = _linked(planned)
     _refuse_twins(planned)
-    return Plan(str(values.get("title", "")), tuple(planned), str(values.get("note", "")))
+    notes = [str(values.get("note", "")), changes.note if changes else ""]
+    return Plan(str(values.get("title", "")), tuple(planned), "; ".join(filter(None, notes)))
 
 
 def refuse_unknown_rows(names: Sequence[str], known: Mapping[str, Any]) -> None:
@@ -162,10 +168,12 @@ def refuse_unknown_rows(names: Sequence[str], known: Mapping[str, Any]) -> None:
             raise UsageError(f"the plan has no row {name!r}", why=f"there are {', '.join(known)}")
 
 
-def _expanded(data: Mapping[str, Any], row: Mapping[str, Any]) -> Iterator[PlannedRow]:
+def _expanded(
+    data: Mapping[str, Any], row: Mapping[str, Any], small: SmallSize | None
+) -> Iterator[PlannedRow]:
     """Yield the rows of the table that one row of the plan stands for."""
     refuse_unknown(data, DATA_KEYS)
-    refuse_unknown(row, ROW_KEYS)
+    refuse_unknown(row, (*ROW_KEYS, *_OF_A_ROW))
     varied = {key: value for key, value in row.items() if _is_list(key, value)}
     if not all(varied.values()):
         raise UsageError("an empty list stands for no run at all")
@@ -173,6 +181,7 @@ def _expanded(data: Mapping[str, Any], row: Mapping[str, Any]) -> Iterator[Plann
     for choice in itertools.product(*ways.values()):
         chosen = dict(zip(ways, choice, strict=True))
         own = {**row, **chosen}
+        own = own if small is None else small.shrunk(own)
         own["description"] = _described(row, chosen, own)
         yield PlannedRow(
             own["description"], tuple(_repeats(data, own)), dict(own.get("published", {}))

@@ -117,7 +117,7 @@ class Recipe:
             "name": self.row.get("backbone", DEFAULT_BACKBONE),
             "weights": None if weights == "random" else weights,
             "arguments": self.row.get("arguments", {}),
-            "preprocessing": self.row.get("preprocessing"),
+            "preprocessing": self.row.get("preprocessing") or None,  # {}: the weights' own
             "seed": self.seed if weights == "random" else 0,
         }
         return BackboneSpec.from_json(given)
