@@ -204,6 +204,8 @@ def test_a_spent_budget_leaves_one_network_and_says_what_is_missing(flowers):
     assert "budget" in reasons["small_cnn"]
     assert len(ranking.left_out) == 1 + 4
     assert "budget" in ranking.table().to_text()
+    assert "small_cnn (0 to 1)" in ranking.ablation_table().to_text()
+    assert "small_cnn (0 to 1)" not in ranking.table().to_text()
 
 
 def test_the_quickest_networks_are_measured_first(flowers, monkeypatch):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from regraft.cli.looking import TableFormat
+from regraft.cli.looking import FormatOption, TableFormat, written
 from regraft.cli.options import (
     AllowEmptyOption,
     DataArgument,
@@ -73,9 +73,7 @@ def rank(
     follow_links: FollowLinksOption = False,
     skip_bad: SkipBadOption = False,
     max_bad: MaxBadOption = 0.01,
-    form: Annotated[
-        TableFormat, typer.Option("--format", help="How to write the table.")
-    ] = TableFormat.TEXT,
+    form: FormatOption = TableFormat.TEXT,
     as_json: JsonOption = False,
 ) -> None:
     """Rank networks by what simple classifiers make of their features, cross-validated.
@@ -112,13 +110,8 @@ def rank(
         engine=engine,
         verbose=not as_json,
     )
-    if as_json:
+    if as_json or form is TableFormat.JSON:
         say_json(ranking.to_json())
         return
-    tables = [ranking.table(), *([ranking.ablation_table()] if ranking.mistakes else [])]
-    writers = {
-        TableFormat.TEXT: lambda table: table.to_text(),
-        TableFormat.MARKDOWN: lambda table: table.to_markdown(),
-        TableFormat.CSV: lambda table: table.to_csv(),
-    }
-    say("\n\n".join(writers[form](table) for table in tables))
+    tables = [ranking.table(), *([ranking.ablation_table()] if ranking.ablated else [])]
+    say("\n\n".join(written(table, form) for table in tables))

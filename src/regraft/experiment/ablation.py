@@ -137,9 +137,11 @@ def measure_mistakes(
     for spec, own in networks:
         for name, wrong in mistakes_for(own.preprocessing).items():
             changed = with_preprocessing(spec, wrong)
-            why = _obstacle(changed, wrong, bench, clock)
+            why = bench.too_long(bench.seconds_as_of(own), clock)
+            if not why and bench.preprocessing(changed) != wrong:
+                why = "this network takes no other preprocessing"
             if why:
-                left_out.append(LeftOut(f"{spec.name} with pixels {name}", why))
+                left_out.append(LeftOut(spec.name, why, name))
                 continue
             outcome = bench.measure(changed, (PROBE,))
             change = paired_difference(own.right[PROBE], outcome.right[PROBE])
@@ -150,15 +152,6 @@ def measure_mistakes(
         for (backbone, name, outcome, change), p in zip(found, adjusted, strict=True)
     )
     return mistakes, tuple(left_out)
-
-
-def _obstacle(spec: BackboneSpec, wrong: Preprocessing, bench: Bench, clock: Budget) -> str:
-    """Return why a network cannot be measured with a wrong preprocessing, "" if it can."""
-    if clock.left <= 0:
-        return bench.too_long(0.0, clock)
-    if bench.preprocessing(spec) != wrong:
-        return "this network takes no other preprocessing"
-    return bench.too_long(bench.expect(spec), clock)
 
 
 def _same(one: Preprocessing, other: Preprocessing) -> bool:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PROBE, NEIGHBOURS = "logistic", "knn"
 _FEW = 32  # pictures whose time is taken before all others: one batch
+_NOTICED = 5.0  # seconds from which on an estimate that was exceeded counts
 
 
 class Budget:
@@ -102,9 +103,10 @@ class Bench:
     engine: EngineName = "auto"
     cache: str | os.PathLike[str] | None = "default"
     verbose: bool = False
-    classifier_seconds: float = field(default=0.0, init=False)
-    """The longest time that the classifiers of one network have taken."""
     _embedded: dict[BackboneSpec, int] = field(default_factory=dict, init=False)
+    _expected: dict[BackboneSpec, float] = field(default_factory=dict, init=False)
+    _slower: float = field(default=1.0, init=False)
+    _classifier_seconds: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         if self.cache is None:  # what is embedded for the estimate is not embedded again
@@ -128,7 +130,12 @@ class Bench:
         self._count(spec, begun, few)
         if 2 * few.embedded > few.images:
             _remember(self._timing(extractor.backbone_), few)
-        return few.seconds / few.images * len(paths)
+        self._expected[spec] = few.seconds / few.images * len(paths)
+        return self._expected[spec]
+
+    def seconds_as_of(self, outcome: Outcome) -> float:
+        """Return how many seconds all pictures take where one takes as long as in an outcome."""
+        return (outcome.milliseconds or 0.0) / 1000 * len(self.data)
 
     def measure(self, spec: BackboneSpec, classifiers: tuple[str, ...]) -> Outcome:
         """Embed the pictures that are not cached and cross-validate classifiers on the features.
@@ -144,6 +151,8 @@ class Bench:
         extractor = self._extractor(spec, verbose=self.verbose)
         embedded = extractor.stream(self.data.paths)
         self._count(spec, embedded.stats)
+        if embedded.stats.seconds > _NOTICED and spec in self._expected:
+            self._slower = max(self._slower, embedded.stats.seconds / self._expected[spec])
         backbone = extractor.backbone_
         features = np.asarray(embedded.matrix(), dtype=np.float32)
         start = time.monotonic()
@@ -153,7 +162,7 @@ class Bench:
                 features, self._labels, self.folds, classifier=name, seed=self.seed
             )
             right[name] = (named == self._labels)[self.folds >= 0]
-        self.classifier_seconds = max(self.classifier_seconds, time.monotonic() - start)
+        self._classifier_seconds = max(self._classifier_seconds, time.monotonic() - start)
         return Outcome(
             preprocessing=backbone.preprocessing,
             parameters=backbone.parameters,
@@ -174,9 +183,10 @@ class Bench:
     def too_long(self, seconds: float, clock: Budget) -> str:
         """Return why there is no time for a trunk that needs so many seconds, "" if there is.
 
-        The classifiers are taken to need as long as they did at most so far.
+        The classifiers are taken to need as long as they did at most so far, and a trunk to exceed
+        its estimate by as much as one did before it.
         """
-        needed = seconds + self.classifier_seconds
+        needed = self._slower * seconds + self._classifier_seconds
         if needed <= clock.left:
             return ""
         if clock.left <= 0:

@@ -38,6 +38,12 @@ class Candidate:
 class LeftOut:
     """What was not measured, and why.
 
+    Attributes:
+        backbone: The name of the network.
+        why: The reason, without a full stop.
+        preprocessing: Which wrong preprocessing it would have had; None where it is the network
+            itself that was left out.
+
     Example:
         >>> LeftOut("vgg16", NO_WEIGHTS).to_json()["backbone"]
         'vgg16'
@@ -45,10 +51,16 @@ class LeftOut:
 
     backbone: str
     why: str
+    preprocessing: str | None = None
 
     def to_json(self) -> dict[str, str]:
-        """Return name and reason."""
-        return {"backbone": self.backbone, "why": self.why}
+        """Return what stands here; the preprocessing only where there is one."""
+        more = {} if self.preprocessing is None else {"preprocessing": self.preprocessing}
+        return {"backbone": self.backbone, "why": self.why, **more}
+
+    def __str__(self) -> str:
+        wrong = "" if self.preprocessing is None else f" ({self.preprocessing})"
+        return f"{self.backbone}{wrong}"
 
 
 def find_candidates(
@@ -103,7 +115,7 @@ def by_reason(left_out: Sequence[LeftOut]) -> dict[str, list[str]]:
     """
     names: defaultdict[str, list[str]] = defaultdict(list)
     for one in left_out:
-        names[one.why].append(one.backbone)
+        names[one.why].append(str(one))
     return dict(names)
 
 

@@ -122,7 +122,16 @@ class Ranking:
             " purpose and for this table only: every model keeps the preprocessing of its weights."
         )
         columns = ("backbone", "pixels", "linear probe", "change")
-        return Table(columns, rows, notes=(note,))
+        return Table(columns, rows, notes=(note, *_left_out_notes(self._left_out_mistakes)))
+
+    @property
+    def ablated(self) -> bool:
+        """Whether wrong preprocessings were asked for, measured or not."""
+        return bool(self.mistakes or self._left_out_mistakes)
+
+    @property
+    def _left_out_mistakes(self) -> list[LeftOut]:
+        return [one for one in self.left_out if one.preprocessing is not None]
 
     def to_json(self) -> dict[str, Any]:
         """Return ``rows``, ``ablation``, ``left_out``, ``seconds`` and what was measured on."""
@@ -146,14 +155,13 @@ class Ranking:
         measured_on = (
             f"{self.folds}-fold cross-validation on {self.images:,} pictures of the training and"
             " validation parts; the test part was not looked at. MB: file of weights; input: side"
-            " in pixels; ms: per picture, with decoding."
+            " in pixels; ms: per picture, with decoding. Intervals are of 95 %, each by itself."
         )
         notes = [measured_on]
         if len(self.rows) > 1:
             notes.append(self._judgement())
-        for why, names in by_reason(self.left_out).items():
-            notes.append(f"Left out: {', '.join(names)}: {why}.")
-        return tuple(notes)
+        networks = [one for one in self.left_out if one.preprocessing is None]
+        return (*notes, *_left_out_notes(networks))
 
     def _judgement(self) -> str:
         first = self.rows[0].backbone
@@ -233,6 +241,10 @@ def _ranked(
         difference=difference,
         p=p,
     )
+
+
+def _left_out_notes(left_out: Sequence[LeftOut]) -> list[str]:
+    return [f"Left out: {', '.join(names)}: {why}." for why, names in by_reason(left_out).items()]
 
 
 def _row_json(row: Ranked) -> dict[str, Any]:
