@@ -147,3 +147,24 @@ def test_whatever_was_measured_the_answer_is_a_sentence_and_the_law_is_one(point
     if curve.fit is not None:
         assert min(curve.fit.a, curve.fit.b, curve.fit.c) >= 0
         assert np.isfinite(curve.fit.draws).all()
+
+
+def test_what_is_answered_is_true_and_a_limit_is_not_overlooked():
+    """Grid: limits of 100, 97 and 94 %; 3 and 5 sizes; 850 and 3000 pictures to test on."""
+    generator = np.random.default_rng(0)
+    held = []
+    for a, b, c in ((0.0, 0.6, 0.4), (0.03, 0.8, 0.5), (0.06, 1.0, 0.7)):
+        for sizes in ((30, 90, 270), SIZES):
+            errors = a + b * np.array(sizes, dtype=float) ** -c
+            wanted = a + 0.6 * (errors[-1] - a)
+            true = (b / (wanted - a)) ** (1 / c) - sizes[-1]
+            for n in (850, 3000):
+                for wrong in generator.binomial(n, errors, size=(15, len(sizes))):
+                    points = [(s, wilson(int(n - w), n)) for s, w in zip(sizes, wrong, strict=True)]
+                    goal = fit_curve("features", points).images_for(1 - wanted)
+                    if goal.more:
+                        most = np.inf if goal.high is None else goal.high
+                        held.append(goal.low <= true <= most)
+
+    assert len(held) > 90  # of 180
+    assert np.mean(held) >= 0.94

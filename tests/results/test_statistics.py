@@ -35,6 +35,19 @@ def test_wilson_gives_the_published_intervals(successes, n, low, high):
     assert round(share.high, 4) == high
 
 
+def test_wilson_intervals_hold_the_true_share_in_95_percent():
+    """Grid: 16, 50, 170, 624 and 850 pictures; accuracies of 50, 70, 80, 90, 95 and 98 %."""
+    generator = np.random.default_rng(0)
+    held = []
+    for n in (16, 50, 170, 624, 850):
+        ends = np.array([wilson(right, n).interval for right in range(n + 1)])
+        for share in (0.5, 0.7, 0.8, 0.9, 0.95, 0.98):
+            low, high = ends[generator.binomial(n, share, 20_000)].T
+            held.append(((low <= share) & (share <= high)).mean())
+
+    assert np.mean(held) == pytest.approx(0.95, abs=0.01)
+
+
 def test_wilson_agrees_with_scipy():
     from scipy.stats import binomtest
 
@@ -122,6 +135,40 @@ def test_the_bootstrap_of_an_accuracy_is_close_to_its_wilson_interval():
     assert share.interval == pytest.approx(exact.interval, abs=0.01)
 
 
+def test_a_perfect_bootstrap_still_has_an_interval_that_holds_it():
+    truth = np.arange(100) % 2
+
+    share = bootstrap(lambda t, p: float((t == p).mean()), truth, truth)
+
+    assert share.value == share.high == 1.0
+    assert 0.9 < share.low < 0.99
+
+
+@pytest.mark.slow
+def test_bootstrap_intervals_hold_the_true_macro_recall_in_95_percent():
+    """Grid: 5 classes of 20, 60 and 170 pictures; mean recalls of 70, 90 and 97 %."""
+    generator = np.random.default_rng(0)
+    classes, held = 5, []
+
+    def macro_recall(truth, predicted):
+        hits = np.bincount(truth[truth == predicted], minlength=classes)
+        return (hits / np.bincount(truth, minlength=classes)).mean()
+
+    for size in (20, 60, 170):
+        truth = np.repeat(np.arange(classes), size)
+        for mean in (0.7, 0.9, 0.97):
+            recalls = 1 - (1 - mean) * np.linspace(0.4, 1.6, classes)
+            for _ in range(400):
+                wrong = generator.random(len(truth)) > recalls[truth]
+                others = (truth + generator.integers(1, classes, len(truth))) % classes
+                share = bootstrap(
+                    macro_recall, truth, np.where(wrong, others, truth), resamples=200
+                )
+                held.append(share.low <= mean <= share.high)
+
+    assert np.mean(held) == pytest.approx(0.95, abs=0.01)
+
+
 def test_the_bootstrap_of_nothing_is_unknown():
     assert not bootstrap(lambda truth, predicted: float(len(truth) + len(predicted)), [], []).known
 
@@ -197,3 +244,9 @@ def test_every_share_between_never_and_always_reads_so(share):
 
 def test_differences_are_points():
     assert points(-0.016) == "\N{MINUS SIGN}1.6 points"
+
+
+def test_differences_are_shown_with_their_interval_and_never_rounded_to_none():
+    assert points(0.021, interval=(0.004, 0.038), signed=False) == "2.1 points [0.4, 3.8]"
+    assert points(0.02, interval=(0.0002, 0.04)) == "+2.00 points [0.02, 4.00]"
+    assert points(0.0, interval=(-0.01, 0.01)) == "+0.0 points [\N{MINUS SIGN}1.0, 1.0]"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -14,6 +14,7 @@ import numpy.typing as npt
 Indices = npt.NDArray[np.int64]
 
 _MOST_DIGITS = 6
+_INVENTED = 2  # cases of the bootstrap
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,12 @@ def bootstrap(
     """Return a statistic with its stratified percentile-bootstrap interval.
 
     Cases are drawn anew within each true class, so every resample holds as many of a class as the
-    sample does.
+    sample does. A plain bootstrap never draws an error that the sample does not hold, and is too
+    sure of itself where errors are few: its intervals of a macro recall held the true one in 93 %
+    of simulated samples, and in 71 % at worst. So two invented cases, shared among the classes, can
+    be drawn too: one that is right and one that is named anything, much as Agresti and Coull,
+    "Approximate is better than exact for interval estimation of binomial proportions", 1998, add
+    successes and failures. That made it 95.6 %, and 93 % at worst.
 
     Args:
         statistic: Maps the indices of the true and of the predicted classes, shape (n,) both, to a
@@ -197,18 +203,37 @@ def bootstrap_all(
         return [Estimate.unknown()] * len(values)
     order = np.argsort(true, kind="stable")
     true, named = true[order], named[order]
-    # With the cases sorted by class, a draw within a class is a draw between two places.
-    _, first, size = np.unique(true, return_index=True, return_counts=True)
-    start, width = np.repeat(first, size), np.repeat(size, size)
     generator = np.random.default_rng(seed)
-    drawn = np.empty((resamples, len(values)))
-    for row in drawn:
-        cases = start + (generator.random(len(true)) * width).astype(np.int64)
-        row[:] = statistics(true, named[cases])
+    drawn = np.array(
+        [statistics(true, answers) for answers in _draw(true, named, resamples, generator)]
+    )
     tail = (1 - confidence) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
-    ends = zip(values.tolist(), low.tolist(), high.tolist(), strict=True)
-    return [Estimate(*end, n=len(true)) for end in ends]
+    ends = zip(np.minimum(low, values), np.maximum(high, values), strict=True)
+    return [
+        Estimate(value, float(low), float(high), n=len(true))
+        for value, (low, high) in zip(values.tolist(), ends, strict=True)
+    ]
+
+
+def _draw(
+    true: Indices, named: Indices, resamples: int, generator: np.random.Generator
+) -> Iterator[Indices]:
+    """Draw answers anew within each class; the cases must be sorted by class."""
+    classes, first, size = np.unique(true, return_index=True, return_counts=True)
+    # With the cases sorted by class, a draw within a class is a draw between two places; a draw
+    # beyond its last place is an invented case.
+    start, width = np.repeat(first, size), np.repeat(size, size)
+    invented = _INVENTED / len(classes)
+    names = np.union1d(classes, named)
+    for _ in range(resamples):
+        beyond = generator.random(len(true)) * (width + invented) - width
+        within = np.minimum(beyond + width, width - 1).astype(np.int64)
+        answers = named[start + within]
+        new = np.flatnonzero(beyond >= 0)
+        anything = names[generator.integers(len(names), size=len(new))]
+        answers[new] = np.where(beyond[new] < invented / 2, true[new], anything)
+        yield answers
 
 
 @dataclass(frozen=True)
