@@ -93,9 +93,9 @@ REPEATED = Repeated(wilson(9, 10), 0.012, 3)
 def test_repeats_show_their_spread_everywhere():
     table = Table(("way", "test"), (("x", REPEATED), ("y", Repeated(wilson(8, 10), None, 1))))
 
-    assert "90.0 % ± 1.2 points [59.6, 98.2]" in table.to_text()
+    assert "90.0 % ± 1.2 [59.6, 98.2]" in table.to_text()
     assert table.to_text().splitlines()[0] == "way  test (n = 10)"
-    assert r"90.0\,\% $\pm$ 1.2 points" in table.to_latex()
+    assert r"90.0\,\% $\pm$ 1.2" in table.to_latex()
     rows = list(csv.reader(io.StringIO(table.to_csv())))
     assert rows[0][-1] == "test sd"
     assert [row[-1] for row in rows[1:]] == ["0.012", ""]

@@ -17,6 +17,7 @@ from regraft.cli.options import (
     EngineOption,
     FollowLinksOption,
     GroupByOption,
+    KeepPartsOption,
     MaxBadOption,
     NamesOption,
     PrecisionOption,
@@ -80,6 +81,7 @@ def compare(
     seed: SeedOption = 0,
     group_by: GroupByOption = None,
     regroup: RegroupOption = False,
+    keep_parts: KeepPartsOption = False,
     small_classes: SmallClassesOption = "refuse",
     allow_empty_class: AllowEmptyOption = False,
     label_from_name: NamesOption = None,
@@ -124,7 +126,7 @@ def compare(
     comparison = compare_ways(asked, folder, command=command_line(), verbose=not as_json, say=talk)
     page = write_comparison(comparison, folder / PAGE)
     show(comparison, page, form=form, as_json=as_json)
-    return EXIT_FAILED if comparison.warnings else 0
+    return EXIT_FAILED if comparison.failures else 0
 
 
 def _network(row: dict[str, object]) -> dict[str, object]:

@@ -55,6 +55,7 @@ def run(
     """Run a plan: finished runs are skipped, and a killed one goes on where it was."""
     from regraft.errors import RunError
     from regraft.experiment.campaign import RUNS, Campaign
+    from regraft.experiment.cautions import cautions_of_comparison
     from regraft.experiment.plan import read_plan
     from regraft.report.comparison import write_comparison
     from regraft.results.comparison import Comparison
@@ -75,7 +76,11 @@ def run(
     comparison = Comparison.of(
         outcome.rows,
         title=planned.title or plan.stem,
-        warnings=(*((planned.note,) if planned.note else ()), *outcome.failures),
+        failures=outcome.failures,
+        warnings=(
+            *((planned.note,) if planned.note else ()),
+            *cautions_of_comparison([(row.description, row.runs) for row in outcome.rows]),
+        ),
         command=command_line(),
     )
     page = write_comparison(comparison, folder / PAGE) if outcome.rows else None

@@ -10,6 +10,7 @@ from typing import Any
 
 from regraft.errors import RunError
 from regraft.experiment.campaign import Campaign, Say
+from regraft.experiment.cautions import cautions_of_comparison
 from regraft.experiment.costs import Costs, measure_costs
 from regraft.experiment.ladder import BASELINE, Rung, choose, ordered, rungs
 from regraft.experiment.plan import Plan, plan_from
@@ -165,7 +166,8 @@ def compare(
         rows,
         title=asked.title,
         left_out=(*shortened, *state.left_out),
-        warnings=tuple(failures),
+        failures=tuple(failures),
+        warnings=tuple(cautions_of_comparison([(row.description, row.runs) for row in rows])),
         command=command,
     )
 

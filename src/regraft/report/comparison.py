@@ -78,7 +78,8 @@ def comparison_table(comparison: Comparison) -> Table:
         columns["split"] = [", ".join(hashes) for hashes in splits]
     body = tuple(zip(*columns.values(), strict=True))
     left_out = (f"Left out: {sentence}" for sentence in comparison.left_out)
-    notes = (*conclusion.sentences, *left_out, *comparison.warnings)
+    failed = (f"Not finished: {sentence}" for sentence in comparison.failures)
+    notes = (*conclusion.sentences, *left_out, *failed, *comparison.warnings)
     return Table(tuple(columns), body, notes=notes, best=conclusion.best)
 
 

@@ -13,6 +13,7 @@ from regraft.results.statistics import percent
 from regraft.results.verdicts import Verdict, reference
 
 _MOST_NAMES = 4
+_QUICKER = 0.7  # of the time of the chosen way: what counts as less
 _CHOSEN_BY_TEST = (
     "There is no validation part to choose by, and the best of several test accuracies is too good "
     "to be true by the luck of the choice."
@@ -104,9 +105,9 @@ def _against_others(
 
 
 def _cheapest(chosen: Row, equals: Sequence[Row]) -> list[str]:
-    """Say which of the ways that cannot be told apart takes the least time, if it is another."""
+    """Say which of the ways that cannot be told apart takes the least time, if it is much less."""
     quick = min((chosen, *equals), key=lambda row: row.seconds)
-    if quick is chosen:
+    if quick.seconds > _QUICKER * chosen.seconds:
         return []
     most, least = Duration(chosen.seconds), Duration(quick.seconds)
     of = f"Of these {len(equals) + 1}, {quick.description} takes the least time"

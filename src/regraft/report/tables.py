@@ -239,12 +239,13 @@ def show(cell: Cell) -> str:
 
 
 def _repeated(cell: Repeated) -> str:
-    """Return ``91.2 % ± 0.8 points [90.1, 92.2], n = 850``."""
+    """Return ``91.2 % ± 0.8 [90.1, 92.2], n = 850``: mean, standard deviation, interval."""
     whole = percent(cell.estimate)
     if cell.sd is None:
         return whole
     value = percent(cell.estimate, parts="")
-    return f"{value} ± {points(cell.sd, signed=False)}{whole.removeprefix(value)}"
+    spread = points(cell.sd, signed=False).removesuffix(" points")
+    return f"{value} ± {spread}{whole.removeprefix(value)}"
 
 
 def _estimate(cell: Cell) -> Estimate | None:

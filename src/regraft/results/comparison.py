@@ -15,8 +15,10 @@ from regraft.results.run import PART_TITLES, Run
 from regraft.results.verdicts import Verdict, judge_ways
 
 # What rows of one way may differ in: how much is learned from, and what follows from that.
-_AMOUNTS = ("per_class", "size", "fraction", "seed", "id", "description", "published")
-_AMOUNTS += ("epochs", "time_budget")
+_AMOUNTS = (
+    *("per_class", "size", "fraction", "seed", "id", "description", "published"),
+    *("epochs", "time_budget"),
+)
 _AMOUNT = re.compile(r",? (?:\d+ per class|(?:per_class|size|fraction) [\d.]+)$")
 _PARTS = {title: part for part, title in PART_TITLES.items()}
 
@@ -150,6 +152,7 @@ class Comparison:
         verdicts: Which are better than which; empty where that cannot be judged.
         curves: Accuracy against pictures per class, one curve per way with several sizes.
         left_out: What was not run, and why, a sentence each.
+        failures: What could not be finished, and why, a sentence each.
         warnings: What the reader should know before trusting a number.
         command: How to repeat it.
     """
@@ -159,6 +162,7 @@ class Comparison:
     verdicts: tuple[Verdict, ...] = ()
     curves: tuple[SizeCurve, ...] = ()
     left_out: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     command: str = ""
 
@@ -169,7 +173,7 @@ class Comparison:
         Args:
             rows: The ways of learning; those without a test part are judged by nobody.
             title: What is compared.
-            more: ``left_out``, ``warnings`` and ``command``.
+            more: ``left_out``, ``failures``, ``warnings`` and ``command``.
         """
         tested = [row for row in rows if row.test is not None]
         splits = {tuple(sorted(run.split_hash for run in row.runs)) for row in tested}
@@ -188,6 +192,7 @@ class Comparison:
             "verdicts": [verdict.to_json() for verdict in self.verdicts],
             "curves": [curve.to_json() for curve in self.curves],
             "left_out": list(self.left_out),
+            "failures": list(self.failures),
             "warnings": list(self.warnings),
             "page": page,
         }

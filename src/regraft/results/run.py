@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from regraft import __version__
+from regraft.data.provenance import read_source
 from regraft.errors import RegraftError, RunError
 from regraft.files import read_json, write_json
 from regraft.results import metrics
@@ -285,7 +286,9 @@ def data_facts(split: Split) -> dict[str, Any]:
     """Return what a run records of its data: no path but the folder's own name."""
     parts = split.parts()
     root = next((part.root for part in parts.values() if part.root is not None), None)
+    origin = None if root is None else read_source(root)
     return {
+        "origin": None if origin is None else origin.to_json(),
         "root_name": None if root is None else root.resolve().name,
         "images": sum(len(part) for part in parts.values()),
         "classes": list(split.classes),

@@ -1,0 +1,69 @@
+"""`regraft compare`: one command, one table, one page."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from regraft.backbones.spec import BackboneSpec
+from regraft.backbones.state import write_state
+from regraft.cli.app import app
+from regraft.data.drawn import make_flowers
+from regraft.errors import UsageError
+
+
+def regraft(*arguments):
+    result = CliRunner().invoke(app, [str(a) for a in arguments], standalone_mode=False)
+    if result.exception is not None:
+        raise result.exception
+    return result
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compare")
+    make_flowers(folder / "flowers", species=2, per_class=12, size=32)
+    network = BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),)).build()
+    write_state(folder / "net.safetensors", network.module.state_dict())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def command(place):
+    network = ("--backbone", "small_cnn", "--arg", "size=32", "--weights", place / "net.safetensors")
+    options = ("--engine", "torch", "--budget", "1s", "--out", place / "out")
+    return ("compare", place / "flowers", *network, *options)
+
+
+@pytest.fixture(scope="module")
+def told(command):
+    return json.loads(regraft(*command, "--json").stdout)
+
+
+def test_one_object_tells_rows_verdicts_what_was_left_out_and_the_page(told, place):
+    assert {"rows", "verdicts", "left_out", "page"} <= set(told)
+    assert [row["strategy"] for row in told["rows"]][:3] == ["features"] * 3
+    assert any("two_stage" in sentence for sentence in told["left_out"])
+    assert told["page"] == str(place / "out" / "comparison.html")
+    assert "Left out" in (place / "out" / "comparison.html").read_text()
+
+
+def test_the_estimate_is_shown_before_and_the_second_call_does_nothing(told, command):
+    result = regraft(*command)
+
+    assert "everything was run before" in result.stderr
+    assert "small_cnn + from_scratch" in result.stdout
+    assert "Left out: small_cnn + two_stage" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--splits", "2", "--folds", "3"), "two ways to repeat"),
+        (("--backbone", "vgg16"), "go with one --backbone"),
+        (("--budget", "soon"), "write --budget"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_before_any_work(command, options, said):
+    with pytest.raises(UsageError, match=said):
+        regraft(*command, *options)
