@@ -138,10 +138,9 @@ def per_class(p: Predictions) -> list[ClassScores]:
 def averages(p: Predictions, *, seed: int = 0) -> dict[str, Averages]:
     """Return the averages ``macro`` (classes count the same) and ``weighted`` (pictures do).
 
-    Intervals are stratified-bootstrap ones. In simulations they held the true value in 86 to 94 %
-    of samples with 20 or more pictures per class, and in 79 to 97 % with three to five. A sample
-    without an error cannot be resampled into one that has any: there the interval is that of the
-    accuracy.
+    Intervals are stratified-bootstrap ones. In simulations with 10 to 170 pictures per class those
+    of macro recall and macro F1 held the true value in 92 to 98 % of samples, in 95 % on average.
+    For a sample without an error the interval is that of the accuracy.
     """
     k = len(p.classes)
 
