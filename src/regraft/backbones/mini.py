@@ -83,7 +83,8 @@ class RegraftMini(nn.Module):
         self.stage3 = self._stage(third, fourth)
         self.head = convolution(fourth, FEATURE_DIM, kernel=1)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            # On "meta" nothing is drawn; drawing there makes torch load its compiler for seconds.
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     @staticmethod
