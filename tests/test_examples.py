@@ -1,0 +1,402 @@
+"""The plans of the published experiments: all rows, their figures, and networks as they were."""
+
+import functools
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from regraft.backbones.spec import BackboneSpec, Preprocessing
+from regraft.data.drawn import make_flowers
+from regraft.data.named import find_data
+from regraft.experiment.campaign import Campaign
+from regraft.experiment.plan import read_plan
+from regraft.report.comparison import comparison_table
+from regraft.results.comparison import Comparison
+from regraft.training.augmentation import find_augmentation
+from regraft.training.batches import epoch_batches
+from regraft.training.grafted import Grafted
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+PLANS = sorted(EXAMPLES.rglob("*.toml"))
+OTHER_PROTOCOL = ("-corrected", "-as-printed")
+DOCUMENTS = {
+    "sibgrapi_2019": 28,
+    "deep_learning_course_week_11": 8,
+    "advanced_cnns_lecture": 4,
+    "mai_deep_learning_lab": 12,
+    "transfer_learning_with_cnns": 14,
+}
+
+# train, validation and test in percent, seconds, as printed in the tables of the document
+SIBGRAPI = {
+    "1a": (99.85, 64.59, 63.18, 7 * 60),
+    "1b": (99.85, 63.76, 64.70, 7 * 60),
+    "1c": (76.82, 70.71, 70.35, 30 * 60),
+    "1d": (93.59, 73.65, 74.58, 90 * 60),
+    "2a": (95.46, 54.24, 52.00, 53 * 60),
+    "2b": (86.37, 57.76, 55.52, 53 * 60),
+    "2c": (66.31, 68.82, 66.58, 54 * 60),
+    "2d": (85.04, 72.24, 75.41, 110 * 60),
+    "3a": (95.31, 76.24, 75.52, 15 * 60),
+    "3b": (94.27, 84.35, 81.52, 15 * 60),
+    "3c": (87.25, 82.35, 82.35, 30 * 60),
+    "4a": (99.85, 89.53, 88.82, 21 * 60),
+    "4b": (99.89, 91.06, 89.88, 21 * 60),
+    "4c": (99.16, 90.35, 90.71, 31 * 60),
+    "5a": (99.81, 93.75, 74.19, 60 * 60),
+    "5a-again": (99.83, 100, 79.35, 60 * 60),
+    "5b": (99.64, 100, 75.64, 60 * 60),
+    "5b-again": (99.73, 100, 74.99, 60 * 60),
+    "5c": (98.77, 75.00, 87.90, 80 * 60),
+    "6a": (99.98, 100, 76.61, 35 * 60),
+    "6b": (99.90, 100, 78.22, 35 * 60),
+    "6c": (97.45, 87.50, 92.90, 86 * 60),
+    "7a": (100, 100, 77.74, 35 * 60),
+    "7b": (99.97, 100, 79.03, 35 * 60),
+    "7c": (98.70, 87.50, 92.74, 57 * 60),
+    "8a": (92.29, 90.78, 91.97, 332 * 60),
+    "8b": (99.98, 81.25, 76.93, 60 * 60),
+    "8c": (80.38, 50.00, 62.58, 52 * 60),
+}
+# one figure of each row of the other documents: which, and its share
+OTHERS = {
+    "deep_learning_course_week_11": {
+        "A1": ("test", 0.99),
+        "A2": ("test", 0.95),
+        "A2-again": ("test", 0.95),
+        "A3": ("test", 0.91),
+        "B1": ("test", 0.88),
+        "B2": ("test", 0.94),
+        "C1": ("test", 0.9147),
+        "C2": ("note", "no figure was published"),
+    },
+    "advanced_cnns_lecture": {
+        "1": ("test", 0.8541),
+        "2": ("test", 0.8829),
+        "3": ("test", 0.8838),
+        "4": ("test", 0.9261),
+    },
+    "mai_deep_learning_lab": {
+        "0a": ("test", 0.9625),
+        "0b": ("test", 0.86),
+        "0c": ("test", 0.6590),
+        "1": ("test", 0.9835),
+        "2": ("test", 0.9917),
+        "3": ("test", 0.9993),
+        "4": ("test", 0.9826),
+        "5": ("test", 0.9926),
+        "6": ("test", 0.9863),
+        "7": ("test", 0.9863),
+        "8": ("test", 0.9272),
+        "9": ("test", 0.04),
+    },
+    "transfer_learning_with_cnns": {
+        str(number): ("validation", share)
+        for number, share in enumerate(
+            (0.88, 0.89, 0.9, 0.91, 0.88, 0.9, 0.9, 0.88, 0.86, 0.84, 0.89, 0.935, 0.35, 0.92), 1
+        )
+    },
+}
+
+
+@functools.cache
+def plan_of(path, small=False):
+    return read_plan(path, small=small)
+
+
+@functools.cache
+def recipes_of(document):
+    """Return the recipes of a document by the id of their row."""
+    plans = [plan_of(path) for path in PLANS if path.parent.name == document]
+    found = [(recipe.row["id"], recipe) for plan in plans for recipe in plan.recipes()]
+    assert len(dict(found)) == len(found), "an id stands twice"
+    return dict(found)
+
+
+def published(document):
+    """Return the recipes of the rows that a document prints, by their ids."""
+    recipes = recipes_of(document)
+    return {name: one for name, one in recipes.items() if not name.endswith(OTHER_PROTOCOL)}
+
+
+@functools.cache
+def trunk(name, arguments, size):
+    weights = BackboneSpec(name, weights=None, arguments={**dict(arguments), "size": size})
+    return weights.build()
+
+
+def grafted(recipe, classes):
+    """Return the network that a recipe trains, with random weights."""
+    learner = recipe.learner()
+    spec = learner.backbone
+    size = spec.preprocessing.size if spec.preprocessing else 224
+    outputs = 1 if learner.output == "sigmoid" else classes
+    return Grafted(trunk(spec.name, spec.arguments, size), learner._head(), outputs=outputs)
+
+
+def trained(network, phase):
+    """Return how many parameters a phase trains, and the first stage among them."""
+    chosen = network.freeze(phase)
+    count = sum(each.numel() for each in network.parameters() if each.requires_grad)
+    names = [*(stage.name for stage in network.stages), "head"]
+    return count, names[chosen.first]
+
+
+def test_the_documents_have_74_rows_with_what_they_print():
+    rows = {document: len(published(document)) for document in DOCUMENTS}
+    told = (EXAMPLES / "advanced_cnns_lecture" / "predictions.md").read_text()
+    predictions = re.findall(
+        r"^\| P([1-8]) \| (\w+) \| [\w ]+ \| n\d+ \w+ (0\.\d{4}) ", told, re.MULTILINE
+    )
+
+    assert rows == DOCUMENTS
+    assert [(network, float(share)) for _, network, share in predictions] == [
+        *(("inception_resnet_v2", share) for share in (0.7944, 0.8940, 0.8758, 0.9162)),
+        *(("xception", share) for share in (0.6348, 0.9032, 0.1572, 0.9650)),
+    ]
+    assert sum(rows.values()) + len(predictions) == 74
+
+
+@pytest.mark.parametrize("row", SIBGRAPI)
+def test_the_tutorial_is_quoted_as_it_is_printed(row):
+    told = published("sibgrapi_2019")[row].published
+
+    *shares, seconds = SIBGRAPI[row]
+    assert [100 * told[part] for part in ("train", "validation", "test")] == pytest.approx(shares)
+    assert told["seconds"] == seconds
+
+
+@pytest.mark.parametrize("document", OTHERS)
+def test_the_other_documents_are_quoted_as_they_are_printed(document):
+    found = published(document)
+
+    assert set(found) == set(OTHERS[document])
+    for row, (part, share) in OTHERS[document].items():
+        assert found[row].published[part] == share, row
+
+
+def test_what_was_never_published_has_no_published_figures():
+    others = [
+        recipe
+        for document in DOCUMENTS
+        for name, recipe in recipes_of(document).items()
+        if name.endswith(OTHER_PROTOCOL)
+    ]
+
+    assert len(others) == 19
+    assert not any(recipe.published for recipe in others)
+
+
+def test_the_28_rows_of_the_tutorial_are_28_distinct_runs():
+    recipes = published("sibgrapi_2019").values()
+
+    assert len({recipe.digest for recipe in recipes}) == 28
+    assert len({recipe.folder for recipe in recipes}) == 28
+
+
+SMALL_NET, VGG_FLOWERS, VGG_CHESTS = 9_934_085, 27_825_477, 27_823_425
+UPPER_BLOCKS, HEAD_FLOWERS, HEAD_CHESTS = 12_979_200, 13_110_789, 13_108_737
+MOBILENET, CONV_HEAD = 818_592, 513
+FEATURES = "features.0"
+# id: parameters, trained parameters, first trained stage, epochs, optimizer, rate, dropout,
+# augmentation, the row that it goes on from
+TRAININGS = {
+    "1a": (SMALL_NET, SMALL_NET, FEATURES, 30, "sgd", 0.01, 0, None, None),
+    "1b": (SMALL_NET, SMALL_NET, FEATURES, 30, "sgd", 0.01, 0.4, None, None),
+    "1c": (SMALL_NET, SMALL_NET, FEATURES, 30, "sgd", 0.01, 0.4, "A1", None),
+    "1d": (SMALL_NET, SMALL_NET, FEATURES, 60, "sgd", 0.01, 0.4, "A1", "1c"),
+    "2a": (VGG_FLOWERS, VGG_FLOWERS, FEATURES, 30, "sgd", 0.01, 0, None, None),
+    "2b": (VGG_FLOWERS, VGG_FLOWERS, FEATURES, 30, "sgd", 0.01, 0.3, None, None),
+    "2c": (VGG_FLOWERS, VGG_FLOWERS, FEATURES, 30, "sgd", 0.01, 0.3, "A1", None),
+    "2d": (VGG_FLOWERS, VGG_FLOWERS, FEATURES, 60, "sgd", 0.01, 0.3, "A1", "2c"),
+    "3a": (VGG_FLOWERS, HEAD_FLOWERS, "head", 30, "sgd", 0.01, 0, None, None),
+    "3b": (VGG_FLOWERS, HEAD_FLOWERS, "head", 30, "sgd", 0.01, 0.3, None, None),
+    "3c": (VGG_FLOWERS, HEAD_FLOWERS, "head", 30, "sgd", 0.01, 0.3, "A2", None),
+    **{
+        row: (
+            *(VGG_FLOWERS, UPPER_BLOCKS + HEAD_FLOWERS, "features.17", 30, "sgd", 0.01),
+            *(dropout, augment, None),
+        )
+        for row, dropout, augment in (("4a", 0, None), ("4b", 0.3, None), ("4c", 0.3, "A2"))
+    },
+    "5a": (VGG_CHESTS, VGG_CHESTS, FEATURES, 30, "rmsprop", 2e-5, 0, None, None),
+    "5a-again": (VGG_CHESTS, VGG_CHESTS, FEATURES, 30, "rmsprop", 2e-5, 0, None, None),
+    "5b": (VGG_CHESTS, VGG_CHESTS, FEATURES, 30, "rmsprop", 2e-5, 0.3, None, None),
+    "5b-again": (VGG_CHESTS, VGG_CHESTS, FEATURES, 30, "rmsprop", 2e-5, 0.3, None, None),
+    "5c": (VGG_CHESTS, VGG_CHESTS, FEATURES, 30, "rmsprop", 1e-5, 0.3, "A2", None),
+    "6a": (VGG_CHESTS, HEAD_CHESTS, "head", 20, "rmsprop", 2e-5, 0, None, None),
+    "6b": (VGG_CHESTS, HEAD_CHESTS, "head", 20, "rmsprop", 2e-5, 0.3, None, None),
+    "6c": (VGG_CHESTS, HEAD_CHESTS, "head", 30, "rmsprop", 1e-5, 0.3, "A2", None),
+    **{
+        row: (
+            *(VGG_CHESTS, UPPER_BLOCKS + HEAD_CHESTS, "features.17", 20, "rmsprop", rate),
+            *(dropout, augment, None),
+        )
+        for row, rate, dropout, augment in (
+            *(("7a", 2e-5, 0, None), ("7b", 2e-5, 0.3, None), ("7c", 1e-5, 0.3, "A2")),
+        )
+    },
+    "8a": (
+        *(MOBILENET + CONV_HEAD, MOBILENET + CONV_HEAD, "conv_stem", 60, "sgd", 0.02),
+        *(0.3, "A3", None),
+    ),
+    "8b": (
+        *(MOBILENET + CONV_HEAD, MOBILENET + CONV_HEAD, "conv_stem", 40, "sgd", 0.001),
+        *(0.3, None, None),
+    ),
+    "8c": (MOBILENET + CONV_HEAD, CONV_HEAD, "head", 40, "sgd", 0.001, 0.3, None, "8a"),
+}
+# rotation, shift, shear in degrees, zoom, flip, fill
+AUGMENTATIONS = {
+    "A1": (30, 0, 0, 0.3, True, "reflect"),
+    "A2": (0, 0, 0, 0.3, True, "nearest"),
+    "A3": (50, 0.2, 0.2, 0.3, True, "nearest"),
+}
+
+
+@pytest.mark.parametrize("row", TRAININGS)
+def test_a_row_of_the_tutorial_trains_what_was_trained_there(row):
+    recipe = published("sibgrapi_2019")[row]
+    parameters, moving, first, epochs, optimizer, rate, dropout, augment, start = TRAININGS[row]
+    learner = recipe.learner()
+    (phase,) = learner.phases
+    network = grafted(recipe, classes=5)
+    changes = find_augmentation(learner.augment)
+
+    assert network.size() == parameters
+    assert trained(network, phase) == (moving, first)
+    assert (phase.epochs, phase.optimizer, phase.lr) == (epochs, optimizer, rate)
+    assert (phase.momentum, phase.schedule, phase.keep) == (0, "constant", "last")
+    assert learner.batch_size == 10
+    assert learner._head().dropout == dropout
+    assert (changes is None) == (augment is None)
+    if changes is not None:
+        said = (changes.rotation, changes.shift_x, changes.shear, changes.zoom, changes.flip)
+        assert (*said, changes.fill) == AUGMENTATIONS[augment]
+        assert changes.shift_y == changes.shift_x
+    earlier = published("sibgrapi_2019")[start].folder if start else None
+    assert recipe.row.get("start") == earlier
+
+
+@pytest.mark.parametrize(
+    ("rows", "pictures", "steps"), [("1234", 2623, 262), ("567", 5216, 522), ("8a", 15_000, 1500)]
+)
+def test_an_epoch_of_the_tutorial_has_as_many_steps_as_there(rows, pictures, steps):
+    found = published("sibgrapi_2019")
+    chosen = [row for row in found if row == rows or (len(rows) > 2 and row[0] in rows)]
+
+    assert chosen
+    for row in chosen:
+        learner = found[row].learner()
+        for phase in learner.phases:
+            batches = epoch_batches(np.arange(pictures), learner.batch_size, phase.steps)
+            assert len(batches) == steps, row
+
+
+def test_the_frozen_batch_norm_of_the_tutorial_used_each_batch_and_the_corrected_one_does_not():
+    recipes = recipes_of("sibgrapi_2019")
+
+    assert recipes["8c"].learner().phases[0].batchnorm == "batch_statistics"
+    assert recipes["8c-corrected"].learner().phases[0].batchnorm == "frozen"
+
+
+def test_the_tutorial_prepared_pictures_for_other_weights_and_the_corrected_rows_do_not():
+    recipes = recipes_of("sibgrapi_2019")
+    wrong = Preprocessing.tf(mode="squash", resize=224, interpolation="nearest", channels="BGR")
+
+    assert {recipe.backbone.preprocessing for recipe in published("sibgrapi_2019").values()} == {
+        wrong
+    }
+    for row in ("3a", "3b", "3c", "4a", "4b", "4c", "6a", "6b", "6c", "7a", "7b", "7c"):
+        assert recipes[f"{row}-corrected"].backbone.preprocessing is None
+
+
+def test_the_row_from_zero_began_with_imagenet_and_the_corrected_one_begins_with_nothing():
+    recipes = recipes_of("sibgrapi_2019")
+
+    assert recipes["5c"].learner().backbone.weights == "default"
+    assert recipes["5c-corrected"].learner().backbone.weights is None
+
+
+@pytest.mark.parametrize(
+    ("document", "row", "classes", "moving", "first"),
+    [
+        ("deep_learning_course_week_11", "B1", 17, 6_427_153, "head"),
+        ("deep_learning_course_week_11", "B2", 17, 13_506_577, "features.24"),
+        ("advanced_cnns_lecture", "1", 5, 590_597, "head"),
+        ("advanced_cnns_lecture", "4", 5, 7_079_424 + 590_597, "features.24"),
+        ("mai_deep_learning_lab", "1", 22, 26_551_830, "features.14"),
+        ("mai_deep_learning_lab", "2", 22, 27_697_238, "features.0"),
+        ("mai_deep_learning_lab", "4", 22, 12_982_550, "head"),
+    ],
+)
+def test_the_other_documents_train_what_was_trained_there(document, row, classes, moving, first):
+    recipe = published(document)[row]
+
+    network = grafted(recipe, classes)
+
+    assert trained(network, recipe.learner().phases[-1]) == (moving, first)
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("small", [False, True], ids=["whole", "small"])
+def test_every_row_of_every_plan_is_a_learner(path, small):
+    plan = plan_of(path, small)
+
+    assert plan.title
+    for row in plan.rows:
+        for recipe in row.recipes:
+            assert recipe.learner().get_params()
+            assert recipe.data_plan.test
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_the_head_of_a_plan_says_how_to_run_it_and_where_its_pictures_come_from(path):
+    text = path.read_text()
+    head = text.partition("\n\n")[0]
+    fetched = set(re.findall(r"^#   regraft data fetch (\w+)", head, re.MULTILINE))
+
+    for command in ("", " --data FOLDER --small"):
+        assert f"#   regraft run {path.relative_to(EXAMPLES.parent)}{command}\n" in head
+    assert {find_data(name).name for name in fetched} == fetched
+    assert set(re.findall(r'source = "../../data/(\w+)"', text)) == fetched
+    assert all(len(line) <= 100 for line in head.splitlines())
+
+
+def test_the_small_plans_need_no_weights_that_are_not_in_the_package():
+    for path in PLANS:
+        for recipe in plan_of(path, small=True).recipes():
+            spec = recipe.learner().backbone
+            assert spec.weights is None or spec.name == "regraft_mini", (path.stem, recipe.row)
+
+
+def test_every_document_is_told_of():
+    told = (EXAMPLES / "README.md").read_text()
+
+    assert {path.parent.name for path in PLANS} == set(DOCUMENTS)
+    for document in DOCUMENTS:
+        assert f"| `{document}` |" in told
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_small_plans_of_all_documents_run_to_the_end_with_published_beside_measured(tmp_path):
+    folders = {count: tmp_path / f"drawn_{count}" for count in (2, 3)}
+    for count, folder in folders.items():
+        make_flowers(folder, species=count, per_class=24, size=64)
+    for path in PLANS:
+        of_two = any(one.row.get("output") == "sigmoid" for one in plan_of(path).recipes())
+        plan = read_plan(path, small=True, data=str(folders[2 if of_two else 3]))
+
+        outcome = Campaign(tmp_path / "runs" / path.stem).run(plan)
+
+        assert outcome.failures == ()
+        assert [row.description for row in outcome.rows] == [row.description for row in plan.rows]
+        assert all(0 <= row.test.estimate.value <= 1 for row in outcome.rows)
+        comparison = Comparison.of(outcome.rows, title=plan.title, warnings=(plan.note,))
+        printed = comparison_table(comparison).to_markdown()
+        for row in outcome.rows:
+            assert row.description in printed
+        assert ("test published" in printed) == any("test" in row.published for row in plan.rows)
