@@ -53,6 +53,20 @@ def test_pictures_are_checked_once_for_all_runs_of_a_split(flowers, tmp_path, mo
     assert {row.runs[0].metrics["test"]["n"] for row in outcome.rows} == {6}
 
 
+def test_folds_are_cut_from_pictures_that_were_checked_once(flowers, tmp_path, monkeypatch):
+    from regraft.experiment import preparation
+
+    calls = []
+    check = preparation.check
+    monkeypatch.setattr(preparation, "check", lambda *a, **k: calls.append(1) or check(*a, **k))
+
+    (row,) = Campaign(tmp_path / "out").run(planned(flowers, {"classifier": "knn"}, folds=3)).rows
+
+    assert (row.seeds, len(calls)) == (3, 1)
+    tested = [path for run in row.runs for path in run.predictions.part("test").paths]
+    assert len(tested) == len(set(tested)) == 24
+
+
 def test_a_plan_that_was_stopped_goes_on_with_the_run_that_was_missing(
     flowers, tmp_path, monkeypatch
 ):

@@ -21,6 +21,8 @@ from regraft.results.run import Run
 
 RUNS = "runs"
 Say = Callable[[str], None]
+# What says how pictures are cut, not which they are.
+_CUT = ("val", "test", "seed", "folds", "fold", "regroup", "keep_parts", "small_classes")
 
 
 @dataclass(frozen=True)
@@ -93,16 +95,15 @@ class Campaign:
         )
 
     def prepared(self, recipe: Recipe) -> PreparedData:
-        """Return the checked split of a recipe, prepared once for all recipes that share it."""
-        key = recipe.without()[0]
+        """Return a checked split of a recipe's pictures; each of them is decoded once for all."""
+        key = _pictures(recipe)
         if key not in self._prepared:
-            plan = replace(recipe.data_plan, per_class=None, size=None, fraction=None)
-            self._prepared[key] = plan.prepare(verbose=self.verbose)
+            self._prepared[key] = recipe.data_plan.prepare(verbose=self.verbose)
         return self._prepared[key]
 
     def _listing(self, recipe: Recipe) -> dict[str, Path]:
         """Return the pictures that lie there now by their relative path, listed once."""
-        key = recipe.without()[0]
+        key = _pictures(recipe)
         if key not in self._listed:
             data = recipe.data_plan.read()
             self._listed[key] = dict(zip(data.relative_paths(), data.paths, strict=True))
@@ -198,6 +199,11 @@ def _share_cores(jobs: int) -> None:
 
 
 _CAN_ASK = hasattr(os, "sched_getaffinity")
+
+
+def _pictures(recipe: Recipe) -> str:
+    """Return what tells recipes with other pictures apart, however they are cut."""
+    return recipe.without(*_CUT)[0]
 
 
 def refuse_changed_pictures(place: Path, now: Mapping[str, Path]) -> None:

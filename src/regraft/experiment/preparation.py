@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from regraft.data.checks import CheckReport, check, usable
@@ -25,6 +25,7 @@ class PreparedData:
     split: Split
     train: Dataset
     report: CheckReport
+    _data: Dataset = field(repr=False)  # all pictures that can be used, not cut
     _stamps: dict[Path, tuple[int, int]] = field(repr=False)
 
     def refuse_changed_files(self) -> None:
@@ -119,20 +120,21 @@ class DataPlan:
         """Read, check and split the pictures.
 
         Args:
-            shared: What a plan of the same split has prepared before; then only the pictures to
-                learn from are chosen.
+            shared: What a plan on the same pictures has prepared before; then nothing is decoded
+                again, and the pictures are only cut.
             verbose: Whether to show progress on standard error.
 
         Raises:
             DataError: The folder cannot be used or split as asked.
             BadImagesError: Pictures cannot be used and ``skip_bad`` is off or they are too many.
         """
-        if shared is not None:
-            return replace(shared, train=self._chosen(shared.split.train))
-        data = self.read()
-        stamps = {path: _stamp(path) for path in data.paths}
-        report = check(data, verbose=verbose)
-        data = report.hashed(usable(data, report, skip_bad=self.skip_bad, max_bad=self.max_bad))
+        if shared is None:
+            data = self.read()
+            stamps = {path: _stamp(path) for path in data.paths}
+            report = check(data, verbose=verbose)
+            data = report.hashed(usable(data, report, skip_bad=self.skip_bad, max_bad=self.max_bad))
+        else:
+            data, report, stamps = shared._data, shared.report, shared._stamps  # noqa: SLF001
         split = data.split(
             val=self.val,
             test=self.test,
@@ -145,7 +147,8 @@ class DataPlan:
             small_classes=self.small_classes,
             alike=report.near_duplicates,
         )
-        return PreparedData(split, self._chosen(split.train), report.across(split), stamps)
+        train = self._chosen(split.train)
+        return PreparedData(split, train, report.across(split), data, stamps)
 
     def _chosen(self, train: Dataset) -> Dataset:
         if self.per_class is None and self.size is None and self.fraction is None:

@@ -50,7 +50,7 @@ def fit_run(
         description: What the run is called in tables.
         command: How to repeat it.
         recipe: The run as a plan of one row, which ``run.json`` keeps.
-        shared: What another run on the same split has prepared, so that nothing is decoded again.
+        shared: What another run on the same pictures has prepared: nothing is decoded again.
         resume: Whether there must be a checkpoint to go on from.
         verbose: Whether to show progress on standard error.
 
