@@ -53,6 +53,15 @@ def test_pictures_are_checked_once_for_all_runs_of_a_split(flowers, tmp_path, mo
     assert {row.runs[0].metrics["test"]["n"] for row in outcome.rows} == {6}
 
 
+def test_another_seed_learns_from_other_pictures_of_the_same_training_part(flowers, tmp_path):
+    plan = planned(flowers, {"classifier": "knn", "per_class": 3, "seed": [0, 1]})
+
+    one, two = Campaign(tmp_path / "out").run(plan).rows[0].runs
+
+    assert one.split_hash == two.split_hash
+    assert set(one.predictions.part("train").paths) != set(two.predictions.part("train").paths)
+
+
 def test_folds_are_cut_from_pictures_that_were_checked_once(flowers, tmp_path, monkeypatch):
     from regraft.experiment import preparation
 

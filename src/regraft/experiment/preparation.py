@@ -53,7 +53,8 @@ class DataPlan:
         source: A folder with one folder per class, or a CSV table.
         val: Share of the pictures for validation, 0 to 1.
         test: Share of the pictures for the test, 0 to 1.
-        seed: Seed of the split and of the choice of pictures to learn from.
+        seed: Seed of the split.
+        draw: Seed of the choice of pictures to learn from; None for that of the split.
         group_by: A regular expression on the path, or ``"column"`` for the column
             ``group`` of a table; groups stay together.
         regroup: Whether to cut anew where the folder's own parts share a group.
@@ -81,6 +82,7 @@ class DataPlan:
     val: float = 0.15
     test: float = 0.25
     seed: int = 0
+    draw: int | None = None
     group_by: str | None = None
     regroup: bool = False
     keep_parts: bool = False
@@ -154,7 +156,10 @@ class DataPlan:
         if self.per_class is None and self.size is None and self.fraction is None:
             return train
         return train.subset(
-            per_class=self.per_class, size=self.size, fraction=self.fraction, seed=self.seed
+            per_class=self.per_class,
+            size=self.size,
+            fraction=self.fraction,
+            seed=self.seed if self.draw is None else self.draw,
         )
 
 

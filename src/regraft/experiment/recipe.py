@@ -124,9 +124,9 @@ class Recipe:
 
     @property
     def data_plan(self) -> DataPlan:
-        """The pictures."""
+        """The pictures; another seed of the row learns from other ones of them."""
         amounts = {key: self.row[key] for key in AMOUNTS if key in self.row}
-        return DataPlan(**self.data, **amounts)
+        return DataPlan(**{"draw": self.seed, **self.data}, **amounts)
 
     def options(self, *, verbose: bool = False) -> LearnerOptions:
         """Return how it learns."""
