@@ -41,7 +41,7 @@ def _environment() -> jinja2.Environment:
         "percent": percent,
         "value": lambda share, digits=1: percent(share, digits=digits, parts=""),
         "interval": _interval,
-        "spread": lambda sd: points(sd, signed=False),
+        "spread": lambda sd: points(sd, signed=False).removesuffix(" points"),
         "show": show,
         "title": _title,
         "duration": lambda seconds: str(Duration(float(seconds))),
