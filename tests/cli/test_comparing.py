@@ -30,7 +30,14 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def command(place):
-    network = ("--backbone", "small_cnn", "--arg", "size=32", "--weights", place / "net.safetensors")
+    network = (
+        "--backbone",
+        "small_cnn",
+        "--arg",
+        "size=32",
+        "--weights",
+        place / "net.safetensors",
+    )
     options = ("--engine", "torch", "--budget", "1s", "--out", place / "out")
     return ("compare", place / "flowers", *network, *options)
 

@@ -194,7 +194,7 @@ def test_the_page_says_all_that_a_reader_needs(make_run, tmp_path, read_page):
     for words in (
         "Flowers, up the ladder",
         "SimpleCNN has the highest validation accuracy",
-        "Of 1 published test figure",
+        "1 published test figure: ",
         "published 99.85 %",
         "published 7 min 0 s",
         "one seed only",

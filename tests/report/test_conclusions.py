@@ -85,7 +85,7 @@ def test_runs_of_different_splits_are_flagged_and_none_is_best(make_run):
 
 
 @pytest.mark.parametrize(
-    ("published", "told"), [(0.83, "1 lie within"), (0.99, "1 above"), (0.2, "1 below")]
+    ("published", "told"), [(0.83, "1 within"), (0.99, "1 above"), (0.2, "1 below")]
 )
 def test_published_figures_are_held_against_what_was_measured(make_run, published, told):
     row = Row("way", (make_run(wrong=3),), {"test": published})
@@ -103,3 +103,9 @@ def test_looks_at_the_test_part_are_counted(make_run):
     assert once == "The test part was opened once per run, 2 times in all."
     assert looks(runs).endswith("and 1 more time when runs were evaluated again.")
     assert looks(runs[2:]) == ""
+
+
+def test_a_small_size_is_not_held_against_published_figures(make_run):
+    row = Row("way", (make_run(wrong=3),), {"test": 0.83})
+
+    assert conclude(Comparison("x", (row,), faithful=False)).sentences == ()

@@ -1,4 +1,4 @@
-"""The command `demo`: the whole way on pictures that are drawn on the spot."""
+"""The command `demo`: the whole way on pictures that are made on the spot."""
 
 from __future__ import annotations
 
@@ -25,31 +25,35 @@ def demo(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the whole way on drawn flowers: draw, check, split, fit, compare. No download."""
+    """Learn drawn flowers and handwritten digits in three ways, and compare. No download."""
     from regraft.results.store import RunStore
 
-    start = time.monotonic()
+    begun = time.monotonic()
     folder = out or RunStore(Path()).free_folder("regraft demo")
-    talk("Drawing flowers, and training a small network on ten garden species …")
+    talk("From scratch, or with what a network knows from photographs? Two sets of small pictures.")
     from regraft.experiment.demo import run_demo
-    from regraft.report.comparison import compare_runs, comparison_table
+    from regraft.report.comparison import comparison_table
 
-    result = run_demo(folder, verbose=not as_json)
-    table = comparison_table(compare_runs([result.transfer, result.baseline]))
+    shown = run_demo(folder, verbose=not as_json, say=talk)
     if as_json:
         say_json(
             {
-                "page": str(result.page),
-                "transfer": result.transfer.result(),
-                "no_transfer": result.baseline.result(),
+                each.name: {**each.comparison.to_json(str(each.page)), "lesson": each.lesson}
+                for each in shown
             }
         )
         return
-    say(table.to_text())
-    talk(f"\nDone in {time.monotonic() - start:.0f} s. Open the page in a browser:")
-    talk(f"  {result.page}")
+    for each in shown:
+        say(f"\n{each.comparison.title}\n")
+        say(comparison_table(each.comparison).to_text())
+        say(f"\n{each.lesson}")
+    talk(f"\nDone in {time.monotonic() - begun:.0f} s. Open the pages in a browser:")
+    for each in shown:
+        talk(f"  {each.page}")
+    flowers = shown[0]
+    run = flowers.comparison.rows[-1].runs[0].folder
     talk("Try next:")
-    talk(f"  regraft data check {result.pictures}")
-    talk(f"  regraft fit {quote(str(result.pictures))} {result.backbone_options()}")
-    talk(f"  regraft predict {result.transfer.folder} {result.pictures}")
-    talk("  regraft fit YOUR_FOLDER --backbone mobilenet_v3      (downloads its weights once)")
+    talk(f"  regraft data check {quote(str(flowers.pictures))}")
+    talk(f"  regraft run {quote(str(flowers.plan))}      (after changing what you like in it)")
+    talk(f"  regraft predict {quote(str(run))} {quote(str(flowers.pictures / 'daisy'))}")
+    talk("  regraft compare YOUR_FOLDER --backbone mobilenet_v3      (downloads its weights once)")

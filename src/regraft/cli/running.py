@@ -77,6 +77,7 @@ def run(
         outcome.rows,
         title=planned.title or plan.stem,
         failures=outcome.failures,
+        faithful=not small,
         warnings=(
             *((planned.note,) if planned.note else ()),
             *cautions_of_comparison([(row.description, row.runs) for row in outcome.rows]),

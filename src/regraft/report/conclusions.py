@@ -45,13 +45,13 @@ def conclude(comparison: Comparison) -> Conclusion:
     tested = [row for row in comparison.rows if row.test is not None]
     best: int | None = None
     said: list[str] = []
-    if comparison.verdicts:
+    if splits := _several_splits(tested):
+        said = [splits, *(f"{verdict.verdict}." for verdict in comparison.verdicts[:_MOST_NAMES])]
+    elif comparison.verdicts:
         chosen = tested[reference([(row.description, row.runs) for row in tested])]
         winner, said = _against_others(chosen, tested, comparison.verdicts)
         best = None if winner is None else comparison.rows.index(winner)
-    elif splits := _several_splits(tested):
-        said = [splits]
-    if agreement := _published(tested):
+    if comparison.faithful and (agreement := _published(tested)):
         said.append(agreement)
     return Conclusion(best, tuple(said))
 
@@ -125,8 +125,8 @@ def _several_splits(rows: Sequence[Row]) -> str:
     splits = frozenset.union(*of_rows)
     return (
         f"These runs used {len(splits)} different splits, so their accuracies were measured on "
-        "different pictures. They stand side by side here, but none can be called better: "
-        "fit them on one split to compare them."
+        "different pictures. They stand side by side here, but runs on different splits cannot be "
+        "called better or worse: fit them on one split to compare them."
     )
 
 
@@ -142,8 +142,8 @@ def _published(rows: Sequence[Row]) -> str:
     above = sum(share > measured.high for share, measured in found)
     below = sum(share < measured.low for share, measured in found)
     return (
-        f"Of {count(len(found), 'published test figure')}, {len(found) - above - below} lie "
-        f"within the 95 % interval of what was measured here, {above} above and {below} below."
+        f"{count(len(found), 'published test figure')}: {len(found) - above - below} within the "
+        f"95 % interval of what was measured here, {above} above and {below} below."
     )
 
 

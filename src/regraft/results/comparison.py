@@ -154,6 +154,7 @@ class Comparison:
         left_out: What was not run, and why, a sentence each.
         failures: What could not be finished, and why, a sentence each.
         warnings: What the reader should know before trusting a number.
+        faithful: Whether the runs are what was published, not a small size of it.
         command: How to repeat it.
     """
 
@@ -164,21 +165,28 @@ class Comparison:
     left_out: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    faithful: bool = True
     command: str = ""
 
     @classmethod
     def of(cls, rows: Sequence[Row], *, title: str, **more: Any) -> Comparison:
-        """Return the comparison of rows: verdicts where all used the same splits, and curves.
+        """Return the comparison of rows: verdicts between those on the same splits, and curves.
 
         Args:
             rows: The ways of learning; those without a test part are judged by nobody.
             title: What is compared.
-            more: ``left_out``, ``failures``, ``warnings`` and ``command``.
+            more: ``left_out``, ``failures``, ``warnings``, ``faithful`` and ``command``.
         """
-        tested = [row for row in rows if row.test is not None]
-        splits = {tuple(sorted(run.split_hash for run in row.runs)) for row in tested}
-        comparable = len(tested) > 1 and len({frozenset(hashes) for hashes in splits}) == 1
-        verdicts = judge_ways([(row.description, row.runs) for row in tested]) if comparable else []
+        judged: dict[frozenset[str], list[Row]] = {}
+        for row in rows:
+            if row.test is not None:
+                judged.setdefault(frozenset(run.split_hash for run in row.runs), []).append(row)
+        verdicts = [
+            verdict
+            for group in judged.values()
+            if len(group) > 1
+            for verdict in judge_ways([(row.description, row.runs) for row in group])
+        ]
         return cls(title, tuple(rows), tuple(verdicts), tuple(size_curves(rows)), **more)
 
     def to_json(self, page: str | None = None) -> dict[str, Any]:
