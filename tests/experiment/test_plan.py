@@ -72,6 +72,7 @@ def test_rows_can_be_chosen_and_bring_what_they_start_from(tmp_path):
     plan = read_plan(written(tmp_path))
 
     assert [row.recipes[0].row["id"] for row in plan.only(["on"]).rows] == ["head", "on"]
+    assert len(plan.only(["shallow"]).rows) == 4
     with pytest.raises(UsageError, match=r"no row 'onn'.*there are shallow, head, on"):
         plan.only(["onn"])
 

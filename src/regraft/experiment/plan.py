@@ -73,11 +73,13 @@ class Plan:
         Raises:
             UsageError: There is no such row.
         """
-        ids = {str(row.recipes[0].row.get("id", row.description)): row for row in self.rows}
+        ids: dict[str, list[PlannedRow]] = {}
+        for row in self.rows:
+            ids.setdefault(str(row.recipes[0].row.get("id", row.description)), []).append(row)
         refuse_unknown_rows(names, ids)
         folders = {recipe.folder: row for row in self.rows for recipe in row.recipes}
         kept: set[str] = set()
-        waiting = [ids[name] for name in names]
+        waiting = [row for name in names for row in ids[name]]
         while waiting:
             row = waiting.pop()
             kept.add(row.description)
