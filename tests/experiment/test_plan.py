@@ -90,6 +90,15 @@ def test_several_splits_and_folds_are_repeats():
     assert len(splits.rows) == 1
 
 
+def test_the_plan_of_one_fold_is_that_fold_alone():
+    folds = plan_from({"data": {"source": "p", "folds": 3}, "rows": [{}]}).recipes()
+
+    (again,) = plan_from(folds[1].plan).recipes()
+
+    assert [recipe.data_plan.fold for recipe in folds] == [0, 1, 2]
+    assert (again.data_plan.folds, again.data_plan.fold) == (3, 1)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

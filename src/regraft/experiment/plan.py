@@ -194,7 +194,9 @@ def _repeats(data: Mapping[str, Any], row: Mapping[str, Any]) -> Iterator[Recipe
     """Yield one recipe for each seed, each split and each fold."""
     seeds = row["seed"] if isinstance(row.get("seed"), list) else [row.get("seed", 0)]
     splits = data["seed"] if isinstance(data.get("seed"), list) else [data.get("seed", 0)]
-    folds = range(data["folds"]) if data.get("folds") else [None]
+    folds: Sequence[int | None] = [data.get("fold")]  # the one that is named, or all of them
+    if data.get("folds") and "fold" not in data:
+        folds = range(data["folds"])
     for split, fold, seed in itertools.product(splits, folds, seeds):
         part = {**data, "seed": split} | ({} if fold is None else {"fold": fold})
         recipe = Recipe(part, {**row, "seed": seed})
