@@ -88,6 +88,25 @@ def test_a_larger_budget_climbs_on_from_where_it_was(compared, asked, place, mon
     assert sum(line.startswith("way ") for line in said) == len(more.rows)
 
 
+def test_what_was_stopped_goes_on_and_names_what_is_left_out_once(asked, place, monkeypatch):
+    run = comparing.Campaign.run
+    calls = []
+
+    def stopped(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return run(*arguments, **options)
+
+    monkeypatch.setattr(comparing.Campaign, "run", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        compare(asked, place / "stopped")
+    whole = compare(asked, place / "stopped")
+
+    assert len(whole.rows) == 5
+    assert len(whole.left_out) == len(set(whole.left_out))
+
+
 def test_another_comparison_in_the_same_folder_is_refused(compared, asked, place):
     with pytest.raises(RunError, match="another seeds"):
         compare(replace(asked, seeds=3), place / "out")

@@ -105,8 +105,9 @@ class _State:
                 code="RUN-EXISTS",
             )
         state.rows, state.notes = list(told["plan"]["rows"]), dict(told["notes"])
-        if before == now:  # another budget: what was left out gets another chance
-            state.left_out, state.complete = list(told["left_out"]), bool(told["complete"])
+        # After a kill, and with another budget, what was left out gets another chance.
+        if before == now and told["complete"]:
+            state.left_out, state.complete = list(told["left_out"]), True
         return state
 
     def write(self) -> None:
@@ -114,10 +115,6 @@ class _State:
         head = {"format": FORMAT, "version": VERSION, "asked": _plain(self.asked), "plan": plan}
         rest = {"notes": self.notes, "left_out": self.left_out, "complete": self.complete}
         write_json(self.file, head | rest)
-
-    @property
-    def decided(self) -> set[str]:
-        return {Rung(row).description for row in self.rows}
 
 
 def compare(
