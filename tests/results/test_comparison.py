@@ -14,9 +14,9 @@ def run_of(tmp_path, record, predict):
     """Return a function that writes a run with given errors and the row of its plan."""
     made = []
 
-    def make(split, wrong=0, **row):
+    def make(split, wrong=0, source="squares", **row):
         made.append(wrong)
-        plan = {"data": {"source": "squares"}, "rows": [row]}
+        plan = {"data": {"source": source}, "rows": [row]}
         place = tmp_path / "runs" / f"run-{len(made)}"
         return Run.create(
             place, replace(record, plan=plan), predict(split, wrong=wrong), split=split
@@ -92,3 +92,32 @@ def test_ways_that_differ_in_the_number_of_pictures_make_a_curve(run_of, split):
 
     assert curve.name == "way"
     assert [size for size, _ in curve.points] == [3, 6]
+
+
+def learned_from(row, per_class):
+    row.runs[0].data["metrics"]["train"]["n"] = 3 * per_class
+    return row
+
+
+def test_one_way_on_two_data_sets_is_no_curve(run_of, split):
+    rows = [
+        learned_from(Row(source, (run_of(split, classifier="knn", source=source),)), n)
+        for source, n in (("squares", 3), ("circles", 6))
+    ]
+
+    assert size_curves(rows) == []
+
+
+def test_sizes_that_were_run_with_several_epochs_make_a_curve_for_each(run_of, split):
+    rows = [
+        learned_from(
+            Row(f"{epochs}", (run_of(split, strategy="frozen", per_class=n, epochs=epochs),)), n
+        )
+        for epochs in (1, 9)
+        for n in (3, 6)
+    ]
+
+    curves = size_curves(rows)
+
+    assert [curve.name for curve in curves] == ["1", "9"]
+    assert [len(curve.points) for curve in curves] == [2, 2]

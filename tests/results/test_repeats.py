@@ -74,6 +74,22 @@ def test_seeds_on_one_of_several_splits_are_averaged_first(run_of, pictures):
     assert summarise(runs).estimate.value == pytest.approx((15 / 18 + 0.5) / 2)
 
 
+def test_seeds_that_learned_from_other_pictures_of_one_split_have_a_training_accuracy(
+    run_of, split
+):
+    runs = [run_of(split, 4), run_of(split, 4)]
+    for run, drawn in zip(runs, (slice(0, 6), slice(3, 9)), strict=True):
+        table = run.predictions
+        rows = [place for place, part in enumerate(table.parts) if part == "train"][drawn]
+        tested = [place for place, part in enumerate(table.parts) if part == "test"]
+        vars(run)["predictions"] = table.take([*rows, *tested])
+
+    train = summarise(runs, "train")
+
+    assert (train.estimate.value, train.estimate.n, train.repeats) == (1.0, 9, 2)
+    assert summarise(runs).estimate == wilson(14, 18)
+
+
 def test_a_part_without_pictures_is_unknown(run_of, pictures):
     found = summarise([run_of(pictures.split(val=0.0, test=0.5, seed=0), 1)], "val")
 

@@ -45,9 +45,19 @@ class Row:
     @property
     def plan(self) -> Mapping[str, Any]:
         """The row of a plan that describes the first run; empty for runs of an older Regraft."""
-        plan = self.runs[0].data.get("plan") if self.runs else None
-        rows = plan.get("rows") if isinstance(plan, Mapping) else None
+        rows = self._whole_plan.get("rows")
         return rows[0] if isinstance(rows, list) and rows else {}
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """The data of that plan: which pictures, and how they were split."""
+        found = self._whole_plan.get("data")
+        return found if isinstance(found, Mapping) else {}
+
+    @property
+    def _whole_plan(self) -> Mapping[str, Any]:
+        plan = self.runs[0].data.get("plan") if self.runs else None
+        return plan if isinstance(plan, Mapping) else {}
 
     @property
     def backbone(self) -> str:
@@ -209,14 +219,16 @@ class Comparison:
 def size_curves(rows: Sequence[Row]) -> list[SizeCurve]:
     """Return accuracy against pictures per class of every way that was measured with several sizes.
 
-    Rows belong to one way when nothing but the number of pictures tells their plans apart.
+    Rows belong to one way when nothing but the number of pictures, and the epochs that a budget
+    allowed, tells their plans apart: the same pictures are split in the same way. Where two rows
+    have the same number of pictures it is the epochs that tell two ways apart.
     """
     ways: dict[str, list[Row]] = {}
     for row in rows:
         if row.test is not None and row.plan:
             ways.setdefault(_way(row), []).append(row)
     curves = []
-    for members in ways.values():
+    for members in (one for several in ways.values() for one in _told_apart(several)):
         name = _AMOUNT.sub("", members[0].description)
         points = {_pictures(row): row.test.estimate for row in members if row.test is not None}
         if len(points) > 1:
@@ -227,7 +239,20 @@ def size_curves(rows: Sequence[Row]) -> list[SizeCurve]:
 def _way(row: Row) -> str:
     """Return what tells a way from the others, whatever the number of pictures."""
     telling = {key: value for key, value in row.plan.items() if key not in _AMOUNTS}
-    return json.dumps(telling, sort_keys=True, default=str)
+    return json.dumps([dict(row.data), telling], sort_keys=True, default=str)
+
+
+def _told_apart(members: Sequence[Row]) -> list[list[Row]]:
+    """Return the rows of a way, by epochs where these and not the pictures tell two of them apart.
+
+    A budget shortens some sizes of one way; a plan may ask for each size with several epochs.
+    """
+    if len({_pictures(row) for row in members}) == len(members):
+        return [list(members)]
+    by_epochs: dict[str, list[Row]] = {}
+    for row in members:
+        by_epochs.setdefault(str(row.plan.get("epochs")), []).append(row)
+    return list(by_epochs.values())
 
 
 def _pictures(row: Row) -> float:

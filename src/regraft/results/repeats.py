@@ -133,16 +133,18 @@ def summarise(runs: Sequence[Run], part: str = "test") -> Repeated:
       as one.
     * Several splits or folds: the mean accuracy with the corrected resampled t interval
       (:func:`~regraft.results.variance.variance_over_splits`), never narrower than that of one test
-      on all the different pictures. Seeds on one split are averaged before.
+      on all the different pictures. Seeds on one split are averaged before. Seeds that learned from
+      different pictures of one split count as splits in the training part.
 
     Args:
         runs: At least one finished run.
         part: ``train``, ``val`` or ``test``.
 
     Raises:
-        RunError: ``RUN-SPLITS``: runs on one split predicted different pictures.
+        RunError: ``RUN-SPLITS``: runs on one split predicted different pictures of ``val`` or
+            ``test``.
     """
-    groups = [answers(group, part) for group in by_split(runs).values()]
+    groups = [answers(group, part) for group in _on_the_same_pictures(runs, part)]
     groups = [group for group in groups if group.paths]
     if not groups:
         return Repeated(Estimate.unknown(), None, len(runs))
@@ -155,6 +157,17 @@ def summarise(runs: Sequence[Run], part: str = "test") -> Repeated:
         means = [float(group.right.mean()) for group in groups]
         estimate = over_splits(means, test_to_train=part_to_train(runs, part), n=n)
     return Repeated(estimate, sd, len(runs))
+
+
+def _on_the_same_pictures(runs: Sequence[Run], part: str) -> list[list[Run]]:
+    """Return the runs on one split, of the training part also those that drew the same from it."""
+    if part_name(part) != "train":
+        return list(by_split(runs).values())
+    found: dict[tuple[str, frozenset[str]], list[Run]] = {}
+    for run in runs:
+        drawn = frozenset(run.predictions.part("train").paths)
+        found.setdefault((run.split_hash, drawn), []).append(run)
+    return list(found.values())
 
 
 def over_splits(accuracies: Sequence[float], *, test_to_train: float, n: int) -> Estimate:
