@@ -109,6 +109,15 @@ def test_the_plan_of_one_fold_is_that_fold_alone():
         ("per_class = [5, 10]|per_class = []", "row shallow.*an empty list"),
         ("per_class = [5, 10]|per_class = [5, 5]", "two rows are the same run"),
         ("[data]|[data", "the plan cannot be read"),
+        ("per_class = [5, 10]|epochs = 3", "row shallow.*--epochs does nothing"),
+        ("per_class = [5, 10]|per_class = 'all'", "row shallow.*per_class cannot be 'all'"),
+        ("per_class = [5, 10]|small = {epoch = 3}", "row shallow.*did you mean 'epochs'"),
+        ("test = 0.3|test = [0.3, 0.4]", "test cannot be.*it is a number"),
+        ("test = 0.3|folds = '5'", "folds cannot be '5'.*it is a whole number"),
+        ("test = 0.3|seed = []", "an empty list"),
+        ("seed = [0, 1]|seed = 'first'", "seed cannot be 'first'.*it is a whole number"),
+        ('title = "Flowers"|title = 3', "title cannot be 3.*it is a text"),
+        ("[data]|[[data]]", "data cannot be.*it is a table"),
     ],
 )
 def test_a_mistake_names_the_plan_the_row_and_what_was_meant(tmp_path, change, said):
@@ -118,6 +127,42 @@ def test_a_mistake_names_the_plan_the_row_and_what_was_meant(tmp_path, change, s
         read_plan(written(tmp_path, PLAN.replace(before, after, 1)))
 
     assert "plan.toml" in str(caught.value)
+
+
+@pytest.mark.parametrize("rows", [3, ["knn"], []])
+def test_what_is_no_list_of_tables_is_no_rows(rows):
+    with pytest.raises(UsageError, match="row"):
+        plan_from({"data": {"source": "p"}, "rows": rows})
+
+
+def test_rows_without_a_description_are_told_apart_by_what_their_lists_vary():
+    row = {"strategy": "frozen", "lr": [0.1, 0.01], "augment": ["none", "standard"]}
+
+    plan = plan_from({"data": {"source": "p"}, "rows": [row]})
+
+    assert [row.description for row in plan.rows] == [
+        "regraft_mini + frozen (linear), lr 0.1",
+        "regraft_mini + frozen (linear), augment standard, lr 0.1",
+        "regraft_mini + frozen (linear), lr 0.01",
+        "regraft_mini + frozen (linear), augment standard, lr 0.01",
+    ]
+
+
+def test_two_rows_with_one_description_are_refused():
+    rows = [{"strategy": "frozen", "epochs": 5}, {"strategy": "frozen", "epochs": 9}]
+
+    with pytest.raises(UsageError, match="two rows have the same description"):
+        plan_from({"data": {"source": "p"}, "rows": rows})
+
+
+def test_a_row_cannot_start_from_several():
+    rows = [
+        {"id": "head", "strategy": "frozen", "lr": [0.1, 0.01]},
+        {"strategy": "fine_tune", "start": "head"},
+    ]
+
+    with pytest.raises(UsageError, match="'head' to start from stands for several rows"):
+        plan_from({"data": {"source": "p"}, "rows": rows})
 
 
 def test_a_plan_that_is_not_there_is_said(tmp_path):

@@ -78,10 +78,25 @@ def test_what_a_recipe_is_called_does_not_change_what_it_computes():
     assert plain.folder != named.folder
 
 
+NUMBERS = {"per_class", "size", "fraction", "epochs", "head_epochs", "lr", "views", "batch_size"}
+TABLES = {"arguments", "preprocessing"}
+
+
+def a_value(key):
+    """Return a strategy for values of a key that are not the ones of a plain row."""
+    if key in NUMBERS | {"seed"}:
+        return st.integers(1, 99)
+    if key in TABLES:
+        return st.dictionaries(st.text("abc", min_size=1), st.integers(), min_size=1)
+    if key == "phases":
+        return st.just([{"epochs": 2}])
+    return st.just("frozen") if key == "strategy" else st.text("abc", min_size=1)
+
+
 @given(st.sampled_from([key for key in ROW_KEYS if key not in {"published", "cache"}]), st.data())
 def test_whatever_changes_the_result_changes_the_digest(key, data):
     base = {"strategy": "features", "seed": 0}
-    value = data.draw(st.text("abc", min_size=1)) if key != "strategy" else "frozen"
+    value = data.draw(a_value(key))
 
     same = Recipe(DATA, base).digest == Recipe(DATA, {**base, key: value}).digest
 
@@ -111,3 +126,15 @@ def test_options_of_a_command_are_kept_where_they_differ_from_the_defaults():
 
     assert recipe.data == {"source": Path("flowers"), "test": 0.3}
     assert recipe.row == {"strategy": "frozen", "epochs": 3}
+
+
+def test_a_fit_of_the_first_fold_is_a_plan_of_that_fold_alone():
+    recipe = Recipe.of({"source": "pictures", "folds": 5, "fold": 0})
+
+    assert recipe.plan["data"]["fold"] == 0
+
+
+def test_a_folder_that_is_called_like_a_word_is_no_weights(tmp_path):
+    (tmp_path / "default").mkdir()
+
+    assert absolute_paths({"weights": "default"}, tmp_path) == {"weights": "default"}

@@ -84,7 +84,8 @@ def test_strategies_without_phases_are_short_too(row, expected):
 
 
 def test_a_row_learns_from_the_amount_of_its_small_size_alone():
-    recipe = only_row({"size": 3917, "small": {"per_class": 4}}, row={"batch_size": 4})
+    given = {"strategy": "frozen", "size": 3917, "small": {"per_class": 4}}
+    recipe = only_row(given, row={"batch_size": 4})
 
     assert (recipe.data_plan.per_class, recipe.data_plan.size) == (4, None)
 

@@ -12,21 +12,46 @@ from pathlib import Path
 from typing import Any
 
 from regraft.errors import RegraftError, UsageError
+from regraft.experiment.keys import refuse_unknown, refuse_wrong_kinds
+from regraft.experiment.preparation import DataPlan
 from regraft.experiment.recipe import (
     DATA_KEYS,
     ROW_KEYS,
+    TOLD,
     Recipe,
     absolute_paths,
     described,
-    refuse_unknown,
     short,
 )
 from regraft.experiment.small_size import SmallSize
+from regraft.experiment.strategies import refuse_idle_options
 
-_TOP = ("title", "data", "defaults", "rows", "small", "note")
-_OF_A_ROW = ("data", "small")  # what a row may say besides the keys of a recipe
 _REPEATS = ("seed", "fold")  # runs that differ in nothing else belong to one row of the table
 _LISTS = ("phases",)  # keys whose value is a list by itself
+
+
+class _Top:
+    """The keys of a plan, with what kind of value they have."""
+
+    title: str
+    note: str
+    data: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+    small: Mapping[str, Any]
+    rows: Sequence[Any]
+
+
+_TOP = tuple(_Top.__annotations__)
+
+
+class _OfARow:
+    """What a row may say besides the keys of a recipe, with what kind of value."""
+
+    data: Mapping[str, Any]
+    small: Mapping[str, Any]
+
+
+_OF_A_ROW = tuple(_OfARow.__annotations__)
 
 
 @dataclass(frozen=True)
@@ -135,20 +160,23 @@ def plan_from(
         UsageError: A key is unknown, or a value is impossible.
     """
     refuse_unknown(values, _TOP)
+    refuse_wrong_kinds(values, _Top)
     described_small = SmallSize.of(values.get("small", {}))
     changes = described_small if small else None
     folder = base or Path()
     planned: list[PlannedRow] = []
-    for number, given in enumerate(values.get("rows", [{}]), start=1):
+    for number, given in enumerate(_rows_of(values), start=1):
         row = {**values.get("defaults", {}), **given}
-        part, own = ({**row.pop(key, {})} for key in _OF_A_ROW)
-        part = {**values.get("data", {}), **part}
-        if changes is not None:
-            part, row = {**part, **changes.data}, changes.changed(row, own)
-        if data:
-            part["source"] = str(Path(data).absolute())
-        part, row = (absolute_paths(each, folder) for each in (part, row))
         try:
+            refuse_wrong_kinds(row, _OfARow)
+            part, own = ({**row.pop(key, {})} for key in _OF_A_ROW)
+            refuse_unknown(own, ROW_KEYS)
+            part = {**values.get("data", {}), **part}
+            if changes is not None:
+                part, row = {**part, **changes.data}, changes.changed(row, own)
+            if data:
+                part["source"] = str(Path(data).absolute())
+            part, row = (absolute_paths(each, folder) for each in (part, row))
             planned += _expanded(part, row, changes)
         except RegraftError as error:
             name = given.get("id") or given.get("description") or f"number {number}"
@@ -168,6 +196,17 @@ def refuse_unknown_rows(names: Sequence[str], known: Mapping[str, Any]) -> None:
     for name in names:
         if name not in known:
             raise UsageError(f"the plan has no row {name!r}", why=f"there are {', '.join(known)}")
+
+
+def _rows_of(values: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Return the rows of a plan; one that has none stands for a single run."""
+    rows: Sequence[Any] = values.get("rows", [{}])
+    if not rows:
+        raise UsageError("the plan has no rows")
+    for row in rows:
+        if not isinstance(row, Mapping):
+            raise UsageError(f"a row cannot be {row!r:.100}", why="it is a table, [[rows]] in TOML")
+    return rows
 
 
 def _expanded(
@@ -194,21 +233,27 @@ def _repeats(data: Mapping[str, Any], row: Mapping[str, Any]) -> Iterator[Recipe
     """Yield one recipe for each seed, each split and each fold."""
     seeds = row["seed"] if isinstance(row.get("seed"), list) else [row.get("seed", 0)]
     splits = data["seed"] if isinstance(data.get("seed"), list) else [data.get("seed", 0)]
+    if not splits:
+        raise UsageError("an empty list stands for no run at all")
+    refuse_wrong_kinds({key: value for key, value in data.items() if key != "seed"}, DataPlan)
     folds: Sequence[int | None] = [data.get("fold")]  # the one that is named, or all of them
     if data.get("folds") and "fold" not in data:
         folds = range(data["folds"])
     for split, fold, seed in itertools.product(splits, folds, seeds):
         part = {**data, "seed": split} | ({} if fold is None else {"fold": fold})
         recipe = Recipe(part, {**row, "seed": seed})
-        recipe.options()
+        refuse_idle_options(recipe.options())
         yield recipe
 
 
 def _described(row: Mapping[str, Any], chosen: Mapping[str, Any], own: Mapping[str, Any]) -> str:
-    if not row.get("description"):
-        return described({key: value for key, value in own.items() if key != "description"})
-    told = [f"{key} {short(value)}" for key, value in chosen.items() if key != "description"]
-    return ", ".join([str(own["description"]), *told])
+    told: tuple[str, ...] = TOLD
+    if row.get("description"):
+        line, told = str(own["description"]), ("description",)
+    else:
+        line = described({key: value for key, value in own.items() if key != "description"})
+    rest = [f"{key} {short(value)}" for key, value in chosen.items() if key not in told]
+    return ", ".join([line, *rest])
 
 
 def _linked(planned: Sequence[PlannedRow]) -> list[PlannedRow]:
@@ -217,10 +262,17 @@ def _linked(planned: Sequence[PlannedRow]) -> list[PlannedRow]:
     A repeat starts from the repeat with its own seed. A row can only start from an earlier one.
     """
     linked: list[PlannedRow] = []
-    by_id: dict[str, PlannedRow] = {}
+    by_id: dict[str, list[PlannedRow]] = {}
     for row in planned:
-        earlier = by_id.get(str(row.recipes[0].row.get("start", "")))
-        if earlier is not None:
+        start = str(row.recipes[0].row.get("start", ""))
+        if start in by_id:
+            earlier, *others = by_id[start]
+            if others:
+                raise UsageError(
+                    f"{row.description}: {start!r} to start from stands for several rows",
+                    why=", ".join(one.description for one in (earlier, *others)),
+                    hint="write them as rows of their own, each with its id",
+                )
             folders = {_repeat(recipe): recipe.folder for recipe in earlier.recipes}
             first = earlier.recipes[0].folder
             recipes = [
@@ -229,7 +281,7 @@ def _linked(planned: Sequence[PlannedRow]) -> list[PlannedRow]:
             ]
             row = replace(row, recipes=tuple(recipes))  # noqa: PLW2901 - the same row, linked
         linked.append(row)
-        by_id[str(row.recipes[0].row.get("id", row.description))] = row
+        by_id.setdefault(str(row.recipes[0].row.get("id", row.description)), []).append(row)
     return linked
 
 
@@ -245,6 +297,7 @@ def _is_list(key: str, value: Any) -> bool:
 
 def _refuse_twins(planned: Sequence[PlannedRow]) -> None:
     seen: dict[str, str] = {}
+    lines: set[str] = set()
     for row in planned:
         for recipe in row.recipes:
             if recipe.digest in seen:
@@ -254,3 +307,10 @@ def _refuse_twins(planned: Sequence[PlannedRow]) -> None:
                     hint="change what tells them apart, or delete one",
                 )
             seen[recipe.digest] = row.description
+        if row.description in lines:
+            raise UsageError(
+                "two rows have the same description",
+                why=row.description,
+                hint="give one of them a description of its own, so that a table tells them apart",
+            )
+        lines.add(row.description)

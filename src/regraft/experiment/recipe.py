@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from regraft.errors import UsageError
+from regraft.experiment.keys import refuse_unknown, refuse_wrong_kinds
 from regraft.experiment.preparation import DataPlan
 from regraft.experiment.strategies import (
     DEFAULT_BACKBONE,
@@ -34,9 +34,26 @@ LEARNER_KEYS = tuple(
 BACKBONE_KEYS = ("backbone", "weights", "arguments", "preprocessing")
 LABEL_KEYS = ("id", "description", "published")
 ROW_KEYS = (*LABEL_KEYS, *AMOUNTS, *BACKBONE_KEYS, *LEARNER_KEYS)
+# What a line about a row tells of it; see `described`.
+TOLD = (
+    *("backbone", "strategy", "classifier", "head", "unfreeze", "regularize", "augment"),
+    "per_class",
+)
 _PATHS = ("source", "root", "weights", "start")
 # What changes nothing of what is computed.
 _IDLE = ("cache", *LABEL_KEYS)
+
+
+class _Labels:
+    """What else a row may have, with what kind of value."""
+
+    id: str | int | None
+    description: str | None
+    published: Mapping[str, Any] | None
+    backbone: str | None
+    weights: str | Path | None
+    arguments: Mapping[str, Any] | None
+    preprocessing: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -71,6 +88,8 @@ class Recipe:
         if strategy not in get_args(Strategy):
             known = ", ".join(get_args(Strategy))
             raise UsageError(f"unknown strategy {strategy!r}", why=f"there are {known}")
+        refuse_wrong_kinds(self.data, DataPlan)
+        refuse_wrong_kinds(self.row, DataPlan, LearnerOptions, _Labels)
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Recipe:
@@ -85,6 +104,8 @@ class Recipe:
             for key, value in given.items()
             if value != defaults.get(key) and value not in (None, "", {})
         }
+        if "folds" in told and "fold" in given:  # without it a plan means every fold
+            told["fold"] = given["fold"]
         return cls(*({k: told[k] for k in keys if k in told} for keys in (DATA_KEYS, ROW_KEYS)))
 
     @property
@@ -205,20 +226,6 @@ def short(value: Any) -> str:
     return str(value)
 
 
-def refuse_unknown(given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse keys that nobody reads.
-
-    Raises:
-        UsageError: Naming the first such key and the known one that is nearest to it.
-    """
-    keys = list(known)
-    for key in given:
-        if key not in keys:
-            near = difflib.get_close_matches(str(key), keys, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"keys: {', '.join(keys)}"
-            raise UsageError(f"unknown key {key!r}", hint=hint)
-
-
 def absolute_paths(values: Mapping[str, Any], base: Path) -> dict[str, Any]:
     """Return values whose paths do not depend on where the command is run.
 
@@ -231,8 +238,9 @@ def absolute_paths(values: Mapping[str, Any], base: Path) -> dict[str, Any]:
         value = changed.get(key)
         if isinstance(value, str | os.PathLike):
             path = base / Path(value).expanduser()
-            is_file = key not in {"weights", "start"} or path.exists()
-            changed[key] = os.path.normpath(path.absolute()) if is_file else str(value)
+            # A word such as "default", or the id of a row, is no path.
+            there = {"weights": path.is_file, "start": path.is_dir}.get(key, lambda: True)()
+            changed[key] = os.path.normpath(path.absolute()) if there else str(value)
     return changed
 
 

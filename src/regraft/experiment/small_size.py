@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from regraft.errors import UsageError
-from regraft.experiment.recipe import AMOUNTS, BACKBONE_KEYS, refuse_unknown
+from regraft.experiment.keys import refuse_unknown
+from regraft.experiment.recipe import AMOUNTS, BACKBONE_KEYS
 from regraft.experiment.strategies import DEFAULT_BACKBONE
 
 _STAND_IN = ("backbone", "weights", "arguments", "size", "stages")
