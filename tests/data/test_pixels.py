@@ -177,3 +177,9 @@ def test_flat_pictures_have_no_hash(level):
     grain = np.clip(level + rng.integers(-2, 3, (60, 60, 3)), 0, 255).astype(np.uint8)
 
     assert difference_hashes(Image.fromarray(grain)) is None
+
+
+@pytest.mark.parametrize("size", [(8, 8), (16, 40), (40, 15)])
+def test_pictures_with_fewer_pixels_than_the_fine_grid_has_cells_have_no_hash(size):
+    assert difference_hashes(noise(*size)) is None
+    assert difference_hashes(noise(17, 16)) is not None

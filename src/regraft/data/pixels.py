@@ -20,6 +20,7 @@ _TRANSPOSE = {
 }
 _ORIENTATION_TAG = 0x0112
 _STEP = 2  # levels of 255 that noise and compression change easily
+_FINE = 16  # cells on a side of the fine grid
 _STEPS_NEEDED = 16  # of 64 for a picture with something in it
 
 
@@ -100,7 +101,8 @@ def difference_hashes(image: Image.Image) -> tuple[int, int] | None:
     Each bit says whether brightness falls from one cell to the next of a grid: 64 bits from 9×8
     cells and 256 bits from 17×16 cells. Pictures that show the same scene in another size or
     compression differ in few bits of both. Pictures of one kind, such as chest radiographs, often
-    agree in the coarse hash alone. Flat pictures would all look the same.
+    agree in the coarse hash alone. Flat pictures would all look the same, and so would those with
+    fewer pixels than the fine grid has cells, such as handwritten digits of 8×8 pixels.
 
     Args:
         image: A picture of mode RGB.
@@ -109,11 +111,13 @@ def difference_hashes(image: Image.Image) -> tuple[int, int] | None:
         >>> difference_hashes(Image.new("RGB", (64, 64))) is None
         True
     """
+    if image.width <= _FINE or image.height < _FINE:
+        return None
     grey = image.convert("L")
     coarse = _steps(grey, 8)
     if np.count_nonzero(np.abs(coarse) > _STEP) < _STEPS_NEEDED:
         return None
-    return _bits(coarse), _bits(_steps(grey, 16))
+    return _bits(coarse), _bits(_steps(grey, _FINE))
 
 
 def _steps(grey: Image.Image, side: int) -> NDArray[np.int16]:
