@@ -1,26 +1,92 @@
-"""The demonstration: what was learned from some flowers helps with others."""
+"""The demonstration: two sets of pictures, three ways each, and a sentence on what transfer did."""
+
+from dataclasses import replace
 
 import pytest
 
+from regraft.data.split import read_manifest
+from regraft.errors import RunError
 from regraft.experiment import demo
 
 
-def test_the_demonstration_leaves_pictures_two_runs_and_a_page(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "SOURCE_PER_CLASS", 4)
-    monkeypatch.setattr(demo, "TARGET_PER_CLASS", 8)
-    monkeypatch.setattr(demo, "EPOCHS", 1)
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "FLOWERS_PER_CLASS", 8)
+        patch.setattr(demo, "DIGITS_PER_CLASS", 8)
+        patch.setattr(demo, "LEARNED_PER_CLASS", 2)
+        patch.setattr(demo, "EPOCHS", 2)
+        patch.setattr(demo, "SIDES", {"flowers": 32, "digits": 32})
+        return demo.run_demo(tmp_path_factory.mktemp("demo") / "here")
 
-    result = demo.run_demo(tmp_path / "demo")
 
-    assert result.page.is_file()
-    assert result.transfer.split_hash == result.baseline.split_hash
-    assert (result.transfer.folder / "report.html").is_file()
-    assert "--weights" in result.backbone_options()
+def test_each_set_of_pictures_is_learned_in_three_ways_on_one_split(shown):
+    assert [each.name for each in shown] == ["flowers", "digits"]
+    for each in shown:
+        runs = [run for row in each.comparison.rows for run in row.runs]
+        strategies = [row.strategy for row in each.comparison.rows]
+        assert strategies == ["from_scratch", "features", "two_stage"]
+        assert len({run.split_hash for run in runs}) == 1
+        assert len(each.comparison.verdicts) == 2
+
+
+def test_the_page_of_each_set_stands_beside_its_pictures_and_its_plan(shown):
+    for each in shown:
+        page = each.page.read_text(encoding="utf-8")
+        assert each.comparison.title in page
+        assert page.count("report.html") >= 3
+        assert each.pictures.is_dir()
+
+
+def test_the_plan_can_be_run_again_and_is_finished_then(shown):
+    for each in shown:
+        plan = demo.read_plan(each.plan)
+        outcome = demo.Campaign(each.plan.parent).run(plan)
+        assert (len(outcome.rows), outcome.fitted) == (3, 0)
+
+
+def test_nothing_of_one_part_stands_in_another(shown):
+    for each in shown:
+        rows = read_manifest(each.comparison.rows[0].runs[0].folder)
+        hashes = {part: {r.sha256 for r in rows if r.part == part} for part in ("train", "test")}
+        assert hashes["train"]
+        assert hashes["test"]
+        assert not hashes["train"] & hashes["test"]
+
+
+@pytest.mark.parametrize(
+    ("better", "says"),
+    [
+        ("tuned", "transfer helps"),
+        ("scratch", "transfer does harm"),
+        (None, "no gain in accuracy from transfer can be seen"),
+    ],
+)
+def test_the_lesson_says_what_the_verdict_says_whichever_way_it_went(shown, better, says):
+    flowers = shown[0]
+    verdict = replace(
+        flowers.comparison.verdicts[0],
+        a="fine-tuned upper half",
+        b=demo.SCRATCH,
+        better={"tuned": "a", "scratch": "b", None: None}[better],
+    )
+    told = replace(flowers, comparison=replace(flowers.comparison, verdicts=(verdict,))).lesson
+
+    assert says in told
+    assert verdict.verdict in told
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+
+    with pytest.raises(RunError, match="something stands here already"):
+        demo.run_demo(tmp_path)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 @pytest.mark.slow
-def test_transfer_is_clearly_better_than_no_transfer(tmp_path):
-    result = demo.run_demo(tmp_path / "demo")
+def test_fine_tuning_is_clearly_better_than_training_from_scratch_on_flowers(tmp_path):
+    flowers, _ = demo.run_demo(tmp_path / "demo", jobs=2)
 
-    transfer, baseline = (run.metrics["test"] for run in (result.transfer, result.baseline))
-    assert transfer["interval"][0] > baseline["interval"][1]
+    assert "transfer helps" in flowers.lesson

@@ -34,7 +34,8 @@ def demo(
     from regraft.experiment.demo import run_demo
     from regraft.report.comparison import comparison_table
 
-    shown = run_demo(folder, verbose=not as_json, say=talk)
+    # Two processes of one thread each do not wait for each other where other programs are at work.
+    shown = run_demo(folder, jobs=2, verbose=not as_json, say=talk)
     if as_json:
         say_json(
             {

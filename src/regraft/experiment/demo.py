@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from regraft.data.digits import write_digits
@@ -11,21 +11,21 @@ from regraft.data.drawn import make_flowers
 from regraft.errors import RunError
 from regraft.experiment.campaign import Campaign, Say
 from regraft.experiment.cautions import cautions_of_comparison
-from regraft.experiment.plan import read_plan
+from regraft.experiment.plan import Plan, read_plan
 from regraft.files import write_text
 from regraft.report.comparison import write_comparison
 from regraft.report.tables import Duration
 from regraft.results.comparison import Comparison
 
 FLOWERS_PER_CLASS = 80
-DIGITS_PER_CLASS: int | None = None  # all
-LEARNED_PER_CLASS = 25
-EPOCHS = 20
-SIDES = {"flowers": 96, "digits": 64}  # pixels that enter the network
+DIGITS_PER_CLASS = 120
+LEARNED_PER_CLASS = 20
+EPOCHS = 16
+SIDES = {"flowers": 80, "digits": 48}  # pixels that enter the network
 SCRATCH = "from scratch"
 PICTURES = "pictures"
 PLAN = """\
-# Change what you like, and run it:  regraft run {name}.toml --out my-{name}
+# Change what you like, and run it:  regraft run {name}.toml
 title = "Three ways to learn {name}"
 
 [data]
@@ -41,16 +41,19 @@ resize = {side}
 mode = "squash"
 
 [[rows]]
+id = "{name}-1"
 description = "{scratch}"
 strategy = "from_scratch"
 epochs = {epochs}
 
 [[rows]]
+id = "{name}-2"
 description = "features + logistic regression"
 strategy = "features"
 classifier = "logistic"
 
 [[rows]]
+id = "{name}-3"
 description = "fine-tuned upper half"
 strategy = "two_stage"
 unfreeze = 0.5
@@ -97,6 +100,7 @@ def run_demo(
     folder: str | os.PathLike[str],
     *,
     seed: int = 0,
+    jobs: int = 1,
     verbose: bool = False,
     say: Say = lambda _line: None,
 ) -> list[Shown]:
@@ -109,6 +113,7 @@ def run_demo(
     Args:
         folder: Where pictures, plans, runs and pages shall stand; it must be empty or absent.
         seed: Seed of the drawings.
+        jobs: How many runs at the same time, in processes that share the processor's cores.
         verbose: Whether to show progress on standard error.
         say: Gets a line before each step.
 
@@ -122,28 +127,36 @@ def run_demo(
     if place.exists() and any(place.iterdir()):
         raise RunError("something stands here already", path=place, code="RUN-EXISTS")
     say("drawing flowers …")
-    pictures = place / PICTURES
-    make_flowers(pictures / "flowers", per_class=FLOWERS_PER_CLASS, seed=seed)
-    write_digits(pictures / "digits", per_class=DIGITS_PER_CLASS)
-    return [_learn(name, place, verbose=verbose, say=say) for name in SIDES]
+    make_flowers(place / PICTURES / "flowers", per_class=FLOWERS_PER_CLASS, seed=seed)
+    write_digits(place / PICTURES / "digits", per_class=DIGITS_PER_CLASS)
+    plans = {name: _plan(name, place) for name in SIDES}
+    rows = tuple(row for plan in plans.values() for row in plan.rows)
+    campaign = Campaign(place, command=f"regraft demo --out {place.name}", verbose=verbose, say=say)
+    campaign.run(Plan("", rows), jobs=jobs)  # all of them together, so that no core waits
+    return [_shown(name, plan, campaign) for name, plan in plans.items()]
 
 
-def _learn(name: str, place: Path, *, verbose: bool, say: Say) -> Shown:
-    """Run the plan of one set of pictures, and write its page."""
-    file = place / f"{name}.toml"
+def _plan(name: str, place: Path) -> Plan:
+    """Write the plan of one set of pictures as a file, and read it."""
     sizes = {"side": SIDES[name], "per_class": LEARNED_PER_CLASS}
     epochs = {"epochs": EPOCHS, "half": EPOCHS // 2}
-    write_text(file, PLAN.format(name=name, pictures=PICTURES, scratch=SCRATCH, **sizes, **epochs))
-    plan = read_plan(file)
-    command = f"regraft demo --out {place.name}"
-    outcome = Campaign(place / name, command=command, verbose=verbose, say=say).run(plan)
-    ways = [(row.description, row.runs) for row in outcome.rows]
+    text = PLAN.format(name=name, pictures=PICTURES, scratch=SCRATCH, **sizes, **epochs)
+    write_text(place / f"{name}.toml", text)
+    return read_plan(place / f"{name}.toml")
+
+
+def _shown(name: str, plan: Plan, campaign: Campaign) -> Shown:
+    """Compare the finished runs of one plan, and write its page."""
+    outcome = replace(campaign, say=lambda _line: None).run(plan)
     comparison = Comparison.of(
         outcome.rows,
         title=plan.title,
         failures=outcome.failures,
-        warnings=tuple(cautions_of_comparison(ways)),
-        command=command,
+        warnings=tuple(
+            cautions_of_comparison([(row.description, row.runs) for row in outcome.rows])
+        ),
+        command=campaign.command,
     )
-    page = write_comparison(comparison, place / name / "comparison.html")
-    return Shown(name, place / PICTURES / name, file, comparison, page)
+    page = write_comparison(comparison, campaign.folder / f"{name}.html")
+    pictures, file = campaign.folder / PICTURES / name, campaign.folder / f"{name}.toml"
+    return Shown(name, pictures, file, comparison, page)
