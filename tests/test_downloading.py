@@ -308,6 +308,22 @@ def test_an_interrupted_download_goes_on_where_it_was(headers, checksums, web, t
     assert list(target.parent.iterdir()) == [target]
 
 
+def test_what_was_here_is_kept_while_the_server_is_busy(web, target):
+    url = halves(web, ETag='"1"')
+    half = web.pages[f"/{NAME}"]
+    web.serve_ranges(f"/{NAME}", DATA, ETag='"1"')
+    rest = web.pages[f"/{NAME}"]
+    web.serve(f"/{NAME}", b"busy", status=503)
+    web.in_turn(f"/{NAME}", half, web.pages[f"/{NAME}"], rest)
+
+    with pytest.raises(DownloadError, match="503"):
+        download(url, target, resume=True, verbose=False)
+    downloaded = download(url, target, resume=True, verbose=False)
+
+    assert downloaded.resumed == 50_000
+    assert list(target.parent.iterdir()) == [target]
+
+
 @pytest.mark.parametrize("headers", [{}, {"ETag": 'W/"1"'}])
 def test_without_a_sign_that_the_file_is_the_same_all_of_it_is_asked_for_again(
     headers, web, target

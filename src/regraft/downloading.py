@@ -134,7 +134,13 @@ def _attempt(
 ) -> Downloaded:
     with atomic_path(path) as whole:  # also says so if nothing can be written there
         begun = _take_partial(path) if resume else None
-        answer, part = _ask(url, path, begun, checked=bool(checksums.sha256 or checksums.md5))
+        try:
+            answer, part = _ask(url, path, begun, checked=bool(checksums.sha256 or checksums.md5))
+        except BaseException:
+            if begun is not None:  # nobody answered; it serves the next attempt
+                with contextlib.suppress(OSError):
+                    _release(begun)
+            raise
         resumable = resume and _identity_in(part) != _NOT_RESUMABLE
         try:
             with answer:

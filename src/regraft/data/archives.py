@@ -203,10 +203,10 @@ class _Names:
 
     def place(self, name: str) -> tuple[str, ...]:
         """Return a member's folders and file name, once it is known to stay inside."""
-        if "\\" in name or "\0" in name or name.startswith("/") or _DRIVE.match(name):
+        if "\\" in name or "\0" in name or name.startswith("/"):
             raise _unsafe(self._archive, name, "its name leads out of the folder")
         place = tuple(part for part in name.split("/") if part not in {"", "."})
-        if not place or ".." in place:
+        if not place or ".." in place or any(map(_DRIVE.match, place)):
             raise _unsafe(self._archive, name, "its name leads out of the folder")
         for length in range(1, len(place) + 1):
             written = place[:length]

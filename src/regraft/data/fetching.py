@@ -92,6 +92,8 @@ def fetch_data(
             2 s, saying where it was looked for). ``DATA-CHECKSUM``: a file is not what was
             published. ``DATA-BY-HAND``: its publisher asks for a login. ``DATA-LAYOUT``: the files
             are not laid out as published. ``DATA-CHANGED``: the folder holds it no longer whole.
+            ``DATA-SOURCE``: the record in the folder cannot be read. ``DATA-NOT-FOUND``: nothing is
+            there to take it from, or not all of it. ``DATA-BUSY``: another process is fetching it.
             ``ARCHIVE-…``: see `regraft.data.archives.unpack`.
         RegraftError: ``FILE-EXISTS``, ``FILE-WRITE``: the folder holds something else, or cannot be
             written.
