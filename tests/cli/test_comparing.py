@@ -9,7 +9,8 @@ from regraft.backbones.spec import BackboneSpec
 from regraft.backbones.state import write_state
 from regraft.cli.app import app
 from regraft.data.drawn import make_flowers
-from regraft.errors import UsageError
+from regraft.errors import RegraftError, UsageError
+from regraft.experiment.campaign import Campaign
 
 
 def regraft(*arguments):
@@ -61,6 +62,23 @@ def test_the_estimate_is_shown_before_and_the_second_call_does_nothing(told, com
     assert "everything was run before" in result.stderr
     assert "small_cnn + from_scratch" in result.stdout
     assert "Left out: small_cnn + two_stage" in result.stdout
+
+
+def test_where_nothing_could_be_run_the_reason_is_said(command, place, monkeypatch):
+    def broken(*_arguments):
+        raise RegraftError("the disk is full")
+
+    monkeypatch.setattr(Campaign, "fit", broken)
+    result = regraft(*command, "--out", place / "broken")
+
+    assert result.return_value == 1
+    assert "small_cnn + knn: the disk is full" in result.stderr
+
+
+def test_a_network_that_is_named_twice_is_run_once(command, told):
+    again = regraft(*command, "--backbone", "small_cnn", "--json")
+
+    assert len(json.loads(again.stdout)["rows"]) == len(told["rows"])
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The whole ladder on drawn flowers with a tiny network, in one call and in several."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from regraft.errors import RunError
 from regraft.experiment import comparing
 from regraft.experiment.comparing import Asked, compare
 from regraft.experiment.costs import Costs
+from regraft.experiment.ladder import Choice
 
 NETWORK = {"backbone": "small_cnn", "arguments": {"size": 32}, "weights": "net.safetensors"}
 
@@ -86,6 +88,45 @@ def test_a_larger_budget_climbs_on_from_where_it_was(compared, asked, place, mon
 
     assert len(more.rows) > 4
     assert sum(line.startswith("way ") for line in said) == len(more.rows)
+
+
+def test_a_baseline_that_was_run_before_a_kill_takes_nothing_of_the_budget(
+    compared, asked, place, monkeypatch
+):
+    shutil.copytree(place / "out", place / "copy")
+    told = json.loads((place / "copy" / "compare.json").read_text())
+    told["complete"], told["asked"]["budget"] = False, 1000.0
+    (place / "copy" / "compare.json").write_text(json.dumps(told))
+    slow = Costs(24, 14, 2, {"small_cnn": 1e-4}, {"small_cnn": 10.0})
+    left = {}
+
+    def nothing_more(rung, costs, *, left: float, lefts=left, **_options):
+        lefts[rung.description] = left
+        return Choice(None)
+
+    monkeypatch.setattr(comparing, "measure_costs", lambda *_a, **_k: slow)
+    monkeypatch.setattr(comparing, "choose", nothing_more)
+    compare(replace(asked, budget=1000.0), place / "copy")
+
+    assert left["small_cnn + two_stage (linear), unfreeze 0.5"] > 900
+
+
+def test_a_larger_budget_runs_anew_what_was_shortened(compared, asked, place, monkeypatch):
+    shutil.copytree(place / "out", place / "larger")
+    decided = []
+
+    def nothing_more(rung, costs, **_options):
+        decided.append(rung.description)
+        return Choice(None)
+
+    monkeypatch.setattr(comparing, "measure_costs", lambda *_a, **_k: Costs(24, 14, 2, {}, {}))
+    monkeypatch.setattr(comparing, "choose", nothing_more)
+    monkeypatch.setattr(comparing._Climb, "_forecast", lambda *_a: None)
+    more = compare(replace(asked, budget=None), place / "larger")
+
+    assert "small_cnn + from_scratch (linear)" in decided
+    assert "small_cnn + knn" not in decided
+    assert not any("the budget allows no more" in sentence for sentence in more.left_out)
 
 
 def test_what_was_stopped_goes_on_and_names_what_is_left_out_once(asked, place, monkeypatch):

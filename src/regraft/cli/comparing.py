@@ -101,7 +101,7 @@ def compare(
     if splits > 1 and folds:
         raise UsageError("--splits and --folds are two ways to repeat", hint="give one of them")
     minutes = None if budget == "none" else read_minutes(budget, option="--budget")
-    named = backbone or [chosen_backbone(None)]
+    named = list(dict.fromkeys(backbone or [chosen_backbone(None)]))
     from regraft.experiment.comparing import Asked
     from regraft.experiment.comparing import compare as compare_ways
     from regraft.experiment.recipe import Recipe
@@ -112,7 +112,7 @@ def compare(
         raise UsageError("--weights and --arg go with one --backbone")
     recipe = Recipe.of({**given, **network, "source": source.absolute(), "backbone": named[0]})
     shared = ("device", "engine", "precision")
-    folder = out or Path("runs") / f"compare-{source.stem}"
+    folder = out or Path("runs") / f"compare-{source.absolute().stem}"
     asked = Asked(
         recipe.plan["data"],
         [{**_network(recipe.plan["rows"][0]), "backbone": name} for name in named],
@@ -124,7 +124,7 @@ def compare(
         options={key: recipe.row[key] for key in shared if key in recipe.row},
     )
     comparison = compare_ways(asked, folder, command=command_line(), verbose=not as_json, say=talk)
-    page = write_comparison(comparison, folder / PAGE)
+    page = write_comparison(comparison, folder / PAGE) if comparison.rows else None
     show(comparison, page, form=form, as_json=as_json)
     return EXIT_FAILED if comparison.failures else 0
 

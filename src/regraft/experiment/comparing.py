@@ -108,6 +108,9 @@ class _State:
         # After a kill, and with another budget, what was left out gets another chance.
         if before == now and told["complete"]:
             state.left_out, state.complete = list(told["left_out"]), True
+        if _seconds(asked.budget) > _seconds(before["budget"]):  # what was shortened, too
+            state.rows = [row for row in state.rows if Rung(row).description not in state.notes]
+            state.notes = {}
         return state
 
     def write(self) -> None:
@@ -128,7 +131,7 @@ def compare(
     """Run the ladder as far as the budget allows, and return what came out.
 
     The same call again does nothing but read; after a kill it goes on; with a larger budget it
-    climbs on from where it was.
+    climbs on from where it was, and what was shortened for the smaller one is run anew.
 
     Args:
         asked: What shall be compared.
@@ -139,7 +142,8 @@ def compare(
 
     Raises:
         DataError: The pictures cannot be used.
-        RunError: Another comparison stands in the folder.
+        RunError: Another comparison stands in the folder (``RUN-EXISTS``), or the pictures are not
+            those of its runs any more (``RUN-DATA-CHANGED``).
         RegraftError: A network cannot be had.
     """
     begun = time.perf_counter()
@@ -183,7 +187,7 @@ class _Climb:
     @property
     def _cheap(self) -> float:
         """Seconds up to which one run is cheap: a twentieth of the budget for all its repeats."""
-        budget = float("inf") if self.asked.budget is None else self.asked.budget
+        budget = _seconds(self.asked.budget)
         return _CHEAP * budget / (self.asked.seeds * self.asked.repeats)
 
     def climb(self, failures: list[str]) -> list[Row]:
@@ -194,12 +198,15 @@ class _Climb:
         known = {Rung(row).description: row for row in self.state.rows}
         for number, rung in enumerate(ladder, start=1):
             row = known.get(rung.description) or self._decided(rung, costs)
+            self.has_baseline |= rung.is_baseline
             if row is None:
                 continue
             self.say(f"way {number} of {len(ladder)}: {rung.description}{self._left()}")
             outcome = self.campaign.run(self.asked.plan([row]))
             rows += outcome.rows
             failures += outcome.failures
+            for failure in outcome.failures:
+                self.say(f"failed: {failure}")
             for found in outcome.rows[: outcome.fitted]:
                 costs.learn(row, found.seconds)
         self.state.complete = not failures
@@ -208,7 +215,7 @@ class _Climb:
 
     def _decided(self, rung: Rung, costs: Costs) -> Mapping[str, Any] | None:
         budget = self.asked.budget
-        left = float("inf") if budget is None else budget - (time.perf_counter() - self.begun)
+        left = _seconds(budget) - (time.perf_counter() - self.begun)
         if budget is not None and not self.has_baseline and not rung.essential:
             left -= BASELINE * budget
         choice = choose(
@@ -217,9 +224,8 @@ class _Climb:
             seeds=range(self.asked.seeds),
             repeats=self.asked.repeats,
             left=left,
-            budget=float("inf") if budget is None else budget,
+            budget=_seconds(budget),
         )
-        self.has_baseline |= rung.is_baseline
         if choice.row is None:
             needed = Duration(choice.estimate)
             self.state.left_out.append(
@@ -254,7 +260,7 @@ class _Climb:
 
     def _forecast(self, ladder: Sequence[Rung], costs: Costs) -> None:
         """Say what is likely to be run, before anything is."""
-        budget = float("inf") if self.asked.budget is None else self.asked.budget
+        budget = _seconds(self.asked.budget)
         estimates = replace(costs, _embedded=set())
         spent, out = time.perf_counter() - self.begun, []
         reserved = 0.0 if self.asked.budget is None else BASELINE * budget
@@ -287,6 +293,10 @@ def _fitting(options: Mapping[str, Any], rung: Rung) -> dict[str, Any]:
     """Return the options that a way has: classifiers on features have no device."""
     shallow = rung.row.get("strategy", "features") == "features"
     return {key: value for key, value in options.items() if not (shallow and key == "device")}
+
+
+def _seconds(budget: float | None) -> float:
+    return float("inf") if budget is None else budget
 
 
 def _plain(asked: Asked) -> dict[str, Any]:
