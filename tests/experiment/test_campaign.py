@@ -130,6 +130,17 @@ def test_runs_in_processes_of_their_own_give_the_same_answers(flowers, tmp_path)
         assert one.runs[0].predictions.predicted == two.runs[0].predictions.predicted
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_pictures_that_are_not_there_fail_their_own_row_alone(flowers, tmp_path, jobs):
+    nowhere = {"classifier": "logistic", "data": {"source": str(tmp_path / "nowhere")}}
+    plan = planned(flowers, {"classifier": "knn"}, nowhere)
+
+    outcome = Campaign(tmp_path / "out").run(plan, jobs=jobs)
+
+    assert [row.description for row in outcome.rows] == ["small_cnn + knn"]
+    assert "folder not found" in outcome.failures[0]
+
+
 @pytest.mark.parametrize("change", ["new", "gone", "changed"])
 def test_runs_on_other_pictures_are_refused(flowers, tmp_path, change):
     plan = planned(flowers, {"classifier": "knn"})

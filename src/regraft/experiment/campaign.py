@@ -66,7 +66,8 @@ class Campaign:
         """Return the run of a recipe if it is finished.
 
         Raises:
-            RunError: The pictures have changed since (``RUN-DATA-CHANGED``).
+            RunError: The pictures have changed since (``RUN-DATA-CHANGED``), or the run is damaged.
+            DataError: The pictures are not there any more.
         """
         place = self.place(recipe)
         if not (place / RECORD).is_file():
@@ -116,6 +117,11 @@ class Campaign:
             plan: What to run.
             jobs: How many runs are fitted at the same time, in processes of their own that share
                 the processor's cores.
+
+        Raises:
+            RunError: A finished run cannot be used; see :meth:`finished`. What cannot be fitted is
+                no error but a failure of its row.
+            DataError: The pictures of a finished run are not there any more.
         """
         recipes = plan.recipes()
         runs = {recipe.folder: run for recipe in recipes if (run := self.finished(recipe))}
@@ -161,8 +167,14 @@ class _Together:
     jobs: int
 
     def __call__(self, recipes: Sequence[Recipe]) -> Iterator[tuple[Recipe, Run | RegraftError]]:
+        waiting = []
         for recipe in recipes:  # here and once; the processes get what was found
-            self.campaign.prepared(recipe)
+            try:
+                self.campaign.prepared(recipe)
+            except RegraftError as error:
+                yield recipe, error
+            else:
+                waiting.append(recipe)
         quiet = replace(self.campaign, verbose=False, say=print)
         with ProcessPoolExecutor(
             self.jobs,
@@ -170,7 +182,6 @@ class _Together:
             initializer=_share_cores,
             initargs=(self.jobs,),
         ) as pool:
-            waiting = list(recipes)
             while waiting:
                 names = {recipe.folder for recipe in waiting}
                 ready = [r for r in waiting if str(r.row.get("start", "")) not in names]
