@@ -208,6 +208,16 @@ def test_a_run_can_be_written_into_a_place_reserved_before(tmp_path, record, spl
     assert isinstance(Run.open(run.folder).predictions, Predictions)
 
 
+def test_a_file_of_the_name_of_our_record_does_not_cost_a_run(
+    tmp_path, record, pictures, split, predict
+):
+    (pictures.root / "SOURCE.json").write_text('{"photographer": "me"}')
+
+    run = Run.create(tmp_path / "run", record, predict(split), split=split)
+
+    assert run.data["data"]["origin"] is None
+
+
 def test_leaked_test_pictures_are_left_out_of_a_second_score(tmp_path, record, split, predict):
     predictions = predict(split, wrong=2)
     leaked = split.test.relative_paths()[2:6]

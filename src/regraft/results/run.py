@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from regraft import __version__
-from regraft.data.provenance import read_source
-from regraft.errors import RegraftError, RunError
+from regraft.data.provenance import Source, read_source
+from regraft.errors import DataError, RegraftError, RunError
 from regraft.files import read_json, write_json
 from regraft.results import metrics
 from regraft.results.predictions import Predictions
@@ -286,7 +286,7 @@ def data_facts(split: Split) -> dict[str, Any]:
     """Return what a run records of its data: no path but the folder's own name."""
     parts = split.parts()
     root = next((part.root for part in parts.values() if part.root is not None), None)
-    origin = None if root is None else read_source(root)
+    origin = None if root is None else _origin(root)
     return {
         "origin": None if origin is None else origin.to_json(),
         "root_name": None if root is None else root.resolve().name,
@@ -299,6 +299,14 @@ def data_facts(split: Split) -> dict[str, Any]:
 
 def _fingerprint(part: Dataset) -> str | None:
     return part.fingerprint if len(part) else None
+
+
+def _origin(root: Path) -> Source | None:
+    """Return where pictures came from; a file of that name that is not ours costs no run."""
+    try:
+        return read_source(root)
+    except DataError:
+        return None
 
 
 def _document(
