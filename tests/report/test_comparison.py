@@ -67,6 +67,15 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(make_run):
     assert [row.description for row in comparison.rows] == ["same (one)", "same (two)"]
 
 
+def test_runs_of_one_name_in_folders_of_one_name_are_numbered(make_run):
+    runs = [make_run(f"{place}/run", description="x", wrong=n) for n, place in enumerate("ab")]
+
+    comparison = compare_runs(runs)
+
+    assert [row.description for row in comparison.rows] == ["x (run, run 1)", "x (run, run 2)"]
+    assert comparison_table(comparison).rows
+
+
 def test_published_figures_stand_beside_the_measured_ones(make_run):
     row = Row("SimpleCNN", (make_run(wrong=3),), PUBLISHED)
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from regraft.errors import printable
 from regraft.report.latex import escaped, tabular
 
-SPECIAL = "\\&%$#_{}~^<>|`'\"-,[]*? !0a\N{EN DASH}\N{MINUS SIGN}\N{PLUS-MINUS SIGN}\n日é"
+SPECIAL = "\\&%$#_{}~^<>|`'\"-,[]*? !0a\N{EN DASH}\N{MINUS SIGN}\N{PLUS-MINUS SIGN}\n★日é"
 TOKENS = {
     r"\textbackslash{}": "\\",
     r"\textasciitilde{}": "~",
@@ -19,6 +19,7 @@ TOKENS = {
     r"\char34{}": '"',
     "$-$": "\N{MINUS SIGN}",
     r"$\pm$": "\N{PLUS-MINUS SIGN}",
+    r"$\star$": "★",
     r"\,": " ",
     "{}": "",
     "{[}": "[",
@@ -46,6 +47,10 @@ def test_no_two_characters_melt_into_another(name):
     latex = escaped(name)
 
     assert not any(pair in latex for pair in ("--", "''", ",,", "``"))
+
+
+def test_the_mark_of_the_winner_is_none_that_latex_does_not_know():
+    assert escaped("★ the best") == r"$\star$ the best"
 
 
 @given(st.lists(st.tuples(st.text(SPECIAL), st.text(SPECIAL)), max_size=4))

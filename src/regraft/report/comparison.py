@@ -30,7 +30,9 @@ _PRINTED = (*PART_TITLES.values(), "time")
 
 
 def compare_runs(runs: Sequence[Run]) -> Comparison:
-    """Return runs as a comparison, each a way of its own; those with one name get their folder's.
+    """Return runs as a comparison, each a way of its own.
+
+    Where several have one description, the name of their folder, or else a number tells them apart.
 
     Args:
         runs: At least one run.
@@ -40,15 +42,20 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
     """
     if not runs:
         raise UsageError("there is no run to compare")
-    named = Counter(run.description for run in runs)
-    rows = [
-        Row(
-            run.description if named[run.description] == 1 else f"{run.description} ({run.name})",
-            (run,),
-        )
-        for run in runs
-    ]
+    rows = [Row(line, (run,)) for line, run in zip(_lines(runs), runs, strict=True)]
     return Comparison.of(rows, title=f"{count(len(runs), 'run')} side by side")
+
+
+def _lines(runs: Sequence[Run]) -> list[str]:
+    """Return a line for each run that no other one has."""
+    described = Counter(run.description for run in runs)
+    named = Counter((run.description, run.name) for run in runs)
+    lines = []
+    for number, run in enumerate(runs, 1):
+        told = [run.name] if described[run.description] > 1 else []
+        told += [f"run {number}"] if named[run.description, run.name] > 1 else []
+        lines.append(f"{run.description} ({', '.join(told)})" if told else run.description)
+    return lines
 
 
 def comparison_table(comparison: Comparison) -> Table:

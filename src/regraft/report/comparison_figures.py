@@ -23,7 +23,8 @@ _MOST_CURVES = 8
 _COLOURS = (ACCENT, WARM, INK, MUTED)
 _LINES = ("-", (0, (4, 2)))
 _COARSE = (0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 36000.0, 360000.0)
-_FINE = tuple(sorted({1, *(unit * n for unit in (0.1, 1, 60, 3600) for n in (1, 2, 5, 10, 20))}))
+_UNITS = (0.001, 0.01, 0.1, 1, 60, 3600, 86400)
+_FINE = tuple(sorted({round(unit * n, 3) for unit in _UNITS for n in (1, 2, 3, 5, 10, 20, 30)}))
 
 
 def bars(rows: Sequence[Row]) -> str:

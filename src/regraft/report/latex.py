@@ -18,6 +18,7 @@ _COMMANDS = {
     "\N{MINUS SIGN}": "$-$",
     "\N{EN DASH}": r"\textendash{}",
     "\N{PLUS-MINUS SIGN}": r"$\pm$",
+    "★": r"$\star$",
     '"': r"\char34{}",
 } | {letter: "\\" + letter for letter in "&%$#_{}"}
 
