@@ -82,5 +82,5 @@ def test_a_budget_is_read_as_a_time_and_what_it_forbids_is_said(flowers):
 
     assert len(shown["rows"]) == 1
     assert "budget" in shown["left_out"][0]["why"]
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="write --budget 10m"):
         rank(flowers, "--budget", "soon")

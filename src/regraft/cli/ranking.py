@@ -105,7 +105,7 @@ def rank(
         plan,
         names,
         folds=folds,
-        budget=None if budget is None else 60 * read_minutes(budget),
+        budget=None if budget is None else 60 * read_minutes(budget, option="--budget"),
         ablate=ablate,
         engine=engine,
         verbose=not as_json,

@@ -57,7 +57,9 @@ def rank_backbones(
     Raises:
         WeightsError: None of the networks can be used without a download (``WEIGHTS-MISSING``).
         BackboneError: A named network is unknown or cannot be built.
+        ModelError: The weights of a named network are damaged.
         DataError: The pictures cannot be used, split or put into folds as asked.
+        UsageError: There are fewer than two folds.
 
     Example:
         >>> import tempfile

@@ -186,6 +186,9 @@ class Comparison:
             rows: The ways of learning; those without a test part are judged by nobody.
             title: What is compared.
             more: ``left_out``, ``failures``, ``warnings``, ``faithful`` and ``command``.
+
+        Raises:
+            DataError: The predictions of a run are lost or damaged.
         """
         judged: dict[frozenset[str], list[Row]] = {}
         for row in rows:

@@ -111,7 +111,11 @@ def by_split(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def part_to_train(runs: Sequence[Run], part: str = "test") -> float:
-    """Return the pictures of a part divided by those that were learned from, mean over runs."""
+    """Return the pictures of a part divided by those of the training part, mean over runs.
+
+    Of the whole training part, even where fewer were learned from: what counts is how much the test
+    parts of two splits have in common.
+    """
 
     def pictures(run: Run, title: str) -> int:
         return sum(run.data["data"]["counts"].get(title, {}).values())
