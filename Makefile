@@ -8,7 +8,7 @@ TORCH ?= default
 BIN := .venv/bin
 UV := $(BIN)/uv
 
-.PHONY: demo test test-slow lint format types check lock bench clean
+.PHONY: demo test test-slow lint format types check lock bench wheel clean
 
 demo: .venv/run.stamp
 	$(BIN)/regraft demo
@@ -32,6 +32,18 @@ format: .venv/test.stamp
 	$(BIN)/ruff format
 
 check: lint types test
+
+# The wheel as its users get it: in an environment of its own, and tried where no hub can be reached.
+NOWHERE := HTTP_PROXY=http://127.0.0.1:9 HTTPS_PROXY=http://127.0.0.1:9 REGRAFT_HOME=build/wheel/home HF_HOME=build/wheel/hub
+wheel: .venv/run.stamp
+	rm -rf dist build/wheel .venv-wheel
+	$(BIN)/python -m hatchling build --target wheel
+	$(PYTHON) -m venv .venv-wheel
+	$(call install,run,.venv-wheel)
+	$(UV) pip install --quiet --python .venv-wheel/bin/python --no-deps --no-index dist/*.whl
+	.venv-wheel/bin/python -c 'from regraft.data.drawn import make_flowers; make_flowers("build/wheel/flowers")'
+	env $(NOWHERE) .venv-wheel/bin/regraft fit build/wheel/flowers --out build/wheel/run
+	@ls -l dist
 
 # An hour or two on a machine that does nothing else; benchmarks/README.md has what came of it.
 bench: .venv-bench/bench.stamp
@@ -87,4 +99,4 @@ lock: .venv/uv.stamp
 	done
 
 clean:
-	rm -rf .venv .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-bench .venv-wheel .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
