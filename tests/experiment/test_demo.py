@@ -1,9 +1,12 @@
 """The demonstration: two sets of pictures, three ways each, and a sentence on what transfer did."""
 
+import json
 from dataclasses import replace
 
 import pytest
+from typer.testing import CliRunner
 
+from regraft.cli.app import app
 from regraft.data.split import read_manifest
 from regraft.errors import RunError
 from regraft.experiment import demo
@@ -66,7 +69,7 @@ def test_the_lesson_says_what_the_verdict_says_whichever_way_it_went(shown, bett
     flowers = shown[0]
     verdict = replace(
         flowers.comparison.verdicts[0],
-        a="fine-tuned upper half",
+        a="fine-tuning the upper half",
         b=demo.SCRATCH,
         better={"tuned": "a", "scratch": "b", None: None}[better],
     )
@@ -76,6 +79,12 @@ def test_the_lesson_says_what_the_verdict_says_whichever_way_it_went(shown, bett
     assert verdict.verdict in told
 
 
+def test_the_lesson_of_runs_that_failed_says_why_there_is_none(shown):
+    failed = replace(shown[0].comparison, verdicts=(), failures=("from scratch: disk full",))
+
+    assert "disk full" in replace(shown[0], comparison=failed).lesson
+
+
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
 
@@ -83,6 +92,33 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
         demo.run_demo(tmp_path)
 
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def command(shown, monkeypatch, *options):
+    """Call the command on what was shown before."""
+    monkeypatch.setattr(demo, "run_demo", lambda *_folder, **_options: shown)
+    result = CliRunner().invoke(app, ["demo", *options])
+    assert result.exit_code == 0, result.stderr
+    return result
+
+
+def test_the_command_prints_both_tables_each_with_its_lesson(shown, monkeypatch):
+    result = command(shown, monkeypatch)
+
+    for each in shown:
+        assert each.comparison.title in result.stdout
+        assert each.lesson in result.stdout
+        assert str(each.page) in result.stderr
+    assert result.stdout.count("fine-tuning the upper half") >= 4
+
+
+def test_the_command_answers_machines_with_one_object_per_set(shown, monkeypatch):
+    told = json.loads(command(shown, monkeypatch, "--json").stdout)
+
+    assert list(told) == ["flowers", "digits"]
+    for each in shown:
+        assert len(told[each.name]["rows"]) == 3
+        assert told[each.name]["lesson"] == each.lesson
 
 
 @pytest.mark.slow

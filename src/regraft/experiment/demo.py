@@ -22,7 +22,7 @@ DIGITS_PER_CLASS = 120
 LEARNED_PER_CLASS = 20
 EPOCHS = 16
 SIDES = {"flowers": 80, "digits": 48}  # pixels that enter the network
-SCRATCH = "from scratch"
+SCRATCH = "training from scratch"
 PICTURES = "pictures"
 PLAN = """\
 # Change what you like, and run it:  regraft run {name}.toml
@@ -54,7 +54,7 @@ classifier = "logistic"
 
 [[rows]]
 id = "{name}-3"
-description = "fine-tuned upper half"
+description = "fine-tuning the upper half"
 strategy = "two_stage"
 unfreeze = 0.5
 head_epochs = {half}
@@ -85,15 +85,18 @@ class Shown:
     def lesson(self) -> str:
         """What the comparison says about transfer, whichever way it went."""
         # The last one is that with fine-tuning, wherever several stand against scratch.
-        verdict = [v for v in self.comparison.verdicts if SCRATCH in {v.a, v.b}][-1]
+        verdicts = [v for v in self.comparison.verdicts if SCRATCH in {v.a, v.b}]
+        if not verdicts:
+            return (
+                f"For the {self.name} nothing can be said: {'; '.join(self.comparison.failures)}."
+            )
+        verdict = verdicts[-1]
         better = {"a": verdict.a, "b": verdict.b, None: None}[verdict.better]
         says = "transfer helps" if better else "no gain in accuracy from transfer can be seen"
         says = "transfer does harm" if better == SCRATCH else says
-        took = {row.description: str(Duration(row.seconds)) for row in self.comparison.rows}
-        times = f"it took {took.pop(SCRATCH)} {SCRATCH}, " + " and ".join(
-            f"{time} with {way}" for way, time in took.items()
-        )
-        return f"For the {self.name} {says}: {verdict.verdict}; {times}."
+        times = [f"{Duration(row.seconds)} for {row.description}" for row in self.comparison.rows]
+        took = f"{', '.join(times[:-1])} and {times[-1]}"
+        return f"For the {self.name} {says}: {verdict.verdict}. It took {took}."
 
 
 def run_demo(
