@@ -106,6 +106,31 @@ def test_a_run_that_cannot_be_made_does_not_stop_the_others(flowers, tmp_path):
     assert any("failed" in line for line in said)
 
 
+def test_an_error_that_nobody_foresaw_fails_its_own_row(flowers, tmp_path, monkeypatch):
+    fit_run = runner.fit_run
+
+    def broken(plan, learner, **options):
+        if options["description"] == "broken":
+            raise MemoryError("no room")
+        return fit_run(plan, learner, **options)
+
+    monkeypatch.setattr(runner, "fit_run", broken)
+    rows = [{"classifier": "knn", "description": "broken"}, {"classifier": "logistic"}]
+
+    outcome = Campaign(tmp_path / "out").run(planned(flowers, *rows))
+
+    assert outcome.failures == ("broken: unexpected error: MemoryError - no room",)
+    assert len(outcome.rows) == 1
+
+
+def test_a_run_with_another_description_is_not_run_again(flowers, tmp_path):
+    Campaign(tmp_path / "out").run(planned(flowers, {"classifier": "knn"}))
+
+    renamed = {"classifier": "knn", "description": "nearest neighbours"}
+
+    assert Campaign(tmp_path / "out").run(planned(flowers, renamed)).fitted == 0
+
+
 def test_a_run_goes_on_from_the_row_that_it_names(flowers, tmp_path):
     plan = planned(
         flowers,

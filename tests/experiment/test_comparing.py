@@ -148,6 +148,22 @@ def test_what_was_stopped_goes_on_and_names_what_is_left_out_once(asked, place, 
     assert len(whole.left_out) == len(set(whole.left_out))
 
 
+def test_the_time_before_a_kill_counts(asked, place, monkeypatch):
+    def stopped(*_arguments, **_options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(comparing.Campaign, "run", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            compare(asked, place / "counted")
+    file = place / "counted" / "compare.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"spent": 1000.0}))
+
+    compare(asked, place / "counted")
+
+    assert json.loads(file.read_text())["spent"] >= 1000
+
+
 def test_another_comparison_in_the_same_folder_is_refused(compared, asked, place):
     with pytest.raises(RunError, match="another seeds"):
         compare(replace(asked, seeds=3), place / "out")

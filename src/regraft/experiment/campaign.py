@@ -59,8 +59,10 @@ class Campaign:
     _listed: dict[str, dict[str, Path]] = field(default_factory=dict, repr=False)
 
     def place(self, recipe: Recipe) -> Path:
-        """Return the folder of a run."""
-        return self.folder / RUNS / recipe.folder
+        """Return the folder of a run; one of an earlier description stays where it is."""
+        own = self.folder / RUNS / recipe.folder
+        earlier = sorted((self.folder / RUNS).glob(f"*-{recipe.digest}"))
+        return own if own.is_dir() or not earlier else earlier[0]
 
     def finished(self, recipe: Recipe) -> Run | None:
         """Return the run of a recipe if it is finished.
@@ -148,8 +150,8 @@ class Campaign:
             self.say(f"run {number} of {len(recipes)}: {recipe.description}, seed {recipe.seed}")
             try:
                 yield recipe, self.fit(recipe)
-            except RegraftError as error:
-                yield recipe, error
+            except Exception as error:  # noqa: BLE001 - it is the failure of one row, and is said
+                yield recipe, _failure(error)
 
     def _resolved(self, recipe: Recipe) -> Recipe:
         """Return the recipe with the whole path of the run that it starts from."""
@@ -198,8 +200,15 @@ def _fit_quietly(campaign: Campaign, recipe: Recipe) -> Path:
 def _result(future: Future[Path]) -> Run | RegraftError:
     try:
         return Run.open(future.result())
-    except RegraftError as error:
+    except Exception as error:  # noqa: BLE001 - a process that died, too, is a failure of its row
+        return _failure(error)
+
+
+def _failure(error: Exception) -> RegraftError:
+    """Return an error that says what went wrong; of what nobody foresaw also the kind."""
+    if isinstance(error, RegraftError):
         return error
+    return RunError(f"unexpected error: {type(error).__name__}", why=str(error))
 
 
 def _share_cores(jobs: int) -> None:

@@ -84,6 +84,12 @@ class _State:
     notes: dict[str, str] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     complete: bool = False
+    begun: float = field(default_factory=time.perf_counter)
+
+    @property
+    def spent(self) -> float:
+        """Seconds of the budget that are gone, those before a kill among them."""
+        return time.perf_counter() - self.begun
 
     @classmethod
     def read(cls, folder: Path, asked: Asked) -> _State:
@@ -108,6 +114,8 @@ class _State:
         # After a kill, and with another budget, what was left out gets another chance.
         if before == now and told["complete"]:
             state.left_out, state.complete = list(told["left_out"]), True
+        elif before == now:
+            state.begun -= float(told["spent"])
         if _seconds(asked.budget) > _seconds(before["budget"]):  # what was shortened, too
             state.rows = [row for row in state.rows if Rung(row).description not in state.notes]
             state.notes = {}
@@ -117,7 +125,7 @@ class _State:
         plan = {"title": self.asked.title, "data": self.asked.whole_data, "rows": self.rows}
         head = {"format": FORMAT, "version": VERSION, "asked": _plain(self.asked), "plan": plan}
         rest = {"notes": self.notes, "left_out": self.left_out, "complete": self.complete}
-        write_json(self.file, head | rest)
+        write_json(self.file, head | rest | {"spent": round(self.spent, 1)})
 
 
 def compare(
@@ -146,7 +154,6 @@ def compare(
             those of its runs any more (``RUN-DATA-CHANGED``).
         RegraftError: A network cannot be had.
     """
-    begun = time.perf_counter()
     state = _State.read(folder, asked)
     campaign = Campaign(folder, command=command, verbose=verbose)
     failures: list[str] = []
@@ -156,7 +163,7 @@ def compare(
         rows, failures = list(outcome.rows), list(outcome.failures)
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        climb = _Climb(asked, state, campaign, begun, say)
+        climb = _Climb(asked, state, campaign, say)
         rows = climb.climb(failures)
     places = {rung.description: i for i, rung in enumerate(_ladder(asked))}
     rows.sort(key=lambda row: places.get(row.description, len(places)))
@@ -180,7 +187,6 @@ class _Climb:
     asked: Asked
     state: _State
     campaign: Campaign
-    begun: float
     say: Callable[[str], None]
     has_baseline: bool = False
 
@@ -215,7 +221,7 @@ class _Climb:
 
     def _decided(self, rung: Rung, costs: Costs) -> Mapping[str, Any] | None:
         budget = self.asked.budget
-        left = _seconds(budget) - (time.perf_counter() - self.begun)
+        left = _seconds(budget) - self.state.spent
         if budget is not None and not self.has_baseline and not rung.essential:
             left -= BASELINE * budget
         choice = choose(
@@ -243,7 +249,7 @@ class _Climb:
     def _left(self) -> str:
         if self.asked.budget is None:
             return ""
-        left = self.asked.budget - (time.perf_counter() - self.begun)
+        left = self.asked.budget - self.state.spent
         return f"; {Duration(max(0.0, left))} of the budget left"
 
     def _costs(self) -> Costs:
@@ -262,7 +268,7 @@ class _Climb:
         """Say what is likely to be run, before anything is."""
         budget = _seconds(self.asked.budget)
         estimates = replace(costs, _embedded=set())
-        spent, out = time.perf_counter() - self.begun, []
+        spent, out = self.state.spent, []
         reserved = 0.0 if self.asked.budget is None else BASELINE * budget
         for rung in ladder:
             reserved = 0.0 if rung.is_baseline else reserved
