@@ -285,6 +285,8 @@ def is_running(pid: int) -> bool:
         >>> is_running(os.getpid())
         True
     """
+    if os.name == "nt":  # there, signal 0 is Ctrl-C
+        return _is_running_on_windows(pid)
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -292,6 +294,20 @@ def is_running(pid: int) -> bool:
     except OSError:
         return True
     return True
+
+
+def _is_running_on_windows(pid: int) -> bool:
+    import ctypes
+
+    query, still_active = 0x1000, 259
+    kernel = ctypes.windll.kernel32  # type: ignore[attr-defined]
+    handle = kernel.OpenProcess(query, False, pid)
+    if not handle:
+        return False
+    code = ctypes.c_ulong()
+    known = kernel.GetExitCodeProcess(handle, ctypes.byref(code))
+    kernel.CloseHandle(handle)
+    return not known or code.value == still_active
 
 
 def _sync_folder(folder: Path) -> None:
