@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -189,11 +190,10 @@ def over_splits(accuracies: Sequence[float], *, test_to_train: float, n: int) ->
     """
     mean = sum(accuracies) / len(accuracies)
     variance = variance_over_splits(accuracies, test_to_train)
-    # Agresti and Coull: two successes and two failures more keep a perfect score uncertain.
-    share = (mean * n + 2) / (n + 4)
-    error = math.sqrt(max(variance.value, share * (1 - share) / (n + 4)))
-    half = variance.quantile() * error
-    return Estimate(mean, max(0.0, mean - half), min(1.0, mean + half), n)
+    half = variance.quantile() * math.sqrt(variance.value)
+    # Splits that happen to agree are no surer than one test on all the different pictures.
+    low, high = wilson_interval(mean, n, NormalDist().inv_cdf(0.975))
+    return Estimate(mean, max(0.0, min(mean - half, low)), min(1.0, max(mean + half, high)), n)
 
 
 def over_seeds(right: npt.ArrayLike) -> Estimate:
