@@ -144,6 +144,7 @@ def test_a_run_goes_on_from_the_row_that_it_names(flowers, tmp_path):
     assert on.data["parameters"]["start"] == str(head.folder.absolute())
 
 
+@pytest.mark.slow
 def test_runs_in_processes_of_their_own_give_the_same_answers(flowers, tmp_path):
     plan = planned(flowers, {"classifier": ["knn", "logistic"]})
 
@@ -155,7 +156,7 @@ def test_runs_in_processes_of_their_own_give_the_same_answers(flowers, tmp_path)
         assert one.runs[0].predictions.predicted == two.runs[0].predictions.predicted
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_pictures_that_are_not_there_fail_their_own_row_alone(flowers, tmp_path, jobs):
     nowhere = {"classifier": "logistic", "data": {"source": str(tmp_path / "nowhere")}}
     plan = planned(flowers, {"classifier": "knn"}, nowhere)

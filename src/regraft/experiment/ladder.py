@@ -165,7 +165,7 @@ def choose(
         [0]
     """
     row = dict(rung.row)
-    if row["strategy"] == "features":
+    if row.get("strategy", "features") == "features":
         return Choice({**row, "seed": list(seeds)}, costs.seconds(row) * len(seeds) * repeats)
     times = len(seeds) * repeats
     allowed = _SPARE * left
