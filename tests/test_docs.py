@@ -30,7 +30,8 @@ def test_the_python_of_the_readme_runs(code, tmp_path, monkeypatch):
 
 
 COMMAND = re.compile(
-    r"^\$ regraft ([a-z-]+(?: (?:check|split|preview|list|show|rank|import|fetch|verify|bundle)\b)?)",
+    r"^\$ regraft ([a-z-]+"
+    r"(?: (?:check|split|preview|list|show|rank|import|fetch|verify|bundle)\b)?)",
     re.MULTILINE,
 )
 
