@@ -95,7 +95,8 @@ def find_rate(
     """
     if out is not None and out.suffix.lower() != ".svg":
         raise UsageError("the curve is an SVG file", path=out, hint="end its name in .svg")
-    options = LearnerOptions.of(locals(), verbose=not as_json)
+    given = dict(locals())
+    options = LearnerOptions.of(given, verbose=not as_json)
     from regraft.experiment.preparation import DataPlan
     from regraft.files import write_text
     from regraft.report.figures import standalone
@@ -103,19 +104,7 @@ def find_rate(
     from regraft.training.rate_finder import search_rate
 
     learner = build_learner(read_spec(chosen_backbone(backbone), weights, arguments), options)
-    plan = DataPlan(
-        source,
-        val=val,
-        test=test,
-        seed=seed,
-        group_by=group_by,
-        regroup=regroup,
-        small_classes=small_classes,
-        allow_empty_class=allow_empty_class,
-        label_from_name=label_from_name,
-        root=root,
-        follow_links=follow_links,
-    )
+    plan = DataPlan.of(given)
     train = plan.prepare(verbose=not as_json).train
     found = search_rate(
         learner, train.paths, train.labels, lowest=lowest, highest=highest, steps=steps

@@ -60,17 +60,11 @@ def check_data(
     as_json: JsonOption = False,
 ) -> int:
     """Decode every picture and list what is wrong: bad files, duplicates, groups in two parts."""
+    given = dict(locals())
     from regraft.data.checks import check
     from regraft.experiment.preparation import DataPlan
 
-    plan = DataPlan(
-        source,
-        group_by=group_by,
-        label_from_name=label_from_name,
-        root=root,
-        follow_links=follow_links,
-        allow_empty_class=allow_empty_class,
-    )
+    plan = DataPlan.of(given)
     report = check(plan.read(), verbose=not as_json)
     if out is not None:
         report.write(out)
@@ -105,24 +99,10 @@ def split_data(
     as_json: JsonOption = False,
 ) -> None:
     """Cut the pictures into train, validation and test, and write the manifest with its hash."""
+    given = dict(locals())
     from regraft.experiment.preparation import DataPlan
 
-    plan = DataPlan(
-        source,
-        val=val,
-        test=test,
-        seed=seed,
-        group_by=group_by,
-        regroup=regroup,
-        keep_parts=keep_parts,
-        folds=folds,
-        fold=fold,
-        small_classes=small_classes,
-        allow_empty_class=allow_empty_class,
-        label_from_name=label_from_name,
-        root=root,
-        follow_links=follow_links,
-    )
+    plan = DataPlan.of(given)
     split = plan.prepare(verbose=not as_json).split
     split.write(out)
     sizes = {name: len(part) for name, part in split.parts().items()}

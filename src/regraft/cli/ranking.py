@@ -81,26 +81,12 @@ def rank(
     Nothing is trained or downloaded, and the test part of the split that `fit` would make is not
     looked at. Features are cached: a second call, and `fit`, compute none of them again.
     """
+    given = dict(locals())
     from regraft.experiment.preparation import DataPlan
     from regraft.experiment.ranking import rank_backbones
     from regraft.experiment.strategies import read_minutes
 
-    plan = DataPlan(
-        source,
-        val=val,
-        test=test,
-        seed=seed,
-        group_by=group_by,
-        regroup=regroup,
-        small_classes=small_classes,
-        allow_empty_class=allow_empty_class,
-        label_from_name=label_from_name,
-        root=root,
-        follow_links=follow_links,
-        per_class=per_class,
-        skip_bad=skip_bad,
-        max_bad=max_bad,
-    )
+    plan = DataPlan.of({**given, "folds": None})  # these folds are those of the probes
     ranking = rank_backbones(
         plan,
         names,

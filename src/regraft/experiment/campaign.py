@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 
+from regraft.compute import threads
 from regraft.errors import RegraftError, RunError
 from regraft.experiment.plan import Plan, PlannedRow
 from regraft.experiment.preparation import PreparedData
@@ -74,8 +75,9 @@ class Campaign:
         place = self.place(recipe)
         if not (place / RECORD).is_file():
             return None
-        refuse_changed_pictures(place, self._listing(recipe))
-        return Run.open(place)
+        run = Run.open(place)
+        refuse_changed_pictures(run, self._listing(recipe))
+        return run
 
     def fit(self, recipe: Recipe) -> Run:
         """Fit one recipe, or go on with it; its pictures are checked once for all runs of a split.
@@ -213,12 +215,9 @@ def _failure(error: Exception) -> RegraftError:
 
 def _share_cores(jobs: int) -> None:
     """Give each process its share of the cores, before any library counts them."""
-    share = max(1, len(os.sched_getaffinity(0)) // jobs if _CAN_ASK else 1)
+    share = max(1, threads() // jobs)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(share)
-
-
-_CAN_ASK = hasattr(os, "sched_getaffinity")
 
 
 def _pictures(recipe: Recipe) -> str:
@@ -226,13 +225,13 @@ def _pictures(recipe: Recipe) -> str:
     return recipe.without(*_CUT)[0]
 
 
-def refuse_changed_pictures(place: Path, now: Mapping[str, Path]) -> None:
+def refuse_changed_pictures(run: Run, now: Mapping[str, Path]) -> None:
     """Refuse a finished run whose pictures are not the ones that lie there now.
 
     The names are compared, and the times of the files with that of the run; nothing is decoded.
 
     Args:
-        place: The folder of the run.
+        run: The run.
         now: The pictures that lie there by their relative path.
 
     Raises:
@@ -240,9 +239,9 @@ def refuse_changed_pictures(place: Path, now: Mapping[str, Path]) -> None:
     """
     from regraft.data.split import read_manifest
 
-    then = {row.path for row in read_manifest(place)}
-    written = (place / RECORD).stat().st_mtime
-    bad = _refused_pictures(place)
+    then = {row.path for row in read_manifest(run.folder)}
+    written = (run.folder / RECORD).stat().st_mtime
+    bad = {str(entry.get("path", "")) for entry in (run.check or {}).get("bad_files", [])}
     new = sorted(set(now) - then - bad)
     gone = sorted(then - set(now))
     changed = [name for name in sorted(then & set(now)) if now[name].stat().st_mtime > written]
@@ -250,16 +249,11 @@ def refuse_changed_pictures(place: Path, now: Mapping[str, Path]) -> None:
         counts = (("new", new), ("gone", gone), ("changed", changed))
         raise RunError(
             "the pictures are not the ones of this run any more",
-            path=place,
+            path=run.folder,
             why=", ".join(f"{len(names)} {what} ({names[0]})" for what, names in counts if names),
             hint="choose another folder with out (--out), or delete this one",
             code="RUN-DATA-CHANGED",
         )
-
-
-def _refused_pictures(place: Path) -> set[str]:
-    check = Run.open(place).check or {}
-    return {str(entry.get("path", "")) for entry in check.get("bad_files", [])}
 
 
 def _rows(planned: Sequence[PlannedRow], runs: dict[str, Run]) -> Iterator[Row]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from regraft.errors import RunError
-from regraft.experiment.campaign import Campaign, Say
+from regraft.experiment.campaign import Campaign, Outcome, Say
 from regraft.experiment.cautions import cautions_of_comparison
 from regraft.experiment.costs import Costs, measure_costs
-from regraft.experiment.ladder import BASELINE, Rung, choose, ordered, rungs
+from regraft.experiment.ladder import BASELINE, Choice, Rung, choose, ordered, rungs
 from regraft.experiment.plan import Plan, plan_from
 from regraft.files import read_json, write_json
 from regraft.report.tables import Duration
@@ -156,17 +156,14 @@ def compare(
     """
     state = _State.read(folder, asked)
     campaign = Campaign(folder, command=command, verbose=verbose)
-    failures: list[str] = []
     if state.complete:
         say("everything was run before")
         outcome = campaign.run(asked.plan(state.rows))
-        rows, failures = list(outcome.rows), list(outcome.failures)
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        climb = _Climb(asked, state, campaign, say)
-        rows = climb.climb(failures)
+        outcome = _Climb(asked, state, campaign, say).climb()
     places = {rung.description: i for i, rung in enumerate(_ladder(asked))}
-    rows.sort(key=lambda row: places.get(row.description, len(places)))
+    rows = sorted(outcome.rows, key=lambda row: places.get(row.description, len(places)))
     shortened = [
         f"{name}: {note} - the budget allows no more" for name, note in state.notes.items()
     ]
@@ -174,7 +171,7 @@ def compare(
         rows,
         title=asked.title,
         left_out=(*shortened, *state.left_out),
-        failures=tuple(failures),
+        failures=outcome.failures,
         warnings=tuple(cautions_of_comparison([(row.description, row.runs) for row in rows])),
         command=command,
     )
@@ -187,8 +184,7 @@ class _Climb:
     asked: Asked
     state: _State
     campaign: Campaign
-    say: Callable[[str], None]
-    has_baseline: bool = False
+    say: Say
 
     @property
     def _cheap(self) -> float:
@@ -196,35 +192,39 @@ class _Climb:
         budget = _seconds(self.asked.budget)
         return _CHEAP * budget / (self.asked.seeds * self.asked.repeats)
 
-    def climb(self, failures: list[str]) -> list[Row]:
+    def climb(self) -> Outcome:
         costs = self._costs()
         ladder = ordered(_ladder(self.asked), costs, cheap=self._cheap)
         self._forecast(ladder, costs)
         rows: list[Row] = []
+        failures: list[str] = []
+        fitted, has_baseline = 0, False
         known = {Rung(row).description: row for row in self.state.rows}
         for number, rung in enumerate(ladder, start=1):
-            row = known.get(rung.description) or self._decided(rung, costs)
-            self.has_baseline |= rung.is_baseline
+            row = known.get(rung.description) or self._decided(rung, costs, has_baseline)
+            has_baseline |= rung.is_baseline
             if row is None:
                 continue
             self.say(f"way {number} of {len(ladder)}: {rung.description}{self._left()}")
             outcome = self.campaign.run(self.asked.plan([row]))
             rows += outcome.rows
             failures += outcome.failures
+            fitted += outcome.fitted
             for failure in outcome.failures:
                 self.say(f"failed: {failure}")
             for found in outcome.rows[: outcome.fitted]:
                 costs.learn(row, found.seconds)
         self.state.complete = not failures
         self.state.write()
-        return rows
+        return Outcome(tuple(rows), tuple(failures), fitted)
 
-    def _decided(self, rung: Rung, costs: Costs) -> Mapping[str, Any] | None:
+    def _choice(self, rung: Rung, costs: Costs, spent: float, has_baseline: bool) -> Choice:
+        """Return what the budget allows of a rung; a share of it is kept for the baseline."""
         budget = self.asked.budget
-        left = _seconds(budget) - self.state.spent
-        if budget is not None and not self.has_baseline and not rung.essential:
+        left = _seconds(budget) - spent
+        if budget is not None and not has_baseline and not rung.essential:
             left -= BASELINE * budget
-        choice = choose(
+        return choose(
             rung,
             costs,
             seeds=range(self.asked.seeds),
@@ -232,6 +232,9 @@ class _Climb:
             left=left,
             budget=_seconds(budget),
         )
+
+    def _decided(self, rung: Rung, costs: Costs, has_baseline: bool) -> Mapping[str, Any] | None:
+        choice = self._choice(rung, costs, self.state.spent, has_baseline)
         if choice.row is None:
             needed = Duration(choice.estimate)
             self.state.left_out.append(
@@ -239,12 +242,11 @@ class _Climb:
             )
             self.state.write()
             return None
-        row = {key: list(v) if isinstance(v, range) else v for key, v in choice.row.items()}
-        self.state.rows.append(row)
+        self.state.rows.append(dict(choice.row))
         if choice.note:
             self.state.notes[rung.description] = choice.note
         self.state.write()
-        return row
+        return choice.row
 
     def _left(self) -> str:
         if self.asked.budget is None:
@@ -266,20 +268,11 @@ class _Climb:
 
     def _forecast(self, ladder: Sequence[Rung], costs: Costs) -> None:
         """Say what is likely to be run, before anything is."""
-        budget = _seconds(self.asked.budget)
         estimates = replace(costs, _embedded=set())
-        spent, out = self.state.spent, []
-        reserved = 0.0 if self.asked.budget is None else BASELINE * budget
+        spent, out, has_baseline = self.state.spent, [], False
         for rung in ladder:
-            reserved = 0.0 if rung.is_baseline else reserved
-            choice = choose(
-                rung,
-                estimates,
-                seeds=range(self.asked.seeds),
-                repeats=self.asked.repeats,
-                left=budget - spent - (0.0 if rung.essential else reserved),
-                budget=budget,
-            )
+            choice = self._choice(rung, estimates, spent, has_baseline)
+            has_baseline |= rung.is_baseline
             out += [rung.description] if choice.row is None else []
             spent += 0.0 if choice.row is None else choice.estimate
             estimates._embedded.add(str(rung.row.get("backbone")))  # noqa: SLF001 - a copy of ours

@@ -178,7 +178,6 @@ def choose(
         needed = costs.seconds(shorter) * times
         if needed <= allowed:
             return _chosen(row, shorter, costs, seeds=seeds, repeats=repeats)
-    needed = costs.seconds({**row, "epochs": max(1, round(_SHORTER[-1] * row["epochs"]))}) * times
     return Choice(None, needed)
 
 
@@ -186,16 +185,20 @@ def _shortened(
     row: Mapping[str, Any], costs: Costs, *, seeds: Sequence[int], repeats: int, allowed: float
 ) -> Choice:
     """Return as many epochs of an essential way, and as many seeds, as fit; at least one."""
-    for some in (seeds, seeds[:1]):
-        for epochs in range(int(row["epochs"]), 0, -1):
-            shorter = {**row, "epochs": epochs}
-            enough = costs.seconds(shorter) * len(some) * repeats <= allowed
-            if enough or (epochs == 1 and some is not seeds) or (epochs == 1 and len(seeds) == 1):
-                chosen = _chosen(row, shorter, costs, seeds=some, repeats=repeats)
-                fewer = f"{len(some)} of {len(seeds)} seeds" if len(some) < len(seeds) else ""
-                note = ", ".join(part for part in (chosen.note, fewer) if part)
-                return replace(chosen, note=note)
-    raise AssertionError("a way has at least one epoch")
+    options = [
+        ({**row, "epochs": epochs}, some)
+        for some in (seeds, seeds[:1])
+        for epochs in range(int(row["epochs"]), 0, -1)
+    ]
+    fitting = (
+        (shorter, some)
+        for shorter, some in options
+        if costs.seconds(shorter) * len(some) * repeats <= allowed
+    )
+    shorter, some = next(fitting, options[-1])
+    chosen = _chosen(row, shorter, costs, seeds=some, repeats=repeats)
+    fewer = f"{len(some)} of {len(seeds)} seeds" if len(some) < len(seeds) else ""
+    return replace(chosen, note=", ".join(filter(None, (chosen.note, fewer))))
 
 
 def _chosen(

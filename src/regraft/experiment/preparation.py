@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from regraft.data.checks import CheckReport, check, usable
 from regraft.data.cutting import grouped
@@ -98,6 +100,11 @@ class DataPlan:
     fraction: float | None = None
     skip_bad: bool = False
     max_bad: float = 0.01
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> DataPlan:
+        """Return the plan among the options of a command, by their names."""
+        return cls(**{f.name: given[f.name] for f in fields(cls) if f.name in given})
 
     def read(self) -> Dataset:
         """Return the data set as it lies there with its groups: nothing decoded, nothing cut.
