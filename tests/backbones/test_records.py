@@ -115,9 +115,7 @@ anything = st.recursive(
 )
 
 
-@settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(key=st.sampled_from(sorted(SOUND)), inner=st.booleans(), value=anything)
 def test_any_value_anywhere_is_read_or_refused_and_nothing_else(key, inner, value):
     record = copy.deepcopy(SOUND)

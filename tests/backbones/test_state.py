@@ -93,9 +93,7 @@ def test_damaged_safetensors_are_refused_with_the_name_of_the_file(damage, tmp_p
 SOUND = safetensors.torch.save({"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.ones(2)})
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     cut=st.integers(0, len(SOUND)),
     at=st.integers(0, len(SOUND) - 1),

@@ -126,7 +126,6 @@ HEADS = st.one_of(
 @given(head=HEADS, output=st.sampled_from(["softmax", "sigmoid"]), trunk=st.booleans())
 @settings(
     max_examples=10,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -370,7 +369,6 @@ def places(value, path=()):
 @given(data=st.data())
 @settings(
     max_examples=30,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

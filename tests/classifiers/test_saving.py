@@ -271,7 +271,6 @@ def places(value, path=()):
 @given(data=st.data())
 @settings(
     max_examples=80,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

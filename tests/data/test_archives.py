@@ -318,7 +318,7 @@ def test_a_kill_while_unpacking_leaves_no_folder_that_looks_whole(tmp_path):
 names = st.text(st.sampled_from("aA.é\u0301/\\: ~-"), min_size=1, max_size=12)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(names, min_size=1, max_size=5, unique=True), st.booleans())
 def test_whatever_the_names_files_are_inside_or_nothing_is_there(tmp_path_factory, given, as_zip):
     root = tmp_path_factory.mktemp("fuzz")
@@ -336,7 +336,7 @@ def test_whatever_the_names_files_are_inside_or_nothing_is_there(tmp_path_factor
     assert sorted((root / "in").iterdir()) == [path]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_whatever_is_damaged_the_answer_is_one_of_ours(tmp_path_factory, data):
     root = tmp_path_factory.mktemp("fuzz")

@@ -183,7 +183,7 @@ def test_classes_too_small_for_a_split_are_named_with_the_least_number(data):
     assert found.label == "tiny"
 
 
-@settings(max_examples=80, derandomize=True, deadline=None, database=None)
+@settings(max_examples=80, derandomize=True, database=None)
 @given(st.lists(st.integers(0, 12), min_size=2, max_size=6))
 def test_findings_about_class_sizes_follow_from_the_counts(sizes):
     from regraft.data.findings import Evidence

@@ -32,7 +32,7 @@ from regraft.data.images import (
 from regraft.errors import ImageError
 
 PLAIN = Decoding()
-FEW = settings(max_examples=60, derandomize=True, deadline=None, database=None)
+FEW = settings(max_examples=60, derandomize=True, database=None)
 
 
 def photograph(width=60, height=44, seed=0):

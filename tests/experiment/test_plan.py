@@ -62,6 +62,15 @@ def test_the_pictures_lie_where_the_plan_says(tmp_path):
     assert moved.recipes()[0].data["source"] == str(tmp_path / "moved")
 
 
+def test_one_folder_cannot_stand_for_two_but_will_do_for_the_small_size(tmp_path):
+    file = written(tmp_path, PLAN.replace('id = "head"', 'id = "head"\ndata = {source = "cats"}'))
+
+    with pytest.raises(UsageError, match=r"one folder \(--data\) cannot.*/cats, .*/pictures"):
+        read_plan(file, data="mine")
+    small = read_plan(file, data=str(tmp_path / "mine"), small=True)
+    assert {recipe.data["source"] for recipe in small.recipes()} == {str(tmp_path / "mine")}
+
+
 def test_a_repeat_starts_from_the_repeat_with_its_own_seed(tmp_path):
     *_, head, on = read_plan(written(tmp_path)).rows
 

@@ -161,9 +161,7 @@ def test_one_changed_ingredient_misses(ingredient, photographs, counted):
     assert sum(counted) == 24
 
 
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(first=st.sampled_from([None, *CHANGES]), second=st.sampled_from([None, *CHANGES]))
 def test_any_two_settings_share_rows_only_if_they_are_the_same(first, second, tmp_path_factory):
     cache = tmp_path_factory.mktemp("cache")

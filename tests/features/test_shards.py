@@ -46,7 +46,7 @@ def test_a_shard_of_another_width_is_refused(file):
         open_shard(file, KEY, 5)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_whatever_happens_to_the_file_no_wrong_row_counts_as_intact(data, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "mutated.npy"

@@ -17,7 +17,7 @@ def overlap(one, two):
     return one[0] < two[2] and two[0] < one[2] and one[1] < two[3] and two[1] < one[3]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(INSIDE, min_size=1, max_size=20))
 def test_twenty_labels_stand_inside_and_none_covers_another(places):
     spots = [

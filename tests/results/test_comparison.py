@@ -79,6 +79,23 @@ def test_only_runs_on_one_split_are_judged_against_each_other(run_of, pictures, 
     assert {verdict.a, verdict.b} == {"one", "three"}
 
 
+def test_a_row_that_misses_a_split_is_said_to_have_no_verdict(run_of, pictures, split):
+    other = pictures.split(val=0.25, test=0.5, seed=1)
+    both, good, short = (
+        Row("both", (run_of(split), run_of(other))),
+        Row("good", (run_of(split, 4), run_of(other, 4))),
+        Row("short", (run_of(split),)),
+    )
+
+    whole = Comparison.of([both, good], title="x", warnings=("before",))
+    partial = Comparison.of([both, good, short], title="x")
+
+    assert whole.warnings == ("before",)
+    assert len(partial.verdicts) == 1
+    [said] = partial.warnings
+    assert said.startswith("short has no verdict: measured on other splits than the rest")
+
+
 def test_ways_that_differ_in_the_number_of_pictures_make_a_curve(run_of, split):
     rows = [
         Row(f"way, {n} per class", (run_of(split, wrong, classifier="knn", per_class=n),))

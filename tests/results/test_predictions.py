@@ -56,7 +56,7 @@ def test_every_odd_name_survives_the_table(tmp_path):
     assert same(Predictions.read(tmp_path / "p.csv"), p)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(classes=st.lists(NAMES, min_size=1, max_size=5, unique=True), seed=st.integers(0, 9))
 def test_any_name_and_any_probability_survive_the_table(tmp_path_factory, classes, seed):
     p = make(classes, seed=seed)

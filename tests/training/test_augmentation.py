@@ -65,7 +65,7 @@ augmentations = st.builds(
 
 
 @given(augmentation=augmentations, seed=st.integers(0, 2**32), side=st.sampled_from([1, 5, 24]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_every_view_has_the_size_of_the_picture_and_is_repeatable(augmentation, seed, side):
     shown = picture(side)
     before = shown.copy()
@@ -80,7 +80,6 @@ def test_every_view_has_the_size_of_the_picture_and_is_repeatable(augmentation, 
 
 
 @given(augmentation=augmentations)
-@settings(deadline=None)
 def test_an_augmentation_survives_json_and_text(augmentation):
     text = ",".join(f"{key}={value}" for key, value in augmentation.to_json().items())
 

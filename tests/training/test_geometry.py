@@ -69,7 +69,7 @@ def clear_of_edges(matrix, height, width):
     fill=st.sampled_from(FILLS),
     fill_value=st.integers(0, 255),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_the_picture_is_the_one_that_keras_gives(
     size, rotation, shift, shear, zoom, fill, fill_value
 ):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import (
     binary_cross_entropy_with_logits,
@@ -133,7 +133,6 @@ def test_weights_that_cannot_be_are_refused(spec, said):
 
 
 @given(codes=st.lists(st.integers(0, 5), max_size=60), seed=st.integers(0, 99))
-@settings(deadline=None)
 def test_a_balanced_order_has_as_many_samples_as_there_are_and_only_these(codes, seed):
     codes = np.array(codes, dtype=np.int64)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from regraft.errors import UsageError
@@ -25,7 +25,6 @@ def batch(dtype=torch.uint8):
     seed=st.integers(0, 1000),
     dtype=st.sampled_from([torch.uint8, torch.float32]),
 )
-@settings(deadline=None)
 def test_targets_hold_the_shares_of_what_is_seen_and_sum_to_one(mix, alpha, seed, dtype):
     pictures, targets = batch(dtype)
     before = pictures.clone()

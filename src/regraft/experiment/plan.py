@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,8 @@ def read_plan(path: str | os.PathLike[str], *, small: bool = False, data: str = 
     Args:
         path: The file. Paths in it are relative to its folder.
         small: Whether to take the small size that the plan describes under ``[small]``.
-        data: The folder of the pictures, where it is not the one that the plan names.
+        data: The folder of the pictures, where it is not the one that the plan names. A small
+            size takes it for every row; a whole plan must be about one set of pictures then.
 
     Raises:
         UsageError: The file is missing or no plan, a key is unknown, or a value is impossible.
@@ -154,7 +155,7 @@ def plan_from(
             own, and keys for the small size.
         base: The folder that relative paths begin in; None for the current one.
         small: Whether to take the small size.
-        data: The folder of the pictures, where it is not the one that the plan names.
+        data: See :func:`read_plan`.
 
     Raises:
         UsageError: A key is unknown, or a value is impossible.
@@ -165,6 +166,7 @@ def plan_from(
     changes = described_small if small else None
     folder = base or Path()
     planned: list[PlannedRow] = []
+    sources: set[str] = set()
     for number, given in enumerate(_rows_of(values), start=1):
         row = {**values.get("defaults", {}), **given}
         try:
@@ -174,13 +176,16 @@ def plan_from(
             part = {**values.get("data", {}), **part}
             if changes is not None:
                 part, row = {**part, **changes.data}, changes.changed(row, own)
+            part, row = (absolute_paths(each, folder) for each in (part, row))
+            sources.add(str(part.get("source", "")))
             if data:
                 part["source"] = str(Path(data).absolute())
-            part, row = (absolute_paths(each, folder) for each in (part, row))
             planned += _expanded(part, row, changes)
         except RegraftError as error:
             name = given.get("id") or given.get("description") or f"number {number}"
             raise UsageError(f"row {name}: {error.what}", why=error.why, hint=error.hint) from error
+    if data and not small:
+        _refuse_one_folder_for_several(sources)
     planned = _linked(planned)
     _refuse_twins(planned)
     notes = [str(values.get("note", "")), changes.note if changes else ""]
@@ -196,6 +201,15 @@ def refuse_unknown_rows(names: Sequence[str], known: Mapping[str, Any]) -> None:
     for name in names:
         if name not in known:
             raise UsageError(f"the plan has no row {name!r}", why=f"there are {', '.join(known)}")
+
+
+def _refuse_one_folder_for_several(sources: Collection[str]) -> None:
+    if len(sources) > 1:
+        raise UsageError(
+            "one folder (--data) cannot stand for several",
+            why=f"the rows are about {', '.join(sorted(sources))}",
+            hint="write the folders that you have into a copy of the plan",
+        )
 
 
 def _rows_of(values: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from regraft.data.labels import list_names
 from regraft.results.curves import SizeCurve, fit_curve
 from regraft.results.repeats import Repeated, summarise
 from regraft.results.run import PART_TITLES, Run
@@ -200,7 +201,9 @@ class Comparison:
             if len(group) > 1
             for verdict in judge_ways([(row.description, row.runs) for row in group])
         ]
-        return cls(title, tuple(rows), tuple(verdicts), tuple(size_curves(rows)), **more)
+        said = (*more.pop("warnings", ()), *_unjudged(list(judged.values())))
+        curves = tuple(size_curves(rows))
+        return cls(title, tuple(rows), tuple(verdicts), curves, warnings=said, **more)
 
     def to_json(self, page: str | None = None) -> dict[str, Any]:
         """Return the comparison as one object of plain values.
@@ -237,6 +240,19 @@ def size_curves(rows: Sequence[Row]) -> list[SizeCurve]:
         if len(points) > 1:
             curves.append(fit_curve(name, sorted(points.items())))
     return curves
+
+
+def _unjudged(groups: Sequence[Sequence[Row]]) -> list[str]:
+    """Return a sentence on rows that nothing was judged against, if there are such."""
+    alone = [group[0].description for group in groups if len(group) == 1]
+    if not alone or len(groups) == 1:
+        return []
+    verb = "has" if len(alone) == 1 else "have"
+    said = (
+        f"{list_names(alone, most=3)} {verb} no verdict: measured on other splits than the rest, "
+        "or on fewer of them; only rows on the same splits can be judged against each other"
+    )
+    return [said]
 
 
 def _way(row: Row) -> str:
