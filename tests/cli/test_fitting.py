@@ -115,8 +115,8 @@ def test_a_run_starts_from_an_earlier_one(place, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--epochs", "3"), "--epochs does nothing with --strategy features"),
-        (("--strategy", "two_stage", "--classifier", "knn"), "--classifier does nothing"),
+        (("--epochs", "3"), "epochs (--epochs) does nothing with the strategy features"),
+        (("--strategy", "two_stage", "--classifier", "knn"), "(--classifier) does nothing"),
         (("--strategy", "frozen", "--resume"), "--out FOLDER"),
         (("--strategy", "from_scratch", "--weights", "net.safetensors"), "random weights"),
     ],

@@ -84,3 +84,22 @@ def test_a_budget_is_read_as_a_time_and_what_it_forbids_is_said(flowers):
     assert "budget" in shown["left_out"][0]["why"]
     with pytest.raises(UsageError, match="write --budget 10m"):
         rank(flowers, "--budget", "soon")
+
+
+def test_parts_that_share_a_group_are_refused_or_kept_as_in_every_command(flowers, tmp_path):
+    for path, name in zip(flowers.paths, flowers.labels, strict=True):
+        number = int(path.stem[-2:]) % 12
+        place = tmp_path / "parts" / ("test" if number % 4 == 0 else "train") / name
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{name}_person{number // 2}_{number}.jpg").write_bytes(path.read_bytes())
+    arguments = ("backbones", "rank", tmp_path / "parts", "--group-by", "person[0-9]+")
+    more = ("--engine", "torch", "--folds", 2, "--backbone", "first_net")
+
+    def ranked(*last):
+        command = [str(a) for a in (*arguments, *more, *last)]
+        return CliRunner().invoke(app, command, standalone_mode=False)
+
+    refused, kept = ranked(), ranked("--keep-parts")
+
+    assert refused.exception.code == "SPLIT-GROUPS"
+    assert "linear probe" in kept.stdout

@@ -77,14 +77,16 @@ def cautions_of_comparison(ways: Sequence[tuple[str, Sequence[Run]]]) -> list[st
         rows = "every way was" if len(once) == len(measured) else f"{list_names(once, most=3)}:"
         said.append(
             f"{rows} measured once, with one seed: another seed may change an accuracy as much as "
-            "the ways differ; repeat with several seeds (--seeds 3)"
+            "the ways differ; repeat with several seeds (compare --seeds 3, or seed = [0, 1, 2] in "
+            "a plan)"
         )
     if len(splits) == 1 and len(runs) > 1:
         test = runs[0].metrics.get("test") or {}
         on = f" with {test['n']:,} test pictures" if test.get("n") else ""
         said.append(
             f"all runs share one split{on}: what depends on the choice of the pictures is not "
-            "measured; use folds or another seed of the split to see it (--folds 5)"
+            "measured; use folds or another seed of the split to see it (compare --folds 5, or "
+            "folds = 5 in a plan)"
         )
     common = Counter(warning for run in runs for warning in set(run.warnings))
     return said + [warning for warning in runs[0].warnings if common[warning] == len(runs)]

@@ -184,8 +184,8 @@ def refuse_idle_options(options: LearnerOptions) -> None:
     Example:
         >>> refuse_idle_options(LearnerOptions(strategy="frozen", classifier="knn"))
         Traceback (most recent call last):
-        regraft.errors.UsageError: --classifier does nothing with --strategy frozen - it goes with \
---strategy features
+        regraft.errors.UsageError: classifier (--classifier) does nothing with the strategy frozen \
+- it goes with features
     """
     for name, strategies in _ONLY.items():
         given = getattr(options, name)
@@ -195,8 +195,8 @@ def refuse_idle_options(options: LearnerOptions) -> None:
         if options.strategy not in allowed:
             spelled = _SPELLED.get(name, "--" + name.replace("_", "-"))
             raise UsageError(
-                f"{spelled} does nothing with --strategy {options.strategy}",
-                hint=f"it goes with --strategy {_or(allowed)}",
+                f"{name} ({spelled}) does nothing with the strategy {options.strategy}",
+                hint=f"it goes with {_or(allowed)}",
             )
     idle = [name for name in _IN_PHASES if getattr(options, name) is not None]
     if options.phases is not None and idle:
