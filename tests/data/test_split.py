@@ -173,6 +173,17 @@ def test_groups_of_the_data_set_are_used_without_being_asked_for():
             assert len({part_of[n] for n, g in zip(names, groups, strict=True) if g == group}) == 1
 
 
+def test_another_seed_chooses_other_groups_though_all_sizes_differ():
+    names = [f"{'ab'[g % 2]}/g{g}_{i}.jpg" for g in range(30) for i in range(g + 3)]
+    data = dataset(names)
+
+    tested = [set(data.split(seed=seed, group_by=r"g\d+").test.groups) for seed in range(20)]
+
+    assert len(set(map(frozenset, tested))) > 10
+    assert set.intersection(*tested) == set()
+    assert len(set.union(*tested)) > 20
+
+
 def test_a_column_that_is_not_there_is_an_error():
     assert refused(dataset(classes_of(a=9, b=9)), group_by="column").code == "SPLIT-GROUP-COLUMN"
 

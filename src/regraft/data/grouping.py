@@ -70,9 +70,14 @@ def _unit(indices: list[int], names: Sequence[str], labels: Sequence[str], seed:
     return Unit(tuple(indices), tuple(sorted(counts.items())), key)
 
 
+def _turn(unit: Unit) -> tuple[int, bytes]:
+    """Return when it is a unit's turn: in a strict order of sizes a seed would choose nothing."""
+    return -len(unit.members).bit_length(), unit.key
+
+
 @dataclass
 class Assignment:
-    """Units given to parts, the largest first, each to the part that lacks it most.
+    """Units given to parts, large ones before small ones, each to the part that lacks it most.
 
     Where every picture is a unit of its own, each class is cut exactly by largest remainder.
 
@@ -105,7 +110,7 @@ class Assignment:
     def divide(self) -> list[list[int]]:
         """Return the places of the pictures of each part, in rising order."""
         parts: list[list[int]] = [[] for _ in self.shares]
-        for unit in sorted(self.units, key=lambda unit: (-len(unit.members), unit.key)):
+        for unit in sorted(self.units, key=_turn):
             part = min(self._candidates(unit), key=lambda part: self._cost(unit, part))
             for label, count in unit.counts:
                 self.left[label][part] -= count
