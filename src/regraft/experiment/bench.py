@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -115,22 +117,25 @@ class Bench:
         self._labels = np.unique(np.array(self.data.labels, dtype=object), return_inverse=True)[1]
 
     def expect(self, spec: BackboneSpec) -> float:
-        """Return how many seconds all pictures will take, judged by a few; cached ones take none.
+        """Return how many seconds all pictures will take, judged by a few.
 
-        The few go into the cache like all others: nothing is done twice.
+        Those that are cached are judged by a few of them, which are only read, and the others by a
+        few of the others, which are cached from then on: nothing is done twice.
 
         Raises:
             BackboneError: The network cannot be built.
+            ImageError: A picture cannot be used.
         """
         paths = self.data.paths
         extractor = self._extractor(spec, verbose=False)
-        begun = extractor.stream(paths[:1]).stats  # builds the engine, which counts no picture
-        places = np.linspace(0, len(paths) - 1, min(_FEW, len(paths))).round().astype(int)
-        few = extractor.stream([paths[place] for place in places]).stats
-        self._count(spec, begun, few)
-        if 2 * few.embedded > few.images:
-            _remember(self._timing(extractor.backbone_), few)
-        self._expected[spec] = few.seconds / few.images * len(paths)
+        begun = extractor.stream(paths[:1])
+        self._count(spec, begun.stats)
+        known = begun.rows.known(self.data.hashes())
+        cached = [path for path, there in zip(paths, known, strict=True) if there]
+        others = [path for path, there in zip(paths, known, strict=True) if not there]
+        self._expected[spec] = sum(
+            self._seconds_for(pictures, spec, extractor) for pictures in (cached, others)
+        )
         return self._expected[spec]
 
     def seconds_as_of(self, outcome: Outcome) -> float:
@@ -195,6 +200,20 @@ class Bench:
 
     def _extractor(self, spec: BackboneSpec, *, verbose: bool) -> FeatureExtractor:
         return FeatureExtractor(spec, engine=self.engine, cache=self.cache, verbose=verbose)
+
+    def _seconds_for(
+        self, pictures: Sequence[Path], spec: BackboneSpec, extractor: FeatureExtractor
+    ) -> float:
+        """Return how many seconds pictures take that are all cached, or all not."""
+        if not pictures:
+            return 0.0
+        begun = extractor.stream(pictures[:1]).stats  # builds the engine, which counts no picture
+        places = np.linspace(0, len(pictures) - 1, min(_FEW, len(pictures))).round().astype(int)
+        few = extractor.stream([pictures[place] for place in places]).stats
+        self._count(spec, begun, few)
+        if 2 * few.embedded > few.images:
+            _remember(self._timing(extractor.backbone_), few)
+        return few.seconds / few.images * len(pictures)
 
     def _count(self, spec: BackboneSpec, *passes: EmbeddingStats) -> None:
         done = sum(each.embedded for each in passes)
