@@ -70,6 +70,7 @@ def test_other_columns_parts_and_groups(table):
     [
         ("path,class\n1.jpg,a\n", "DATA-CSV-COLUMN", "its columns: path, class"),
         ("", "DATA-CSV-COLUMN", "its columns: none"),
+        ("path,label,label\n1.jpg,a,b\n", "DATA-CSV-COLUMN", "2 columns label"),
         ("path,label\n", "DATA-CSV-EMPTY", "no row"),
         ("path,label\n1.jpg,a\n9.jpg,b\n", "DATA-CSV-FILE", "line 3"),
         ('path,label\n1.jpg,"a\nb"\n9.jpg,b\n', "DATA-CSV-FILE", "line 4"),
@@ -96,6 +97,22 @@ def test_an_unknown_part_is_named_with_its_line(table):
 
     assert error.code == "DATA-CSV-PART"
     assert "line 2: 'dev1'" in str(error)
+
+
+def test_a_group_is_one_however_it_is_typed_and_blank_cells_are_groups_of_their_own(table):
+    rows = '1.jpg,a,M\u00fcller\n2.jpg,b,Mu\u0308ller \n3.jpg,a, \n"a, b.jpg",b,\u00a0\n'
+
+    data = Dataset.from_csv(table(f"path,label,who\n{rows}"), group="who")
+
+    assert data.groups == ("M\u00fcller", "M\u00fcller", "", "")
+    assert data.notes == ()
+
+
+def test_groups_that_differ_by_case_stay_apart_and_are_told(table):
+    data = Dataset.from_csv(table("path,label,who\n1.jpg,a,p1\n2.jpg,b,P1\n"), group="who")
+
+    assert data.groups == ("p1", "P1")
+    assert data.notes == ("groups that differ only by case are kept apart: P1 and p1",)
 
 
 def test_a_missing_table_and_one_in_utf16_are_refused(table, tmp_path):
@@ -159,6 +176,15 @@ def test_a_pattern_may_name_the_group_as_well(named):
 
     assert data.classes == ("flu", "virus")
     assert data.groups == ("person1", "person1", "person2")
+
+
+def test_groups_in_names_are_compared_in_one_form(named):
+    folder = named("Mu\u0308ller a_1.jpg", "M\u00fcller a_2.jpg", "m\u00fcller b_3.jpg")
+
+    data = Dataset.from_names(folder, pattern=r"^(?P<group>\S+ )(?P<label>[a-z])_")
+
+    assert sorted(data.groups) == ["M\u00fcller", "M\u00fcller", "m\u00fcller"]
+    assert "M\u00fcller and m\u00fcller" in data.notes[0]
 
 
 def test_names_that_do_not_match_are_listed(named):

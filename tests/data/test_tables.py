@@ -44,3 +44,12 @@ def test_a_cell_without_end_is_refused(tmp_path):
         list(read_table(file, ["a"]))
 
     assert caught.value.code == "DATA-CSV"
+
+
+def test_columns_of_one_name_are_refused_only_where_they_are_wanted(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("a,,,b,b\n1,2,3,4,5\n")
+
+    assert list(read_table(file, ["a"])) == [(2, ["1"])]
+    with pytest.raises(DataError, match="2 columns b"):
+        list(read_table(file, ["a", "b"]))

@@ -1,4 +1,4 @@
-"""Class names: one written form, one fixed order, and no two that a file system could confuse."""
+"""Names of classes and groups: one written form, one order, and no twins among classes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,16 @@ def class_name(text: str) -> str:
         True
     """
     return unicodedata.normalize("NFC", text)
+
+
+def group_name(text: str) -> str:
+    """Return the name of a group as it is compared: composed (NFC), without blanks around it.
+
+    Example:
+        >>> group_name("P1 "), group_name(" ")
+        ('P1', '')
+    """
+    return class_name(text).strip()
 
 
 def ordered_classes(raw_names: Iterable[str], *, wanted: Sequence[str] | None = None) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from regraft.data.labels import class_name, list_names, ordered_classes
+from regraft.data.labels import class_name, group_name, list_names, ordered_classes
 from regraft.data.scan import Walk, describe_ignored, drop_repeated_links, is_below
 from regraft.data.tables import read_table
 from regraft.errors import DataError, UsageError
@@ -72,7 +72,7 @@ def list_table(
         row = dict(zip(named, cells, strict=True))
         raw_labels.append(_label(table, line, row[columns.label]))
         part = "" if columns.part is None else _part(table, line, row[columns.part])
-        group = "" if columns.group is None else row[columns.group]
+        group = "" if columns.group is None else group_name(row[columns.group])
         path = _inside(table, line, root, row[columns.path])
         rows.append(Row(path, class_name(raw_labels[-1]), group, part))
         lines.append(line)
@@ -87,6 +87,7 @@ def list_table(
         has_parts=columns.part is not None,
     )
     _keep_classes(listing)
+    _note_twin_groups(listing)
     return listing
 
 
@@ -123,12 +124,13 @@ def list_named_files(folder: Path, pattern: str) -> Listing:
         raise DataError("no picture", path=folder, why=why, code="DATA-NO-PICTURES")
     pairs = drop_repeated_links(pairs, walk.ignored, label=lambda groups: groups["label"])
     rows = [
-        Row(found.path, class_name(groups["label"]), groups.get("group") or "")
+        Row(found.path, class_name(groups["label"]), group_name(groups.get("group") or ""))
         for found, groups in sorted(pairs, key=lambda pair: pair[0].path)
     ]
     names = ordered_classes(groups["label"] for _, groups in pairs)
     listing = Listing(names, rows, has_groups="group" in expression.groupindex)
     listing.ignored = walk.ignored
+    _note_twin_groups(listing)
     return listing
 
 
@@ -159,6 +161,15 @@ def _keep_classes(listing: Listing) -> None:
     if left_out := len(listing.rows) - len(kept):
         listing.ignored["rows of classes that were not asked for"] = left_out
     listing.rows = kept
+
+
+def _note_twin_groups(listing: Listing) -> None:
+    spellings: dict[str, set[str]] = {}
+    for row in listing.rows:
+        spellings.setdefault(row.group.casefold(), set()).add(row.group)
+    twins = [" and ".join(sorted(names)) for names in spellings.values() if len(names) > 1]
+    if twins:
+        listing.notes.append(f"groups that differ only by case are kept apart: {list_names(twins)}")
 
 
 def _label(table: Path, line: int, text: str) -> str:

@@ -48,8 +48,9 @@ def read_table(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[s
         The number of the line where the row begins (the header is line 1) and its cells.
 
     Raises:
-        DataError: The file cannot be read, is no table, lacks a column or has a short row; the
-            message gives the line (codes ``DATA-NOT-FOUND``, ``DATA-CSV``, ``DATA-CSV-COLUMN``).
+        DataError: The file cannot be read, is no table, lacks a column or has it twice, or has a
+            short row; the message gives the line (codes ``DATA-NOT-FOUND``, ``DATA-CSV``,
+            ``DATA-CSV-COLUMN``).
     """
     try:
         with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
@@ -79,6 +80,14 @@ def _rows(file: Path, reader: object, columns: Sequence[str]) -> Iterator[tuple[
             hint="name the columns to use",
             code="DATA-CSV-COLUMN",
         )
+    for name in columns:
+        if (number := header.count(name)) > 1:
+            raise DataError(
+                f"the table has {number} columns {list_names([name])}",
+                path=file,
+                hint="rename all but one of them, for nobody can tell which of them is meant",
+                code="DATA-CSV-COLUMN",
+            )
     places = [header.index(name) for name in columns]
     for number, cells in lines:
         if len(cells) != len(header):
