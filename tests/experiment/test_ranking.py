@@ -362,6 +362,20 @@ def test_many_pairs_make_the_test_stricter():
     assert all(row.tie for row in among.rows)
 
 
+def test_of_many_equally_good_networks_none_is_called_worse():
+    random = np.random.default_rng(0)
+    told_apart = 0
+    for _ in range(100):
+        rights = random.random((30, 500)) < 0.8
+        networks = [
+            (f"n{place}", Outcome(OWN, 10, "mit", {PROBE: right, NEIGHBOURS: right}, 1.0, 0))
+            for place, right in enumerate(rights)
+        ]
+        told_apart += len(standing(*networks).ties) < 30
+
+    assert told_apart < 8
+
+
 @pytest.mark.parametrize(
     ("own", "name"),
     [

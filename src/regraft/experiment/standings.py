@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from regraft.experiment.bench import NEIGHBOURS, PROBE, Outcome
 from regraft.experiment.candidates import Candidate, LeftOut, by_reason
 from regraft.experiment.probes import accuracy_json
 from regraft.report.tables import Table
-from regraft.results.pairing import LEVEL, Difference, holm, paired_difference
+from regraft.results.pairing import LEVEL, Difference, paired_difference
 from regraft.results.statistics import Estimate, points
 
 Measured = tuple[Candidate, Outcome]
@@ -34,7 +35,8 @@ class Ranked:
         licence: Of its weights.
         embedded: How many pictures passed through it for this; the others were cached.
         difference: From the linear probe of the first row to this one; None for the first.
-        p: McNemar's exact test of the two, adjusted by Holm for all rows; None for the first.
+        p: McNemar's exact test of the two, multiplied by the number of pairs of rows (Bonferroni);
+            None for the first.
     """
 
     backbone: str
@@ -165,7 +167,7 @@ class Ranking:
 
     def _judgement(self) -> str:
         first = self.rows[0].backbone
-        test = "McNemar's exact test on the linear probes, Holm's correction, 5 %"
+        test = "McNemar's exact test on the linear probes, corrected for all pairs, 5 %"
         if len(self.ties) == 1:
             return f"* {first} is better than every other one here ({test})."
         others = [row for row in self.ties if row.difference is not None]
@@ -195,16 +197,21 @@ def in_order(measured: Sequence[Measured]) -> list[Measured]:
 def compared(ordered: Sequence[Measured]) -> tuple[Ranked, ...]:
     """Return a row for each network, compared with the first.
 
+    Which network is the first depends on the pictures that it is compared on: any two could have
+    become the pair that is looked at. So the comparisons are corrected for all k(k - 1) / 2 pairs
+    of k networks, not for the k - 1 that are shown; else one of many equally good networks would
+    be called worse far more often than in 5 % of the rankings.
+
     Args:
         ordered: What `in_order` gave, at least one network, all on the same pictures and folds.
     """
     first = ordered[0][1].right[PROBE]
-    pairs = len(ordered) - 1
+    pairs = math.comb(len(ordered), 2)
     differences = [
         paired_difference(first, outcome.right[PROBE], comparisons=pairs)
         for _, outcome in ordered[1:]
     ]
-    adjusted = holm([difference.p_value for difference in differences])
+    adjusted = [min(1.0, pairs * difference.p_value) for difference in differences]
     judged = [(None, None), *zip(differences, adjusted, strict=True)]
     return tuple(
         _ranked(candidate, outcome, difference, p)
