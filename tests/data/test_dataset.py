@@ -5,6 +5,7 @@ import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,6 +57,35 @@ def test_contradictions_are_refused(arguments, code):
         Dataset(*arguments)
 
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize("value", [0, 1.5, np.int64(3), None])
+@pytest.mark.parametrize("column", ["labels", "classes", "groups", "parts"])
+def test_numbers_and_gaps_are_refused_where_names_belong(column, value):
+    columns = {"labels": ("x", "x"), "classes": ("x",), "groups": ("g", "h")}
+    columns["parts"] = ("train", "test")
+
+    with pytest.raises(DataError, match=f"{column} are texts") as caught:
+        Dataset(("a", "b"), **columns | {column: (columns[column][0], value)})
+
+    assert caught.value.code == "DATA-NOT-TEXT"
+    assert "str()" in caught.value.hint
+
+
+def test_columns_may_be_lists():
+    data = Dataset(["a"], ["x"], ["x"], groups=["g"], parts=["test"])
+
+    assert data == Dataset(("a",), ("x",), ("x",), groups=("g",), parts=("test",))
+    assert hash(data)
+
+
+@pytest.mark.parametrize("path", ["a/1.jpg", "/other/a/1.jpg"])
+def test_a_path_that_is_not_below_the_root_is_named(path):
+    with pytest.raises(DataError) as caught:
+        Dataset((path,), ("a",), ("a",), root=Path("/d")).relative_paths()
+
+    assert caught.value.code == "DATA-OUTSIDE"
+    assert caught.value.path == path
 
 
 def test_paths_are_named_relative_to_the_root():

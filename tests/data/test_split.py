@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from regraft.data.dataset import Dataset
 from regraft.data.sampling import exact, quotas
-from regraft.data.split import Split
+from regraft.data.split import Split, read_manifest
 from regraft.errors import DataError, UsageError
 
 
@@ -63,6 +64,16 @@ def test_the_cut_is_the_same_on_every_machine_and_in_every_version():
     split = dataset(classes_of(a=5, b=5)).split(seed=0)
 
     assert split.hash == "1acb5a08760b2a95c3667cd061666f33a5006e554434f52a21e5bb64ec83c70c"
+
+
+def test_a_seed_of_numpy_is_the_number_it_stands_for(tmp_path):
+    data = dataset(classes_of(a=5, b=5))
+
+    split = data.split(seed=np.int64(3), folds=2, fold=np.int64(1))
+    split.write(tmp_path / "split")
+
+    assert split.hash == data.split(seed=3, folds=2, fold=1).hash
+    assert read_manifest(tmp_path / "split")
 
 
 def test_another_seed_gives_another_cut():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -81,6 +82,7 @@ def cut(
         >>> {part: len(data) for part, data in split.parts().items()}
         {'train': 4, 'val': 2, 'test': 2}
     """
+    seed, fold = operator.index(seed), operator.index(fold)  # NumPy's numbers are no JSON
     shares = _checked_shares(val, 0.0 if folds else test, on_duplicates, small_classes)
     _refuse_contradictions(data, regroup=regroup, keep_parts=keep_parts, folds=folds, fold=fold)
     _refuse_few_classes(data)

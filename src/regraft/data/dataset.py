@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from regraft.data.folders import list_class_folders
 from regraft.data.labels import list_names
 from regraft.data.listings import Columns, Listing, list_named_files, list_table
-from regraft.data.sampling import chance_key, exact, stratified_order
+from regraft.data.sampling import chance_key, exact, first_of_each, in_proportion
 from regraft.errors import BadImagesError, DataError, ImageError, UsageError
 from regraft.files import sha256_file, sha256_json
 
@@ -64,12 +64,14 @@ class Dataset:
     def __post_init__(self) -> None:
         settle = object.__setattr__  # the one moment at which a frozen value may be completed
         settle(self, "paths", tuple(map(Path, self.paths)))
-        settle(self, "labels", tuple(self.labels))
-        settle(self, "classes", tuple(self.classes))
-        for name in ("labels", "groups", "parts"):
+        for name in ("labels", "classes", "groups", "parts"):
+            if getattr(self, name) is None:
+                continue
+            settle(self, name, tuple(getattr(self, name)))
             column = getattr(self, name)
-            if column is not None and len(column) != len(self.paths):
+            if name != "classes" and len(column) != len(self.paths):
                 raise DataError(f"{len(column)} {name} for {len(self.paths)} pictures")
+            _refuse_other_than_text(name, column)
         _refuse_odd_names(self)
 
     def __len__(self) -> int:
@@ -190,10 +192,14 @@ class Dataset:
         return {name: counted[name] for name in self.classes}
 
     def relative_paths(self) -> tuple[str, ...]:
-        """Return the paths relative to ``root``, with ``/`` between folders."""
+        """Return the paths relative to ``root``, with ``/`` between folders.
+
+        Raises:
+            DataError: A path does not lie below ``root`` (``DATA-OUTSIDE``).
+        """
         if self.root is None:
             return tuple(path.as_posix() for path in self.paths)
-        return tuple(path.relative_to(self.root).as_posix() for path in self.paths)
+        return tuple(_relative(path, self.root).as_posix() for path in self.paths)
 
     def hashes(self) -> tuple[str, ...]:
         """Return the SHA-256 of each file's content; each file is read once.
@@ -279,13 +285,13 @@ class Dataset:
             raise UsageError("give one of per_class, size and fraction")
         queues = self._chance_queues(seed)
         if per_class is not None:
-            chosen = _first_of_each(queues, per_class)
+            chosen = first_of_each(queues, per_class)
         else:
             if fraction is not None:
                 if not 0 < fraction <= 1:
                     raise UsageError("fraction must lie in (0, 1]", why=str(fraction))
                 size = round(len(self) * exact(fraction))
-            chosen = _in_proportion(queues, size or 0, len(self))
+            chosen = in_proportion(queues, size or 0)
         return self.take(sorted(chosen))
 
     def split(
@@ -331,37 +337,22 @@ class Dataset:
         return queues
 
 
-def _first_of_each(queues: dict[str, list[int]], per_class: int) -> list[int]:
-    if per_class < 1:
-        raise UsageError("per_class must be at least 1", why=str(per_class))
-    short = {name: len(queue) for name, queue in queues.items() if len(queue) < per_class}
-    if short:
-        raise DataError(
-            f"not every class has {per_class} pictures",
-            why=list_names(f"{name} has {count}" for name, count in short.items()),
-            hint=f"at most per_class={min(short.values())} is possible",
-            code="DATA-SUBSET",
-        )
-    return [index for queue in queues.values() for index in queue[:per_class]]
-
-
-def _in_proportion(queues: dict[str, list[int]], size: int, total: int) -> list[int]:
-    least = sum(bool(queue) for queue in queues.values())
-    if not least <= size <= total or size == 0:
-        raise DataError(
-            f"a subset of {size} pictures is not possible",
-            why=f"there are {total}, and {least} classes need one each",
-            hint=f"choose a size from {least} to {total}",
-            code="DATA-SUBSET",
-        )
-    lists = list(queues.values())
-    order = stratified_order([len(queue) for queue in lists])
-    return [lists[number][place] for number, place in order[:size]]
-
-
 def absolute(folder: str | os.PathLike[str]) -> Path:
     """Return the path from the root of the file system, with links left as they are named."""
     return Path(os.path.abspath(folder))  # noqa: PTH100 - resolve() would follow links
+
+
+def _relative(path: Path, root: Path) -> Path:
+    try:
+        return path.relative_to(root)
+    except ValueError as error:
+        raise DataError(
+            "a picture does not lie below the root",
+            path=path,
+            why=f"it is {root}",
+            hint="let the paths begin with it, or give none",
+            code="DATA-OUTSIDE",
+        ) from error
 
 
 def _content_hash(path: Path) -> str:
@@ -373,6 +364,17 @@ def _content_hash(path: Path) -> str:
         raise ImageError(
             "cannot read the file", path=path, why=error.strerror or "", code="IMG-UNREADABLE"
         ) from error
+
+
+def _refuse_other_than_text(name: str, column: tuple[object, ...]) -> None:
+    for value in column:
+        if not isinstance(value, str):  # 0 or None would silently be no group at all
+            raise DataError(
+                f"{name} are texts",
+                why=f"{value!r} is of the type {type(value).__name__}",
+                hint='turn numbers into texts with str(), and write "" for a group of its own',
+                code="DATA-NOT-TEXT",
+            )
 
 
 def _refuse_odd_names(data: Dataset) -> None:

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
+
+from regraft.data.labels import list_names
+from regraft.errors import DataError, UsageError
 
 
 def chance_key(name: str, *, seed: int, purpose: str) -> bytes:
@@ -93,3 +96,59 @@ def stratified_order(class_sizes: Sequence[int]) -> list[tuple[int, int]]:
         for place in range(size)
     ]
     return [(number, place) for _, number, place in sorted(keyed)]
+
+
+def first_of_each(queues: Mapping[str, Sequence[int]], per_class: int) -> list[int]:
+    """Return the first pictures of each class, the same number of each.
+
+    Args:
+        queues: The places of each class's pictures, in the order in which they are wanted.
+        per_class: How many of each, 1 or more.
+
+    Raises:
+        DataError: A class has fewer (``DATA-SUBSET``).
+        UsageError: ``per_class`` is out of range.
+
+    Example:
+        >>> first_of_each({"x": [3, 0, 2], "y": [1, 4]}, 2)
+        [3, 0, 1, 4]
+    """
+    if per_class < 1:
+        raise UsageError("per_class must be at least 1", why=str(per_class))
+    short = {name: len(queue) for name, queue in queues.items() if len(queue) < per_class}
+    if short:
+        raise DataError(
+            f"not every class has {per_class} pictures",
+            why=list_names(f"{name} has {count}" for name, count in short.items()),
+            hint=f"at most per_class={min(short.values())} is possible",
+            code="DATA-SUBSET",
+        )
+    return [index for queue in queues.values() for index in queue[:per_class]]
+
+
+def in_proportion(queues: Mapping[str, Sequence[int]], size: int) -> list[int]:
+    """Return as many pictures as asked for, the classes in proportion and none left out.
+
+    Args:
+        queues: The places of each class's pictures, in the order in which they are wanted.
+        size: How many in all.
+
+    Raises:
+        DataError: There are fewer, or not enough for one of each class (``DATA-SUBSET``).
+
+    Example:
+        >>> in_proportion({"x": [3, 0, 2, 5], "y": [1, 4]}, 3)
+        [3, 1, 0]
+    """
+    total = sum(map(len, queues.values()))
+    least = sum(bool(queue) for queue in queues.values())
+    if not least <= size <= total or size == 0:
+        raise DataError(
+            f"a subset of {size} pictures is not possible",
+            why=f"there are {total}, and {least} classes need one each",
+            hint=f"choose a size from {least} to {total}",
+            code="DATA-SUBSET",
+        )
+    lists = list(queues.values())
+    order = stratified_order([len(queue) for queue in lists])
+    return [lists[number][place] for number, place in order[:size]]
