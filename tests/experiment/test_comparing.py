@@ -9,6 +9,7 @@ import pytest
 from regraft.data.drawn import make_flowers
 from regraft.errors import RunError
 from regraft.experiment import comparing
+from regraft.experiment.campaign import Outcome
 from regraft.experiment.comparing import Asked, compare
 from regraft.experiment.costs import Costs
 from regraft.experiment.ladder import Choice
@@ -109,6 +110,31 @@ def test_a_baseline_that_was_run_before_a_kill_takes_nothing_of_the_budget(
     compare(replace(asked, budget=1000.0), place / "copy")
 
     assert left["small_cnn + two_stage (linear), unfreeze 0.5"] > 900
+
+
+def test_cheap_sizes_leave_the_baseline_its_share(asked, place, monkeypatch):
+    """Nothing is run here: a clock goes on by what each way is expected to take."""
+    costs = Costs(24, 14, 2, {"small_cnn": 0.0}, {"small_cnn": 0.1})
+    budget, spent = 240.0, []
+
+    def run(_campaign, plan):
+        spent.append(sum(costs.seconds(recipe.row) for recipe in plan.recipes()))
+        return Outcome((), (), 0)
+
+    monkeypatch.setattr(comparing, "measure_costs", lambda *_a, **_k: costs)
+    monkeypatch.setattr(comparing.Campaign, "run", run)
+    monkeypatch.setattr(comparing._State, "spent", property(lambda _state: sum(spent)))
+    monkeypatch.setattr(comparing.Comparison, "of", lambda _rows, **facts: facts["left_out"])
+    sizes = range(2, 60)
+    left_out = compare(replace(asked, budget=budget, per_class=sizes), place / "sizes")
+
+    rows = json.loads((place / "sizes" / "compare.json").read_text())["plan"]["rows"]
+    baseline = next(row for row in rows if row["strategy"] == "from_scratch")
+    share = costs.seconds(baseline) * len(baseline["seed"])
+    assert 0.2 * budget < share <= 0.3 * budget
+    assert sum(spent) <= budget
+    assert any("logistic" in sentence for sentence in left_out)
+    assert not any("logistic" in sentence and "epochs" in sentence for sentence in left_out)
 
 
 def test_a_larger_budget_runs_anew_what_was_shortened(compared, asked, place, monkeypatch):

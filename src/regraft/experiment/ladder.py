@@ -146,8 +146,9 @@ def choose(
 ) -> Choice:
     """Decide what of a rung the rest of a budget allows.
 
-    A way that is too long for what is left is tried with half and a quarter of its epochs, and is
-    left out then. Essential ways are shortened further, to one epoch and one seed, never left out.
+    A way that is too long for what is left is tried with half and a quarter of its epochs, if it
+    has any, and is left out then. Essential ways are shortened further, to one epoch and one seed,
+    and never left out.
 
     Args:
         rung: The way.
@@ -165,10 +166,12 @@ def choose(
         [0]
     """
     row = dict(rung.row)
-    if row.get("strategy", "features") == "features":
-        return Choice({**row, "seed": list(seeds)}, costs.seconds(row) * len(seeds) * repeats)
     times = len(seeds) * repeats
     allowed = _SPARE * left
+    if row.get("strategy", "features") == "features":
+        needed = costs.seconds(row) * times
+        fits = rung.essential or needed <= allowed
+        return Choice({**row, "seed": list(seeds)} if fits else None, needed)
     if rung.is_baseline:
         allowed = min(allowed, BASELINE * budget)
     if rung.essential:
