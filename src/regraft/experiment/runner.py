@@ -17,6 +17,7 @@ from regraft.errors import RunError, UsageError
 from regraft.experiment.cautions import cautions
 from regraft.experiment.naming import learner_name, plain
 from regraft.experiment.preparation import DataPlan, PreparedData
+from regraft.experiment.starting import refuse_learned_test_pictures
 from regraft.report.page import write_page
 from regraft.results.predictions import Predictions, evaluate
 from regraft.results.reservation import CHECKPOINTS, EPOCHS, reserve
@@ -58,7 +59,8 @@ def fit_run(
         DataError: The pictures cannot be used or split as asked.
         BackboneError: The network or its weights are not to be had.
         ModelError: The learner could not be saved afterwards (``MODEL-UNSAVEABLE``).
-        RunError: The folder is taken, or there is nothing to go on from (``RUN-RESUME``).
+        RunError: The folder is taken, there is nothing to go on from (``RUN-RESUME``), or the run
+            to start from has learned pictures of the test part (``START-LEAK``).
     """
     _refuse_inside(out, plan.source)
     refuse_unsaveable(learner)
@@ -68,6 +70,8 @@ def fit_run(
             _refuse_nothing_to_resume(place)
         with watch.step("check and split"):
             prepared = plan.prepare(shared=shared, verbose=verbose)
+            if isinstance(learner, NetworkClassifier) and learner.start is not None:
+                refuse_learned_test_pictures(learner.start, prepared.split.test)
         with watch.step("fit"):
             _fit(learner, prepared, place)
         embedded = learner.embedding_stats_.embedded
