@@ -77,6 +77,32 @@ def test_a_repeat_starts_from_the_repeat_with_its_own_seed(tmp_path):
     assert [recipe.row["start"] for recipe in on.recipes] == [r.folder for r in head.recipes]
 
 
+@pytest.mark.parametrize("data", [{"folds": 3}, {"seed": [0, 1]}, {"test": 0.4}])
+def test_a_row_cannot_start_from_a_run_on_another_split(data):
+    rows = [
+        {"id": "head", "strategy": "frozen"},
+        {"id": "on", "strategy": "fine_tune", "start": "head", "data": data},
+    ]
+
+    with pytest.raises(UsageError, match=r"nothing to start from on this split.*is not measured"):
+        plan_from({"data": {"source": "p"}, "rows": rows})
+
+
+def test_a_row_starts_on_its_own_split_and_from_other_pictures_whatever_their_split():
+    rows = [
+        {"id": "head", "strategy": "frozen", "epochs": 1, "seed": [0, 1], "description": "head"},
+        {"id": "seeds", "strategy": "fine_tune", "start": "head", "seed": [1, 2]},
+        {"id": "lenient", "strategy": "two_stage", "start": "head", "data": {"skip_bad": True}},
+        {"id": "cats", "strategy": "frozen", "start": "head", "data": {"source": "c", "val": 0}},
+    ]
+
+    head, seeds, lenient, cats = plan_from({"data": {"source": "p"}, "rows": rows}).rows
+
+    first, second = (recipe.folder for recipe in head.recipes)
+    assert [recipe.row["start"] for recipe in seeds.recipes] == [second, first]
+    assert lenient.recipes[0].row["start"] == cats.recipes[0].row["start"] == first
+
+
 def test_rows_can_be_chosen_and_bring_what_they_start_from(tmp_path):
     plan = read_plan(written(tmp_path))
 
@@ -118,7 +144,7 @@ def test_the_plan_of_one_fold_is_that_fold_alone():
         ("per_class = [5, 10]|per_class = []", "row shallow.*an empty list"),
         ("per_class = [5, 10]|per_class = [5, 5]", "two rows are the same run"),
         ("[data]|[data", "the plan cannot be read"),
-        ("per_class = [5, 10]|epochs = 3", "row shallow.*--epochs does nothing"),
+        ("per_class = [5, 10]|epochs = 3", "row shallow.*--epochs. does nothing"),
         ("per_class = [5, 10]|per_class = 'all'", "row shallow.*per_class cannot be 'all'"),
         ("per_class = [5, 10]|small = {epoch = 3}", "row shallow.*did you mean 'epochs'"),
         ("test = 0.3|test = [0.3, 0.4]", "test cannot be.*it is a number"),

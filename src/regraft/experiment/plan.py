@@ -27,6 +27,8 @@ from regraft.experiment.small_size import SmallSize
 from regraft.experiment.strategies import refuse_idle_options
 
 _REPEATS = ("seed", "fold")  # runs that differ in nothing else belong to one row of the table
+# What only lets pass what would be refused: it cuts nothing in another way.
+_ALLOW = ("skip_bad", "max_bad", "allow_empty_class", "follow_links")
 _LISTS = ("phases",)  # keys whose value is a list by itself
 
 
@@ -273,7 +275,10 @@ def _described(row: Mapping[str, Any], chosen: Mapping[str, Any], own: Mapping[s
 def _linked(planned: Sequence[PlannedRow]) -> list[PlannedRow]:
     """Return rows whose ``start`` is the folder of the run that it means, where it named a row.
 
-    A repeat starts from the repeat with its own seed. A row can only start from an earlier one.
+    A row can only start from an earlier one.
+
+    Raises:
+        UsageError: The earlier row stands for several, or is not measured on the same split.
     """
     linked: list[PlannedRow] = []
     by_id: dict[str, list[PlannedRow]] = {}
@@ -287,10 +292,8 @@ def _linked(planned: Sequence[PlannedRow]) -> list[PlannedRow]:
                     why=", ".join(one.description for one in (earlier, *others)),
                     hint="write them as rows of their own, each with its id",
                 )
-            folders = {_repeat(recipe): recipe.folder for recipe in earlier.recipes}
-            first = earlier.recipes[0].folder
             recipes = [
-                replace(one, row={**one.row, "start": folders.get(_repeat(one), first)})
+                replace(one, row={**one.row, "start": _start(one, earlier).folder})
                 for one in row.recipes
             ]
             row = replace(row, recipes=tuple(recipes))  # noqa: PLW2901 - the same row, linked
@@ -299,8 +302,25 @@ def _linked(planned: Sequence[PlannedRow]) -> list[PlannedRow]:
     return linked
 
 
-def _repeat(recipe: Recipe) -> tuple[str, int]:
-    return (recipe.without()[0], recipe.seed)
+def _start(recipe: Recipe, earlier: PlannedRow) -> Recipe:
+    """Return the repeat of an earlier row to start from: on the same split, if can be, same seed.
+
+    On another split of the same pictures it would have learned from what is now the test part.
+    """
+    same = [one for one in earlier.recipes if _split(one) == _split(recipe)]
+    if not same and any(one.data["source"] == recipe.data["source"] for one in earlier.recipes):
+        raise UsageError(
+            f"{recipe.description}: nothing to start from on this split",
+            why=f"{earlier.description} is not measured on it, so its test pictures are others",
+            hint="give both rows the same data",
+        )
+    candidates = same or earlier.recipes
+    return next((one for one in candidates if one.seed == recipe.seed), candidates[0])
+
+
+def _split(recipe: Recipe) -> DataPlan:
+    """Return what says which pictures there are and how they are cut."""
+    return DataPlan(**{key: recipe.data[key] for key in recipe.data if key not in _ALLOW})
 
 
 def _is_list(key: str, value: Any) -> bool:
