@@ -10,6 +10,7 @@ from PIL import Image
 
 from regraft.data.images import Content, Decoding, decode
 from regraft.data.pixels import difference_hashes
+from regraft.data.reading import read_picture
 from regraft.errors import ImageError
 
 PLAIN = Decoding()
@@ -53,6 +54,40 @@ def test_big_endian_sixteen_bit_tiffs_are_read_alike():
     image = Image.frombytes("I;16B", (4, 4), data)
 
     assert np.array_equal(decoded(image, "TIFF")[..., 0], RAMP[:4, :4] >> 8)
+
+
+def tiff(bits, photometric, data, width):
+    """Return a TIFF file of one row of grey values."""
+    tags = {256: width, 257: 1, 258: bits, 259: 1, 262: photometric}
+    tags |= {273: 8, 277: 1, 278: 1, 279: len(data)}
+    entries = [struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in tags.items()]
+    directory = struct.pack("<H", len(tags)) + b"".join(entries) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory
+
+
+@pytest.mark.parametrize(
+    ("bits", "photometric", "expected"),
+    [(12, 1, [0, 16, 128, 255]), (16, 1, [0, 16, 128, 255]), (16, 0, [255, 239, 127, 0])],
+)
+def test_what_a_tiff_says_of_bits_and_white_decides(bits, photometric, expected):
+    if bits == 12:  # 0, 256, 2048 and 4095, two values in three bytes
+        data = bytes.fromhex("000100 800fff")
+    else:
+        data = struct.pack("<4H", 0, 4096, 32_768, 65_535)
+
+    content = Content("x", "0" * 64, tiff(bits, photometric, data, 4))
+    opened = Image.open(io.BytesIO(content.data))
+
+    assert np.asarray(decode(content))[0, :, 0].tolist() == expected
+    assert np.asarray(decode(read_picture(opened)))[0, :, 0].tolist() == expected
+
+
+def test_pixels_that_mean_something_else_have_another_hash():
+    data = struct.pack("<4H", 0, 4096, 32_768, 65_535)
+    opened = [Image.open(io.BytesIO(tiff(16, photometric, data, 4))) for photometric in (1, 0)]
+
+    assert len({read_picture(image).sha256 for image in opened}) == 2
+    assert len({read_picture(image).sha256 for image in (opened[1], opened[1].copy())}) == 2
 
 
 def test_larger_integers_need_a_stated_range():

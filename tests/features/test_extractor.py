@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 
 from regraft.backbones.engines import TorchEngine
 from regraft.backbones.spec import BackboneSpec, Preprocessing
-from regraft.data.images import Decoding, Limits
+from regraft.data.images import DECODER_VERSION, Decoding, Limits
 from regraft.errors import BackboneError, ImageError, UsageError
 from regraft.features import embedding as embedding_module
 from regraft.features import extractor as extractor_module
@@ -176,7 +176,7 @@ def test_any_two_settings_share_rows_only_if_they_are_the_same(first, second, tm
 
 def test_another_decoder_misses(photographs, monkeypatch):
     make().transform(photographs)
-    monkeypatch.setattr(embedding_module, "DECODER_VERSION", 2)
+    monkeypatch.setattr(embedding_module, "DECODER_VERSION", DECODER_VERSION + 1)
 
     extractor = make()
     extractor.transform(photographs)

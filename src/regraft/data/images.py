@@ -17,8 +17,8 @@ IMG-ARRAY          an array or object that is no H×W×3 uint8 picture
 =================  ==========================================================================
 
 Decided once for training, prediction and export: EXIF orientation is applied; of several frames
-the first one is used; transparent pixels lie over a stated background; 16-bit values are divided by
-256, never clipped; colour profiles are ignored.
+the first one is used; transparent pixels lie over a stated background; of 12- and 16-bit values the
+upper 8 bits are used, never clipped; colour profiles are ignored.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ __all__ = [
     "thumbnail",
 ]
 
-DECODER_VERSION = 1
+DECODER_VERSION = 2
 """Part of every cache key; raised whenever the same file decodes to other pixels."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")

@@ -19,6 +19,8 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION_TAG = 0x0112
+_BITS_TAG = 258  # of TIFF
+_WHITE_TAG = 262
 _STEP = 2  # levels of 255 that noise and compression change easily
 _FINE = 16  # cells on a side of the fine grid
 _STEPS_NEEDED = 16  # of 64 for a picture with something in it
@@ -33,7 +35,7 @@ def to_rgb(
 ) -> Image.Image:
     """Return a loaded picture as mode RGB.
 
-    16-bit values are scaled, floats need a range, transparency is laid over a colour.
+    Values of 12 and 16 bits are scaled, floats need a range, transparency is laid over a colour.
 
     Args:
         image: Any mode that the readable formats produce.
@@ -95,6 +97,20 @@ def orientation_of(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
+def grey_scale_of(image: Image.Image) -> tuple[int, bool]:
+    """Return what the values of a picture of mode ``I;16`` mean: how many bits, is zero white.
+
+    Pillow turns and widens 8-bit values by itself, but leaves deeper ones as the file has them.
+
+    Example:
+        >>> grey_scale_of(Image.new("I;16", (3, 2)))
+        (16, False)
+    """
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(_BITS_TAG, 16)
+    return int(bits[0] if isinstance(bits, tuple) else bits), tags.get(_WHITE_TAG) == 0
+
+
 def difference_hashes(image: Image.Image) -> tuple[int, int] | None:
     """Return a coarse and a fine difference hash of a picture; None where they would say nothing.
 
@@ -131,7 +147,9 @@ def _bits(steps: NDArray[np.int16]) -> int:
 
 def _sixteen_bit(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
     values = np.asarray(image)
-    rgb = _grey(values >> 8)
+    bits, white_is_zero = grey_scale_of(image)
+    scaled = values >> (bits - 8)
+    rgb = _grey(255 - scaled if white_is_zero else scaled)
     clear = image.info.get(
         "transparency"
     )  # the one value that a 16-bit PNG may declare transparent

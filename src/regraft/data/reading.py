@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from regraft.data.pixels import orientation_of
+from regraft.data.pixels import grey_scale_of, orientation_of
 from regraft.data.quiet import pillow_warnings_ignored
 from regraft.data.refusals import explain
 from regraft.errors import ImageError, UsageError
@@ -159,7 +159,8 @@ def _content_of_pixels(image: Image.Image, name: str) -> Content:
             # What decides about the result besides mode, size and values.
             clear, turned = image.info.get("transparency"), orientation_of(image)
             palette = image.palette.getdata() if image.palette else None
-            described = repr((image.mode, image.size, clear, turned, palette))
+            grey = grey_scale_of(image)
+            described = repr((image.mode, image.size, clear, turned, palette, grey))
             digest = hashlib.sha256(described.encode())
             digest.update(image.tobytes())
     except Exception as error:  # Pillow decodes lazily, and decoders raise what they like
