@@ -228,3 +228,16 @@ def test_leaked_test_pictures_are_left_out_of_a_second_score(tmp_path, record, s
     assert (clean["accuracy"], clean["n"], clean["left_out"]) == (12 / 14, 14, 4)
     assert clean["interval"][0] < 12 / 14 < clean["interval"][1]
     assert run.metrics["test"]["n"] == 18
+
+
+def test_pictures_are_told_by_the_run_s_own_manifest_alone(run, pictures, split):
+    told = {row.path: row.part for row in run.pictures()}
+
+    pictures.split(seed=1).write(run.folder)
+    with pytest.raises(RunError) as refused:
+        run.pictures()
+
+    assert {path for path, part in told.items() if part == "test"} == set(
+        split.test.relative_paths()
+    )
+    assert refused.value.code == "SPLIT-HASH"

@@ -28,6 +28,7 @@ from regraft.cli.options import (
     read_spec,
 )
 from regraft.cli.output import JsonOption, say, say_json, talk
+from regraft.errors import DataError, RunError
 
 if TYPE_CHECKING:
     from regraft.backbones.backbone import Backbone
@@ -102,8 +103,10 @@ def split_data(
     given = dict(locals())
     from regraft.experiment.preparation import DataPlan
 
+    _refuse_run(out)
     plan = DataPlan.of(given)
     split = plan.prepare(verbose=not as_json).split
+    _refuse_other_split(out, split.hash)
     split.write(out)
     sizes = {name: len(part) for name, part in split.parts().items()}
     if as_json:
@@ -111,6 +114,36 @@ def split_data(
         return
     say("  ".join(f"{name} {size}" for name, size in sizes.items()))
     talk(f"written to {out / 'split.csv'}; hash {split.hash[:16]}")
+
+
+def _refuse_run(folder: Path) -> None:
+    from regraft.results.reservation import RECORD
+
+    if (folder / RECORD).exists():
+        raise RunError(
+            "a finished run stands here",
+            path=folder,
+            why="its manifest says what it has learned",
+            hint="choose another folder with --out",
+            code="RUN-EXISTS",
+        )
+
+
+def _refuse_other_split(folder: Path, digest: str) -> None:
+    from regraft.files import read_json
+
+    file = folder / "split.json"
+    if not file.exists():
+        return
+    written = read_json(file)
+    if not isinstance(written, dict) or written.get("hash") != digest:
+        raise DataError(
+            "another split stands here",
+            path=folder,
+            why="what was measured on it could not be told from what is measured on this one",
+            hint="choose another folder with --out, or delete that split",
+            code="SPLIT-EXISTS",
+        )
 
 
 @backbones.command("list")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -21,6 +22,7 @@ from regraft.results.reservation import RECORD
 from regraft.results.run import Run
 
 RUNS = "runs"
+_LINK = re.compile(r"run-([0-9a-f]{8})")  # see Recipe.link
 Say = Callable[[str], None]
 # What says how pictures are cut, not which they are.
 _CUT = ("val", "test", "seed", "folds", "fold", "regroup", "keep_parts", "small_classes")
@@ -62,7 +64,7 @@ class Campaign:
     def place(self, recipe: Recipe) -> Path:
         """Return the folder of a run; one of an earlier description stays where it is."""
         own = self.folder / RUNS / recipe.folder
-        earlier = sorted((self.folder / RUNS).glob(f"*-{recipe.digest}"))
+        earlier = self._of(recipe.digest)
         return own if own.is_dir() or not earlier else earlier[0]
 
     def finished(self, recipe: Recipe) -> Run | None:
@@ -156,11 +158,22 @@ class Campaign:
                 yield recipe, _failure(error)
 
     def _resolved(self, recipe: Recipe) -> Recipe:
-        """Return the recipe with the whole path of the run that it starts from."""
-        start = self.folder / RUNS / str(recipe.row.get("start", ""))
-        if "start" not in recipe.row or not start.is_dir():
+        """Return the recipe with the whole path of the run that it starts from.
+
+        Raises:
+            RunError: That run is not finished.
+        """
+        link = _LINK.fullmatch(str(recipe.row.get("start", "")))
+        if link is None:
             return recipe
-        return replace(recipe, row={**recipe.row, "start": str(start.absolute())})
+        finished = [place for place in self._of(link[1]) if (place / RECORD).is_file()]
+        if not finished:
+            raise RunError("the run to start from is not finished", code="RUN-INCOMPLETE")
+        return replace(recipe, row={**recipe.row, "start": str(finished[0].absolute())})
+
+    def _of(self, digest: str) -> list[Path]:
+        """Return the folders of a run, whatever it was called."""
+        return sorted((self.folder / RUNS).glob(f"*-{digest}"))
 
 
 @dataclass
@@ -187,8 +200,8 @@ class _Together:
             initargs=(self.jobs,),
         ) as pool:
             while waiting:
-                names = {recipe.folder for recipe in waiting}
-                ready = [r for r in waiting if str(r.row.get("start", "")) not in names]
+                links = {recipe.link for recipe in waiting}
+                ready = [r for r in waiting if str(r.row.get("start", "")) not in links]
                 waiting = [recipe for recipe in waiting if recipe not in ready]
                 begun = {pool.submit(_fit_quietly, quiet, recipe): recipe for recipe in ready}
                 for future in as_completed(begun):
@@ -235,11 +248,10 @@ def refuse_changed_pictures(run: Run, now: Mapping[str, Path]) -> None:
         now: The pictures that lie there by their relative path.
 
     Raises:
-        RunError: Pictures are new, gone or younger than the run (``RUN-DATA-CHANGED``).
+        RunError: Pictures are new, gone or younger than the run (``RUN-DATA-CHANGED``), or its
+            manifest is that of another split (``SPLIT-HASH``).
     """
-    from regraft.data.split import read_manifest
-
-    then = {row.path for row in read_manifest(run.folder)}
+    then = {row.path for row in run.pictures()}
     written = (run.folder / RECORD).stat().st_mtime
     bad = {str(entry.get("path", "")) for entry in (run.check or {}).get("bad_files", [])}
     new = sorted(set(now) - then - bad)

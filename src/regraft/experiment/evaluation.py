@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from regraft.classifiers.saving import load_model
 from regraft.data.checks import check, usable
 from regraft.data.dataset import Dataset
-from regraft.data.split import Split, read_manifest
+from regraft.data.split import Split
 from regraft.experiment.preparation import DataPlan
 from regraft.results import metrics
 from regraft.results.predictions import evaluate
@@ -67,16 +67,18 @@ def evaluate_on(
         verbose: Whether to show progress on standard error.
 
     Raises:
-        RunError: There is no finished run.
+        RunError: There is no finished run, or its manifest is that of another split
+            (``SPLIT-HASH``).
         ModelError: The model is damaged or unsafe.
         DataError: The pictures cannot be used, or a class is unknown to the model.
     """
     finished = Run.open(run)
+    known = {row.sha256: row.part for row in finished.pictures()}
     learner = load_model(finished.folder / "model")
     data = plan.read()
     report = check(data, verbose=verbose)
     good = report.hashed(usable(data, report, skip_bad=plan.skip_bad, max_bad=plan.max_bad))
-    parts, new = _parts_by_content(good, finished.folder)
+    parts, new = _parts_by_content(good, known)
     summaries: dict[str, dict[str, Any] | None] = dict.fromkeys(PART_TITLES.values())
     for name, part in parts.items():
         summaries[PART_TITLES[name]] = metrics.summary(evaluate(learner, part, name))
@@ -84,8 +86,7 @@ def evaluate_on(
     return Evaluation(summaries, new, len(data) - len(good), looks)
 
 
-def _parts_by_content(data: Dataset, folder: Path) -> tuple[dict[str, Dataset], int]:
-    known = {row.sha256: row.part for row in read_manifest(folder)}
+def _parts_by_content(data: Dataset, known: Mapping[str, str]) -> tuple[dict[str, Dataset], int]:
     places: dict[str, list[int]] = {name: [] for name in PART_TITLES}
     new = 0
     for index, digest in enumerate(data.hashes()):

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from regraft.data.dataset import Dataset
-from regraft.data.split import read_manifest
 from regraft.errors import RunError
 from regraft.results.reservation import MODEL, RECORD
 from regraft.results.run import Run
@@ -24,11 +23,12 @@ def refuse_learned_test_pictures(start: str | os.PathLike[str], test: Dataset) -
         test: The pictures to test on.
 
     Raises:
-        RunError: Naming the run that has learned some of them (``START-LEAK``).
+        RunError: Naming the run that has learned some of them (``START-LEAK``), or one whose
+            manifest is that of another split (``SPLIT-HASH``).
     """
     tested = test.hashes()
     for run in _chain(Path(start)):
-        learned = {row.sha256 for row in read_manifest(run.folder) if row.part != "test"}
+        learned = {row.sha256 for row in run.pictures() if row.part != "test"}
         count = sum(sha256 in learned for sha256 in tested)
         if count:
             pictures = "1 test picture was" if count == 1 else f"{count} test pictures were"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from regraft import __version__
+from regraft.data import manifest
 from regraft.data.provenance import Source, read_source
 from regraft.errors import DataError, RegraftError, RunError
 from regraft.files import read_json, write_json
@@ -267,6 +268,25 @@ class Run:
             DataError: The table is missing or damaged.
         """
         return Predictions.read(self.folder / PREDICTIONS)
+
+    def pictures(self) -> tuple[manifest.Row, ...]:
+        """Return what the split says of each picture: path, SHA-256, class and part.
+
+        Raises:
+            DataError: The manifest is missing or damaged.
+            RunError: It is that of another split (``SPLIT-HASH``).
+        """
+        stored = manifest.read(self.folder)
+        digest = manifest.manifest_hash(stored.rows, stored.classes)
+        if digest != self.split_hash:
+            raise RunError(
+                "the manifest is not that of this run",
+                path=self.folder / SPLIT[0],
+                why=f"hash {digest[:12]}…, the run's {self.split_hash[:12]}…",
+                hint="restore split.csv and split.json, or repeat the run into another folder",
+                code="SPLIT-HASH",
+            )
+        return stored.rows
 
     @cached_property
     def check(self) -> dict[str, Any] | None:

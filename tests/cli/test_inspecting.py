@@ -1,0 +1,48 @@
+"""`regraft data split`: what it writes, and what it never writes over."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from regraft.cli.app import app
+from regraft.data.drawn import make_flowers
+from regraft.data.split import read_manifest
+from regraft.errors import DataError, RunError
+
+
+def regraft(*arguments):
+    result = CliRunner().invoke(app, [str(a) for a in arguments], standalone_mode=False)
+    if result.exception is not None:
+        raise result.exception
+    return result
+
+
+@pytest.fixture(scope="module")
+def flowers(tmp_path_factory):
+    return make_flowers(tmp_path_factory.mktemp("flowers"), species=2, per_class=8, size=32).root
+
+
+def test_a_manifest_is_never_written_over_that_of_a_run(flowers, tmp_path):
+    regraft("data", "split", flowers, "--out", tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text("{}")
+
+    for source in (flowers, tmp_path / "no-such-folder"):  # before any picture is looked at
+        with pytest.raises(RunError) as refused:
+            regraft("data", "split", source, "--out", tmp_path / "run")
+
+        assert refused.value.code == "RUN-EXISTS"
+
+
+def test_a_split_is_written_again_but_never_over_another_one(flowers, tmp_path):
+    command = ("data", "split", flowers, "--out", tmp_path)
+    first = json.loads(regraft(*command, "--json").stdout)
+    rows = read_manifest(tmp_path)
+
+    again = json.loads(regraft(*command, "--json").stdout)
+    with pytest.raises(DataError) as refused:
+        regraft(*command, "--seed", "1")
+
+    assert again == first
+    assert refused.value.code == "SPLIT-EXISTS"
+    assert read_manifest(tmp_path) == rows

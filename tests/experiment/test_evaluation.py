@@ -1,0 +1,44 @@
+"""A run measured on other pictures: what it has learned counts as train wherever it lies."""
+
+import shutil
+
+import pytest
+
+from regraft.backbones.spec import BackboneSpec
+from regraft.classifiers.feature_classifier import FeatureClassifier
+from regraft.data.drawn import make_flowers
+from regraft.errors import RunError
+from regraft.experiment.evaluation import evaluate_on
+from regraft.experiment.preparation import DataPlan
+from regraft.experiment.runner import fit_run
+from regraft.experiment.starting import refuse_learned_test_pictures
+
+SPEC = BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),))
+
+
+@pytest.fixture(scope="module")
+def flowers(tmp_path_factory):
+    return make_flowers(tmp_path_factory.mktemp("flowers"), species=2, per_class=8, size=32).root
+
+
+@pytest.fixture(scope="module")
+def run(flowers, tmp_path_factory):
+    learner = FeatureClassifier(SPEC, classifier="knn", engine="torch", cache=None)
+    return fit_run(DataPlan(flowers), learner, out=tmp_path_factory.mktemp("runs") / "run")
+
+
+def test_a_run_with_a_foreign_manifest_is_not_evaluated(flowers, run, tmp_path):
+    copy = shutil.copytree(run.folder, tmp_path / "run")
+    plan = DataPlan(flowers)
+    other = DataPlan(flowers, seed=1).prepare().split
+    other.write(copy)
+
+    for judge in (lambda: evaluate_on(copy, plan), lambda: start_from(copy, other)):
+        with pytest.raises(RunError, match="the manifest is not that of this run") as refused:
+            judge()
+
+        assert refused.value.code == "SPLIT-HASH"
+
+
+def start_from(run, split):
+    refuse_learned_test_pictures(run, split.test)
