@@ -144,6 +144,40 @@ def test_a_run_goes_on_from_the_row_that_it_names(flowers, tmp_path):
     assert on.data["parameters"]["start"] == str(head.folder.absolute())
 
 
+HEAD = {"id": "head", "strategy": "frozen", "epochs": 1}
+ON = {"id": "on", "strategy": "fine_tune", "epochs": 1, "start": "head"}
+
+
+def test_a_row_with_another_description_is_still_what_others_started_from(flowers, tmp_path):
+    Campaign(tmp_path / "out").run(planned(flowers, HEAD, ON))
+    renamed = planned(flowers, HEAD | {"description": "a new head"}, ON)
+
+    again = Campaign(tmp_path / "out").run(renamed)
+    head, on = (row.runs[0] for row in again.rows)
+    shutil.rmtree(on.folder)
+    anew = Campaign(tmp_path / "out").run(renamed)
+
+    assert (again.fitted, anew.fitted, anew.failures) == (0, 1, ())
+    assert anew.rows[1].runs[0].data["parameters"]["start"] == str(head.folder.absolute())
+
+
+def test_the_plan_of_a_run_that_started_from_another_can_be_run_anywhere(flowers, tmp_path):
+    first = Campaign(tmp_path / "out").run(planned(flowers, HEAD, ON)).rows[1].runs[0]
+
+    (again,) = Campaign(tmp_path / "again").run(read_plan(first.folder / "run.json")).rows
+
+    assert again.runs[0].predictions.predicted == first.predictions.predicted
+
+
+def test_what_failed_is_no_start_for_others(flowers, tmp_path):
+    plan = planned(flowers, HEAD | {"backbone": "no_such_network"}, ON)
+
+    broken, on = Campaign(tmp_path / "out").run(plan).failures
+
+    assert "no_such_network" in broken
+    assert on == "small_cnn + fine_tune (linear): the run to start from is not finished"
+
+
 @pytest.mark.slow
 def test_runs_in_processes_of_their_own_give_the_same_answers(flowers, tmp_path):
     plan = planned(flowers, {"classifier": ["knn", "logistic"]})

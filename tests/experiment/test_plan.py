@@ -74,7 +74,7 @@ def test_one_folder_cannot_stand_for_two_but_will_do_for_the_small_size(tmp_path
 def test_a_repeat_starts_from_the_repeat_with_its_own_seed(tmp_path):
     *_, head, on = read_plan(written(tmp_path)).rows
 
-    assert [recipe.row["start"] for recipe in on.recipes] == [r.folder for r in head.recipes]
+    assert [recipe.row["start"] for recipe in on.recipes] == [r.link for r in head.recipes]
 
 
 @pytest.mark.parametrize("data", [{"folds": 3}, {"seed": [0, 1]}, {"test": 0.4}])
@@ -98,7 +98,7 @@ def test_a_row_starts_on_its_own_split_and_from_other_pictures_whatever_their_sp
 
     head, seeds, lenient, cats = plan_from({"data": {"source": "p"}, "rows": rows}).rows
 
-    first, second = (recipe.folder for recipe in head.recipes)
+    first, second = (recipe.link for recipe in head.recipes)
     assert [recipe.row["start"] for recipe in seeds.recipes] == [second, first]
     assert lenient.recipes[0].row["start"] == cats.recipes[0].row["start"] == first
 

@@ -104,14 +104,14 @@ class Plan:
         for row in self.rows:
             ids.setdefault(str(row.recipes[0].row.get("id", row.description)), []).append(row)
         refuse_unknown_rows(names, ids)
-        folders = {recipe.folder: row for row in self.rows for recipe in row.recipes}
+        links = {recipe.link: row for row in self.rows for recipe in row.recipes}
         kept: set[str] = set()
         waiting = [row for name in names for row in ids[name]]
         while waiting:
             row = waiting.pop()
             kept.add(row.description)
             starts = {str(recipe.row.get("start", "")) for recipe in row.recipes}
-            waiting += [folders[start] for start in starts if start in folders]
+            waiting += [links[start] for start in starts if start in links]
         return replace(self, rows=tuple(row for row in self.rows if row.description in kept))
 
 
@@ -273,7 +273,7 @@ def _described(row: Mapping[str, Any], chosen: Mapping[str, Any], own: Mapping[s
 
 
 def _linked(planned: Sequence[PlannedRow]) -> list[PlannedRow]:
-    """Return rows whose ``start`` is the folder of the run that it means, where it named a row.
+    """Return rows whose ``start`` is the link to the run that it means, where it named a row.
 
     A row can only start from an earlier one.
 
@@ -293,7 +293,7 @@ def _linked(planned: Sequence[PlannedRow]) -> list[PlannedRow]:
                     hint="write them as rows of their own, each with its id",
                 )
             recipes = [
-                replace(one, row={**one.row, "start": _start(one, earlier).folder})
+                replace(one, row={**one.row, "start": _start(one, earlier).link})
                 for one in row.recipes
             ]
             row = replace(row, recipes=tuple(recipes))  # noqa: PLW2901 - the same row, linked

@@ -176,6 +176,11 @@ class Recipe:
         return sha256_json({"data": _plain(self.data), "row": _plain(telling)})[:8]
 
     @property
+    def link(self) -> str:
+        """What stands for its run as the ``start`` of another recipe, whatever it is called."""
+        return f"run-{self.digest}"
+
+    @property
     def folder(self) -> str:
         """The name of its folder among the runs of a plan."""
         name = f"{self.row.get('id', '')} {self.description}".lower()
