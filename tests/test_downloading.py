@@ -15,6 +15,7 @@ from regraft import connection, downloading
 from regraft.connection import unreachable
 from regraft.downloading import Checksums, download
 from regraft.errors import DownloadError, RegraftError
+from regraft.files import unfinished_mark
 
 DATA = bytes(range(256)) * 400
 NAME = f"net-{hashlib.sha256(DATA).hexdigest()[:8]}.pth"
@@ -394,3 +395,30 @@ def test_eight_processes_that_may_resume_make_one_good_file(web, target):
     assert sizes == [f"{len(DATA)}\n"] * 8
     assert target.read_bytes() == DATA
     assert list(target.parent.iterdir()) == [target]
+
+
+def test_what_another_machine_is_downloading_is_neither_taken_over_nor_removed(
+    web, target, monkeypatch
+):
+    url = web.serve_ranges(f"/{NAME}", DATA, ETag='"1"')
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("platform.node", lambda: "another machine")
+        mark = unfinished_mark(ended.pid)
+    partial = target.with_name(f".{NAME}.{'0' * 16}.{mark}.partial")
+    target.parent.mkdir()
+    partial.write_bytes(b"half")
+
+    downloaded = download(url, target, resume=True, verbose=False)
+
+    assert downloaded.resumed == 0
+    assert sorted(target.parent.iterdir()) == sorted([partial, target])
+
+
+def test_a_long_name_in_another_script_can_be_downloaded(web, target):
+    url = web.serve_ranges("/data.bin", DATA, ETag='"1"')
+
+    path = download(url, target.with_name("花" * 80), resume=True, verbose=False).path
+
+    assert path.read_bytes() == DATA

@@ -11,7 +11,6 @@ import glob
 import hashlib
 import http
 import http.client
-import os
 import secrets
 import time
 from collections.abc import Iterator
@@ -21,7 +20,14 @@ from typing import Any
 
 from regraft.connection import PassingError, check_address, failed, open_address
 from regraft.errors import DownloadError
-from regraft.files import atomic_path, is_running, remove_leftovers, sha256_bytes
+from regraft.files import (
+    atomic_path,
+    is_abandoned,
+    remove_leftovers,
+    sha256_bytes,
+    short_name,
+    unfinished_mark,
+)
 from regraft.progress import progress_bar
 
 TOTAL_SECONDS = 3600.0
@@ -260,8 +266,7 @@ def _identity(url: str, answer: Any, *, checked: bool) -> str:
 
 def _partial_name(path: Path, identity: str) -> Path:
     """Return a name that nobody else uses: as long as this process runs, the file is its own."""
-    owner = f"{os.getpid()}-{secrets.token_hex(4)}"
-    return path.with_name(f".{path.name}.{identity}.{owner}.partial")
+    return path.with_name(f".{short_name(path.name)}.{identity}.{unfinished_mark()}.partial")
 
 
 def _identity_in(partial: Path) -> str:
@@ -270,11 +275,10 @@ def _identity_in(partial: Path) -> str:
 
 def _partials(path: Path) -> list[Path]:
     """Return what other downloads of a file have left and nobody is working on."""
-    pattern = f".{glob.escape(path.name)}.*.*.partial"
     found = []
-    for partial in path.parent.glob(pattern):
-        owner = partial.name.split(".")[-2].partition("-")[0]
-        if owner == _NOBODY or (owner.isdigit() and not is_running(int(owner))):
+    for partial in path.parent.glob(f".{glob.escape(short_name(path.name))}.*.*.partial"):
+        owner = partial.name.split(".")[-2]
+        if owner.startswith(f"{_NOBODY}-") or is_abandoned(partial, owner):
             found.append(partial)
     return found
 
@@ -294,7 +298,7 @@ def _take_partial(path: Path) -> Path | None:
 
 def _release(partial: Path) -> None:
     """Leave a partial file to whoever goes on with it."""
-    start, _, _ = partial.name.rpartition(f".{os.getpid()}-")
+    start = partial.name.rsplit(".", 2)[0]
     partial.replace(partial.with_name(f"{start}.{_NOBODY}-{secrets.token_hex(4)}.partial"))
 
 

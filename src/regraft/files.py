@@ -11,6 +11,7 @@ import platform
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ import platformdirs
 from regraft.errors import RegraftError
 
 _BLOCK = 1 << 20
+_NAME_BYTES = 100  # of a file's own name in that of its unfinished part; systems allow 255
+_DAY_SECONDS = 86_400
 
 
 def home() -> Path:
@@ -158,7 +161,54 @@ def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Ite
 
 
 def _part_beside(target: Path) -> Path:
-    return target.with_name(f".{target.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.part")
+    return target.with_name(f".{short_name(target.name)}.{unfinished_mark()}.part")
+
+
+def short_name(name: str) -> str:
+    """Return the beginning of a file's name, so that something can be added to it.
+
+    Example:
+        >>> len(short_name("花" * 80))
+        33
+    """
+    return os.fsencode(name)[:_NAME_BYTES].decode("utf-8", "ignore")
+
+
+def unfinished_mark(process: int | None = None) -> str:
+    """Return what tells in the name of an unfinished file who writes it; no two are the same.
+
+    Args:
+        process: The number of the process on this machine; None: this one.
+
+    Example:
+        >>> is_abandoned(Path("part"), unfinished_mark())
+        False
+    """
+    return f"{_machine()}-{process or os.getpid()}-{secrets.token_hex(4)}"
+
+
+def is_abandoned(path: Path, mark: str) -> bool:
+    """Tell whether nobody works on an unfinished file or folder any more.
+
+    A process of this machine can be looked for. Its number says nothing where the writer sits on
+    another machine that shares the folder, so what is not of this one must be a day old.
+
+    Args:
+        path: The file or folder.
+        mark: What `unfinished_mark` said when it was begun.
+    """
+    machine, _, rest = mark.partition("-")
+    process = rest.partition("-")[0]
+    if machine == _machine() and process.isdigit():
+        return not is_running(int(process))
+    try:
+        return time.time() - path.stat().st_mtime > _DAY_SECONDS
+    except OSError:
+        return False
+
+
+def _machine() -> str:
+    return sha256_bytes(platform.node().encode())[:8]
 
 
 def _cannot_write(target: Path, error: OSError) -> RegraftError:
@@ -225,15 +275,14 @@ def free_bytes(path: str | os.PathLike[str]) -> int:
 
 
 def remove_leftovers(folder: str | os.PathLike[str], name: str = "") -> None:
-    """Delete what killed writers left in ``folder``: ``.part`` files of dead processes.
+    """Delete what killed writers left in ``folder``: ``.part`` files that are abandoned.
 
     Args:
         folder: Where they wrote.
         name: The name of the file or folder that they wrote; "" for all.
     """
-    for part in Path(folder).glob(f".{glob.escape(name) or '*'}.*.part"):
-        pid = part.name.split(".")[-3]
-        if not pid.isdigit() or is_running(int(pid)):
+    for part in Path(folder).glob(f".{glob.escape(short_name(name)) or '*'}.*.part"):
+        if not is_abandoned(part, part.name.split(".")[-2]):
             continue
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)
@@ -250,13 +299,11 @@ def temporary_folder() -> Path:
         >>> folder = temporary_folder()
         >>> folder.rmdir()
     """
-    machine = sha256_bytes(platform.node().encode())[:8]  # process ids mean nothing on another one
     place = Path(tempfile.gettempdir())
-    for left in place.glob(f"regraft-{machine}-*-*"):
-        pid = left.name.split("-")[2]
-        if pid.isdigit() and not is_running(int(pid)):
+    for left in place.glob(f"regraft-{_machine()}-*-*"):
+        if is_abandoned(left, left.name.removeprefix("regraft-")):
             shutil.rmtree(left, ignore_errors=True)
-    folder = place / f"regraft-{machine}-{os.getpid()}-{secrets.token_hex(4)}"
+    folder = place / f"regraft-{unfinished_mark()}"
     folder.mkdir(mode=0o700)
     return folder
 

@@ -26,7 +26,7 @@ from regraft.data.oxford import FLOWERS_102
 from regraft.data.provenance import read_source
 from regraft.downloading import Checksums
 from regraft.errors import DataError, RegraftError, UsageError
-from regraft.files import home
+from regraft.files import home, unfinished_mark
 
 
 @pytest.fixture(autouse=True)
@@ -608,9 +608,9 @@ def test_what_a_killed_fetch_left_of_its_folder_is_cleared_away(web, tmp_path, m
     publish(web, monkeypatch, "flower_photos")
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    left = tmp_path / f".set.{ended.pid}.0123abcd.part"
+    left = tmp_path / f".set.{unfinished_mark(ended.pid)}.part"
     left.mkdir()
-    stranger = tmp_path / f".other.{ended.pid}.0123abcd.part"
+    stranger = tmp_path / f".other.{unfinished_mark(ended.pid)}.part"
     stranger.mkdir()
 
     fetch("flower_photos", tmp_path / "set")

@@ -16,7 +16,7 @@ from regraft.features import cache as cache_module
 from regraft.features import row_writer
 from regraft.features.cache import FeatureCache
 from regraft.features.shards import decode, encode
-from regraft.files import read_json, sha256_bytes, sha256_json
+from regraft.files import read_json, sha256_bytes, sha256_json, unfinished_mark
 
 ABOUT = {"backbone": "f" * 64, "engine": "torch", "precision": "fp32", "view": None}
 DIGESTS = [sha256_bytes(bytes([i])) for i in range(6)]
@@ -374,7 +374,7 @@ def test_a_killed_writer_loses_at_most_the_row_at_hand_and_its_leftovers_are_rem
         assert_exact(folder, numbers)
 
     rows = FeatureCache(folder).rows({}, 5)
-    (rows.folder / f".a.npy.{writer.pid}.0011aabb.part").write_bytes(b"half a shard")
+    (rows.folder / f".a.npy.{unfinished_mark(writer.pid)}.part").write_bytes(b"half a shard")
     rows.prepare()
 
     assert not list(rows.folder.glob(".*.part"))

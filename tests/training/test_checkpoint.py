@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from regraft.errors import RegraftError
+from regraft.files import unfinished_mark
 from regraft.training import checkpoint
 from regraft.training.checkpoint import Checkpoints, Progress
 from regraft.training.grafted import build_optimizer
@@ -269,7 +270,7 @@ def test_a_write_that_fails_leaves_the_checkpoints_before_it(folder, monkeypatch
 
 def test_leftovers_of_a_killed_writer_go_and_files_of_others_stay(folder):
     Checkpoints(folder, WORK).write(progress())
-    dead = folder / f".000002.{2**22 + 1}.abc.part"
+    dead = folder / f".000002.{unfinished_mark(2**22 + 1)}.part"
     dead.mkdir()
     (folder / "notes.txt").write_text("mine")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from regraft.errors import UsageError
+from regraft.files import unfinished_mark
 from regraft.training import progress
 from regraft.training.progress import Listeners, line
 
@@ -72,7 +73,7 @@ def test_a_resumed_training_begins_with_what_its_checkpoint_knows(file):
 
 
 def test_what_a_killed_writer_left_beside_the_file_goes(file):
-    left = file.with_name(f".history.jsonl.{2**22 + 1}.abc.part")
+    left = file.with_name(f".history.jsonl.{unfinished_mark(2**22 + 1)}.part")
     left.write_text("half")
 
     Listeners(file=file).begin([])
