@@ -1,6 +1,8 @@
 """The second learner: names in and out, same seed same bits, and honest about its weights."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import cross_val_score
 
+from regraft.backbones.loading import state_sha256
 from regraft.backbones.spec import BackboneSpec
 from regraft.backbones.state import write_state
 from regraft.classifiers import network_classifier as module
@@ -86,6 +89,53 @@ def test_the_same_seed_predicts_the_same_bits_and_another_seed_others(train, hel
     assert np.array_equal(probabilities, second.predict_proba(held[0]))
     assert not np.array_equal(probabilities, other.predict_proba(held[0]))
     assert np.array_equal(probabilities, first.fit(*train).predict_proba(held[0]))
+
+
+class Column:
+    """A shuffled column of a table: iterated over by position, looked up by label."""
+
+    def __init__(self, values, labels):
+        self._values = dict(zip(labels, values, strict=True))
+
+    def __len__(self):
+        return len(self._values)
+
+    def __iter__(self):
+        return iter(self._values.values())
+
+    def __getitem__(self, label):
+        return self._values[label]
+
+
+@pytest.mark.parametrize("phases", [frozen(1), QUICK], ids=["kept", "live"])
+def test_columns_of_a_shuffled_table_are_the_same_as_lists(phases, train, held, tmp_path):
+    order = np.random.default_rng(0).permutation(len(train[0])).tolist()
+    paths, labels = [[part[i] for i in order] for part in train]
+    reversed_places = list(range(len(held[0])))[::-1]
+    asked, truth = (Column(part, reversed_places) for part in held)
+    plain, tabular = (learner(phases=phases, engine="torch", cache=tmp_path) for _ in range(2))
+
+    plain.fit(paths, labels, validation=SimpleNamespace(paths=held[0], labels=held[1]))
+    tabular.fit(
+        Column(paths, order),
+        Column(labels, order),
+        validation=SimpleNamespace(paths=asked, labels=truth),
+    )
+
+    assert state_sha256(tabular.network_) == state_sha256(plain.network_)
+    assert np.array_equal(tabular.predict_proba(asked), plain.predict_proba(held[0]))
+    part = Column(held[0][:3], [70, 80, 90])
+    assert np.array_equal(tabular.predict_proba(part), plain.predict_proba(held[0][:3]))
+
+
+def test_a_single_picture_is_no_list_of_pictures(train):
+    fitted = learner(phases=[]).fit(*train)
+
+    for single in ("dog.jpg", Path("dog.jpg"), np.zeros((8, 8, 3), np.uint8)):
+        with pytest.raises(UsageError, match="not a list of pictures"):
+            fitted.predict(single)
+        with pytest.raises(UsageError, match="not a list of pictures"):
+            learner().fit(single, ["a"] * 8)
 
 
 def test_it_is_cloned_and_crossvalidated_as_any_learner(train):

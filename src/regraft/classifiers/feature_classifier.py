@@ -16,7 +16,7 @@ from regraft.classifiers.fitting import FittedShallow, Grid, check_settings, fit
 from regraft.data.images import Decoding, Picture
 from regraft.errors import DataError, UsageError
 from regraft.features.extractor import FeatureExtractor
-from regraft.features.stream import EmbeddingStats
+from regraft.features.stream import EmbeddingStats, listed
 
 if TYPE_CHECKING:
     from regraft.backbones.backbone import Backbone
@@ -141,13 +141,13 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             DataError: There is only one class, or a picture cannot be used.
             BackboneError: The network cannot be built.
         """
-        names = named_labels(labels, len(paths))
+        pictures, names = paired(paths, labels)
         check_settings(self.classifier, self.grid, self.scale, seed=self.seed)
         classes, indices = np.unique(np.asarray(names, dtype=object), return_inverse=True)
         if validation is not None:
             refuse_unknown_classes(validation.labels, classes.tolist())
         extractor = self._extractor()
-        features = extractor.transform(paths)
+        features = extractor.transform(pictures)
         self.embedding_stats_ = extractor.stats_
         self._fitted = fit_shallow(
             features,
@@ -223,20 +223,21 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         )
 
 
-def named_labels(labels: Sequence[str], pictures: int) -> list[str]:
-    """Return labels as plain texts.
+def paired(pictures: Sequence[Picture], labels: Sequence[str]) -> tuple[list[Picture], list[str]]:
+    """Return pictures, and labels as plain texts, as lists: what belongs together by position.
 
     Args:
+        pictures: Paths, Pillow images or H×W×3 arrays of 8 bits.
         labels: The name of the class of each picture.
-        pictures: How many pictures there are.
 
     Raises:
-        UsageError: The numbers differ, or a label is no name (``USAGE-LABELS``).
+        UsageError: The numbers differ, there is a single picture, or a label is no name
+            (``USAGE-LABELS``).
     """
-    names = list(labels)
-    if len(names) != pictures:
+    taken, names = listed(pictures), list(labels)
+    if len(names) != len(taken):
         raise UsageError(
-            "every picture needs one label", why=f"{pictures} pictures, {len(names)} labels"
+            "every picture needs one label", why=f"{len(taken)} pictures, {len(names)} labels"
         )
     for name in names:
         if not isinstance(name, str) or not name:
@@ -246,7 +247,7 @@ def named_labels(labels: Sequence[str], pictures: int) -> list[str]:
                 hint="pass the names, for example through [names[i] for i in numbers]",
                 code="USAGE-LABELS",
             )
-    return [str(name) for name in names]
+    return taken, [str(name) for name in names]
 
 
 def refuse_unknown_classes(labels: Sequence[str], classes: list[str]) -> None:

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from regraft.backbones.backbone import Backbone, build, retrained
 from regraft.backbones.spec import BackboneSpec
-from regraft.classifiers.feature_classifier import Labelled, named_labels
+from regraft.classifiers.feature_classifier import Labelled, paired
 from regraft.classifiers.network_settings import (
     check_settings,
     complaints,
@@ -224,7 +224,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             DataError: A validation class is unknown.
             UsageError: Labels are no names, there is one class only, or an argument is impossible.
         """
-        labels = named_labels(y, len(X))
+        X, labels = paired(X, y)
         classes = sorted(set(labels))
         phases = self._phases()
         check_settings(self, phases, classes, validation)

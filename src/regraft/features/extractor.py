@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from regraft.backbones.spec import BackboneSpec
@@ -20,7 +19,7 @@ from regraft.errors import UsageError
 from regraft.features.cache import FeatureCache
 from regraft.features.embedding import embed_with
 from regraft.features.shards import Matrix
-from regraft.features.stream import Embedded, EmbeddingStats
+from regraft.features.stream import Embedded, EmbeddingStats, listed
 
 if TYPE_CHECKING:
     from regraft.backbones.backbone import Backbone
@@ -139,7 +138,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         backbone = self.backbone_
         embedded = embed_with(
             backbone,
-            _listed(X),
+            listed(X),
             cache=self._cache(),
             width=backbone.feature_dim,
             pooling=backbone.spec.pooling,
@@ -215,14 +214,3 @@ def _with_pooling(backbone: str | BackboneSpec, pooling: str) -> BackboneSpec:
     return (
         backbone if pooling == _DEFAULT_POOLING else dataclasses.replace(backbone, pooling=pooling)
     )
-
-
-def _listed(pictures: Sequence[Picture]) -> list[Picture]:
-    single = isinstance(pictures, str | os.PathLike | Image.Image)
-    if single or (isinstance(pictures, np.ndarray) and pictures.ndim not in {1, 4}):
-        raise UsageError(
-            "not a list of pictures",
-            why=f"found {type(pictures).__name__}",
-            hint="pass a list of paths, of Pillow images or of H×W×3 uint8 arrays",
-        )
-    return list(pictures)

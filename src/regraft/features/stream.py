@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections import deque
@@ -16,7 +17,7 @@ from PIL import Image
 
 from regraft.compute import threads
 from regraft.data.images import Decoding, Picture, decode, read_picture
-from regraft.errors import BackboneError, ImageError
+from regraft.errors import BackboneError, ImageError, UsageError
 from regraft.features.cache import FeatureRows
 from regraft.features.shards import Matrix
 from regraft.progress import progress_bar
@@ -90,6 +91,28 @@ class Embedded:
     def matrix(self) -> Matrix:
         """Return all rows in the order of the pictures, (n, d)."""
         return self.rows.read(self.sha256s)
+
+
+def listed(pictures: Sequence[Picture]) -> list[Picture]:
+    """Return pictures as a list, in the order in which they are iterated over.
+
+    A column of a table looks ``pictures[0]`` up by its label, not by its position; a list does not.
+
+    Raises:
+        UsageError: It is a single picture.
+
+    Example:
+        >>> listed(("a.jpg", "b.jpg"))
+        ['a.jpg', 'b.jpg']
+    """
+    single = isinstance(pictures, str | os.PathLike | Image.Image)
+    if single or (isinstance(pictures, np.ndarray) and pictures.ndim not in {1, 4}):
+        raise UsageError(
+            "not a list of pictures",
+            why=f"found {type(pictures).__name__}",
+            hint="pass a list of paths, of Pillow images or of H×W×3 uint8 arrays",
+        )
+    return list(pictures)
 
 
 def embed(

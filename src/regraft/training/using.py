@@ -16,7 +16,7 @@ from regraft.backbones.backbone import Backbone
 from regraft.data.images import Decoding, Picture
 from regraft.features.cache import FeatureCache
 from regraft.features.embedding import EngineName
-from regraft.features.stream import EmbeddingStats
+from regraft.features.stream import EmbeddingStats, listed
 from regraft.training.activations import Keeper
 from regraft.training.batches import Inputs, Pictures
 from regraft.training.boundary import Boundary
@@ -116,10 +116,10 @@ class Predictor:
         Raises:
             ImageError: A picture cannot be used.
         """
-        start = time.perf_counter()
+        start, pictures = time.perf_counter(), listed(pictures)
         network = self.network.to(self.settings.device).eval()
         inputs: Inputs
-        if not len(pictures):
+        if not pictures:
             nothing = probabilities(network(network.blank(1)))[:0].detach().cpu().numpy()
             return nothing, EmbeddingStats(0, 0, 0.0)
         if self.keeper is None:
