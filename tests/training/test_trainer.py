@@ -412,6 +412,34 @@ def test_frozen_batch_norm_does_not_move(changes, train, held):
     assert not any(still[-len(moved) :])
 
 
+@pytest.mark.parametrize("unfreeze", [0.0, 0.5])
+def test_a_phase_after_batch_statistics_leaves_every_frozen_average_as_it_is(unfreeze, train):
+    phases = [Phase(epochs=1, batchnorm="batch_statistics"), Phase(epochs=0, unfreeze=unfreeze)]
+    training = learner(phases=phases).trainer(train.paths, train.labels)
+    before = copy.deepcopy(training.network.trunk.state_dict())
+
+    training.run()
+
+    after = training.network.trunk.state_dict()
+    assert [name for name in before if not torch.equal(before[name], after[name])] == []
+    assert training.records[1]["way"] == "cached"
+    assert all(
+        record["frozen"]["before"] == record["frozen"]["after"] for record in training.records
+    )
+    assert not any(part.training for part in training.network.modules())
+
+
+def test_activations_after_batch_statistics_are_those_of_the_pretrained_trunk(train, tmp_path):
+    phases = [Phase(epochs=1, batchnorm="batch_statistics"), Phase(epochs=1)]
+
+    fitted = learner(phases=phases, cache=tmp_path).fit(train.paths, train.labels)
+
+    plain = SPEC.build().embed(train.paths)
+    kept, computed = fitted._predictor.keeper.plain(train.paths)
+    assert computed == 0
+    assert np.allclose(kept.take(np.arange(20), 0).numpy(), plain, atol=1e-4)
+
+
 def test_the_same_seed_gives_the_same_bits_whatever_the_decoding_threads(train, held, monkeypatch):
     first = fit(train, held, augment="standard", phases=WHOLE)
     for threads in (1, 7):

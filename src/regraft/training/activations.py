@@ -163,8 +163,9 @@ class Keeper:
     def built_engine(self) -> Engine:
         """What computes the rows, built when the first of them is missing."""
         preprocessing = self.backbone.preprocessing
+        embedder = Embedder(self.network.trunk, preprocessing, self.boundary.before(self.network))
         return make_engine(
-            Embedder(self.network.trunk, preprocessing, self.boundary.before(self.network)),
+            embedder.eval(),  # rows that depend on their batch, or move averages, are no rows
             name=self.engine,
             precision=self.precision,
             fingerprint=self.backbone.fingerprint_of(self._pooling),

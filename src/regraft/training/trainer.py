@@ -93,7 +93,7 @@ class Trainer:
         return [epoch for record in self._progress.finished for epoch in record["epochs"]]
 
     def run(self, phases: int | None = None) -> None:
-        """Run all phases, or those that an interrupted run has left.
+        """Run all phases, or those that an interrupted run has left; then the network predicts.
 
         Args:
             phases: Only so many of the first ones.
@@ -111,6 +111,7 @@ class Trainer:
         try:
             for index in range(self._progress.phase, len(self.phases[:phases])):
                 self._phase(index)
+            self.network.eval()
         except RegraftError as error:
             if self.checkpoints is not None and (last := self.checkpoints.last()):
                 error.hint += f"{error.hint and '; '}the last good checkpoint is {last}"
@@ -169,6 +170,7 @@ class Trainer:
         """
         start, phase = time.perf_counter(), self.phases[index]
         trained = self.network.freeze(phase)
+        self.network.eval()  # the phase before may have left batch norm in training mode
         way = self._way(phase, trained)
         self.listeners.say(self._title(index, phase, way))
         way, (train, validation, network) = self._entered(index, way)
@@ -188,8 +190,9 @@ class Trainer:
 
     def _phase(self, index: int) -> None:
         start, phase, earlier = time.perf_counter(), self.phases[index], self._state.seconds
+        self.network.freeze(phase)  # decides which tensors the checksum is over
+        before = self.network.frozen_checksum()  # before activations are computed
         loop, trained, way = self.loop(index)
-        before = self.network.frozen_checksum()
         self._progress.way = way.to_json()
         self._run(loop, index, phase)
         state = self._state
