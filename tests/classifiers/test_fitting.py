@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.linear_model import LogisticRegression, Perceptron
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC, NuSVC
 
-from regraft.classifiers.fitting import fit_shallow
+from regraft.classifiers.fitting import check_settings, fit_shallow
 from regraft.classifiers.shallow import NAMED
 from regraft.errors import DataError, UsageError
 
@@ -141,6 +144,62 @@ def test_a_classifier_that_cannot_be_saved_still_predicts():
 
     assert fitted.arrays is None
     assert fitted.predict_proba(features).shape == (60, 3)
+
+
+PAIRWISE = {"decision_function_shape": ["ovr", "ovo"]}
+
+
+@pytest.mark.parametrize(
+    ("classifier", "grid"),
+    [
+        (SVC(decision_function_shape="ovo"), None),
+        (NuSVC(decision_function_shape="ovo"), None),
+        (make_pipeline(StandardScaler(), SVC(decision_function_shape="ovo")), None),
+        (SVC(), PAIRWISE),
+        (make_pipeline(SVC()), {"svc__decision_function_shape": ["ovo"]}),
+    ],
+    ids=["SVC", "NuSVC", "pipeline", "grid", "grid of a pipeline"],
+)
+@pytest.mark.parametrize("classes", [3, 4])
+def test_scores_of_pairs_are_never_taken_for_scores_of_classes(classifier, grid, classes):
+    features, labels = drawn(classes=classes)
+
+    for refusal in (
+        lambda: fit_shallow(features, labels, classifier=classifier, grid=grid),
+        lambda: check_settings(classifier, grid, "auto"),
+    ):
+        with pytest.raises(UsageError, match="pairs of classes") as refused:
+            refusal()
+        assert refused.value.code == "USAGE-CLASSIFIER"
+        assert refused.value.hint == 'pass decision_function_shape="ovr"'
+
+
+def test_a_classifier_of_pairs_with_probabilities_is_taken():
+    features, labels = drawn(count=90)
+    pairs = SVC(decision_function_shape="ovo")
+
+    fitted = fit_shallow(features, labels, classifier=CalibratedClassifierCV(pairs), grid=None)
+
+    assert (fitted.predict_proba(features).argmax(axis=1) == labels).mean() > 0.8
+
+
+class Pairs(LinearSVC):
+    """Scores pairs of classes and does not say so."""
+
+    def decision_function(self, rows):
+        """Return six scores for four classes."""
+        scores = super().decision_function(rows)
+        return np.concatenate([scores, scores[:, :2]], axis=1)
+
+
+@pytest.mark.parametrize("count", [5, 60], ids=["a single picture", "folds"])
+def test_scores_that_are_not_one_per_class_are_refused(count):
+    features, labels = drawn(count=count, classes=4)
+
+    with pytest.raises(UsageError, match="no score per class") as refused:
+        fit_shallow(features, labels, classifier=Pairs(), grid=None)
+
+    assert refused.value.why == "6 scores for 4 classes"
 
 
 def test_one_class_is_refused():

@@ -96,6 +96,7 @@ def fit_shallow(
     count, width = features.shape
     estimator, entry = find_shallow(classifier, seed=seed)
     points = _grid_points(estimator, entry.grid if grid == "default" else grid)
+    _refuse_pairwise(estimator, points)
     search = _Search(_fold_count(labels), seed, Stopwatch())
     with search.watch.step("scale"):
         scaling = fit_scaling(entry.scale if scale == "auto" else scale, features)
@@ -193,6 +194,14 @@ class _Search:
                 hint="choose a classifier with predict_proba or decision_function",
                 code="USAGE-CLASSIFIER",
             )
+        scores, classes = estimator.decision_function(matrix[:1]), int(labels.max()) + 1
+        if scores.ndim == 2 and scores.shape[1] != classes:
+            raise UsageError(
+                f"{type(estimator).__name__} gives no score per class",
+                why=f"{scores.shape[1]} scores for {classes} classes",
+                hint="choose a classifier with one score per class, or with predict_proba",
+                code="USAGE-CLASSIFIER",
+            )
         if self.folds < 2:
             return 1.0
         with self.watch.step("calibrate"):
@@ -217,7 +226,7 @@ def check_settings(classifier: Any, grid: str | Grid | None, scale: str, *, seed
         >>> check_settings("logistic", {"C": [1, 10]}, "auto")
     """
     estimator, entry = find_shallow(classifier, seed=seed)
-    _grid_points(estimator, entry.grid if grid == "default" else grid)
+    _refuse_pairwise(estimator, _grid_points(estimator, entry.grid if grid == "default" else grid))
     if scale != "auto":
         check_scale(scale)
 
@@ -244,6 +253,26 @@ def _grid_points(estimator: Any, grid: str | Grid | None) -> list[dict[str, Any]
         return [dict(point) for point in ParameterGrid(dict(grid))]
     except (TypeError, ValueError) as error:
         raise _bad_grid(str(error)) from error
+
+
+def _refuse_pairwise(estimator: Any, points: list[dict[str, Any]]) -> None:
+    """Refuse scores of pairs of classes: of three classes there are as many pairs as classes."""
+    from sklearn.base import clone
+
+    for point in points:
+        candidate = clone(estimator).set_params(**point)
+        shapes = [
+            value
+            for name, value in candidate.get_params().items()
+            if name.rpartition("__")[2] == "decision_function_shape"
+        ]
+        if "ovo" in shapes and not hasattr(candidate, "predict_proba"):
+            raise UsageError(
+                "this classifier scores pairs of classes, not classes",
+                why='decision_function_shape="ovo"',
+                hint='pass decision_function_shape="ovr"',
+                code="USAGE-CLASSIFIER",
+            )
 
 
 def _bad_grid(why: str) -> UsageError:
