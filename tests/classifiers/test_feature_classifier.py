@@ -1,6 +1,7 @@
 """The learner with a frozen backbone."""
 
 import pickle
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,8 +15,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
 
 from regraft.backbones.backbone import Backbone
+from regraft.backbones.spec import BackboneSpec
 from regraft.classifiers.feature_classifier import FeatureClassifier
+from regraft.classifiers.saving import load_model
+from regraft.data.images import Decoding, Limits
 from regraft.errors import DataError, ImageError, UsageError
+
+SPEC = BackboneSpec("small_cnn", weights=None)
 
 
 @pytest.fixture
@@ -147,6 +153,47 @@ def test_a_fitted_learner_goes_to_another_process_and_answers_the_same(learner, 
     copy = pickle.loads(pickle.dumps(learner))
 
     assert np.array_equal(copy.predict_proba(asked), learner.predict_proba(asked))
+
+
+CHANGES = {
+    "backbone": {"backbone": replace(SPEC, seed=7)},
+    "backbone, pooling": {"pooling": "flatten"},
+    "decoding": {"decoding": Decoding(background=(9, 9, 9))},
+    "precision": {"precision": "bf16"},
+}
+
+
+@pytest.mark.parametrize("loaded", [False, True], ids=["fitted", "loaded"])
+def test_features_other_than_it_was_fitted_on_are_refused(learner, pictures, tmp_path, loaded):
+    (paths, labels), (asked, _) = pictures
+    learner.fit(paths, labels)
+    before = learner.predict_proba(asked)
+    if loaded:
+        learner.save(tmp_path / "model")
+        learner = load_model(tmp_path / "model")
+    own = learner.get_params(deep=False)
+
+    for named, change in CHANGES.items():
+        learner.set_params(**change)
+        for use in (lambda: learner.predict(asked), lambda: learner.save(tmp_path / "other")):
+            with pytest.raises(UsageError, match="fitted with other parameters") as refused:
+                use()
+            assert set(named.split(", ")) <= set(refused.value.why.split(": ")[1].split(", "))
+        learner.set_params(**{name: own[name] for name in change})
+
+    assert not (tmp_path / "other").exists()
+    learner.set_params(decoding=Decoding(limits=Limits(pixels=10**9)), engine="auto", cache=None)
+    assert np.allclose(learner.predict_proba(asked), before, atol=1e-4)
+
+
+def test_a_learner_of_changed_parameters_is_of_use_after_another_fit(learner, pictures):
+    (paths, labels), (asked, _) = pictures
+    learner.fit(paths, labels)
+
+    learner.set_params(backbone=replace(SPEC, seed=7)).fit(paths, labels)
+
+    fresh = FeatureClassifier(replace(SPEC, seed=7), engine="torch").fit(paths, labels)
+    assert np.array_equal(learner.predict_proba(asked), fresh.predict_proba(asked))
 
 
 def test_validation_pictures_choose_nothing_and_are_reported(learner, pictures):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 import numpy as np
@@ -15,6 +16,7 @@ from regraft.backbones.spec import BackboneSpec
 from regraft.classifiers.fitting import FittedShallow, Grid, check_settings, fit_shallow
 from regraft.data.images import Decoding, Picture
 from regraft.errors import DataError, UsageError
+from regraft.features.embedding import ingredients
 from regraft.features.extractor import FeatureExtractor
 from regraft.features.stream import EmbeddingStats, listed
 
@@ -81,6 +83,7 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     warnings_: tuple[str, ...]
     embedding_stats_: EmbeddingStats
     _fitted: FittedShallow
+    _fitted_on: dict[str, Any]
 
     def __init__(
         self,
@@ -149,7 +152,7 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         extractor = self._extractor()
         features = extractor.transform(pictures)
         self.embedding_stats_ = extractor.stats_
-        self._fitted = fit_shallow(
+        fitted = fit_shallow(
             features,
             indices,
             classifier=self.classifier,
@@ -157,9 +160,7 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             scale=self.scale,
             seed=self.seed,
         )
-        self.classes_ = classes.astype(str)
-        self.history_ = dict(self._fitted.history)
-        self.warnings_ = self._fitted.warnings
+        self._become(fitted, classes.tolist(), dict(fitted.history), fitted.warnings)
         if validation is not None:
             accuracy = float(self.score(validation.paths, list(validation.labels)))
             self.history_["validation"] = {"accuracy": accuracy, "n": len(validation.labels)}
@@ -188,8 +189,9 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises:
             ImageError: A picture cannot be used.
+            UsageError: Parameters that shape features have been changed since the fit.
         """
-        check_is_fitted(self)
+        self._refuse_other_features()
         embedded = self._extractor().stream(paths)
         self.embedding_stats_ = embedded.stats
         nothing = np.empty((0, len(self.classes_)))
@@ -197,7 +199,11 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.concatenate([nothing, *blocks])
 
     def save(self, folder: str | os.PathLike[str], *, with_backbone: bool = True) -> None:
-        """Write the learner into a folder as data; see ``saving.save_model``."""
+        """Write the learner into a folder as data; see ``saving.save_model``.
+
+        Raises:
+            UsageError: Parameters that shape features have been changed since the fit.
+        """
         from regraft.classifiers.saving import save_model
 
         save_model(self, folder, with_backbone=with_backbone)
@@ -210,6 +216,43 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.two_d_array = False
         tags.input_tags.string = True
         return tags
+
+    def _become(
+        self,
+        fitted: FittedShallow,
+        classes: Sequence[str],
+        history: dict[str, Any],
+        warnings: Sequence[str],
+    ) -> None:
+        """Become a fitted learner: the last step of ``fit``, and of loading a saved model."""
+        self._fitted = fitted
+        self._fitted_on = self._features()
+        self.classes_ = np.array(classes, dtype=str)
+        self.history_ = history
+        self.warnings_ = tuple(warnings)
+
+    def _features(self) -> dict[str, Any]:
+        """Return what shapes the features: a classifier is of use on the same ones alone."""
+        backbone = self.backbone_
+        return ingredients(
+            backbone,
+            pooling=backbone.spec.pooling,
+            engine="any",  # all are as exact, and a model may go to a machine with another one
+            precision=self.precision,
+            decoding=replace(self.decoding, limits=Decoding().limits),  # these shape no number
+        )
+
+    def _refuse_other_features(self) -> None:
+        check_is_fitted(self)
+        now = self._features()
+        changed = [name for name, value in self._fitted_on.items() if now[name] != value]
+        if changed:
+            raise UsageError(
+                "this learner was fitted with other parameters",
+                why=f"changed since: {', '.join(changed)}",
+                hint="fit it again, or set them back",
+                code="USAGE-REFIT",
+            )
 
     def _extractor(self) -> FeatureExtractor:
         return FeatureExtractor(

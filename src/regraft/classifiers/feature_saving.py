@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from regraft.backbones.spec import Preprocessing
@@ -48,7 +47,9 @@ def write_feature_model(
 
     Raises:
         ModelError: The classifier cannot be saved as data (``MODEL-UNSAVEABLE``).
+        UsageError: Parameters that shape features have been changed since the fit.
     """
+    learner._refuse_other_features()  # noqa: SLF001 - the other half of it
     named, backbone = learner.classifier, learner.backbone_
     fitted = learner._fitted  # noqa: SLF001 - the other half of it
     if fitted.arrays is None:
@@ -95,12 +96,9 @@ def read_feature_model(
         decoding=decoding,
     )
     verified(lambda: learner.backbone_, record.backbone, place)
-    learner.classes_ = np.array(record.classes)
-    learner.history_ = record.history
-    learner.warnings_ = tuple(record.warnings)
-    learner._fitted = FittedShallow(  # noqa: SLF001 - the other half of writing
-        None, scaling, arrays, record.history, learner.warnings_
-    )
+    warnings = tuple(record.warnings)
+    fitted = FittedShallow(None, scaling, arrays, record.history, warnings)
+    learner._become(fitted, record.classes, record.history, warnings)  # noqa: SLF001 - as in fit
     return learner
 
 
