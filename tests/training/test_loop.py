@@ -11,9 +11,10 @@ from torch import nn
 
 from regraft.errors import RegraftError
 from regraft.training.loop import Loop
+from regraft.training.losses import class_weights, make_loss
 from regraft.training.phases import Phase
 from regraft.training.state import Part, Settings, State
-from regraft.training.steps import answers, probabilities
+from regraft.training.steps import answers, probabilities, take_step
 
 
 class Rows:
@@ -450,6 +451,32 @@ def test_a_batch_too_large_for_the_memory_is_cut_into_parts_with_the_same_gradie
     assert torch.allclose(greedy.inner.weight, modest.weight, atol=1e-6)
     assert state.records[-1]["train_loss"] == pytest.approx(expected.records[-1]["train_loss"])
     assert state.records[-1]["train_accuracy"] == expected.records[-1]["train_accuracy"]
+
+
+@pytest.mark.parametrize("weight", [None, "balanced", {"rare": 9.0}])
+@pytest.mark.parametrize("shared", [0.0, 0.3], ids=["one class each", "mixed targets"])
+def test_parts_of_a_batch_count_by_the_weights_of_their_classes(weight, shared):
+    labels = ["common"] * 6 + ["rare"] * 2
+    weights = class_weights(weight, labels, ["common", "rare"])
+    settings = Settings(
+        loss=make_loss(label_smoothing=0.1, class_weights=weights), class_weights=weights
+    )
+    rows = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
+    targets = torch.eye(2)[[name == "rare" for name in labels]]
+    targets = (1 - shared) * targets + shared * targets.roll(1, 0)
+
+    moved, losses = [], []
+    for size in (None, 4, 2):
+        torch.manual_seed(0)
+        network = nn.Linear(5, 2)
+        descent = torch.optim.SGD(network.parameters(), lr=1.0)
+        state = State(micro_batch=size)
+        losses.append(take_step(network, descent, rows, targets, state, (0, 0, 0), settings)[0])
+        moved.append(network.weight.detach())
+
+    assert torch.allclose(moved[1], moved[0], atol=1e-6)
+    assert torch.allclose(moved[2], moved[0], atol=1e-6)
+    assert losses == pytest.approx([losses[0]] * 3)
 
 
 def test_memory_for_less_than_two_samples_is_an_error_that_says_what_to_do():

@@ -313,16 +313,16 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _settings(self, labels: Sequence[str], classes: Sequence[str]) -> Settings:
         chosen, device = self._regularization(), choose_device(self.device)
         weights = class_weights(self.class_weight, labels, classes)
+        weights = None if weights is None else weights.to(device)
         return Settings(
             batch_size=self.batch_size,
             seed=int(self.seed),
             device=device,
             precision=usable_precision(self.precision, device)[0],
             loss=make_loss(
-                self.output,
-                label_smoothing=chosen.label_smoothing,
-                class_weights=None if weights is None else weights.to(device),
+                self.output, label_smoothing=chosen.label_smoothing, class_weights=weights
             ),
+            class_weights=weights,
             validation_loss=make_loss(self.output),
             clip=chosen.clip,
             mix=chosen.mix(),

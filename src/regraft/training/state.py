@@ -49,6 +49,7 @@ class Settings:
         device: Where the network stands.
         precision: ``"fp32"`` or ``"bf16"`` for automatic mixed precision.
         loss: From logits and soft targets to a number, for training.
+        class_weights: What that loss weights classes with, (classes,); None: all the same.
         validation_loss: The same for validation, where nothing is smoothed or weighted.
         clip: Largest norm of the gradient; None for no clipping.
         mix: Mixes the pictures and targets of a training batch, such as MixUp.
@@ -62,6 +63,7 @@ class Settings:
     device: str = "cpu"
     precision: str = "fp32"
     loss: Loss = nn.functional.cross_entropy
+    class_weights: Tensor | None = None
     validation_loss: Loss = nn.functional.cross_entropy
     clip: float | None = None
     mix: Mix | None = None

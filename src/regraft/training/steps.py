@@ -143,19 +143,26 @@ def autocast(settings: Settings) -> torch.autocast:
 def _gradients(
     network: nn.Module, inputs: Tensor, targets: Tensor, micro_batch: int | None, settings: Settings
 ) -> NDArray[np.float64]:
-    sums = np.zeros(3)
+    sums, whole = np.zeros(3), _weight(targets, settings)
     # Batch norm cannot work on one sample: of three with room for two, all pass at once.
     parts = max(min(-(-len(inputs) // (micro_batch or len(inputs))), len(inputs) // 2), 1)
     for some, wanted in zip(inputs.tensor_split(parts), targets.tensor_split(parts), strict=True):
         with autocast(settings):
             logits = network(some)
-        loss = settings.loss(logits.float(), wanted) * (len(some) / len(inputs))
+        loss = settings.loss(logits.float(), wanted) * (_weight(wanted, settings) / whole)
         if not torch.isfinite(loss):
             return np.array([np.nan, 0.0, 1.0])
         loss.backward()  # type: ignore[no-untyped-call]
         right = (answers(logits) == wanted.argmax(1)).sum()
         sums += (float(loss.detach()) * len(inputs), float(right), len(some))
     return sums
+
+
+def _weight(targets: Tensor, settings: Settings) -> float:
+    """Return what the loss of these samples was divided by: as much they count in the batch."""
+    if settings.class_weights is None:
+        return len(targets)
+    return float((targets @ settings.class_weights.to(targets)).sum())
 
 
 def _halved(size: int, settings: Settings, why: str) -> int:
