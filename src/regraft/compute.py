@@ -93,7 +93,8 @@ def has_bf16(device: str) -> bool:
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if kind == "cpu":
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - no public name
+        known = torch.backends.mkldnn.is_available()  # else torch cannot be asked
+        return known and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - no public name
     return True
 
 

@@ -28,6 +28,7 @@ from regraft.training.boundary import (
 from regraft.training.grafted import Grafted, build_optimizer, parameter_groups
 from regraft.training.heads import ConvHead, LinearHead, MLPHead
 from regraft.training.phases import Phase
+from regraft.training.steps import probabilities
 
 NETWORKS = {
     "vgg16": {"size": 32, "mlp_ratio": 0.01},  # the former head is no part of the trunk
@@ -362,6 +363,34 @@ def test_a_parameter_that_a_loss_does_not_reach_has_the_gradient_zero(small):
 
     assert len(found) == sum(p.requires_grad for p in small.parameters())
     assert sum(bool(g.any()) for g in found) == 1
+
+
+@pytest.fixture
+def no_double(monkeypatch):
+    """Refuse float64 but to copies in the memory of the processor, as an accelerator without it."""
+    copied, copy, double = [], torch.Tensor.cpu, torch.Tensor.double
+
+    def cpu(tensor):
+        copied.append(copy(tensor))
+        return copied[-1]
+
+    def refusing(tensor):
+        if not any(tensor is one for one in copied):
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return double(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "cpu", cpu)
+    monkeypatch.setattr(torch.Tensor, "double", refusing)
+
+
+def test_an_accelerator_without_float64_is_cut_and_predicts_all_the_same(no_double):
+    network = graft("small_cnn", LinearHead())
+    pictures = draw(network)
+
+    found = find_boundary(network, network.freeze(Phase(unfreeze=0.5)).first, pictures, loss)
+
+    assert found is not None
+    assert probabilities(network(pictures)).dtype == torch.float64
 
 
 def test_the_distance_of_gradients_is_relative_and_never_hides_a_wrong_zero():

@@ -123,11 +123,13 @@ def answers(logits: Tensor) -> Tensor:
 def probabilities(logits: Tensor) -> Tensor:
     """Return the probability of each class, (n, classes), float64; one logit gives two classes.
 
+    They stand in the memory of the processor, without a gradient.
+
     Example:
         >>> probabilities(torch.tensor([[0.0]])).tolist()
         [[0.5, 0.5]]
     """
-    exact = logits.double()
+    exact = logits.detach().cpu().double()  # the graphics processors of Apple have no float64
     if exact.shape[1] > 1:
         return exact.softmax(1)
     second = exact.sigmoid()

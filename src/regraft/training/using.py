@@ -120,7 +120,7 @@ class Predictor:
         network = self.network.to(self.settings.device).eval()
         inputs: Inputs
         if not pictures:
-            nothing = probabilities(network(network.blank(1)))[:0].detach().cpu().numpy()
+            nothing = probabilities(network(network.blank(1)))[:0].numpy()
             return nothing, EmbeddingStats(0, 0, 0.0)
         if self.keeper is None:
             inputs, passed = self._pixels(pictures), len(pictures)
@@ -140,7 +140,7 @@ class Predictor:
             for start in range(0, len(inputs), self.settings.batch_size):
                 stop = min(start + self.settings.batch_size, len(inputs))
                 batch = inputs.take(np.arange(start, stop), 0).to(self.settings.device)
-                rows.append(probabilities(network(batch).float()).cpu().numpy())
+                rows.append(probabilities(network(batch).float()).numpy())
         return np.concatenate(rows)
 
     def _pixels(self, pictures: Sequence[Picture]) -> Pictures:
