@@ -197,6 +197,20 @@ def test_a_header_that_claims_enormous_size_is_refused_with_size_and_limit():
     assert "64,000,000" in error.why
 
 
+def test_the_limit_is_the_one_that_was_asked_for_whatever_pillow_allows(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # of which Pillow refuses twice as many
+
+    image = decoded(ENCODED["PNG"], Decoding(limits=Limits(pixels=60 * 44)))
+    for limit in (60 * 44 - 1, 150):
+        error = refusal(ENCODED["PNG"], Decoding(limits=Limits(pixels=limit)))
+        assert error.code == "IMG-TOO-LARGE"
+        assert f"the limit is {limit:,}" in error.why
+        assert "Limits(pixels=...)" in error.hint
+
+    assert image.size == (60, 44)
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
 def test_a_bomb_that_pillow_only_warns_of_is_refused_before_decoding():
     error = refusal(png(11_000, 10_000, 1, 0, b""))
 

@@ -1,5 +1,6 @@
 """Image libraries stay quiet, and everybody else is still heard."""
 
+import contextlib
 import subprocess
 import sys
 import textwrap
@@ -7,8 +8,9 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from PIL import Image
 
-from regraft.data.quiet import native_stderr_silenced, pillow_warnings_ignored
+from regraft.data.quiet import native_stderr_silenced, pillow_allows, pillow_warnings_ignored
 
 
 def warn_as(module):
@@ -36,6 +38,22 @@ def test_the_filters_are_as_before_after_many_threads():
         list(pool.map(work, range(400)))
 
     assert list(warnings.filters) == before
+
+
+@pytest.mark.parametrize("own", [100, None])
+def test_the_limit_of_pillow_is_raised_while_any_thread_needs_it(own, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", own)
+    limits = []
+
+    with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
+        for stack, pixels in ((first, 300), (second, 50)):  # as two threads that overlap
+            stack.enter_context(pillow_allows(pixels))
+            limits.append(Image.MAX_IMAGE_PIXELS)
+        first.close()
+        limits.append(Image.MAX_IMAGE_PIXELS)
+
+    assert limits == [own and 300] * 3
+    assert own == Image.MAX_IMAGE_PIXELS
 
 
 def run(body):

@@ -31,7 +31,7 @@ from pathlib import Path
 from PIL import Image
 
 from regraft.data.pixels import difference_hashes, orientation_of, to_rgb, upright
-from regraft.data.quiet import pillow_warnings_ignored
+from regraft.data.quiet import pillow_allows, pillow_warnings_ignored
 from regraft.data.reading import Content, Decoding, Limits, Picture, read_picture
 from regraft.data.refusals import explain, refuse_wrong_checksum
 from regraft.data.scan import IMAGE_SUFFIXES
@@ -248,7 +248,7 @@ class _Stored:
 
 def _decode_with_facts(content: Content, decoding: Decoding) -> tuple[Image.Image, _Stored]:
     try:
-        with pillow_warnings_ignored():
+        with pillow_warnings_ignored(), pillow_allows(decoding.limits.pixels):
             return _decoded(content, decoding)
     except ImageError:
         raise

@@ -1,4 +1,7 @@
-"""Keep image libraries quiet while pictures are decoded: Pillow's warnings, libtiff's lines."""
+"""What image libraries do to the whole process, held back while pictures are decoded.
+
+Pillow's warnings and its own limit of pixels, and the lines that libtiff prints.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,13 @@ import warnings
 from collections.abc import Iterator
 from typing import TextIO
 
+from PIL import Image
+
 _FROM_PILLOW = ("ignore", None, Warning, re.compile(r"PIL\b"), 0)
 _lock = threading.Lock()
 _inside = 0
+_allowing = 0
+_pixels_before: int | None = None
 _silencing = threading.Lock()
 
 
@@ -44,6 +51,34 @@ def pillow_warnings_ignored() -> Iterator[None]:
                     ValueError
                 ):  # somebody else may have put the old list back
                     _filters().remove(_FROM_PILLOW)
+
+
+@contextlib.contextmanager
+def pillow_allows(pixels: int) -> Iterator[None]:
+    """Let Pillow open pictures of up to ``pixels``, also when many threads decode at the same time.
+
+    Pillow refuses what it takes for an attack by a limit of the whole process. It is raised by the
+    threads that need more and put back by the last of them; whoever uses this looks at the size.
+
+    Example:
+        >>> with pillow_allows(400_000_000):
+        ...     Image.MAX_IMAGE_PIXELS
+        400000000
+    """
+    global _allowing, _pixels_before  # noqa: PLW0603 - Pillow's limit is one for the whole process
+    with _lock:
+        if _allowing == 0:
+            _pixels_before = Image.MAX_IMAGE_PIXELS
+        _allowing += 1
+        if Image.MAX_IMAGE_PIXELS is not None:
+            Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, pixels)
+    try:
+        yield
+    finally:
+        with _lock:
+            _allowing -= 1
+            if _allowing == 0:
+                Image.MAX_IMAGE_PIXELS = _pixels_before
 
 
 def _filters() -> list[object]:

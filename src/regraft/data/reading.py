@@ -29,7 +29,7 @@ class Limits:
 
     Args:
         file_bytes: Bytes of the file.
-        pixels: Width × height of the picture.
+        pixels: Width × height of the picture; it holds whatever Pillow's own limit is.
         resized_pixels: Width × height after its short side is resized to 256.
         frames: Frames or pages, of which the first is used.
 

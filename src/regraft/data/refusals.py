@@ -213,15 +213,15 @@ def refuse_wrong_checksum(name: str, data: bytes) -> None:
 
 
 def _too_large(error: Exception, name: str, pixel_limit: int) -> ImageError:
+    hint = "make it smaller"
     if isinstance(error, MemoryError):
         why = "there is not enough memory to decode it"
     else:
-        counted = re.search(r"\d{6,}", str(error))
+        counted = re.search(r"\d+", str(error))
         size = f"{int(counted.group()):,} pixels" if counted else str(error)
         why = f"{size}, the limit is {pixel_limit:,}"
-    return ImageError(
-        "too many pixels", path=name, why=why, hint="make it smaller", code="IMG-TOO-LARGE"
-    )
+        hint += ", or raise Limits(pixels=...)"
+    return ImageError("too many pixels", path=name, why=why, hint=hint, code="IMG-TOO-LARGE")
 
 
 def _is_cut(kind: str, data: bytes) -> bool:
