@@ -221,6 +221,9 @@ def test_what_looks_at_validation_needs_one(train, phase):
         ({"precision": "fp16"}, "unknown precision"),
         ({"head": "mlp"}, "unknown head"),
         ({"batch_size": 1}, "two pictures or more"),
+        ({"batch_size": 8.5}, "unknown batch_size"),
+        ({"batch_size": "8"}, "unknown batch_size"),
+        ({"views": 1.5, "augment": "standard"}, "unknown views"),
         ({"phases": [Phase(unfreeze_from="top")]}, "no stage 'top'"),
     ],
 )

@@ -94,6 +94,27 @@ def test_the_trained_trunk_comes_back_exactly_with_its_fingerprint_and_licence(t
     assert not any(part.training for part in loaded.network_.modules())
 
 
+def test_numbers_of_numpy_are_numbers_in_checkpoints_and_models(tmp_path):
+    numbers = NetworkClassifier(
+        SMALL,
+        phases=[Phase(epochs=np.int64(1), unfreeze=0.5, lr=np.float32(0.01))],
+        augment="standard",
+        views=np.int64(2),
+        batch_size=np.int64(4),
+        seed=np.int32(3),
+        class_weight={"day": np.float32(2.0)},
+        device="cpu",
+        engine="torch",
+    )
+
+    numbers.fit(*TWO, checkpoints=tmp_path / "checkpoints").save(tmp_path / "model")
+
+    loaded = load_model(tmp_path / "model")
+    assert np.array_equal(loaded.predict_proba(TWO[0]), numbers.predict_proba(TWO[0]))
+    assert (loaded.batch_size, loaded.seed) == (4, 3)
+    assert loaded.history_ == numbers.history_
+
+
 def test_a_loaded_network_can_be_saved_again(saved, tmp_path):
     first = load_model(saved)
 

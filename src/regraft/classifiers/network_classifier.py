@@ -315,7 +315,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         weights = class_weights(self.class_weight, labels, classes)
         weights = None if weights is None else weights.to(device)
         return Settings(
-            batch_size=self.batch_size,
+            batch_size=int(self.batch_size),
             seed=int(self.seed),
             device=device,
             precision=usable_precision(self.precision, device)[0],
@@ -335,7 +335,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         temporary = FeatureCache.temporary()
         return Options(
             augment=find_augmentation(self.augment),
-            views=self.views,
+            views=self.views and int(self.views),
             sampling=self.sampling,
             boundary=self.boundary,
             disk_budget=self.disk_budget,

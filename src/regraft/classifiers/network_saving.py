@@ -107,8 +107,8 @@ def write_network_model(
         "output": learner.output,
         "phases": phases,
         "trunk_trained": trained,
-        "batch_size": learner.batch_size,
-        "seed": learner.seed,
+        "batch_size": int(learner.batch_size),
+        "seed": int(learner.seed),
     }
     tensors = learner.network_.head.state_dict()
     arrays = {f"{_HEAD}{name}": tensor.cpu().numpy() for name, tensor in tensors.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +14,7 @@ from regraft.compute import has_bf16
 from regraft.errors import UsageError
 from regraft.training.augmentation import find_augmentation
 from regraft.training.grafted import Grafted
+from regraft.training.losses import ClassWeight
 from regraft.training.phases import Phase
 from regraft.training.regularization import find_regularization
 from regraft.training.sources import Source
@@ -53,9 +55,9 @@ def check_settings(
         "precision": (learner.precision in {"fp32", "bf16"}, "fp32 or bf16"),
         "output": (learner.output in {"softmax", "sigmoid"}, "softmax or sigmoid"),
         "sampling": (learner.sampling in {None, "balanced"}, "balanced, or None"),
-        "views": (learner.views is None or learner.views >= 1, "1 or more, or None"),
-        "batch_size": (learner.batch_size >= 2, "two pictures or more"),
-        "seed": (_is_seed(learner.seed), "a whole number from 0 to 4294967295"),
+        "views": (learner.views is None or _is_whole(learner.views, 1), "1 or more, or None"),
+        "batch_size": (_is_whole(learner.batch_size, 2), "a whole number, two pictures or more"),
+        "seed": (_is_whole(learner.seed, 0, 2**32), "a whole number from 0 to 4294967295"),
         "time_budget": (learner.time_budget is None or learner.time_budget > 0, "above 0 minutes"),
     }
     for name, (right, hint) in checks.items():
@@ -114,12 +116,12 @@ def described_work(
         "classes": list(classes),
         "pictures": [None if part is None else part.fingerprint() for part in parts],
         "augment": None if augment is None else augment.to_json(),
-        "views": learner.views,
+        "views": learner.views and int(learner.views),
         "regularize": None if regularization is None else regularization.to_json(),
-        "class_weight": learner.class_weight,
+        "class_weight": _plain_weights(learner.class_weight),
         "sampling": learner.sampling,
         "output": learner.output,
-        "batch_size": learner.batch_size,
+        "batch_size": int(learner.batch_size),
         "seed": int(learner.seed),
         "precision": learner.precision,
         "boundary": learner.boundary,
@@ -128,9 +130,15 @@ def described_work(
     }
 
 
-def _is_seed(value: object) -> bool:
+def _is_whole(value: object, least: int, beyond: float = math.inf) -> bool:
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    return whole and 0 <= int(value) < 2**32  # type: ignore[call-overload]
+    return whole and least <= int(value) < beyond  # type: ignore[call-overload]
+
+
+def _plain_weights(spec: ClassWeight) -> ClassWeight:
+    """Return weights as JSON has them, whatever kind of number they are."""
+    plain = spec is None or isinstance(spec, str)
+    return spec if plain else {name: float(weight) for name, weight in spec.items()}
 
 
 def complaints(phases: Sequence[dict[str, Any]], batchnorm: bool) -> list[str]:

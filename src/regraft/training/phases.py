@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from regraft.backbones.network import Stage
 from regraft.errors import UsageError
 
@@ -81,6 +83,9 @@ class Phase:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))  # a list, where JSON was read
+        for name, value in list(vars(self).items()):
+            if isinstance(value, np.generic):  # which JSON would not take
+                object.__setattr__(self, name, value.item())
         ways = (self.unfreeze_from, self.unfreeze_last, self.unfreeze_matching)
         if (self.unfreeze != 0) + sum(way is not None for way in ways) > 1:
             raise UsageError(
