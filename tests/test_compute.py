@@ -1,8 +1,59 @@
 """Where arithmetic runs, and what is said where it cannot run there."""
 
+import pytest
 import torch
 
-from regraft.compute import has_bf16
+from regraft.compute import choose_device, has_bf16
+from regraft.errors import UsageError
+
+
+@pytest.fixture
+def two_graphics_processors(monkeypatch):
+    """Let torch say that it has two of NVIDIA's and none of Apple's."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+@pytest.fixture
+def none(monkeypatch):
+    """Let torch say that it has a processor only."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+@pytest.mark.usefixtures("two_graphics_processors")
+def test_a_device_that_is_here_is_taken_and_the_fastest_unless_one_is_named():
+    assert choose_device() == "cuda"
+    assert [choose_device(d) for d in ("cuda", "cuda:1", "cpu")] == ["cuda", "cuda:1", "cpu"]
+
+
+@pytest.mark.usefixtures("two_graphics_processors")
+@pytest.mark.parametrize("device", ["cuda:2", "mps"])
+def test_a_device_that_is_not_among_those_here_is_refused(device):
+    with pytest.raises(UsageError, match="cannot compute on this device") as refused:
+        choose_device(device)
+
+    assert refused.value.code == "USAGE-DEVICE"
+
+
+@pytest.mark.usefixtures("none")
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "mps"])
+def test_an_accelerator_that_torch_does_not_find_is_refused_with_what_to_do(device):
+    assert choose_device() == "cpu"
+    with pytest.raises(UsageError) as refused:
+        choose_device(device)
+
+    assert refused.value.why == f"{device}; torch finds 0 of this kind"
+    assert "auto or cpu" in refused.value.hint
+
+
+@pytest.mark.parametrize("device", ["gpu", "GPU", "", "cuda:x", "cuda:-1", "0", None])
+def test_what_is_no_device_is_refused_with_all_that_are(device):
+    with pytest.raises(UsageError, match="unknown device") as refused:
+        choose_device(device)
+
+    assert "cuda:1" in refused.value.hint
 
 
 def test_a_torch_without_mkldnn_has_no_bf16_arithmetic(monkeypatch):

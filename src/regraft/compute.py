@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
 
+from regraft.errors import UsageError
+
 _RECORDED = (
     "torch",
     "torchvision",
@@ -64,17 +66,40 @@ def choose_device(device: str = "auto") -> str:
     Args:
         device: ``"auto"``, ``"cpu"``, ``"mps"``, ``"cuda"`` or ``"cuda:1"`` and so on.
 
+    Raises:
+        UsageError: There is no such device (``USAGE-DEVICE``).
+
     Example:
         >>> choose_device("cpu")
         'cpu'
     """
-    if device != "auto":
+    if device == "cpu":
         return device
     import torch
 
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    working = {
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
+        "cpu": 1,
+    }
+    if device == "auto":
+        return next(kind for kind, count in working.items() if count)
+    kind, _, number = str(device).partition(":")
+    if kind not in working or not (number or "0").isdecimal():
+        raise UsageError(
+            "unknown device",
+            why=repr(device),
+            hint="use auto, cpu, mps, cuda, or cuda:1 and so on",
+            code="USAGE-DEVICE",
+        )
+    if int(number or 0) >= working[kind]:
+        raise UsageError(
+            "torch cannot compute on this device",
+            why=f"{device}; torch finds {working[kind]} of this kind",
+            hint="use auto or cpu; CUDA needs its driver, and a torch that was built for it",
+            code="USAGE-DEVICE",
+        )
+    return device
 
 
 def has_bf16(device: str) -> bool:

@@ -223,6 +223,7 @@ def test_what_looks_at_validation_needs_one(train, phase):
         ({"batch_size": 1}, "two pictures or more"),
         ({"batch_size": 8.5}, "unknown batch_size"),
         ({"batch_size": "8"}, "unknown batch_size"),
+        ({"device": "gpu"}, "unknown device"),
         ({"views": 1.5, "augment": "standard"}, "unknown views"),
         ({"phases": [Phase(unfreeze_from="top")]}, "no stage 'top'"),
     ],

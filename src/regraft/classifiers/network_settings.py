@@ -10,7 +10,7 @@ import numpy as np
 
 from regraft.backbones.loading import state_sha256
 from regraft.classifiers.feature_classifier import Labelled, refuse_unknown_classes
-from regraft.compute import has_bf16
+from regraft.compute import choose_device, has_bf16
 from regraft.errors import UsageError
 from regraft.training.augmentation import find_augmentation
 from regraft.training.grafted import Grafted
@@ -41,6 +41,7 @@ def check_settings(
         UsageError: There is one class only, or a parameter is impossible.
         DataError: A validation class is unknown.
     """
+    choose_device(learner.device)  # refuses one that is not here
     if len(classes) < 2:
         raise UsageError("a classifier needs two classes or more", why=f"found {classes}")
     if validation is not None:
