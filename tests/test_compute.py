@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from regraft.compute import choose_device, has_bf16
+from regraft.compute import choose_device, exact_float32, has_bf16
 from regraft.errors import UsageError
 
 
@@ -54,6 +54,25 @@ def test_what_is_no_device_is_refused_with_all_that_are(device):
         choose_device(device)
 
     assert "cuda:1" in refused.value.hint
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_cuda_computes_in_whole_float32_while_asked_to_and_as_before_afterwards(
+    before, monkeypatch
+):
+    cudnn = torch.backends.cudnn
+    monkeypatch.setattr(cudnn, "allow_tf32", before)
+
+    def compute(device):
+        with exact_float32(device):
+            assert cudnn.allow_tf32 is (before and device == "cpu")
+            raise MemoryError
+
+    for device in ("cpu", "cuda:1"):
+        with pytest.raises(MemoryError):
+            compute(device)
+
+    assert cudnn.allow_tf32 is before
 
 
 def test_a_torch_without_mkldnn_has_no_bf16_arithmetic(monkeypatch):

@@ -123,6 +123,27 @@ def has_bf16(device: str) -> bool:
     return True
 
 
+@contextmanager
+def exact_float32(device: str) -> Iterator[None]:
+    """Let CUDA compute with all 24 bits of a float32 while the block lasts.
+
+    Its convolutions would round to the 11 bits of TensorFloat-32, and features would differ from
+    those of a processor in the third digit.
+
+    Args:
+        device: Where torch computes; others than CUDA's are exact as they are.
+    """
+    import torch
+
+    before = torch.backends.cudnn.allow_tf32
+    if device.startswith("cuda"):
+        torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 def environment() -> dict[str, Any]:
     """Return what a run depended on: versions and threads; no host name, no path, no user.
 

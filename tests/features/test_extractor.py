@@ -22,6 +22,7 @@ from regraft.data.images import DECODER_VERSION, Decoding, Limits
 from regraft.errors import BackboneError, ImageError, UsageError
 from regraft.features import embedding as embedding_module
 from regraft.features import extractor as extractor_module
+from regraft.features.embedding import ingredients
 from regraft.features.extractor import FeatureExtractor
 from regraft.features.hdf5 import read_features, write_features
 
@@ -41,6 +42,31 @@ def counted(monkeypatch):
 
     monkeypatch.setattr(TorchEngine, "__call__", counting)
     return passes
+
+
+def test_rows_of_a_graphics_processor_are_kept_apart_from_those_of_a_processor(
+    counted, monkeypatch, tmp_path
+):
+    pictures = [np.full((40, 50, 3), shade, np.uint8) for shade in (10, 90)]
+    extractor = FeatureExtractor(SMALL, engine="torch", cache=tmp_path)
+    passed = []
+
+    for device in ("cpu", "cuda", "cpu", "cuda:1", "mps"):
+        monkeypatch.setattr(embedding_module, "choose_device", lambda _asked, device=device: device)
+        extractor.transform(pictures)
+        passed.append(extractor.stats_.embedded)
+
+    assert passed == [2, 2, 0, 0, 2]
+
+
+def test_rows_of_a_processor_have_the_key_that_they_had_before_there_was_a_device_in_it():
+    backbone = FeatureExtractor(SMALL).backbone_
+    about = {"pooling": "avg", "engine": "torch", "precision": "fp32", "decoding": Decoding()}
+
+    on_cpu, on_cuda = (ingredients(backbone, device=d, **about) for d in ("cpu", "cuda:1"))
+
+    assert "device" not in on_cpu
+    assert on_cuda == {**on_cpu, "device": "cuda"}
 
 
 @pytest.fixture

@@ -238,6 +238,7 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             backbone,
             pooling=backbone.spec.pooling,
             engine="any",  # all are as exact, and a model may go to a machine with another one
+            device="cpu",
             precision=self.precision,
             decoding=replace(self.decoding, limits=Decoding().limits),  # these shape no number
         )

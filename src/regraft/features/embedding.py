@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from regraft.compute import choose_device
 from regraft.data.images import DECODER_VERSION, Decoding, Picture
 from regraft.features.cache import FeatureCache
 from regraft.features.shards import Precision
@@ -28,6 +29,7 @@ def embed_with(
     engine: EngineName,
     precision: str,
     build_engine: Callable[[], Engine],
+    device: str = "auto",
     stored: Precision = "float32",
     batch_size: int = 32,
     decoding: Decoding = Decoding(),
@@ -44,6 +46,7 @@ def embed_with(
         engine: ``"auto"``, ``"torch"`` or ``"openvino"``.
         precision: ``"fp32"`` or ``"bf16"``.
         build_engine: Called if a picture is not cached.
+        device: Where the engine computes if it is torch; OpenVINO takes the processor.
         stored: How a number is stored.
         batch_size: Pictures per pass.
         decoding: How files become pixels.
@@ -57,7 +60,12 @@ def embed_with(
 
     def attempt(name: str) -> Embedded:
         about = ingredients(
-            backbone, pooling=pooling, engine=name, precision=precision, decoding=decoding
+            backbone,
+            pooling=pooling,
+            engine=name,
+            precision=precision,
+            decoding=decoding,
+            device=choose_device(device) if name == "torch" else "cpu",
         )
 
         def build() -> Engine:
@@ -90,6 +98,7 @@ def ingredients(
     engine: str,
     precision: str,
     decoding: Decoding,
+    device: str,
     view: Any = None,
 ) -> dict[str, Any]:
     """Return everything that shapes the numbers of a row, apart from the picture.
@@ -100,9 +109,14 @@ def ingredients(
         engine: ``"torch"`` or ``"openvino"``.
         precision: ``"fp32"`` or ``"bf16"``.
         decoding: How files become pixels.
+        device: Where the engine computes.
         view: How pictures were changed before they entered the network, as JSON has it.
     """
+    kind = device.partition(":")[0]
+    # Rows of processors keep the key that they had before other devices had one.
+    other = {} if kind == "cpu" else {"device": kind}
     return {
+        **other,
         "backbone": backbone.fingerprint_of(pooling),
         "name": backbone.spec.name,
         "pooling": pooling,

@@ -108,6 +108,7 @@ class Keeper:
             engine=self.engine,
             precision=self.precision,
             build_engine=lambda: self.built_engine,
+            device=self.device,
             stored=self.stored,
             batch_size=self.batch_size,
             decoding=self.decoding,
@@ -135,6 +136,7 @@ class Keeper:
             engine=engine.name,
             precision=self.precision,
             decoding=self.decoding,
+            device=self.device,
             view=about,
         )
         rows = self.cache.rows(key, self.boundary.width, self.stored)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from regraft.compute import exact_float32
 from regraft.data.images import Picture
 from regraft.errors import RegraftError, UsageError
 from regraft.training.batches import epoch_batches
@@ -119,9 +120,10 @@ def search_rate(
     if not 1 <= phase <= len(trainer.phases):
         raise UsageError(f"there is no phase {phase}", why=f"there are {len(trainer.phases)}")
     trainer.run(phase - 1)
-    rise = _Rise(_loop(trainer, phase - 1, steps), np.geomspace(lowest, highest, steps))
-    with trainer.listeners.phase("Searching a learning rate", steps) as advance:
-        losses = rise.run(advance)
+    with exact_float32(trainer.settings.device):
+        rise = _Rise(_loop(trainer, phase - 1, steps), np.geomspace(lowest, highest, steps))
+        with trainer.listeners.phase("Searching a learning rate", steps) as advance:
+            losses = rise.run(advance)
     rates = tuple(float(rate) for rate in rise.rates[: len(losses)])
     smooth = smoothed(losses, spread=_SPREAD * steps)
     return RateSearch(rates, tuple(smooth.tolist()), suggest(rates, smooth))

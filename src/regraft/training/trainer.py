@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from regraft.backbones.backbone import Backbone, retrained
+from regraft.compute import exact_float32
 from regraft.errors import RegraftError
 from regraft.training.activations import Keeper
 from regraft.training.batches import AugmentedPictures, Inputs
@@ -109,8 +110,9 @@ class Trainer:
         interrupted = [_numbered(record, self._progress.phase) for record in self._state.records]
         self.listeners.begin([*self.epochs, *interrupted])
         try:
-            for index in range(self._progress.phase, len(self.phases[:phases])):
-                self._phase(index)
+            with exact_float32(self.settings.device):
+                for index in range(self._progress.phase, len(self.phases[:phases])):
+                    self._phase(index)
             self.network.eval()
         except RegraftError as error:
             if self.checkpoints is not None and (last := self.checkpoints.last()):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from regraft.backbones.backbone import Backbone
+from regraft.compute import exact_float32
 from regraft.data.images import Decoding, Picture
 from regraft.features.cache import FeatureCache
 from regraft.features.embedding import EngineName
@@ -135,11 +136,11 @@ class Predictor:
         return rows, EmbeddingStats(len(pictures), passed, seconds)
 
     def _run(self, network: nn.Module, inputs: Inputs) -> NDArray[np.float64]:
-        rows = []
-        with torch.inference_mode(), autocast(self.settings):
+        rows, device = [], self.settings.device
+        with torch.inference_mode(), exact_float32(device), autocast(self.settings):
             for start in range(0, len(inputs), self.settings.batch_size):
                 stop = min(start + self.settings.batch_size, len(inputs))
-                batch = inputs.take(np.arange(start, stop), 0).to(self.settings.device)
+                batch = inputs.take(np.arange(start, stop), 0).to(device)
                 rows.append(probabilities(network(batch).float()).numpy())
         return np.concatenate(rows)
 
