@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from regraft.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _RECORDED = (
     "torch",
@@ -142,6 +145,53 @@ def exact_float32(device: str) -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.allow_tf32 = before
+
+
+def within_memory(run: Callable[[Any], NDArray[Any]], batch: NDArray[Any]) -> NDArray[Any]:
+    """Return what a function gives for a batch; where the memory is not enough, half by half.
+
+    Args:
+        run: From a batch to one row per sample, each of which depends on its sample alone.
+        batch: Samples along the first axis.
+
+    Raises:
+        MemoryError: Not even one sample fits; a graphics processor's memory has errors of its own.
+
+    Example:
+        >>> import numpy as np
+        >>> def double_two(rows):
+        ...     if len(rows) > 2:
+        ...         raise MemoryError
+        ...     return 2 * rows
+        >>> within_memory(double_two, np.arange(5)).tolist()
+        [0, 2, 4, 6, 8]
+    """
+    import numpy as np
+    import torch
+
+    try:
+        return run(batch)
+    except (RuntimeError, MemoryError) as error:
+        if len(batch) < 2 or not is_out_of_memory(error):
+            raise
+    # Outside of the handler: the exception holds the tensors of the failed pass.
+    torch.cuda.empty_cache()
+    return np.concatenate([within_memory(run, half) for half in np.array_split(batch, 2)])
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error of a computation says that the memory is not enough.
+
+    Example:
+        >>> is_out_of_memory(RuntimeError("MPS backend out of memory"))
+        True
+    """
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return any(sign in text for sign in ("not enough memory", "can't allocate", "out of memory"))
 
 
 def environment() -> dict[str, Any]:

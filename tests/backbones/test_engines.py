@@ -8,6 +8,7 @@ import torch
 
 from regraft.backbones import engines
 from regraft.backbones.backbone import build
+from regraft.backbones.embedder import Embedder
 from regraft.backbones.engines import TorchEngine
 from regraft.backbones.spec import BackboneSpec
 from regraft.errors import UsageError
@@ -42,6 +43,38 @@ def test_a_row_does_not_depend_on_the_batch_it_stands_in(backbone):
 
     alone = np.concatenate([engine(pictures[i : i + 1]) for i in range(5)])
     assert np.abs(together - alone).max() <= 1e-6 * np.abs(together).max()
+
+
+@pytest.mark.parametrize("room", [1, 2, 3])
+def test_a_batch_too_large_for_the_memory_is_run_in_parts(backbone, monkeypatch, room):
+    pictures = draw(5)
+    together = backbone.engine("torch")(pictures)
+    forward, passed = Embedder.forward, []
+
+    def greedy(self, batch):
+        if len(batch) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        passed.append(len(batch))
+        return forward(self, batch)
+
+    monkeypatch.setattr(Embedder, "forward", greedy)
+    rows = backbone.engine("torch")(pictures)
+
+    assert np.abs(rows - together).max() <= 1e-6 * np.abs(together).max()
+    assert sum(passed) == 5
+
+
+@pytest.mark.parametrize(
+    "problem", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("shapes do not match")]
+)
+def test_what_smaller_batches_do_not_help_is_told(backbone, monkeypatch, problem):
+    def failing(self, batch):
+        raise problem
+
+    monkeypatch.setattr(Embedder, "forward", failing)
+
+    with pytest.raises(RuntimeError, match=str(problem)):
+        backbone.engine("torch")(draw(3))
 
 
 @pytest.mark.parametrize("arguments", [("magic", "fp32"), ("torch", "fp8")])

@@ -12,6 +12,7 @@ from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.classifiers.saving import load_model
 from regraft.errors import ImageError, RegraftError
 from regraft.training.activations import Keeper
+from regraft.training.grafted import Grafted
 from regraft.training.phases import Phase
 from regraft.training.using import Predictor
 
@@ -146,6 +147,21 @@ def test_a_picture_beyond_float16_is_answered_from_float32(monkeypatch):
 
     assert np.isfinite(found).all()
     assert found.sum(1) == pytest.approx(1.0)
+
+
+def test_pictures_too_many_for_the_memory_are_answered_in_parts(monkeypatch):
+    learner = fitted("live", batch_size=8)
+    together = learner.predict_proba(OTHERS)
+    forward = Grafted.forward
+
+    def greedy(self, pictures):
+        if len(pictures) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, pictures)
+
+    monkeypatch.setattr(Grafted, "forward", greedy)
+
+    assert np.abs(learner.predict_proba(OTHERS) - together).max() < 1e-6
 
 
 def test_a_history_without_phases_is_run_live():

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from regraft.backbones.embedder import Embedder
-from regraft.compute import choose_device, exact_float32
+from regraft.compute import choose_device, exact_float32, within_memory
 from regraft.errors import BackboneError, UsageError
 
 EngineName = Literal["auto", "torch", "openvino"]
@@ -75,6 +75,9 @@ class TorchEngine:
 
     def __call__(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the rows (n, feature_dim) of pictures (n, size, size, 3)."""
+        return within_memory(self._run, pictures)
+
+    def _run(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         batch = torch.from_numpy(pictures).to(self._device)
         with torch.inference_mode(), exact_float32(self._device), self._autocast():
             rows: NDArray[np.float32] = self._embedder(batch).cpu().numpy()

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from regraft.compute import is_out_of_memory
 from regraft.errors import RegraftError
 from regraft.training.batches import generator, prefetched
 from regraft.training.state import Part, Settings, State
@@ -54,7 +55,7 @@ def take_step(
                 sums = _gradients(network, inputs, targets, state.micro_batch, settings)
             break
         except (RuntimeError, MemoryError) as error:
-            if not _is_memory(error):
+            if not is_out_of_memory(error):
                 raise
             problem = str(error)
         # Outside of the handler: the exception holds the tensors of the failed pass.
@@ -100,7 +101,7 @@ def validate(
                 with autocast(settings):
                     logits = network(inputs.to(settings.device)).float()
             except (RuntimeError, MemoryError) as error:
-                if _is_memory(error):
+                if is_out_of_memory(error):
                     raise _no_memory(f"validation in batches of {size}", str(error)) from error
                 raise
             targets = part.targets[batch].to(settings.device)
@@ -182,13 +183,6 @@ def _no_memory(wanted: str, why: str) -> RegraftError:
         hint="take smaller pictures or batches, freeze more of the network, or another device",
         code="TRAIN-MEMORY",
     )
-
-
-def _is_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    return any(sign in text for sign in ("not enough memory", "can't allocate", "out of memory"))
 
 
 @contextmanager

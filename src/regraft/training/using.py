@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from regraft.backbones.backbone import Backbone
-from regraft.compute import exact_float32
+from regraft.compute import exact_float32, within_memory
 from regraft.data.images import Decoding, Picture
 from regraft.features.cache import FeatureCache
 from regraft.features.embedding import EngineName
@@ -136,13 +136,17 @@ class Predictor:
         return rows, EmbeddingStats(len(pictures), passed, seconds)
 
     def _run(self, network: nn.Module, inputs: Inputs) -> NDArray[np.float64]:
-        rows, device = [], self.settings.device
+        device, size = self.settings.device, self.settings.batch_size
+
+        def run(samples: NDArray[np.int64]) -> NDArray[np.float64]:
+            rows = probabilities(network(inputs.take(samples, 0).to(device)).float())
+            found: NDArray[np.float64] = rows.numpy()
+            return found
+
+        every = np.arange(len(inputs))
         with torch.inference_mode(), exact_float32(device), autocast(self.settings):
-            for start in range(0, len(inputs), self.settings.batch_size):
-                stop = min(start + self.settings.batch_size, len(inputs))
-                batch = inputs.take(np.arange(start, stop), 0).to(device)
-                rows.append(probabilities(network(batch).float()).numpy())
-        return np.concatenate(rows)
+            batches = [every[start : start + size] for start in range(0, len(every), size)]
+            return np.concatenate([within_memory(run, batch) for batch in batches])
 
     def _pixels(self, pictures: Sequence[Picture]) -> Pictures:
         return Pictures(
