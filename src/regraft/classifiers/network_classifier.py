@@ -47,7 +47,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A network whose head, and as much of its trunk as the phases say, is trained.
 
     What is frozen passes each picture once: its activations are kept, and every epoch runs only
-    what is trained (see ``boundary``). The same seed on the same machine gives the same bits.
+    what is trained (see ``boundary``). On a processor the same seed gives the same bits; CUDA adds
+    numbers in any order, so that the last digits differ from run to run.
 
     Args:
         backbone: A name or a spec; ``weights=None`` there for training from nothing.
@@ -174,8 +175,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             y: The class of each picture, by name.
             validation: Decides which epoch of a phase was best; without it the last one stays.
             checkpoints: A folder for checkpoints. If it holds some of the same work, that is gone
-                on with, and ends with the same bits as if it had never been interrupted. Beside it,
-                ``history.jsonl`` gets a line per epoch.
+                on with, and ends as if it had never been interrupted: on a processor with the same
+                bits. Beside it, ``history.jsonl`` gets a line per epoch.
 
         Raises:
             DataError: A validation class is unknown.
@@ -230,12 +231,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_settings(self, phases, classes, validation)
         spec = BackboneSpec(self.backbone) if isinstance(self.backbone, str) else self.backbone
         backbone = build(spec)
-        network = Grafted(
-            backbone,
-            self._head(),
-            outputs=1 if self.output == "sigmoid" else len(classes),
-            seed=self.seed,
-        )
+        outputs = 1 if self.output == "sigmoid" else len(classes)
+        network = Grafted(backbone, self._head(), outputs=outputs, seed=int(self.seed))
         notes = [] if self.start is None else start_from(self.start, network, self, classes)
         if self.start is not None:
             backbone = retrained(backbone)

@@ -1,7 +1,8 @@
 """The one training loop: a phase runs from its first step, or from a checkpoint, to its last.
 
 Everything random (order, augmentation, dropout, mixing) is drawn from (seed, phase, epoch, step):
-a step can be repeated exactly, and a run that was killed and resumed ends with the same bits.
+a step can be repeated exactly, and a run that was killed and resumed ends with the same bits. That
+holds on processors; CUDA's kernels add in any order, so there the last digits differ.
 """
 
 from __future__ import annotations
