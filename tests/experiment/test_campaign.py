@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from regraft.backbones.spec import BackboneSpec
+from regraft.backbones.state import write_state
 from regraft.data.drawn import make_flowers
 from regraft.errors import RunError
 from regraft.experiment import runner
@@ -201,20 +203,86 @@ def test_pictures_that_are_not_there_fail_their_own_row_alone(flowers, tmp_path,
     assert "folder not found" in outcome.failures[0]
 
 
-@pytest.mark.parametrize("change", ["new", "gone", "changed"])
+def pictures(root):
+    return sorted(path for path in root.rglob("*") if path.is_file())
+
+
+def dated(path, days):
+    """Give a file a time of so many days from now."""
+    then = time.time() + 86400 * days
+    os.utime(path, (then, then))
+
+
+@pytest.mark.parametrize("change", ["new", "gone", "changed", "changed by an older one"])
 def test_runs_on_other_pictures_are_refused(flowers, tmp_path, change):
     plan = planned(flowers, {"classifier": "knn"})
     Campaign(tmp_path / "out").run(plan)
-    picture = next(path for path in sorted(flowers.rglob("*")) if path.is_file())
+    picture, *_, last = pictures(flowers)
     if change == "new":
         shutil.copy(picture, picture.with_stem("another"))
     elif change == "gone":
         picture.unlink()
     else:
-        later = time.time() + 60
-        os.utime(picture, (later, later))
+        picture.write_bytes(last.read_bytes())
+        dated(picture, days=-9 if "older" in change else 9)
 
-    with pytest.raises(RunError, match=f"1 {change}"):
+    with pytest.raises(RunError, match=f"1 {change.split()[0]}"):
+        Campaign(tmp_path / "out").run(plan)
+
+
+def test_pictures_that_were_only_copied_again_are_those_of_the_run(flowers, tmp_path):
+    plan = planned(flowers, {"classifier": "knn"})
+    Campaign(tmp_path / "out").run(plan)
+    for picture in pictures(flowers):
+        dated(picture, days=9)
+
+    assert Campaign(tmp_path / "out").run(plan).fitted == 0
+
+
+def test_a_run_whose_labels_were_corrected_in_the_table_is_refused(flowers, tmp_path):
+    names = [path.relative_to(flowers).as_posix() for path in pictures(flowers)]
+    lines = [f"{name},{name.partition('/')[0]}" for name in names]
+    table = flowers / "labels.csv"
+    table.write_text("\n".join(["path,label", *lines]))
+    plan = planned(table, {"classifier": "knn"})
+    Campaign(tmp_path / "out").run(plan)
+
+    other = lines[-1].partition(",")[2]
+    table.write_text("\n".join(["path,label", f"{names[0]},{other}", *lines[1:]]))
+
+    with pytest.raises(RunError, match="1 of another class"):
+        Campaign(tmp_path / "out").run(plan)
+
+
+def test_a_run_that_left_a_picture_out_is_refused_when_that_is_repaired(flowers, tmp_path):
+    broken = pictures(flowers)[0]
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:60])
+    plan = planned(flowers, {"classifier": "knn"}, skip_bad=True, max_bad=0.1)
+    Campaign(tmp_path / "out").run(plan)
+    dated(broken, days=9)
+
+    assert Campaign(tmp_path / "out").run(plan).fitted == 0
+    broken.write_bytes(whole)
+    with pytest.raises(RunError, match="1 repaired"):
+        Campaign(tmp_path / "out").run(plan)
+
+
+@pytest.mark.parametrize("way", [{"classifier": "knn"}, {"strategy": "fine_tune", "epochs": 1}])
+def test_runs_with_other_weights_in_the_same_file_are_refused(flowers, tmp_path, way):
+    def write(seed):
+        arguments = (("size", 32),)
+        spec = BackboneSpec("small_cnn", weights=None, arguments=arguments, seed=seed)
+        write_state(tmp_path / "net.safetensors", spec.build().module.state_dict())
+
+    write(0)
+    plan = planned(flowers, {**way, "weights": str(tmp_path / "net.safetensors")})
+    Campaign(tmp_path / "out").run(plan)
+
+    write(0)
+    assert Campaign(tmp_path / "out").run(plan).fitted == 0
+    write(1)
+    with pytest.raises(RunError, match="the weights are not the ones of this run any more"):
         Campaign(tmp_path / "out").run(plan)
 
 

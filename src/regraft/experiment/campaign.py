@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
@@ -16,6 +16,7 @@ from regraft.errors import RegraftError, RunError
 from regraft.experiment.plan import Plan, PlannedRow
 from regraft.experiment.preparation import PreparedData
 from regraft.experiment.recipe import Recipe
+from regraft.experiment.unchanged import Listing, refuse_changed_pictures, refuse_changed_weights
 from regraft.report.tables import Duration
 from regraft.results.comparison import Row
 from regraft.results.reservation import RECORD
@@ -59,7 +60,7 @@ class Campaign:
     verbose: bool = False
     say: Say = lambda _line: None
     _prepared: dict[str, PreparedData] = field(default_factory=dict, repr=False)
-    _listed: dict[str, dict[str, Path]] = field(default_factory=dict, repr=False)
+    _listed: dict[str, Listing] = field(default_factory=dict, repr=False)
 
     def place(self, recipe: Recipe) -> Path:
         """Return the folder of a run; one of an earlier description stays where it is."""
@@ -71,7 +72,8 @@ class Campaign:
         """Return the run of a recipe if it is finished.
 
         Raises:
-            RunError: The pictures have changed since (``RUN-DATA-CHANGED``), or the run is damaged.
+            RunError: The pictures (``RUN-DATA-CHANGED``) or the file of the weights
+                (``RUN-WEIGHTS-CHANGED``) have changed since, or the run is damaged.
             DataError: The pictures are not there any more.
         """
         place = self.place(recipe)
@@ -79,6 +81,7 @@ class Campaign:
             return None
         run = Run.open(place)
         refuse_changed_pictures(run, self._listing(recipe))
+        refuse_changed_weights(run, recipe.row.get("weights"))
         return run
 
     def fit(self, recipe: Recipe) -> Run:
@@ -108,12 +111,11 @@ class Campaign:
             self._prepared[key] = recipe.data_plan.prepare(verbose=self.verbose)
         return self._prepared[key]
 
-    def _listing(self, recipe: Recipe) -> dict[str, Path]:
-        """Return the pictures that lie there now by their relative path, listed once."""
+    def _listing(self, recipe: Recipe) -> Listing:
+        """Return the pictures that lie there now, listed once for all runs."""
         key = _pictures(recipe)
         if key not in self._listed:
-            data = recipe.data_plan.read()
-            self._listed[key] = dict(zip(data.relative_paths(), data.paths, strict=True))
+            self._listed[key] = Listing.of(recipe.data_plan.read())
         return self._listed[key]
 
     def run(self, plan: Plan, *, jobs: int = 1) -> Outcome:
@@ -236,36 +238,6 @@ def _share_cores(jobs: int) -> None:
 def _pictures(recipe: Recipe) -> str:
     """Return what tells recipes with other pictures apart, however they are cut."""
     return recipe.without(*_CUT)[0]
-
-
-def refuse_changed_pictures(run: Run, now: Mapping[str, Path]) -> None:
-    """Refuse a finished run whose pictures are not the ones that lie there now.
-
-    The names are compared, and the times of the files with that of the run; nothing is decoded.
-
-    Args:
-        run: The run.
-        now: The pictures that lie there by their relative path.
-
-    Raises:
-        RunError: Pictures are new, gone or younger than the run (``RUN-DATA-CHANGED``), or its
-            manifest is that of another split (``SPLIT-HASH``).
-    """
-    then = {row.path for row in run.pictures()}
-    written = (run.folder / RECORD).stat().st_mtime
-    bad = {str(entry.get("path", "")) for entry in (run.check or {}).get("bad_files", [])}
-    new = sorted(set(now) - then - bad)
-    gone = sorted(then - set(now))
-    changed = [name for name in sorted(then & set(now)) if now[name].stat().st_mtime > written]
-    if new or gone or changed:
-        counts = (("new", new), ("gone", gone), ("changed", changed))
-        raise RunError(
-            "the pictures are not the ones of this run any more",
-            path=run.folder,
-            why=", ".join(f"{len(names)} {what} ({names[0]})" for what, names in counts if names),
-            hint="choose another folder with out (--out), or delete this one",
-            code="RUN-DATA-CHANGED",
-        )
 
 
 def _rows(planned: Sequence[PlannedRow], runs: dict[str, Run]) -> Iterator[Row]:

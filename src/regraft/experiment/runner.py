@@ -18,6 +18,7 @@ from regraft.experiment.cautions import cautions
 from regraft.experiment.naming import learner_name, plain
 from regraft.experiment.preparation import DataPlan, PreparedData
 from regraft.experiment.starting import refuse_learned_test_pictures
+from regraft.files import sha256_file
 from regraft.report.page import write_page
 from regraft.results.predictions import Predictions, evaluate
 from regraft.results.reservation import CHECKPOINTS, EPOCHS, reserve
@@ -72,6 +73,7 @@ def fit_run(
             prepared = plan.prepare(shared=shared, verbose=verbose)
             if isinstance(learner, NetworkClassifier) and learner.start is not None:
                 refuse_learned_test_pictures(learner.start, prepared.split.test)
+        weights = _weights_file(learner)  # as it is before what may take hours
         with watch.step("fit"):
             _fit(learner, prepared, place)
         embedded = learner.embedding_stats_.embedded
@@ -82,7 +84,7 @@ def fit_run(
             description or learner_name(learner),
             learner=type(learner).__name__,
             parameters=_parameters(learner),
-            backbone=_backbone_facts(learner),
+            backbone=_backbone_facts(learner) | weights,
             seconds=watch.seconds,
             images=len(predictions),
             # A network that trains its trunk sees every picture many times.
@@ -157,6 +159,14 @@ def _predict_parts(learner: Learner, prepared: PreparedData) -> tuple[Prediction
             answers.append(evaluate(learner, part, name))
             embedded += learner.embedding_stats_.embedded
     return answers[0].joined(*answers[1:]), embedded
+
+
+def _weights_file(learner: Learner) -> dict[str, str]:
+    """Return the SHA-256 of the file of weights to begin with, if there is one."""
+    weights = None if isinstance(learner.backbone, str) else learner.backbone.weights
+    if weights in {None, "default"} or not Path(str(weights)).is_file():
+        return {}
+    return {"weights_file_sha256": sha256_file(str(weights))}
 
 
 def _backbone_facts(learner: Learner) -> dict[str, Any]:

@@ -1,0 +1,127 @@
+"""Whether the pictures and the weights of a finished run are still those that it was fitted on."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from regraft.data.checks import check
+from regraft.data.dataset import Dataset
+from regraft.data.split import read_manifest
+from regraft.errors import RunError
+from regraft.files import sha256_file
+from regraft.results.reservation import RECORD
+from regraft.results.run import Run
+
+_HINT = "choose another folder with out (--out), or delete this one"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The pictures that lie there now.
+
+    Args:
+        data: The pictures; what is known of their content is kept for all runs.
+        places: Their places by relative path.
+        touched: When each of them was last written, moved or copied, in seconds since 1970.
+    """
+
+    data: Dataset
+    places: Mapping[str, int]
+    touched: tuple[float, ...]
+
+    @classmethod
+    def of(cls, data: Dataset) -> Listing:
+        """Return the listing of a data set; no file is opened."""
+        places = {name: place for place, name in enumerate(data.relative_paths())}
+        return cls(data, places, tuple(map(_touched, data.paths)))
+
+    def changed(self, hashes: Mapping[str, str], *, since: float) -> set[str]:
+        """Return which pictures, of these SHA-256 by path, have other content since a time."""
+        names = self._touched_since(hashes, since)
+        found = self._taken(names).hashes()
+        return {name for name, now in zip(names, found, strict=True) if now != hashes[name]}
+
+    def repaired(self, names: Iterable[str], *, since: float) -> set[str]:
+        """Return which pictures, of these that could not be used, can be since a time."""
+        touched = self._touched_since(names, since)
+        return set(touched) - {file.name for file in check(self._taken(touched)).bad_files}
+
+    def _touched_since(self, names: Iterable[str], time: float) -> list[str]:
+        return [name for name in names if self.touched[self.places[name]] > time]
+
+    def _taken(self, names: Iterable[str]) -> Dataset:
+        return self.data.take(self.places[name] for name in names)
+
+
+def refuse_changed_pictures(run: Run, now: Listing) -> None:
+    """Refuse a finished run whose pictures are not the ones that lie there now.
+
+    Paths and classes are compared with the run's. Only files that were written, moved or copied
+    since are opened: the content decides, and what could not be used then is decoded again.
+
+    Args:
+        run: The run.
+        now: The pictures that lie there.
+
+    Raises:
+        RunError: Pictures are new, gone, changed, of another class or repaired
+            (``RUN-DATA-CHANGED``).
+        DataError: A file cannot be read.
+    """
+    then = {row.path: row for row in read_manifest(run.folder)}
+    bad = {str(entry.get("path", "")) for entry in (run.check or {}).get("bad_files", [])}
+    both = now.places.keys() & then.keys()
+    labels = now.data.labels
+    written = (run.folder / RECORD).stat().st_mtime
+    kinds = {
+        "new": now.places.keys() - then.keys() - bad,
+        "gone": then.keys() - now.places.keys(),
+        "changed": now.changed({name: then[name].sha256 for name in both}, since=written),
+        "of another class": {name for name in both if labels[now.places[name]] != then[name].label},
+        "repaired": now.repaired(now.places.keys() & bad - then.keys(), since=written),
+    }
+    if any(kinds.values()):
+        told = (f"{len(names)} {what} ({min(names)})" for what, names in kinds.items() if names)
+        raise RunError(
+            "the pictures are not the ones of this run any more",
+            path=run.folder,
+            why=", ".join(told),
+            hint=_HINT,
+            code="RUN-DATA-CHANGED",
+        )
+
+
+def refuse_changed_weights(run: Run, weights: str | os.PathLike[str] | None) -> None:
+    """Refuse a finished run that began with other weights than those that its file holds now.
+
+    Args:
+        run: The run.
+        weights: What its recipe says of them; what is no file is passed over.
+
+    Raises:
+        RunError: The file has other content (``RUN-WEIGHTS-CHANGED``).
+    """
+    then = run.data["backbone"].get("weights_file_sha256")
+    if then is None or weights is None or not (file := Path(weights)).is_file():
+        return
+    if _touched(file) > (run.folder / RECORD).stat().st_mtime and sha256_file(file) != then:
+        raise RunError(
+            "the weights are not the ones of this run any more",
+            path=run.folder,
+            why=f"{file} has other content now",
+            hint=_HINT,
+            code="RUN-WEIGHTS-CHANGED",
+        )
+
+
+def _touched(file: Path) -> float:
+    """Return the latest time of a file: a copy or a move may keep when its content was written."""
+    try:
+        facts = file.stat()
+    except OSError:  # whoever opens it says what is wrong
+        return math.inf
+    return max(facts.st_mtime, facts.st_ctime)
