@@ -121,9 +121,8 @@ def _left_over(source: Path, found: Arrangement) -> dict[str, int]:
     for what, files in (("copies of other pictures", sorted(copies)), ("other pictures", other)):
         if files:
             removed[f"{what}, in {_common_folder(source, files)}"] = len(files)
-    for suffix, count in sorted(
-        Counter(f.suffix.lower() for f in rest if f not in pictures).items()
-    ):
+    suffixes = Counter(file.suffix.lower() for file in rest if not is_picture(file))
+    for suffix, count in sorted(suffixes.items()):
         removed[f"{suffix or 'no suffix'}: not a picture"] = count
     return removed
 

@@ -36,7 +36,8 @@ def list_class_folders(
     found = _class_folders(walk)
     names = ordered_classes((each.raw_name for each in found), wanted=classes)
     _refuse_unknown(folder, found, names, allow_empty=allow_empty)
-    chosen = [each for each in found if each.name in set(names)]
+    wanted = set(names)
+    chosen = [each for each in found if each.name in wanted]
     if len(found) > len(chosen):
         walk.ignored["class folders that were not asked for"] = len(found) - len(chosen)
     pictures = _pictures(walk, chosen)

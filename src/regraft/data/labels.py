@@ -48,7 +48,8 @@ def ordered_classes(raw_names: Iterable[str], *, wanted: Sequence[str] | None = 
         asked = [class_name(name) for name in wanted]
         if len(set(asked)) < len(asked):
             raise DataError("a class is named twice", why=list_names(asked), code="DATA-CLASSES")
-        found = {name for name in found if class_name(name) in asked}
+        chosen = set(asked)
+        found = {name for name in found if class_name(name) in chosen}
     refuse_twins(found, allowed=() if wanted is None else asked)
     return asked if wanted is not None else sorted({class_name(name) for name in found})
 
@@ -63,10 +64,11 @@ def refuse_twins(raw_names: Iterable[str], *, allowed: Sequence[str] = ()) -> No
     Raises:
         DataError: Code ``DATA-CLASS-TWINS``, naming both.
     """
+    known = set(allowed)
     first: dict[str, str] = {}
     for raw in sorted(set(raw_names)):
         name = class_name(raw)
-        key = name if name in allowed else name.strip().casefold()
+        key = name if name in known else name.strip().casefold()
         other = first.setdefault(key, raw)
         if other != raw:
             raise DataError(
