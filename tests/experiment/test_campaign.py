@@ -1,5 +1,6 @@
 """Many runs into one folder: nothing twice, nothing lost, nothing measured on other pictures."""
 
+import importlib
 import os
 import shutil
 import time
@@ -10,7 +11,7 @@ from regraft.backbones.spec import BackboneSpec
 from regraft.backbones.state import write_state
 from regraft.data.drawn import make_flowers
 from regraft.errors import RunError
-from regraft.experiment import runner
+from regraft.experiment import campaign, runner
 from regraft.experiment.campaign import Campaign
 from regraft.experiment.plan import plan_from, read_plan
 
@@ -190,6 +191,31 @@ def test_runs_in_processes_of_their_own_give_the_same_answers(flowers, tmp_path)
     assert together.fitted == 2
     for one, two in zip(alone.rows, together.rows, strict=True):
         assert one.runs[0].predictions.predicted == two.runs[0].predictions.predicted
+
+
+DYING = """
+import os
+
+def fit_or_die(campaign, recipe):
+    if recipe.row.get("id") == "dies":
+        os._exit(9)  # as the system does where memory is short
+    return campaign.fit(recipe).folder
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_the_system_ends_fails_its_own_row_alone(flowers, tmp_path, monkeypatch):
+    (tmp_path / "dying.py").write_text(DYING)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(campaign, "_fit_quietly", importlib.import_module("dying").fit_or_die)
+    dies = {"id": "dies", "classifier": "linear_svm"}
+    rows = [dies, {"classifier": ["knn", "logistic"]}, HEAD, ON]
+
+    outcome = Campaign(tmp_path / "out").run(planned(flowers, *rows), jobs=2)
+
+    assert (outcome.fitted, len(outcome.rows)) == (4, 4)
+    (failure,) = outcome.failures
+    assert failure.startswith("small_cnn + linear_svm: its process was ended by the system - perh")
 
 
 @pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])

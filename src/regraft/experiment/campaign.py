@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -194,31 +195,74 @@ class _Together:
                 yield recipe, error
             else:
                 waiting.append(recipe)
+        while waiting:
+            links = {recipe.link for recipe in waiting}
+            ready = [r for r in waiting if str(r.row.get("start", "")) not in links]
+            waiting = [recipe for recipe in waiting if recipe not in ready]
+            yield from self._wave(ready)
+
+    def _wave(self, recipes: Sequence[Recipe]) -> Iterator[tuple[Recipe, Run | RegraftError]]:
+        """Yield what became of runs that do not wait for one another.
+
+        A process that dies takes all those of its pool with it; alone, each is the only suspect.
+        """
+        ended = []
+        for recipe, result in self._pool(recipes, self.jobs):
+            if result is None:
+                ended.append(recipe)
+            else:
+                yield recipe, result
+        for recipe in ended:
+            yield recipe, self._alone(recipe)
+
+    def _alone(self, recipe: Recipe) -> Run | RegraftError:
+        found = self.campaign.finished(recipe)  # it may have been ready when its pool was ended
+        if found is not None:
+            return found
+        ((_, result),) = self._pool([recipe], 1)
+        return result or _ended()
+
+    def _pool(
+        self, recipes: Sequence[Recipe], jobs: int
+    ) -> Iterator[tuple[Recipe, Run | RegraftError | None]]:
+        """Yield what became of runs in processes of one pool; None where these were ended."""
         quiet = replace(self.campaign, verbose=False, say=print)
         with ProcessPoolExecutor(
-            self.jobs,
+            jobs,
             mp_context=get_context("spawn"),
             initializer=_share_cores,
-            initargs=(self.jobs,),
+            initargs=(jobs,),
         ) as pool:
-            while waiting:
-                links = {recipe.link for recipe in waiting}
-                ready = [r for r in waiting if str(r.row.get("start", "")) not in links]
-                waiting = [recipe for recipe in waiting if recipe not in ready]
-                begun = {pool.submit(_fit_quietly, quiet, recipe): recipe for recipe in ready}
-                for future in as_completed(begun):
-                    yield begun[future], _result(future)
+            begun: dict[Future[Path], Recipe] = {}
+            for recipe in recipes:
+                try:
+                    begun[pool.submit(_fit_quietly, quiet, recipe)] = recipe
+                except BrokenProcessPool:  # a first one died before all of them were handed out
+                    yield recipe, None
+            for future in as_completed(begun):
+                yield begun[future], _result(future)
 
 
 def _fit_quietly(campaign: Campaign, recipe: Recipe) -> Path:
     return campaign.fit(recipe).folder
 
 
-def _result(future: Future[Path]) -> Run | RegraftError:
+def _result(future: Future[Path]) -> Run | RegraftError | None:
     try:
         return Run.open(future.result())
-    except Exception as error:  # noqa: BLE001 - a process that died, too, is a failure of its row
+    except BrokenProcessPool:
+        return None
+    except Exception as error:  # noqa: BLE001 - it is the failure of one row, and is said
         return _failure(error)
+
+
+def _ended() -> RunError:
+    return RunError(
+        "its process was ended by the system",
+        why="perhaps for want of memory",
+        hint="free some, or learn with a smaller batch_size; what was trained is gone on with",
+        code="RUN-ENDED",
+    )
 
 
 def _failure(error: Exception) -> RegraftError:
