@@ -62,6 +62,34 @@ def test_the_pictures_lie_where_the_plan_says(tmp_path):
     assert moved.recipes()[0].data["source"] == str(tmp_path / "moved")
 
 
+def test_a_row_with_data_of_its_own_keeps_the_other_defaults_of_the_data():
+    values = {
+        "data": {"source": "p", "val": 0.2},
+        "defaults": {"data": {"test": 0.3, "seed": 4}, "small": {"epochs": 1, "seed": 5}},
+        "rows": [{"strategy": "frozen", "data": {"seed": 7}, "small": {"seed": 9}}],
+    }
+
+    (whole,), (small,) = (plan_from(values, small=small).recipes() for small in (False, True))
+
+    assert (whole.data_plan.val, whole.data_plan.test, whole.data_plan.seed) == (0.2, 0.3, 7)
+    assert (small.row["epochs"], small.row["seed"]) == (1, 9)
+
+
+def test_paths_in_a_list_begin_in_the_folder_of_the_plan_too(tmp_path):
+    (tmp_path / "one.safetensors").touch()
+    (tmp_path / "two.safetensors").touch()
+    (tmp_path / "run").mkdir()
+    row = {"strategy": "fine_tune", "weights": ["one.safetensors", "two.safetensors", "default"]}
+    values = {"data": {"source": "p"}, "rows": [{**row, "start": ["run"]}]}
+
+    plan = plan_from(values, base=tmp_path)
+
+    files = [str(tmp_path / name) for name in ("one.safetensors", "two.safetensors")]
+    assert [recipe.row["weights"] for recipe in plan.recipes()] == [*files, "default"]
+    assert {recipe.row["start"] for recipe in plan.recipes()} == {str(tmp_path / "run")}
+    assert "weights one.safetensors" in plan.rows[0].description
+
+
 def test_one_folder_cannot_stand_for_two_but_will_do_for_the_small_size(tmp_path):
     file = written(tmp_path, PLAN.replace('id = "head"', 'id = "head"\ndata = {source = "cats"}'))
 

@@ -21,6 +21,7 @@ from regraft.experiment.recipe import (
     Recipe,
     absolute_paths,
     described,
+    refuse_wrong_values,
     short,
 )
 from regraft.experiment.small_size import SmallSize
@@ -170,19 +171,18 @@ def plan_from(
     planned: list[PlannedRow] = []
     sources: set[str] = set()
     for number, given in enumerate(_rows_of(values), start=1):
-        row = {**values.get("defaults", {}), **given}
         try:
-            refuse_wrong_kinds(row, _OfARow)
-            part, own = ({**row.pop(key, {})} for key in _OF_A_ROW)
+            row = _with_defaults(given, values.get("defaults", {}))
+            part, own = (row.pop(key) for key in _OF_A_ROW)
             refuse_unknown(own, ROW_KEYS)
             part = {**values.get("data", {}), **part}
             if changes is not None:
                 part, row = {**part, **changes.data}, changes.changed(row, own)
-            part, row = (absolute_paths(each, folder) for each in (part, row))
+            part = absolute_paths(part, folder)
             sources.add(str(part.get("source", "")))
             if data:
                 part["source"] = str(Path(data).absolute())
-            planned += _expanded(part, row, changes)
+            planned += _expanded(part, row, changes, folder)
         except RegraftError as error:
             name = given.get("id") or given.get("description") or f"number {number}"
             raise UsageError(f"row {name}: {error.what}", why=error.why, hint=error.hint) from error
@@ -225,12 +225,20 @@ def _rows_of(values: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     return rows
 
 
+def _with_defaults(row: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with the defaults; its own tables replace theirs key by key."""
+    for each in (defaults, row):
+        refuse_wrong_kinds(each, _OfARow)
+    tables = {key: {**defaults.get(key, {}), **row.get(key, {})} for key in _OF_A_ROW}
+    return {**defaults, **row, **tables}
+
+
 def _expanded(
-    data: Mapping[str, Any], row: Mapping[str, Any], small: SmallSize | None
+    data: Mapping[str, Any], row: Mapping[str, Any], small: SmallSize | None, base: Path
 ) -> Iterator[PlannedRow]:
     """Yield the rows of the table that one row of the plan stands for."""
     refuse_unknown(data, DATA_KEYS)
-    refuse_unknown(row, (*ROW_KEYS, *_OF_A_ROW))
+    refuse_unknown(row, ROW_KEYS)
     varied = {key: value for key, value in row.items() if _is_list(key, value)}
     if not all(varied.values()):
         raise UsageError("an empty list stands for no run at all")
@@ -238,8 +246,10 @@ def _expanded(
     for choice in itertools.product(*ways.values()):
         chosen = dict(zip(ways, choice, strict=True))
         own = {**row, **chosen}
+        refuse_wrong_values({key: own[key] for key in own if key not in _REPEATS})
         own = own if small is None else small.shrunk(own)
         own["description"] = _described(row, chosen, own)
+        own = absolute_paths(own, base)  # now that a list is one of its values
         yield PlannedRow(
             own["description"], tuple(_repeats(data, own)), dict(own.get("published", {}))
         )

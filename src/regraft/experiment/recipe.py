@@ -89,7 +89,7 @@ class Recipe:
             known = ", ".join(get_args(Strategy))
             raise UsageError(f"unknown strategy {strategy!r}", why=f"there are {known}")
         refuse_wrong_kinds(self.data, DataPlan)
-        refuse_wrong_kinds(self.row, DataPlan, LearnerOptions, _Labels)
+        refuse_wrong_values(self.row)
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Recipe:
@@ -194,6 +194,18 @@ class Recipe:
             for part in (self.data, self.row)
         ]
         return (json.dumps(_plain(kept[0]), sort_keys=True), json.dumps(_plain(kept[1])))
+
+
+def refuse_wrong_values(row: Mapping[str, Any]) -> None:
+    """Refuse values of a row that their keys cannot have.
+
+    Raises:
+        UsageError: Naming the first such key.
+    """
+    refuse_wrong_kinds(row, DataPlan, LearnerOptions, _Labels)
+    for phase in row.get("phases") or ():
+        if not isinstance(phase, Mapping):
+            raise UsageError(f"a phase cannot be {phase!r:.100}", why="it is a table")
 
 
 def described(row: Mapping[str, Any]) -> str:
