@@ -53,6 +53,27 @@ def test_a_wrong_preprocessing_stays_wrong_at_the_size_of_the_stand_in():
     assert (preprocessing.channels, preprocessing.interpolation) == ("BGR", "nearest")
 
 
+def test_a_preprocessing_without_a_size_has_none_to_change():
+    row = {"backbone": "vgg16", "preprocessing": {"mode": "squash"}}
+
+    with pytest.raises(UsageError, match="preprocessing needs size and resize - there are mode"):
+        only_row(row, backbones={"vgg16": MINI})
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"preprocessing": "squash"}, "preprocessing cannot be 'squash' - it is a table"),
+        ({"strategy": "frozen", "epochs": "3"}, "epochs cannot be '3' - it is a whole number"),
+        ({"strategy": "frozen", "phases": "two"}, "phases cannot be 'two' - it is a list"),
+        ({"strategy": "frozen", "phases": ["one"]}, "a phase cannot be 'one' - it is a table"),
+    ],
+)
+def test_a_value_that_cannot_be_shrunk_is_said_like_any_other(row, said):
+    with pytest.raises(UsageError, match=said):
+        only_row({"backbone": "vgg16", **row}, epochs=2, backbones={"vgg16": MINI})
+
+
 def test_random_weights_stay_random():
     row = {"backbone": "vgg16", "weights": "random"}
 
@@ -124,6 +145,11 @@ def test_the_reader_is_told_that_the_figures_are_those_of_the_small_size():
         ({"epochs": 0}, "epochs must be a whole number above 0"),
         ({"backbones": {"vgg16": {"backbon": "x"}}}, "did you mean 'backbone'"),
         ({"backbones": {"vgg16": {"size": 64}}}, "nothing stands in for vgg16"),
+        ({"backbones": {"vgg16": {**MINI, "size": "64"}}}, "size cannot be '64'"),
+        ({"backbones": {"vgg16": 3}}, "small: 3 for vgg16 - it is a table"),
+        ({"backbones": "mini"}, "backbones cannot be 'mini' - it is a table"),
+        ({"data": 3}, "data cannot be 3 - it is a table"),
+        ({"epochs": "2"}, "epochs cannot be '2' - it is a whole number"),
     ],
 )
 def test_a_mistake_is_said_even_where_the_small_size_is_not_asked_for(small, said):

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from regraft.errors import UsageError
-from regraft.experiment.keys import refuse_unknown
+from regraft.experiment.keys import refuse_unknown, refuse_wrong_kinds
 from regraft.experiment.recipe import AMOUNTS, BACKBONE_KEYS
 from regraft.experiment.strategies import DEFAULT_BACKBONE
 
-_STAND_IN = ("backbone", "weights", "arguments", "size", "stages")
+
+class _StandIn:
+    """What may stand in for a network, with what kind of value."""
+
+    backbone: str
+    weights: str | Path
+    arguments: Mapping[str, Any]
+    size: int
+    stages: Mapping[str, str]
+
+
+_STAND_IN = tuple(_StandIn.__annotations__)
 
 
 @dataclass(frozen=True)
@@ -28,7 +40,7 @@ class SmallSize:
             and ``stages``, from the names of stages to those of the other network.
 
     Raises:
-        UsageError: A key is unknown, or a number is none.
+        UsageError: A key is unknown, or a value is impossible.
 
     Example:
         >>> small = SmallSize(epochs=2, backbones={"vgg16": {"backbone": "regraft_mini"}})
@@ -45,10 +57,13 @@ class SmallSize:
     def __post_init__(self) -> None:
         for name in ("epochs", "steps"):
             most = getattr(self, name)
-            if most is not None and (not isinstance(most, int) or most < 1):
+            if most is not None and most < 1:
                 raise UsageError(f"small: {name} must be a whole number above 0", why=repr(most))
         for name, stand_in in self.backbones.items():
+            if not isinstance(stand_in, Mapping):
+                raise UsageError(f"small: {stand_in!r:.100} for {name}", why="it is a table")
             refuse_unknown(stand_in, _STAND_IN)
+            refuse_wrong_kinds(stand_in, _StandIn)
             if "backbone" not in stand_in:
                 raise UsageError(f"small: nothing stands in for {name}", hint="name a backbone")
 
@@ -57,9 +72,10 @@ class SmallSize:
         """Return what a plan says under ``[small]``.
 
         Raises:
-            UsageError: A key is unknown, or a number is none.
+            UsageError: A key is unknown, or a value is impossible.
         """
         refuse_unknown(values, (f.name for f in fields(cls)))
+        refuse_wrong_kinds(values, cls)
         return cls(**values)
 
     @property
@@ -111,6 +127,10 @@ show the table, not to be compared'
             return dict(row), {}
         size, stages = stand_in.pop("size", None), stand_in.pop("stages", {})
         asked = row.get("preprocessing")
+        if size is not None and asked and not {"size", "resize"} <= asked.keys():
+            raise UsageError(
+                "preprocessing needs size and resize", why=f"there are {', '.join(asked)}"
+            )
         if size is not None and asked:
             part = size / asked["size"]
             asked = {**asked, "size": size, "resize": max(size, round(part * asked["resize"]))}
