@@ -10,7 +10,6 @@ from pathlib import Path
 
 from regraft.data.checks import check
 from regraft.data.dataset import Dataset
-from regraft.data.split import read_manifest
 from regraft.errors import RunError
 from regraft.files import sha256_file
 from regraft.results.reservation import RECORD
@@ -72,7 +71,7 @@ def refuse_changed_pictures(run: Run, now: Listing) -> None:
             (``RUN-DATA-CHANGED``).
         DataError: A file cannot be read.
     """
-    then = {row.path: row for row in read_manifest(run.folder)}
+    then = {row.path: row for row in run.pictures()}
     bad = {str(entry.get("path", "")) for entry in (run.check or {}).get("bad_files", [])}
     both = now.places.keys() & then.keys()
     labels = now.data.labels
