@@ -42,7 +42,7 @@ def test_without_a_name_every_data_set_is_listed_with_size_and_licence():
 
 
 def test_the_list_is_there_for_machines():
-    listed = json.loads(run("--json").stdout)
+    listed = json.loads(run("--json").stdout)["data_sets"]
 
     assert [each["name"] for each in listed] == [data.name for data in NAMED]
     assert listed[0]["bytes"] == 228_813_984

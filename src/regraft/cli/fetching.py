@@ -66,21 +66,20 @@ def _list(*, as_json: bool) -> None:
     from regraft.report.tables import Table
 
     if as_json:
-        say_json(
-            [
-                {
-                    "name": data.name,
-                    "title": data.title,
-                    "classes": data.classes,
-                    "pictures": data.pictures,
-                    "bytes": data.size or None,
-                    "licence": data.licence,
-                    "page": data.page,
-                    "files": [file.url for file in data.files],
-                }
-                for data in NAMED
-            ]
-        )
+        listed = [
+            {
+                "name": data.name,
+                "title": data.title,
+                "classes": data.classes,
+                "pictures": data.pictures,
+                "bytes": data.size or None,
+                "licence": data.licence,
+                "page": data.page,
+                "files": [file.url for file in data.files],
+            }
+            for data in NAMED
+        ]
+        say_json({"data_sets": listed})
         return
     rows = tuple(
         (

@@ -32,7 +32,7 @@ def list_stored(*, as_json: JsonOption = False) -> None:
 
     found = list_weights()
     if as_json:
-        say_json([stored.to_json() for stored in found])
+        say_json({"weights": [stored.to_json() for stored in found]})
         return
     rows = tuple((w.name, w.backbone, w.licence, w.source, w.sha256[:16]) for w in found)
     table = Table(("name", "backbone", "licence", "source", "SHA-256"), rows)
@@ -50,7 +50,7 @@ def fetch(
 
     stored = [fetch_weights(name, verbose=not as_json) for name in names]
     if as_json:
-        say_json([w.to_json() for w in stored])
+        say_json({"weights": [w.to_json() for w in stored]})
         return
     for w in stored:
         say(f"{w.name}\t{w.backbone}\t{w.licence}\t{w.sha256}")
@@ -141,12 +141,11 @@ def verify(
 
     outcomes = verify_weights(names)
     if as_json:
-        say_json(
-            [
-                {"name": name, "ok": not problem, "problem": problem}
-                for name, problem in outcomes.items()
-            ]
-        )
+        verified = [
+            {"name": name, "ok": not problem, "problem": problem}
+            for name, problem in outcomes.items()
+        ]
+        say_json({"verified": verified})
     else:
         for name, problem in outcomes.items():
             say(f"{name}\t{problem or 'ok'}")
