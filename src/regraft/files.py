@@ -160,6 +160,18 @@ def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Ite
         shutil.rmtree(part, ignore_errors=True)
 
 
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Make a folder and those above it, as far as they are missing.
+
+    Raises:
+        RegraftError: It cannot be made there (code ``FILE-WRITE``).
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(Path(path), error) from error
+
+
 def _part_beside(target: Path) -> Path:
     return target.with_name(f".{short_name(target.name)}.{unfinished_mark()}.part")
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from regraft.data.drawn import make_flowers
-from regraft.errors import RunError
+from regraft.errors import RegraftError, RunError
 from regraft.experiment import comparing
 from regraft.experiment.campaign import Outcome
 from regraft.experiment.comparing import Asked, compare
@@ -200,3 +200,13 @@ def test_what_was_decided_is_a_plan(compared, place):
 
     assert told["complete"]
     assert [row["strategy"] for row in told["plan"]["rows"]][:2] == ["features"] * 2
+
+
+def test_a_folder_that_cannot_be_made_is_an_explained_error(place, tmp_path):
+    (tmp_path / "afile").write_text("")
+    asked = Asked({"source": str(place / "flowers")}, [NETWORK])
+
+    with pytest.raises(RegraftError, match="choose another folder") as refused:
+        compare(asked, tmp_path / "afile" / "compared")
+
+    assert refused.value.code == "FILE-WRITE"

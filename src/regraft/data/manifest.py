@@ -62,7 +62,7 @@ def write(folder: Path, rows: Sequence[Row], classes: Sequence[str], facts: dict
         classes: The classes in their order.
         facts: What else ``split.json`` shall hold.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     text = io.StringIO(newline="")
     writer = csv.writer(text)  # its line end, CR LF, is what makes it quote both of them in names
     writer.writerow(COLUMNS)

@@ -14,7 +14,7 @@ from regraft.experiment.cautions import cautions_of_comparison
 from regraft.experiment.costs import Costs, measure_costs
 from regraft.experiment.ladder import BASELINE, Choice, Rung, choose, ordered, rungs
 from regraft.experiment.plan import Plan, plan_from
-from regraft.files import read_json, write_json
+from regraft.files import make_folder, read_json, write_json
 from regraft.report.tables import Duration
 from regraft.results.comparison import Comparison, Row
 
@@ -160,7 +160,7 @@ def compare(
         say("everything was run before")
         outcome = campaign.run(asked.plan(state.rows))
     else:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         outcome = _Climb(asked, state, campaign, say).climb()
     places = {rung.description: i for i, rung in enumerate(_ladder(asked))}
     rows = sorted(outcome.rows, key=lambda row: places.get(row.description, len(places)))

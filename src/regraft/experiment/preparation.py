@@ -11,7 +11,7 @@ from regraft.data.checks import CheckReport, check, usable
 from regraft.data.cutting import grouped
 from regraft.data.dataset import Dataset
 from regraft.data.split import Split
-from regraft.errors import DataError
+from regraft.errors import DataError, UsageError
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,13 @@ class DataPlan:
 
     def _listed(self) -> Dataset:
         source = Path(self.source)
+        if self.root is not None and source.is_dir():
+            raise UsageError(
+                "root (--root) does nothing for a folder of pictures",
+                path=source,
+                why="it is where the paths in a CSV table begin",
+                hint="leave it out",
+            )
         if self.label_from_name is not None:
             return Dataset.from_names(source, pattern=self.label_from_name)
         if source.suffix.lower() in {".csv", ".tsv"} and source.is_file():

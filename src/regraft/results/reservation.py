@@ -94,6 +94,25 @@ def unfinished(folder: Path) -> bool:
     return (folder / _LOCK).exists() and not (folder / RECORD).exists()
 
 
+def no_run(place: Path) -> RunError:
+    """Return the error that says why there is no finished run, and where one may be."""
+    if unfinished(place):
+        return RunError(
+            "this run was never finished",
+            path=place,
+            hint="repeat it into the same folder, or delete the folder",
+            code="RUN-INCOMPLETE",
+        )
+    why, hint = "there is no such folder", ""
+    if place.is_dir():
+        inside = any((place / "runs").glob(f"*/{RECORD}"))
+        why = f"there is no {RECORD}"
+        hint = f"name {place / 'runs'}" if inside else f"name the folder that holds {RECORD}"
+    elif place.exists():
+        why, hint = "this is a file", f"name the folder that holds {RECORD}"
+    return RunError("no run here", path=place, why=why, hint=hint, code="RUN-FOREIGN")
+
+
 def _refuse_foreign(place: Path) -> None:
     if not place.exists():
         return

@@ -25,8 +25,8 @@ from regraft.results.reservation import (
     PREDICTIONS,
     RECORD,
     SPLIT,
+    no_run,
     reserve,
-    unfinished,
 )
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class Run:
         """
         place = Path(folder)
         if not (place / RECORD).is_file():
-            raise _no_run(place)
+            raise no_run(place)
         try:
             data = read_json(place / RECORD)
         except RegraftError as error:
@@ -383,15 +383,3 @@ def _validate(data: Any, place: Path) -> None:
     wrong = [key for key, kind in _KINDS.items() if not isinstance(data.get(key), kind)]
     if wrong:
         raise RunError("the run's record is damaged", path=file, why=f"wrong: {', '.join(wrong)}")
-
-
-def _no_run(place: Path) -> RunError:
-    if unfinished(place):
-        return RunError(
-            "this run was never finished",
-            path=place,
-            hint="repeat it into the same folder, or delete the folder",
-            code="RUN-INCOMPLETE",
-        )
-    why = "there is no run.json" if place.is_dir() else "there is no such folder"
-    return RunError("no run here", path=place, why=why, code="RUN-FOREIGN")
