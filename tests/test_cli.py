@@ -392,3 +392,45 @@ def test_a_stopped_training_says_how_to_go_on_and_does(place, tmp_path):
     assert len(result["history"]) > epochs
     assert result["phases"][0]["stopped"] == "time budget"
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_predict_takes_names_of_any_bytes_and_windows_line_ends(place, run_folder):
+    picture = next((place / "flowers" / "daisy").iterdir())
+    odd = [b"caf\xe9.png", b"named\r", b"plain.png"]
+    for name in odd:
+        (place / os.fsdecode(name)).write_bytes(picture.read_bytes())
+
+    result = subprocess.run(
+        [sys.executable, "-m", "regraft", "predict", str(run_folder), "-", "--json"],
+        input=b"caf\xe9.png\r\nnamed\r\nplain.png\r\n",
+        capture_output=True,
+        timeout=180,
+        check=False,
+        env={**environment(place), "PYTHONIOENCODING": "utf-8:strict"},
+        cwd=place,
+    )
+
+    assert result.returncode == 0, result.stderr
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [os.fsencode(row["file"]) for row in rows] == odd
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no broken pipes of this kind")
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_reader_that_leaves_early_is_no_error(tmp_path, closed):
+    reading, writing = os.pipe()
+    os.close(reading)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, closed: writing}
+    command = "data fetch --json" if closed == "stdout" else "data fetch"
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "regraft", *command.split()], env=environment(tmp_path), **streams
+    )
+    os.close(writing)
+    data, talk = process.communicate(timeout=180)
+
+    if closed == "stdout":
+        assert (process.returncode, talk) == (141, b"")
+    else:
+        assert process.returncode == 0
+        assert data.startswith(b"name ")

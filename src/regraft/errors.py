@@ -94,6 +94,15 @@ class ImageError(DataError):
 
     code = "IMG-CORRUPT"
 
+    def to_json(self) -> dict[str, str | None]:
+        """Return ``file``, ``error`` and ``message`` as JSON has them.
+
+        Example:
+            >>> ImageError("file is empty", path="a.jpg", code="IMG-EMPTY").to_json()["error"]
+            'IMG-EMPTY'
+        """
+        return {"file": self.path, "error": self.code, "message": str(self)}
+
 
 class BadImagesError(DataError):
     """Pictures of a data set that cannot be used, all of them at once.

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from regraft.cli.app import app
 from regraft.data.drawn import make_flowers
 from regraft.data.split import read_manifest
-from regraft.errors import DataError, RunError
+from regraft.errors import DataError, RegraftError, RunError, UsageError
 
 
 def regraft(*arguments):
@@ -46,3 +46,18 @@ def test_a_split_is_written_again_but_never_over_another_one(flowers, tmp_path):
     assert again == first
     assert refused.value.code == "SPLIT-EXISTS"
     assert read_manifest(tmp_path) == rows
+
+
+def test_a_folder_that_cannot_be_made_is_an_explained_error(flowers, tmp_path):
+    (tmp_path / "afile").write_text("")
+
+    with pytest.raises(RegraftError, match="choose another folder") as refused:
+        regraft("data", "split", flowers, "--out", tmp_path / "afile" / "split")
+
+    assert refused.value.code == "FILE-WRITE"
+
+
+def test_a_root_for_a_folder_of_pictures_is_refused(flowers):
+    for more in ((), ("--label-from-name", "(?P<label>[a-z]+)_")):
+        with pytest.raises(UsageError, match="--root"):
+            regraft("data", "check", flowers, "--root", flowers, *more)

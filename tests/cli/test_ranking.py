@@ -103,3 +103,22 @@ def test_parts_that_share_a_group_are_refused_or_kept_as_in_every_command(flower
 
     assert refused.exception.code == "SPLIT-GROUPS"
     assert "linear probe" in kept.stdout
+
+
+def test_what_skip_bad_leaves_out_is_named_and_ends_with_3(tmp_path):
+    make_flowers(tmp_path, species=2, per_class=12, size=32)
+    (tmp_path / "daisy" / "empty.jpg").write_bytes(b"")
+    skip = ("--skip-bad", "--max-bad", "0.1", "--backbone", "first_net")
+    command = ("backbones", "rank", tmp_path, "--engine", "torch", "--folds", 2, *skip)
+
+    text, machine = (
+        CliRunner().invoke(app, [str(a) for a in (*command, *more)], standalone_mode=False)
+        for more in ((), ("--json",))
+    )
+
+    assert text.return_value == machine.return_value == 3
+    assert "refused: file is empty" in text.stderr
+    assert "daisy/empty.jpg" in text.stderr
+    (bad,) = json.loads(machine.stdout)["bad_files"]
+    assert bad["error"] == "IMG-EMPTY"
+    assert bad["file"].endswith("daisy/empty.jpg")

@@ -26,7 +26,15 @@ from regraft.cli import (
     using,
     weights,
 )
-from regraft.cli.output import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_USAGE, talk
+from regraft.cli.output import (
+    EXIT_BROKEN_PIPE,
+    EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
+    EXIT_USAGE,
+    ReaderLeft,
+    prepare_streams,
+    talk,
+)
 from regraft.errors import RegraftError
 
 app = typer.Typer(
@@ -87,12 +95,10 @@ def main() -> NoReturn:
     """Run the command line and leave with its exit code.
 
     Exit codes: 0 done, 1 error, 2 wrong usage, 3 done but some pictures were refused, 130 and
-    143 interrupted.
+    143 interrupted, 141 nobody read the output to its end.
     """
     signal.signal(signal.SIGTERM, _on_sigterm)
-    for stream in (sys.stdout, sys.stderr):
-        # Names of files and classes may hold anything; what a terminal cannot show is escaped.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    prepare_streams()
     sys.exit(_run())
 
 
@@ -102,7 +108,7 @@ def _run() -> int:
     except TyperException as error:
         talk(f"regraft: error: {error.format_message()} - see --help [USAGE]")
         return EXIT_USAGE
-    except BrokenPipeError:
+    except ReaderLeft:
         return _leave_quietly()
     except (Exception, KeyboardInterrupt, _Terminated) as error:  # noqa: BLE001 - the last resort
         if _DEBUG["on"]:

@@ -32,7 +32,7 @@ from regraft.cli.options import (
     chosen_backbone,
     read_arguments,
 )
-from regraft.cli.output import EXIT_FAILED, JsonOption, talk
+from regraft.cli.output import JsonOption, talk
 from regraft.cli.running import PAGE, show
 from regraft.errors import UsageError
 from regraft.experiment.strategies import read_minutes
@@ -125,8 +125,7 @@ def compare(
     )
     comparison = compare_ways(asked, folder, command=command_line(), verbose=not as_json, say=talk)
     page = write_comparison(comparison, folder / PAGE) if comparison.rows else None
-    show(comparison, page, form=form, as_json=as_json)
-    return EXIT_FAILED if comparison.failures else 0
+    return show(comparison, page, form=form, as_json=as_json)
 
 
 def _network(row: dict[str, object]) -> dict[str, object]:

@@ -20,6 +20,8 @@ from regraft.cli.options import (
     FromOption,
     GroupByOption,
     HeadOption,
+    KeepPartsOption,
+    MaxBadOption,
     NamesOption,
     OptimizerOption,
     OptionalBackboneOption,
@@ -29,6 +31,7 @@ from regraft.cli.options import (
     RegularizeOption,
     RootOption,
     SeedOption,
+    SkipBadOption,
     SmallClassesOption,
     TestOption,
     UnfreezeOption,
@@ -38,7 +41,7 @@ from regraft.cli.options import (
     chosen_backbone,
     read_spec,
 )
-from regraft.cli.output import JsonOption, say, say_json, talk
+from regraft.cli.output import EXIT_REFUSED, JsonOption, say, say_json, talk, talk_of_refused
 from regraft.errors import UsageError
 from regraft.experiment.strategies import LearnerOptions, build_learner
 
@@ -79,16 +82,19 @@ def find_rate(
     seed: SeedOption = 0,
     group_by: GroupByOption = None,
     regroup: RegroupOption = False,
+    keep_parts: KeepPartsOption = False,
     small_classes: SmallClassesOption = "refuse",
     allow_empty_class: AllowEmptyOption = False,
     label_from_name: NamesOption = None,
     root: RootOption = None,
     follow_links: FollowLinksOption = False,
+    skip_bad: SkipBadOption = False,
+    max_bad: MaxBadOption = 0.01,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Draw the curve here, an SVG.")
     ] = None,
     as_json: JsonOption = False,
-) -> None:
+) -> int:
     """Train for a few steps with a rising learning rate, and suggest one for `fit`.
 
     Only pictures that `fit` with the same options would learn from are looked at.
@@ -105,7 +111,8 @@ def find_rate(
 
     learner = build_learner(read_spec(chosen_backbone(backbone), weights, arguments), options)
     plan = DataPlan.of(given)
-    train = plan.prepare(verbose=not as_json).train
+    prepared = plan.prepare(verbose=not as_json)
+    train, bad = prepared.train, prepared.report.bad
     found = search_rate(
         learner, train.paths, train.labels, lowest=lowest, highest=highest, steps=steps
     )
@@ -113,12 +120,16 @@ def find_rate(
         figure = rates_figure(found.rates, found.losses, found.suggestion)
         write_text(out, standalone(figure) + "\n")
     if as_json:
-        say_json({**found.to_json(), "figure": None if out is None else str(out)})
-        return
-    if found.suggestion is None:
+        drawn = None if out is None else str(out)
+        refused = [error.to_json() for error in bad]
+        say_json({**found.to_json(), "figure": drawn, "bad_files": refused})
+    elif found.suggestion is None:
         talk("no rate lowers the loss: try more --steps, another range, or another --batch-size")
     else:
         say(shown(found.suggestion))
         talk(f"next:   regraft fit with the same options and --lr {shown(found.suggestion)}")
-    if out is not None:
-        talk(f"curve:  {out}")
+    if not as_json:
+        if out is not None:
+            talk(f"curve:  {out}")
+        talk_of_refused(bad)
+    return EXIT_REFUSED if bad else 0

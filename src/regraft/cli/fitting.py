@@ -168,7 +168,7 @@ def fit(
         say_json(run.result())
     else:
         _show(run)
-    return EXIT_REFUSED if (run.check or {}).get("bad") else 0
+    return refused_code(run)
 
 
 def _show(run: Run) -> None:
@@ -211,6 +211,7 @@ def extract(
     pooling: PoolingOption = "avg",
     engine: EngineOption = "auto",
     precision: PrecisionOption = "fp32",
+    allow_empty_class: AllowEmptyOption = False,
     label_from_name: NamesOption = None,
     root: RootOption = None,
     follow_links: FollowLinksOption = False,
@@ -218,6 +219,7 @@ def extract(
     as_json: JsonOption = False,
 ) -> None:
     """Write the features of all pictures to HDF5: features, labels and label_names."""
+    given = dict(locals())
     from regraft.experiment.extraction import extract_to_file
     from regraft.experiment.preparation import DataPlan
     from regraft.features.extractor import FeatureExtractor
@@ -231,7 +233,7 @@ def extract(
         verbose=not as_json,
     )
     written = extract_to_file(
-        DataPlan(source, label_from_name=label_from_name, root=root, follow_links=follow_links),
+        DataPlan.of(given),
         extractor,
         out,
     )
@@ -240,6 +242,11 @@ def extract(
         return
     say(str(out))
     talk(f"{written.images} rows of {written.columns} numbers; {written.embedded} images embedded")
+
+
+def refused_code(*runs: Run) -> int:
+    """Return the exit code of runs that are finished: 3 where pictures were left out of some."""
+    return EXIT_REFUSED if any((run.check or {}).get("bad") for run in runs) else 0
 
 
 def cost_line(run: Run) -> str:

@@ -16,18 +16,20 @@ from regraft.cli.options import (
     FollowLinksOption,
     GroupByOption,
     KeepPartsOption,
+    MaxBadOption,
     NamesOption,
     PoolingOption,
     RegroupOption,
     RootOption,
     SeedOption,
+    SkipBadOption,
     SmallClassesOption,
     TestOption,
     ValOption,
     WeightsOption,
     read_spec,
 )
-from regraft.cli.output import JsonOption, say, say_json, talk
+from regraft.cli.output import EXIT_REFUSED, JsonOption, say, say_json, talk, talk_of_refused
 from regraft.errors import DataError, RunError
 
 if TYPE_CHECKING:
@@ -97,23 +99,30 @@ def split_data(
     label_from_name: NamesOption = None,
     root: RootOption = None,
     follow_links: FollowLinksOption = False,
+    skip_bad: SkipBadOption = False,
+    max_bad: MaxBadOption = 0.01,
     as_json: JsonOption = False,
-) -> None:
+) -> int:
     """Cut the pictures into train, validation and test, and write the manifest with its hash."""
     given = dict(locals())
     from regraft.experiment.preparation import DataPlan
 
     _refuse_run(out)
     plan = DataPlan.of(given)
-    split = plan.prepare(verbose=not as_json).split
+    prepared = plan.prepare(verbose=not as_json)
+    split, bad = prepared.split, prepared.report.bad
     _refuse_other_split(out, split.hash)
     split.write(out)
     sizes = {name: len(part) for name, part in split.parts().items()}
     if as_json:
-        say_json({"hash": split.hash, "manifest": str(out / "split.csv"), "images": sizes})
-        return
-    say("  ".join(f"{name} {size}" for name, size in sizes.items()))
-    talk(f"written to {out / 'split.csv'}; hash {split.hash[:16]}")
+        refused = [error.to_json() for error in bad]
+        head = {"hash": split.hash, "manifest": str(out / "split.csv"), "images": sizes}
+        say_json({**head, "bad_files": refused})
+    else:
+        say("  ".join(f"{name} {size}" for name, size in sizes.items()))
+        talk(f"written to {out / 'split.csv'}; hash {split.hash[:16]}")
+        talk_of_refused(bad)
+    return EXIT_REFUSED if bad else 0
 
 
 def _refuse_run(folder: Path) -> None:

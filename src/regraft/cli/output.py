@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import sys
-from typing import Annotated, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from regraft.errors import ImageError
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -23,14 +29,53 @@ JsonOption = Annotated[
 ]
 
 
+class ReaderLeft(BaseException):
+    """Nobody reads the data any more; a BaseException so that no handler for errors swallows it."""
+
+
+class _OptionalOutput(io.FileIO):
+    """An output that is lost where nobody takes it, without harm to the work that writes it."""
+
+    def write(self, data: Any) -> int | None:
+        """Write what can be written, and say that all of it was."""
+        with contextlib.suppress(OSError):
+            return super().write(data)
+        return len(data)
+
+
+def prepare_streams() -> None:
+    """Let names of any bytes come in and go out, and a closed terminal end no training."""
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
+        stream.reconfigure(errors=errors)  # type: ignore[union-attr]
+    sys.stderr = io.TextIOWrapper(
+        io.BufferedWriter(_OptionalOutput(sys.stderr.fileno(), "w", closefd=False)),
+        encoding=sys.stderr.encoding,
+        errors="backslashreplace",
+        line_buffering=True,
+    )
+
+
 def talk(text: str = "") -> None:
     """Say something to the person at the terminal (standard error)."""
     print(text, file=sys.stderr, flush=True)
 
 
+def talk_of_refused(errors: Iterable[ImageError]) -> None:
+    """Name the pictures that were left out, and say why each of them."""
+    for error in errors:
+        talk(f"refused: {error}")
+
+
 def say(text: str) -> None:
-    """Print data (standard output)."""
-    print(text, flush=True)
+    """Print data (standard output).
+
+    Raises:
+        ReaderLeft: Whoever read it has left.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError as error:
+        raise ReaderLeft from error
 
 
 def say_json(value: Any) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regraft.cli.options import DataArgument, NamesOption, RootOption
+from regraft.cli.options import DataArgument, FollowLinksOption, NamesOption, RootOption
 from regraft.cli.output import JsonOption, say, say_json
 from regraft.errors import UsageError
 
@@ -49,6 +49,7 @@ def preview_data(
     ] = 0,
     label_from_name: NamesOption = None,
     root: RootOption = None,
+    follow_links: FollowLinksOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show a few pictures as they are and augmented, on one sheet."""
@@ -62,7 +63,13 @@ def preview_data(
     found = find_augmentation(augment)
     if found is None:
         raise UsageError("there is no augmentation to show", hint="give --augment a name")
-    plan = DataPlan(source, label_from_name=label_from_name, root=root, allow_empty_class=True)
+    plan = DataPlan(
+        source,
+        label_from_name=label_from_name,
+        root=root,
+        follow_links=follow_links,
+        allow_empty_class=True,
+    )
     plain = type(found)().to_json()
     changes = {key: value for key, value in found.to_json().items() if value != plain[key]}
     sheet = preview_sheet(

@@ -24,7 +24,7 @@ from regraft.cli.options import (
     TestOption,
     ValOption,
 )
-from regraft.cli.output import JsonOption, say, say_json
+from regraft.cli.output import EXIT_REFUSED, JsonOption, say, say_json, talk_of_refused
 
 
 def add_to(backbones: typer.Typer) -> None:
@@ -77,7 +77,7 @@ def rank(
     max_bad: MaxBadOption = 0.01,
     form: FormatOption = TableFormat.TEXT,
     as_json: JsonOption = False,
-) -> None:
+) -> int:
     """Rank networks by what simple classifiers make of their features, cross-validated.
 
     Nothing is trained or downloaded, and the test part of the split that `fit` would make is not
@@ -100,6 +100,8 @@ def rank(
     )
     if as_json or form is TableFormat.JSON:
         say_json(ranking.to_json())
-        return
-    tables = [ranking.table(), *([ranking.ablation_table()] if ranking.ablated else [])]
-    say("\n\n".join(written(table, form) for table in tables))
+    else:
+        tables = [ranking.table(), *([ranking.ablation_table()] if ranking.ablated else [])]
+        say("\n\n".join(written(table, form) for table in tables))
+        talk_of_refused(ranking.bad)
+    return EXIT_REFUSED if ranking.bad else 0

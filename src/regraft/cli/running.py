@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regraft.cli.fitting import command_line
+from regraft.cli.fitting import command_line, refused_code
 from regraft.cli.looking import FormatOption, TableFormat, written
 from regraft.cli.output import EXIT_FAILED, JsonOption, say, say_json, talk
 
@@ -85,18 +85,19 @@ def run(
         command=command_line(),
     )
     page = write_comparison(comparison, folder / PAGE) if outcome.rows else None
-    show(comparison, page, form=form, as_json=as_json)
-    return EXIT_FAILED if outcome.failures else 0
+    return show(comparison, page, form=form, as_json=as_json)
 
 
-def show(comparison: Comparison, page: Path | None, *, form: TableFormat, as_json: bool) -> None:
-    """Print a comparison: the table as data, what may be said about it as talk."""
+def show(comparison: Comparison, page: Path | None, *, form: TableFormat, as_json: bool) -> int:
+    """Print a comparison: the table as data, where its page is as talk; return the exit code."""
     from regraft.report.comparison import comparison_table
 
     if as_json:
         say_json(comparison.to_json(None if page is None else str(page)))
-        return
-    if comparison.rows:
+    elif comparison.rows:
         say(written(comparison_table(comparison), form))
-    if page is not None:
+    if page is not None and not as_json:
         talk(f"page:   {page}")
+    if comparison.failures:
+        return EXIT_FAILED
+    return refused_code(*(run for row in comparison.rows for run in row.runs))

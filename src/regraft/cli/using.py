@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from itertools import islice
@@ -30,6 +31,7 @@ from regraft.cli.output import (
     say_json,
     say_json_line,
     talk,
+    talk_of_refused,
 )
 from regraft.errors import ImageError, UsageError, printable
 
@@ -135,7 +137,8 @@ def evaluate_run(
     else:
         say(parts_table(result.metrics).to_text())
         talk(result.comment())
-    return EXIT_REFUSED if result.refused else 0
+        talk_of_refused(result.bad)
+    return EXIT_REFUSED if result.bad else 0
 
 
 def _model_folder(run: Path) -> Path:
@@ -196,7 +199,7 @@ def _pictures(files: Iterable[str]) -> Iterable[str]:
     found = False
     for name in files:
         if name == "-":
-            named: Iterable[str] = (line.rstrip("\n") for line in sys.stdin if line.strip())
+            named: Iterable[str] = (_named(line) for line in sys.stdin if line.strip())
         elif Path(name).is_dir():
             below = sorted(Path(name).rglob("*"))
             named = (
@@ -211,3 +214,9 @@ def _pictures(files: Iterable[str]) -> Iterable[str]:
             yield path
     if not found:
         raise UsageError("no picture to look at", hint="name files, a folder with pictures, or '-'")
+
+
+def _named(line: str) -> str:
+    """Return the path on a line, which on Windows ends in a carriage return, too."""
+    name = line.removesuffix("\n")
+    return name if os.path.lexists(name) else name.removesuffix("\r")

@@ -94,6 +94,7 @@ def _bad(evidence: Evidence) -> Iterator[Finding]:
         kinds = ", ".join(f"{count} {code}" for code, count in codes)
         labels = {pictures.labels[place] for place in bad}
         parts = {pictures.part(place) for place in bad}
+        left_out = pictures.settled and parts == {""}  # the split was cut without them
         yield Finding(
             "DATA-BAD-IMAGES",
             "error",
@@ -102,7 +103,9 @@ def _bad(evidence: Evidence) -> Iterator[Finding]:
             path=pictures.names[min(bad)],
             label=labels.pop() if len(labels) == 1 else None,
             part=parts.pop() if len(parts) == 1 else None,
-            advice="repair or remove them; skip_bad leaves them out and lists them",
+            advice="they were left out; repair them to have them used"
+            if left_out
+            else "repair or remove them; skip_bad leaves them out and lists them",
         )
 
 

@@ -11,6 +11,7 @@ from regraft.classifiers.saving import load_model
 from regraft.data.checks import check, usable
 from regraft.data.dataset import Dataset
 from regraft.data.split import Split
+from regraft.errors import ImageError
 from regraft.experiment.preparation import DataPlan
 from regraft.results import metrics
 from regraft.results.predictions import evaluate
@@ -25,13 +26,13 @@ class Evaluation:
         metrics: For train, validation and test the summary of the pictures of that part, or None.
             Pictures that the run never saw belong to the test part.
         new: How many of the test pictures were unknown to the run.
-        refused: How many pictures could not be used.
+        bad: The error of each picture that could not be used and was left out.
         test_looks: How often the run's test part was looked at, this time included.
     """
 
     metrics: dict[str, dict[str, Any] | None]
     new: int
-    refused: int
+    bad: tuple[ImageError, ...]
     test_looks: int
 
     def to_json(self) -> dict[str, Any]:
@@ -39,7 +40,8 @@ class Evaluation:
         return {
             **self.metrics,
             "new": self.new,
-            "refused": self.refused,
+            "refused": len(self.bad),
+            "bad_files": [error.to_json() for error in self.bad],
             "test_looks": self.test_looks,
         }
 
@@ -83,7 +85,7 @@ def evaluate_on(
     for name, part in parts.items():
         summaries[PART_TITLES[name]] = metrics.summary(evaluate(learner, part, name))
     looks = Split.count_test_look(finished.folder) if "test" in parts else finished.test_looks
-    return Evaluation(summaries, new, len(data) - len(good), looks)
+    return Evaluation(summaries, new, report.bad, looks)
 
 
 def _parts_by_content(data: Dataset, known: Mapping[str, str]) -> tuple[dict[str, Dataset], int]:

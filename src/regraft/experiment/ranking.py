@@ -104,6 +104,7 @@ def rank_backbones(
         images=int((places >= 0).sum()),
         split_hash=prepared.split.hash,
         seconds=clock.spent,
+        bad=prepared.report.bad,
     )
 
 

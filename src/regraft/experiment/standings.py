@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from regraft.errors import ImageError
 from regraft.experiment.ablation import Mistake
 from regraft.experiment.bench import NEIGHBOURS, PROBE, Outcome
 from regraft.experiment.candidates import Candidate, LeftOut, by_reason
@@ -69,6 +70,7 @@ class Ranking:
         images: How many pictures of the training and validation parts were used.
         split_hash: Of the split whose test part was not looked at.
         seconds: The whole call, checking the pictures included.
+        bad: The error of each picture that could not be used and was left out.
     """
 
     rows: tuple[Ranked, ...]
@@ -78,6 +80,7 @@ class Ranking:
     images: int
     split_hash: str
     seconds: float
+    bad: tuple[ImageError, ...] = ()
 
     @property
     def ties(self) -> tuple[Ranked, ...]:
@@ -141,6 +144,7 @@ class Ranking:
             "rows": [{**_row_json(row), "verdict": self._verdict(row)} for row in self.rows],
             "ablation": [mistake.to_json() for mistake in self.mistakes],
             "left_out": [one.to_json() for one in self.left_out],
+            "bad_files": [error.to_json() for error in self.bad],
             "folds": self.folds,
             "images": self.images,
             "split": self.split_hash,
