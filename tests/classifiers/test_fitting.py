@@ -155,10 +155,11 @@ PAIRWISE = {"decision_function_shape": ["ovr", "ovo"]}
         (SVC(decision_function_shape="ovo"), None),
         (NuSVC(decision_function_shape="ovo"), None),
         (make_pipeline(StandardScaler(), SVC(decision_function_shape="ovo")), None),
+        (CalibratedClassifierCV(SVC(decision_function_shape="ovo")), None),
         (SVC(), PAIRWISE),
         (make_pipeline(SVC()), {"svc__decision_function_shape": ["ovo"]}),
     ],
-    ids=["SVC", "NuSVC", "pipeline", "grid", "grid of a pipeline"],
+    ids=["SVC", "NuSVC", "pipeline", "calibrated", "grid", "grid of a pipeline"],
 )
 @pytest.mark.parametrize("classes", [3, 4])
 def test_scores_of_pairs_are_never_taken_for_scores_of_classes(classifier, grid, classes):
@@ -176,11 +177,12 @@ def test_scores_of_pairs_are_never_taken_for_scores_of_classes(classifier, grid,
 
 def test_a_classifier_of_pairs_with_probabilities_is_taken():
     features, labels = drawn(count=90)
-    pairs = SVC(decision_function_shape="ovo")
+    asked, truth = drawn(count=90, seed=1)
+    pairs = SVC(decision_function_shape="ovo", probability=True)
 
-    fitted = fit_shallow(features, labels, classifier=CalibratedClassifierCV(pairs), grid=None)
+    fitted = fit_shallow(features, labels, classifier=pairs, grid=None)
 
-    assert (fitted.predict_proba(features).argmax(axis=1) == labels).mean() > 0.8
+    assert (fitted.predict_proba(asked).argmax(axis=1) == truth).mean() > 0.8
 
 
 class Pairs(LinearSVC):

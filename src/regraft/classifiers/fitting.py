@@ -261,18 +261,18 @@ def _refuse_pairwise(estimator: Any, points: list[dict[str, Any]]) -> None:
 
     for point in points:
         candidate = clone(estimator).set_params(**point)
-        shapes = [
-            value
-            for name, value in candidate.get_params().items()
-            if name.rpartition("__")[2] == "decision_function_shape"
-        ]
-        if "ovo" in shapes and not hasattr(candidate, "predict_proba"):
-            raise UsageError(
-                "this classifier scores pairs of classes, not classes",
-                why='decision_function_shape="ovo"',
-                hint='pass decision_function_shape="ovr"',
-                code="USAGE-CLASSIFIER",
-            )
+        parts = {"": candidate, **candidate.get_params()}
+        for name, value in parts.items():
+            owner, _, parameter = name.rpartition("__")
+            if parameter != "decision_function_shape" or value != "ovo":
+                continue
+            if not hasattr(parts[owner], "predict_proba"):
+                raise UsageError(
+                    "this classifier scores pairs of classes, not classes",
+                    why='decision_function_shape="ovo"',
+                    hint='pass decision_function_shape="ovr"',
+                    code="USAGE-CLASSIFIER",
+                )
 
 
 def _bad_grid(why: str) -> UsageError:
