@@ -100,3 +100,24 @@ def test_bad_pictures_are_skipped_only_on_request_and_up_to_a_share(tmp_path):
 
     assert sum(map(len, prepared.split.parts().values())) == 20
     assert len(prepared.report.bad) == 1
+
+
+@pytest.mark.parametrize("shares", [{}, {"val": 0.0}, {"test": 0.0}], ids=str)
+def test_a_written_split_is_repeated_exactly(tmp_path, shares):
+    photos = make_flowers(tmp_path / "photos", species=2, per_class=8, size=16).root
+    written = DataPlan(photos, seed=3, **shares).prepare().split
+    written.write(tmp_path / "split")
+    table = tmp_path / "split" / "split.csv"
+
+    again = DataPlan(table, root=photos).prepare().split
+    anew = DataPlan(table, root=photos, regroup=True).prepare().split
+
+    assert again.hash == written.hash
+    assert {name: len(part) for name, part in anew.parts().items() if not len(part)} == {}
+
+
+def test_a_table_without_our_columns_says_what_to_call_them(tmp_path):
+    (tmp_path / "table.csv").write_text("file,species\na.jpg,rose\n")
+
+    with pytest.raises(DataError, match="rename them to path and label"):
+        DataPlan(tmp_path / "table.csv").read()

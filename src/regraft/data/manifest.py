@@ -112,6 +112,13 @@ def read(source: Path) -> Manifest:
     return Manifest(rows, classes, facts["seed"], facts["settings"], facts["test_looks"])
 
 
+def is_manifest(table: Path) -> bool:
+    """Tell whether a table is the ``split.csv`` of a written split, by its header."""
+    header = ",".join(COLUMNS)
+    with table.open(encoding="utf-8", errors="replace") as stream:
+        return stream.readline(len(header) + 1).rstrip("\n") == header
+
+
 def refuse_missing_files(stored: Manifest, root: Path) -> None:
     """Raise an error unless every picture of the split lies in ``root``.
 

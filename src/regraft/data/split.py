@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -99,6 +100,20 @@ class Split:
             hashes.update(zip((row.path for row in rows), parts[part].hashes(), strict=True))
         manifest.refuse_changed_files(stored, hashes, folder)
         return cls(**parts, seed=stored.seed, settings=stored.settings)
+
+    def joined(self) -> Dataset:
+        """Return all pictures as one data set that is cut already."""
+        parts = self.parts().items()
+        whole = dataclasses.replace(
+            self.train,
+            paths=tuple(path for _, data in parts for path in data.paths),
+            labels=tuple(label for _, data in parts for label in data.labels),
+            parts=tuple(part for part, data in parts for _ in data.paths),
+            groups=None,
+        )
+        return whole.knowing(
+            {p: h for _, data in parts for p, h in zip(data.paths, data.hashes(), strict=True)}
+        )
 
     @staticmethod
     def count_test_look(folder: str | os.PathLike[str]) -> int:

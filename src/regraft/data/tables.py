@@ -77,7 +77,7 @@ def _rows(file: Path, reader: object, columns: Sequence[str]) -> Iterator[tuple[
             f"the table has no column {list_names(missing)}",
             path=file,
             why=f"its columns: {list_names(header)}",
-            hint="name the columns to use",
+            hint=f"rename them to {' and '.join(columns)}, or name the columns to use",
             code="DATA-CSV-COLUMN",
         )
     for name in columns:

@@ -10,6 +10,7 @@ from typing import Any
 from regraft.data.checks import CheckReport, check, usable
 from regraft.data.cutting import grouped
 from regraft.data.dataset import Dataset
+from regraft.data.manifest import is_manifest
 from regraft.data.split import Split
 from regraft.errors import DataError, UsageError
 
@@ -52,7 +53,8 @@ class DataPlan:
     """Which pictures, how they are split and how many of them are learned from.
 
     Args:
-        source: A folder with one folder per class, or a CSV table.
+        source: A folder with one folder per class, a CSV table with the columns ``path`` and
+            ``label``, or the ``split.csv`` of a written split, which is then repeated exactly.
         val: Share of the pictures for validation, 0 to 1.
         test: Share of the pictures for the test, 0 to 1.
         seed: Seed of the split.
@@ -125,12 +127,18 @@ class DataPlan:
             )
         if self.label_from_name is not None:
             return Dataset.from_names(source, pattern=self.label_from_name)
+        if self._is_written_split():
+            return Split.read(source, root=self.root or source.parent).joined()
         if source.suffix.lower() in {".csv", ".tsv"} and source.is_file():
             group = "group" if self.group_by == "column" else None
             return Dataset.from_csv(source, root=self.root, group=group)
         return Dataset.from_folder(
             source, allow_empty=self.allow_empty_class, follow_outside=self.follow_links
         )
+
+    def _is_written_split(self) -> bool:
+        source = Path(self.source)
+        return source.suffix == ".csv" and source.is_file() and is_manifest(source)
 
     def prepare(self, *, shared: PreparedData | None = None, verbose: bool = False) -> PreparedData:
         """Read, check and split the pictures.
@@ -151,9 +159,10 @@ class DataPlan:
             data = report.hashed(usable(data, report, skip_bad=self.skip_bad, max_bad=self.max_bad))
         else:
             data, report, stamps = shared._data, shared.report, shared._stamps  # noqa: SLF001
+        as_written = self._is_written_split() and not self.regroup  # also where it lacks a part
         split = data.split(
-            val=self.val,
-            test=self.test,
+            val=0.0 if as_written else self.val,
+            test=0.0 if as_written else self.test,
             seed=self.seed,
             group_by=self.group_by,
             regroup=self.regroup,
