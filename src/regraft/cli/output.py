@@ -36,7 +36,7 @@ class ReaderLeft(BaseException):
 class _OptionalOutput(io.FileIO):
     """An output that is lost where nobody takes it, without harm to the work that writes it."""
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any) -> int:
         """Write what can be written, and say that all of it was."""
         with contextlib.suppress(OSError):
             return super().write(data)
