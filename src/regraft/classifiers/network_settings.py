@@ -138,8 +138,9 @@ def _is_whole(value: object, least: int, beyond: float = math.inf) -> bool:
 
 def _plain_weights(spec: ClassWeight) -> ClassWeight:
     """Return weights as JSON has them, whatever kind of number they are."""
-    plain = spec is None or isinstance(spec, str)
-    return spec if plain else {name: float(weight) for name, weight in spec.items()}
+    if spec is None or isinstance(spec, str):
+        return spec
+    return {name: float(weight) for name, weight in spec.items()}
 
 
 def complaints(phases: Sequence[dict[str, Any]], batchnorm: bool) -> list[str]:
