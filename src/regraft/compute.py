@@ -121,8 +121,9 @@ def has_bf16(device: str) -> bool:
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if kind == "cpu":
-        known = torch.backends.mkldnn.is_available()  # else torch cannot be asked
-        return known and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - no public name
+        if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+            return False  # torch cannot even be asked
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - no public name
     return True
 
 
