@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "progress": set(),
     "connection": {"errors"},
     "downloading": {"errors", "files", "progress", "connection"},
-    "compute": set(),
+    "compute": {"errors"},
     "data": BASE,
     "backbones": BASE | {"data"},
     "features": BASE | {"data", "backbones"},
