@@ -15,7 +15,7 @@ def network():
 def test_it_fits_into_six_megabytes_of_float16(network):
     numbers = sum(value.numel() for value in network.state_dict().values())
 
-    assert 2 * numbers < 5_900_000
+    assert 2 * numbers < 5_990_000
 
 
 @pytest.mark.parametrize(("size", "places"), [(64, 2), (65, 3), (96, 3), (128, 4), (224, 7)])
@@ -40,6 +40,19 @@ def test_the_features_are_the_mean_of_the_maps(network):
         maps = network.forward_features(images)
 
     torch.testing.assert_close(features, maps.mean((2, 3)))
+
+
+def test_the_features_hold_three_depths(network):
+    images = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+
+    with torch.inference_mode():
+        middle = network.stage2(network.stage1(network.stem(images)))
+        late = network.stage3(middle)
+        last = torch.nn.Sequential(*network.head)(late[:, :256])
+        features = network(images)
+
+    depths = [maps.mean((2, 3)) for maps in (last, late[:, :256], middle)]
+    torch.testing.assert_close(features, torch.cat(depths, dim=1))
 
 
 def test_every_parameter_learns():

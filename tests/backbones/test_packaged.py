@@ -13,7 +13,7 @@ FOLDER = PACKAGED / "regraft_mini"
 def test_the_packaged_backbone_needs_no_network_and_no_store():
     backbone = BackboneSpec("regraft_mini").build()
 
-    assert backbone.feature_dim == 512
+    assert backbone.feature_dim == 560
     assert backbone.weights.source.startswith("trained with Regraft")
 
 

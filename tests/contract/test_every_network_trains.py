@@ -125,6 +125,7 @@ def test_every_network_is_cut_where_the_gradient_is_the_same_or_not_at_all(name,
     network.load_state_dict(start)
     let_every_branch_pass_something_on(network)
     trained = network.freeze(Phase(unfreeze=share))
+    network.eval()  # as the trainer does: the network comes from the test before
     size = backbone.preprocessing.size
     random = torch.Generator().manual_seed(1)
     pictures = torch.randint(256, (2, size, size, 3), dtype=torch.uint8, generator=random)

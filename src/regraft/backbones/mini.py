@@ -3,6 +3,11 @@
 Depthwise convolutions save arithmetic but not time in eager PyTorch; dense 3×3 convolutions at low
 resolution use a processor well. So the stem halves the picture twice at once, every stage halves it
 again, and most parameters stand where the maps are smallest.
+
+What the middle of a network sees - colours, textures, parts - tells photographs apart that its end
+has learned to call the same. So the last two stages hand on what they were given beside what they
+made of it, and the features hold three depths. The last layer guesses what a far larger network
+would see: with few labels, few numbers that mean much are better than many.
 """
 
 from __future__ import annotations
@@ -12,12 +17,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
 from regraft.backbones.network import Network, average
 from regraft.errors import BackboneError
 
 WIDTHS = (32, 64, 128, 256)
-FEATURE_DIM = 512
+DEEPEST = 512
+GUESSED = 176  # of the 192 features of ViT-Tiny; with all of them it would pass 6 MB
+FEATURE_DIM = GUESSED + WIDTHS[3] + WIDTHS[2]
 
 
 def convolution(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1) -> nn.Sequential:
@@ -59,18 +67,60 @@ class ResidualBlock(nn.Module):
         return torch.relu(self.second(self.first(maps)) + self.shortcut(maps))
 
 
+class Carrying(nn.Sequential):
+    """Layers that hand on what they were given, halved like their own maps, behind what they made.
+
+    Example:
+        >>> Carrying(ResidualBlock(8, 16, stride=2))(torch.zeros(1, 8, 7, 7)).shape
+        torch.Size([1, 24, 4, 4])
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return maps (n, outputs + inputs, ⌈h/2⌉, ⌈w/2⌉) of maps (n, inputs, h, w)."""
+        made, given = maps, avg_pool2d(maps, 2, ceil_mode=True, count_include_pad=False)
+        for layer in self:
+            made = layer(made)
+        return torch.cat([made, given], dim=1)
+
+
+class CarryingHead(nn.Sequential):
+    """Layers for the first maps alone; all that was given is handed on behind what they made.
+
+    Args:
+        inputs: How many maps the layers take.
+        layers: They keep height and width.
+
+    Example:
+        >>> CarryingHead(8, convolution(8, 16, kernel=1))(torch.zeros(1, 12, 7, 7)).shape
+        torch.Size([1, 28, 7, 7])
+    """
+
+    def __init__(self, inputs: int, *layers: nn.Module) -> None:
+        super().__init__(*layers)
+        self.inputs = inputs
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return maps (n, outputs + carried, h, w) of maps (n, carried, h, w)."""
+        made = maps[:, : self.inputs]
+        for layer in self:
+            made = layer(made)
+        return torch.cat([made, maps], dim=1)
+
+
 class RegraftMini(nn.Module):
-    """The backbone `regraft_mini`: 2.9 million parameters, 512 features, no classifier.
+    """The backbone `regraft_mini`: 3 million parameters, 560 features, no classifier.
 
     Children stand in depth order: `stem` (1/4 of the input's side), `stage1` (1/8), `stage2`
-    (1/16), `stage3` (1/32) and `head`, a 1×1 convolution that widens the features.
+    (1/16), `stage3` (1/32) and `head`, a 1×1 convolution to 512 maps and a linear one from there to
+    guesses of ViT-Tiny's features. Of the features 176 are these guesses, 256 come from `stage3`
+    and 128 from `stage2`.
 
     Example:
         >>> network = RegraftMini().eval()
         >>> network.forward_features(torch.zeros(1, 3, 64, 64)).shape
-        torch.Size([1, 512, 2, 2])
+        torch.Size([1, 560, 2, 2])
         >>> network(torch.zeros(1, 3, 64, 64)).shape
-        torch.Size([1, 512])
+        torch.Size([1, 560])
     """
 
     def __init__(self) -> None:
@@ -80,8 +130,9 @@ class RegraftMini(nn.Module):
         self.stem = nn.Sequential(convolution(3, 24, stride=2), convolution(24, first, stride=2))
         self.stage1 = self._stage(first, second)
         self.stage2 = self._stage(second, third)
-        self.stage3 = self._stage(third, fourth)
-        self.head = convolution(fourth, FEATURE_DIM, kernel=1)
+        self.stage3 = Carrying(*self._stage(third, fourth))
+        widened = convolution(fourth, DEEPEST, kernel=1)
+        self.head = CarryingHead(fourth, *widened, nn.Conv2d(DEEPEST, GUESSED, 1))
         for module in self.modules():
             # On "meta" nothing is drawn; drawing there makes torch load its compiler for seconds.
             if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
@@ -94,14 +145,14 @@ class RegraftMini(nn.Module):
         )
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """Return maps (n, 512, ⌈h/32⌉, ⌈w/32⌉) of normalised images (n, 3, h, w)."""
+        """Return maps (n, 560, ⌈h/32⌉, ⌈w/32⌉) of normalised images (n, 3, h, w)."""
         maps = self.stage1(self.stem(images))
         maps = self.stage3(self.stage2(maps))
         result: Tensor = self.head(maps)
         return result
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return features (n, 512), the maps averaged over their places."""
+        """Return features (n, 560), the maps averaged over their places."""
         return self.forward_features(images).mean(dim=(2, 3))
 
 
