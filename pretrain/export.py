@@ -10,18 +10,31 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from regraft.backbones.mini import GUESSED
 from regraft.backbones.spec import Preprocessing
 
 LARGEST = 6_000_000  # bytes that the package may spend on it
 
 
-def averaged_backbone(run: Path) -> dict[str, torch.Tensor]:
+def averaged_student(run: Path) -> dict[str, torch.Tensor]:
     """Return the weights of a finished run, or the running average of an unfinished one."""
-    if (run / "backbone.pt").exists():
-        return torch.load(run / "backbone.pt", weights_only=True)
+    if (run / "student.pt").exists():
+        return torch.load(run / "student.pt", weights_only=True)
     average = torch.load(run / "checkpoint.pt", weights_only=True)["average"]
-    prefix = "module.backbone."
-    return {k.removeprefix(prefix): v for k, v in average.items() if k.startswith(prefix)}
+    return {k.removeprefix("module."): v for k, v in average.items() if k.startswith("module.")}
+
+
+def with_guesses(student: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the backbone, its last layer the student's guesses of ViT-Tiny's features.
+
+    Of these the ones with the largest weights are kept: what could not be guessed has small ones.
+    """
+    weight, bias = student["features.vit.weight"], student["features.vit.bias"]
+    kept = weight.norm(dim=1).topk(GUESSED).indices.sort().values
+    prefix = "backbone."
+    backbone = {k.removeprefix(prefix): v for k, v in student.items() if k.startswith(prefix)}
+    last = {"head.3.weight": weight[kept, :, None, None], "head.3.bias": bias[kept]}
+    return backbone | last
 
 
 def main() -> None:
@@ -33,7 +46,7 @@ def main() -> None:
     arguments = parser.parse_args()
     state = {
         key: value.half().contiguous() if value.is_floating_point() else value
-        for key, value in averaged_backbone(arguments.run).items()
+        for key, value in with_guesses(averaged_student(arguments.run)).items()
     }
     if not all(torch.isfinite(value).all() for value in state.values()):
         raise SystemExit("a weight is not finite in float16")

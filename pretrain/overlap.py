@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from probe import SETS, read_set
+from sets import SETS, read_set
 
 SIDE = 16
 ALIKE = 0.97  # above it the pairs that were looked at showed one photograph, unless nearly empty

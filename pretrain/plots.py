@@ -1,10 +1,11 @@
 """Draw what was logged and measured: `curves.svg` and `probes.svg`.
 
-python pretrain/plots.py --log pretrain/log.jsonl --probes pretrain/probes.json --out pretrain
+python pretrain/plots.py --log pretrain/log-*.jsonl --probes pretrain/probes.json --out pretrain
 """
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +31,26 @@ LOSSES = {
 FEW = 20
 
 
-def read_log(file: Path) -> list[dict[str, Any]]:
-    """Return the lines of the log; of steps that stand twice, what came after the resume."""
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
-    latest = {line["step"]: line for line in lines if "labels" in line}
-    return [latest[step] for step in sorted(latest)]
+def read_logs(files: Sequence[Path], kind: str) -> list[dict[str, Any]]:
+    """Return the lines that have `kind`, each run's pictures counted on from those of the last.
+
+    Of steps that stand twice in a run, what came after the resume is taken.
+    """
+    found: list[dict[str, Any]] = []
+    before = 0
+    for file in files:
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        latest = {line["step"]: line for line in lines if kind in line}
+        found += [{**latest[step], "images": before + latest[step]["images"]}
+                  for step in sorted(latest)]  # fmt: skip
+        before += lines[-1]["images"]
+    return found
 
 
-def draw_curves(file: Path) -> str:
+def draw_curves(files: Sequence[Path]) -> str:
     """Return the losses, and the accuracy on held-out tiles, against the pictures seen."""
-    log = read_log(file)
-    judged = [line for line in map(json.loads, file.open()) if "held_out" in line]
+    log, judged = read_logs(files, "labels"), read_logs(files, "held_out")
+    first = max(line["images"] for line in read_logs(files[:1], "held_out")) / 1e6
 
     def draw(losses: Axes, accuracy: Axes) -> None:
         seen = [line["images"] / 1e6 for line in log]
@@ -56,6 +66,8 @@ def draw_curves(file: Path) -> str:
         accuracy.set_ylabel("held-out tiles named (202 classes)")
         percent_axis(accuracy.yaxis)
         for axes in (losses, accuracy):
+            if len(files) > 1:
+                axes.axvline(first, color=COLOURS[1], linewidth=0.9, linestyle=":")
             axes.set_xlabel("million pictures seen")
             axes.set_ylim(bottom=0)
             axes.legend(frameon=False)
@@ -102,7 +114,7 @@ def _line(
 def main() -> None:
     """Write both figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument("--log", type=Path, nargs="+", required=True, help="in their order")
     parser.add_argument("--probes", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()

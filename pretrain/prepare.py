@@ -1,29 +1,27 @@
 """Decode every picture of the pre-training once, into arrays of bytes that training can map.
 
 Two sources: the labelled tiles (64 px photographs packed in sheets) and other photographs, of which
-fixed random crops of 128 px are kept. The pictures of flowers5, flowers17 and animals, and the test
-parts of hymenoptera and chest_xray, are never opened here: they are for measuring only.
+fixed random crops of 128 px are kept. Among these are the training parts of the five sets that
+measure the backbone, without their labels; their test parts are never opened here.
 
     python pretrain/prepare.py --assets ASSETS --out WORK
 """
 
 import argparse
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from sets import read_set
 
 TILE = 64
 SHEET = 32  # tiles along one side of a sheet
 CROP = 128
-# Folder below the assets, and how many random crops of each of its pictures are kept.
-PHOTOGRAPHS = {
-    "unlabelled": 4,
-    "data/imagenet200": 8,
-    "data/hymenoptera/train": 4,
-    "data/chest_xray/train": 1,
-}
+# How many random crops of each picture are kept: folders below the assets, then measured sets.
+FOLDERS = {"unlabelled": 4, "data/imagenet200": 8}
+TRAINING_PARTS = {"hymenoptera": 4, "chest_xray": 1, "flowers5": 4, "flowers17": 4, "animals": 8}
 
 
 def decode_tiles(folder: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -54,14 +52,24 @@ def random_crop(picture: Image.Image, generator: np.random.Generator) -> np.ndar
     return np.asarray(picture.resize((CROP, CROP), Image.Resampling.BICUBIC, box=box))
 
 
+def photographs(assets: Path) -> Iterator[tuple[Path, int]]:
+    """Yield each photograph that is seen without a label, and how many crops of it to keep."""
+    for folder, views in FOLDERS.items():
+        for path in sorted(path for path in (assets / folder).rglob("*") if path.is_file()):
+            yield path, views
+    for name, views in TRAINING_PARTS.items():
+        data = read_set(assets, name)
+        for row in data.train:
+            yield data.paths[row], views
+
+
 def decode_photographs(assets: Path, seed: int = 0) -> np.ndarray:
     """Return random crops (n, 128, 128, 3) of the photographs that carry no labels here."""
     generator = np.random.default_rng(seed)
     crops = []
-    for folder, views in PHOTOGRAPHS.items():
-        for path in sorted(p for p in (assets / folder).rglob("*") if p.is_file()):
-            picture = Image.open(path).convert("RGB")
-            crops.extend(random_crop(picture, generator) for _ in range(views))
+    for path, views in photographs(assets):
+        picture = Image.open(path).convert("RGB")
+        crops.extend(random_crop(picture, generator) for _ in range(views))
     return np.stack(crops)
 
 
@@ -76,9 +84,9 @@ def main() -> None:
     np.save(arguments.out / "tiles.npy", tiles)
     np.save(arguments.out / "labels.npy", labels)
     (arguments.out / "classes.txt").write_text("\n".join(classes) + "\n")
-    photographs = decode_photographs(arguments.assets)
-    np.save(arguments.out / "photographs.npy", photographs)
-    print(f"{len(tiles)} tiles of {len(classes)} classes, {len(photographs)} crops of photographs")
+    crops = decode_photographs(arguments.assets)
+    np.save(arguments.out / "photographs.npy", crops)
+    print(f"{len(tiles)} tiles of {len(classes)} classes, {len(crops)} crops of photographs")
 
 
 if __name__ == "__main__":

@@ -21,9 +21,10 @@ import torch
 import torchvision
 from PIL import Image
 from safetensors.torch import load_file
+from sets import SETS, Photographs, read_set
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, StratifiedKFold, train_test_split
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
@@ -34,7 +35,6 @@ GRID = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 BATCH = 32
-SETS = ("flowers5", "flowers17", "animals", "hymenoptera", "chest_xray")
 
 
 @dataclass(frozen=True)
@@ -47,34 +47,6 @@ class Network:
     resize: int = 256
     statistics: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
     filter: Image.Resampling = Image.Resampling.BICUBIC
-
-
-@dataclass(frozen=True)
-class Photographs:
-    """Files and class numbers of one set, with the rows of its training and test part."""
-
-    name: str
-    paths: list[Path]
-    labels: np.ndarray
-    train: np.ndarray
-    test: np.ndarray
-
-
-def read_set(assets: Path, name: str) -> Photographs:
-    """Return one set with its fixed split."""
-    folder = assets / "data" / name
-    given = {"hymenoptera": ("train", "val"), "chest_xray": ("train", "test")}.get(name)
-    pattern = "*/*/*" if given else "*/*"
-    paths = sorted(path for path in folder.glob(pattern) if path.is_file())
-    classes = sorted({path.parent.name for path in paths})
-    labels = np.array([classes.index(path.parent.name) for path in paths])
-    if given:
-        part = np.array([path.parent.parent.name for path in paths])
-        train, test = np.flatnonzero(part == given[0]), np.flatnonzero(part == given[1])
-    else:
-        rows = np.arange(len(paths))
-        train, test = train_test_split(rows, test_size=0.25, stratify=labels, random_state=0)
-    return Photographs(name, paths, labels, np.sort(train), np.sort(test))
 
 
 def prepare(path: Path, network: Network) -> np.ndarray:

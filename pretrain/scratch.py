@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from probe import SETS, Photographs, few, line, read_set, wilson
+from probe import few, line, wilson
+from sets import SETS, Photographs, read_set
 
 from regraft import BackboneSpec, NetworkClassifier, Preprocessing, from_scratch
 
