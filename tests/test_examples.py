@@ -276,7 +276,7 @@ def test_a_row_of_the_tutorial_trains_what_was_trained_there(row):
         said = (changes.rotation, changes.shift_x, changes.shear, changes.zoom, changes.flip)
         assert (*said, changes.fill) == AUGMENTATIONS[augment]
         assert changes.shift_y == changes.shift_x
-    earlier = published("sibgrapi_2019")[start].folder if start else None
+    earlier = published("sibgrapi_2019")[start].link if start else None
     assert recipe.row.get("start") == earlier
 
 

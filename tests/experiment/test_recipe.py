@@ -55,7 +55,7 @@ def test_random_weights_are_drawn_from_the_seed_of_the_run():
     [
         ({"backbon": "vgg16"}, "did you mean 'backbone'"),
         ({"strategy": "finetune"}, "unknown strategy 'finetune'"),
-        ({"strategy": "frozen", "classifier": "knn"}, "(--classifier) does nothing"),
+        ({"strategy": "frozen", "classifier": "knn"}, r"\(--classifier\) does nothing"),
         ({"strategy": "frozen", "phases": [{}], "epochs": 3}, "epochs does nothing beside phases"),
         ({"strategy": "frozen", "phases": [{"epoch": 3}]}, "unexpected keyword argument 'epoch'"),
     ],

@@ -46,7 +46,11 @@ class _OptionalOutput(io.FileIO):
 def prepare_streams() -> None:
     """Let names of any bytes come in and go out, and a closed terminal end no training."""
     for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
-        stream.reconfigure(errors=errors)  # type: ignore[union-attr]
+        if isinstance(stream, io.TextIOWrapper):  # a stream that the shell has closed is None
+            with contextlib.suppress(io.UnsupportedOperation):  # somebody has read from it before
+                stream.reconfigure(errors=errors)
+    if sys.stderr is None:
+        return
     sys.stderr = io.TextIOWrapper(
         io.BufferedWriter(_OptionalOutput(sys.stderr.fileno(), "w", closefd=False)),
         encoding=sys.stderr.encoding,
