@@ -59,12 +59,13 @@ bench: .venv-bench/bench.stamp
 # $(call install,NAME,ENVIRONMENT): the packages of requirements/NAME.txt.
 # With TORCH=cpu, uv takes torch and torchvision (at the locked versions) from PyTorch's CPU builds and
 # leaves out the CUDA packages; everything else comes from the lock with its hashes all the same.
+# Compiled once here, torch is not compiled again by every process on machines that keep no bytecode.
 ifeq ($(TORCH),cpu)
-install = $(UV) pip install --quiet --python $(2)/bin/python --torch-backend cpu \
+install = $(UV) pip install --quiet --compile-bytecode --python $(2)/bin/python --torch-backend cpu \
 	    $$(sed -n 's/^\(torch\(vision\)\{0,1\}==[^ ;]*\).*/\1/p' requirements/$(1).txt) && \
-	  $(UV) pip install --quiet --python $(2)/bin/python --no-deps --require-hashes -r requirements/$(1)-cpu.txt
+	  $(UV) pip install --quiet --compile-bytecode --python $(2)/bin/python --no-deps --require-hashes -r requirements/$(1)-cpu.txt
 else
-install = $(UV) pip install --quiet --python $(2)/bin/python --require-hashes -r requirements/$(1).txt
+install = $(UV) pip install --quiet --compile-bytecode --python $(2)/bin/python --require-hashes -r requirements/$(1).txt
 endif
 editable = $(UV) pip install --quiet --python $(1)/bin/python --no-deps --no-build-isolation --editable .
 
