@@ -3,21 +3,12 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
 
 from regraft.backbones.spec import BackboneSpec
 from regraft.backbones.state import write_state
-from regraft.cli.app import app
 from regraft.data.drawn import make_flowers
 from regraft.errors import RegraftError, UsageError
 from regraft.experiment.campaign import Campaign
-
-
-def regraft(*arguments):
-    result = CliRunner().invoke(app, [str(a) for a in arguments], standalone_mode=False)
-    if result.exception is not None:
-        raise result.exception
-    return result
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +35,7 @@ def command(place):
 
 
 @pytest.fixture(scope="module")
-def told(command):
+def told(regraft, command):
     return json.loads(regraft(*command, "--json").stdout)
 
 
@@ -56,7 +47,7 @@ def test_one_object_tells_rows_verdicts_what_was_left_out_and_the_page(told, pla
     assert "Left out" in (place / "out" / "comparison.html").read_text()
 
 
-def test_the_estimate_is_shown_before_and_the_second_call_does_nothing(told, command):
+def test_the_estimate_is_shown_before_and_the_second_call_does_nothing(regraft, told, command):
     result = regraft(*command)
 
     assert "everything was run before" in result.stderr
@@ -64,7 +55,7 @@ def test_the_estimate_is_shown_before_and_the_second_call_does_nothing(told, com
     assert "Left out: small_cnn + two_stage" in result.stdout
 
 
-def test_where_nothing_could_be_run_the_reason_is_said(command, place, monkeypatch):
+def test_where_nothing_could_be_run_the_reason_is_said(regraft, command, place, monkeypatch):
     def broken(*_arguments):
         raise RegraftError("the disk is full")
 
@@ -75,7 +66,7 @@ def test_where_nothing_could_be_run_the_reason_is_said(command, place, monkeypat
     assert "small_cnn + knn: the disk is full" in result.stderr
 
 
-def test_a_network_that_is_named_twice_is_run_once(command, told):
+def test_a_network_that_is_named_twice_is_run_once(regraft, command, told):
     again = regraft(*command, "--backbone", "small_cnn", "--json")
 
     assert len(json.loads(again.stdout)["rows"]) == len(told["rows"])
@@ -89,6 +80,6 @@ def test_a_network_that_is_named_twice_is_run_once(command, told):
         (("--budget", "soon"), "write --budget"),
     ],
 )
-def test_options_that_make_no_sense_are_refused_before_any_work(command, options, said):
+def test_options_that_make_no_sense_are_refused_before_any_work(regraft, command, options, said):
     with pytest.raises(UsageError, match=said):
         regraft(*command, *options)

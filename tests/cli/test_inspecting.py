@@ -3,19 +3,10 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
 
-from regraft.cli.app import app
 from regraft.data.drawn import make_flowers
 from regraft.data.split import read_manifest
 from regraft.errors import DataError, RegraftError, RunError, UsageError
-
-
-def regraft(*arguments):
-    result = CliRunner().invoke(app, [str(a) for a in arguments], standalone_mode=False)
-    if result.exception is not None:
-        raise result.exception
-    return result
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +14,7 @@ def flowers(tmp_path_factory):
     return make_flowers(tmp_path_factory.mktemp("flowers"), species=2, per_class=8, size=32).root
 
 
-def test_a_manifest_is_never_written_over_that_of_a_run(flowers, tmp_path):
+def test_a_manifest_is_never_written_over_that_of_a_run(regraft, flowers, tmp_path):
     regraft("data", "split", flowers, "--out", tmp_path / "run")
     (tmp_path / "run" / "run.json").write_text("{}")
 
@@ -34,7 +25,7 @@ def test_a_manifest_is_never_written_over_that_of_a_run(flowers, tmp_path):
         assert refused.value.code == "RUN-EXISTS"
 
 
-def test_a_split_is_written_again_but_never_over_another_one(flowers, tmp_path):
+def test_a_split_is_written_again_but_never_over_another_one(regraft, flowers, tmp_path):
     command = ("data", "split", flowers, "--out", tmp_path)
     first = json.loads(regraft(*command, "--json").stdout)
     rows = read_manifest(tmp_path)
@@ -48,7 +39,7 @@ def test_a_split_is_written_again_but_never_over_another_one(flowers, tmp_path):
     assert read_manifest(tmp_path) == rows
 
 
-def test_a_folder_that_cannot_be_made_is_an_explained_error(flowers, tmp_path):
+def test_a_folder_that_cannot_be_made_is_an_explained_error(regraft, flowers, tmp_path):
     (tmp_path / "afile").write_text("")
 
     with pytest.raises(RegraftError, match="choose another folder") as refused:
@@ -57,7 +48,7 @@ def test_a_folder_that_cannot_be_made_is_an_explained_error(flowers, tmp_path):
     assert refused.value.code == "FILE-WRITE"
 
 
-def test_a_root_for_a_folder_of_pictures_is_refused(flowers):
+def test_a_root_for_a_folder_of_pictures_is_refused(regraft, flowers):
     for more in ((), ("--label-from-name", "(?P<label>[a-z]+)_")):
         with pytest.raises(UsageError, match="--root"):
             regraft("data", "check", flowers, "--root", flowers, *more)

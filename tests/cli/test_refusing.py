@@ -3,21 +3,12 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
 
 from regraft.backbones.spec import BackboneSpec
 from regraft.backbones.state import write_state
-from regraft.cli.app import app
 from regraft.data.drawn import make_flowers
 
 SKIP = ("--skip-bad", "--max-bad", "0.1")
-
-
-def regraft(*arguments):
-    result = CliRunner().invoke(app, [str(a) for a in arguments], standalone_mode=False)
-    if result.exception is not None:
-        raise result.exception
-    return result
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +45,7 @@ def commands(place):
 
 
 @pytest.fixture(scope="module")
-def told(commands):
+def told(regraft, commands):
     """Return what each command said, the second time where a second time is allowed."""
     return {name: regraft(*command) for name, command in commands.items()}
 
@@ -69,7 +60,7 @@ def test_what_skip_bad_leaves_out_is_named_and_ends_with_3(told, name):
 
 
 @pytest.mark.parametrize("name", ["evaluate", "compare", "run"])
-def test_machines_are_told_what_was_left_out(told, commands, name):
+def test_machines_are_told_what_was_left_out(regraft, told, commands, name):
     result = regraft(*commands[name], "--json")
 
     assert result.return_value == 3

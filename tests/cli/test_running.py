@@ -3,9 +3,7 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
 
-from regraft.cli.app import app
 from regraft.data.drawn import make_flowers
 from regraft.errors import RunError
 
@@ -32,13 +30,6 @@ weights = "default"
 """
 
 
-def regraft(*arguments):
-    result = CliRunner().invoke(app, [str(a) for a in arguments], standalone_mode=False)
-    if result.exception is not None:
-        raise result.exception
-    return result
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("running")
@@ -48,7 +39,7 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def told(place):
+def told(regraft, place):
     return json.loads(regraft("run", place / "plan.toml", "--out", place / "out", "--json").stdout)
 
 
@@ -63,7 +54,7 @@ def test_one_object_has_the_rows_the_verdicts_and_the_page(told, place):
     assert told["page"] == str(place / "out" / "comparison.html")
 
 
-def test_a_second_call_prints_the_same_table_and_fits_nothing(told, place):
+def test_a_second_call_prints_the_same_table_and_fits_nothing(regraft, told, place):
     result = regraft("run", place / "plan.toml", "--out", place / "out", "--resume")
 
     assert "3 of 3 runs are finished already" in result.stderr
@@ -71,13 +62,13 @@ def test_a_second_call_prints_the_same_table_and_fits_nothing(told, place):
     assert "90.0 %" in result.stdout  # what was published
 
 
-def test_the_table_can_be_written_for_other_places(told, place):
+def test_the_table_can_be_written_for_other_places(regraft, told, place):
     result = regraft("run", place / "plan.toml", "--out", place / "out", "--format", "markdown")
 
     assert result.stdout.startswith("| ")
 
 
-def test_one_row_can_be_run_alone(place):
+def test_one_row_can_be_run_alone(regraft, place):
     arguments = ("--only", "scratch", "--out", place / "alone", "--json")
 
     (row,) = json.loads(regraft("run", place / "plan.toml", *arguments).stdout)["rows"]
@@ -85,6 +76,6 @@ def test_one_row_can_be_run_alone(place):
     assert row["strategy"] == "from_scratch"
 
 
-def test_there_must_be_something_to_go_on_from(place):
+def test_there_must_be_something_to_go_on_from(regraft, place):
     with pytest.raises(RunError, match="nothing to go on from"):
         regraft("run", place / "plan.toml", "--out", place / "nothing", "--resume")
