@@ -95,8 +95,7 @@ def fit_shallow(
     """
     count, width = features.shape
     estimator, entry = find_shallow(classifier, seed=seed)
-    points = _grid_points(estimator, entry.grid if grid == "default" else grid)
-    _refuse_pairwise(estimator, points)
+    points = _candidates(estimator, entry.grid if grid == "default" else grid)
     search = _Search(_fold_count(labels), seed, Stopwatch())
     with search.watch.step("scale"):
         scaling = fit_scaling(entry.scale if scale == "auto" else scale, features)
@@ -226,7 +225,7 @@ def check_settings(classifier: Any, grid: str | Grid | None, scale: str, *, seed
         >>> check_settings("logistic", {"C": [1, 10]}, "auto")
     """
     estimator, entry = find_shallow(classifier, seed=seed)
-    _refuse_pairwise(estimator, _grid_points(estimator, entry.grid if grid == "default" else grid))
+    _candidates(estimator, entry.grid if grid == "default" else grid)
     if scale != "auto":
         check_scale(scale)
 
@@ -236,6 +235,13 @@ def _fold_count(labels: NDArray[np.intp]) -> int:
     if len(counts) < 2:
         raise DataError("a classifier needs at least two classes", code="DATA-ONE-CLASS")
     return int(min(FOLDS, counts.min()))
+
+
+def _candidates(estimator: Any, grid: str | Grid | None) -> list[dict[str, Any]]:
+    """Return the settings to choose from; each is one that can be used."""
+    points = _grid_points(estimator, grid)
+    _refuse_pairwise(estimator, points)
+    return points
 
 
 def _grid_points(estimator: Any, grid: str | Grid | None) -> list[dict[str, Any]]:
