@@ -273,6 +273,35 @@ def test_a_head_of_your_own_is_refused_before_training_and_when_saved(trained, t
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("head", "linear"),
+        ("phases", [Phase(epochs=3)]),
+        ("output", "sigmoid"),
+        ("start", "elsewhere"),
+        ("regularize", "dropout=0.5"),
+        ("decoding", Decoding(background=(1, 2, 3))),
+    ],
+)
+def test_a_network_whose_parameters_were_changed_since_the_fit_is_not_saved(
+    trained, tmp_path, name, value
+):
+    changed = copy.copy(trained).set_params(**{name: value})
+
+    with pytest.raises(UsageError, match=name) as caught:
+        changed.save(tmp_path / "model")
+
+    assert caught.value.code == "USAGE-REFIT"
+    assert not (tmp_path / "model").exists()
+
+
+def test_what_only_says_where_it_runs_may_change_before_it_is_saved(trained, tmp_path):
+    copy.copy(trained).set_params(engine="auto", verbose=True).save(tmp_path / "model")
+
+    assert (tmp_path / "model").exists()
+
+
 def test_an_unfitted_network_is_not_saved(tmp_path):
     with pytest.raises(NotFittedError):
         learner().save(tmp_path / "model")

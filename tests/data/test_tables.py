@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regraft.data.tables import plain_cell, read_table, safe_cell
+from regraft.data.tables import column_names, plain_cell, read_table, safe_cell
 from regraft.errors import DataError
 
 
@@ -53,3 +53,17 @@ def test_columns_of_one_name_are_refused_only_where_they_are_wanted(tmp_path):
     assert list(read_table(file, ["a"])) == [(2, ["1"])]
     with pytest.raises(DataError, match="2 columns b"):
         list(read_table(file, ["a", "b"]))
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_the_columns_of_a_table_are_named_whatever_stands_between_them(tmp_path, delimiter):
+    file = tmp_path / "t.csv"
+    file.write_text(f"\ufeffpath{delimiter}label\nx{delimiter}y\n", encoding="utf-8")
+
+    assert column_names(file) == ["path", "label"]
+
+
+def test_an_empty_table_has_no_columns(tmp_path):
+    (tmp_path / "t.csv").touch()
+
+    assert column_names(tmp_path / "t.csv") == []

@@ -36,6 +36,34 @@ def test_a_folder_a_table_and_file_names_are_all_sources(flowers, tmp_path):
     assert counts == [flowers.counts()] * 3
 
 
+def test_parts_and_groups_of_a_table_are_kept_without_being_asked_for(flowers, tmp_path):
+    table = tmp_path / "flowers.csv"
+    parts = ["training", "validation", "test"]
+    with table.open("w", newline="") as stream:
+        writer = csv.writer(stream, delimiter=";")
+        writer.writerow(("part", "path", "group", "label"))
+        for number, (path, label) in enumerate(zip(flowers.paths, flowers.labels, strict=True)):
+            writer.writerow((parts[number % 3], path, f"plant{number % 6}", label))
+
+    split = DataPlan(table, root=flowers.root).prepare().split
+    anew = DataPlan(table, root=flowers.root, regroup=True).prepare().split
+
+    assert split.test.paths == flowers.paths[2::3]
+    assert set(split.val.groups) == {"plant1", "plant4"}
+    assert set(anew.train.groups).isdisjoint(anew.test.groups)
+    assert set(anew.test.paths) != set(split.test.paths)
+
+
+def test_a_part_column_that_means_something_else_says_what_to_do(flowers, tmp_path):
+    table = tmp_path / "flowers.csv"
+    table.write_text(f"path,label,part\n{flowers.paths[0]},rose,petal\n")
+
+    with pytest.raises(DataError, match="another name") as refused:
+        DataPlan(table, root=flowers.root).read()
+
+    assert "petal" in str(refused.value)
+
+
 def test_a_table_whose_pictures_lie_elsewhere_is_refused(flowers, tmp_path):
     table = tmp_path / "gone.csv"
     table.write_text("path,label\nno/such.jpg,rose\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
@@ -246,14 +246,7 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _refuse_other_features(self) -> None:
         check_is_fitted(self)
         now = self._features()
-        changed = [name for name, value in self._fitted_on.items() if now[name] != value]
-        if changed:
-            raise UsageError(
-                "this learner was fitted with other parameters",
-                why=f"changed since: {', '.join(changed)}",
-                hint="fit it again, or set them back",
-                code="USAGE-REFIT",
-            )
+        refuse_changes(self._fitted_on, now)
 
     def _extractor(self) -> FeatureExtractor:
         return FeatureExtractor(
@@ -292,6 +285,29 @@ def paired(pictures: Sequence[Picture], labels: Sequence[str]) -> tuple[list[Pic
                 code="USAGE-LABELS",
             )
     return taken, [str(name) for name in names]
+
+
+def refuse_changes(fitted: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Make sure that a fitted learner still is what it was when it was fitted.
+
+    Args:
+        fitted: What shaped the fit, by name.
+        now: The same names with today's values.
+
+    Raises:
+        UsageError: It is not (``USAGE-REFIT``).
+
+    Example:
+        >>> refuse_changes({"seed": 0}, {"seed": 0})
+    """
+    changed = [name for name, value in fitted.items() if now[name] != value]
+    if changed:
+        raise UsageError(
+            "this learner was fitted with other parameters",
+            why=f"changed since: {', '.join(changed)}",
+            hint="fit it again, or set them back",
+            code="USAGE-REFIT",
+        )
 
 
 def refuse_unknown_classes(labels: Sequence[str], classes: list[str]) -> None:

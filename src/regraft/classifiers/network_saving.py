@@ -85,9 +85,11 @@ def write_network_model(
 
     Raises:
         ModelError: The head is not one of Regraft's own (``MODEL-UNSAVEABLE``).
-        UsageError: The weights of a trained trunk would be left out.
+        UsageError: The weights of a trained trunk would be left out, or parameters were changed
+            since the fit (``USAGE-REFIT``).
     """
     head, trained = head_record(learner), trunk_was_trained(learner)
+    learner.refuse_other_parameters()
     if trained and not with_backbone:
         raise UsageError(
             "a trunk that was trained cannot be left out of its model",

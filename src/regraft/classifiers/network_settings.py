@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from regraft.backbones.loading import state_sha256
 from regraft.classifiers.feature_classifier import Labelled, refuse_unknown_classes
 from regraft.compute import choose_device, has_bf16
+from regraft.data.images import Decoding
 from regraft.errors import UsageError
 from regraft.training.augmentation import find_augmentation
 from regraft.training.grafted import Grafted
@@ -128,6 +130,20 @@ def described_work(
         "boundary": learner.boundary,
         "engine": learner.engine,
         "decoding": learner.decoding.to_json(),
+    }
+
+
+def saved_parameters(learner: NetworkClassifier) -> dict[str, Any]:
+    """Return the parameters that a saved network is described with, as they are now.
+
+    Args:
+        learner: Fitted or not.
+    """
+    names = ("head", "regularize", "output", "start", "batch_size", "seed", "precision")
+    return {
+        **{name: getattr(learner, name) for name in names},
+        "phases": None if learner.phases is None else tuple(learner.phases),
+        "decoding": replace(learner.decoding, limits=Decoding().limits),  # they shape no number
     }
 
 

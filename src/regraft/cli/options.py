@@ -21,7 +21,8 @@ DataArgument = Annotated[
     typer.Argument(
         metavar="DATA",
         help="A folder with a folder per class (or train/val/test above them), or a CSV table with"
-        " the columns path and label (and group), or the split.csv of a written split.",
+        " the columns path and label (and part: train, val or test; and group), or the split.csv of"
+        " a written split.",
     ),
 ]
 BackboneOption = Annotated[

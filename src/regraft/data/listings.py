@@ -182,7 +182,7 @@ def _part(table: Path, line: int, text: str) -> str:
     part = PART_NAMES.get(text.strip().casefold())
     if part is None:
         why = f"line {line}: {text!r}"
-        hint = "write train, val or test"
+        hint = "write train, val or test, or give the column another name"
         raise DataError("unknown part", path=table, why=why, hint=hint, code="DATA-CSV-PART")
     return part
 

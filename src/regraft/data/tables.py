@@ -34,6 +34,18 @@ def plain_cell(text: str) -> str:
     return text.removeprefix("'")
 
 
+def column_names(file: Path) -> list[str]:
+    """Return the names of the columns of a table; of no line at all, none.
+
+    Args:
+        file: As for :func:`read_table`.
+
+    Raises:
+        DataError: The file cannot be read or is no table (``DATA-NOT-FOUND``, ``DATA-CSV``).
+    """
+    return next((cells for _, cells in _lines(file, ())), [])
+
+
 def read_table(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
     """Yield the line number and the cells of the named columns, every cell as the text it is.
 
@@ -52,24 +64,7 @@ def read_table(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[s
             short row; the message gives the line (codes ``DATA-NOT-FOUND``, ``DATA-CSV``,
             ``DATA-CSV-COLUMN``).
     """
-    try:
-        with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
-            header_line = stream.readline()
-            _refuse_utf16(file, header_line)
-            stream.seek(0)
-            delimiter = _delimiter(header_line, columns)
-            reader = csv.reader(stream, delimiter=delimiter, strict=True)
-            yield from _rows(file, reader, columns)
-    except FileNotFoundError as error:
-        raise DataError("table not found", path=file, code="DATA-NOT-FOUND") from error
-    except OSError as error:
-        raise DataError(
-            "cannot read the table", path=file, why=error.strerror or "", code="DATA-CSV"
-        ) from error
-
-
-def _rows(file: Path, reader: object, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    lines = _numbered(file, reader)
+    lines = _lines(file, columns)
     header = next(lines, (1, []))[1]
     missing = [name for name in columns if name not in header]
     if missing:
@@ -94,6 +89,23 @@ def _rows(file: Path, reader: object, columns: Sequence[str]) -> Iterator[tuple[
             why = f"line {number} has {len(cells)} cells, the header {len(header)}"
             raise DataError("a row does not fit the header", path=file, why=why, code="DATA-CSV")
         yield number, [cells[place] for place in places]
+
+
+def _lines(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number and the cells of every line that is not blank, the header first."""
+    try:
+        with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
+            header_line = stream.readline()
+            _refuse_utf16(file, header_line)
+            stream.seek(0)
+            delimiter = _delimiter(header_line, columns)
+            yield from _numbered(file, csv.reader(stream, delimiter=delimiter, strict=True))
+    except FileNotFoundError as error:
+        raise DataError("table not found", path=file, code="DATA-NOT-FOUND") from error
+    except OSError as error:
+        raise DataError(
+            "cannot read the table", path=file, why=error.strerror or "", code="DATA-CSV"
+        ) from error
 
 
 def _numbered(file: Path, reader: object) -> Iterator[tuple[int, list[str]]]:

@@ -12,6 +12,7 @@ from regraft.data.cutting import grouped
 from regraft.data.dataset import Dataset
 from regraft.data.manifest import is_manifest
 from regraft.data.split import Split
+from regraft.data.tables import column_names
 from regraft.errors import DataError, UsageError
 
 
@@ -54,13 +55,14 @@ class DataPlan:
 
     Args:
         source: A folder with one folder per class, a CSV table with the columns ``path`` and
-            ``label``, or the ``split.csv`` of a written split, which is then repeated exactly.
+            ``label`` (where it has ``part`` or ``group``, these are used), or the ``split.csv`` of
+            a written split, which is then repeated exactly.
         val: Share of the pictures for validation, 0 to 1.
         test: Share of the pictures for the test, 0 to 1.
         seed: Seed of the split.
         draw: Seed of the choice of pictures to learn from; None for that of the split.
         group_by: A regular expression on the path, or ``"column"`` for the column
-            ``group`` of a table; groups stay together.
+            ``group`` of a table, which is used without being asked for; groups stay together.
         regroup: Whether to cut anew where the folder's own parts share a group.
         keep_parts: Whether to keep the folder's own parts even where they share a group or copies;
             a run then shows the test accuracy without these, too.
@@ -130,11 +132,15 @@ class DataPlan:
         if self._is_written_split():
             return Split.read(source, root=self.root or source.parent).joined()
         if source.suffix.lower() in {".csv", ".tsv"} and source.is_file():
-            group = "group" if self.group_by == "column" else None
-            return Dataset.from_csv(source, root=self.root, group=group)
+            return Dataset.from_csv(source, root=self.root, **self._known_columns(source))
         return Dataset.from_folder(
             source, allow_empty=self.allow_empty_class, follow_outside=self.follow_links
         )
+
+    def _known_columns(self, table: Path) -> dict[str, str]:
+        """Return which columns of a table beside path and label mean something."""
+        names = set(column_names(table)) | ({"group"} if self.group_by == "column" else set())
+        return {name: name for name in ("part", "group") if name in names}
 
     def _is_written_split(self) -> bool:
         source = Path(self.source)
