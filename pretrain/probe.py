@@ -30,6 +30,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from regraft.backbones.mini import RegraftMini
+from regraft.results.statistics import wilson
 
 GRID = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -87,12 +88,10 @@ def fit(features: np.ndarray, labels: np.ndarray, seed: int = 0) -> GridSearchCV
         return search.fit(features, labels)
 
 
-def wilson(hits: int, count: int) -> dict[str, float]:
+def interval(hits: int, count: int) -> dict[str, float]:
     """Return the share of hits with Wilson's interval at 95 %."""
-    z, share = 1.959964, hits / count
-    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * (share * (1 - share) / count + z**2 / (4 * count**2)) ** 0.5
-    return {"accuracy": share, "low": centre - half, "high": centre + half, "n": count}
+    share = wilson(hits, count)
+    return {"accuracy": share.value, "low": share.low, "high": share.high, "n": count}
 
 
 def few(labels: np.ndarray, rows: np.ndarray, seed: int, count: int = 20) -> np.ndarray:
@@ -108,7 +107,7 @@ def probe(features: np.ndarray, data: Photographs) -> dict[str, object]:
     search = fit(features[data.train], data.labels[data.train])
     hits = int((search.predict(features[data.test]) == truth).sum())
     result: dict[str, object] = {
-        "all": wilson(hits, len(truth)),
+        "all": interval(hits, len(truth)),
         "cross_validation": float(search.best_score_),
         "C": search.best_params_["logisticregression__C"],
     }
@@ -118,7 +117,7 @@ def probe(features: np.ndarray, data: Photographs) -> dict[str, object]:
         search = fit(features[rows], data.labels[rows], seed)
         shares.append(float((search.predict(features[data.test]) == truth).mean()))
     # The draws share one test part, so the interval is that of one draw of mean accuracy.
-    result["twenty"] = wilson(round(float(np.mean(shares)) * len(truth)), len(truth))
+    result["twenty"] = interval(round(float(np.mean(shares)) * len(truth)), len(truth))
     result["twenty_draws"] = shares
     return result
 

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from probe import few, line, wilson
+from probe import few, interval, line
 from sets import SETS, Photographs, read_set
 
 from regraft import BackboneSpec, NetworkClassifier, Preprocessing, from_scratch
@@ -43,8 +43,8 @@ def measure(data: Photographs, size: int) -> dict[str, object]:
         for seed in range(DRAWS)
     ]  # fmt: skip
     return {
-        "all": wilson(round(share * count), count),
-        "twenty": wilson(round(float(np.mean(draws)) * count), count),
+        "all": interval(round(share * count), count),
+        "twenty": interval(round(float(np.mean(draws)) * count), count),
         "twenty_draws": draws,
         "size": size,
         "epochs": EPOCHS,
