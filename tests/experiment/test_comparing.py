@@ -12,7 +12,7 @@ from regraft.experiment import comparing
 from regraft.experiment.campaign import Outcome
 from regraft.experiment.comparing import Asked, compare
 from regraft.experiment.costs import Costs
-from regraft.experiment.ladder import Choice
+from regraft.experiment.ladder import Choice, Rung
 
 NETWORK = {"backbone": "small_cnn", "arguments": {"size": 32}, "weights": "net.safetensors"}
 
@@ -135,6 +135,36 @@ def test_cheap_sizes_leave_the_baseline_its_share(asked, place, monkeypatch):
     assert sum(spent) <= budget
     assert any("logistic" in sentence for sentence in left_out)
     assert not any("logistic" in sentence and "epochs" in sentence for sentence in left_out)
+
+
+def test_what_was_left_out_for_the_baseline_is_run_when_time_is_left(asked, place, monkeypatch):
+    """Nothing is run here: every way takes 80 of 100 s by its estimate, and no time at all."""
+    ran = []
+
+    def run(_campaign, plan):
+        ran.append(plan.rows[0].description)
+        return Outcome((), (), 0)
+
+    def affordable(rung, _costs, *, left, **_options):
+        return Choice({**rung.row, "seed": [0]} if rung.essential or left >= 80 else None, 80)
+
+    size = {**asked.backbones[0], "strategy": "features", "classifier": "knn", "per_class": 5}
+    ways = [r for r in comparing.rungs(asked.backbones) if r.essential]
+    monkeypatch.setattr(comparing, "rungs", lambda *_a, **_k: [*ways, Rung(size)])
+    monkeypatch.setattr(
+        comparing,
+        "measure_costs",
+        lambda *_a, **_k: Costs(24, 14, 2, {"small_cnn": 0.0}, {"small_cnn": 0.1}),
+    )
+    monkeypatch.setattr(comparing, "choose", affordable)
+    monkeypatch.setattr(comparing.Campaign, "run", run)
+    monkeypatch.setattr(comparing._State, "spent", property(lambda _state: 0.0))
+    monkeypatch.setattr(comparing.Comparison, "of", lambda _rows, **facts: facts["left_out"])
+
+    left_out = compare(replace(asked, budget=100.0), place / "second")
+
+    assert ran[-2:] == ["small_cnn + from_scratch (linear)", Rung(size).description]
+    assert left_out == ()
 
 
 def test_a_larger_budget_runs_anew_what_was_shortened(compared, asked, place, monkeypatch):

@@ -12,7 +12,15 @@ from regraft.errors import RunError
 from regraft.experiment.campaign import Campaign, Outcome, Say
 from regraft.experiment.cautions import cautions_of_comparison
 from regraft.experiment.costs import Costs, measure_costs
-from regraft.experiment.ladder import BASELINE, Choice, Rung, choose, ordered, rungs
+from regraft.experiment.ladder import (
+    BASELINE,
+    Choice,
+    Rung,
+    choose,
+    ordered,
+    rungs,
+    with_second_chances,
+)
 from regraft.experiment.plan import Plan, plan_from
 from regraft.files import make_folder, read_json, write_json
 from regraft.report.tables import Duration
@@ -82,7 +90,7 @@ class _State:
     asked: Asked
     rows: list[dict[str, Any]] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
-    left_out: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)  # why, by the description of the way
     complete: bool = False
     begun: float = field(default_factory=time.perf_counter)
 
@@ -113,7 +121,7 @@ class _State:
         state.rows, state.notes = list(told["plan"]["rows"]), dict(told["notes"])
         # After a kill, and with another budget, what was left out gets another chance.
         if before == now and told["complete"]:
-            state.left_out, state.complete = list(told["left_out"]), True
+            state.left_out, state.complete = {why: why for why in told["left_out"]}, True
         elif before == now:
             state.begun -= float(told["spent"])
         if _seconds(asked.budget) > _seconds(before["budget"]):  # what was shortened, too
@@ -124,7 +132,11 @@ class _State:
     def write(self) -> None:
         plan = {"title": self.asked.title, "data": self.asked.whole_data, "rows": self.rows}
         head = {"format": FORMAT, "version": VERSION, "asked": _plain(self.asked), "plan": plan}
-        rest = {"notes": self.notes, "left_out": self.left_out, "complete": self.complete}
+        rest = {
+            "notes": self.notes,
+            "left_out": [*self.left_out.values()],
+            "complete": self.complete,
+        }
         write_json(self.file, head | rest | {"spent": round(self.spent, 1)})
 
 
@@ -170,7 +182,7 @@ def compare(
     return Comparison.of(
         rows,
         title=asked.title,
-        left_out=(*shortened, *state.left_out),
+        left_out=(*shortened, *state.left_out.values()),
         failures=outcome.failures,
         warnings=tuple(cautions_of_comparison([(row.description, row.runs) for row in rows])),
         command=command,
@@ -200,12 +212,13 @@ class _Climb:
         failures: list[str] = []
         fitted, has_baseline = 0, False
         known = {Rung(row).description: row for row in self.state.rows}
-        for number, rung in enumerate(ladder, start=1):
+        for rung in with_second_chances(ladder, self.state.left_out):
             row = known.get(rung.description) or self._decided(rung, costs, has_baseline)
             has_baseline |= rung.is_baseline
             if row is None:
                 continue
-            self.say(f"way {number} of {len(ladder)}: {rung.description}{self._left()}")
+            place = f"way {ladder.index(rung) + 1} of {len(ladder)}"
+            self.say(f"{place}: {rung.description}{self._left()}")
             outcome = self.campaign.run(self.asked.plan([row]))
             rows += outcome.rows
             failures += outcome.failures
@@ -237,11 +250,11 @@ class _Climb:
         choice = self._choice(rung, costs, self.state.spent, has_baseline)
         if choice.row is None:
             shortened = " even with a quarter of its epochs" if "epochs" in rung.row else ""
-            self.state.left_out.append(
-                f"{rung.description}: about {Duration(choice.estimate)}{shortened}"
-            )
+            why = f"{rung.description}: about {Duration(choice.estimate)}{shortened}"
+            self.state.left_out[rung.description] = why
             self.state.write()
             return None
+        self.state.left_out.pop(rung.description, None)
         self.state.rows.append(dict(choice.row))
         if choice.note:
             self.state.notes[rung.description] = choice.note
@@ -269,12 +282,16 @@ class _Climb:
     def _forecast(self, ladder: Sequence[Rung], costs: Costs) -> None:
         """Say what is likely to be run, before anything is."""
         estimates = replace(costs, _embedded=set())
-        spent, out, has_baseline = self.state.spent, [], False
-        for rung in ladder:
+        spent, has_baseline = self.state.spent, False
+        out: dict[str, None] = {}
+        for rung in with_second_chances(ladder, out):
             choice = self._choice(rung, estimates, spent, has_baseline)
             has_baseline |= rung.is_baseline
-            out += [rung.description] if choice.row is None else []
-            spent += 0.0 if choice.row is None else choice.estimate
+            if choice.row is None:
+                out[rung.description] = None
+                continue
+            out.pop(rung.description, None)
+            spent += choice.estimate
             estimates._embedded.add(str(rung.row.get("backbone")))  # noqa: SLF001 - a copy of ours
         limit = "" if self.asked.budget is None else f" of {Duration(self.asked.budget)}"
         ways = f"{len(ladder) - len(out)} ways, {self.asked.seeds * self.asked.repeats} runs each"

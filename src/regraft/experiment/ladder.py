@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -139,6 +139,28 @@ def ordered(ladder: Sequence[Rung], costs: Costs, *, cheap: float = 0.0) -> list
         return (1 if rung.estimate <= cheap else 3, rung.estimate)
 
     return sorted(known, key=turn)
+
+
+def with_second_chances(ladder: Sequence[Rung], left_out: Container[str]) -> Iterator[Rung]:
+    """Yield the rungs in their order; when the baseline is through, what was left out before it.
+
+    A share of the budget is kept for the baseline until then, and it may take less.
+
+    Args:
+        ladder: The rungs in the order in which they are run.
+        left_out: The descriptions of those left out; looked at when the baseline is through.
+
+    Example:
+        >>> ways = [Rung({"backbone": "b", "classifier": name}) for name in ("knn", "logistic")]
+        >>> base = Rung({"backbone": "b", "strategy": "from_scratch"}, essential=True)
+        >>> tried = with_second_chances([ways[0], base, ways[1]], {"b + knn"})
+        >>> [rung.description for rung in tried][2:]
+        ['b + knn', 'b + logistic']
+    """
+    after = next((i for i, rung in enumerate(ladder, start=1) if rung.is_baseline), len(ladder))
+    yield from ladder[:after]
+    yield from [rung for rung in ladder[:after] if rung.description in left_out]
+    yield from ladder[after:]
 
 
 def choose(
