@@ -40,5 +40,24 @@ def test_a_run_with_a_foreign_manifest_is_not_evaluated(flowers, run, tmp_path):
         assert refused.value.code == "SPLIT-HASH"
 
 
+def test_what_was_learned_counts_as_train_though_a_copy_stands_in_the_test_part(flowers, tmp_path):
+    photos = shutil.copytree(flowers, tmp_path / "photos")
+    files = sorted(photos.rglob("*.jpg"))
+    parts = {file: "train" if number % 4 else "test" for number, file in enumerate(files)}
+    for file in files[1::4]:
+        parts[file.with_name(f"zz_{file.name}")] = "test"  # stands behind the original
+        shutil.copy(file, file.with_name(f"zz_{file.name}"))
+    rows = [f"{file},{file.parent.name},{part}" for file, part in parts.items()]
+    (tmp_path / "table.csv").write_text("\n".join(["path,label,part", *rows]) + "\n")
+    plan = DataPlan(tmp_path / "table.csv", root=photos, keep_parts=True)
+    learner = FeatureClassifier(SPEC, classifier="knn", engine="torch", cache=None)
+    leaky = fit_run(plan, learner, out=tmp_path / "run")
+
+    found = evaluate_on(leaky.folder, plan).metrics
+
+    assert found["test"]["n"] == 4
+    assert found["train"]["n"] + found["validation"]["n"] == 16
+
+
 def start_from(run, split):
     refuse_learned_test_pictures(run, split.test)

@@ -51,6 +51,18 @@ def test_what_an_earlier_run_of_the_chain_has_learned_is_found_too(flowers, firs
     assert (no.value.code, no.value.path) == ("START-LEAK", str(first))
 
 
+def test_the_chain_is_followed_below_the_home_folder(flowers, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    earlier = fitted(flowers, tmp_path / "first").folder
+    others = make_flowers(tmp_path / "others", species=2, per_class=8, size=32, seed=5).root
+    between = fitted(others, tmp_path / "between", start=earlier).folder
+
+    with pytest.raises(RunError) as no:
+        fitted(flowers, tmp_path / "on", start=between, seed=1)
+
+    assert no.value.code == "START-LEAK"
+
+
 def test_pictures_are_known_by_their_content_wherever_they_lie(flowers, first, tmp_path):
     shutil.copytree(flowers, tmp_path / "moved")
 

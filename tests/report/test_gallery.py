@@ -1,10 +1,12 @@
 import base64
 import io
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from regraft.files import sha256_file
 from regraft.report import gallery as module
 from regraft.report.gallery import Thumbnails, gallery
 from regraft.results.predictions import Predictions
@@ -26,7 +28,7 @@ def wrong_ones(counts, classes=("a", "b", "c")):
 
 @pytest.fixture
 def none(tmp_path):
-    return Thumbnails(tmp_path / "thumbnails", None)
+    return Thumbnails(tmp_path / "thumbnails", None, {})
 
 
 def test_pairs_come_by_frequency_and_pictures_by_confidence(none):
@@ -72,12 +74,17 @@ def test_the_row_of_the_surest_begins_with_one_of_each_class(none):
     assert [picture.true for picture in shown.surest[:3]] == ["b", "a", "c"]
 
 
+def thumbnails(folder, *paths):
+    """Return thumbnails of pictures that were judged as they lie there now."""
+    return Thumbnails(folder / "kept", folder, {path: sha256_file(folder / path) for path in paths})
+
+
 def test_thumbnails_are_small_and_carry_no_metadata(tmp_path):
     exif = Image.Exif()
     exif[0x010E] = "taken at home"
     Image.new("RGB", (900, 400), (10, 90, 200)).save(tmp_path / "big.jpg", exif=exif)
 
-    address = Thumbnails(tmp_path / "kept", tmp_path).address("big.jpg")
+    address = thumbnails(tmp_path, "big.jpg").address("big.jpg")
 
     data = base64.b64decode(address.removeprefix("data:image/jpeg;base64,"))
     with Image.open(io.BytesIO(data)) as small:
@@ -88,11 +95,22 @@ def test_thumbnails_are_small_and_carry_no_metadata(tmp_path):
 
 def test_thumbnails_are_kept_for_the_next_time(tmp_path):
     Image.new("RGB", (30, 30)).save(tmp_path / "one.png")
-    first = Thumbnails(tmp_path / "kept", tmp_path).address("one.png")
+    first = thumbnails(tmp_path, "one.png").address("one.png")
 
-    again = Thumbnails(tmp_path / "kept", None).address("one.png")
+    again = Thumbnails(tmp_path / "kept", None, {}).address("one.png")
 
     assert again == first
+
+
+def test_another_picture_of_the_same_name_is_not_shown_and_spoils_nothing(tmp_path):
+    Image.new("RGB", (30, 30), (200, 0, 0)).save(tmp_path / "one.png")
+    judged = thumbnails(tmp_path, "one.png")
+    first = judged.address("one.png")
+    Image.new("RGB", (30, 30), (0, 0, 200)).save(tmp_path / "one.png")
+
+    assert judged.address("one.png") == first
+    shutil.rmtree(tmp_path / "kept")
+    assert judged.address("one.png") is None
 
 
 @pytest.mark.parametrize("path", ["absent.jpg", "text.jpg", "../secret.png", "/etc/hostname"])
@@ -101,6 +119,8 @@ def test_what_is_gone_damaged_or_outside_is_not_shown(tmp_path, path):
     (tmp_path / "data" / "text.jpg").write_text("no picture")
     Image.new("RGB", (30, 30)).save(tmp_path / "secret.png")
 
-    address = Thumbnails(tmp_path / "kept", tmp_path / "data").address(path)
+    hashes = {path: sha256_file(tmp_path / "data" / path)} if path != "absent.jpg" else {}
+
+    address = Thumbnails(tmp_path / "kept", tmp_path / "data", hashes).address(path)
 
     assert address is None

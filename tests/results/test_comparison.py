@@ -111,6 +111,24 @@ def test_ways_that_differ_in_the_number_of_pictures_make_a_curve(run_of, split):
     assert [size for size, _ in curve.points] == [3, 6]
 
 
+def test_seeds_of_one_size_are_one_point_of_the_curve(run_of, split):
+    """As `compare-runs` gives them: a row for each run, told apart by its folder."""
+    rows = [
+        learned_from(
+            Row(f"way, {n} per class ({wrong})", (run_of(split, wrong, per_class=n, seed=wrong),)),
+            n,
+        )
+        for n, wrongs in ((3, (6, 4)), (6, (3, 1)))
+        for wrong in wrongs
+    ]
+
+    (curve,) = size_curves(rows)
+
+    together = [Row("", (rows[i].runs[0], rows[i + 1].runs[0])).test.estimate for i in (0, 2)]
+    assert [share for _, share in curve.points] == together
+    assert "(" not in curve.name
+
+
 def learned_from(row, per_class):
     row.runs[0].data["metrics"]["train"]["n"] = 3 * per_class
     return row

@@ -42,7 +42,14 @@ def test_what_is_reached_already_takes_no_more():
     goal = fit_curve("features", measured((0, 1, 0.5))).images_for(0.9)
 
     assert (goal.more, goal.low, goal.high) == (0, 0, 0)
-    assert goal.sentence == "90 % is reached with 400 images per class"
+    assert goal.sentence == "90 % is reached with 100 images per class"
+
+
+def test_a_size_that_a_larger_one_falls_below_has_not_reached_an_accuracy():
+    shares = [(25, 0.91), (50, 0.89), (100, 0.90), (200, 0.95)]
+    curve = fit_curve("features", [(size, wilson(round(1000 * s), 1000)) for size, s in shares])
+
+    assert curve.images_for(0.9).sentence == "90 % is reached with 100 images per class"
 
 
 def test_what_lies_beyond_the_limit_cannot_be_said():

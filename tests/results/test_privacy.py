@@ -33,6 +33,21 @@ def test_only_the_home_folder_itself_is_shortened(monkeypatch):
     assert cleaned == ["~/x", "/home/adam/x", "~"]
 
 
+@pytest.mark.parametrize("path", ["/gpfs/home/ada/x", "/mnt/../home/ada", "~/home/ada"])
+def test_a_path_that_only_contains_the_home_folder_stays(monkeypatch, path):
+    monkeypatch.setenv("HOME", "/home/ada")
+
+    assert without_secrets(path) == path
+    assert without_secrets(f"--data=/home/ada/x file:///home/ada {path}").endswith(path)
+
+
+@pytest.mark.parametrize("before", ["--data=", "'", "file://", "[", ",", " "])
+def test_the_home_folder_is_shortened_wherever_a_path_begins(monkeypatch, before):
+    monkeypatch.setenv("HOME", "/home/ada")
+
+    assert without_secrets(f"x{before}/home/ada/y") == f"x{before}~/y"
+
+
 def test_a_home_at_the_root_eats_no_path(monkeypatch):
     monkeypatch.setenv("HOME", "/")
 

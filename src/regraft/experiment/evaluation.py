@@ -9,7 +9,7 @@ from typing import Any
 
 from regraft.classifiers.saving import load_model
 from regraft.data.checks import check, usable
-from regraft.data.dataset import Dataset
+from regraft.data.dataset import PARTS, Dataset
 from regraft.data.split import Split
 from regraft.errors import ImageError
 from regraft.experiment.preparation import DataPlan
@@ -75,7 +75,9 @@ def evaluate_on(
         DataError: The pictures cannot be used, or a class is unknown to the model.
     """
     finished = Run.open(run)
-    known = {row.sha256: row.part for row in finished.pictures()}
+    # Of a content that stands in several parts the last row counts: train before the others.
+    rows = sorted(finished.pictures(), key=lambda row: PARTS.index(row.part), reverse=True)
+    known = {row.sha256: row.part for row in rows}
     learner = load_model(finished.folder / "model")
     data = plan.read()
     report = check(data, verbose=verbose)

@@ -56,4 +56,4 @@ def _chain(start: Path) -> Iterator[Run]:
         # The plan has the whole path, whatever was the current folder; a run from Python has none.
         (row,) = run.data.get("plan", {}).get("rows", [{}])
         earlier = row.get("start") or run.data["parameters"].get("start")
-        place = Path(earlier) if earlier else None
+        place = Path(earlier).expanduser() if earlier else None  # runs know the home as ~

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from regraft.data.images import thumbnail
 from regraft.errors import RegraftError
-from regraft.files import sha256_bytes, write_bytes
+from regraft.files import sha256_bytes, sha256_file, write_bytes
 from regraft.results.metrics import Confused, most_confused
 from regraft.results.predictions import Predictions
 
@@ -66,7 +67,7 @@ class Gallery:
         pairs: The wrong pictures by pair of classes, the most frequent pair first.
         hidden_pairs: How many pairs are not shown at all.
         hidden: How many wrong pictures are not shown.
-        missing: How many of the pictures to be shown could not be read.
+        missing: How many of the pictures to be shown were not there, or other ones in their place.
         surest: Right ones with the highest confidence.
         least_sure: Right ones with the lowest confidence.
     """
@@ -85,11 +86,19 @@ class Thumbnails:
     Args:
         folder: Where they are kept.
         data_root: The folder that the paths are relative to; ``None``: only what is kept is shown.
+        hashes: The SHA-256 of the pictures that were judged, by path: another file of the same name
+            is not shown in their place.
     """
 
-    def __init__(self, folder: Path, data_root: str | os.PathLike[str] | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        data_root: str | os.PathLike[str] | None,
+        hashes: Mapping[str, str],
+    ) -> None:
         self._folder = folder
         self._root = None if data_root is None else Path(data_root)
+        self._hashes = hashes
 
     def address(self, path: str) -> str | None:
         """Return the ``data:`` address of a picture's thumbnail; ``None`` if it cannot be read."""
@@ -107,6 +116,8 @@ class Thumbnails:
         if self._root is None or not _stays_inside(self._root, path):
             return None
         try:
+            if sha256_file(self._root / path) != self._hashes.get(path):
+                return None
             return thumbnail(self._root / path, side=_SIDE)
         except (RegraftError, OSError):
             return None  # moved, deleted or damaged since: the page shows a placeholder
@@ -121,7 +132,7 @@ def gallery(p: Predictions, thumbnails: Thumbnails) -> Gallery:
 
     Example:
         >>> p = Predictions(("a.jpg",), ("x",), ("x", "y"), np.array([[0.1, 0.9]]), ("test",))
-        >>> gallery(p, Thumbnails(Path("none"), None)).pairs[0].pictures[0].image is None
+        >>> gallery(p, Thumbnails(Path("none"), None, {})).pairs[0].pictures[0].image is None
         True
     """
     confused = most_confused(p, limit=None)

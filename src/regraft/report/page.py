@@ -158,7 +158,8 @@ def _without_samples(scores: Sequence[ClassScores]) -> list[str]:
 
 
 def _gallery(run: Run, top: Headline, data_root: Path | None) -> Gallery:
-    return gallery(top.predictions, Thumbnails(run.folder / THUMBNAILS, data_root))
+    hashes = {row.path: row.sha256 for row in run.pictures()}
+    return gallery(top.predictions, Thumbnails(run.folder / THUMBNAILS, data_root, hashes))
 
 
 def _class_counts(run: Run) -> Table:

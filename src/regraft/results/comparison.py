@@ -226,8 +226,8 @@ def size_curves(rows: Sequence[Row]) -> list[SizeCurve]:
     """Return accuracy against pictures per class of every way that was measured with several sizes.
 
     Rows belong to one way when nothing but the number of pictures, and the epochs that a budget
-    allowed, tells their plans apart: the same pictures are split in the same way. Where two rows
-    have the same number of pictures it is the epochs that tell two ways apart.
+    allowed, tells their plans apart: the same pictures are split in the same way. Rows with as many
+    pictures are two ways if their epochs differ, and else repeats with other seeds.
     """
     ways: dict[str, list[Row]] = {}
     for row in rows:
@@ -235,10 +235,14 @@ def size_curves(rows: Sequence[Row]) -> list[SizeCurve]:
             ways.setdefault(_way(row), []).append(row)
     curves = []
     for members in (one for several in ways.values() for one in _told_apart(several)):
-        name = _AMOUNT.sub("", members[0].description)
-        points = {_pictures(row): row.test.estimate for row in members if row.test is not None}
-        if len(points) > 1:
-            curves.append(fit_curve(name, sorted(points.items())))
+        sizes: dict[float, list[Run]] = {}
+        for row in members:
+            sizes.setdefault(_pictures(row), []).extend(row.runs)
+        if len(sizes) > 1:
+            repeated = len(sizes) < len(members)  # then each row's description names one repeat
+            name = (members[0].runs[0] if repeated else members[0]).description
+            points = [(size, summarise(runs).estimate) for size, runs in sorted(sizes.items())]
+            curves.append(fit_curve(_AMOUNT.sub("", name), points))
     return curves
 
 
@@ -266,7 +270,8 @@ def _told_apart(members: Sequence[Row]) -> list[list[Row]]:
 
     A budget shortens some sizes of one way; a plan may ask for each size with several epochs.
     """
-    if len({_pictures(row) for row in members}) == len(members):
+    epochs = {(_pictures(row), str(row.plan.get("epochs"))) for row in members}
+    if len({pictures for pictures, _ in epochs}) == len(epochs):
         return [list(members)]
     by_epochs: dict[str, list[Row]] = {}
     for row in members:

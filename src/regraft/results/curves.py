@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -148,13 +149,9 @@ class SizeCurve:
             raise ValueError(f"an accuracy lies between 0 and 1, not {accuracy}")
         wanted = percent(accuracy, digits=0 if math.isclose(100 * accuracy % 1, 0) else 1)
         if self.points and self.points[-1][1].value >= accuracy:
-            return Goal(
-                accuracy,
-                0,
-                0,
-                0,
-                f"{wanted} is reached with {_about(self.largest)} images per class",
-            )
+            reached = _about(self._reached(accuracy))
+            sentence = f"{wanted} is reached with {reached} images per class"
+            return Goal(accuracy, 0, 0, 0, sentence)
         if self.fit is None:
             return self._unknown(accuracy, wanted, self.note)
         median, low, high = self.fit.needed(accuracy)
@@ -168,6 +165,11 @@ class SizeCurve:
             why = f"the curve may well level off before, its limit is {limit}"
             return self._unknown(accuracy, wanted, why)
         return self._known(accuracy, wanted, (median, low, high))
+
+    def _reached(self, accuracy: float) -> float:
+        """Return the smallest size that has an accuracy which no larger one falls below."""
+        sizes = itertools.takewhile(lambda point: point[1].value >= accuracy, self.points[::-1])
+        return min(size for size, _ in sizes)
 
     def to_json(self, accuracy: float = 0.95) -> dict[str, Any]:
         """Return the curve, and what an accuracy takes, as a JSON object."""

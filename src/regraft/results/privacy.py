@@ -59,7 +59,8 @@ def _replacements() -> list[tuple[re.Pattern[str], str]]:
     hidden = [(pattern, _HIDDEN) for pattern in (_TOKEN, *literal)]
     home = str(Path.home())
     if len(home) > 1:  # a home of "/" would eat every path
-        hidden.append((re.compile(re.escape(home) + r"(?=[/\\\s'\",:]|$)"), "~"))
+        begins, ends = r"(?:(?<![\w.~/\\-])|(?<=://))", r"(?=[/\\\s'\",:]|$)"
+        hidden.append((re.compile(begins + re.escape(home) + ends), "~"))
     host = platform.node()
     if len(host) >= 6 and host != "localhost":  # a short name may be an ordinary word
         hidden.append((re.compile(rf"\b{re.escape(host)}\b"), "[this machine]"))
