@@ -15,6 +15,7 @@ from regraft.backbones.weights import (
     verify_weights,
 )
 from regraft.errors import ModelError, RegraftError, WeightsError
+from regraft.experiment.strategies import DEFAULT_BACKBONE
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +55,16 @@ def test_only_what_is_named_is_bundled(tmp_path):
     folder = bundle(tmp_path / "bundle", ["second"])
 
     assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "second"]
+
+
+def test_the_packaged_weights_can_be_bundled_like_stored_ones(tmp_path, another_machine):
+    folder = bundle(tmp_path / "bundle", [DEFAULT_BACKBONE])
+    another_machine()
+
+    (imported,) = import_bundle(folder)
+
+    assert imported.sha256 == find_weights(DEFAULT_BACKBONE).sha256
+    assert verify_weights() == {DEFAULT_BACKBONE: ""}
 
 
 def test_what_is_not_stored_cannot_be_bundled(tmp_path, another_machine):

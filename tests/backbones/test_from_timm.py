@@ -25,16 +25,24 @@ def test_the_tag_decides_size_and_filter(identifier, size, resize, interpolation
     assert (found.size, found.resize, found.interpolation) == (size, resize, interpolation)
 
 
-def test_the_preprocessing_is_that_of_timms_own_transform():
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vit_tiny_patch16_224",
+        "dm_nfnet_f0.dm_in1k",
+        "vit_base_patch32_clip_384.openai_ft_in12k_in1k",
+    ],
+)
+def test_the_preprocessing_is_that_of_timms_own_transform(name):
     from PIL import Image
 
     from regraft.backbones.embedder import Normalise
     from regraft.backbones.prepare import prepare
 
-    config = timm.get_pretrained_cfg("vit_tiny_patch16_224").to_dict()
+    config = timm.get_pretrained_cfg(name).to_dict()
     transform = timm.data.create_transform(**timm.data.resolve_data_config(config))
     image = Image.effect_noise((500, 375), 80).convert("RGB")
-    own = from_timm.preprocessing("vit_tiny_patch16_224")
+    own = from_timm.preprocessing(name)
 
     ours = Normalise(own)(torch.from_numpy(prepare(image, own))[None])[0]
 

@@ -46,6 +46,16 @@ def test_a_squashed_picture_equals_pillows_to_the_last_level(interpolation, size
     assert np.array_equal(prepare(image, preprocessing), np.array(expected))
 
 
+def test_a_squashed_picture_may_be_cropped():
+    image = noise(500, 375)
+    preprocessing = Preprocessing(size=96, resize=107, mode="squash_crop")
+
+    expected = image.resize((107, 107), Image.Resampling.BICUBIC).crop((6, 6, 102, 102))
+
+    assert np.array_equal(prepare(image, preprocessing), np.array(expected))
+    assert "squash to 107, centre crop" in str(preprocessing)
+
+
 def test_a_picture_of_the_right_size_is_not_touched():
     image = noise(64, 64)
 

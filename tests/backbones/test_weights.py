@@ -19,7 +19,7 @@ from regraft.backbones import weights
 from regraft.backbones.catalog import find
 from regraft.backbones.fetching import hub_cache, torch_cache
 from regraft.backbones.loading import build_network
-from regraft.backbones.spec import BackboneSpec
+from regraft.backbones.spec import BackboneSpec, Preprocessing
 from regraft.backbones.weights import (
     fetch_weights,
     find_weights,
@@ -30,6 +30,7 @@ from regraft.backbones.weights import (
     verify_weights,
 )
 from regraft.errors import BackboneError, ModelError, WeightsError
+from regraft.experiment.strategies import DEFAULT_BACKBONE
 
 NETWORK = "test_resnet"
 REPOSITORY = "timm/test_resnet.r160_in1k"
@@ -98,6 +99,22 @@ def test_what_is_stored_is_not_asked_for_again(web, published):
     assert fetch_weights(NETWORK, verbose=False) == first
     assert locate(NETWORK) == first
 
+    assert web.log == []
+
+
+def test_the_second_use_of_published_weights_is_as_free_as_the_first(web, published):
+    web.repository(REPOSITORY, {"model.safetensors": published})
+    for _ in range(2):
+        other = BackboneSpec(NETWORK, preprocessing=Preprocessing.torch(160)).build()
+        thinner = BackboneSpec(NETWORK, arguments={"drop_rate": 0.1}).build()
+
+        assert other.preprocessing == Preprocessing.torch(160)
+        assert other.fingerprint != thinner.fingerprint
+    assert list_weights()[0].name == NETWORK
+
+
+def test_the_packaged_weights_need_not_be_fetched(web):
+    assert fetch_weights(DEFAULT_BACKBONE).path.is_file()
     assert web.log == []
 
 

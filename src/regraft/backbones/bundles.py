@@ -12,7 +12,14 @@ from typing import Any
 import regraft
 from regraft.backbones.records import RECORD, TENSORS, StoredWeights, check_name, read_record
 from regraft.backbones.state import read_state
-from regraft.backbones.stored import find_weights, list_weights, locked, new_folder, store
+from regraft.backbones.stored import (
+    find_weights,
+    list_weights,
+    locked,
+    new_folder,
+    place_of,
+    store,
+)
 from regraft.errors import ModelError, RegraftError, WeightsError
 from regraft.files import atomic_folder, read_json, sha256_file, write_json
 
@@ -50,7 +57,7 @@ def bundle(folder: str | os.PathLike[str], names: Sequence[str] | None = None) -
     with atomic_folder(target) as part:
         hashes: dict[str, str] = {}
         for name in dict.fromkeys(wanted):
-            hashes |= _copy(store() / name, part / name)
+            hashes |= _copy(place_of(name), part / name)
         manifest = {"format": _FORMAT, "regraft": regraft.__version__, "files": hashes}
         write_json(part / MANIFEST, manifest)
     return target

@@ -237,7 +237,9 @@ def find(name: str) -> Entry:
     source, _, rest = name.rpartition(":")
     stored = None if source else find_weights(name)
     if stored is not None:
-        return _imported(stored)
+        if stored.preprocessing_from != "published":
+            return _imported(stored)
+        return dataclasses.replace(find(stored.backbone), name=name)  # kept at its first use
     if source in {"", "timm"}:
         from regraft.backbones import from_timm
 

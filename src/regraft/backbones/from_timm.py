@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from regraft.backbones.catalog import Entry
 from regraft.backbones.network import Layout, Network, average, channels_first
-from regraft.backbones.spec import Preprocessing
+from regraft.backbones.spec import Mode, Preprocessing
 from regraft.errors import BackboneError
 
 _RESERVED = frozenset({
@@ -74,12 +74,13 @@ def preprocessing(identifier: str) -> Preprocessing:
     """
     config = _config(identifier)
     size = config.input_size[-1]
-    squash = config.crop_mode == "squash"
+    resize = max(size, math.floor(size / config.crop_pct))
+    squash: Mode = "squash" if resize == size else "squash_crop"
     known = {"bicubic", "bilinear", "nearest"}
     return Preprocessing(
         size=size,
-        resize=size if squash else max(size, math.floor(size / config.crop_pct)),
-        mode="squash" if squash else "crop",
+        resize=resize,
+        mode=squash if config.crop_mode == "squash" else "crop",
         interpolation=config.interpolation if config.interpolation in known else "bicubic",
         mean=tuple(config.mean),
         std=tuple(config.std),

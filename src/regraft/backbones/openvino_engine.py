@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from regraft.backbones.embedder import Embedder
-from regraft.errors import BackboneError, UsageError
+from regraft.errors import BackboneError, RegraftError, UsageError
 from regraft.files import home, sha256_json, write_bytes
 
 TOLERANCE = 1e-3  # relative; what passes is near 1e-6, what was traced wrongly is near 1
@@ -77,7 +77,9 @@ class OpenVINOEngine:
         if compiled is None:
             converted = convert(openvino, core, embedder, size=size)
             compiled = core.compile_model(converted, "CPU", settings)
-            _keep(path, compiled)
+            # Kept or not, it computes; what is not kept is compiled again next time.
+            with contextlib.suppress(RegraftError, OSError):
+                _keep(path, compiled)
         self._compiled = compiled
 
     def __call__(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -44,8 +44,10 @@ def _resized(image: Image.Image, preprocessing: Preprocessing) -> tuple[int, int
     """Return the width and height after the resize, in pixels."""
     if preprocessing.mode == "squash":
         return preprocessing.size, preprocessing.size
-    width, height = image.size
     side = preprocessing.resize
+    if preprocessing.mode == "squash_crop":
+        return side, side
+    width, height = image.size
     refuse_huge_resize(width, height, side, name=getattr(image, "filename", "") or "picture")
     # As torchvision and timm compute it: the long side is cut off, not rounded.
     if width <= height:

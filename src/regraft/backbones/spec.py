@@ -13,7 +13,7 @@ from regraft.errors import BackboneError
 if TYPE_CHECKING:
     from regraft.backbones.backbone import Backbone
 
-Mode = Literal["crop", "squash"]
+Mode = Literal["crop", "squash", "squash_crop"]
 Interpolation = Literal["bicubic", "bilinear", "nearest"]
 Channels = Literal["RGB", "BGR"]
 Triple = tuple[float, float, float]
@@ -35,7 +35,8 @@ class Preprocessing:
     Args:
         size: Height and width that enter the network, in pixels (1 to 4096).
         resize: Length of the shortest side before the centre crop, in pixels, at least ``size``.
-        mode: ``"crop"`` keeps the aspect ratio and crops the centre; ``"squash"`` ignores it.
+        mode: ``"crop"`` keeps the aspect ratio and crops the centre; ``"squash"`` ignores it and
+            crops nothing; ``"squash_crop"`` squashes to ``resize`` both ways and crops the centre.
         interpolation: The filter of the resize, antialiased except for ``"nearest"``.
         mean: Subtracted per channel, in the order ``channels``, after the division by ``scale``.
         std: Divides per channel.
@@ -154,7 +155,8 @@ class Preprocessing:
         return cls(**value)
 
     def __str__(self) -> str:
-        cut = f"resize {self.resize}, centre crop" if self.mode == "crop" else "squash"
+        way = "resize" if self.mode == "crop" else "squash to"
+        cut = "squash" if self.mode == "squash" else f"{way} {self.resize}, centre crop"
         return (
             f"{self.size} px ({cut}, {self.interpolation}), {self.channels}, "
             f"scale 1/{self.scale:g}, mean {_shown(self.mean)}, std {_shown(self.std)}"

@@ -66,10 +66,19 @@ def find_weights(name: str) -> StoredWeights | None:
         folder = store() / check_name(name)
     except WeightsError:
         return None
-    for place in (folder, PACKAGED / name):
-        if place.is_dir():
-            return read_record(place)
-    return None
+    place = folder if folder.is_dir() else PACKAGED / name
+    return read_record(place) if place.is_dir() else None
+
+
+def place_of(name: str) -> Path:
+    """Return the folder of the weights of a name: in the package if only it has some.
+
+    Example:
+        >>> place_of("regraft_mini").parent == PACKAGED
+        True
+    """
+    stored, packaged = store() / name, PACKAGED / name
+    return packaged if packaged.is_dir() and not stored.is_dir() else stored
 
 
 def stored_names() -> list[str]:
@@ -91,7 +100,7 @@ def problem_of(name: str) -> str:
         'MODEL-CORRUPT'
     """
     try:
-        stored = read_record(store() / name)
+        stored = read_record(place_of(name))
         changed = sha256_file(stored.path) != stored.sha256
     except RegraftError as error:
         return f"{error.code}: {error.what}, {error.why}"

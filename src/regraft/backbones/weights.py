@@ -156,6 +156,24 @@ def locate(
     return _provide(entry, download=download, seconds=seconds, verbose=verbose)
 
 
+def stored_hash(name: str) -> str | None:
+    """Return the SHA-256 of the stored weights of a network; None if there are none yet.
+
+    Raises:
+        BackboneError: The name is unknown.
+        ModelError: The record is damaged (``MODEL-CORRUPT``).
+
+    Example:
+        >>> len(stored_hash("regraft_mini"))
+        64
+    """
+    from regraft.backbones.catalog import find
+
+    entry = find(name)
+    stored = None if entry.source == "registered" else find_weights(_name_of(entry))
+    return None if stored is None else stored.sha256
+
+
 def _name_of(entry: Entry) -> str:
     """Return the name in the store: that of the entry, where ``timm:NAME`` has no colon."""
     return check_name(entry.name.replace(":", "-"))

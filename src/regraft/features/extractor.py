@@ -14,6 +14,7 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from regraft.backbones.spec import BackboneSpec
+from regraft.backbones.weights import stored_hash
 from regraft.data.images import Decoding, Picture
 from regraft.errors import UsageError
 from regraft.features.cache import FeatureCache
@@ -178,10 +179,12 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return FeatureCache(None if self.cache == "default" else self.cache)
 
     def _identity(self) -> tuple[BackboneSpec, object]:
-        """Return the spec, and what tells a weights file from its successor of the same name."""
+        """Return the spec, and what tells its weights from their successors of the same name."""
         spec = _with_pooling(self.backbone, self.pooling)
-        if spec.weights in {None, "default"}:
+        if spec.weights is None:
             return spec, None
+        if spec.weights == "default":
+            return spec, stored_hash(spec.name)
         try:
             facts = Path(str(spec.weights)).stat()
         except OSError:
