@@ -20,6 +20,15 @@ def test_a_training_that_went_well_says_nothing():
     assert complaints([RECORD], batchnorm=True) == []
 
 
+def test_more_steps_than_the_training_part_fills_are_told():
+    record = {**RECORD, "trained": {"batchnorm": "frozen", "steps": 100}, "steps_per_epoch": 3}
+
+    (complaint,) = complaints([record], batchnorm=True)
+
+    assert complaint.startswith("phase 1: 100 steps per epoch were asked for")
+    assert complaints([{**record, "steps_per_epoch": 100}], batchnorm=True) == []
+
+
 def test_frozen_batch_norm_that_moves_with_each_batch_is_told_with_what_to_do():
     (complaint,) = complaints([RECORD, {**RECORD, **MOVING, "phase": 2}], batchnorm=True)
 

@@ -9,6 +9,7 @@ import pytest
 
 from regraft.backbones.spec import BackboneSpec
 from regraft.backbones.state import write_state
+from regraft.backbones.weights import save_module
 from regraft.data.drawn import make_flowers
 from regraft.errors import RunError
 from regraft.experiment import campaign, runner
@@ -280,6 +281,30 @@ def test_a_run_whose_labels_were_corrected_in_the_table_is_refused(flowers, tmp_
         Campaign(tmp_path / "out").run(plan)
 
 
+@pytest.mark.parametrize("column", ["part", "group"])
+def test_a_run_whose_parts_or_groups_were_corrected_in_the_table_is_refused(
+    flowers, tmp_path, column
+):
+    names = [path.relative_to(flowers).as_posix() for path in pictures(flowers)]
+    table = flowers / "labels.csv"
+
+    def write(values):
+        rows = zip(names, values, strict=True)
+        lines = [f"{name},{name.partition('/')[0]},{value}" for name, value in rows]
+        table.write_text("\n".join([f"path,label,{column}", *lines]))
+
+    values = [("train", "test")[i % 2] if column == "part" else f"p{i % 8}" for i in range(24)]
+    write(values)
+    plan = planned(table, {"classifier": "knn"})
+    Campaign(tmp_path / "out").run(plan)
+
+    write(values)
+    assert Campaign(tmp_path / "out").run(plan).fitted == 0
+    write([values[2], values[1], values[0], *values[3:-1], values[0]])
+    with pytest.raises(RunError, match="their own parts or groups are others"):
+        Campaign(tmp_path / "out").run(plan)
+
+
 def test_a_run_that_left_a_picture_out_is_refused_when_that_is_repaired(flowers, tmp_path):
     broken = pictures(flowers)[0]
     whole = broken.read_bytes()
@@ -309,6 +334,45 @@ def test_runs_with_other_weights_in_the_same_file_are_refused(flowers, tmp_path,
     assert Campaign(tmp_path / "out").run(plan).fitted == 0
     write(1)
     with pytest.raises(RunError, match="the weights are not the ones of this run any more"):
+        Campaign(tmp_path / "out").run(plan)
+
+
+def test_runs_with_other_weights_stored_under_the_same_name_are_refused(flowers, tmp_path):
+    def store(seed):
+        network = BackboneSpec("small_cnn", weights=None, seed=seed).build()
+        save_module(
+            network.module,
+            name="mine",
+            backbone="small_cnn",
+            preprocessing=network.preprocessing,
+            overwrite=seed > 0,
+        )
+
+    store(0)
+    row = {"backbone": "mine", "weights": "default", "arguments": {}, "classifier": "knn"}
+    plan = planned(flowers, row)
+    Campaign(tmp_path / "out").run(plan)
+
+    assert Campaign(tmp_path / "out").run(plan).fitted == 0
+    store(1)
+    with pytest.raises(RunError, match="the store under the name mine has other content now"):
+        Campaign(tmp_path / "out").run(plan)
+
+
+def test_runs_that_went_on_from_a_run_that_was_made_anew_are_refused(flowers, tmp_path):
+    def base(seed):
+        shutil.rmtree(tmp_path / "base", ignore_errors=True)
+        (row,) = Campaign(tmp_path / "base").run(planned(flowers, HEAD | {"seed": seed})).rows
+        return row.runs[0].folder
+
+    shutil.copytree(base(0), tmp_path / "start")
+    plan = planned(flowers, ON | {"start": str(tmp_path / "start")})
+    Campaign(tmp_path / "out").run(plan)
+
+    assert Campaign(tmp_path / "out").run(plan).fitted == 0
+    shutil.rmtree(tmp_path / "start")
+    shutil.copytree(base(1), tmp_path / "start")
+    with pytest.raises(RunError, match="start has other content now"):
         Campaign(tmp_path / "out").run(plan)
 
 

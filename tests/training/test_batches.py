@@ -105,6 +105,13 @@ def test_a_view_depends_on_seed_epoch_and_sample_only(squares):
     assert not torch.equal(other_seed.take(np.array([1]), 7)[0], together[1])
 
 
+def test_views_of_earlier_phases_are_not_shown_again(squares):
+    first = AugmentedPictures(squares, noisy, seed=3)
+    second = AugmentedPictures(squares, noisy, seed=3, before=5)
+
+    assert torch.equal(second.take(np.array([1]), 2), first.take(np.array([1]), 7))
+
+
 def test_a_number_of_views_comes_around(squares):
     views = AugmentedPictures(squares, noisy, seed=0, views=2)
     seen = [views.take(np.array([3]), epoch) for epoch in range(4)]

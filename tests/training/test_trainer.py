@@ -3,6 +3,7 @@
 import copy
 import errno
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -214,7 +215,8 @@ def relabelled(part):
 
 OTHER_WORK = {
     "phases": {"phases": [HALF[0], Phase(epochs=2, unfreeze=0.5, lr=4e-3)]},
-    "weights": {"head": MLPHead(widths=(9,), pooling="avg")},
+    "head, weights": {"head": MLPHead(widths=(9,), pooling="avg")},
+    "head": {"head": replace(DROPPING, dropout=0.1)},
     "seed, weights": {"seed": 1},
     "batch_size": {"batch_size": 10},
     "augment, views": {"augment": "standard", "views": 2},
@@ -245,6 +247,21 @@ def test_checkpoints_of_other_work_are_refused_with_what_differs(
             fit(part, validation, tmp_path, **changes)
         assert caught.value.why == f"different: {named}"
         assert caught.value.code == "TRAIN-RESUME"
+
+
+def test_every_epoch_of_every_phase_has_views_of_its_own(train, monkeypatch):
+    seen = []
+    generator = batches.generator
+
+    def noted(seed, purpose, *numbers):
+        if purpose == "view":
+            seen.append(numbers)
+        return generator(seed, purpose, *numbers)
+
+    monkeypatch.setattr(batches, "generator", noted)
+    fit(train, None, augment="standard")
+
+    assert {view for view, _ in seen} == {0, 1, 2, 3}
 
 
 def test_what_cannot_change_the_result_may_change(train, held, tmp_path, monkeypatch):

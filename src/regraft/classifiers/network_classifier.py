@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from regraft.backbones.backbone import Backbone, build, retrained
 from regraft.backbones.spec import BackboneSpec
-from regraft.classifiers.feature_classifier import Labelled, paired, refuse_changes
+from regraft.classifiers.feature_classifier import Labelled, paired
 from regraft.classifiers.network_settings import (
     check_settings,
     complaints,
@@ -286,25 +286,10 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return names
 
     def save(self, folder: str | os.PathLike[str], *, with_backbone: bool = True) -> None:
-        """Write the learner into a folder as data; see ``saving.save_model``.
-
-        Raises:
-            ModelError: The head is not one of Regraft's own (``MODEL-UNSAVEABLE``).
-            UsageError: The weights of a trained trunk would be left out, or parameters that a
-                model folder holds were changed since the fit (``USAGE-REFIT``).
-        """
+        """Write the learner into a folder as data; see ``saving.save_model``."""
         from regraft.classifiers.saving import save_model
 
         save_model(self, folder, with_backbone=with_backbone)
-
-    def refuse_other_parameters(self) -> None:
-        """Make sure that what would be saved describes the network that was trained.
-
-        Raises:
-            UsageError: Parameters were changed since the fit (``USAGE-REFIT``).
-        """
-        check_is_fitted(self)
-        refuse_changes(self._fitted_with, saved_parameters(self))
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "network_")

@@ -21,6 +21,7 @@ from regraft.backbones.loading import load_state, misfit, state_sha256
 from regraft.backbones.resolving import WeightsFacts
 from regraft.backbones.spec import BackboneSpec, Preprocessing
 from regraft.backbones.state import read_state
+from regraft.classifiers.feature_classifier import refuse_changes
 from regraft.classifiers.model_folder import RECORD, ModelFiles, corrupt, write_model
 from regraft.classifiers.model_record import (
     LearnerRecord,
@@ -33,6 +34,7 @@ from regraft.classifiers.model_record import (
     verified,
 )
 from regraft.classifiers.network_classifier import NetworkClassifier, restore
+from regraft.classifiers.network_settings import saved_parameters
 from regraft.errors import BackboneError, ModelError, RegraftError, UsageError
 from regraft.training.grafted import Grafted
 from regraft.training.heads import Head, Pool, find_head, head_from_json, head_to_json
@@ -89,7 +91,8 @@ def write_network_model(
             since the fit (``USAGE-REFIT``).
     """
     head, trained = head_record(learner), trunk_was_trained(learner)
-    learner.refuse_other_parameters()
+    fitted = learner._fitted_with  # noqa: SLF001 - the other half of the class
+    refuse_changes(fitted, saved_parameters(learner))
     if trained and not with_backbone:
         raise UsageError(
             "a trunk that was trained cannot be left out of its model",

@@ -16,9 +16,10 @@ from regraft.data.images import Decoding
 from regraft.errors import UsageError
 from regraft.training.augmentation import find_augmentation
 from regraft.training.grafted import Grafted
+from regraft.training.heads import find_head, head_to_json
 from regraft.training.losses import ClassWeight
 from regraft.training.phases import Phase
-from regraft.training.regularization import find_regularization
+from regraft.training.regularization import Regularization, find_regularization
 from regraft.training.sources import Source
 
 if TYPE_CHECKING:
@@ -112,9 +113,12 @@ def described_work(
     """
     augment = find_augmentation(learner.augment)
     regularization = find_regularization(learner.regularize)
+    spec = learner.backbone
     return {
         "phases": [phase.to_json() for phase in phases],
+        "arguments": [] if isinstance(spec, str) else [list(pair) for pair in spec.arguments],
         "weights": state_sha256(network),
+        "head": _head_work(learner),
         "preprocessing": network.preprocessing.to_json(),
         "classes": list(classes),
         "pictures": [None if part is None else part.fingerprint() for part in parts],
@@ -131,6 +135,16 @@ def described_work(
         "engine": learner.engine,
         "decoding": learner.decoding.to_json(),
     }
+
+
+def _head_work(learner: NetworkClassifier) -> dict[str, Any]:
+    """Return what tells a head from others whose tensors have the same shapes."""
+    regularization = find_regularization(learner.regularize) or Regularization()
+    head = regularization.head(find_head(learner.head))
+    try:
+        return head_to_json(head)
+    except UsageError:  # of somebody's own only the class is known
+        return {"kind": type(head).__qualname__}
 
 
 def saved_parameters(learner: NetworkClassifier) -> dict[str, Any]:
@@ -179,6 +193,12 @@ def complaints(phases: Sequence[dict[str, Any]], batchnorm: bool) -> list[str]:
             found.append(
                 f"{name}: the memory was not enough for whole batches; "
                 f"{record['micro_batch']} pictures at a time passed the network"
+            )
+        asked, made = record["trained"].get("steps"), record.get("steps_per_epoch")
+        if asked is not None and made is not None and made < asked:
+            found.append(
+                f"{name}: {asked} steps per epoch were asked for, the training part fills {made}; "
+                "more epochs show the pictures more often"
             )
         if record["stopped"] == "time budget":
             found.append(f"{name} was ended by the time budget after {record['last_epoch']} epochs")

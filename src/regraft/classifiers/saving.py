@@ -73,7 +73,8 @@ def save_model(
     Raises:
         ModelError: The classifier or the head cannot be saved as data (``MODEL-UNSAVEABLE``), or a
             value is not finite (``MODEL-NAN``).
-        UsageError: The weights of a trained trunk would be left out (``MODEL-WEIGHTS``).
+        UsageError: The weights of a trained trunk would be left out (``MODEL-WEIGHTS``), or
+            parameters were changed since the fit (``USAGE-REFIT``).
         RegraftError: The folder holds something else (``FILE-EXISTS``) or cannot be written.
 
     Example:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from regraft.data.assignment import assign_by_shares, assign_fold
@@ -15,6 +15,7 @@ from regraft.data.identifiers import matches
 from regraft.data.labels import list_names
 from regraft.data.split import Split
 from regraft.errors import DataError, UsageError
+from regraft.files import sha256_json
 
 
 def cut(
@@ -106,6 +107,7 @@ def cut(
         "copies": len(data) - len(set(hashes)),
         "look_alikes": sum(map(len, alike)),
         "small_classes": small_classes,
+        "division": division(data, regroup=regroup),
     }
     if given is not None and keep_parts:
         settings["keep_parts"] = True
@@ -143,6 +145,28 @@ def grouped(data: Dataset, group_by: str | None) -> Dataset:
         return data
     named = (group if isinstance(group, str) else "" for group in groups)
     return dataclasses.replace(data, groups=tuple(named))
+
+
+def division(
+    data: Dataset, *, regroup: bool = False, among: Container[str] | None = None
+) -> str | None:
+    """Return a digest of the parts and groups that pictures came with; None where they have none.
+
+    Args:
+        data: The pictures.
+        regroup: Whether their parts are forgotten.
+        among: The relative paths of those that count; by default all.
+
+    Example:
+        >>> division(Dataset(("a.jpg", "b.jpg"), ("x", "y"), ("x", "y"))) is None
+        True
+    """
+    nothing = ("",) * len(data)
+    parts = nothing if regroup else data.parts or nothing
+    groups = data.groups or nothing
+    rows = zip(data.relative_paths(), parts, groups, strict=True)
+    known = [row for row in rows if among is None or row[0] in among]
+    return sha256_json(sorted(known)) if any(row[1] or row[2] for row in known) else None
 
 
 def _checked_shares(

@@ -82,7 +82,8 @@ class Campaign:
             return None
         run = Run.open(place)
         refuse_changed_pictures(run, self._listing(recipe))
-        refuse_changed_weights(run, recipe.row.get("weights"))
+        start = recipe.row.get("start")
+        refuse_changed_weights(run, recipe.backbone, None if _LINK.fullmatch(str(start)) else start)
         return run
 
     def fit(self, recipe: Recipe) -> Run:

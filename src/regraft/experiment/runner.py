@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from regraft.backbones.spec import BackboneSpec
 from regraft.classifiers.feature_classifier import FeatureClassifier
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.classifiers.saving import refuse_unsaveable
@@ -18,7 +19,7 @@ from regraft.experiment.cautions import cautions
 from regraft.experiment.naming import learner_name, plain
 from regraft.experiment.preparation import DataPlan, PreparedData
 from regraft.experiment.starting import refuse_learned_test_pictures
-from regraft.files import sha256_file
+from regraft.experiment.unchanged import initial_weights
 from regraft.report.page import write_page
 from regraft.results.predictions import Predictions, evaluate
 from regraft.results.reservation import CHECKPOINTS, EPOCHS, reserve
@@ -73,7 +74,7 @@ def fit_run(
             prepared = plan.prepare(shared=shared, verbose=verbose)
             if isinstance(learner, NetworkClassifier) and learner.start is not None:
                 refuse_learned_test_pictures(learner.start, prepared.split.test)
-        weights = _weights_file(learner)  # as it is before what may take hours
+        weights = _initial_weights(learner)  # as they are before what may take hours
         with watch.step("fit"):
             _fit(learner, prepared, place)
         embedded = learner.embedding_stats_.embedded
@@ -161,12 +162,10 @@ def _predict_parts(learner: Learner, prepared: PreparedData) -> tuple[Prediction
     return answers[0].joined(*answers[1:]), embedded
 
 
-def _weights_file(learner: Learner) -> dict[str, str]:
-    """Return the SHA-256 of the file of weights to begin with, if there is one."""
-    weights = None if isinstance(learner.backbone, str) else learner.backbone.weights
-    if weights in {None, "default"} or not Path(str(weights)).is_file():
-        return {}
-    return {"weights_file_sha256": sha256_file(str(weights))}
+def _initial_weights(learner: Learner) -> dict[str, str]:
+    spec = learner.backbone
+    start = learner.start if isinstance(learner, NetworkClassifier) else None
+    return initial_weights(BackboneSpec(spec) if isinstance(spec, str) else spec, start)
 
 
 def _backbone_facts(learner: Learner) -> dict[str, Any]:

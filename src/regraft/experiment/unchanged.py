@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from regraft.backbones.spec import BackboneSpec
+from regraft.backbones.weights import stored_hash
+from regraft.classifiers.model_folder import MANIFEST
 from regraft.data.checks import check
+from regraft.data.cutting import division
 from regraft.data.dataset import Dataset
 from regraft.errors import RunError
 from regraft.files import sha256_file
-from regraft.results.reservation import RECORD
+from regraft.results.reservation import MODEL, RECORD
 from regraft.results.run import Run
 
 _HINT = "choose another folder with out (--out), or delete this one"
+_SOURCES = {
+    "stored_weights_sha256": "the store under the name {spec.name}",
+    "weights_file_sha256": "{spec.weights}",
+    "start_sha256": "{start}",
+}
 
 
 @dataclass(frozen=True)
@@ -67,8 +77,8 @@ def refuse_changed_pictures(run: Run, now: Listing) -> None:
         now: The pictures that lie there.
 
     Raises:
-        RunError: Pictures are new, gone, changed, of another class or repaired
-            (``RUN-DATA-CHANGED``).
+        RunError: Pictures are new, gone, changed, of another class or repaired, or came with other
+            parts or groups (``RUN-DATA-CHANGED``).
         DataError: A file cannot be read.
     """
     then = {row.path: row for row in run.pictures()}
@@ -83,8 +93,12 @@ def refuse_changed_pictures(run: Run, now: Listing) -> None:
         "of another class": {name for name in both if labels[now.places[name]] != then[name].label},
         "repaired": now.repaired(now.places.keys() & bad - then.keys(), since=written),
     }
-    if any(kinds.values()):
-        told = (f"{len(names)} {what} ({min(names)})" for what, names in kinds.items() if names)
+    told = [f"{len(names)} {what} ({min(names)})" for what, names in kinds.items() if names]
+    settings = run.data["split"]["settings"]
+    divided = division(now.data, regroup=settings["regroup"], among=then)
+    if not told and divided != settings.get("division", divided):
+        told.append("their own parts or groups are others")
+    if told:
         raise RunError(
             "the pictures are not the ones of this run any more",
             path=run.folder,
@@ -94,27 +108,63 @@ def refuse_changed_pictures(run: Run, now: Listing) -> None:
         )
 
 
-def refuse_changed_weights(run: Run, weights: str | os.PathLike[str] | None) -> None:
-    """Refuse a finished run that began with other weights than those that its file holds now.
+def initial_weights(spec: BackboneSpec, start: str | os.PathLike[str] | None) -> dict[str, str]:
+    """Return the SHA-256 of each thing a training begins with that can give way to another.
+
+    Args:
+        spec: Its file of weights counts, or what is stored under its name.
+        start: The folder of a run or model to go on from.
+
+    Raises:
+        BackboneError: The network is unknown.
+        ModelError: The record of its stored weights is damaged.
+    """
+    found: dict[str, str | None] = {}
+    if spec.weights == "default":
+        found["stored_weights_sha256"] = stored_hash(spec.name)
+    elif spec.weights is not None and (file := Path(spec.weights)).is_file():
+        found["weights_file_sha256"] = _digest(file, _stamp(file))
+    if start is not None:
+        places = (Path(start) / MODEL / MANIFEST, Path(start) / MANIFEST)
+        manifest = next((place for place in places if place.is_file()), None)
+        found["start_sha256"] = None if manifest is None else sha256_file(manifest)
+    return {name: digest for name, digest in found.items() if digest is not None}
+
+
+@functools.lru_cache(maxsize=64)
+def _digest(file: Path, _when: tuple[int, int]) -> str:
+    """Return the SHA-256 of a file; many rows of a plan begin with the same large one."""
+    return sha256_file(file)
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    facts = file.stat()
+    return facts.st_mtime_ns, facts.st_ctime_ns
+
+
+def refuse_changed_weights(
+    run: Run, spec: BackboneSpec, start: str | os.PathLike[str] | None
+) -> None:
+    """Refuse a finished run that began with other weights than it would begin with now.
 
     Args:
         run: The run.
-        weights: What its recipe says of them; what is no file is passed over.
+        spec: The network of its recipe.
+        start: What its recipe goes on from; what is no folder is passed over.
 
     Raises:
-        RunError: The file has other content (``RUN-WEIGHTS-CHANGED``).
+        RunError: They are others (``RUN-WEIGHTS-CHANGED``).
     """
-    then = run.data["backbone"].get("weights_file_sha256")
-    if then is None or weights is None or not (file := Path(weights)).is_file():
-        return
-    if _touched(file) > (run.folder / RECORD).stat().st_mtime and sha256_file(file) != then:
-        raise RunError(
-            "the weights are not the ones of this run any more",
-            path=run.folder,
-            why=f"{file} has other content now",
-            hint=_HINT,
-            code="RUN-WEIGHTS-CHANGED",
-        )
+    then = run.data["backbone"]
+    for name, now in initial_weights(spec, start).items():
+        if then.get(name, now) != now:
+            raise RunError(
+                "the weights are not the ones of this run any more",
+                path=run.folder,
+                why=f"{_SOURCES[name].format(spec=spec, start=start)} has other content now",
+                hint=_HINT,
+                code="RUN-WEIGHTS-CHANGED",
+            )
 
 
 def _touched(file: Path) -> float:

@@ -203,10 +203,11 @@ def _findings(check: Mapping[str, Any] | None, remarks: Sequence[str]) -> Findin
 def _facts(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return the settings as titled lists of names and values."""
     data = run.data
+    settings = data["split"].get("settings") or {}
     split = {
         "hash": run.split_hash,
         "seed": data["split"].get("seed"),
-        **(data["split"].get("settings") or {}),
+        **{name: value for name, value in settings.items() if name != "division"},
         "test part looked at": f"{run.test_looks} ×",
     }
     parameters = dict(data["parameters"])

@@ -131,6 +131,7 @@ class AugmentedPictures:
         augment: From a picture and a random generator to a picture of the same size.
         seed: The seed of the whole run.
         views: How many different views of a picture there are; None for a new one in every epoch.
+        before: Epochs of earlier phases, whose views are not shown again where each is new.
 
     Example:
         >>> grey = Pictures([np.full((8, 8, 3), 128, np.uint8)], np.asarray, size=8)
@@ -143,12 +144,19 @@ class AugmentedPictures:
     """
 
     def __init__(
-        self, pictures: Pictures, augment: Augment, *, seed: int, views: int | None = None
+        self,
+        pictures: Pictures,
+        augment: Augment,
+        *,
+        seed: int,
+        views: int | None = None,
+        before: int = 0,
     ) -> None:
         self._pictures = pictures
         self._augment = augment
         self._seed = seed
         self.views = views
+        self._before = before
 
     @property
     def sha256s(self) -> Sequence[str]:
@@ -160,7 +168,7 @@ class AugmentedPictures:
 
     def take(self, samples: NDArray[np.int64], epoch: int) -> Tensor:
         """Return the pictures as they look in this epoch, (n, size, size, 3) in 8 bits."""
-        view = epoch if self.views is None else epoch % self.views
+        view = self._before + epoch if self.views is None else epoch % self.views
         plain = self._pictures.take(samples, epoch).numpy()
         changed = [
             self._augment(picture, generator(self._seed, "view", view, int(sample)))

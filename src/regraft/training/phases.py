@@ -40,7 +40,7 @@ class Phase:
             (``"frozen"``) or each batch's statistics (``"batch_statistics"``). The averages never
             move.
         epochs: Passes over the training part.
-        steps: Batches per epoch; by default as many as the training part fills.
+        steps: Batches per epoch at most; by default as many as the training part fills.
         optimizer: ``"sgd"``, ``"rmsprop"``, ``"adam"``, ``"adamw"`` or ``"nadam"``.
         momentum: Of sgd and rmsprop.
         betas: Of adam, adamw and nadam.

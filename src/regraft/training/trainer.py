@@ -208,6 +208,7 @@ class Trainer:
             **way.to_json(),
             "best_epoch": None if state.best is None else state.best[1],
             "last_epoch": state.epoch,
+            "steps_per_epoch": loop.steps_per_epoch(),
             "stopped": state.stopped,
             "frozen": {"before": before, "after": self.network.frozen_checksum()},
             "micro_batch": state.micro_batch,
@@ -336,6 +337,7 @@ class Trainer:
             self.options.augment,
             seed=self.settings.seed,
             views=self.options.views,
+            before=sum(phase.epochs for phase in self.phases[: self._progress.phase]),
         )
 
     def _changing(self) -> str:
