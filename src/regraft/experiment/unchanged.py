@@ -95,7 +95,7 @@ def refuse_changed_pictures(run: Run, now: Listing) -> None:
     }
     told = [f"{len(names)} {what} ({min(names)})" for what, names in kinds.items() if names]
     settings = run.data["split"]["settings"]
-    divided = division(now.data, regroup=settings["regroup"], among=then)
+    divided = division(now.data, regroup=settings.get("regroup", False), among=then)
     if not told and divided != settings.get("division", divided):
         told.append("their own parts or groups are others")
     if told:
