@@ -50,7 +50,10 @@ def read_logs(files: Sequence[Path], kind: str) -> list[dict[str, Any]]:
 def draw_curves(files: Sequence[Path]) -> str:
     """Return the losses, and the accuracy on held-out tiles, against the pictures seen."""
     log, judged = read_logs(files, "labels"), read_logs(files, "held_out")
-    first = max(line["images"] for line in read_logs(files[:1], "held_out")) / 1e6
+    borders = [
+        max(line["images"] for line in read_logs(files[:count], "held_out")) / 1e6
+        for count in range(1, len(files))
+    ]
 
     def draw(losses: Axes, accuracy: Axes) -> None:
         seen = [line["images"] / 1e6 for line in log]
@@ -66,8 +69,8 @@ def draw_curves(files: Sequence[Path]) -> str:
         accuracy.set_ylabel("held-out tiles named (202 classes)")
         percent_axis(accuracy.yaxis)
         for axes in (losses, accuracy):
-            if len(files) > 1:
-                axes.axvline(first, color=COLOURS[1], linewidth=0.9, linestyle=":")
+            for border in borders:
+                axes.axvline(border, color=COLOURS[1], linewidth=0.9, linestyle=":")
             axes.set_xlabel("million pictures seen")
             axes.set_ylim(bottom=0)
             axes.legend(frameon=False)

@@ -1,8 +1,9 @@
 """Decode every picture of the pre-training once, into arrays of bytes that training can map.
 
-Two sources: the labelled tiles (64 px photographs packed in sheets) and other photographs, of which
-fixed random crops of 128 px are kept. Among these are the training parts of the five sets that
-measure the backbone, without their labels; their test parts are never opened here.
+Three sources: the labelled tiles (64 px photographs packed in sheets); other photographs, of which
+fixed random crops of 128 px are kept; and generated pictures. Among the photographs are the
+training parts of the five sets that measure the backbone, without their labels; their test parts
+are never opened here.
 
     python pretrain/prepare.py --assets ASSETS --out WORK
 """
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from generated import generated
 from PIL import Image
 from sets import read_set
 
@@ -20,8 +22,10 @@ TILE = 64
 SHEET = 32  # tiles along one side of a sheet
 CROP = 128
 # How many random crops of each picture are kept: folders below the assets, then measured sets.
+# Below 1 only a share of the pictures is used: the X-rays are all alike and soon learned.
 FOLDERS = {"unlabelled": 4, "data/imagenet200": 8}
-TRAINING_PARTS = {"hymenoptera": 4, "chest_xray": 1, "flowers5": 4, "flowers17": 4, "animals": 8}
+TRAINING_PARTS = {"hymenoptera": 4, "chest_xray": 0.25, "flowers5": 4, "flowers17": 4, "animals": 8}
+GENERATED = 3000
 
 
 def decode_tiles(folder: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -59,18 +63,18 @@ def photographs(assets: Path) -> Iterator[tuple[Path, int]]:
             yield path, views
     for name, views in TRAINING_PARTS.items():
         data = read_set(assets, name)
-        for row in data.train:
-            yield data.paths[row], views
+        for row in data.train[:: max(1, round(1 / views))]:
+            yield data.paths[row], max(1, int(views))
 
 
 def decode_photographs(assets: Path, seed: int = 0) -> np.ndarray:
-    """Return random crops (n, 128, 128, 3) of the photographs that carry no labels here."""
+    """Return random crops (n, 128, 128, 3) of the unlabelled photographs, then generated ones."""
     generator = np.random.default_rng(seed)
     crops = []
     for path, views in photographs(assets):
         picture = Image.open(path).convert("RGB")
         crops.extend(random_crop(picture, generator) for _ in range(views))
-    return np.stack(crops)
+    return np.stack([*crops, *generated(GENERATED, CROP, generator)])
 
 
 def main() -> None:
@@ -86,7 +90,7 @@ def main() -> None:
     (arguments.out / "classes.txt").write_text("\n".join(classes) + "\n")
     crops = decode_photographs(arguments.assets)
     np.save(arguments.out / "photographs.npy", crops)
-    print(f"{len(tiles)} tiles of {len(classes)} classes, {len(crops)} crops of photographs")
+    print(f"{len(tiles)} tiles of {len(classes)} classes, {len(crops)} crops and drawn pictures")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Draw training batches: parts of pictures at one size, with their labels and teachers' answers.
 
-Half of the tiles are drawn nearly whole, as the teachers saw them, so that student and teachers
-look at the same thing; the other half in smaller random crops, which only the labels judge.
+Most tiles are drawn nearly whole, as the teachers saw them, so that student and teachers look at
+the same thing; the others in smaller random crops, which only the labels judge.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,8 @@ from torch.nn.functional import avg_pool2d, grid_sample, softmax
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-FRESH = 0.5  # share of tiles drawn in a small random crop
+FRESH = 0.3  # share of tiles drawn in a small random crop
+REPEATED = 2  # times an epoch shows a photograph, which holds more detail than a tile
 SHARED = 0.7  # least share of a picture in a crop that is still what the teachers saw
 
 
@@ -86,7 +87,7 @@ def recolour(images: Tensor, generator: torch.Generator) -> Tensor:
         return 1 + spread * (2 * torch.rand(shape, generator=generator) - 1)
 
     grey = images.mean(1, keepdim=True)
-    saturation, contrast, brightness = factor(0.4), factor(0.4), factor(0.4)
+    saturation, contrast, brightness = factor(0.25), factor(0.25), factor(0.25)
     saturation[torch.rand(len(images), generator=generator) < 0.05] = 0
     # contrast * (grey + saturation * (images - grey) - mean) + brightness * mean, in two passes
     mean = grey.mean((2, 3), keepdim=True)
@@ -123,7 +124,9 @@ class Pictures:
 
     def epoch(self, size: int) -> list[np.ndarray]:
         """Return all picture numbers in random order, cut into batches of `size`."""
-        order = self.generator.permutation(len(self))
+        photographs = np.tile(np.arange(self.labelled, len(self)), REPEATED)
+        numbers = np.concatenate([np.arange(self.labelled), photographs])
+        order = self.generator.permutation(numbers)
         return [order[i : i + size] for i in range(0, len(order) - size + 1, size)]
 
     def batch(self, numbers: np.ndarray, size: int) -> Batch:
