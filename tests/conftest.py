@@ -57,6 +57,25 @@ def only_this_machine(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", guarded)
 
 
+@pytest.fixture
+def store_mine():
+    """Return a function that stores a small network of a seed under the name `mine`, anew."""
+    from regraft.backbones.spec import BackboneSpec
+    from regraft.backbones.weights import save_module
+
+    def store(seed):
+        network = BackboneSpec("small_cnn", weights=None, seed=seed).build()
+        save_module(
+            network.module,
+            name="mine",
+            backbone="small_cnn",
+            preprocessing=network.preprocessing,
+            overwrite=True,
+        )
+
+    return store
+
+
 @pytest.fixture(scope="session")
 def assets():
     """Return the folder of real weights and photographs, or skip the test where it is absent."""

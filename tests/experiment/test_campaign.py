@@ -9,7 +9,6 @@ import pytest
 
 from regraft.backbones.spec import BackboneSpec
 from regraft.backbones.state import write_state
-from regraft.backbones.weights import save_module
 from regraft.data.drawn import make_flowers
 from regraft.errors import RunError
 from regraft.experiment import campaign, runner
@@ -337,24 +336,16 @@ def test_runs_with_other_weights_in_the_same_file_are_refused(flowers, tmp_path,
         Campaign(tmp_path / "out").run(plan)
 
 
-def test_runs_with_other_weights_stored_under_the_same_name_are_refused(flowers, tmp_path):
-    def store(seed):
-        network = BackboneSpec("small_cnn", weights=None, seed=seed).build()
-        save_module(
-            network.module,
-            name="mine",
-            backbone="small_cnn",
-            preprocessing=network.preprocessing,
-            overwrite=seed > 0,
-        )
-
-    store(0)
+def test_runs_with_other_weights_stored_under_the_same_name_are_refused(
+    flowers, tmp_path, store_mine
+):
+    store_mine(0)
     row = {"backbone": "mine", "weights": "default", "arguments": {}, "classifier": "knn"}
     plan = planned(flowers, row)
     Campaign(tmp_path / "out").run(plan)
 
     assert Campaign(tmp_path / "out").run(plan).fitted == 0
-    store(1)
+    store_mine(1)
     with pytest.raises(RunError, match="the store under the name mine has other content now"):
         Campaign(tmp_path / "out").run(plan)
 

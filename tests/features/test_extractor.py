@@ -18,7 +18,6 @@ from sklearn.pipeline import make_pipeline
 
 from regraft.backbones.engines import TorchEngine
 from regraft.backbones.spec import BackboneSpec, Preprocessing
-from regraft.backbones.weights import save_module
 from regraft.data.images import DECODER_VERSION, Decoding, Limits
 from regraft.errors import BackboneError, ImageError, UsageError
 from regraft.features import embedding as embedding_module
@@ -252,17 +251,10 @@ def test_weights_that_change_under_their_path_are_noticed(photographs, tmp_path)
         assert extractor.stats_.embedded == 12
 
 
-def test_stored_weights_that_give_way_to_others_are_noticed(photographs):
+def test_stored_weights_that_give_way_to_others_are_noticed(photographs, store_mine):
     rows = []
     for seed in (1, 2):
-        network = BackboneSpec("small_cnn", weights=None, seed=seed).build()
-        save_module(
-            network.module,
-            name="mine",
-            backbone="small_cnn",
-            preprocessing=network.preprocessing,
-            overwrite=True,
-        )
+        store_mine(seed)
         rows.append(FeatureExtractor("mine", engine="torch", cache=None).transform(photographs))
 
     assert not np.allclose(*rows)

@@ -63,10 +63,9 @@ def find_weights(name: str) -> StoredWeights | None:
         True
     """
     try:
-        folder = store() / check_name(name)
+        place = place_of(check_name(name))
     except WeightsError:
         return None
-    place = folder if folder.is_dir() else PACKAGED / name
     return read_record(place) if place.is_dir() else None
 
 
