@@ -13,10 +13,11 @@ import regraft
 
 SOURCE = Path(regraft.__file__).parent
 MODULES = sorted(SOURCE.rglob("*.py"))
-BASE = {"errors", "files", "progress", "connection", "downloading", "compute"}
+BASE = {"errors", "files", "settings", "progress", "connection", "downloading", "compute"}
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
+    "settings": {"errors", "files"},
     "progress": set(),
     "connection": {"errors"},
     "downloading": {"errors", "files", "progress", "connection"},
