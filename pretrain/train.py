@@ -27,7 +27,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from views import Batch, Pictures
 
 from regraft.backbones.mini import DEEPEST, RegraftMini
-from regraft.compute import has_bf16
+from regraft.system import has_bf16
 
 CLASSES = 202
 TEACHER_CLASSES = 1000

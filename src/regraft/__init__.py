@@ -10,7 +10,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from regraft.version import __version__ as __version__
 
 # Every public name and its module; resolved on first use, so that `import regraft` is instant.
 _HOME = {

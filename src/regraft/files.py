@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import filelock
 import platformdirs
 
 from regraft.errors import RegraftError
@@ -160,6 +161,42 @@ def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Ite
         shutil.rmtree(part, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def locked(
+    path: str | os.PathLike[str], *, busy: RegraftError, seconds: float = 0.0
+) -> Iterator[None]:
+    """Hold a lock between processes while the block lasts; a process that dies lets go of it.
+
+    Args:
+        path: The file that stands for the lock; missing parent folders are made.
+        busy: What to raise if another process holds it all that time.
+        seconds: How long to wait for another process.
+
+    Raises:
+        RegraftError: ``busy``; or the file cannot be made (code ``FILE-WRITE``).
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with locked(Path(folder) / ".lock", busy=RegraftError("in use")):
+        ...         Path(folder, ".lock").exists()
+        True
+    """
+    target = Path(path)
+    lock = filelock.FileLock(target, timeout=seconds)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise busy from error
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def make_folder(path: str | os.PathLike[str]) -> None:
     """Make a folder and those above it, as far as they are missing.
 
@@ -228,7 +265,7 @@ def _cannot_write(target: Path, error: OSError) -> RegraftError:
         "cannot write",
         path=target,
         why=error.strerror or str(error),
-        hint="free some space there or choose another folder",
+        hint="free some space there, or choose a folder that is writable",
         code="FILE-WRITE",
     )
 

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from regraft import connection, downloading
 from regraft.backbones.fetching import cached, fetch, hub_cache, network_refused, torch_cache
+from regraft.download import OFFLINE_SWITCHES
 from regraft.errors import ModelError, WeightsError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -19,8 +19,8 @@ REPOSITORY = "timm/some_net.a1_in1k"
 @pytest.fixture(autouse=True)
 def a_hub_of_our_own(web, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", web.url)
-    monkeypatch.setattr(downloading, "PAUSE_SECONDS", 0.0)
-    for switch in connection.OFFLINE_SWITCHES:
+    monkeypatch.setattr("regraft.download.PAUSE_SECONDS", 0.0)
+    for switch in OFFLINE_SWITCHES:
         monkeypatch.delenv(switch, raising=False)
 
 

@@ -14,7 +14,6 @@ import pytest
 import safetensors.torch
 import torch
 
-from regraft.backbones import stored as store_on_disk
 from regraft.backbones import weights
 from regraft.backbones.catalog import find
 from regraft.backbones.fetching import hub_cache, torch_cache
@@ -271,7 +270,7 @@ def test_eight_at_once_leave_one_good_copy_whether_locks_work_or_not(
     locks, web, published, monkeypatch
 ):
     if locks == "without effect":  # as on some network file systems
-        monkeypatch.setattr(store_on_disk.filelock, "FileLock", NoLock)
+        monkeypatch.setattr("filelock.FileLock", NoLock)
     web.repository(REPOSITORY, {"model.safetensors": published})
     found, errors = [], []
 

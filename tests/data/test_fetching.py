@@ -16,7 +16,6 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from regraft import connection, downloading
 from regraft.data import fetching, named
 from regraft.data.checks import check
 from regraft.data.dataset import Dataset
@@ -24,15 +23,15 @@ from regraft.data.fetching import fetch_data
 from regraft.data.named import RemoteFile, find_data
 from regraft.data.oxford import FLOWERS_102
 from regraft.data.provenance import read_source
-from regraft.downloading import Checksums
+from regraft.download import OFFLINE_SWITCHES, Checksums
 from regraft.errors import DataError, RegraftError, UsageError
 from regraft.files import home, unfinished_mark
 
 
 @pytest.fixture(autouse=True)
 def no_switches_and_no_pause(monkeypatch):
-    monkeypatch.setattr(downloading, "PAUSE_SECONDS", 0.0)
-    for switch in connection.OFFLINE_SWITCHES:
+    monkeypatch.setattr("regraft.download.PAUSE_SECONDS", 0.0)
+    for switch in OFFLINE_SWITCHES:
         monkeypatch.delenv(switch, raising=False)
 
 
@@ -548,7 +547,7 @@ import dataclasses, sys
 from regraft.data import named
 from regraft.data.fetching import fetch_data
 from regraft.data.named import RemoteFile, find_data
-from regraft.downloading import Checksums
+from regraft.download import OFFLINE_SWITCHES, Checksums
 url, sha256, to = sys.argv[1:]
 files = (RemoteFile(url, Checksums(sha256=sha256)),)
 named.NAMED = (dataclasses.replace(find_data("flower_photos"), files=files),)

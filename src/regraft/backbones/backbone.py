@@ -36,10 +36,10 @@ from regraft.backbones.resolving import (
     resolve_weights,
 )
 from regraft.backbones.spec import BackboneSpec, Preprocessing
-from regraft.compute import threads
 from regraft.data.images import DECODER_VERSION, Picture, open_image
 from regraft.errors import BackboneError
 from regraft.files import sha256_json
+from regraft.system import threads
 
 _RETRAINED = "trained further from"
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import regraft
 from regraft.backbones.records import RECORD, TENSORS, StoredWeights, check_name, read_record
 from regraft.backbones.state import read_state
 from regraft.backbones.stored import (
@@ -22,6 +21,7 @@ from regraft.backbones.stored import (
 )
 from regraft.errors import ModelError, RegraftError, WeightsError
 from regraft.files import atomic_folder, read_json, sha256_file, write_json
+from regraft.version import __version__
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
@@ -58,7 +58,7 @@ def bundle(folder: str | os.PathLike[str], names: Sequence[str] | None = None) -
         hashes: dict[str, str] = {}
         for name in dict.fromkeys(wanted):
             hashes |= _copy(place_of(name), part / name)
-        manifest = {"format": _FORMAT, "regraft": regraft.__version__, "files": hashes}
+        manifest = {"format": _FORMAT, "regraft": __version__, "files": hashes}
         write_json(part / MANIFEST, manifest)
     return target
 

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from regraft.backbones.embedder import Embedder
-from regraft.compute import choose_device, exact_float32, within_memory
 from regraft.errors import BackboneError, UsageError
+from regraft.system import choose_device, exact_float32, within_memory
 
 EngineName = Literal["auto", "torch", "openvino"]
 Precision = Literal["fp32", "bf16"]

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from regraft import connection
-from regraft.connection import check_address, failed
-from regraft.downloading import TOTAL_SECONDS, Checksums, download
+from regraft.download import TOTAL_SECONDS, Checksums, check_address, download, failed
+from regraft.download import network_refused as url_refused
 from regraft.errors import DownloadError, ModelError, RegraftError, WeightsError
 from regraft.files import sha256_file
 
@@ -129,7 +128,7 @@ def network_refused(address: str) -> str:
         'not asked: HF_HUB_OFFLINE is set'
         >>> del os.environ["HF_HUB_OFFLINE"]
     """
-    return connection.network_refused(address if _is_url(address) else hub_endpoint())
+    return url_refused(address if _is_url(address) else hub_endpoint())
 
 
 def hash_in_name(name: str) -> str:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import regraft
 from regraft.backbones.spec import BackboneSpec, Preprocessing
 from regraft.errors import BackboneError, ModelError, RegraftError, WeightsError
 from regraft.files import read_json
+from regraft.version import __version__
 
 TENSORS = "weights.safetensors"
 RECORD = "weights.json"
@@ -74,7 +74,7 @@ class StoredWeights:
         """Return what ``weights.json`` holds; it says nothing of this machine or its user."""
         return {
             "format": _FORMAT,
-            "regraft": regraft.__version__,
+            "regraft": __version__,
             "name": self.name,
             "backbone": self.backbone,
             "arguments": dict(self.arguments),

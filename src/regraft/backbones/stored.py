@@ -8,12 +8,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import filelock
-
 from regraft.backbones.records import RECORD, TENSORS, StoredWeights, check_name, read_record
 from regraft.backbones.state import write_state
 from regraft.errors import RegraftError, WeightsError
 from regraft.files import atomic_folder, home, remove_leftovers, sha256_file, write_json
+from regraft.files import locked as hold
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -122,31 +121,15 @@ def locked(name: str, *, seconds: float) -> Iterator[None]:
         WeightsError: ``WEIGHTS-BUSY``: another process holds it all that time.
         RegraftError: ``FILE-WRITE``: the store cannot be written.
     """
-    folder = store()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / f".{name}.lock", timeout=seconds)
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise WeightsError(
-            f"another process is working on the weights {name!r}",
-            why=f"for over {seconds:.0f} s",
-            hint="wait for it or end it",
-            code="WEIGHTS-BUSY",
-        ) from error
-    except OSError as error:
-        raise RegraftError(
-            "cannot write to the store of weights",
-            path=folder,
-            why=error.strerror or str(error),
-            hint="set REGRAFT_HOME to a folder of yours",
-            code="FILE-WRITE",
-        ) from error
-    try:
-        remove_leftovers(folder)
+    busy = WeightsError(
+        f"another process is working on the weights {name!r}",
+        why=f"for over {seconds:.0f} s",
+        hint="wait for it or end it",
+        code="WEIGHTS-BUSY",
+    )
+    with hold(store() / f".{name}.lock", busy=busy, seconds=seconds):
+        remove_leftovers(store())
         yield
-    finally:
-        lock.release()
 
 
 def keep(

@@ -25,7 +25,7 @@ from regraft.backbones.stored import (
     store,
     stored_names,
 )
-from regraft.downloading import TOTAL_SECONDS
+from regraft.download import TOTAL_SECONDS
 from regraft.errors import ModelError, WeightsError
 
 if TYPE_CHECKING:

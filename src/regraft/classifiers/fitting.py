@@ -16,8 +16,8 @@ from regraft.classifiers.calibration import fit_temperature, margin_probabilitie
 from regraft.classifiers.kinds import ArrayClassifier
 from regraft.classifiers.scaling import Scaling, check_scale, fit_scaling
 from regraft.classifiers.shallow import find_shallow
-from regraft.compute import Stopwatch
 from regraft.errors import DataError, UsageError
+from regraft.system import Stopwatch
 
 FOLDS = 3
 _ONE_THREAD = 4_000_000  # below so many numbers, threads cost more than they bring

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import pydantic
 from pydantic import Field
 
-import regraft
 from regraft.backbones.catalog import find
 from regraft.backbones.spec import BackboneSpec, Preprocessing
 from regraft.classifiers.model_folder import RECORD, corrupt
 from regraft.data.images import Decoding
 from regraft.errors import BackboneError, ModelError, RegraftError
+from regraft.version import __version__
 
 if TYPE_CHECKING:
     from regraft.backbones.backbone import Backbone
@@ -93,7 +93,7 @@ def learner_facts(
     backbone, decoding = learner.backbone_, learner.decoding
     return {
         "learner": type(learner).__name__,
-        "regraft": regraft.__version__,
+        "regraft": __version__,
         "classes": [str(name) for name in learner.classes_],
         "backbone": {
             "spec": spec.to_json(),

@@ -24,10 +24,10 @@ from regraft.classifiers.network_settings import (
     usable_precision,
 )
 from regraft.classifiers.warm_start import start_from
-from regraft.compute import choose_device
 from regraft.data.images import Decoding, Picture
 from regraft.features.cache import FeatureCache
 from regraft.features.stream import EmbeddingStats
+from regraft.system import choose_device
 from regraft.training.augmentation import Augmentation, find_augmentation
 from regraft.training.checkpoint import Checkpoints
 from regraft.training.grafted import Grafted

@@ -11,9 +11,9 @@ import numpy as np
 
 from regraft.backbones.loading import state_sha256
 from regraft.classifiers.feature_classifier import Labelled, refuse_unknown_classes
-from regraft.compute import choose_device, has_bf16
 from regraft.data.images import Decoding
 from regraft.errors import UsageError
+from regraft.system import choose_device, has_bf16
 from regraft.training.augmentation import find_augmentation
 from regraft.training.grafted import Grafted
 from regraft.training.heads import find_head, head_to_json

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from regraft.compute import threads
 from regraft.errors import UsageError
+from regraft.system import threads
 
 
 @dataclass(frozen=True)

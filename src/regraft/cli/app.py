@@ -11,7 +11,6 @@ from typing import Annotated, NoReturn
 import typer
 from typer.exceptions import Abort, TyperException
 
-from regraft import __version__
 from regraft.cli import (
     comparing,
     demonstrating,
@@ -36,6 +35,7 @@ from regraft.cli.output import (
     talk,
 )
 from regraft.errors import RegraftError
+from regraft.version import __version__
 
 app = typer.Typer(
     name="regraft",

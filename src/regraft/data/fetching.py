@@ -11,9 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import filelock
-
-from regraft.connection import network_refused
 from regraft.data.archives import unpack
 from regraft.data.arranging import Arranged, arrange
 from regraft.data.dataset import absolute
@@ -21,9 +18,9 @@ from regraft.data.layouts import files_below, is_picture
 from regraft.data.named import NamedData, RemoteFile, find_data
 from regraft.data.provenance import Source, SourceFile, read_source
 from regraft.data.scan import is_below
-from regraft.downloading import download
+from regraft.download import download, network_refused
 from regraft.errors import DataError, DownloadError, RegraftError, UsageError
-from regraft.files import atomic_folder, file_sums, free_bytes, home, remove_leftovers
+from regraft.files import atomic_folder, file_sums, free_bytes, home, locked, remove_leftovers
 
 DAY = 24 * 3600.0
 _PLAIN = (".mat",)
@@ -172,24 +169,9 @@ def _refuse_by_hand(data: NamedData) -> None:
 def _downloads(data: NamedData, seconds: float) -> Iterator[Path]:
     """Give the folder of a data set's downloads to one process at a time."""
     store = home() / "downloads" / data.name
-    try:
-        store.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(store / ".lock", timeout=seconds)
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise DataError(f"another process is fetching {data.name}", code="DATA-BUSY") from error
-    except OSError as error:
-        raise RegraftError(
-            "cannot write to the folder of downloads",
-            path=store,
-            why=error.strerror or str(error),
-            hint="set REGRAFT_HOME to a folder of yours",
-            code="FILE-WRITE",
-        ) from error
-    try:
+    busy = DataError(f"another process is fetching {data.name}", code="DATA-BUSY")
+    with locked(store / ".lock", busy=busy, seconds=seconds):
         yield store
-    finally:
-        lock.release()
 
 
 def _download(data: NamedData, store: Path, *, seconds: float, verbose: bool) -> list[_Local]:

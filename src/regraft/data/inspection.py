@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from regraft.compute import threads
 from regraft.data.dataset import PARTS, Dataset
 from regraft.data.images import Decoding, ImageFacts, inspect
 from regraft.data.quiet import native_stderr_silenced
@@ -19,6 +18,7 @@ from regraft.data.similar import alike
 from regraft.data.split import Split
 from regraft.errors import ImageError
 from regraft.progress import progress_bar
+from regraft.system import threads
 
 _AT_ONCE = 512  # pictures handed to the threads at a time
 _EXAMPLES = 3

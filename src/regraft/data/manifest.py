@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import filelock
-
-from regraft import files
 from regraft.data.labels import list_names
 from regraft.data.scan import is_below
 from regraft.data.tables import plain_cell, read_table, safe_cell
 from regraft.errors import DataError, RegraftError
+from regraft.files import locked, make_folder, read_json, sha256_json, write_json, write_text
 
 FORMAT = 1
 _LOCK_SECONDS = 60
@@ -50,7 +48,7 @@ def manifest_hash(rows: Iterable[Row], classes: Sequence[str]) -> str:
         >>> manifest_hash([Row("a.jpg", "00", "rose", "train")], ["rose"])[:8]
         '4b0c1fad'
     """
-    return files.sha256_json({"classes": list(classes), "rows": sorted(rows)})
+    return sha256_json({"classes": list(classes), "rows": sorted(rows)})
 
 
 def write(folder: Path, rows: Sequence[Row], classes: Sequence[str], facts: dict[str, Any]) -> None:
@@ -62,7 +60,7 @@ def write(folder: Path, rows: Sequence[Row], classes: Sequence[str], facts: dict
         classes: The classes in their order.
         facts: What else ``split.json`` shall hold.
     """
-    files.make_folder(folder)
+    make_folder(folder)
     text = io.StringIO(newline="")
     writer = csv.writer(text)  # its line end, CR LF, is what makes it quote both of them in names
     writer.writerow(COLUMNS)
@@ -70,9 +68,9 @@ def write(folder: Path, rows: Sequence[Row], classes: Sequence[str], facts: dict
     digest = manifest_hash(rows, classes)
     with _lock(folder):
         looks = _looks_so_far(folder, digest)
-        files.write_text(folder / "split.csv", text.getvalue())
+        write_text(folder / "split.csv", text.getvalue())
         head = {"format": FORMAT, "hash": digest, "classes": list(classes)}
-        files.write_json(folder / "split.json", head | facts | {"test_looks": looks})
+        write_json(folder / "split.json", head | facts | {"test_looks": looks})
 
 
 def read(source: Path) -> Manifest:
@@ -175,27 +173,15 @@ def count_test_look(folder: Path) -> int:
     with _lock(folder):
         facts = _read_facts(folder)
         facts["test_looks"] += 1
-        files.write_json(folder / "split.json", facts)
+        write_json(folder / "split.json", facts)
     return int(facts["test_looks"])
 
 
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    lock = filelock.FileLock(folder / ".split.lock", timeout=_LOCK_SECONDS)
-    try:
-        lock.acquire()
-    except OSError as error:  # filelock.Timeout is one of them
-        raise RegraftError(
-            "cannot lock the split",
-            path=folder,
-            why=error.strerror or str(error),
-            hint="make the folder writable, or wait for the other process",
-            code="FILE-WRITE",
-        ) from error
-    try:
+    busy = DataError("another process uses the split", path=folder, hint="wait for it")
+    with locked(folder / ".split.lock", busy=busy, seconds=_LOCK_SECONDS):
         yield
-    finally:
-        lock.release()
 
 
 def _looks_so_far(folder: Path, digest: str) -> int:
@@ -212,7 +198,7 @@ def _read_facts(folder: Path) -> dict[str, Any]:
         hint = "give the folder that holds split.csv and split.json"
         raise DataError("split not found", path=file, hint=hint, code="SPLIT-MISSING")
     try:
-        facts = files.read_json(file)
+        facts = read_json(file)
     except RegraftError as error:
         raise DataError(
             "the split is damaged", path=file, why=error.why, code="SPLIT-INVALID"

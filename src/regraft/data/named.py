@@ -20,7 +20,7 @@ from regraft.data.layouts import (
     NumberRanges,
 )
 from regraft.data.oxford import FLOWERS_17, FLOWERS_102
-from regraft.downloading import Checksums
+from regraft.download import Checksums
 from regraft.errors import UsageError
 
 _OXFORD = "https://www.robots.ox.ac.uk/~vgg/data/flowers"

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regraft.backbones.spec import BackboneSpec, Preprocessing
-from regraft.compute import threads
 from regraft.data.dataset import Dataset
 from regraft.errors import RegraftError
 from regraft.experiment.probes import Indices, predict_out_of_fold
@@ -24,6 +23,7 @@ from regraft.features.extractor import FeatureExtractor
 from regraft.files import read_json, sha256_json, write_json
 from regraft.report.tables import Duration
 from regraft.results.statistics import Estimate, wilson
+from regraft.system import threads
 
 if TYPE_CHECKING:
     from regraft.backbones.backbone import Backbone

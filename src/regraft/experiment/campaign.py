@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 
-from regraft.compute import threads
 from regraft.errors import RegraftError, RunError
 from regraft.experiment.plan import Plan, PlannedRow
 from regraft.experiment.preparation import PreparedData
@@ -22,6 +21,7 @@ from regraft.report.tables import Duration
 from regraft.results.comparison import Row
 from regraft.results.reservation import RECORD
 from regraft.results.run import Run
+from regraft.system import threads
 
 RUNS = "runs"
 _LINK = re.compile(r"run-([0-9a-f]{8})")  # see Recipe.link

@@ -12,7 +12,6 @@ from regraft.backbones.spec import BackboneSpec
 from regraft.classifiers.feature_classifier import FeatureClassifier
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.classifiers.saving import refuse_unsaveable
-from regraft.compute import Stopwatch, environment
 from regraft.data.dataset import Dataset
 from regraft.errors import RunError, UsageError
 from regraft.experiment.cautions import cautions
@@ -24,6 +23,7 @@ from regraft.report.page import write_page
 from regraft.results.predictions import Predictions, evaluate
 from regraft.results.reservation import CHECKPOINTS, EPOCHS, reserve
 from regraft.results.run import Run, RunRecord
+from regraft.system import Stopwatch, environment
 
 Learner = FeatureClassifier | NetworkClassifier
 

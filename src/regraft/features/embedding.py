@@ -6,11 +6,11 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from regraft.compute import choose_device
 from regraft.data.images import DECODER_VERSION, Decoding, Picture
 from regraft.features.cache import FeatureCache
 from regraft.features.shards import Precision
 from regraft.features.stream import Embedded, embed
+from regraft.system import choose_device
 
 if TYPE_CHECKING:
     from regraft.backbones.backbone import Backbone

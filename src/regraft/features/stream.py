@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from regraft.compute import threads
 from regraft.data.images import Decoding, Picture, decode, read_picture
 from regraft.errors import BackboneError, ImageError, UsageError
 from regraft.features.cache import FeatureRows
 from regraft.features.shards import Matrix
 from regraft.progress import progress_bar
+from regraft.system import threads
 
 Pixels = npt.NDArray[np.uint8]
 Engine = Callable[[Pixels], Matrix]

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from regraft import __version__
 from regraft.errors import RegraftError, UsageError
 from regraft.files import write_text
 from regraft.report import comparison_figures as figures
@@ -23,6 +22,7 @@ from regraft.results.reservation import REPORT
 from regraft.results.run import PART_TITLES, Run
 from regraft.results.statistics import Estimate, points
 from regraft.results.verdicts import Verdict
+from regraft.version import __version__
 
 _MOST_SIDE_BY_SIDE = 5
 _GOAL = 0.95  # how many pictures it takes is said for this accuracy

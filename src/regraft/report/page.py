@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from regraft import __version__
 from regraft.files import write_text
 from regraft.report import figures, tables
 from regraft.report.gallery import Gallery, Thumbnails, gallery
@@ -22,6 +21,7 @@ from regraft.results.predictions import Predictions
 from regraft.results.reservation import REPORT, THUMBNAILS
 from regraft.results.run import Run
 from regraft.results.statistics import Estimate, percent
+from regraft.version import __version__
 
 _MOST_CELLS = 30  # classes that still fit into a table of true by predicted
 _MOST_HEAT = 400  # classes that still make a heat map: a pixel each

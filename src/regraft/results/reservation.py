@@ -7,10 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import filelock
-
 from regraft.errors import RunError
-from regraft.files import remove_leftovers
+from regraft.files import locked, remove_leftovers
 
 RECORD = "run.json"
 PREDICTIONS = "predictions.csv"
@@ -69,24 +67,27 @@ def reserve(folder: str | os.PathLike[str]) -> Iterator[Path]:
     place = Path(folder)
     _refuse_foreign(place)
     _make_folder(place)
-    lock = filelock.FileLock(place / _LOCK, timeout=0)
+    busy = RunError(
+        "another process is writing here",
+        path=place,
+        why=_writer(place),
+        hint="wait for it or choose another folder",
+        code="RUN-LOCKED",
+    )
+    held = False
     try:
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise RunError(
-            "another process is writing here",
-            path=place,
-            why=_writer(place),
-            hint="wait for it or choose another folder",
-            code="RUN-LOCKED",
-        ) from error
-    try:
-        _refuse_foreign(place)  # once more: somebody may have finished here in between
-        (place / _WRITER).write_text(str(os.getpid()))
-        remove_leftovers(place)
-        yield place
+        with locked(place / _LOCK, busy=busy):
+            held = True
+            _refuse_foreign(place)  # once more: somebody may have finished here in between
+            (place / _WRITER).write_text(str(os.getpid()))
+            remove_leftovers(place)
+            try:
+                yield place
+            finally:
+                (place / _WRITER).unlink(missing_ok=True)
     finally:
-        _release(place, lock)
+        if held:
+            _leave(place)
 
 
 def unfinished(folder: Path) -> bool:
@@ -159,10 +160,8 @@ def _writer(place: Path) -> str:
         return ""
 
 
-def _release(place: Path, lock: filelock.BaseFileLock) -> None:
-    """Give the folder back; the lock file stays beside what an unfinished run left, as its mark."""
-    (place / _WRITER).unlink(missing_ok=True)
-    lock.release()
+def _leave(place: Path) -> None:
+    """Tidy up; the lock file stays beside what an unfinished run left, as its mark."""
     left = {entry.name for entry in place.iterdir()} - {_LOCK}
     if RECORD in left or not left:
         (place / _LOCK).unlink(missing_ok=True)

@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from regraft import __version__
 from regraft.data import manifest
 from regraft.data.provenance import Source, read_source
 from regraft.errors import DataError, RegraftError, RunError
@@ -28,6 +27,7 @@ from regraft.results.reservation import (
     no_run,
     reserve,
 )
+from regraft.version import __version__
 
 if TYPE_CHECKING:
     from regraft.data.checks import CheckReport

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from regraft.compute import threads
 from regraft.data.images import Decoding, Picture, decode, read_picture
 from regraft.errors import ImageError, RegraftError, UsageError
 from regraft.files import free_bytes, temporary_folder
 from regraft.progress import progress_bar
+from regraft.system import threads
 
 Pixels = NDArray[np.uint8]
 Augment = Callable[[Pixels, np.random.Generator], Pixels]

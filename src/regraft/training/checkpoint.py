@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from regraft.backbones.state import read_state, write_state
-from regraft.compute import environment
 from regraft.errors import RegraftError
 from regraft.files import (
     atomic_folder,
@@ -30,6 +29,7 @@ from regraft.files import (
     sha256_json,
     write_json,
 )
+from regraft.system import environment
 from regraft.training.state import State
 
 FORMAT = 1

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from regraft.compute import exact_float32
 from regraft.data.images import Picture
 from regraft.errors import RegraftError, UsageError
+from regraft.system import exact_float32
 from regraft.training.batches import epoch_batches
 from regraft.training.loop import Loop
 from regraft.training.state import State

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from regraft.compute import is_out_of_memory
 from regraft.errors import RegraftError
+from regraft.system import is_out_of_memory
 from regraft.training.batches import generator, prefetched
 from regraft.training.state import Part, Settings, State
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from regraft.backbones.backbone import Backbone, retrained
-from regraft.compute import exact_float32
 from regraft.errors import RegraftError
+from regraft.system import exact_float32
 from regraft.training.activations import Keeper
 from regraft.training.batches import AugmentedPictures, Inputs
 from regraft.training.boundary import Boundary

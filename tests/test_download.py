@@ -7,15 +7,11 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 
 import pytest
 
-from regraft import connection, downloading
-from regraft.connection import unreachable
-from regraft.downloading import Checksums, download
+from regraft.download import Checksums, check_address, download, unreachable
 from regraft.errors import DownloadError, RegraftError
-from regraft.files import unfinished_mark
 
 DATA = bytes(range(256)) * 400
 NAME = f"net-{hashlib.sha256(DATA).hexdigest()[:8]}.pth"
@@ -23,7 +19,7 @@ NAME = f"net-{hashlib.sha256(DATA).hexdigest()[:8]}.pth"
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch):
-    monkeypatch.setattr(downloading, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("regraft.download.PAUSE_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -119,10 +115,8 @@ def test_a_redirect_on_the_same_footing_is_followed(web, target):
 
 @pytest.mark.parametrize("url", ["http://example.org/a", "http://127.0.0.1/a", "ftp://a.org/a"])
 def test_an_encrypted_address_never_leads_to_an_open_one(url):
-    request = urllib.request.Request("https://example.org/net.pth")
-
     with pytest.raises(DownloadError, match="unencrypted"):
-        connection._Redirects().redirect_request(request, None, 302, "Found", {}, url)
+        check_address(url, before="https://example.org/net.pth")
 
 
 @pytest.mark.parametrize("url", ["http://example.org/net.pth", "file:///etc/passwd", "net.pth"])
@@ -179,7 +173,7 @@ def test_a_server_that_drips_is_left_when_the_time_is_over(web, target):
 
 
 def test_a_server_that_hangs_up_or_stalls_is_named(web, target, monkeypatch):
-    monkeypatch.setattr(connection, "READ_SECONDS", 0.2)
+    monkeypatch.setattr("regraft.download.READ_SECONDS", 0.2)
     web.pages["/hang-up"] = lambda handler: handler.connection.shutdown(socket.SHUT_RDWR)
     web.pages["/stall"] = lambda _handler: time.sleep(0.6)
 
@@ -202,7 +196,7 @@ def test_a_folder_that_cannot_be_written_is_named(web, tmp_path):
 SCRIPT = """
 import sys
 from pathlib import Path
-from regraft.downloading import download
+from regraft.download import download
 resume = sys.argv[3:] == ["resume"]
 print(download(sys.argv[1], Path(sys.argv[2]), resume=resume, verbose=False).path.stat().st_size)
 """
@@ -384,36 +378,6 @@ def test_a_download_that_was_ended_goes_on_in_the_next_process(number, web, targ
     assert downloaded.resumed == 50_000
     assert target.read_bytes() == DATA
     assert list(target.parent.iterdir()) == [target]
-
-
-def test_eight_processes_that_may_resume_make_one_good_file(web, target):
-    url = web.serve_ranges(f"/{NAME}", DATA, ETag='"1"')
-
-    processes = [start(url, target, resume=True) for _ in range(8)]
-    sizes = [process.communicate(timeout=60)[0] for process in processes]
-
-    assert sizes == [f"{len(DATA)}\n"] * 8
-    assert target.read_bytes() == DATA
-    assert list(target.parent.iterdir()) == [target]
-
-
-def test_what_another_machine_is_downloading_is_neither_taken_over_nor_removed(
-    web, target, monkeypatch
-):
-    url = web.serve_ranges(f"/{NAME}", DATA, ETag='"1"')
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    with monkeypatch.context() as elsewhere:
-        elsewhere.setattr("platform.node", lambda: "another machine")
-        mark = unfinished_mark(ended.pid)
-    partial = target.with_name(f".{NAME}.{'0' * 16}.{mark}.partial")
-    target.parent.mkdir()
-    partial.write_bytes(b"half")
-
-    downloaded = download(url, target, resume=True, verbose=False)
-
-    assert downloaded.resumed == 0
-    assert sorted(target.parent.iterdir()) == sorted([partial, target])
 
 
 def test_a_long_name_in_another_script_can_be_downloaded(web, target):

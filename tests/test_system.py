@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from regraft.compute import choose_device, exact_float32, has_bf16
 from regraft.errors import UsageError
+from regraft.system import choose_device, exact_float32, has_bf16
 
 
 @pytest.fixture
