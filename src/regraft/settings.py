@@ -234,6 +234,8 @@ def _pairs(texts: Iterable[str], what: str) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(_plain(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
     return value.item() if type(value).__module__ == "numpy" and hasattr(value, "item") else value
 
 

@@ -1,0 +1,584 @@
+"""One run as plain values: which images, which network, and how it learns.
+
+``RunConfig`` is the only way from the command line, a plan, ``run.json`` and Python to a learner: a
+field has one name, one meaning, one default and one check, all of which stand here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BeforeValidator, Field, PlainSerializer
+
+from regraft.backbones.spec import BackboneSpec, Preprocessing
+from regraft.errors import UsageError
+from regraft.files import sha256_json
+from regraft.settings import AnyPath, changed_fields, from_json, hash_key, settings_class, to_json
+from regraft.training.augmentation import AUGMENTATIONS, Augmentation, find_augmentation
+from regraft.training.heads import (
+    HEADS,
+    ConvHead,
+    LinearHead,
+    MLPHead,
+    find_head,
+    head_from_json,
+    head_to_json,
+)
+from regraft.training.phases import (
+    OptimizerName,
+    Phase,
+    fine_tune,
+    from_scratch,
+    frozen,
+    two_stage,
+)
+from regraft.training.regularization import (
+    REGULARIZATIONS,
+    Regularization,
+    find_regularization,
+)
+
+DEFAULT_BACKBONE = "regraft_mini"
+T = TypeVar("T")
+Strategy = Literal["features", "frozen", "fine_tune", "two_stage", "from_scratch"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Count = Annotated[int, Field(ge=1)]
+Plain = bool | int | float | str | tuple[bool | int | float | str, ...] | None
+_UNITS = {"s": 1 / 60, "m": 1.0, "min": 1.0, "h": 60.0, "": 1.0}
+_TRAINED: tuple[Strategy, ...] = ("frozen", "fine_tune", "two_stage", "from_scratch")
+
+# Fields that only some strategies have.
+_ONLY: dict[str, tuple[Strategy, ...]] = {
+    **dict.fromkeys(("classifier", "grid", "scale", "pooling"), ("features",)),
+    "unfreeze": ("fine_tune", "two_stage"),
+    "head_epochs": ("two_stage",),
+    "start": ("frozen", "fine_tune", "two_stage"),
+    **dict.fromkeys(
+        (
+            *("head", "phases", "epochs", "optimizer", "lr", "augment", "regularize", "views"),
+            *("batch_size", "class_weight", "sampling", "output", "time_budget", "boundary"),
+            "device",
+        ),
+        _TRAINED,
+    ),
+}
+_IN_PHASES = ("unfreeze", "epochs", "head_epochs", "optimizer", "lr")  # what phases say already
+_AMOUNTS = ("per_class", "size", "fraction")  # of the images to learn from
+_LABELS = ("id", "description", "published")
+_NOT_COMPUTED = (*_LABELS, "cache")  # what changes nothing of what is computed
+# What says how images are cut, not which they are, and what only lets pass what is refused else.
+_CUT = ("val", "test", "seed", "folds", "fold", "regroup", "keep_parts", "small_classes")
+_ALLOW = ("skip_bad", "max_bad", "allow_empty_class", "follow_links")
+
+# The fields that are options of the command line, as `--help` groups them.
+PANELS: Mapping[str, tuple[str, ...]] = {
+    "Data": (
+        *("val", "test", "seed", "group_by", "regroup", "keep_parts", "folds", "fold"),
+        *("small_classes", "allow_empty_class", *_AMOUNTS, "label_from_name", "root"),
+        *("follow_links", "skip_bad", "max_bad"),
+    ),
+    "Network": ("backbone", "weights", "arguments"),
+    "Method": (
+        *("strategy", "classifier", "scale", "pooling", "unfreeze", "head", "augment"),
+        *("regularize", "views", "output", "start"),
+    ),
+    "Training": (
+        *("epochs", "head_epochs", "optimizer", "lr", "batch_size", "class_weight", "sampling"),
+        *("time_budget", "boundary", "device", "engine", "precision", "cache"),
+    ),
+    "Output": ("description",),
+}
+
+
+def read_minutes(text: str | float, *, option: str = "--time-budget") -> float:
+    """Return a time in minutes.
+
+    Args:
+        text: A number of minutes, or with a unit: ``90s``, ``10m``, ``1.5h``.
+        option: Where it was given.
+
+    Raises:
+        UsageError: It is no time.
+
+    Example:
+        >>> read_minutes("10"), read_minutes("1.5h"), read_minutes("90s")
+        (10.0, 90.0, 1.5)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|)", str(text).strip())
+    minutes = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if minutes <= 0:
+        raise UsageError("not a time", path=str(text), hint=f"write {option} 10m, 2h or 90s")
+    return minutes
+
+
+def read_unfreeze(value: str | float) -> dict[str, Any]:
+    """Return what to train of a trunk, as fields of a ``Phase``.
+
+    Args:
+        value: A share of the stages counted from the head (``0.5``), ``last:3`` stages, ``/regex/``
+            on the names of parameters, or the name of the first stage that is trained.
+
+    Raises:
+        UsageError: A number that is no share or no count.
+
+    Example:
+        >>> read_unfreeze("0.5"), read_unfreeze("last:3"), read_unfreeze("/norm/")
+        ({'unfreeze': 0.5}, {'unfreeze_last': 3}, {'unfreeze_matching': 'norm'})
+        >>> read_unfreeze("features.24")
+        {'unfreeze_from': 'features.24'}
+    """
+    text = str(value)
+    if text.startswith("last:") and text[5:].isdecimal():
+        return {"unfreeze_last": int(text[5:])}
+    if len(text) > 2 and text.startswith("/") and text.endswith("/"):
+        return {"unfreeze_matching": text[1:-1]}
+    try:
+        share = float(text)
+    except ValueError:
+        if text and not text.startswith("last:"):
+            return {"unfreeze_from": text}
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise UsageError(
+            "not a part of a network",
+            path=text,
+            hint="write unfreeze 0.5 for a share of the stages, last:3, /regex/ or a stage's name",
+        )
+    return {"unfreeze": share}
+
+
+def _unfreeze(value: Any) -> Any:
+    """Return a share as a number, however it was written."""
+    if value is None or isinstance(value, bool) or not isinstance(value, str | int | float):
+        return value
+    return read_unfreeze(value).get("unfreeze", value)
+
+
+def _head(value: Any) -> Any:
+    if isinstance(value, str):
+        find_head(value)  # an unknown name is refused now, not after all images were read
+        return value
+    return head_from_json(dict(value)) if isinstance(value, Mapping) else value
+
+
+def _named(kind: type, presets: Iterable[str], find: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return what reads a value with presets: their names stay, all else becomes the value."""
+
+    def read(value: Any) -> Any:
+        if isinstance(value, str) and value in presets:
+            return value
+        return from_json(kind, value) if isinstance(value, Mapping) else find(value)
+
+    return read
+
+
+def _preprocessing(value: Any) -> Any:
+    """Return preprocessing from a table; an empty one stands for that of the weights."""
+    if isinstance(value, Mapping):
+        return from_json(Preprocessing, value) if value else None
+    return value
+
+
+def _written_head(head: Any) -> Any:
+    return head if isinstance(head, str) else head_to_json(head)
+
+
+HeadValue = Annotated[
+    str | LinearHead | MLPHead | ConvHead, BeforeValidator(_head), PlainSerializer(_written_head)
+]
+AugmentValue = Annotated[
+    str | Augmentation | None,
+    BeforeValidator(_named(Augmentation, AUGMENTATIONS, find_augmentation)),
+]
+RegularizeValue = Annotated[
+    str | Regularization | None,
+    BeforeValidator(_named(Regularization, REGULARIZATIONS, find_regularization)),
+]
+Minutes = Annotated[
+    float | None,
+    BeforeValidator(lambda value: read_minutes(value) if isinstance(value, str) else value),
+    Field(gt=0),
+]
+PathText = Annotated[
+    str, BeforeValidator(lambda value: str(value) if isinstance(value, os.PathLike) else value)
+]
+
+
+@settings_class()
+class DataConfig:
+    """Which images there are, and how they are split.
+
+    Args:
+        source: A folder with a folder per class (or train/val/test above them), or a CSV table with
+            the columns path and label (and part: train, val or test; and group), or the split.csv
+            of a written split, which is then repeated exactly.
+        val: Share of the images for validation.
+        test: Share of the images for the test.
+        seed: Seed of the split.
+        group_by: Keep images of one group together, read from the path: 'person[0-9]+'; or 'column'
+            for the table's group column.
+        regroup: Cut anew where the folder's own parts share a group.
+        keep_parts: Keep the folder's own parts even where they share a group or copies; the test is
+            then measured without these, too.
+        folds: Cut into so many folds, of which one is the test part.
+        fold: Which of the folds is the test part, counted from 0.
+        small_classes: What to do with classes too small for every part: refuse them, or put them
+            into train.
+        allow_empty_class: Take class folders without images, too.
+        follow_links: Take images that links outside the folder lead to.
+        root: Where the paths in a CSV table begin; by default in its own folder.
+        label_from_name: Read the class from the file name: '(?P<label>[a-z]+)[.]'.
+        skip_bad: Go on without images that cannot be used, and list them.
+        max_bad: With skip_bad, the largest share of images that may be left out.
+
+    Raises:
+        UsageError: A field is unknown or out of range.
+
+    Example:
+        >>> DataConfig("flowers17").test
+        0.25
+    """
+
+    source: AnyPath
+    val: Share = 0.15
+    test: Share = 0.25
+    seed: Seed = 0
+    group_by: str | None = None
+    regroup: bool = False
+    keep_parts: bool = False
+    folds: Annotated[int, Field(ge=2)] | None = None
+    fold: Annotated[int, Field(ge=0)] = 0
+    small_classes: Literal["refuse", "train"] = "refuse"
+    allow_empty_class: bool = False
+    follow_links: bool = False
+    root: AnyPath | None = None
+    label_from_name: str | None = None
+    skip_bad: bool = False
+    max_bad: Share = 0.01
+
+    @property
+    def images_key(self) -> str:
+        """Equal for the same images, however they are cut."""
+        return hash_key(self, without=_CUT)
+
+    @property
+    def split_key(self) -> str:
+        """Equal for the same images that are cut in the same way."""
+        return hash_key(self, without=_ALLOW)
+
+    def absolute(self, base: Path = Path()) -> Self:
+        """Return the same with paths that do not depend on the current folder.
+
+        Args:
+            base: The folder that relative paths begin in.
+        """
+        root = None if self.root is None else _absolute(base, self.root)
+        return dataclasses.replace(self, source=_absolute(base, self.source), root=root)
+
+
+@settings_class(kw_only=True)
+class MethodConfig:
+    """Which network is transferred, and how it learns: one row of a plan.
+
+    What a strategy has by itself (epochs, the optimizer, rates) is None until it is given.
+
+    Args:
+        id: What other rows of a plan call it.
+        description: What the run is called in tables.
+        published: What the source of the run printed: train, validation and test as shares,
+            seconds, and a note.
+        per_class: Learn from this many images of each class; the test part stays the same.
+        size: Learn from this many images in all.
+        fraction: Learn from this share of the training images.
+        backbone: The network to transfer: see `regraft backbones list`.
+        weights: A file with the backbone's weights, or random; by default its trained ones.
+        arguments: An argument of the network, for example pad_type=same.
+        preprocessing: How an image becomes numbers, instead of the way of the weights.
+        strategy: features: a classifier on features of the frozen network; frozen: a new head on
+            it; fine_tune: head and trunk together; two_stage: the head first, then both;
+            from_scratch: everything from random weights.
+        classifier: logistic, linear_svm, knn, random_forest, gradient_boosting or xgboost; with
+            features only.
+        grid: The values that are tried for the classifier: default, none, or lists by parameter.
+        scale: How the features are scaled for the classifier: auto, unit, columns, principal or
+            none.
+        pooling: What becomes a row of features: avg, flatten or stage:NAME; with features only.
+        unfreeze: What fine_tune and two_stage train of the trunk: a share of its stages counted
+            from the head (0.5), last:3 stages, from one stage on (its name, see `regraft backbones
+            show`), or /REGEX/ on the names of parameters. By default all, of two_stage half.
+        phases: What is trained, phase by phase, in place of the strategy's own.
+        head: The new head: linear, mlp_512_512, mlp_256, pooled_mlp_128, mlp_512_256, conv_1x1 or
+            mlp_264_128_64_32.
+        epochs: Passes over the training images: 30; of two_stage, in the second stage: 20.
+        head_epochs: Passes of two_stage's first stage, the head alone: 10.
+        optimizer: How weights are changed: adamw unless named.
+        lr: Learning rate at the head; of two_stage, in the second stage. By default 0.001, where a
+            trained trunk is trained 0.0001.
+        augment: How training images are changed at random: a name such as standard, or settings:
+            rotation=30,flip=true.
+        regularize: What keeps the network from learning by heart: a name or settings:
+            label_smoothing=0.1.
+        views: How many augmented views each image has; so few that they can be cached. By default a
+            new one in every epoch.
+        batch_size: Images per step.
+        class_weight: balanced: each class counts the same, however many images it has.
+        sampling: balanced: all classes are drawn equally often.
+        output: softmax, or sigmoid: one output for two classes.
+        start: Start from the network that an earlier run has trained.
+        time_budget: Stop training after so many minutes; also 90s, 10m or 2h.
+        boundary: How the activations of what is frozen are kept: in so many bits, or off.
+        device: Where the network is trained.
+        engine: What runs the frozen trunk.
+        precision: Arithmetic of the network.
+        cache: Keep the features for the next time.
+        seed: What everything random is drawn from, but the split.
+
+    Raises:
+        UsageError: A field is unknown, out of range, or does nothing with the strategy.
+
+    Example:
+        >>> MethodConfig(backbone="vgg16", strategy="two_stage", head="mlp_256").label
+        'two_stage (mlp_256)'
+        >>> MethodConfig(strategy="frozen", classifier="knn")
+        Traceback (most recent call last):
+        regraft.errors.UsageError: classifier does nothing with the strategy frozen - it goes with \
+features
+    """
+
+    id: str | None = None
+    description: str = ""
+    published: dict[str, float | str] | None = None
+    per_class: Count | None = None
+    size: Count | None = None
+    fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    backbone: str = DEFAULT_BACKBONE
+    weights: PathText = "default"
+    arguments: dict[str, Plain] = dataclasses.field(default_factory=dict)
+    preprocessing: Annotated[Preprocessing | None, BeforeValidator(_preprocessing)] = None
+    strategy: Strategy = "features"
+    classifier: str = "logistic"
+    grid: Literal["default", "none"] | dict[str, tuple[Plain, ...]] = "default"
+    scale: str = "auto"
+    pooling: str = "avg"
+    unfreeze: Annotated[float | str | None, BeforeValidator(_unfreeze)] = None
+    phases: tuple[Phase, ...] | None = None
+    head: HeadValue = "linear"
+    epochs: Annotated[int, Field(ge=0)] | None = None
+    head_epochs: Annotated[int, Field(ge=0)] | None = None
+    optimizer: OptimizerName | None = None
+    lr: Annotated[float, Field(gt=0)] | None = None
+    augment: AugmentValue = None
+    regularize: RegularizeValue = None
+    views: Count | None = None
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    class_weight: Literal["balanced"] | None = None
+    sampling: Literal["balanced"] | None = None
+    output: Literal["softmax", "sigmoid"] = "softmax"
+    start: AnyPath | None = None
+    time_budget: Minutes = None
+    boundary: Literal["auto", "off", "float32", "float16", "bfloat16"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    engine: Literal["auto", "torch", "openvino"] = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    cache: bool = True
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        given = changed_fields(self)
+        for name, strategies in _ONLY.items():
+            if name in given and self.strategy not in strategies:
+                raise UsageError(
+                    f"{name} does nothing with the strategy {self.strategy}",
+                    hint=f"it goes with {_or(strategies)}",
+                )
+        idle = [name for name in _IN_PHASES if name in given]
+        if self.phases is not None and idle:
+            raise UsageError(
+                f"{idle[0]} does nothing beside phases", hint=f"give each phase its own {idle[0]}"
+            )
+        if self.strategy == "from_scratch" and self.weights != "default":
+            raise UsageError(
+                "weights does nothing with the strategy from_scratch",
+                hint="it begins with random weights; fine_tune begins with trained ones",
+            )
+        if len(given.keys() & set(_AMOUNTS)) > 1:
+            raise UsageError("give one of per_class, size and fraction")
+
+    @property
+    def label(self) -> str:
+        """What is learned, in a few words."""
+        if self.strategy == "features":
+            return self.classifier
+        return f"{self.strategy} ({_told_head(self.head)})"
+
+    @property
+    def title(self) -> str:
+        """The description, or a line that tells the run from others in a table.
+
+        Example:
+            >>> MethodConfig(backbone="vgg16", classifier="knn", per_class=100).title
+            'vgg16 + knn, 100 per class'
+            >>> MethodConfig(backbone="vgg16", strategy="fine_tune", augment="standard").title
+            'vgg16 + fine_tune (linear), augment standard'
+        """
+        if self.description:
+            return self.description
+        text = f"{self.backbone} + {self.label}"
+        text += "" if self.unfreeze is None else f", unfreeze {self.unfreeze}"
+        for name, value in (("regularize", self.regularize), ("augment", self.augment)):
+            text += "" if value is None else f", {name} {told(value)}"
+        return text + ("" if self.per_class is None else f", {self.per_class} per class")
+
+    @property
+    def spec(self) -> BackboneSpec:
+        """The network.
+
+        Raises:
+            BackboneError: An argument or the preprocessing is impossible.
+        """
+        random = self.strategy == "from_scratch" or self.weights == "random"
+        return BackboneSpec(
+            self.backbone,
+            weights=None if random else self.weights,
+            arguments=tuple(self.arguments.items()),
+            preprocessing=self.preprocessing,
+            seed=self.seed if random else 0,
+        )
+
+    def all_phases(self) -> tuple[Phase, ...]:
+        """Return what is trained, phase by phase: those that are given, or the strategy's own."""
+        if self.phases is not None or self.strategy == "features":
+            return self.phases or ()
+        make: dict[str, Callable[..., list[Phase]]] = {
+            "frozen": frozen,
+            "fine_tune": fine_tune,
+            "two_stage": two_stage,
+            "from_scratch": from_scratch,
+        }
+        names = ("epochs", "head_epochs", "optimizer", "lr")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        *first, last = make[self.strategy](**given)
+        if self.unfreeze is not None:
+            last = dataclasses.replace(last, **{"unfreeze": 0.0, **read_unfreeze(self.unfreeze)})
+        return (*first, last)
+
+    def absolute(self, base: Path = Path()) -> Self:
+        """Return the same with paths that do not depend on the current folder.
+
+        Args:
+            base: The folder that relative paths begin in; what is no file or run there, such as the
+                id of a row to start from, stays as it is.
+        """
+        weights, start = self.weights, self.start
+        if (base / Path(weights).expanduser()).is_file():
+            weights = str(_absolute(base, Path(weights)))
+        if start is not None and (base / start.expanduser()).is_dir():
+            start = _absolute(base, start)
+        return dataclasses.replace(self, weights=weights, start=start)
+
+
+@settings_class()
+class RunConfig:
+    """One run: its images and its method.
+
+    Args:
+        data: Which images there are, and how they are split.
+        method: Which network is transferred, and how it learns.
+
+    Example:
+        >>> run = RunConfig.of({"source": "flowers", "backbone": "vgg16", "seed": 3})
+        >>> run.description, run.data.seed, run.method.seed
+        ('vgg16 + logistic', 3, 3)
+    """
+
+    data: DataConfig
+    method: MethodConfig = dataclasses.field(default_factory=MethodConfig)
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        """Return the run that options by name describe; ``seed`` is that of split and method.
+
+        Args:
+            options: What both classes have no field for, and what is None, is passed over.
+        """
+        return cls(select(DataConfig, options), select(MethodConfig, options))
+
+    @property
+    def description(self) -> str:
+        """The line that tells it from others in a table."""
+        return self.method.title
+
+    @property
+    def key(self) -> str:
+        """Tells it from every run that computes something else, 8 hexadecimal digits."""
+        method = hash_key(self.method, without=_NOT_COMPUTED)
+        return sha256_json([hash_key(self.data), method])[:8]
+
+    @property
+    def link(self) -> str:
+        """What stands for its run as the ``start`` of another, whatever it is called."""
+        return f"run-{self.key}"
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder among the runs of a plan."""
+        name = f"{self.method.id or ''} {self.description}".lower()
+        plain = re.sub(r"[^a-z0-9]+", "-", name).strip("-")[:60].rstrip("-")
+        return f"{plain or 'run'}-{self.key}"
+
+    def absolute(self, base: Path = Path()) -> Self:
+        """Return the same with paths that do not depend on the current folder."""
+        return type(self)(self.data.absolute(base), self.method.absolute(base))
+
+
+def select(kind: type[T], options: Mapping[str, Any]) -> T:
+    """Return settings from those of many options that they have fields for.
+
+    Args:
+        kind: The class of the settings.
+        options: By name; what is None stands for the default.
+
+    Example:
+        >>> select(DataConfig, {"source": "flowers", "test": 0.5, "backbone": "vgg16"}).test
+        0.5
+    """
+    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    return kind(**{name: options[name] for name in names if options.get(name) is not None})
+
+
+def told(value: Any) -> str:
+    """Return a value as a few words, of settings those that differ from the defaults.
+
+    Example:
+        >>> told(Augmentation(rotation=30, flip=True)), told((256, 64))
+        ('rotation=30 flip=True', '256-64')
+    """
+    if dataclasses.is_dataclass(value):
+        value = changed_fields(value)
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={told(item)}" for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return "-".join(map(told, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _told_head(head: Any) -> str:
+    if isinstance(head, str):
+        return head
+    name = next((name for name, known in HEADS.items() if known == head), None)
+    return name or " ".join(filter(None, (str(to_json(head_to_json(head))["kind"]), told(head))))
+
+
+def _absolute(base: Path, path: Path) -> Path:
+    return Path(os.path.normpath((base / path.expanduser()).absolute()))
+
+
+def _or(names: Iterable[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last
