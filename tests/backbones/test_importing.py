@@ -3,6 +3,7 @@
 import json
 import os
 
+import numpy as np
 import pytest
 import torch
 
@@ -257,3 +258,74 @@ def test_real_weights_in_half_precision_are_imported_strictly(assets):
     assert stored.num_classes == 1000
     assert dict(stored.arguments) == {"pad_type": "same"}
     assert {tensor.dtype for tensor in backbone.module.parameters()} == {torch.float32}
+
+
+NARROW_VGG = {"mlp_ratio": 0.01, "size": 64}
+TRUNKS = {
+    "vgg16": (NARROW_VGG, ("pre_logits.", "head.")),
+    "torchvision:squeezenet1_1": ({}, ("classifier.",)),
+    "mobilenetv3_small_050": ({}, ("conv_head.", "classifier.")),
+    "test_vit": ({}, ("head.",)),
+}
+
+
+@pytest.mark.parametrize("network", TRUNKS)
+def test_weights_without_a_classifier_give_the_features_of_those_with_it(network, tmp_path):
+    arguments, head = TRUNKS[network]
+    whole = BackboneSpec(network, weights=None, arguments=arguments).build()
+    state = whole.module.state_dict()
+    trunk = {name: tensor for name, tensor in state.items() if not name.startswith(head)}
+    write_state(tmp_path / "notop.safetensors", trunk)
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+
+    stored = import_weights(
+        tmp_path / "notop.safetensors", name="mine", backbone=network, arguments=arguments
+    )
+    backbone = BackboneSpec("mine").build()
+
+    assert len(trunk) < len(state)
+    assert stored.num_classes is None
+    assert any("no classifier" in note for note in stored.notes)
+    assert any("no classifier" in note for note in backbone.notes)
+    np.testing.assert_array_equal(backbone.embed([image]), whole.embed([image]))
+    with pytest.raises(BackboneError, match="have no classifier") as refusal:
+        backbone.top_k([image])
+    assert refusal.value.code == "BACKBONE-HEAD"
+    assert "regraft fit" in refusal.value.hint
+
+
+def test_a_file_without_a_classifier_may_be_named_where_it_lies(tmp_path):
+    whole = BackboneSpec("test_resnet", weights=None).build()
+    state = whole.module.state_dict()
+    trunk = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    write_state(tmp_path / "notop.safetensors", trunk)
+    image = np.zeros((32, 32, 3), np.uint8)
+
+    backbone = BackboneSpec("test_resnet", weights=str(tmp_path / "notop.safetensors")).build()
+
+    np.testing.assert_array_equal(backbone.embed([image]), whole.embed([image]))
+    with pytest.raises(BackboneError, match=r"\(notop.safetensors\) have no classifier"):
+        backbone.top_k([image])
+
+
+@pytest.mark.parametrize("lost", [("fc.weight",), ("fc.weight", "fc.bias", "conv1.0.weight")])
+def test_part_of_a_classifier_or_more_than_it_may_not_be_missing(lost, tmp_path):
+    state = BackboneSpec("test_resnet", weights=None).build().module.state_dict()
+    assert set(lost) <= set(state)
+    write_state(tmp_path / "net.safetensors", {k: v for k, v in state.items() if k not in lost})
+
+    with pytest.raises(WeightsError, match=f"{len(lost)} missing") as refusal:
+        import_weights(tmp_path / "net.safetensors", name="mine", backbone="test_resnet")
+
+    assert refusal.value.code == "WEIGHTS-MISFIT"
+
+
+def test_the_network_that_a_trunk_fits_is_named(tmp_path):
+    state = BackboneSpec("squeezenet", weights=None).build().module.state_dict()
+    trunk = {name: tensor for name, tensor in state.items() if "classifier" not in name}
+    write_state(tmp_path / "net.safetensors", trunk)
+
+    with pytest.raises(WeightsError) as refusal:
+        import_weights(tmp_path / "net.safetensors", name="mine", backbone="test_resnet")
+
+    assert refusal.value.hint == "the file fits squeezenet"

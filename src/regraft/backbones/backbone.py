@@ -23,8 +23,8 @@ from regraft.backbones.network import (
     Stage,
     average,
     channels_first,
+    classifier_modules,
     find_stages,
-    record_calls,
     tap,
     within,
 )
@@ -269,14 +269,10 @@ class Backbone:
 
     def _measure(self) -> tuple[list[str], tuple[str, ...]]:
         """Return the calls of the trunk, and the names of the modules that only the head runs."""
-        blank = self._blank(torch.float32)
-        maps: list[torch.Tensor] = []
         try:
-            trunk = record_calls(
-                self.module, lambda: maps.append(self._run(self._network.last_map, blank))
+            found: tuple[list[str], tuple[str, ...]] = self._run(
+                lambda blank: classifier_modules(self._network, blank), self._blank(torch.float32)
             )
-            pooling = record_calls(self.module, lambda: self._run(self._network.pooled, maps[0]))
-            whole = record_calls(self.module, lambda: self._run(self.module, blank))
         except RuntimeError as error:
             raise BackboneError(
                 f"{self.spec.name} cannot take pictures of {self.preprocessing.size} pixels",
@@ -284,14 +280,7 @@ class Backbone:
                 hint=f"it was designed for {self._network.size}",
                 code="BACKBONE-SIZE",
             ) from error
-        below = {*trunk, *pooling}
-        top = [name for name in dict.fromkeys(whole) if name not in below]
-        with_weights = [
-            name
-            for name in top
-            if next(self.module.get_submodule(name).parameters(recurse=False), None) is not None
-        ]
-        return trunk, tuple(with_weights)
+        return found
 
     def _rows(self) -> Callable[[torch.Tensor], torch.Tensor]:
         network, pooling = self._network, self.spec.pooling
@@ -318,6 +307,13 @@ class Backbone:
                 yield np.stack(list(pool.map(lambda one: self.prepare(open_image(one)), batch)))
 
     def _check_imagenet_head(self) -> None:
+        if not self.weights.classifier:
+            raise BackboneError(
+                f"{self.spec.name} cannot name ImageNet classes",
+                why=f"its weights ({self.weights.source}) have no classifier",
+                hint="import the file with its classifier, or learn classes: regraft fit DIR",
+                code="BACKBONE-HEAD",
+            )
         width = int(self._run(self.module, self._blank(torch.float32)).shape[1])
         if width != 1000 or self.weights.licence == "none":
             found = "its weights are random" if width == 1000 else f"its head has {width} outputs"
@@ -352,6 +348,8 @@ def build(spec: BackboneSpec | str) -> Backbone:
     network = build_network(entry, arguments, seed=spec.seed, empty=spec.weights is not None)
     preprocessing, notes = resolve_preprocessing(spec, entry, network, size)
     weights = resolve_weights(spec, entry, network)
+    if not weights.classifier:
+        notes += (f"the weights of {spec.name} ({weights.source}) have no classifier",)
     return Backbone(
         spec,
         network,
@@ -381,6 +379,7 @@ def retrained(backbone: Backbone) -> Backbone:
         sha256=state_sha256(backbone.module),
         licence=backbone.weights.licence,
         source=source if source.startswith(_RETRAINED) else f"{_RETRAINED} {source}",
+        classifier=backbone.weights.classifier,
     )
     return Backbone(
         backbone.spec,

@@ -39,7 +39,8 @@ def import_weights(
     Args:
         file: ``.safetensors``, or ``.pth``, ``.pt``, ``.bin``, which are converted.
         name: The name to use them under.
-        backbone: The network that they belong to; every tensor must fit.
+        backbone: The network that they belong to; every tensor must fit, and only the whole
+            classifier may be missing.
         arguments: For the network's constructor, such as ``{"pad_type": "same"}``.
         preprocessing: How pictures must be prepared for them. None assumes the network's usual one,
             and notes that it was assumed.
@@ -159,16 +160,21 @@ def keep_fitting(
         _lasting_name(entry), weights=None, arguments=arguments, preprocessing=preprocessing
     )
     network = spec.build()
-    load_state(network.module, state, path=path, entry=entry)
+    absent = load_state(network.network, state, path=path, entry=entry)
+    if absent:
+        facts["notes"] = (*facts.get("notes", ()), "the file has no classifier")
     weights = StoredWeights(
         backbone=spec.name,
         arguments=spec.arguments,
         preprocessing=network.preprocessing,
-        num_classes=_head_width(network),
+        num_classes=None if absent else _head_width(network),
         **facts,
     )
     _check_not_taken(weights, entry)
-    return keep(weights, network.module.state_dict(), overwrite=overwrite)
+    kept = {
+        name: tensor for name, tensor in network.module.state_dict().items() if name not in absent
+    }
+    return keep(weights, kept, overwrite=overwrite)
 
 
 def _lasting_name(entry: Entry) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from regraft.backbones.catalog import Entry, list_backbones
-from regraft.backbones.network import Network, within
+from regraft.backbones.network import Network, classifier_modules, within
 from regraft.errors import BackboneError, WeightsError
 from regraft.files import sha256_bytes, sha256_json
 
@@ -48,35 +48,43 @@ def build_network(
     return network
 
 
-def load_state(module: nn.Module, state: Mapping[str, Tensor], *, path: Path, entry: Entry) -> None:
-    """Put a file's tensors into a network; nothing may be missing, left over or of another shape.
+def load_state(
+    network: Network, state: Mapping[str, Tensor], *, path: Path, entry: Entry
+) -> tuple[str, ...]:
+    """Put a file's tensors into a network; none may be left over or of another shape.
+
+    None may be missing either, unless all that are missing are the whole classifier: then it is
+    filled with zeros.
 
     Args:
-        module: The network.
+        network: The network.
         state: Tensors by name.
         path: Where they come from, for messages.
         entry: The network's entry, for messages.
 
+    Returns:
+        The names of the classifier's tensors that the file does not have.
+
     Raises:
         WeightsError: They do not fit (``WEIGHTS-MISFIT``); the hint names a network they do fit.
     """
-    own = module.state_dict()
-    given = {name: tensor for name, tensor in state.items() if not within(name, AUXILIARY)}
-    for name, tensor in own.items():
-        if name.endswith("num_batches_tracked"):
-            given.setdefault(
-                name, torch.zeros_like(tensor)
-            )  # old files lack this counter, which nothing reads
-    found = misfit(own, given)
-    if found:
+    own = network.module.state_dict()
+    given = _comparable(own, state)
+    if not misfit(own, given):
+        network.module.load_state_dict(given, strict=True)
+        return ()
+    absent = _absent_classifier(network, given)
+    if not absent:
         raise WeightsError(
             f"the weights do not fit {entry.name}",
             path=path,
-            why=found,
-            hint=_advice(given),
+            why=misfit(own, given),
+            hint=_advice(state),
             code="WEIGHTS-MISFIT",
         )
-    module.load_state_dict(given, strict=True)
+    zeros = {name: torch.zeros_like(own[name]) for name in absent}
+    network.module.load_state_dict({**given, **zeros}, strict=True)
+    return absent
 
 
 def misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
@@ -158,15 +166,40 @@ def _build(entry: Entry, arguments: Mapping[str, Any]) -> Network:
     return builders[entry.identifier](arguments)
 
 
-def _advice(given: Mapping[str, Tensor]) -> str:
+def _comparable(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a file's tensors without auxiliary heads, with the counters that old files lack."""
+    given = {name: tensor for name, tensor in state.items() if not within(name, AUXILIARY)}
+    for name, tensor in own.items():
+        if name.endswith("num_batches_tracked"):  # nothing reads them
+            given.setdefault(name, torch.zeros_like(tensor, device="cpu"))
+    return given
+
+
+def _absent_classifier(network: Network, given: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Return the tensors of the classifier if they, and only they, are what a file lacks."""
+    own = network.module.state_dict()
+    missing = [name for name in own if name not in given]
+    if misfit({name: own[name] for name in own if name in given}, given) or not missing:
+        return ()
+    blank = torch.zeros(1, 3, network.size, network.size, device=own[missing[0]].device)
+    with torch.inference_mode():
+        head = classifier_modules(network, blank)[1]
+    classifier = [name for name in own if within(name, head)]
+    return tuple(missing) if missing == classifier else ()
+
+
+def _advice(state: Mapping[str, Tensor]) -> str:
     """Return which network of the catalogue a file fits; building on "meta" costs no memory."""
     for entry in list_backbones():
         if entry.source == "registered" or entry.path is not None:
             continue
         for candidate in _variants(entry):
             with torch.device("meta"):
-                own = _build(candidate, {}).module.state_dict()
-            if not misfit(own, {**dict.fromkeys(_counters(own), torch.empty(())), **given}):
+                network = _build(candidate, {})
+            network.module.eval()
+            own = network.module.state_dict()
+            given = _comparable(own, state)
+            if not misfit(own, given) or _absent_classifier(network, given):
                 return f"the file fits {candidate.name}"
     return "no network of the catalogue has these tensors"
 
@@ -179,10 +212,6 @@ def _variants(entry: Entry) -> list[Entry]:
         entry.name, name=f"torchvision:{entry.name}"
     )
     return [entry, other] if other else [entry]
-
-
-def _counters(own: Mapping[str, Tensor]) -> list[str]:
-    return [name for name in own if name.endswith("num_batches_tracked")]
 
 
 def _some(what: str, names: list[str]) -> str:

@@ -155,6 +155,27 @@ def record_calls(module: nn.Module, run: Callable[[], Any]) -> list[str]:
     return calls
 
 
+def classifier_modules(network: Network, blank: Tensor) -> tuple[list[str], tuple[str, ...]]:
+    """Return what the trunk calls, and the modules with parameters that only the classifier runs.
+
+    Args:
+        network: A network in eval mode.
+        blank: A batch that it takes, on its device.
+    """
+    module = network.module
+    maps: list[Tensor] = []
+    trunk = record_calls(module, lambda: maps.append(network.last_map(blank)))
+    pooling = record_calls(module, lambda: network.pooled(maps[0]))
+    whole = record_calls(module, lambda: module(blank))
+    below = {*trunk, *pooling}
+    top = [name for name in dict.fromkeys(whole) if name not in below]
+    return trunk, tuple(
+        name
+        for name in top
+        if next(module.get_submodule(name).parameters(recurse=False), None) is not None
+    )
+
+
 def find_stages(network: Network, top: Sequence[str], calls: Sequence[str]) -> tuple[Stage, ...]:
     """Return the trunk's stages in depth order.
 

@@ -21,6 +21,7 @@ class WeightsFacts:
         sha256: Hash over all tensors in the order of their names.
         licence: ``"unknown"`` where none is stated, ``"none"`` for random weights.
         source: A repository, an address, the name of a file, or ``"random, seed 0"``.
+        classifier: Whether the classifier is among them.
 
     Example:
         >>> WeightsFacts(sha256="ab", licence="unknown", source="net.safetensors").licence
@@ -30,6 +31,7 @@ class WeightsFacts:
     sha256: str
     licence: str
     source: str
+    classifier: bool = True
 
 
 def resolve_arguments(spec: BackboneSpec, entry: Entry) -> dict[str, Any]:
@@ -105,20 +107,23 @@ def resolve_weights(spec: BackboneSpec, entry: Entry, network: Network) -> Weigh
     """
     from regraft.backbones import weights
 
+    absent: tuple[str, ...] = ()
     if spec.weights is None:
         licence, source = "none", f"random, seed {spec.seed}"
     elif spec.weights != "default":
         path = Path(spec.weights)
         licence, source = "unknown", path.name
-        load_state(network.module, weights.read_state(path), path=path, entry=entry)
+        absent = load_state(network, weights.read_state(path), path=path, entry=entry)
     else:
         _refuse_untrained(entry)
         found = weights.find_weights(entry.name) if entry.path else None
         found = found or weights.locate(entry)
         licence, source = found.licence, found.source
         state = weights.read_state(found.path, sha256=found.sha256)
-        load_state(network.module, state, path=found.path, entry=entry)
-    return WeightsFacts(sha256=state_sha256(network.module), licence=licence, source=source)
+        absent = load_state(network, state, path=found.path, entry=entry)
+    return WeightsFacts(
+        sha256=state_sha256(network.module), licence=licence, source=source, classifier=not absent
+    )
 
 
 def _own_preprocessing(entry: Entry) -> Preprocessing:

@@ -293,7 +293,7 @@ def _built(spec: BackboneSpec, beside: Path | None, record: _NetworkRecord) -> B
     """Build the network; what is said of its weights is what was known when they were saved."""
     backbone = spec.build()
     if beside is not None and _is_own(spec):
-        load_state(backbone.module, read_state(beside), path=beside, entry=find(spec.name))
+        load_state(backbone.network, read_state(beside), path=beside, entry=find(spec.name))
     said = record.backbone.weights
     backbone.weights = WeightsFacts(
         sha256=state_sha256(backbone.module), licence=said.licence, source=said.source
