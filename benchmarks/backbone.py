@@ -20,9 +20,8 @@ from statistics import median
 import openvino as ov
 import timm
 import torch
-from torch import nn
-
 from regraft.backbones.mini import RegraftMini
+from torch import nn
 
 RESULTS = Path(__file__).with_suffix(".csv")
 OURS = "regraft_mini"

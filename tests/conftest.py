@@ -64,11 +64,13 @@ def store_mine():
     from regraft.backbones.weights import save_module
 
     def store(seed):
-        network = BackboneSpec("small_cnn", weights=None, seed=seed).build()
+        network = BackboneSpec(
+            "simple_cnn", weights=None, arguments=(("size", 48),), seed=seed
+        ).build()
         save_module(
             network.module,
             name="mine",
-            backbone="small_cnn",
+            backbone="simple_cnn",
             preprocessing=network.preprocessing,
             overwrite=True,
         )

@@ -13,7 +13,7 @@ from PIL import Image
 
 from regraft.data.drawn import make_flowers
 
-NETWORK = ["--backbone", "small_cnn", "--weights"]
+NETWORK = ["--backbone", "simple_cnn", "--weights"]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def place(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("cli")
     make_flowers(folder / "flowers", species=3, per_class=12, size=48)
-    network = build(BackboneSpec("small_cnn", weights=None))
+    network = build(BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)))
     write_state(folder / "net.safetensors", network.module.state_dict())
     return folder
 
@@ -199,7 +199,7 @@ def test_report_and_compare_runs_work_from_folders_alone(place, run_folder):
     (run_folder / "report.html").unlink()
     page = regraft(place, "report", str(run_folder))
 
-    assert json.loads(result.stdout)["rows"][0]["description"] == "small_cnn + logistic"
+    assert json.loads(result.stdout)["rows"][0]["description"] == "simple_cnn + logistic"
     assert (place / "comparison.html").is_file()
     assert page.stdout.strip().endswith("report.html")
     assert (run_folder / "report.html").is_file()
@@ -255,7 +255,7 @@ def test_data_split_writes_a_manifest(place, tmp_path):
 
 
 def test_weights_are_imported_under_a_name_and_used_by_it(place):
-    name = ["--name", "my_net", "--backbone", "small_cnn"]
+    name = ["--name", "my_net", "--backbone", "simple_cnn"]
     imported = regraft(
         place,
         "weights",
@@ -279,15 +279,15 @@ def test_weights_are_imported_under_a_name_and_used_by_it(place):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["fit", "no/such/folder", "--backbone", "small_cnn"], 1, "no/such/folder"),
+        (["fit", "no/such/folder", "--backbone", "simple_cnn"], 1, "no/such/folder"),
         (["fit", "flowers", "--backbone", "resnet5O"], 1, "resnet50"),
-        (["fit", "flowers", "--backbone", "small_cnn", "--classifier", "svn"], 2, "linear_svm"),
+        (["fit", "flowers", "--backbone", "simple_cnn", "--classifier", "svn"], 2, "linear_svm"),
         (
-            ["fit", "flowers", "--backbone", "small_cnn", "--weights", "nowhere.safetensors"],
+            ["fit", "flowers", "--backbone", "simple_cnn", "--weights", "nowhere.safetensors"],
             2,
             "nowhere.safetensors",
         ),
-        (["fit", "flowers", "--backbone", "small_cnn", "--precision", "fp12"], 2, "bf16"),
+        (["fit", "flowers", "--backbone", "simple_cnn", "--precision", "fp12"], 2, "bf16"),
         (["classify", "flowers/daisy/daisy_0000.jpg"], 2, "--backbone"),
         (["predict", "no-run", "x.jpg"], 1, "no-run"),
         (["compare-runs", "no-run"], 1, "no-run"),
@@ -306,7 +306,7 @@ def test_an_error_is_one_plain_line_with_its_exit_code(place, arguments, code, s
 
 
 def test_debug_shows_the_traceback_of_an_error(place):
-    result = regraft(place, "--debug", "fit", "no/such/folder", "--backbone", "small_cnn")
+    result = regraft(place, "--debug", "fit", "no/such/folder", "--backbone", "simple_cnn")
 
     assert "Traceback" in result.stderr
 
@@ -358,7 +358,7 @@ def test_a_stopped_training_says_how_to_go_on_and_does(place, tmp_path):
         str(place / "flowers"),
         *NETWORK[:2],
         "--arg",
-        "size=32",
+        "size=48",
         "--strategy",
         "from_scratch",
         "--epochs",

@@ -31,7 +31,7 @@ def test_the_python_of_the_readme_runs(code, tmp_path, monkeypatch):
 
 COMMAND = re.compile(
     r"^\$ regraft ([a-z-]+"
-    r"(?: (?:check|split|preview|list|show|rank|import|fetch|verify|bundle)\b)?)",
+    r"(?: (?:check|split|preview|list|show|rank|import|fetch|verify|path)\b)?)",
     re.MULTILINE,
 )
 

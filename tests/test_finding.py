@@ -18,12 +18,12 @@ from regraft.training import rate_finder
 @pytest.fixture(scope="module")
 def flowers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("flowers")
-    make_flowers(folder, species=3, per_class=12, size=32)
+    make_flowers(folder, species=3, per_class=12, size=48)
     return folder
 
 
 def find(folder, *options):
-    arguments = ["find-lr", str(folder), "--backbone", "small_cnn", "--arg", "size=32"]
+    arguments = ["find-lr", str(folder), "--backbone", "simple_cnn", "--arg", "size=48"]
     arguments += ["--strategy", "from_scratch", "--batch-size", "8", "--steps", "30", *options]
     result = CliRunner().invoke(app, arguments, standalone_mode=False)
     if result.exception is not None:

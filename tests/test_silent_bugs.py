@@ -24,7 +24,7 @@ from regraft.data.drawn import make_flowers
 from regraft.data.split import read_manifest
 from regraft.errors import BackboneError, BadImagesError, DataError, ImageError, ModelError
 
-SPEC = BackboneSpec("small_cnn", weights=None)
+SPEC = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_imported_weights_keep_their_preprocessing_against_all_comers(tmp_path):
     write_state(tmp_path / "net.safetensors", SPEC.build().module.state_dict())
     own = Preprocessing.tf(96)
     import_weights(
-        tmp_path / "net.safetensors", name="mine", backbone="small_cnn", preprocessing=own
+        tmp_path / "net.safetensors", name="mine", backbone="simple_cnn", preprocessing=own
     )
 
     assert BackboneSpec("mine").build().preprocessing == own

@@ -16,7 +16,7 @@ from regraft.errors import UsageError
 
 @pytest.fixture(scope="module")
 def backbone():
-    return build(BackboneSpec("small_cnn", weights=None, arguments={"size": 64}))
+    return build(BackboneSpec("simple_cnn", weights=None, arguments={"size": 64}))
 
 
 def draw(count, size=64):

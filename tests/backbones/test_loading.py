@@ -9,7 +9,7 @@ from regraft.errors import BackboneError, WeightsError
 
 
 def small():
-    return build_network(find("small_cnn"), {}).module
+    return build_network(find("simple_cnn"), {}).module
 
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_the_callers_random_numbers_alone():
@@ -18,7 +18,7 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_callers_random_numb
     torch.manual_seed(7)
 
     first, second, third = (
-        build_network(find("small_cnn"), {}, seed=seed).module for seed in (1, 1, 2)
+        build_network(find("simple_cnn"), {}, seed=seed).module for seed in (1, 1, 2)
     )
 
     assert state_sha256(first) == state_sha256(second) != state_sha256(third)
@@ -34,7 +34,7 @@ def test_one_changed_number_changes_the_hash():
     assert state_sha256(module) != before
 
 
-@pytest.mark.parametrize("name", ["small_cnn", "squeezenet", "timm:test_resnet", "timm:test_vit"])
+@pytest.mark.parametrize("name", ["simple_cnn", "squeezenet", "timm:test_resnet", "timm:test_vit"])
 def test_an_empty_network_computes_the_same_once_its_weights_are_in(name, tmp_path):
     entry = find(name)
     drawn = build_network(entry, {}).module
@@ -62,10 +62,10 @@ def test_long_lists_are_cut():
     assert misfit({str(i): torch.zeros(1) for i in range(9)}, {}) == "9 missing (0, 1, 2, …)"
 
 
-@pytest.mark.parametrize("other", ["squeezenet", "small_cnn", "torchvision:alexnet"])
+@pytest.mark.parametrize("other", ["squeezenet", "simple_cnn", "torchvision:alexnet"])
 def test_the_error_names_the_network_that_the_file_fits(other, tmp_path):
     state = build_network(find(other), {}).module.state_dict()
-    entry = find("googlenet_bvlc")
+    entry = find("mobilenet_v2")
 
     with pytest.raises(WeightsError) as caught:
         load_state(build_network(entry, {}), state, path=tmp_path / "net.safetensors", entry=entry)
@@ -78,15 +78,15 @@ def test_the_error_names_the_network_that_the_file_fits(other, tmp_path):
 def test_a_file_that_fits_nothing_says_so(tmp_path):
     with pytest.raises(WeightsError, match="no network of the catalogue"):
         load_state(
-            build_network(find("small_cnn"), {}),
+            build_network(find("simple_cnn"), {}),
             {"x": torch.zeros(1)},
             path=tmp_path,
-            entry=find("small_cnn"),
+            entry=find("simple_cnn"),
         )
 
 
 def test_auxiliary_heads_and_missing_counters_of_old_files_do_not_matter(tmp_path):
-    network = build_network(find("small_cnn"), {})
+    network = build_network(find("simple_cnn"), {})
     state = {
         name: tensor
         for name, tensor in network.module.state_dict().items()
@@ -94,11 +94,11 @@ def test_auxiliary_heads_and_missing_counters_of_old_files_do_not_matter(tmp_pat
     }
 
     given = {**state, "aux1.fc.bias": torch.zeros(1)}
-    assert load_state(network, given, path=tmp_path, entry=find("small_cnn")) == ()
+    assert load_state(network, given, path=tmp_path, entry=find("simple_cnn")) == ()
 
 
 def test_our_own_networks_refuse_unknown_arguments():
     with pytest.raises(BackboneError) as caught:
-        build_network(find("small_cnn"), {"width": 3})
+        build_network(find("simple_cnn"), {"width": 3})
 
     assert caught.value.code == "BACKBONE-ARGUMENT"

@@ -29,8 +29,8 @@ def relative(found, expected):
 @pytest.mark.parametrize(
     ("name", "arguments", "pooling"),
     [
-        ("small_cnn", {"size": 64}, "avg"),
-        ("small_cnn", {"size": 72}, "stage:blocks.0"),
+        ("simple_cnn", {"size": 64}, "avg"),
+        ("simple_cnn", {"size": 72}, "stage:features.1"),
         ("timm:test_efficientnet", {"pad_type": "same", "size": 75}, "avg"),
         ("timm:test_vit", {}, "avg"),
         ("squeezenet", {"size": 64}, "flatten"),
@@ -50,7 +50,7 @@ def test_the_rows_are_those_of_torch(name, arguments, pooling):
 
 
 def test_bf16_is_close_and_says_so():
-    backbone = build(BackboneSpec("small_cnn", weights=None, arguments={"size": 64}))
+    backbone = build(BackboneSpec("simple_cnn", weights=None, arguments={"size": 64}))
     pictures = draw(3, 64)
     engine = backbone.engine("openvino", "bf16")
 
@@ -59,7 +59,7 @@ def test_bf16_is_close_and_says_so():
 
 
 def test_a_compiled_network_is_kept_and_a_damaged_one_is_made_anew():
-    backbone = build(BackboneSpec("small_cnn", weights=None, arguments={"size": 64}))
+    backbone = build(BackboneSpec("simple_cnn", weights=None, arguments={"size": 64}))
     pictures = draw(2, 64)
     first = backbone.engine("openvino")(pictures)
     (kept,) = (home() / "engines").iterdir()
@@ -75,16 +75,16 @@ def test_a_compiled_network_is_kept_and_a_damaged_one_is_made_anew():
 def test_a_network_that_cannot_be_kept_computes_all_the_same(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("REGRAFT_HOME", str(tmp_path / "file" / "below"))
-    backbone = build(BackboneSpec("small_cnn", weights=None, arguments={"size": 32}))
+    backbone = build(BackboneSpec("simple_cnn", weights=None, arguments={"size": 48}))
 
     engine = backbone.engine("openvino")
 
     assert engine.name == "openvino"
-    assert engine(draw(2, 32)).shape == (2, backbone.feature_dim)
+    assert engine(draw(2, 48)).shape == (2, backbone.feature_dim)
 
 
 def test_threads_can_share_an_engine():
-    backbone = build(BackboneSpec("small_cnn", weights=None, arguments={"size": 64}))
+    backbone = build(BackboneSpec("simple_cnn", weights=None, arguments={"size": 64}))
     engine = backbone.engine("openvino")
     batches = [draw(4, 64)[i:] for i in range(3)] * 4
     expected = [engine(batch) for batch in batches]
@@ -112,7 +112,7 @@ class Forgetful(torch.nn.Module):
 
 
 def test_a_network_that_converts_to_something_else_runs_with_torch_and_a_note(monkeypatch):
-    backbone = build(BackboneSpec("small_cnn", weights=None, arguments={"size": 64}))
+    backbone = build(BackboneSpec("simple_cnn", weights=None, arguments={"size": 64}))
     monkeypatch.setattr(backbone, "embedder", Forgetful())
 
     engine = backbone.engine("auto")
@@ -130,7 +130,7 @@ def test_nothing_is_reported_home_and_nothing_is_printed(tmp_path):
         "from regraft.backbones.backbone import build;"
         "from regraft.backbones.spec import BackboneSpec;"
         "import numpy as np;"
-        "backbone = build(BackboneSpec('small_cnn', weights=None, arguments={'size': 64}));"
+        "backbone = build(BackboneSpec('simple_cnn', weights=None, arguments={'size': 64}));"
         "backbone.engine('openvino')(np.zeros((1, 64, 64, 3), np.uint8));"
         "sys.exit('openvino_telemetry' in sys.modules)"
     )

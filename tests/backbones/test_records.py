@@ -14,7 +14,7 @@ from regraft.errors import ModelError
 
 SOUND = StoredWeights(
     name="mine",
-    backbone="small_cnn",
+    backbone="simple_cnn",
     arguments=(("num_classes", 2), ("size", 64)),
     preprocessing=Preprocessing.tf(64),
     licence="mit",

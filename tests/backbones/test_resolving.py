@@ -8,7 +8,7 @@ from regraft.backbones.state import write_state
 from regraft.backbones.weights import import_weights
 from regraft.errors import BackboneError, ModelError, WeightsError
 
-SMALL = BackboneSpec("small_cnn", weights=None)
+SMALL = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 
 
 @pytest.fixture
@@ -20,7 +20,9 @@ def file(tmp_path):
 @pytest.fixture
 def imported(file):
     own = Preprocessing.torch(64)
-    return import_weights(file, name="mine", backbone="small_cnn", preprocessing=own, licence="mit")
+    return import_weights(
+        file, name="mine", backbone="simple_cnn", preprocessing=own, licence="mit"
+    )
 
 
 def test_imported_weights_are_a_backbone_with_the_preprocessing_they_came_with(imported):
@@ -57,8 +59,8 @@ def test_imported_weights_that_changed_on_disk_are_refused(imported):
 
 
 def test_a_file_of_unknown_preprocessing_is_noted(file):
-    bare = build(BackboneSpec("small_cnn", weights=str(file)))
-    told = build(BackboneSpec("small_cnn", weights=str(file), preprocessing=Preprocessing.tf(96)))
+    bare = build(BackboneSpec("simple_cnn", weights=str(file)))
+    told = build(BackboneSpec("simple_cnn", weights=str(file), preprocessing=Preprocessing.tf(96)))
 
     assert len(bare.notes) == 1
     assert "net.safetensors does not say" in bare.notes[0]
@@ -71,7 +73,7 @@ def test_size_and_preprocessing_must_not_contradict_each_other():
     with pytest.raises(BackboneError, match="contradict"):
         build(
             BackboneSpec(
-                "small_cnn",
+                "simple_cnn",
                 weights=None,
                 arguments={"size": 64},
                 preprocessing=Preprocessing.tf(96),
@@ -86,11 +88,13 @@ def test_a_network_without_trained_weights_says_so():
 
 def test_a_missing_file_of_weights_is_an_error_that_names_it(tmp_path):
     with pytest.raises(WeightsError, match=r"nothing\.safetensors"):
-        build(BackboneSpec("small_cnn", weights=str(tmp_path / "nothing.safetensors")))
+        build(BackboneSpec("simple_cnn", weights=str(tmp_path / "nothing.safetensors")))
 
 
 def test_random_weights_say_so():
-    facts = build(BackboneSpec("small_cnn", weights=None, seed=4)).weights
+    facts = build(
+        BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),), seed=4)
+    ).weights
 
     assert (facts.licence, facts.source) == ("none", "random, seed 4")
 
@@ -99,12 +103,12 @@ def test_pictures_prepared_otherwise_than_for_the_weights_are_noted():
     from regraft.backbones.catalog import find
     from regraft.backbones.resolving import resolve_preprocessing
 
-    entry = find("regraft_mini")
+    entry = find("efficientnet_lite0")
     own = entry.preprocessing
     other = Preprocessing.torch(own.size)
 
     def notes(preprocessing, weights="default"):
-        spec = BackboneSpec("regraft_mini", weights=weights, preprocessing=preprocessing)
+        spec = BackboneSpec("efficientnet_lite0", weights=weights, preprocessing=preprocessing)
         return resolve_preprocessing(spec, entry, None, None)[1]
 
     assert "prepared otherwise" in notes(other)[0]

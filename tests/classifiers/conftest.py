@@ -7,7 +7,7 @@ from PIL import Image
 from regraft.backbones.spec import BackboneSpec
 
 CLASSES = ("blue", "green", "red")
-SPEC = BackboneSpec("small_cnn", weights=None)
+SPEC = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 
 
 def draw(name, seed):

@@ -21,7 +21,7 @@ from regraft.classifiers.saving import load_model
 from regraft.data.images import Decoding, Limits
 from regraft.errors import DataError, ImageError, UsageError
 
-SPEC = BackboneSpec("small_cnn", weights=None)
+SPEC = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 
 
 @pytest.fixture

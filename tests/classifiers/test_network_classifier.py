@@ -22,7 +22,7 @@ from regraft.errors import DataError, ImageError, RegraftError, UsageError
 from regraft.training.heads import MLPHead
 from regraft.training.phases import Phase, from_scratch, frozen, two_stage
 
-SMALL = BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),))
+SMALL = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 QUICK = from_scratch(2)
 
 
@@ -299,7 +299,7 @@ def test_zero_epochs_and_no_phases_leave_the_head_untrained(train):
 def test_trained_weights_are_written_and_come_back_with_the_same_features(trained, held, tmp_path):
     file = tmp_path / "trained.safetensors"
     write_state(file, trained.backbone_.module.state_dict())
-    spec = BackboneSpec("small_cnn", weights=str(file), arguments=SMALL.arguments)
+    spec = BackboneSpec("simple_cnn", weights=str(file), arguments=SMALL.arguments)
 
     back = spec.build()
 

@@ -24,7 +24,7 @@ from regraft.files import read_json, sha256_file, write_json
 from regraft.training.heads import ConvHead, LinearHead, MLPHead
 from regraft.training.phases import Phase, fine_tune, frozen
 
-SMALL = BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),))
+SMALL = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 DARK, GREY, LIGHT = (np.full((32, 32, 3), shade, np.uint8) for shade in (20, 120, 220))
 TWO = [DARK, LIGHT] * 3, ["night", "day"] * 3
 THREE = [DARK, GREY, LIGHT] * 2, ["night", "dusk", "day"] * 2

@@ -137,9 +137,14 @@ def test_an_unfitted_learner_is_not_saved(spec, tmp_path):
 def test_a_model_does_not_name_paths_of_this_machine(pictures, tmp_path):
     (paths, labels), (asked, _) = pictures
     file = tmp_path / "secret" / "net.safetensors"
-    write_state(file, build(BackboneSpec("small_cnn", weights=None, seed=5)).module.state_dict())
+    write_state(
+        file,
+        build(
+            BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),), seed=5)
+        ).module.state_dict(),
+    )
     learner = FeatureClassifier(
-        BackboneSpec("small_cnn", weights=str(file)), classifier="knn", engine="torch"
+        BackboneSpec("simple_cnn", weights=str(file)), classifier="knn", engine="torch"
     )
     expected = learner.fit(paths, labels).predict_proba(asked)
     learner.save(tmp_path / "model")
@@ -155,10 +160,12 @@ def test_without_its_backbone_a_model_asks_for_the_very_same_weights(pictures, t
     (paths, labels), (asked, _) = pictures
     file, other = tmp_path / "net.safetensors", tmp_path / "other.safetensors"
     for path, seed in ((file, 5), (other, 6)):
-        state = build(BackboneSpec("small_cnn", weights=None, seed=seed)).module.state_dict()
+        state = build(
+            BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),), seed=seed)
+        ).module.state_dict()
         write_state(path, state)
     learner = FeatureClassifier(
-        BackboneSpec("small_cnn", weights=str(file)), classifier="knn", engine="torch"
+        BackboneSpec("simple_cnn", weights=str(file)), classifier="knn", engine="torch"
     )
     expected = learner.fit(paths, labels).predict_proba(asked)
     model = tmp_path / "model"
@@ -175,8 +182,15 @@ def test_imported_weights_travel_under_a_name_that_every_machine_knows(
 ):
     (paths, labels), (asked, _) = pictures
     file = tmp_path / "net.safetensors"
-    write_state(file, build(BackboneSpec("small_cnn", weights=None, seed=5)).module.state_dict())
-    import_weights(file, name="my_own", backbone="small_cnn", preprocessing=Preprocessing.torch(64))
+    write_state(
+        file,
+        build(
+            BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),), seed=5)
+        ).module.state_dict(),
+    )
+    import_weights(
+        file, name="my_own", backbone="simple_cnn", preprocessing=Preprocessing.torch(64)
+    )
     learner = FeatureClassifier("my_own", classifier="knn", engine="torch").fit(paths, labels)
     expected = learner.predict_proba(asked)
     learner.save(tmp_path / "model")
@@ -184,7 +198,7 @@ def test_imported_weights_travel_under_a_name_that_every_machine_knows(
     monkeypatch.setenv("REGRAFT_HOME", str(tmp_path / "elsewhere"))
     loaded = load_model(tmp_path / "model")
 
-    assert loaded.backbone.name == "small_cnn"
+    assert loaded.backbone.name == "simple_cnn"
     assert np.array_equal(loaded.predict_proba(asked), expected)
 
 

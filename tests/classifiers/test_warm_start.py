@@ -12,8 +12,8 @@ from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.errors import ModelError, UsageError
 from regraft.training.phases import Phase
 
-SMALL = BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),))
-OTHER_SEED = BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),), seed=5)
+SMALL = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
+OTHER_SEED = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),), seed=5)
 RANDOM = np.random.default_rng(0)
 PICTURES = list(RANDOM.integers(0, 256, (12, 32, 32, 3), dtype=np.uint8))
 LABELS = ["cat", "dog", "owl"] * 4
@@ -156,7 +156,7 @@ def test_the_model_that_was_started_from_stays_as_it_is(source, folder):
     "backbone",
     [
         BackboneSpec("selu_cnn", weights=None, arguments=(("size", 64),)),
-        BackboneSpec("mobilenet_v2", weights=None, arguments=(("size", 32),)),
+        BackboneSpec("mobilenet_v2", weights=None, arguments=(("size", 48),)),
     ],
     ids=str,
 )
@@ -164,15 +164,15 @@ def test_another_network_is_refused(folder, backbone):
     with pytest.raises(UsageError, match="another network") as caught:
         learner(backbone=backbone, start=folder).fit(PICTURES, LABELS)
 
-    assert "small_cnn" in str(caught.value)
+    assert "simple_cnn" in str(caught.value)
     assert str(folder) in str(caught.value)
 
 
 @pytest.mark.parametrize(
     "spec",
     [
-        BackboneSpec("small_cnn", weights=None, arguments=(("size", 48),)),
-        BackboneSpec("small_cnn", weights=None, preprocessing=Preprocessing.caffe(32)),
+        BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)),
+        BackboneSpec("simple_cnn", weights=None, preprocessing=Preprocessing.caffe(32)),
     ],
     ids=["size", "channels"],
 )

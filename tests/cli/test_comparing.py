@@ -14,8 +14,8 @@ from regraft.experiment.campaign import Campaign
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compare")
-    make_flowers(folder / "flowers", species=2, per_class=12, size=32)
-    network = BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),)).build()
+    make_flowers(folder / "flowers", species=2, per_class=12, size=48)
+    network = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)).build()
     write_state(folder / "net.safetensors", network.module.state_dict())
     return folder
 
@@ -24,9 +24,9 @@ def place(tmp_path_factory):
 def command(place):
     network = (
         "--backbone",
-        "small_cnn",
+        "simple_cnn",
         "--arg",
-        "size=32",
+        "size=48",
         "--weights",
         place / "net.safetensors",
     )
@@ -51,8 +51,8 @@ def test_the_estimate_is_shown_before_and_the_second_call_does_nothing(regraft, 
     result = regraft(*command)
 
     assert "everything was run before" in result.stderr
-    assert "small_cnn + from_scratch" in result.stdout
-    assert "Left out: small_cnn + two_stage" in result.stdout
+    assert "simple_cnn + from_scratch" in result.stdout
+    assert "Left out: simple_cnn + two_stage" in result.stdout
 
 
 def test_where_nothing_could_be_run_the_reason_is_said(regraft, command, place, monkeypatch):
@@ -63,11 +63,11 @@ def test_where_nothing_could_be_run_the_reason_is_said(regraft, command, place, 
     result = regraft(*command, "--out", place / "broken")
 
     assert result.return_value == 1
-    assert "small_cnn + knn: the disk is full" in result.stderr
+    assert "simple_cnn + knn: the disk is full" in result.stderr
 
 
 def test_a_network_that_is_named_twice_is_run_once(regraft, command, told):
-    again = regraft(*command, "--backbone", "small_cnn", "--json")
+    again = regraft(*command, "--backbone", "simple_cnn", "--json")
 
     assert len(json.loads(again.stdout)["rows"]) == len(told["rows"])
 

@@ -13,15 +13,15 @@ from regraft.errors import UsageError
 from regraft.report.comparison import compare_runs, comparison_table
 from regraft.results.run import Run
 
-NETWORK = ("--backbone", "small_cnn", "--arg", "size=32")
+NETWORK = ("--backbone", "simple_cnn", "--arg", "size=48")
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """Return a folder with drawn flowers in ``flowers`` and weights in ``net.safetensors``."""
     folder = tmp_path_factory.mktemp("fitting")
-    make_flowers(folder / "flowers", species=2, per_class=12, size=32)
-    network = BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),)).build()
+    make_flowers(folder / "flowers", species=2, per_class=12, size=48)
+    network = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)).build()
     write_state(folder / "net.safetensors", network.module.state_dict())
     return folder
 

@@ -10,7 +10,7 @@ from regraft.cli.app import app
 from regraft.data.drawn import make_flowers
 from regraft.errors import ImageError
 
-NETWORK = ("--backbone", "regraft_mini")
+NETWORK = ("--backbone", "efficientnet_lite0")
 COMMANDS = {
     "data check": (),
     "data split": ("--out", "{out}/split"),

@@ -17,18 +17,18 @@ from regraft.errors import UsageError
 
 @pytest.fixture(scope="module")
 def flowers(tmp_path_factory):
-    return make_flowers(tmp_path_factory.mktemp("flowers"), species=2, per_class=12, size=32)
+    return make_flowers(tmp_path_factory.mktemp("flowers"), species=2, per_class=12, size=48)
 
 
 @pytest.fixture(autouse=True)
 def two_networks(private_home):
     for seed, name in enumerate(("first_net", "second_net")):
-        spec = BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),), seed=seed)
+        spec = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),), seed=seed)
         save_module(
             build(spec).module,
             name=name,
-            backbone="small_cnn",
-            preprocessing=Preprocessing.tf(32, mode="squash", resize=32),
+            backbone="simple_cnn",
+            preprocessing=Preprocessing.tf(32, mode="squash", resize=48),
             source="a test",
         )
 
@@ -106,7 +106,7 @@ def test_parts_that_share_a_group_are_refused_or_kept_as_in_every_command(flower
 
 
 def test_what_skip_bad_leaves_out_is_named_and_ends_with_3(tmp_path):
-    make_flowers(tmp_path, species=2, per_class=12, size=32)
+    make_flowers(tmp_path, species=2, per_class=12, size=48)
     (tmp_path / "daisy" / "empty.jpg").write_bytes(b"")
     skip = ("--skip-bad", "--max-bad", "0.1", "--backbone", "first_net")
     command = ("backbones", "rank", tmp_path, "--engine", "torch", "--folds", 2, *skip)

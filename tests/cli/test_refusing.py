@@ -14,9 +14,9 @@ SKIP = ("--skip-bad", "--max-bad", "0.1")
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("refusing")
-    make_flowers(folder / "flowers", species=2, per_class=12, size=32)
+    make_flowers(folder / "flowers", species=2, per_class=12, size=48)
     (folder / "flowers" / "daisy" / "empty.jpg").write_bytes(b"")
-    network = BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),)).build()
+    network = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)).build()
     write_state(folder / "net.safetensors", network.module.state_dict())
     return folder
 
@@ -25,12 +25,12 @@ def place(tmp_path_factory):
 def commands(place):
     """Return each command that can go on without bad pictures, `fit` first."""
     flowers = place / "flowers"
-    arguments = ("--backbone", "small_cnn", "--arg", "size=32")
+    arguments = ("--backbone", "simple_cnn", "--arg", "size=48")
     network = (*arguments, "--weights", place / "net.safetensors", "--engine", "torch")
     tiny = place / "plan.toml"
     tiny.write_text(
         '[data]\nsource = "flowers"\nskip_bad = true\nmax_bad = 0.1\n'
-        '[[rows]]\nid = "knn"\nclassifier = "knn"\nbackbone = "small_cnn"\nweights = "random"\n'
+        '[[rows]]\nid = "knn"\nclassifier = "knn"\nbackbone = "simple_cnn"\nweights = "random"\n'
         'arguments = {size = 32}\nengine = "torch"\n'
     )
     return {

@@ -13,7 +13,7 @@ note = "Drawn flowers, to show how a plan works."
 [data]
 source = "flowers"
 [defaults]
-backbone = "small_cnn"
+backbone = "simple_cnn"
 weights = "random"
 arguments = {size = 32}
 engine = "torch"
@@ -33,7 +33,7 @@ weights = "default"
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("running")
-    make_flowers(folder / "flowers", species=2, per_class=12, size=32)
+    make_flowers(folder / "flowers", species=2, per_class=12, size=48)
     (folder / "plan.toml").write_text(PLAN)
     return folder
 
@@ -58,7 +58,7 @@ def test_a_second_call_prints_the_same_table_and_fits_nothing(regraft, told, pla
     result = regraft("run", place / "plan.toml", "--out", place / "out", "--resume")
 
     assert "3 of 3 runs are finished already" in result.stderr
-    assert "small_cnn + knn" in result.stdout
+    assert "simple_cnn + knn" in result.stdout
     assert "90.0 %" in result.stdout  # what was published
 
 

@@ -116,7 +116,7 @@ def check_poolings(backbone, name):
         rows = backbone.embedder(batch)
     if last.ndim == 4:
         assert torch.allclose(last.flatten(2).mean(-1), rows, rtol=1e-3, atol=1e-5)
-    if name in {"small_cnn", "squeezenet", "mobilenet_v2", "vit_tiny_patch16_224"}:
+    if name in {"simple_cnn", "squeezenet", "mobilenet_v2", "vit_tiny_patch16_224"}:
         early = build(spec_of(name, f"stage:{backbone.stages[1].name}"))
         assert early.feature_dim < 400
 

@@ -45,7 +45,7 @@ ASKED = [picture(shade, seed) for seed in (50, 51) for shade in (20, 110, 190)]
 def learner(request):
     if request.param == "xgboost":
         pytest.importorskip("xgboost")
-    spec = BackboneSpec("small_cnn", weights=None)
+    spec = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
     return FeatureClassifier(spec, classifier=request.param, engine="torch")
 
 

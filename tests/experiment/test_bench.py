@@ -11,13 +11,13 @@ from regraft.experiment.bench import PROBE, Bench, Budget
 from regraft.features.extractor import FeatureExtractor
 from regraft.features.stream import EmbeddingStats
 
-NETWORK = BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),))
+NETWORK = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 READ, PASS = 0.001, 1.0  # seconds to read a picture, and to pass one through the network
 
 
 @pytest.fixture(scope="module")
 def flowers(tmp_path_factory):
-    return make_flowers(tmp_path_factory.mktemp("flowers"), species=2, per_class=100, size=32)
+    return make_flowers(tmp_path_factory.mktemp("flowers"), species=2, per_class=100, size=48)
 
 
 @pytest.fixture

@@ -15,12 +15,12 @@ from regraft.experiment import campaign, runner
 from regraft.experiment.campaign import Campaign
 from regraft.experiment.plan import plan_from, read_plan
 
-TINY = {"backbone": "small_cnn", "weights": "random", "arguments": {"size": 32}, "engine": "torch"}
+TINY = {"backbone": "simple_cnn", "weights": "random", "arguments": {"size": 48}, "engine": "torch"}
 
 
 @pytest.fixture
 def flowers(tmp_path):
-    return make_flowers(tmp_path / "flowers", species=2, per_class=12, size=32).root
+    return make_flowers(tmp_path / "flowers", species=2, per_class=12, size=48).root
 
 
 def planned(flowers, *rows, **data):
@@ -178,7 +178,7 @@ def test_what_failed_is_no_start_for_others(flowers, tmp_path):
     broken, on = Campaign(tmp_path / "out").run(plan).failures
 
     assert "no_such_network" in broken
-    assert on == "small_cnn + fine_tune (linear): the run to start from is not finished"
+    assert on == "simple_cnn + fine_tune (linear): the run to start from is not finished"
 
 
 @pytest.mark.slow
@@ -215,7 +215,7 @@ def test_a_process_that_the_system_ends_fails_its_own_row_alone(flowers, tmp_pat
 
     assert (outcome.fitted, len(outcome.rows)) == (4, 4)
     (failure,) = outcome.failures
-    assert failure.startswith("small_cnn + linear_svm: its process was ended by the system - perh")
+    assert failure.startswith("simple_cnn + linear_svm: its process was ended by the system - perh")
 
 
 @pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
@@ -225,7 +225,7 @@ def test_pictures_that_are_not_there_fail_their_own_row_alone(flowers, tmp_path,
 
     outcome = Campaign(tmp_path / "out").run(plan, jobs=jobs)
 
-    assert [row.description for row in outcome.rows] == ["small_cnn + knn"]
+    assert [row.description for row in outcome.rows] == ["simple_cnn + knn"]
     assert "folder not found" in outcome.failures[0]
 
 
@@ -321,8 +321,8 @@ def test_a_run_that_left_a_picture_out_is_refused_when_that_is_repaired(flowers,
 @pytest.mark.parametrize("way", [{"classifier": "knn"}, {"strategy": "fine_tune", "epochs": 1}])
 def test_runs_with_other_weights_in_the_same_file_are_refused(flowers, tmp_path, way):
     def write(seed):
-        arguments = (("size", 32),)
-        spec = BackboneSpec("small_cnn", weights=None, arguments=arguments, seed=seed)
+        arguments = (("size", 48),)
+        spec = BackboneSpec("simple_cnn", weights=None, arguments=arguments, seed=seed)
         write_state(tmp_path / "net.safetensors", spec.build().module.state_dict())
 
     write(0)

@@ -14,7 +14,7 @@ from regraft.experiment.comparing import Asked, compare
 from regraft.experiment.costs import Costs
 from regraft.experiment.ladder import Choice, Rung
 
-NETWORK = {"backbone": "small_cnn", "arguments": {"size": 32}, "weights": "net.safetensors"}
+NETWORK = {"backbone": "simple_cnn", "arguments": {"size": 48}, "weights": "net.safetensors"}
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +23,8 @@ def place(tmp_path_factory):
     from regraft.backbones.state import write_state
 
     folder = tmp_path_factory.mktemp("comparing")
-    make_flowers(folder / "flowers", species=2, per_class=12, size=32)
-    network = BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),)).build()
+    make_flowers(folder / "flowers", species=2, per_class=12, size=48)
+    network = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)).build()
     write_state(folder / "net.safetensors", network.module.state_dict())
     return folder
 
@@ -74,7 +74,7 @@ def test_the_same_call_again_runs_nothing_and_measures_nothing(compared, asked, 
 
 
 def test_a_larger_budget_climbs_on_from_where_it_was(compared, asked, place, monkeypatch):
-    cheap = Costs(24, 14, 2, {"small_cnn": 1e-4}, {"small_cnn": 1e-4})
+    cheap = Costs(24, 14, 2, {"simple_cnn": 1e-4}, {"simple_cnn": 1e-4})
     monkeypatch.setattr(comparing, "measure_costs", lambda *_a, **_k: cheap)
     only = {"frozen", "features"}
     ladder = comparing.rungs
@@ -98,7 +98,7 @@ def test_a_baseline_that_was_run_before_a_kill_takes_nothing_of_the_budget(
     told = json.loads((place / "copy" / "compare.json").read_text())
     told["complete"], told["asked"]["budget"] = False, 1000.0
     (place / "copy" / "compare.json").write_text(json.dumps(told))
-    slow = Costs(24, 14, 2, {"small_cnn": 1e-4}, {"small_cnn": 10.0})
+    slow = Costs(24, 14, 2, {"simple_cnn": 1e-4}, {"simple_cnn": 10.0})
     left = {}
 
     def nothing_more(rung, costs, *, left: float, lefts=left, **_options):
@@ -109,12 +109,12 @@ def test_a_baseline_that_was_run_before_a_kill_takes_nothing_of_the_budget(
     monkeypatch.setattr(comparing, "choose", nothing_more)
     compare(replace(asked, budget=1000.0), place / "copy")
 
-    assert left["small_cnn + two_stage (linear), unfreeze 0.5"] > 900
+    assert left["simple_cnn + two_stage (linear), unfreeze 0.5"] > 900
 
 
 def test_cheap_sizes_leave_the_baseline_its_share(asked, place, monkeypatch):
     """Nothing is run here: a clock goes on by what each way is expected to take."""
-    costs = Costs(24, 14, 2, {"small_cnn": 0.0}, {"small_cnn": 0.1})
+    costs = Costs(24, 14, 2, {"simple_cnn": 0.0}, {"simple_cnn": 0.1})
     budget, spent = 240.0, []
 
     def run(_campaign, plan):
@@ -154,7 +154,7 @@ def test_what_was_left_out_for_the_baseline_is_run_when_time_is_left(asked, plac
     monkeypatch.setattr(
         comparing,
         "measure_costs",
-        lambda *_a, **_k: Costs(24, 14, 2, {"small_cnn": 0.0}, {"small_cnn": 0.1}),
+        lambda *_a, **_k: Costs(24, 14, 2, {"simple_cnn": 0.0}, {"simple_cnn": 0.1}),
     )
     monkeypatch.setattr(comparing, "choose", affordable)
     monkeypatch.setattr(comparing.Campaign, "run", run)
@@ -163,7 +163,7 @@ def test_what_was_left_out_for_the_baseline_is_run_when_time_is_left(asked, plac
 
     left_out = compare(replace(asked, budget=100.0), place / "second")
 
-    assert ran[-2:] == ["small_cnn + from_scratch (linear)", Rung(size).description]
+    assert ran[-2:] == ["simple_cnn + from_scratch (linear)", Rung(size).description]
     assert left_out == ()
 
 
@@ -180,8 +180,8 @@ def test_a_larger_budget_runs_anew_what_was_shortened(compared, asked, place, mo
     monkeypatch.setattr(comparing._Climb, "_forecast", lambda *_a: None)
     more = compare(replace(asked, budget=None), place / "larger")
 
-    assert "small_cnn + from_scratch (linear)" in decided
-    assert "small_cnn + knn" not in decided
+    assert "simple_cnn + from_scratch (linear)" in decided
+    assert "simple_cnn + knn" not in decided
     assert not any("the budget allows no more" in sentence for sentence in more.left_out)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from regraft.experiment.costs import Costs, measure_costs
 
-NETWORK = {"backbone": "small_cnn", "arguments": {"size": 32}, "weights": "random"}
+NETWORK = {"backbone": "simple_cnn", "arguments": {"size": 48}, "weights": "random"}
 
 
 def known(**row):
@@ -18,8 +18,8 @@ def test_the_cost_of_a_network_is_measured_on_a_few_pictures():
 
     costs = measure_costs([NETWORK], paths=pictures, pictures=100, learned=60, classes=2)
 
-    assert 0 < costs.embed["small_cnn"] < 1
-    assert 0 < costs.step["small_cnn"] < 1
+    assert 0 < costs.embed["simple_cnn"] < 1
+    assert 0 < costs.step["simple_cnn"] < 1
 
 
 @pytest.mark.parametrize(

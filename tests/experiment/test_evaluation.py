@@ -13,12 +13,12 @@ from regraft.experiment.preparation import DataPlan
 from regraft.experiment.runner import fit_run
 from regraft.experiment.starting import refuse_learned_test_pictures
 
-SPEC = BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),))
+SPEC = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 
 
 @pytest.fixture(scope="module")
 def flowers(tmp_path_factory):
-    return make_flowers(tmp_path_factory.mktemp("flowers"), species=2, per_class=8, size=32).root
+    return make_flowers(tmp_path_factory.mktemp("flowers"), species=2, per_class=8, size=48).root
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from regraft.experiment.runner import fit_run
 from regraft.report.comparison import compare_runs, comparison_table
 from regraft.training.phases import Phase, two_stage
 
-SPEC = BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),))
+SPEC = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 
 
 def network(**changes):
@@ -26,7 +26,7 @@ def network(**changes):
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory):
     root = tmp_path_factory.mktemp("flowers")
-    return DataPlan(make_flowers(root, species=3, per_class=8, size=32).root)
+    return DataPlan(make_flowers(root, species=3, per_class=8, size=48).root)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def run(plan, tmp_path_factory):
 def test_a_run_records_phases_epochs_and_the_trained_weights(run):
     record = json.loads((run.folder / "run.json").read_text())
 
-    assert record["description"] == "small_cnn + two_stage (linear)"
+    assert record["description"] == "simple_cnn + two_stage (linear)"
     assert record["learner"] == "NetworkClassifier"
     assert record["epochs"] == 3
     assert [phase["epochs"] for phase in record["parameters"]["phases"]] == [1, 2]
@@ -86,11 +86,11 @@ def test_both_learners_stand_in_one_comparison(run, plan, tmp_path):
     table = comparison_table(compare_runs([run, features]))
 
     assert [row[:3] for row in table.rows] == [
-        ("small_cnn + two_stage (linear)", table.rows[0][1], 3),
-        ("small_cnn + knn", table.rows[1][1], None),
+        ("simple_cnn + two_stage (linear)", table.rows[0][1], 3),
+        ("simple_cnn + knn", table.rows[1][1], None),
     ]
     assert "| 3 |" in table.to_markdown()
-    assert "small_cnn + knn" in table.to_text()
+    assert "simple_cnn + knn" in table.to_text()
     assert not {"phases", "history"} & set(features.result())
 
 

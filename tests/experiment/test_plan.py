@@ -15,7 +15,7 @@ title = "Flowers"
 source = "pictures"
 test = 0.3
 [defaults]
-backbone = "small_cnn"
+backbone = "simple_cnn"
 weights = "random"
 seed = [0, 1]
 [[rows]]
@@ -45,12 +45,12 @@ def test_lists_stand_for_one_row_each_and_seeds_for_repeats(tmp_path):
     plan = read_plan(written(tmp_path))
 
     assert [(row.description, len(row.recipes)) for row in plan.rows] == [
-        ("small_cnn + knn, 5 per class", 2),
-        ("small_cnn + knn, 10 per class", 2),
-        ("small_cnn + logistic, 5 per class", 2),
-        ("small_cnn + logistic, 10 per class", 2),
+        ("simple_cnn + knn, 5 per class", 2),
+        ("simple_cnn + knn, 10 per class", 2),
+        ("simple_cnn + logistic, 5 per class", 2),
+        ("simple_cnn + logistic, 10 per class", 2),
         ("a new head", 2),
-        ("small_cnn + fine_tune (linear)", 2),
+        ("simple_cnn + fine_tune (linear)", 2),
     ]
     assert len({recipe.folder for recipe in plan.recipes()}) == 12
     assert plan.rows[4].published == {"test": 0.75, "note": "another split"}
@@ -204,10 +204,10 @@ def test_rows_without_a_description_are_told_apart_by_what_their_lists_vary():
     plan = plan_from({"data": {"source": "p"}, "rows": [row]})
 
     assert [row.description for row in plan.rows] == [
-        "regraft_mini + frozen (linear), lr 0.1",
-        "regraft_mini + frozen (linear), augment standard, lr 0.1",
-        "regraft_mini + frozen (linear), lr 0.01",
-        "regraft_mini + frozen (linear), augment standard, lr 0.01",
+        "efficientnet_lite0 + frozen (linear), lr 0.1",
+        "efficientnet_lite0 + frozen (linear), augment standard, lr 0.1",
+        "efficientnet_lite0 + frozen (linear), lr 0.01",
+        "efficientnet_lite0 + frozen (linear), augment standard, lr 0.01",
     ]
 
 

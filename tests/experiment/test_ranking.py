@@ -31,18 +31,18 @@ from regraft.experiment.ranking import rank_backbones
 from regraft.experiment.standings import Ranking, compared, in_order
 from regraft.features.extractor import FeatureExtractor
 
-OWN = Preprocessing.tf(32, mode="squash", resize=32)
+OWN = Preprocessing.tf(32, mode="squash", resize=48)
 
 
 def random_network(seed):
-    return BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),), seed=seed)
+    return BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),), seed=seed)
 
 
 def keep(name, *, seed=0, preprocessing=OWN):
     """Put a small random network into the store under a name."""
     module = build(random_network(seed)).module
     return save_module(
-        module, name=name, backbone="small_cnn", preprocessing=preprocessing, source="a test"
+        module, name=name, backbone="simple_cnn", preprocessing=preprocessing, source="a test"
     )
 
 
@@ -52,7 +52,7 @@ def rank(plan, backbones=None, **options):
 
 @pytest.fixture(scope="module")
 def flowers(tmp_path_factory):
-    return make_flowers(tmp_path_factory.mktemp("flowers"), species=3, per_class=15, size=32)
+    return make_flowers(tmp_path_factory.mktemp("flowers"), species=3, per_class=15, size=48)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def without_the_packaged_one(monkeypatch):
     monkeypatch.setattr(
         candidates,
         "list_backbones",
-        lambda: tuple(entry for entry in listed() if entry.name != "regraft_mini"),
+        lambda: tuple(entry for entry in listed() if entry.name != "efficientnet_lite0"),
     )
 
 
@@ -149,10 +149,10 @@ def test_without_names_every_network_whose_weights_are_here_is_a_candidate():
     here, others = find_candidates()
     left_out = {one.backbone: one.why for one in others}
 
-    assert {one.name for one in here} >= {"regraft_mini", "mine"}
-    assert all(one.bytes > 10_000 for one in here if one.name in {"regraft_mini", "mine"})
+    assert {one.name for one in here} >= {"efficientnet_lite0", "mine"}
+    assert all(one.bytes > 10_000 for one in here if one.name in {"efficientnet_lite0", "mine"})
     assert left_out["vgg16"] == NOT_HERE
-    assert left_out["small_cnn"] == NO_WEIGHTS
+    assert left_out["simple_cnn"] == NO_WEIGHTS
     assert find_weights("vgg16") is None
 
 
@@ -201,11 +201,11 @@ def test_a_spent_budget_leaves_one_network_and_says_what_is_missing(flowers):
 
     assert len(ranking.rows) == 1
     reasons = {one.backbone: one.why for one in ranking.left_out}
-    assert "budget" in reasons["small_cnn"]
+    assert "budget" in reasons["simple_cnn"]
     assert len(ranking.left_out) == 1 + 4
     assert "budget" in ranking.table().to_text()
-    assert "small_cnn (0 to 1)" in ranking.ablation_table().to_text()
-    assert "small_cnn (0 to 1)" not in ranking.table().to_text()
+    assert "simple_cnn (0 to 1)" in ranking.ablation_table().to_text()
+    assert "simple_cnn (0 to 1)" not in ranking.table().to_text()
 
 
 def test_the_quickest_networks_are_measured_first(flowers, monkeypatch):

@@ -45,7 +45,7 @@ def test_tables_become_the_values_that_python_has():
 
 
 def test_random_weights_are_drawn_from_the_seed_of_the_run():
-    spec = Recipe(DATA, {"backbone": "small_cnn", "weights": "random", "seed": 5}).backbone
+    spec = Recipe(DATA, {"backbone": "simple_cnn", "weights": "random", "seed": 5}).backbone
 
     assert (spec.weights, spec.seed) == (None, 5)
 

@@ -14,7 +14,7 @@ from regraft.experiment.runner import fit_run, learner_name
 from regraft.features.extractor import FeatureExtractor
 from regraft.results.run import Run
 
-SPEC = BackboneSpec("small_cnn", weights=None)
+SPEC = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,8 @@ def run(flowers, tmp_path_factory):
 def test_a_run_tells_what_was_done_with_which_weights_on_which_split(run):
     record = json.loads((run.folder / "run.json").read_text())
 
-    assert record["description"] == "small_cnn + knn"
-    assert record["parameters"]["backbone"]["name"] == "small_cnn"
+    assert record["description"] == "simple_cnn + knn"
+    assert record["parameters"]["backbone"]["name"] == "simple_cnn"
     assert record["backbone"]["weights"] == "random, seed 0"
     assert len(record["backbone"]["weights_sha256"]) == len(record["split"]["hash"]) == 64
     assert set(record["seconds"]) == {"check and split", "fit", "predict"}

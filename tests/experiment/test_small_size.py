@@ -8,7 +8,7 @@ from regraft.errors import UsageError
 from regraft.experiment.plan import plan_from
 from regraft.experiment.small_size import SmallSize
 
-MINI = {"backbone": "regraft_mini", "size": 64, "stages": {"features.17": "stage3"}}
+MINI = {"backbone": "efficientnet_lite0", "size": 64, "stages": {"features.17": "blocks.4.0"}}
 WRONG = {
     "size": 224,
     "resize": 256,
@@ -38,10 +38,10 @@ def test_another_network_stands_in_with_its_own_stages_and_size():
 
     recipe = only_row(row, backbones={"vgg16": MINI})
 
-    assert recipe.backbone.name == "regraft_mini"
+    assert recipe.backbone.name == "efficientnet_lite0"
     assert recipe.backbone.weights == "default"
     assert dict(recipe.backbone.arguments) == {"size": 64}
-    assert recipe.learner().phases[0].unfreeze_from == "stage3"
+    assert recipe.learner().phases[0].unfreeze_from == "blocks.4.0"
 
 
 def test_a_wrong_preprocessing_stays_wrong_at_the_size_of_the_stand_in():

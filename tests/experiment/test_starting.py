@@ -12,7 +12,7 @@ from regraft.experiment.preparation import DataPlan
 from regraft.experiment.runner import fit_run
 from regraft.training.phases import frozen
 
-SPEC = BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),))
+SPEC = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 
 
 def fitted(flowers, out, *, start=None, **plan):
@@ -24,7 +24,7 @@ def fitted(flowers, out, *, start=None, **plan):
 
 @pytest.fixture(scope="module")
 def flowers(tmp_path_factory):
-    return make_flowers(tmp_path_factory.mktemp("flowers"), species=2, per_class=8, size=32).root
+    return make_flowers(tmp_path_factory.mktemp("flowers"), species=2, per_class=8, size=48).root
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_a_run_that_learned_test_pictures_is_no_start(flowers, first, tmp_path, 
 
 
 def test_what_an_earlier_run_of_the_chain_has_learned_is_found_too(flowers, first, tmp_path):
-    others = make_flowers(tmp_path / "others", species=2, per_class=8, size=32, seed=5).root
+    others = make_flowers(tmp_path / "others", species=2, per_class=8, size=48, seed=5).root
     between = fitted(others, tmp_path / "between", start=first).folder
 
     with pytest.raises(RunError) as no:
@@ -54,7 +54,7 @@ def test_what_an_earlier_run_of_the_chain_has_learned_is_found_too(flowers, firs
 def test_the_chain_is_followed_below_the_home_folder(flowers, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     earlier = fitted(flowers, tmp_path / "first").folder
-    others = make_flowers(tmp_path / "others", species=2, per_class=8, size=32, seed=5).root
+    others = make_flowers(tmp_path / "others", species=2, per_class=8, size=48, seed=5).root
     between = fitted(others, tmp_path / "between", start=earlier).folder
 
     with pytest.raises(RunError) as no:

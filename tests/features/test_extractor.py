@@ -26,7 +26,7 @@ from regraft.features.embedding import ingredients
 from regraft.features.extractor import FeatureExtractor
 from regraft.features.hdf5 import read_features, write_features
 
-SPEC = BackboneSpec("small_cnn", weights=None)
+SPEC = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 SMALL = dataclasses.replace(SPEC, preprocessing=Preprocessing.torch(64))
 
 
@@ -297,7 +297,7 @@ def test_columns_have_names_and_set_output_accepts_them(photographs):
 
     names = extractor.get_feature_names_out()
 
-    assert names[:2].tolist() == ["small_cnn_0", "small_cnn_1"]
+    assert names[:2].tolist() == ["simple_cnn_0", "simple_cnn_1"]
     assert len(names) == extractor.transform(photographs[:1]).shape[1]
 
 
@@ -305,7 +305,7 @@ def test_set_output_gives_a_table_with_named_columns(photographs):
     pytest.importorskip("pandas")
     table = make().set_output(transform="pandas").fit_transform(photographs)
 
-    assert table.columns[0] == "small_cnn_0"
+    assert table.columns[0] == "simple_cnn_0"
 
 
 @pytest.mark.parametrize("one", ["a.jpg", np.zeros((4, 4, 3), np.uint8), Image.new("RGB", (4, 4))])
@@ -362,7 +362,7 @@ def test_embedded_pictures_go_to_hdf5_with_what_made_them(photographs, labels, t
     assert np.array_equal(stored.features, extractor.transform(photographs))
     assert stored.labels == tuple(labels)
     assert paths == photographs
-    assert attributes["backbone"] == "small_cnn"
+    assert attributes["backbone"] == "simple_cnn"
     assert attributes["pooling"] == "avg"
     assert attributes["fingerprint"] == extractor.backbone_.fingerprint
     assert '"size": 64' in attributes["preprocessing"]

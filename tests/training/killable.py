@@ -60,7 +60,7 @@ def train(job):
     if isinstance(arguments.get("head"), dict):
         arguments["head"] = MLPHead(**arguments["head"])
     arguments["phases"] = [Phase(**phase) for phase in arguments["phases"]]
-    spec = BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),))
+    spec = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
     learner = NetworkClassifier(spec, **arguments)
     validation = Dataset(**held, classes=tuple(sorted(set(held["labels"]))))
     learner.fit(

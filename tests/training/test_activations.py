@@ -19,7 +19,7 @@ from regraft.training.grafted import Grafted
 from regraft.training.heads import LinearHead
 from regraft.training.phases import Phase
 
-SMALL = BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),))
+SMALL = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 RANDOM = np.random.default_rng(0)
 PICTURES = list(RANDOM.integers(0, 256, (10, 40, 36, 3), dtype=np.uint8))
 OTHERS = list(RANDOM.integers(0, 256, (3, 40, 36, 3), dtype=np.uint8))
@@ -128,7 +128,7 @@ def test_a_picture_that_occurs_twice_passes_once(tmp_path, passed):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"stage": "stem"},
+        {"stage": "features.0"},
         {"stored": "bfloat16"},
         {"precision": "bf16"},
         {"decoding": Decoding(background=(0, 0, 0))},
@@ -149,7 +149,7 @@ def test_rows_of_other_weights_are_never_taken_for_these(tmp_path):
     one = keeper(tmp_path)
     one.plain(PICTURES)
     other = Keeper(**{**vars_of(one), "backbone": BackboneSpec(
-        "small_cnn", weights=None, arguments=(("size", 32),), seed=1
+        "simple_cnn", weights=None, arguments=(("size", 48),), seed=1
     ).build()})  # fmt: skip
 
     assert other.plain(PICTURES)[1] == 10
@@ -163,7 +163,7 @@ def vars_of(keeper):
 
 
 def augmented(kept, views, seed=3, augment="standard", pictures=PICTURES):
-    plain = Pictures(pictures, kept.backbone.prepare, size=32)
+    plain = Pictures(pictures, kept.backbone.prepare, size=48)
     return AugmentedPictures(plain, find_augmentation(augment), seed=seed, views=views)
 
 

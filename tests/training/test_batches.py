@@ -55,7 +55,7 @@ def test_a_batch_size_below_two_is_refused(batch_size):
 
 
 def test_pictures_are_those_that_the_backbone_prepares(tmp_path):
-    backbone = BackboneSpec("small_cnn", weights=None).build()
+    backbone = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)).build()
     random = np.random.default_rng(0)
     array = random.integers(256, size=(130, 100, 3), dtype=np.uint8)
     picture = Image.fromarray(random.integers(256, size=(99, 140, 3), dtype=np.uint8))

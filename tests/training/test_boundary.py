@@ -52,7 +52,7 @@ def draw(network, count=PICTURES, seed=0):
 
 def graft(name, head=HEAD, **arguments):
     """Return a network with random weights, whose every branch passes something on."""
-    arguments = arguments or NETWORKS.get(name, {"size": 32})
+    arguments = arguments or NETWORKS.get(name, {"size": 48})
     network = Grafted(
         BackboneSpec(name, weights=None, arguments=arguments).build(), head, outputs=3
     )
@@ -86,7 +86,7 @@ def networks():
 
 @pytest.fixture
 def small():
-    return graft("small_cnn")
+    return graft("simple_cnn")
 
 
 def cut(network, trained):
@@ -146,7 +146,7 @@ def test_a_step_from_activations_is_the_step_of_the_whole_network(networks, name
 
 
 def test_trained_batch_norm_works_with_the_statistics_of_the_batch_on_both_ways():
-    network = graft("mobilenet_v2", size=32)
+    network = graft("mobilenet_v2", size=48)
     phase = Phase(unfreeze=0.25)
     pictures, other = draw(network), draw(network, seed=1)
     boundary = cut(network, network.freeze(phase))
@@ -190,7 +190,7 @@ def test_activations_keep_their_order_in_memory(small):
     ],
 )
 def test_behind_the_whole_trunk_stands_what_the_head_begins_with(head, name, shape):
-    network = graft("small_cnn", head)
+    network = graft("simple_cnn", head)
     pictures = draw(network)
 
     boundary = behind_trunk(network)
@@ -384,7 +384,7 @@ def no_double(monkeypatch):
 
 
 def test_an_accelerator_without_float64_is_cut_and_predicts_all_the_same(no_double):
-    network = graft("small_cnn", LinearHead())
+    network = graft("simple_cnn", LinearHead())
     pictures = draw(network)
 
     found = find_boundary(network, network.freeze(Phase(unfreeze=0.5)).first, pictures, loss)
@@ -403,7 +403,7 @@ def test_the_distance_of_gradients_is_relative_and_never_hides_a_wrong_zero():
 
 
 def precision(noise=0.0, change=None):
-    network = graft("small_cnn", LinearHead())
+    network = graft("simple_cnn", LinearHead())
     network.freeze(Phase(unfreeze=0.5))
     boundary = named_boundary(network, network.stages[1].name)
     pictures = draw(network)

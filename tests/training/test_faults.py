@@ -330,8 +330,8 @@ class CommandLine:
 
     def __init__(self, zygote, folder):
         self.zygote, self.folder = zygote, folder
-        make_flowers(folder / "flowers", species=2, per_class=12, size=32)
-        network = BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),)).build()
+        make_flowers(folder / "flowers", species=2, per_class=12, size=48)
+        network = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)).build()
         write_state(folder / "net.safetensors", network.module.state_dict())
 
     def start(self, name, *more, **job):
@@ -339,8 +339,8 @@ class CommandLine:
         for needed in (self.folder / name, self.folder / f"{name} temporary"):
             needed.mkdir(exist_ok=True)
         command = (
-            "--backbone small_cnn --arg size=32 --strategy two_stage --engine torch --batch-size 8 "
-            "--head mlp_256 --head-epochs 2 --epochs 6 --augment standard --views 2"
+            "--backbone simple_cnn --arg size=48 --strategy two_stage --engine torch "
+            "--batch-size 8 --head mlp_256 --head-epochs 2 --epochs 6 --augment standard --views 2"
         )
         return self.zygote.start(
             place=self.folder / name,

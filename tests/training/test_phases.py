@@ -148,15 +148,15 @@ def test_a_trunk_without_stages_trains_nothing():
 
 
 def test_stages_of_a_real_network_are_chosen():
-    backbone = BackboneSpec("small_cnn", weights=None).build()
+    backbone = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)).build()
     trunk = {n for n, _ in backbone.module.named_parameters() if not n.startswith("head.")}
 
     half = choose_trained(Phase(unfreeze=0.5), backbone.stages)
-    upper = choose_trained(Phase(unfreeze_from="blocks.1"), backbone.stages)
+    upper = choose_trained(Phase(unfreeze_from="features.2"), backbone.stages)
     norms = choose_trained(Phase(unfreeze_matching=r"\.bn\d\."), backbone.stages)
 
     assert half == upper
-    assert half.parameters == {n for n in trunk if n.startswith(("blocks.1.", "blocks.2."))}
+    assert half.parameters == {n for n in trunk if n.startswith(("features.2.", "features.3."))}
     assert norms.parameters == {n for n in trunk if ".bn" in n}
     assert (norms.first, norms.stages) == (1, 0.75)
     assert choose_trained(Phase(unfreeze=1.0), backbone.stages).parameters == trunk

@@ -20,7 +20,7 @@ from regraft.training.loop import Loop
 from regraft.training.phases import Phase, fine_tune, from_scratch, frozen, two_stage
 from regraft.training.rate_finder import search_rate, smoothed, suggest
 
-SMALL = BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),))
+SMALL = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 
 
 def draw(count):

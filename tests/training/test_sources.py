@@ -11,7 +11,7 @@ from regraft.errors import ImageError
 from regraft.training import sources as module
 from regraft.training.sources import Source
 
-BACKBONE = BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),)).build()
+BACKBONE = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)).build()
 CLASSES = ["a", "b", "c"]
 
 

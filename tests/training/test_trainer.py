@@ -24,7 +24,7 @@ from regraft.training.heads import MLPHead
 from regraft.training.phases import Phase, frozen, two_stage
 
 CLASSES = ("blue", "green", "red")
-SPEC = BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),))
+SPEC = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 DROPPING = MLPHead(widths=(8,), pooling="avg", dropout=0.5, batch_norm=True)
 HALF = two_stage(2, head_epochs=2, unfreeze=0.5, lr=3e-3, head_lr=0.01)
 WHOLE = two_stage(2, head_epochs=2, unfreeze=1.0, lr=3e-3, head_lr=0.01)

@@ -16,7 +16,7 @@ from regraft.training.grafted import Grafted
 from regraft.training.phases import Phase
 from regraft.training.using import Predictor
 
-SMALL = BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),))
+SMALL = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 RANDOM = np.random.default_rng(0)
 PICTURES = list(RANDOM.integers(0, 256, (12, 32, 32, 3), dtype=np.uint8))
 OTHERS = list(RANDOM.integers(0, 256, (9, 32, 32, 3), dtype=np.uint8))

@@ -19,8 +19,8 @@ from regraft.training.heads import LinearHead, MLPHead
 from regraft.training.phases import Phase, two_stage
 from regraft.training.ways import Way, choose_way, why_live
 
-SMALL = BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),))
-NORMED = BackboneSpec("mobilenet_v2", weights=None, arguments=(("size", 32),))
+SMALL = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
+NORMED = BackboneSpec("mobilenet_v2", weights=None, arguments=(("size", 48),))
 HALF = Phase(unfreeze=0.5, epochs=3, optimizer="sgd", lr=0.05, momentum=0.9)
 CLASSES = ("a", "b", "c")
 
@@ -114,7 +114,10 @@ def test_what_validation_says_is_the_same_on_both_ways(monkeypatch):
     [
         ({"boundary": "off"}, "no activations were to be kept"),
         ({"phases": [Phase(unfreeze=1.0, epochs=1)]}, "the whole trunk is trained"),
-        ({"phases": [Phase(unfreeze_matching="stem", epochs=1)]}, "the whole trunk is trained"),
+        (
+            {"phases": [Phase(unfreeze_matching="features.0", epochs=1)]},
+            "the whole trunk is trained",
+        ),
         ({"regularize": "mixing=mixup"}, "pictures are mixed in every batch"),
         ({"regularize": "mixing=cutmix"}, "pictures are mixed in every batch"),
         ({"augment": "standard"}, "pictures are augmented anew in every epoch"),
@@ -281,7 +284,7 @@ def test_a_network_that_cannot_be_cut_runs_live(network, monkeypatch):
     way = choose_way(
         network,
         network.freeze(Phase(unfreeze=0.5)),
-        few=lambda: (torch.zeros(2, 32, 32, 3, dtype=torch.uint8), torch.eye(3)[:2]),
+        few=lambda: (torch.zeros(2, 48, 48, 3, dtype=torch.uint8), torch.eye(3)[:2]),
         loss=torch.nn.functional.cross_entropy,
         samples=2,
         make_keeper=lambda _boundary: pytest.fail("there is nothing to keep"),

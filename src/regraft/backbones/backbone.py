@@ -80,9 +80,9 @@ class Backbone:
         BackboneError: The network takes no pictures of this size, or has no such stage.
 
     Example:
-        >>> backbone = build(BackboneSpec("small_cnn", weights=None))
+        >>> backbone = build(BackboneSpec("simple_cnn", weights=None))
         >>> backbone.feature_dim, backbone.stages[0].name
-        (128, 'stem')
+        (128, 'features.0')
     """
 
     def __init__(
@@ -182,7 +182,7 @@ class Backbone:
             ImageError: A picture cannot be read.
 
         Example:
-            >>> backbone = build(BackboneSpec("small_cnn", weights=None))
+            >>> backbone = build(BackboneSpec("simple_cnn", weights=None))
             >>> backbone.embed([np.zeros((50, 40, 3), np.uint8)]).shape
             (1, 128)
         """
@@ -368,7 +368,7 @@ def retrained(backbone: Backbone) -> Backbone:
     the weights before training would be taken for those after it.
 
     Example:
-        >>> backbone = build(BackboneSpec("small_cnn", weights=None))
+        >>> backbone = build(BackboneSpec("simple_cnn", weights=None))
         >>> with torch.no_grad():
         ...     _ = backbone.module.head.bias.add_(1)
         >>> retrained(backbone).fingerprint == backbone.fingerprint

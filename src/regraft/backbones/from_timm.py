@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import timm
@@ -23,6 +23,18 @@ _RESERVED = frozenset({
     "global_pool",
 })  # fmt: skip
 _WIDEST = 8
+# Names of the package efficientnet_pytorch and timm's: outside of blocks, in those that widen their
+# input first, and in those that do not.
+_OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
+_OUTSIDE |= {"_fc": "classifier"}
+_EXPANDED = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
+_EXPANDED |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
+_SEPARABLE = {
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn1",
+    "_project_conv": "conv_pw",
+    "_bn2": "bn2",
+}
 
 
 @functools.cache
@@ -142,6 +154,36 @@ def build(identifier: str, arguments: Mapping[str, Any]) -> Network:
         fixed_size=bool(config.get("fixed_input_size")),
         layout=layout,
     )
+
+
+def rename_keys(state: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Tensor]:
+    """Return tensors of an EfficientNet from the package ``efficientnet_pytorch`` in timm's names.
+
+    Args:
+        state: Tensors by name; those of other files are returned as they are.
+        own: The names in timm's network, whose stages tell the number of blocks in each.
+
+    Example:
+        >>> list(rename_keys({"_fc.bias": Tensor()}, []))
+        ['classifier.bias']
+    """
+    if not any(name.startswith("_") for name in state):
+        return dict(state)
+    blocks = {tuple(name.split(".")[1:3]) for name in own if name.startswith("blocks.")}
+    places = sorted(blocks, key=lambda place: (int(place[0]), int(place[1])))
+    expanding = {name.split(".")[1] for name in state if "._expand_conv." in name}
+    renamed = {}
+    for name, tensor in state.items():
+        part, _, rest = name.partition(".")
+        if part == "_blocks":
+            number, layer, rest = rest.split(".", 2)
+            known = _EXPANDED if number in expanding else _SEPARABLE
+            if int(number) < len(places) and layer in known:
+                part = ".".join(("blocks", *places[int(number)], known[layer]))
+            else:
+                part = f"_blocks.{number}.{layer}"
+        renamed[f"{_OUTSIDE.get(part, part)}.{rest}"] = tensor
+    return renamed
 
 
 def _create(identifier: str, arguments: Mapping[str, Any]) -> Any:

@@ -36,8 +36,8 @@ def build_network(
 
     Example:
         >>> from regraft.backbones.catalog import find
-        >>> build_network(find("small_cnn"), {}).size
-        96
+        >>> build_network(find("simple_cnn"), {}).size
+        224
     """
     network = _build_empty(entry, arguments) if empty else None
     if network is None:
@@ -69,6 +69,10 @@ def load_state(
         WeightsError: They do not fit (``WEIGHTS-MISFIT``); the hint names a network they do fit.
     """
     own = network.module.state_dict()
+    if entry.source == "timm":
+        from regraft.backbones import from_timm
+
+        state = from_timm.rename_keys(state, own)
     given = _comparable(own, state)
     if not misfit(own, given):
         network.module.load_state_dict(given, strict=True)
@@ -154,14 +158,11 @@ def _build(entry: Entry, arguments: Mapping[str, Any]) -> Network:
             hint="it takes size and num_classes",
             code="BACKBONE-ARGUMENT",
         )
-    from regraft.backbones import classic, mini, selu_cnn, small
+    from regraft.backbones import selu_cnn, small
 
     builders = {
         "simple_cnn": small.build_simple_cnn,
-        "small_cnn": small.build_small_cnn,
         "selu_cnn": selu_cnn.build_selu_cnn,
-        "regraft_mini": mini.build_regraft_mini,
-        "googlenet_bvlc": classic.build_googlenet_bvlc,
     }
     return builders[entry.identifier](arguments)
 

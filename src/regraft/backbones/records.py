@@ -43,7 +43,7 @@ class StoredWeights:
 
     Example:
         >>> stored = StoredWeights(
-        ...     name="mine", backbone="small_cnn", preprocessing=Preprocessing.tf(96)
+        ...     name="mine", backbone="simple_cnn", preprocessing=Preprocessing.tf(96)
         ... )
         >>> stored.to_json()["licence"]
         'unknown'
@@ -114,7 +114,7 @@ def read_record(folder: Path, *, name: str | None = None) -> StoredWeights:
     """Read the record of stored weights; the tensors are not looked at.
 
     Args:
-        folder: A folder of the store or of a bundle.
+        folder: A folder of the store.
         name: The name that must stand in the record; None for the folder's own.
 
     Raises:

@@ -119,7 +119,8 @@ def resolve_weights(spec: BackboneSpec, entry: Entry, network: Network) -> Weigh
         found = weights.find_weights(entry.name) if entry.path else None
         found = found or weights.locate(entry)
         licence, source = found.licence, found.source
-        state = weights.read_state(found.path, sha256=found.sha256)
+        # Of PyTorch's own files only those with a hash in the catalogue come here.
+        state = weights.read_state(found.path, sha256=found.sha256, importing=True)
         absent = load_state(network, state, path=found.path, entry=entry)
     return WeightsFacts(
         sha256=state_sha256(network.module), licence=licence, source=source, classifier=not absent

@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-# Weights that travel inside the package, in the form in which the store keeps others.
-PACKAGED = Path(__file__).parent / "packaged"
-
-
 def store() -> Path:
     """Return the folder of the store; it need not exist yet.
 
@@ -49,7 +45,7 @@ def list_weights() -> tuple[StoredWeights, ...]:
 
 
 def find_weights(name: str) -> StoredWeights | None:
-    """Return the weights of a name in the store or in the package, or None if there are none.
+    """Return the stored weights of a name, or None if there are none.
 
     Args:
         name: Any text; names that the store does not take are simply not there.
@@ -62,21 +58,10 @@ def find_weights(name: str) -> StoredWeights | None:
         True
     """
     try:
-        place = place_of(check_name(name))
+        place = store() / check_name(name)
     except WeightsError:
         return None
     return read_record(place) if place.is_dir() else None
-
-
-def place_of(name: str) -> Path:
-    """Return the folder of the weights of a name: in the package if only it has some.
-
-    Example:
-        >>> place_of("regraft_mini").parent == PACKAGED
-        True
-    """
-    stored, packaged = store() / name, PACKAGED / name
-    return packaged if packaged.is_dir() and not stored.is_dir() else stored
 
 
 def stored_names() -> list[str]:
@@ -98,7 +83,7 @@ def problem_of(name: str) -> str:
         'MODEL-CORRUPT'
     """
     try:
-        stored = read_record(place_of(name))
+        stored = read_record(store() / name)
         changed = sha256_file(stored.path) != stored.sha256
     except RegraftError as error:
         return f"{error.code}: {error.what}, {error.why}"

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from regraft.backbones import fetching
-from regraft.backbones.bundles import bundle, import_bundle
 from regraft.backbones.fetching import Fetched
 from regraft.backbones.importing import import_weights, keep_fitting, save_module
 from regraft.backbones.records import StoredWeights, check_name, read_record
@@ -33,10 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "StoredWeights",
-    "bundle",
     "fetch_weights",
     "find_weights",
-    "import_bundle",
     "import_weights",
     "list_weights",
     "locate",
@@ -104,6 +101,8 @@ def fetch_weights(
 
     entry = find(name)
     stored = find_weights(_name_of(entry))
+    if stored is None and entry.installed:
+        return _installed(entry)
     if stored is not None:
         problem = problem_of(stored.name)
         if not problem:
@@ -153,6 +152,8 @@ def locate(
     stored = find_weights(_name_of(entry))
     if stored is not None:
         return stored
+    if entry.installed:
+        return _installed(entry)
     return _provide(entry, download=download, seconds=seconds, verbose=verbose)
 
 
@@ -164,14 +165,34 @@ def stored_hash(name: str) -> str | None:
         ModelError: The record is damaged (``MODEL-CORRUPT``).
 
     Example:
-        >>> len(stored_hash("regraft_mini"))
+        >>> len(stored_hash("efficientnet_lite0"))
         64
     """
     from regraft.backbones.catalog import find
 
     entry = find(name)
     stored = None if entry.source == "registered" else find_weights(_name_of(entry))
-    return None if stored is None else stored.sha256
+    if stored is not None:
+        return stored.sha256
+    return entry.installed.sha256 if entry.installed else None
+
+
+def _installed(entry: Entry) -> StoredWeights:
+    """Return the weights that an installed package holds; they are used where they lie."""
+    file, preprocessing = entry.installed, entry.preprocessing
+    assert file is not None
+    assert preprocessing is not None
+    found = fetching.installed(file)
+    return StoredWeights(
+        name=_name_of(entry),
+        backbone=entry.name,
+        preprocessing=preprocessing,
+        preprocessing_from="published",
+        licence=entry.licence,
+        source=found.source,
+        sha256=file.sha256,
+        path=found.path,
+    )
 
 
 def _name_of(entry: Entry) -> str:
@@ -229,8 +250,8 @@ def _missing(entry: Entry, searched: Sequence[str]) -> WeightsError:
         why="searched " + "; ".join(searched),
         hint=(
             "give them with --weights FILE, or store them with `regraft weights import FILE --name"
-            f" NAME --backbone {entry.name}`, or copy the Hugging Face or torch hub cache of"
-            " another machine here (HF_HUB_OFFLINE=1 then keeps the network out)"
+            f" NAME --backbone {entry.name}`, or copy the folder that `regraft weights path` prints"
+            " on a machine that has them (HF_HUB_OFFLINE=1 then keeps the network out)"
         ),
         code="WEIGHTS-MISSING",
     )

@@ -72,7 +72,7 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Example:
         >>> dark, light = [np.full((32, 32, 3), shade, np.uint8) for shade in (20, 220)]
-        >>> spec = BackboneSpec("small_cnn", weights=None)
+        >>> spec = BackboneSpec("simple_cnn", weights=None)
         >>> learner = FeatureClassifier(spec, classifier="knn", engine="torch", cache=None)
         >>> learner.fit([dark, light], ["night", "day"]).predict([light, dark]).tolist()
         ['day', 'night']

@@ -95,7 +95,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Example:
         >>> from regraft.training.phases import from_scratch
-        >>> spec = BackboneSpec("small_cnn", weights=None)
+        >>> spec = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
         >>> dark, light = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 255, np.uint8)
         >>> net = NetworkClassifier(spec, phases=from_scratch(2), device="cpu")
         >>> net.fit([dark, light] * 4, ["night", "day"] * 4).predict([light]).shape

@@ -82,7 +82,7 @@ def save_model(
         >>> import numpy as np
         >>> from regraft.backbones.spec import BackboneSpec
         >>> dark, light = [np.full((32, 32, 3), shade, np.uint8) for shade in (20, 220)]
-        >>> learner = FeatureClassifier(BackboneSpec("small_cnn", weights=None), classifier="knn")
+        >>> learner = FeatureClassifier(BackboneSpec("simple_cnn", weights=None), classifier="knn")
         >>> folder = Path(tempfile.mkdtemp()) / "model"
         >>> save_model(learner.fit([dark, light], ["night", "day"]), folder)
         >>> load_model(folder).predict([light]).tolist()

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from regraft.backbones.catalog import DEFAULT_BACKBONE
 from regraft.cli.output import talk
 from regraft.errors import UsageError
-from regraft.experiment.strategies import DEFAULT_BACKBONE
 
 if TYPE_CHECKING:
     from regraft.backbones.spec import BackboneSpec
@@ -39,7 +39,7 @@ OptionalBackboneOption = Annotated[
     typer.Option(
         "--backbone",
         metavar="NAME",
-        help=f"The network to transfer; without it the packaged {DEFAULT_BACKBONE}.",
+        help=f"The network to transfer; without it {DEFAULT_BACKBONE}.",
         show_default=False,
     ),
 ]
@@ -255,11 +255,11 @@ OutOption = Annotated[
 
 
 def chosen_backbone(named: str | None) -> str:
-    """Return the backbone that was named, or the packaged one and say so."""
+    """Return the backbone that was named, or the default one and say so."""
     if named is not None:
         return named
     talk(
-        f"no --backbone named: {DEFAULT_BACKBONE}, the small one inside the package, is used;"
+        f"no --backbone named: {DEFAULT_BACKBONE}, small and fast, is used;"
         " larger ones are usually better, see `regraft backbones list`"
     )
     return DEFAULT_BACKBONE

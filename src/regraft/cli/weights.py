@@ -1,4 +1,4 @@
-"""Commands for the store of weights: `weights list | fetch | import | verify | bundle`."""
+"""Commands for the store of weights: `weights list | fetch | import | verify | path`."""
 
 from __future__ import annotations
 
@@ -152,29 +152,12 @@ def verify(
     return 1 if any(outcomes.values()) else 0
 
 
-@weights.command("bundle")
-def bundle_weights(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER")],
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAMES…]", help="All, unless named.")
-    ] = None,
-    *,
-    unpack: Annotated[
-        bool, typer.Option("--import", help="Take a bundle into the store instead.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="With --import, replace weights of the same name.")
-    ] = False,
-) -> None:
-    """Put stored weights in one folder for a machine without a network, or take one in."""
-    from regraft.backbones.weights import bundle, import_bundle
+@weights.command("path")
+def show_path() -> None:
+    """Print the folder of the store; copied whole, it brings all weights to another machine."""
+    from regraft.backbones.weights import store
 
-    if unpack:
-        for stored in import_bundle(folder, overwrite=overwrite):
-            say(stored.name)
-        return
-    say(str(bundle(folder, names)))
-    talk(f"on the other machine: regraft weights bundle --import {folder}")
+    say(str(store()))
 
 
 def _channels(text: str | None) -> tuple[float, float, float] | None:

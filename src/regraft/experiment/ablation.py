@@ -75,8 +75,8 @@ def with_preprocessing(spec: BackboneSpec, preprocessing: Preprocessing) -> Back
         preprocessing: What it is fed with instead, at the same size.
 
     Example:
-        >>> with_preprocessing(BackboneSpec("regraft_mini"), Preprocessing.tf(160)).name
-        'regraft_mini'
+        >>> with_preprocessing(BackboneSpec("vgg16"), Preprocessing.tf(160)).name
+        'vgg16'
     """
     changed = dataclasses.replace(spec, preprocessing=preprocessing)
     entry = find(spec.name)

@@ -80,9 +80,9 @@ def find_candidates(
         ModelError: The weights of a named network are damaged.
 
     Example:
-        >>> here, others = find_candidates(["regraft_mini", "vgg16"])
+        >>> here, others = find_candidates(["efficientnet_lite0", "vgg16"])
         >>> [candidate.name for candidate in here], others[0].why == NOT_HERE
-        (['regraft_mini'], True)
+        (['efficientnet_lite0'], True)
     """
     if named is None:
         names = dict.fromkeys(entry.name for entry in list_backbones())

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from regraft.backbones.catalog import DEFAULT_BACKBONE
 from regraft.experiment.recipe import Recipe
-from regraft.experiment.strategies import DEFAULT_BACKBONE
 
 if TYPE_CHECKING:
     from regraft.backbones.spec import BackboneSpec

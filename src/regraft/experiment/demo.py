@@ -32,10 +32,10 @@ title = "Three ways to learn {name}"
 source = "{pictures}/{name}"
 
 [defaults]
-backbone = "regraft_mini"
+backbone = "efficientnet_lite0"
 per_class = {per_class}  # pictures of each class to learn from; the test part stays the same
 
-[defaults.preprocessing]  # smaller than the network's own 160 pixels, to save time
+[defaults.preprocessing]  # smaller than the network's own 224 pixels, to save time
 size = {side}
 resize = {side}
 mode = "squash"

@@ -84,7 +84,7 @@ class Plan:
     Example:
         >>> values = {"data": {"source": "flowers"}, "rows": [{"classifier": ["knn", "logistic"]}]}
         >>> [row.description for row in plan_from(values).rows]
-        ['regraft_mini + knn', 'regraft_mini + logistic']
+        ['efficientnet_lite0 + knn', 'efficientnet_lite0 + logistic']
     """
 
     title: str

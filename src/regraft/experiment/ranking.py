@@ -64,13 +64,13 @@ def rank_backbones(
     Example:
         >>> import tempfile
         >>> from regraft.data.drawn import make_flowers
-        >>> spec = BackboneSpec("small_cnn", weights=None, arguments=(("size", 32),))
+        >>> spec = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = make_flowers(folder, species=2, per_class=8, size=32)
         ...     plan = DataPlan(folder)
         ...     ranking = rank_backbones(plan, [spec], folds=2, engine="torch", cache=None)
         >>> ranking.rows[0].backbone, ranking.images
-        ('small_cnn', 12)
+        ('simple_cnn', 12)
     """
     clock = Budget(budget)
     candidates, left_out = find_candidates(backbones)

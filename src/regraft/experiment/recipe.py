@@ -10,15 +10,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from regraft.backbones.catalog import DEFAULT_BACKBONE
 from regraft.errors import UsageError
 from regraft.experiment.keys import refuse_unknown, refuse_wrong_kinds
 from regraft.experiment.preparation import DataPlan
-from regraft.experiment.strategies import (
-    DEFAULT_BACKBONE,
-    LearnerOptions,
-    Strategy,
-    build_learner,
-)
+from regraft.experiment.strategies import LearnerOptions, Strategy, build_learner
 from regraft.files import sha256_json
 
 if TYPE_CHECKING:

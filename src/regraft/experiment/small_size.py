@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from regraft.backbones.catalog import DEFAULT_BACKBONE
 from regraft.errors import UsageError
 from regraft.experiment.keys import refuse_unknown, refuse_wrong_kinds
 from regraft.experiment.recipe import AMOUNTS, BACKBONE_KEYS
-from regraft.experiment.strategies import DEFAULT_BACKBONE
 
 
 class _StandIn:
@@ -43,9 +43,9 @@ class SmallSize:
         UsageError: A key is unknown, or a value is impossible.
 
     Example:
-        >>> small = SmallSize(epochs=2, backbones={"vgg16": {"backbone": "regraft_mini"}})
+        >>> small = SmallSize(epochs=2, backbones={"vgg16": {"backbone": "efficientnet_lite0"}})
         >>> small.shrunk({"backbone": "vgg16", "strategy": "frozen", "epochs": 30})
-        {'backbone': 'regraft_mini', 'strategy': 'frozen', 'epochs': 2}
+        {'backbone': 'efficientnet_lite0', 'strategy': 'frozen', 'epochs': 2}
     """
 
     data: Mapping[str, Any] = field(default_factory=dict)

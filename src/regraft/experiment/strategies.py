@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from regraft.training.phases import Phase
 
 Strategy = Literal["features", "frozen", "fine_tune", "two_stage", "from_scratch"]
-DEFAULT_BACKBONE, DEFAULT_CLASSIFIER, DEFAULT_HEAD = "regraft_mini", "logistic", "linear"
+DEFAULT_CLASSIFIER, DEFAULT_HEAD = "logistic", "linear"
 
 # Which options only some strategies have; None: all but "features".
 _ONLY: dict[str, tuple[Strategy, ...] | None] = {

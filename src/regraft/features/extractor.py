@@ -51,7 +51,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         stats_: Images, embedded images and seconds of the last call.
 
     Example:
-        >>> spec = BackboneSpec("small_cnn", weights=None)
+        >>> spec = BackboneSpec("simple_cnn", weights=None)
         >>> extractor = FeatureExtractor(spec, engine="torch", cache=None)
         >>> extractor.fit_transform([np.zeros((50, 40, 3), np.uint8)] * 2).shape
         (2, 128)
@@ -129,7 +129,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             RegraftError: The features cannot be stored.
 
         Example:
-            >>> spec = BackboneSpec("small_cnn", weights=None)
+            >>> spec = BackboneSpec("simple_cnn", weights=None)
             >>> pictures = [np.full((50, 40, 3), shade, np.uint8) for shade in (0, 99, 200)]
             >>> embedded = FeatureExtractor(spec, engine="torch", cache=None).stream(pictures)
             >>> [block.shape for block in embedded.blocks(2)]

@@ -30,9 +30,9 @@ class Grafted(nn.Module):
     Example:
         >>> from regraft.backbones.spec import BackboneSpec
         >>> from regraft.training.heads import LinearHead
-        >>> backbone = BackboneSpec("small_cnn", weights=None).build()
+        >>> backbone = BackboneSpec("simple_cnn", weights=None).build()
         >>> network = Grafted(backbone, LinearHead(), outputs=3)
-        >>> network(torch.zeros(2, 96, 96, 3, dtype=torch.uint8)).shape
+        >>> network(torch.zeros(2, 224, 224, 3, dtype=torch.uint8)).shape
         torch.Size([2, 3])
     """
 

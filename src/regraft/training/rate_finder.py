@@ -102,7 +102,8 @@ def search_rate(
     Example:
         >>> from regraft.backbones.spec import BackboneSpec
         >>> from regraft.classifiers.network_classifier import NetworkClassifier
-        >>> net = NetworkClassifier(BackboneSpec("small_cnn", weights=None), device="cpu")
+        >>> spec = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
+        >>> net = NetworkClassifier(spec, device="cpu")
         >>> pictures = [np.full((8, 8, 3), 30 * i, np.uint8) for i in range(8)]
         >>> found = search_rate(net, pictures, ["dark"] * 4 + ["light"] * 4, steps=12)
         >>> found.rates[0], len(found.losses) <= 12
