@@ -47,7 +47,6 @@ wheel: .venv/run.stamp
 
 # An hour or two on a machine that does nothing else; benchmarks/README.md has what came of it.
 bench: .venv-bench/bench.stamp
-	.venv-bench/bin/python benchmarks/backbone.py
 	.venv-bench/bin/python benchmarks/memory.py
 	.venv-bench/bin/python benchmarks/training.py
 

@@ -255,7 +255,7 @@ def test_real_weights_in_half_precision_are_imported_strictly(assets):
 
     backbone = BackboneSpec("my_mobilenet").build()
 
-    assert stored.num_classes == 500
+    assert stored.num_classes == 1000
     assert dict(stored.arguments) == {"pad_type": "same"}
     assert {tensor.dtype for tensor in backbone.module.parameters()} == {torch.float32}
 
