@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 
+from regraft.backbones.catalog import DEFAULT_BACKBONE
 from regraft.backbones.spec import BackboneSpec, Preprocessing
 from regraft.errors import UsageError
 from regraft.files import sha256_json
@@ -43,7 +44,6 @@ from regraft.training.regularization import (
     find_regularization,
 )
 
-DEFAULT_BACKBONE = "regraft_mini"
 T = TypeVar("T")
 Strategy = Literal["features", "frozen", "fine_tune", "two_stage", "from_scratch"]
 Share = Annotated[float, Field(ge=0, le=1)]
