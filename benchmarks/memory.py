@@ -83,12 +83,14 @@ def measure(folder: str, engine: str, images: int) -> dict[str, float]:
 
 def extract(folder: str, engine: str, images: int, out: str) -> None:
     """Extract the features of the first pictures of a folder and print the memory that it took."""
-    from regraft.backbones.spec import BackboneSpec
+    from regraft.backbones.spec import BackboneSpec, Compute
     from regraft.features.extractor import FeatureExtractor
     from regraft.features.hdf5 import write_features
 
     paths = sorted(Path(folder).iterdir())[:images]
-    extractor = FeatureExtractor(BackboneSpec(NETWORK, weights=None), engine=engine)
+    extractor = FeatureExtractor(
+        BackboneSpec(NETWORK, weights=None), compute=Compute(engine=engine)
+    )
     extractor.transform(paths[:32])  # the network, its engine and one batch are there from here on
     started = peak_mib()
     embedded = extractor.stream(paths)

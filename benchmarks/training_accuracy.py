@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision import transforms
 
-from regraft.backbones.spec import BackboneSpec, Preprocessing
+from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.data.dataset import Dataset
 from regraft.data.split import Split
@@ -93,10 +93,8 @@ def with_regraft(split: Split, chosen: argparse.Namespace, way: str) -> Sequence
         ),
         head="mlp_512_512",
         phases=[Phase(epochs=chosen.epochs, optimizer="sgd", lr=0.01)],
-        precision=way.split()[1],
         seed=chosen.seed,
-        device="cpu",
-        cache=None,
+        compute=Compute(precision=way.split()[1], device="cpu", cache=None),
     )
     learner.fit(split.train.paths, split.train.labels)
     return [str(name) for name in learner.predict(split.test.paths)]

@@ -13,7 +13,7 @@ from pathlib import Path
 import timm  # noqa: F401 - imports are not timed on any of the ways
 import torchvision  # noqa: F401
 
-from regraft.backbones.spec import BackboneSpec
+from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.training.phases import Phase
 
@@ -31,9 +31,7 @@ def main(job: dict) -> dict:
                 lr=job["lr"],
             )
         ],
-        precision=job["precision"],
-        device="cpu",
-        cache=None,
+        compute=Compute(precision=job["precision"], device="cpu", cache=None),
     )
     start = time.perf_counter()
     learner.fit(paths, [path.parent.name for path in paths])

@@ -19,6 +19,7 @@ from regraft import (
     evaluate,
     load_model,
 )
+from regraft.backbones.spec import Compute
 from regraft.backbones.weights import import_weights
 from regraft.data.drawn import make_flowers
 from regraft.data.split import read_manifest
@@ -34,7 +35,9 @@ def flowers(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fitted(flowers):
-    return FeatureClassifier(SPEC, engine="torch", cache=None).fit(flowers.paths, flowers.labels)
+    return FeatureClassifier(SPEC, compute=Compute(engine="torch", cache=None)).fit(
+        flowers.paths, flowers.labels
+    )
 
 
 def test_the_wrong_preprocessing_is_refused_when_a_saved_model_is_loaded(fitted, tmp_path):
@@ -74,7 +77,11 @@ def test_imported_weights_keep_their_preprocessing_against_all_comers(tmp_path):
 def test_normalised_numbers_never_cross_a_public_boundary(fitted):
     normalised = np.random.default_rng(0).normal(size=(96, 96, 3)).astype(np.float32)
 
-    for use in (fitted.predict, SPEC.build().embed, FeatureExtractor(SPEC, cache=None).transform):
+    for use in (
+        fitted.predict,
+        SPEC.build().embed,
+        FeatureExtractor(SPEC, compute=Compute(cache=None)).transform,
+    ):
         with pytest.raises(ImageError):
             use([normalised])
 
@@ -120,12 +127,14 @@ def test_predict_gives_names_and_never_numbers(fitted, flowers):
 
 def test_labels_that_are_numbers_are_refused(flowers):
     with pytest.raises(Exception, match="name"):
-        FeatureClassifier(SPEC, cache=None).fit(flowers.paths, list(range(len(flowers))))
+        FeatureClassifier(SPEC, compute=Compute(cache=None)).fit(
+            flowers.paths, list(range(len(flowers)))
+        )
 
 
 def test_a_changed_picture_is_computed_anew_and_never_served_from_the_cache(tmp_path):
     path = tmp_path / "a.png"
-    extractor = FeatureExtractor(SPEC, engine="torch", cache=tmp_path / "cache")
+    extractor = FeatureExtractor(SPEC, compute=Compute(engine="torch", cache=tmp_path / "cache"))
     Image.new("RGB", (64, 64), "red").save(path)
     red = extractor.transform([path])
     Image.new("RGB", (64, 64), "blue").save(path)
@@ -160,7 +169,9 @@ def test_an_unreadable_picture_is_never_replaced_by_its_neighbour(flowers, tmp_p
     broken.write_bytes(flowers.paths[0].read_bytes()[:200])
 
     with pytest.raises(ImageError) as refused:
-        FeatureExtractor(SPEC, engine="torch", cache=None).transform([flowers.paths[0], broken])
+        FeatureExtractor(SPEC, compute=Compute(engine="torch", cache=None)).transform(
+            [flowers.paths[0], broken]
+        )
 
     assert str(broken) in str(refused.value)
     assert refused.value.code.startswith("IMG-")
@@ -168,7 +179,7 @@ def test_an_unreadable_picture_is_never_replaced_by_its_neighbour(flowers, tmp_p
 
 def test_fit_never_opens_a_picture_of_the_test_part(flowers):
     split = flowers.split(seed=0)
-    learner = FeatureClassifier(SPEC, engine="torch", cache=None)
+    learner = FeatureClassifier(SPEC, compute=Compute(engine="torch", cache=None))
     opened = []
     for path in split.test.paths:
         opened.append(path.read_bytes())

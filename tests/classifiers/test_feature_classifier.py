@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
 
 from regraft.backbones.backbone import Backbone
-from regraft.backbones.spec import BackboneSpec
+from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.feature_classifier import FeatureClassifier
 from regraft.classifiers.saving import load_model
 from regraft.data.images import Decoding, Limits
@@ -26,7 +26,7 @@ SPEC = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 
 @pytest.fixture
 def learner(spec):
-    return FeatureClassifier(spec, engine="torch")
+    return FeatureClassifier(spec, compute=Compute(engine="torch"))
 
 
 @pytest.fixture
@@ -106,7 +106,9 @@ def test_a_search_over_grid_and_classifier_touches_each_picture_once(learner, pi
 
 def test_a_search_reaches_the_parameters_of_a_classifier_inside(spec, pictures):
     (paths, labels), _ = pictures
-    learner = FeatureClassifier(spec, classifier=LogisticRegression(), engine="torch")
+    learner = FeatureClassifier(
+        spec, classifier=LogisticRegression(), compute=Compute(engine="torch")
+    )
 
     search = GridSearchCV(learner, {"classifier__C": [0.5, 5.0]}, cv=2).fit(paths, labels)
 
@@ -158,8 +160,8 @@ def test_a_fitted_learner_goes_to_another_process_and_answers_the_same(learner, 
 CHANGES = {
     "backbone": {"backbone": replace(SPEC, seed=7)},
     "backbone, pooling": {"pooling": "flatten"},
-    "decoding": {"decoding": Decoding(background=(9, 9, 9))},
-    "precision": {"precision": "bf16"},
+    "decoding": {"compute": Compute(decoding=Decoding(background=(9, 9, 9)))},
+    "precision": {"compute": Compute(precision="bf16")},
 }
 
 
@@ -182,7 +184,7 @@ def test_features_other_than_it_was_fitted_on_are_refused(learner, pictures, tmp
         learner.set_params(**{name: own[name] for name in change})
 
     assert not (tmp_path / "other").exists()
-    learner.set_params(decoding=Decoding(limits=Limits(pixels=10**9)), cache=None)
+    learner.set_params(compute=Compute(decoding=Decoding(limits=Limits(pixels=10**9)), cache=None))
     assert np.array_equal(learner.predict_proba(asked), before)
 
 
@@ -192,7 +194,9 @@ def test_a_learner_of_changed_parameters_is_of_use_after_another_fit(learner, pi
 
     learner.set_params(backbone=replace(SPEC, seed=7)).fit(paths, labels)
 
-    fresh = FeatureClassifier(replace(SPEC, seed=7), engine="torch").fit(paths, labels)
+    fresh = FeatureClassifier(replace(SPEC, seed=7), compute=Compute(engine="torch")).fit(
+        paths, labels
+    )
     assert np.array_equal(learner.predict_proba(asked), fresh.predict_proba(asked))
 
 
@@ -263,6 +267,8 @@ def test_no_pictures_give_no_predictions(learner, pictures):
 def test_a_classifier_that_cannot_be_saved_works_all_the_same(spec, pictures):
     (paths, labels), (asked, truth) = pictures
 
-    learner = FeatureClassifier(spec, classifier=SVC(), engine="torch").fit(paths, labels)
+    learner = FeatureClassifier(spec, classifier=SVC(), compute=Compute(engine="torch")).fit(
+        paths, labels
+    )
 
     assert learner.score(asked, truth) > 0.8

@@ -12,7 +12,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import cross_val_score
 
 from regraft.backbones.loading import state_sha256
-from regraft.backbones.spec import BackboneSpec
+from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.backbones.state import write_state
 from regraft.classifiers import network_classifier as module
 from regraft.classifiers.network_classifier import NetworkClassifier
@@ -28,7 +28,8 @@ QUICK = from_scratch(2)
 
 def learner(**changes):
     chosen = {"phases": QUICK, "batch_size": 8, "device": "cpu", **changes}
-    return NetworkClassifier(chosen.pop("backbone", SMALL), **chosen)
+    how = {name: chosen.pop(name) for name in Compute.__dataclass_fields__ if name in chosen}
+    return NetworkClassifier(chosen.pop("backbone", SMALL), compute=Compute(**how), **chosen)
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +219,7 @@ def test_what_looks_at_validation_needs_one(train, phase):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"precision": "fp16"}, "unknown precision"),
+        ({"precision": "fp16"}, "precision cannot be"),
         ({"head": "mlp"}, "unknown head"),
         ({"batch_size": 1}, "two pictures or more"),
         ({"batch_size": 8.5}, "unknown batch_size"),

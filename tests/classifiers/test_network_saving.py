@@ -13,7 +13,7 @@ from sklearn.exceptions import NotFittedError
 
 from regraft.backbones import catalog
 from regraft.backbones.catalog import register_backbone
-from regraft.backbones.spec import BackboneSpec, Preprocessing
+from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
 from regraft.backbones.state import write_state
 from regraft.classifiers.model_folder import ARRAYS, BACKBONE, FORMAT, MANIFEST, RECORD
 from regraft.classifiers.network_classifier import NetworkClassifier
@@ -32,6 +32,8 @@ THREE = [DARK, GREY, LIGHT] * 2, ["night", "dusk", "day"] * 2
 
 def learner(**changes):
     chosen = {"phases": fine_tune(1, lr=1e-2), "device": "cpu", "engine": "torch", **changes}
+    how = {name: chosen.pop(name) for name in Compute.__dataclass_fields__ if name in chosen}
+    chosen["compute"] = Compute(**how)
     return NetworkClassifier(chosen.pop("backbone", SMALL), batch_size=4, **chosen)
 
 
@@ -103,8 +105,7 @@ def test_numbers_of_numpy_are_numbers_in_checkpoints_and_models(tmp_path):
         batch_size=np.int64(4),
         seed=np.int32(3),
         class_weight={"day": np.float32(2.0)},
-        device="cpu",
-        engine="torch",
+        compute=Compute(device="cpu", engine="torch"),
     )
 
     numbers.fit(*TWO, checkpoints=tmp_path / "checkpoints").save(tmp_path / "model")
@@ -203,7 +204,7 @@ def test_preprocessing_decoding_and_settings_come_back(tmp_path):
     loaded = load_model(tmp_path / "model")
 
     assert loaded.backbone_.preprocessing == Preprocessing.caffe(32)
-    assert (loaded.decoding, loaded.seed, loaded.phases) == (decoding, 3, None)
+    assert (loaded.compute.decoding, loaded.seed, loaded.phases) == (decoding, 3, None)
 
 
 def test_another_preprocessing_is_refused_and_the_own_one_is_not(trained, saved):
@@ -281,7 +282,7 @@ def test_a_head_of_your_own_is_refused_before_training_and_when_saved(trained, t
         ("output", "sigmoid"),
         ("start", "elsewhere"),
         ("regularize", "dropout=0.5"),
-        ("decoding", Decoding(background=(1, 2, 3))),
+        ("compute", Compute(decoding=Decoding(background=(1, 2, 3)))),
     ],
 )
 def test_a_network_whose_parameters_were_changed_since_the_fit_is_not_saved(
@@ -289,7 +290,8 @@ def test_a_network_whose_parameters_were_changed_since_the_fit_is_not_saved(
 ):
     changed = copy.copy(trained).set_params(**{name: value})
 
-    with pytest.raises(UsageError, match=name) as caught:
+    named = "decoding" if name == "compute" else name
+    with pytest.raises(UsageError, match=named) as caught:
         changed.save(tmp_path / "model")
 
     assert caught.value.code == "USAGE-REFIT"
@@ -297,7 +299,7 @@ def test_a_network_whose_parameters_were_changed_since_the_fit_is_not_saved(
 
 
 def test_what_only_says_where_it_runs_may_change_before_it_is_saved(trained, tmp_path):
-    copy.copy(trained).set_params(engine="auto", verbose=True).save(tmp_path / "model")
+    copy.copy(trained).set_params(compute=Compute(), verbose=True).save(tmp_path / "model")
 
     assert (tmp_path / "model").exists()
 

@@ -13,7 +13,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.svm import SVC
 
 from regraft.backbones.backbone import build
-from regraft.backbones.spec import BackboneSpec, Preprocessing
+from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
 from regraft.backbones.state import write_state
 from regraft.backbones.weights import import_weights
 from regraft.classifiers.feature_classifier import FeatureClassifier
@@ -27,7 +27,7 @@ from regraft.files import read_json, sha256_file, write_json
 @pytest.fixture(scope="module")
 def learner(spec, pictures):
     (paths, labels), _ = pictures
-    return FeatureClassifier(spec, engine="torch").fit(paths, labels)
+    return FeatureClassifier(spec, compute=Compute(engine="torch")).fit(paths, labels)
 
 
 @pytest.fixture
@@ -79,7 +79,9 @@ def test_a_loaded_learner_can_be_saved_again(model, pictures, tmp_path):
 @pytest.mark.parametrize("scale", ["none", "unit", "columns", "principal"])
 def test_the_scaling_is_saved_too(spec, pictures, tmp_path, scale):
     (paths, labels), (asked, _) = pictures
-    learner = FeatureClassifier(spec, classifier="linear_svm", scale=scale, engine="torch")
+    learner = FeatureClassifier(
+        spec, classifier="linear_svm", scale=scale, compute=Compute(engine="torch")
+    )
     learner.fit(paths, labels).save(tmp_path / "model")
 
     loaded = load_model(tmp_path / "model")
@@ -91,7 +93,9 @@ def test_preprocessing_and_decoding_come_back(spec, pictures, tmp_path):
     (paths, labels), _ = pictures
     own = dataclasses.replace(spec, preprocessing=Preprocessing.caffe(64))
     decoding = Decoding(background=(1, 2, 3), float_range=(0.0, 2.0))
-    learner = FeatureClassifier(own, classifier="knn", engine="torch", decoding=decoding)
+    learner = FeatureClassifier(
+        own, classifier="knn", compute=Compute(engine="torch", decoding=decoding)
+    )
     learner.fit(paths, labels).save(tmp_path / "model")
 
     loaded = load_model(tmp_path / "model")
@@ -118,7 +122,9 @@ def test_a_mean_changed_in_the_file_fails_the_checksum(model):
 
 def test_a_classifier_that_cannot_be_saved_is_refused_with_the_list(spec, pictures, tmp_path):
     (paths, labels), _ = pictures
-    learner = FeatureClassifier(spec, classifier=SVC(), engine="torch").fit(paths, labels)
+    learner = FeatureClassifier(spec, classifier=SVC(), compute=Compute(engine="torch")).fit(
+        paths, labels
+    )
 
     with pytest.raises(ModelError) as error:
         learner.save(tmp_path / "model")
@@ -144,7 +150,9 @@ def test_a_model_does_not_name_paths_of_this_machine(pictures, tmp_path):
         ).module.state_dict(),
     )
     learner = FeatureClassifier(
-        BackboneSpec("simple_cnn", weights=str(file)), classifier="knn", engine="torch"
+        BackboneSpec("simple_cnn", weights=str(file)),
+        classifier="knn",
+        compute=Compute(engine="torch"),
     )
     expected = learner.fit(paths, labels).predict_proba(asked)
     learner.save(tmp_path / "model")
@@ -165,7 +173,9 @@ def test_without_its_backbone_a_model_asks_for_the_very_same_weights(pictures, t
         ).module.state_dict()
         write_state(path, state)
     learner = FeatureClassifier(
-        BackboneSpec("simple_cnn", weights=str(file)), classifier="knn", engine="torch"
+        BackboneSpec("simple_cnn", weights=str(file)),
+        classifier="knn",
+        compute=Compute(engine="torch"),
     )
     expected = learner.fit(paths, labels).predict_proba(asked)
     model = tmp_path / "model"
@@ -191,7 +201,9 @@ def test_imported_weights_travel_under_a_name_that_every_machine_knows(
     import_weights(
         file, name="my_own", backbone="simple_cnn", preprocessing=Preprocessing.torch(64)
     )
-    learner = FeatureClassifier("my_own", classifier="knn", engine="torch").fit(paths, labels)
+    learner = FeatureClassifier("my_own", classifier="knn", compute=Compute(engine="torch")).fit(
+        paths, labels
+    )
     expected = learner.predict_proba(asked)
     learner.save(tmp_path / "model")
 
@@ -208,9 +220,9 @@ def test_a_learner_whose_classifier_was_an_object_says_that_it_cannot_be_fitted_
     from sklearn.naive_bayes import GaussianNB
 
     (paths, labels), _ = pictures
-    FeatureClassifier(spec, classifier=GaussianNB(), engine="torch").fit(paths, labels).save(
-        tmp_path / "model"
-    )
+    FeatureClassifier(spec, classifier=GaussianNB(), compute=Compute(engine="torch")).fit(
+        paths, labels
+    ).save(tmp_path / "model")
 
     loaded = load_model(tmp_path / "model")
 

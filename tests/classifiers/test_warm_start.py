@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from regraft.backbones.spec import BackboneSpec, Preprocessing
+from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
 from regraft.classifiers.feature_classifier import FeatureClassifier
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.errors import ModelError, UsageError
@@ -22,7 +22,8 @@ TRAINED = [Phase(unfreeze=1.0, epochs=2, lr=0.01)]
 
 def learner(**changes):
     chosen = {"phases": [], "device": "cpu", "engine": "torch", "batch_size": 4, **changes}
-    return NetworkClassifier(chosen.pop("backbone", SMALL), **chosen)
+    how = {name: chosen.pop(name) for name in Compute.__dataclass_fields__ if name in chosen}
+    return NetworkClassifier(chosen.pop("backbone", SMALL), compute=Compute(**how), **chosen)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +126,9 @@ def test_activations_of_the_weights_before_are_not_taken_for_those_of_the_start(
 
 
 def test_a_classifier_on_features_gives_its_trunk(tmp_path):
-    features = FeatureClassifier(SMALL, classifier="knn", engine="torch", cache=None)
+    features = FeatureClassifier(
+        SMALL, classifier="knn", compute=Compute(engine="torch", cache=None)
+    )
     features.fit(PICTURES, LABELS).save(tmp_path / "features")
 
     started = learner(backbone=OTHER_SEED, start=tmp_path / "features").fit(PICTURES, LABELS)

@@ -12,7 +12,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import NearestCentroid
 from sklearn.tree import DecisionTreeClassifier
 
-from regraft.backbones.spec import BackboneSpec
+from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.feature_classifier import FeatureClassifier
 from regraft.classifiers.saving import can_save, load_model
 from regraft.classifiers.shallow import NAMED
@@ -46,7 +46,7 @@ def learner(request):
     if request.param == "xgboost":
         pytest.importorskip("xgboost")
     spec = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
-    return FeatureClassifier(spec, classifier=request.param, engine="torch")
+    return FeatureClassifier(spec, classifier=request.param, compute=Compute(engine="torch"))
 
 
 def test_it_keeps_every_promise(learner, tmp_path):

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from regraft.backbones.spec import BackboneSpec
+from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.feature_classifier import FeatureClassifier
 from regraft.data.drawn import make_flowers
 from regraft.errors import RunError
@@ -23,7 +23,7 @@ def flowers(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(flowers, tmp_path_factory):
-    learner = FeatureClassifier(SPEC, classifier="knn", engine="torch", cache=None)
+    learner = FeatureClassifier(SPEC, classifier="knn", compute=Compute(engine="torch", cache=None))
     return fit_run(DataPlan(flowers), learner, out=tmp_path_factory.mktemp("runs") / "run")
 
 
@@ -50,7 +50,7 @@ def test_what_was_learned_counts_as_train_though_a_copy_stands_in_the_test_part(
     rows = [f"{file},{file.parent.name},{part}" for file, part in parts.items()]
     (tmp_path / "table.csv").write_text("\n".join(["path,label,part", *rows]) + "\n")
     plan = DataPlan(tmp_path / "table.csv", root=photos, keep_parts=True)
-    learner = FeatureClassifier(SPEC, classifier="knn", engine="torch", cache=None)
+    learner = FeatureClassifier(SPEC, classifier="knn", compute=Compute(engine="torch", cache=None))
     leaky = fit_run(plan, learner, out=tmp_path / "run")
 
     found = evaluate_on(leaky.folder, plan).metrics

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from regraft import BackboneSpec, FeatureClassifier, load_model
+from regraft.backbones.spec import Compute
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.data.drawn import make_flowers
 from regraft.errors import ModelError, RegraftError, RunError
@@ -13,14 +14,16 @@ from regraft.experiment.evaluation import evaluate_on
 from regraft.experiment.preparation import DataPlan
 from regraft.experiment.runner import fit_run
 from regraft.report.comparison import compare_runs, comparison_table
+from regraft.training.checkpoint import Checkpoints
 from regraft.training.phases import Phase, two_stage
 
 SPEC = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 
 
 def network(**changes):
-    chosen = {"phases": two_stage(2, head_epochs=1, unfreeze=1.0), "device": "cpu", **changes}
-    return NetworkClassifier(SPEC, engine="torch", cache=None, batch_size=8, **chosen)
+    chosen = {"phases": two_stage(2, head_epochs=1, unfreeze=1.0), **changes}
+    compute = Compute(engine="torch", cache=None, device="cpu")
+    return NetworkClassifier(SPEC, compute=compute, batch_size=8, **chosen)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +83,9 @@ def test_a_finished_run_is_evaluated_like_any_other(run, plan):
 
 
 def test_both_learners_stand_in_one_comparison(run, plan, tmp_path):
-    learner = FeatureClassifier(SPEC, classifier="knn", engine="torch", cache=tmp_path / "cache")
+    learner = FeatureClassifier(
+        SPEC, classifier="knn", compute=Compute(engine="torch", cache=tmp_path / "cache")
+    )
     features = fit_run(plan, learner, out=tmp_path / "features")
 
     table = comparison_table(compare_runs([run, features]))
@@ -107,6 +112,7 @@ def stop_after(learner, epochs, monkeypatch):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Listeners, "epoch", epoch)
+    monkeypatch.setattr(Checkpoints, "due", lambda _self: True)
     return learner
 
 
@@ -114,7 +120,7 @@ def test_a_stopped_run_is_gone_on_with_and_ends_with_the_same_bits(
     run, plan, tmp_path, monkeypatch
 ):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        fit_run(plan, stop_after(network(checkpoint_every=0), 2, patch), out=tmp_path / "run")
+        fit_run(plan, stop_after(network(), 2, patch), out=tmp_path / "run")
     left = {entry.name for entry in (tmp_path / "run").iterdir()}
 
     again = fit_run(plan, network(), out=tmp_path / "run", resume=True)
@@ -127,7 +133,7 @@ def test_a_stopped_run_is_gone_on_with_and_ends_with_the_same_bits(
 
 def test_other_work_does_not_go_on_from_a_stopped_run(plan, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        fit_run(plan, stop_after(network(checkpoint_every=0), 2, patch), out=tmp_path / "run")
+        fit_run(plan, stop_after(network(), 2, patch), out=tmp_path / "run")
 
     with pytest.raises(RegraftError) as caught:
         fit_run(plan, network(seed=5), out=tmp_path / "run")

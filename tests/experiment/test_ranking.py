@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from regraft.backbones.backbone import build
 from regraft.backbones.importing import save_module
-from regraft.backbones.spec import BackboneSpec, Preprocessing
+from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
 from regraft.backbones.weights import find_weights, store
 from regraft.data.dataset import Dataset
 from regraft.data.drawn import make_flowers
@@ -99,7 +99,7 @@ def test_the_features_are_those_that_a_fit_uses(flowers):
     plan = DataPlan(flowers.root)
     rank(plan, [random_network(1)])
 
-    extractor = FeatureExtractor(random_network(1), engine="torch")
+    extractor = FeatureExtractor(random_network(1), compute=Compute(engine="torch"))
     extractor.transform(plan.prepare().split.train.paths)
 
     assert extractor.stats_.embedded == 0

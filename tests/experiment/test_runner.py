@@ -5,6 +5,7 @@ import json
 import pytest
 
 from regraft import BackboneSpec, FeatureClassifier, load_model
+from regraft.backbones.spec import Compute
 from regraft.data.drawn import make_flowers
 from regraft.errors import DataError, RunError
 from regraft.experiment.evaluation import evaluate_on
@@ -25,7 +26,9 @@ def flowers(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(flowers, tmp_path_factory):
     home = tmp_path_factory.mktemp("run")
-    learner = FeatureClassifier(SPEC, classifier="knn", engine="torch", cache=home / "cache")
+    learner = FeatureClassifier(
+        SPEC, classifier="knn", compute=Compute(engine="torch", cache=home / "cache")
+    )
     return fit_run(DataPlan(flowers.root), learner, out=home / "run", command="regraft fit flowers")
 
 
@@ -54,7 +57,7 @@ def test_the_model_of_a_run_predicts_what_the_run_recorded(run, flowers):
 
 
 def test_a_folder_that_is_taken_is_refused_before_any_work(run, flowers):
-    learner = FeatureClassifier(SPEC, engine="torch", cache=None)
+    learner = FeatureClassifier(SPEC, compute=Compute(engine="torch", cache=None))
 
     with pytest.raises(RunError):
         fit_run(DataPlan(flowers.root), learner, out=run.folder)
@@ -79,7 +82,7 @@ def test_pictures_are_recognised_wherever_they_lie(run, flowers, tmp_path):
 
 
 def test_features_go_to_a_file_that_is_never_overwritten(flowers, tmp_path):
-    extractor = FeatureExtractor(SPEC, engine="torch", cache=None)
+    extractor = FeatureExtractor(SPEC, compute=Compute(engine="torch", cache=None))
     file = tmp_path / "features.h5"
 
     written = extract_to_file(DataPlan(flowers.root), extractor, file)
@@ -104,7 +107,7 @@ def leaking(tmp_path_factory):
         folder = root / "cut" / part / label
         folder.mkdir(parents=True, exist_ok=True)
         path.rename(folder / f"{label}plant{place // 3}_{place}.png")
-    learner = FeatureClassifier(SPEC, classifier="knn", engine="torch", cache=None)
+    learner = FeatureClassifier(SPEC, classifier="knn", compute=Compute(engine="torch", cache=None))
     plan = DataPlan(root / "cut", group_by="[a-z]+plant[0-9]+", keep_parts=True, val=0)
     return fit_run(plan, learner, out=root / "run")
 

@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from regraft import BackboneSpec
+from regraft.backbones.spec import Compute
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.data.drawn import make_flowers
 from regraft.errors import RunError
@@ -17,7 +18,10 @@ SPEC = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 
 def fitted(flowers, out, *, start=None, **plan):
     learner = NetworkClassifier(
-        SPEC, phases=frozen(1), start=start, engine="torch", cache=None, device="cpu"
+        SPEC,
+        phases=frozen(1),
+        start=start,
+        compute=Compute(engine="torch", cache=None, device="cpu"),
     )
     return fit_run(DataPlan(flowers, **plan), learner, out=out)
 

@@ -22,7 +22,7 @@ def test_without_a_strategy_a_classifier_learns_from_features():
     learner = built(classifier="knn", pooling="flatten", cache=False, seed=3)
 
     assert isinstance(learner, FeatureClassifier)
-    assert (learner.classifier, learner.pooling, learner.cache, learner.seed) == (
+    assert (learner.classifier, learner.pooling, learner.compute.cache, learner.seed) == (
         "knn",
         "flatten",
         None,
@@ -81,12 +81,12 @@ def test_options_reach_the_learner():
         8,
     )
     assert (learner.batch_size, learner.class_weight, learner.output) == (16, "balanced", "sigmoid")
-    assert (learner.start, learner.time_budget, learner.device) == (Path("run"), 120.0, "cpu")
-    assert (learner.engine, learner.precision, learner.tensorboard) == (
-        "torch",
-        "bf16",
-        Path("events"),
+    assert (learner.start, learner.time_budget, learner.compute.device) == (
+        Path("run"),
+        120.0,
+        "cpu",
     )
+    assert (learner.compute.engine, learner.compute.precision) == ("torch", "bf16")
 
 
 @pytest.mark.parametrize(

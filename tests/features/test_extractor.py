@@ -17,7 +17,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from regraft.backbones.engines import TorchEngine
-from regraft.backbones.spec import BackboneSpec, Preprocessing
+from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
 from regraft.data.images import DECODER_VERSION, Decoding, Limits
 from regraft.errors import BackboneError, ImageError, UsageError
 from regraft.features import embedding as embedding_module
@@ -48,7 +48,7 @@ def test_rows_of_a_graphics_processor_are_kept_apart_from_those_of_a_processor(
     counted, monkeypatch, tmp_path
 ):
     pictures = [np.full((40, 50, 3), shade, np.uint8) for shade in (10, 90)]
-    extractor = FeatureExtractor(SMALL, engine="torch", cache=tmp_path)
+    extractor = FeatureExtractor(SMALL, compute=Compute(engine="torch", cache=tmp_path))
     passed = []
 
     for device in ("cpu", "cuda", "cpu", "cuda:1", "mps"):
@@ -87,7 +87,9 @@ def labels():
 
 
 def make(**changed):
-    return FeatureExtractor(changed.pop("backbone", SMALL), **({"engine": "torch"} | changed))
+    chosen = {"engine": "torch", **changed}
+    how = {name: chosen.pop(name) for name in Compute.__dataclass_fields__ if name in chosen}
+    return FeatureExtractor(chosen.pop("backbone", SMALL), compute=Compute(**how), **chosen)
 
 
 def test_rows_equal_what_the_network_gives_by_itself(photographs):
@@ -255,7 +257,11 @@ def test_stored_weights_that_give_way_to_others_are_noticed(photographs, store_m
     rows = []
     for seed in (1, 2):
         store_mine(seed)
-        rows.append(FeatureExtractor("mine", engine="torch", cache=None).transform(photographs))
+        rows.append(
+            FeatureExtractor("mine", compute=Compute(engine="torch", cache=None)).transform(
+                photographs
+            )
+        )
 
     assert not np.allclose(*rows)
 
@@ -289,7 +295,7 @@ def test_it_clones_and_pickles_without_the_network(photographs):
 
 
 def test_parameters_can_be_set():
-    assert make().set_params(precision="bf16", batch_size=7).precision == "bf16"
+    assert make().set_params(pooling="flatten", batch_size=7).pooling == "flatten"
 
 
 def test_columns_have_names_and_set_output_accepts_them(photographs):

@@ -47,7 +47,7 @@ def run(job):
 def train(job):
     """Fit the learner of a job and write down its weights, history and warnings."""
     from regraft.backbones.loading import state_sha256
-    from regraft.backbones.spec import BackboneSpec
+    from regraft.backbones.spec import BackboneSpec, Compute
     from regraft.classifiers.network_classifier import NetworkClassifier
     from regraft.data.dataset import Dataset
     from regraft.training.heads import MLPHead
@@ -56,7 +56,10 @@ def train(job):
     place = Path(job["place"])
     parts = json.loads(Path(job["pictures"]).read_text())
     held = {name: tuple(values) for name, values in parts["val"].items()}
-    arguments = {"batch_size": 8, "device": "cpu", "engine": "torch", **job["learner"]}
+    arguments = {"batch_size": 8, **job["learner"]}
+    every = arguments.pop("checkpoint_every", 30.0)
+    how = {name: arguments.pop(name) for name in Compute.__dataclass_fields__ if name in arguments}
+    arguments["compute"] = Compute(**{"device": "cpu", "engine": "torch", **how})
     if isinstance(arguments.get("head"), dict):
         arguments["head"] = MLPHead(**arguments["head"])
     arguments["phases"] = [Phase(**phase) for phase in arguments["phases"]]
@@ -68,6 +71,7 @@ def train(job):
         parts["train"]["labels"],
         validation=validation,
         checkpoints=place / "checkpoints",
+        checkpoint_every=every,
     )
     result = {
         "sha256": state_sha256(learner.network_),

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from regraft.backbones.spec import BackboneSpec
+from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.feature_classifier import FeatureClassifier
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.data.images import Decoding
@@ -235,14 +235,17 @@ def test_views_and_pictures_as_they_are_do_not_meet_in_the_cache(tmp_path):
 
 def network(**changes):
     chosen = {"phases": ONCE, "device": "cpu", "engine": "torch", "batch_size": 4, **changes}
-    return NetworkClassifier(SMALL, **chosen)
+    how = {name: chosen.pop(name) for name in Compute.__dataclass_fields__ if name in chosen}
+    return NetworkClassifier(SMALL, compute=Compute(**how), **chosen)
 
 
 @pytest.mark.parametrize("head", ["linear", "mlp_256"])
 @pytest.mark.parametrize("engine", ["torch", "auto"])
 def test_the_first_learner_reads_what_the_second_has_computed_and_the_other_way_round(head, engine):
     pooling = "avg" if head == "linear" else "flatten"
-    features = FeatureClassifier(SMALL, pooling=pooling, classifier="knn", engine=engine)
+    features = FeatureClassifier(
+        SMALL, pooling=pooling, classifier="knn", compute=Compute(engine=engine)
+    )
     second = network(head=head, engine=engine)
     half = slice(0, 4)
 

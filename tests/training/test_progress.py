@@ -10,7 +10,7 @@ import pytest
 from regraft.errors import UsageError
 from regraft.files import unfinished_mark
 from regraft.training import progress
-from regraft.training.progress import Listeners, line
+from regraft.training.progress import Listeners, TensorBoard, line
 
 MEASURED = {"train_loss": 0.5, "train_accuracy": 0.8, "lr": 0.001, "seconds": 2.0}
 
@@ -167,7 +167,7 @@ def test_a_line_has_validation_where_there_is_one():
 def test_tensorboard_gets_every_measurement_of_every_epoch(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    listeners = Listeners(tensorboard=tmp_path / "events")
+    listeners = Listeners(callbacks=[TensorBoard(tmp_path / "events")])
     listeners.begin([])
     for phase, epoch, loss in ((1, 1, 0.9), (1, 2, 0.7), (2, 1, 0.5)):
         measured = {"train_loss": loss, "train_accuracy": 0.5, "lr": 0.1, "seconds": 1.0}
@@ -186,4 +186,4 @@ def test_without_tensorboard_the_error_says_how_to_install_it(tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
 
     with pytest.raises(UsageError, match=r"pip install regraft\[track\]"):
-        Listeners(tensorboard=tmp_path)
+        TensorBoard(tmp_path)

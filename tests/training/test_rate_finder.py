@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.exceptions import NotFittedError
 
-from regraft.backbones.spec import BackboneSpec
+from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.errors import RegraftError, UsageError
 from regraft.training import loop as loop_module
@@ -37,7 +37,9 @@ PICTURES, LABELS = draw(30)
 
 def learner(phases=None, **changes):
     chosen = {"device": "cpu", "engine": "torch", "batch_size": 8, "cache": None, **changes}
-    return NetworkClassifier(SMALL, phases=phases or from_scratch(1), **chosen)
+    how = {name: chosen.pop(name) for name in Compute.__dataclass_fields__ if name in chosen}
+    chosen["phases"] = phases or from_scratch(1)
+    return NetworkClassifier(SMALL, compute=Compute(**how), **chosen)
 
 
 def search(phases=None, *, steps=40, phase=1, lowest=1e-6, highest=1.0, **changes):

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from regraft.backbones.loading import state_sha256
-from regraft.backbones.spec import BackboneSpec
+from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.data.dataset import Dataset
 from regraft.errors import ImageError, RegraftError, UsageError
@@ -58,15 +58,19 @@ def learner(**changes):
         "batch_size": 8,
         "device": "cpu",
         "engine": "torch",
-        "checkpoint_every": 0,
         **changes,
     }
-    return NetworkClassifier(chosen.pop("backbone", SPEC), **chosen)
+    how = {name: chosen.pop(name) for name in Compute.__dataclass_fields__ if name in chosen}
+    return NetworkClassifier(chosen.pop("backbone", SPEC), compute=Compute(**how), **chosen)
 
 
-def fit(train, held, folder=None, **changes):
+def fit(train, held, folder=None, checkpoint_every=0, **changes):
     return learner(**changes).fit(
-        train.paths, train.labels, validation=held, checkpoints=folder and folder / "checkpoints"
+        train.paths,
+        train.labels,
+        validation=held,
+        checkpoints=folder and folder / "checkpoints",
+        checkpoint_every=checkpoint_every,
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from regraft.backbones.spec import BackboneSpec
+from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.classifiers.saving import load_model
 from regraft.errors import ImageError, RegraftError
@@ -30,7 +30,9 @@ PHASES = {
 
 def fitted(way, **changes):
     chosen = {"device": "cpu", "engine": "torch", "batch_size": 4, **changes}
-    return NetworkClassifier(SMALL, phases=PHASES[way], **chosen).fit(PICTURES, LABELS)
+    how = {name: chosen.pop(name) for name in Compute.__dataclass_fields__ if name in chosen}
+    learner = NetworkClassifier(SMALL, phases=PHASES[way], compute=Compute(**how), **chosen)
+    return learner.fit(PICTURES, LABELS)
 
 
 @pytest.fixture(scope="module", params=PHASES)
@@ -96,7 +98,11 @@ def test_a_picture_that_cannot_be_read_is_named(trained, tmp_path):
 def test_a_saved_model_answers_with_the_same_bits(way, output, tmp_path):
     labels = ["a", "b"] * 6 if output == "sigmoid" else LABELS
     learner = NetworkClassifier(
-        SMALL, phases=PHASES[way], output=output, device="cpu", engine="torch", head="mlp_256"
+        SMALL,
+        phases=PHASES[way],
+        output=output,
+        compute=Compute(device="cpu", engine="torch"),
+        head="mlp_256",
     )
     learner.fit(PICTURES, labels).save(tmp_path / "model")
 
@@ -165,7 +171,9 @@ def test_pictures_too_many_for_the_memory_are_answered_in_parts(monkeypatch):
 
 
 def test_a_history_without_phases_is_run_live():
-    learner = NetworkClassifier(SMALL, phases=[], device="cpu").fit(PICTURES, LABELS)
+    learner = NetworkClassifier(SMALL, phases=[], compute=Compute(device="cpu")).fit(
+        PICTURES, LABELS
+    )
 
     assert learner._predictor.keeper is None
     assert np.allclose(learner.predict_proba(OTHERS), live(learner), atol=1e-6)
@@ -187,7 +195,7 @@ def test_a_history_of_another_network_is_refused():
             cache=learner._options().cache,
             workspace=learner._options().workspace,
             batch_size=4,
-            decoding=learner.decoding,
+            decoding=learner.compute.decoding,
             verbose=False,
         )
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from regraft.backbones.spec import BackboneSpec
+from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.errors import UsageError
 from regraft.features.cache import FeatureCache
@@ -40,7 +40,8 @@ OTHERS, _ = draw(7, seed=1)
 
 def learner(**changes):
     chosen = {"phases": [HALF], "batch_size": 8, "device": "cpu", "engine": "torch", **changes}
-    return NetworkClassifier(chosen.pop("backbone", SMALL), **chosen)
+    how = {name: chosen.pop(name) for name in Compute.__dataclass_fields__ if name in chosen}
+    return NetworkClassifier(chosen.pop("backbone", SMALL), compute=Compute(**how), **chosen)
 
 
 def fitted(**changes):
@@ -160,7 +161,7 @@ def test_the_second_stage_is_cut_further_in_front():
 
 
 def test_an_unknown_choice_is_refused():
-    with pytest.raises(UsageError, match="unknown boundary 'half'"):
+    with pytest.raises(UsageError, match="boundary cannot be 'half'"):
         fitted(boundary="half")
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
+import pydantic
+
+from regraft.data.reading import Decoding
 from regraft.errors import BackboneError
+from regraft.settings import settings_class
 
 if TYPE_CHECKING:
     from regraft.backbones.backbone import Backbone
@@ -16,6 +21,9 @@ if TYPE_CHECKING:
 Mode = Literal["crop", "squash", "squash_crop"]
 Interpolation = Literal["bicubic", "bilinear", "nearest"]
 Channels = Literal["RGB", "BGR"]
+EngineName = Literal["auto", "torch", "openvino"]
+PrecisionName = Literal["fp32", "bf16"]
+BoundaryChoice = Literal["auto", "off", "float32", "float16", "bfloat16"]
 Triple = tuple[float, float, float]
 
 LARGEST_SIDE = 4096
@@ -23,6 +31,10 @@ _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 _HALF = (0.5, 0.5, 0.5)
 _CAFFE_MEAN = (103.939, 116.779, 123.68)
+
+
+def _path_as_text(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,6 +259,43 @@ class BackboneSpec:
         shown = value.get("preprocessing")
         own = None if shown is None else Preprocessing.from_json(shown)
         return cls(**{**value, "preprocessing": own})
+
+
+@settings_class(kw_only=True)
+class Compute:
+    """Where and how numbers are computed and kept: what changes their cost, hardly their value.
+
+    Args:
+        device: Where a network is trained and predicts: ``"auto"``, ``"cpu"``, ``"cuda"`` or
+            ``"mps"``.
+        engine: What runs a frozen trunk: ``"auto"``, ``"torch"`` or ``"openvino"``.
+        precision: ``"fp32"``, or ``"bf16"`` for half the bits; training then uses automatic mixed
+            precision.
+        cache: Where features are kept: ``"default"`` (below ``REGRAFT_HOME``), a folder, which then
+            keeps all activations of frozen parts, too, or None for nowhere.
+        boundary: How activations of frozen parts are kept while a network is trained: ``"auto"``,
+            ``"off"`` to run everything in every step, or ``"float32"``, ``"float16"``,
+            ``"bfloat16"``.
+        disk_budget: The most bytes that these may take; None for half of what is free.
+        decoding: How files become pixels.
+
+    Raises:
+        UsageError: A value is not one of these.
+
+    Example:
+        >>> Compute(engine="torch", cache=None).precision
+        'fp32'
+    """
+
+    device: str = "auto"
+    engine: EngineName = "auto"
+    precision: PrecisionName = "fp32"
+    cache: Annotated[str | os.PathLike[str] | None, pydantic.BeforeValidator(_path_as_text)] = (
+        "default"
+    )
+    boundary: BoundaryChoice = "auto"
+    disk_budget: Annotated[int, pydantic.Field(ge=0)] | None = None
+    decoding: Decoding = field(default_factory=Decoding)
 
 
 def _geometry(size: int) -> dict[str, Any]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from regraft.backbones.spec import BackboneSpec
+from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.fitting import FittedShallow, Grid, check_settings, fit_shallow
 from regraft.data.images import Decoding, Picture
 from regraft.errors import DataError, UsageError
@@ -52,10 +52,7 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         scale: ``"auto"``, or a key of ``scaling.SCALES``: ``"unit"``, ``"columns"``,
             ``"principal"``, ``"none"``.
         pooling: ``"avg"``, ``"flatten"`` or ``"stage:NAME"``.
-        engine: ``"auto"``, ``"torch"`` or ``"openvino"``.
-        precision: ``"fp32"`` or ``"bf16"``.
-        cache: ``"default"`` (below ``REGRAFT_HOME``), a folder, or None to keep nothing.
-        decoding: How files become pixels.
+        compute: Engine, precision, cache and decoding; see ``Compute``.
         seed: For folds and for classifiers that draw numbers.
         verbose: Whether to show progress.
 
@@ -73,7 +70,7 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Example:
         >>> dark, light = [np.full((32, 32, 3), shade, np.uint8) for shade in (20, 220)]
         >>> spec = BackboneSpec("simple_cnn", weights=None)
-        >>> learner = FeatureClassifier(spec, classifier="knn", engine="torch", cache=None)
+        >>> learner = FeatureClassifier(spec, classifier="knn", compute=Compute(cache=None))
         >>> learner.fit([dark, light], ["night", "day"]).predict([light, dark]).tolist()
         ['day', 'night']
     """
@@ -93,10 +90,7 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         grid: str | Grid | None = "default",
         scale: str = "auto",
         pooling: str = "avg",
-        engine: Literal["auto", "torch", "openvino"] = "auto",
-        precision: Literal["fp32", "bf16"] = "fp32",
-        cache: str | os.PathLike[str] | None = "default",
-        decoding: Decoding = Decoding(),
+        compute: Compute = Compute(),
         seed: int = 0,
         verbose: bool = False,
     ) -> None:
@@ -105,10 +99,7 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.grid = grid
         self.scale = scale
         self.pooling = pooling
-        self.engine = engine
-        self.precision = precision
-        self.cache = cache
-        self.decoding = decoding
+        self.compute = compute
         self.seed = seed
         self.verbose = verbose
 
@@ -239,8 +230,9 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             pooling=backbone.spec.pooling,
             engine="any",  # all are as exact, and a model may go to a machine with another one
             device="cpu",
-            precision=self.precision,
-            decoding=replace(self.decoding, limits=Decoding().limits),  # these shape no number
+            precision=self.compute.precision,
+            # limits shape no number
+            decoding=replace(self.compute.decoding, limits=Decoding().limits),
         )
 
     def _refuse_other_features(self) -> None:
@@ -252,10 +244,7 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return FeatureExtractor(
             self.backbone,
             pooling=self.pooling,
-            engine=self.engine,
-            precision=self.precision,
-            cache=self.cache,
-            decoding=self.decoding,
+            compute=self.compute,
             verbose=self.verbose,
         )
 

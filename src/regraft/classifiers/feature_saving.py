@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from regraft.backbones.spec import Preprocessing
+from regraft.backbones.spec import Compute, Preprocessing
 from regraft.classifiers import conversion
 from regraft.classifiers.feature_classifier import FeatureClassifier
 from regraft.classifiers.fitting import FittedShallow
@@ -91,9 +91,11 @@ def read_feature_model(
         located(spec, files.backbone, weights, place),
         classifier=record.classifier.name,
         scale=scaling.name,
-        engine=record.backbone.engine,
-        precision=record.backbone.precision,
-        decoding=decoding,
+        compute=Compute(
+            engine=record.backbone.engine,
+            precision=record.backbone.precision,
+            decoding=decoding,
+        ),
     )
     verified(lambda: learner.backbone_, record.backbone, place)
     warnings = tuple(record.warnings)

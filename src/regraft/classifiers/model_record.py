@@ -90,7 +90,7 @@ def learner_facts(
         learner: Fitted.
         spec: Its network in a form that means the same on another machine; see :func:`portable`.
     """
-    backbone, decoding = learner.backbone_, learner.decoding
+    backbone, decoding = learner.backbone_, learner.compute.decoding
     return {
         "learner": type(learner).__name__,
         "regraft": __version__,
@@ -101,8 +101,8 @@ def learner_facts(
             "preprocessing": backbone.preprocessing.to_json(),
             "feature_dim": backbone.feature_dim,
             "weights": dataclasses.asdict(backbone.weights),
-            "engine": learner.engine,
-            "precision": learner.precision,
+            "engine": learner.compute.engine,
+            "precision": learner.compute.precision,
         },
         "background": list(decoding.background),
         "float_range": decoding.float_range and list(decoding.float_range),

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from regraft.backbones.backbone import Backbone, build, retrained
-from regraft.backbones.spec import BackboneSpec
+from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.feature_classifier import Labelled, paired
 from regraft.classifiers.network_settings import (
     check_settings,
@@ -24,7 +24,7 @@ from regraft.classifiers.network_settings import (
     usable_precision,
 )
 from regraft.classifiers.warm_start import start_from
-from regraft.data.images import Decoding, Picture
+from regraft.data.images import Picture
 from regraft.features.cache import FeatureCache
 from regraft.features.stream import EmbeddingStats
 from regraft.system import choose_device
@@ -35,21 +35,20 @@ from regraft.training.heads import Head, find_head
 from regraft.training.losses import class_weights, make_loss
 from regraft.training.options import Options
 from regraft.training.phases import Phase, frozen
-from regraft.training.progress import Listeners
+from regraft.training.progress import Callback, Listeners
 from regraft.training.regularization import Regularization, find_regularization
 from regraft.training.sources import Source
 from regraft.training.state import Settings
 from regraft.training.trainer import Trainer
 from regraft.training.using import Predictor
-from regraft.training.ways import BoundaryChoice
 
 
 class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A network whose head, and as much of its trunk as the phases say, is trained.
 
     What is frozen passes each picture once: its activations are kept, and every epoch runs only
-    what is trained (see ``boundary``). On a processor the same seed gives the same bits; CUDA adds
-    numbers in any order, so that the last digits differ from run to run.
+    what is trained (see ``Compute.boundary``). On a processor the same seed gives the same bits;
+    CUDA adds numbers in any order, so that the last digits differ from run to run.
 
     Args:
         backbone: A name or a spec; ``weights=None`` there for training from nothing.
@@ -69,18 +68,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         batch_size: Pictures per step, 2 or more.
         seed: Everything random is drawn from it, 0 to 4294967295, but the random weights of a spec
             from its own.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        precision: ``"fp32"``, or ``"bf16"`` for automatic mixed precision.
-        engine: What runs a frozen trunk: ``"auto"``, ``"torch"`` or ``"openvino"``.
-        cache: Where features behind a frozen trunk are kept: ``"default"`` (below
-            ``REGRAFT_HOME``), a folder, which then keeps all activations, or None for nowhere.
-        boundary: ``"auto"``, ``"off"`` to run everything in every step, or in how many bits
-            activations are kept: ``"float32"``, ``"float16"``, ``"bfloat16"``.
-        disk_budget: The most bytes that kept activations may take; None for half of what is free.
         time_budget: Minutes after which training ends with what it has; None for no end.
-        checkpoint_every: Seconds between two checkpoints; 0 for one after every step.
-        tensorboard: A folder for TensorBoard's events.
-        decoding: How files become pixels.
+        compute: Device, engine, precision, cache and decoding; see ``Compute``.
         verbose: Whether to show progress on standard error.
 
     Attributes:
@@ -97,7 +86,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         >>> from regraft.training.phases import from_scratch
         >>> spec = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
         >>> dark, light = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 255, np.uint8)
-        >>> net = NetworkClassifier(spec, phases=from_scratch(2), device="cpu")
+        >>> net = NetworkClassifier(spec, phases=from_scratch(2))
         >>> net.fit([dark, light] * 4, ["night", "day"] * 4).predict([light]).shape
         (1,)
     """
@@ -126,16 +115,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         start: str | os.PathLike[str] | None = None,
         batch_size: int = 32,
         seed: int = 0,
-        device: str = "auto",
-        precision: Literal["fp32", "bf16"] = "fp32",
-        engine: Literal["auto", "torch", "openvino"] = "auto",
-        cache: str | os.PathLike[str] | None = "default",
-        boundary: BoundaryChoice = "auto",
-        disk_budget: int | None = None,
         time_budget: float | None = None,
-        checkpoint_every: float = 30.0,
-        tensorboard: str | os.PathLike[str] | None = None,
-        decoding: Decoding = Decoding(),
+        compute: Compute = Compute(),
         verbose: bool = False,
     ) -> None:
         self.backbone = backbone
@@ -150,16 +131,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.start = start
         self.batch_size = batch_size
         self.seed = seed
-        self.device = device
-        self.precision = precision
-        self.engine = engine
-        self.cache = cache
-        self.boundary = boundary
-        self.disk_budget = disk_budget
         self.time_budget = time_budget
-        self.checkpoint_every = checkpoint_every
-        self.tensorboard = tensorboard
-        self.decoding = decoding
+        self.compute = compute
         self.verbose = verbose
 
     def fit(
@@ -169,6 +142,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         *,
         validation: Labelled | None = None,
         checkpoints: str | os.PathLike[str] | None = None,
+        checkpoint_every: float = 30.0,
+        callbacks: Sequence[Callback] = (),
     ) -> Self:
         """Train through all phases.
 
@@ -179,6 +154,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             checkpoints: A folder for checkpoints. If it holds some of the same work, that is gone
                 on with, and ends as if it had never been interrupted: on a processor with the same
                 bits. Beside it, ``history.jsonl`` gets a line per epoch.
+            checkpoint_every: Seconds between two of them; 0 for one after every step.
+            callbacks: Who hears of each epoch, such as ``TensorBoard(folder)``.
 
         Raises:
             DataError: A validation class is unknown.
@@ -188,7 +165,14 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 (``TRAIN-MEMORY``), or the checkpoints are of other work (``TRAIN-RESUME``) or all
                 damaged (``TRAIN-CHECKPOINT``).
         """
-        trainer = self.trainer(X, y, validation=validation, checkpoints=checkpoints)
+        trainer = self.trainer(
+            X,
+            y,
+            validation=validation,
+            checkpoints=checkpoints,
+            checkpoint_every=checkpoint_every,
+            callbacks=callbacks,
+        )
         trainer.run()
         history = {"phases": trainer.records, "epochs": trainer.epochs}
         restore(
@@ -214,6 +198,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         *,
         validation: Labelled | None = None,
         checkpoints: str | os.PathLike[str] | None = None,
+        checkpoint_every: float = 30.0,
+        callbacks: Sequence[Callback] = (),
     ) -> Trainer:
         """Return what ``fit`` runs, with a network of its own; the learner stays as it is.
 
@@ -222,6 +208,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             y: The class of each picture, by name.
             validation: Decides which epoch of a phase was best.
             checkpoints: A folder for checkpoints.
+            checkpoint_every: Seconds between two of them.
+            callbacks: Who hears of each epoch.
 
         Raises:
             DataError: A validation class is unknown.
@@ -238,8 +226,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         notes = [] if self.start is None else start_from(self.start, network, self, classes)
         if self.start is not None:
             backbone = retrained(backbone)
-        device = choose_device(self.device)
-        notes += usable_precision(self.precision, device)[1]
+        device = choose_device(self.compute.device)
+        notes += usable_precision(self.compute.precision, device)[1]
         network = network.to(device).to(memory_format=torch.channels_last)
         train = self._source(backbone, X, labels, classes)
         held = None
@@ -248,7 +236,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         kept = None
         if checkpoints is not None:
             work = described_work(self, phases, classes, network, (train, held))
-            kept = Checkpoints(checkpoints, work, every=self.checkpoint_every)
+            kept = Checkpoints(checkpoints, work, every=checkpoint_every)
         return Trainer(
             network,
             backbone,
@@ -259,7 +247,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             options=self._options(),
             listeners=Listeners(
                 file=None if checkpoints is None else Path(checkpoints).parent / "history.jsonl",
-                tensorboard=self.tensorboard,
+                callbacks=callbacks,
                 verbose=self.verbose,
             ),
             checkpoints=kept,
@@ -310,14 +298,14 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return find_regularization(self.regularize) or Regularization()
 
     def _settings(self, labels: Sequence[str], classes: Sequence[str]) -> Settings:
-        chosen, device = self._regularization(), choose_device(self.device)
+        chosen, device = self._regularization(), choose_device(self.compute.device)
         weights = class_weights(self.class_weight, labels, classes)
         weights = None if weights is None else weights.to(device)
         return Settings(
             batch_size=int(self.batch_size),
             seed=int(self.seed),
             device=device,
-            precision=usable_precision(self.precision, device)[0],
+            precision=usable_precision(self.compute.precision, device)[0],
             loss=make_loss(
                 self.output, label_smoothing=chosen.label_smoothing, class_weights=weights
             ),
@@ -329,27 +317,27 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         )
 
     def _options(self) -> Options:
-        own = self.cache not in {"default", None}
-        cache = FeatureCache(self.cache) if own else FeatureCache()
+        own = self.compute.cache not in {"default", None}
+        cache = FeatureCache(self.compute.cache) if own else FeatureCache()
         temporary = FeatureCache.temporary()
         return Options(
             augment=find_augmentation(self.augment),
             views=self.views and int(self.views),
             sampling=self.sampling,
-            boundary=self.boundary,
-            disk_budget=self.disk_budget,
+            boundary=self.compute.boundary,
+            disk_budget=self.compute.disk_budget,
             time_budget=None if self.time_budget is None else 60 * self.time_budget,
-            engine=self.engine,
-            cache=temporary if self.cache is None else cache,
+            engine=self.compute.engine,
+            cache=temporary if self.compute.cache is None else cache,
             workspace=cache if own else temporary,
-            decoding=self.decoding,
+            decoding=self.compute.decoding,
         )
 
     def _source(
         self, backbone: Backbone, X: Sequence[Picture], y: Sequence[str], classes: Sequence[str]
     ) -> Source:
         return Source(
-            X, y, classes, backbone=backbone, decoding=self.decoding, verbose=self.verbose
+            X, y, classes, backbone=backbone, decoding=self.compute.decoding, verbose=self.verbose
         )
 
 
@@ -381,19 +369,19 @@ def restore(
     learner.warnings_ = tuple(warnings)
     learner._fitted_with = saved_parameters(learner)  # noqa: SLF001 - the other half of the class
     if predictor is None:
-        device = choose_device(learner.device)
+        device = choose_device(learner.compute.device)
         options = learner._options()  # noqa: SLF001 - the other half of the class
         predictor = Predictor.from_history(
             network,
             backbone,
             history,
             device=device,
-            precision=usable_precision(learner.precision, device)[0],
-            engine=learner.engine,
+            precision=usable_precision(learner.compute.precision, device)[0],
+            engine=learner.compute.engine,
             cache=options.cache,
             workspace=options.workspace,
             batch_size=learner.batch_size,
-            decoding=learner.decoding,
+            decoding=learner.compute.decoding,
             verbose=learner.verbose,
         )
     learner._predictor = predictor  # noqa: SLF001 - the other half of the class

@@ -19,7 +19,7 @@ from regraft.backbones.backbone import Backbone
 from regraft.backbones.catalog import find
 from regraft.backbones.loading import load_state, misfit, state_sha256
 from regraft.backbones.resolving import WeightsFacts
-from regraft.backbones.spec import BackboneSpec, Preprocessing
+from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
 from regraft.backbones.state import read_state
 from regraft.classifiers.feature_classifier import refuse_changes
 from regraft.classifiers.model_folder import RECORD, ModelFiles, corrupt, write_model
@@ -180,9 +180,11 @@ def read_network_model(
         output=record.output,
         batch_size=record.batch_size,
         seed=record.seed,
-        precision=record.backbone.precision,
-        engine=record.backbone.engine,
-        decoding=decoding,
+        compute=Compute(
+            engine=record.backbone.engine,
+            precision=record.backbone.precision,
+            decoding=decoding,
+        ),
     )
     outputs = 1 if record.output == "sigmoid" else len(record.classes)
     network = _grafted(backbone, _SavedHead(head, tensors), outputs, place)

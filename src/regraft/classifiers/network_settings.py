@@ -44,7 +44,7 @@ def check_settings(
         UsageError: There is one class only, or a parameter is impossible.
         DataError: A validation class is unknown.
     """
-    choose_device(learner.device)  # refuses one that is not here
+    choose_device(learner.compute.device)  # refuses one that is not here
     if len(classes) < 2:
         raise UsageError("a classifier needs two classes or more", why=f"found {classes}")
     if validation is not None:
@@ -56,7 +56,6 @@ def check_settings(
             hint="give fit(..., validation=...), or choose another schedule and no patience",
         )
     checks = {
-        "precision": (learner.precision in {"fp32", "bf16"}, "fp32 or bf16"),
         "output": (learner.output in {"softmax", "sigmoid"}, "softmax or sigmoid"),
         "sampling": (learner.sampling in {None, "balanced"}, "balanced, or None"),
         "views": (learner.views is None or _is_whole(learner.views, 1), "1 or more, or None"),
@@ -130,10 +129,10 @@ def described_work(
         "output": learner.output,
         "batch_size": int(learner.batch_size),
         "seed": int(learner.seed),
-        "precision": learner.precision,
-        "boundary": learner.boundary,
-        "engine": learner.engine,
-        "decoding": learner.decoding.to_json(),
+        "precision": learner.compute.precision,
+        "boundary": learner.compute.boundary,
+        "engine": learner.compute.engine,
+        "decoding": learner.compute.decoding.to_json(),
     }
 
 
@@ -153,11 +152,14 @@ def saved_parameters(learner: NetworkClassifier) -> dict[str, Any]:
     Args:
         learner: Fitted or not.
     """
-    names = ("head", "regularize", "output", "start", "batch_size", "seed", "precision")
+    names = ("head", "regularize", "output", "start", "batch_size", "seed")
     return {
         **{name: getattr(learner, name) for name in names},
         "phases": None if learner.phases is None else tuple(learner.phases),
-        "decoding": replace(learner.decoding, limits=Decoding().limits),  # they shape no number
+        "precision": learner.compute.precision,
+        "decoding": replace(
+            learner.compute.decoding, limits=Decoding().limits
+        ),  # they shape no number
     }
 
 

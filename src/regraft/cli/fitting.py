@@ -148,6 +148,7 @@ def fit(
     from regraft.experiment.recipe import Recipe
     from regraft.experiment.runner import fit_run
     from regraft.results.store import RunStore
+    from regraft.training.progress import TensorBoard
 
     backbone = chosen_backbone(backbone)
     learner = build_learner(read_spec(backbone, weights, arguments), options)
@@ -162,6 +163,7 @@ def fit(
             command=command_line(),
             recipe=recipe.plan,
             resume=resume,
+            callbacks=() if tensorboard is None else [TensorBoard(tensorboard)],
             verbose=not as_json,
         )
     if as_json:
@@ -220,6 +222,7 @@ def extract(
 ) -> None:
     """Write the features of all pictures to HDF5: features, labels and label_names."""
     given = dict(locals())
+    from regraft.backbones.spec import Compute
     from regraft.experiment.extraction import extract_to_file
     from regraft.experiment.preparation import DataPlan
     from regraft.features.extractor import FeatureExtractor
@@ -227,9 +230,7 @@ def extract(
     extractor = FeatureExtractor(
         read_spec(chosen_backbone(backbone), weights, arguments),
         pooling=pooling,
-        engine=engine,
-        precision=precision,
-        cache=None if no_cache else "default",
+        compute=Compute(engine=engine, precision=precision, cache=None if no_cache else "default"),
         verbose=not as_json,
     )
     written = extract_to_file(

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from regraft.backbones.spec import BackboneSpec, Preprocessing
+from regraft.backbones.spec import BackboneSpec, Compute, EngineName, Preprocessing
 from regraft.data.dataset import Dataset
 from regraft.errors import RegraftError
 from regraft.experiment.probes import Indices, predict_out_of_fold
 from regraft.features.cache import FeatureCache
-from regraft.features.embedding import EngineName
 from regraft.features.extractor import FeatureExtractor
 from regraft.files import read_json, sha256_json, write_json
 from regraft.report.tables import Duration
@@ -199,7 +198,9 @@ class Bench:
         return f"it needs about {Duration(needed)}, {Duration(clock.left)} of the budget were left"
 
     def _extractor(self, spec: BackboneSpec, *, verbose: bool) -> FeatureExtractor:
-        return FeatureExtractor(spec, engine=self.engine, cache=self.cache, verbose=verbose)
+        return FeatureExtractor(
+            spec, compute=Compute(engine=self.engine, cache=self.cache), verbose=verbose
+        )
 
     def _seconds_for(
         self, pictures: Sequence[Path], spec: BackboneSpec, extractor: FeatureExtractor

@@ -121,12 +121,13 @@ def measure_costs(
 
 
 def _embedding_seconds(spec: BackboneSpec, paths: Sequence[Any]) -> float:
+    from regraft.backbones.spec import Compute
     from regraft.features.extractor import FeatureExtractor
 
     places = np.linspace(0, len(paths) - 1, min(_FEW + 1, len(paths))).round().astype(int)
     few = [paths[place] for place in places]
     # Nothing is kept, so that the figure is the same when all pictures are cached.
-    extractor = FeatureExtractor(spec, cache=None)
+    extractor = FeatureExtractor(spec, compute=Compute(cache=None))
     extractor.stream(few[:1])  # builds the engine
     stats = extractor.stream(few[1:] or few).stats
     return stats.seconds / max(stats.images, 1)
@@ -136,6 +137,7 @@ def _step_seconds(spec: BackboneSpec) -> float:
     """Return what a picture costs in an epoch in which the whole network is trained."""
     from dataclasses import replace
 
+    from regraft.backbones.spec import Compute
     from regraft.classifiers.network_classifier import NetworkClassifier
     from regraft.training.phases import Phase
 
@@ -144,7 +146,7 @@ def _step_seconds(spec: BackboneSpec) -> float:
     labels = ["a", "b"] * (_FEW // 2)
     phases = [Phase(unfreeze=1.0, epochs=3)]
     learner = NetworkClassifier(
-        replace(spec, weights=None), phases=phases, batch_size=_FEW, cache=None
+        replace(spec, weights=None), phases=phases, batch_size=_FEW, compute=Compute(cache=None)
     ).fit(drawn, labels)
     # The first epoch pays for what is loaded and allocated.
     return float(min(epoch["seconds"] for epoch in learner.history_["epochs"][1:])) / _FEW

@@ -11,7 +11,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 
-from regraft.backbones.spec import BackboneSpec
+from regraft.backbones.spec import BackboneSpec, EngineName
 from regraft.data.dataset import Dataset
 from regraft.errors import BackboneError, ModelError, WeightsError
 from regraft.experiment.ablation import Mistake, measure_mistakes
@@ -20,7 +20,6 @@ from regraft.experiment.candidates import Candidate, LeftOut, find_candidates
 from regraft.experiment.preparation import DataPlan, PreparedData
 from regraft.experiment.probes import make_folds
 from regraft.experiment.standings import Measured, Ranking, compared, in_order
-from regraft.features.embedding import EngineName
 
 
 def rank_backbones(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from regraft.results.predictions import Predictions, evaluate
 from regraft.results.reservation import CHECKPOINTS, EPOCHS, reserve
 from regraft.results.run import Run, RunRecord
 from regraft.system import Stopwatch, environment
+from regraft.training.progress import Callback
 
 Learner = FeatureClassifier | NetworkClassifier
 
@@ -38,6 +39,7 @@ def fit_run(
     recipe: Mapping[str, Any] | None = None,
     shared: PreparedData | None = None,
     resume: bool = False,
+    callbacks: Sequence[Callback] = (),
     verbose: bool = False,
 ) -> Run:
     """Fit a learner on a plan's pictures, measure it on every part, and leave a run with its page.
@@ -55,6 +57,7 @@ def fit_run(
         recipe: The run as a plan of one row, which ``run.json`` keeps.
         shared: What another run on the same pictures has prepared: nothing is decoded again.
         resume: Whether there must be a checkpoint to go on from.
+        callbacks: Who hears of each epoch of a network.
         verbose: Whether to show progress on standard error.
 
     Raises:
@@ -76,7 +79,7 @@ def fit_run(
                 refuse_learned_test_pictures(learner.start, prepared.split.test)
         weights = _initial_weights(learner)  # as they are before what may take hours
         with watch.step("fit"):
-            _fit(learner, prepared, place)
+            _fit(learner, prepared, place, callbacks)
         embedded = learner.embedding_stats_.embedded
         with watch.step("predict"):
             predictions, more = _predict_parts(learner, prepared)
@@ -133,7 +136,9 @@ def _refuse_nothing_to_resume(place: Path) -> None:
         )
 
 
-def _fit(learner: Learner, prepared: PreparedData, place: Path) -> None:
+def _fit(
+    learner: Learner, prepared: PreparedData, place: Path, callbacks: Sequence[Callback]
+) -> None:
     train, held = prepared.train, prepared.split.val
     if isinstance(learner, NetworkClassifier):
         learner.fit(
@@ -141,6 +146,7 @@ def _fit(learner: Learner, prepared: PreparedData, place: Path) -> None:
             train.labels,
             validation=held if len(held) else None,
             checkpoints=place / CHECKPOINTS,
+            callbacks=callbacks,
         )
     else:
         (place / EPOCHS).unlink(missing_ok=True)  # of a network that was begun here and given up

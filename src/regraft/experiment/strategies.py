@@ -38,10 +38,7 @@ _ONLY: dict[str, tuple[Strategy, ...] | None] = {
 # What a list of phases says already.
 _IN_PHASES = ("unfreeze", "epochs", "head_epochs", "optimizer", "lr")
 _SPELLED = {"start": "--from"}
-_HANDED_ON = (
-    *("views", "batch_size", "class_weight", "sampling", "output", "start", "device"),
-    *("tensorboard", "boundary"),
-)
+_HANDED_ON = (*("views", "batch_size", "class_weight", "sampling", "output", "start"),)
 _UNITS = {"s": 1 / 60, "m": 1.0, "min": 1.0, "h": 60.0, "": 1.0}
 
 
@@ -152,11 +149,17 @@ def build_learner(
         >>> net.backbone.weights, net.phases[0].epochs
         (None, 60)
     """
+    from regraft.backbones.spec import Compute
+
     refuse_idle_options(options)
     shared: dict[str, Any] = {
-        "engine": options.engine,
-        "precision": options.precision,
-        "cache": "default" if options.cache else None,
+        "compute": Compute(
+            engine=_as_given(options.engine),
+            precision=_as_given(options.precision),
+            cache="default" if options.cache else None,
+            device=options.device or "auto",
+            boundary=_as_given(options.boundary or "auto"),
+        ),
         "seed": options.seed,
         "verbose": options.verbose,
     }
@@ -323,6 +326,10 @@ def _unreadable(text: str) -> UsageError:
         path=text,
         hint="write --unfreeze 0.5 for a share of the stages, last:3, /regex/ or a stage's name",
     )
+
+
+def _as_given(text: str) -> Any:
+    return text  # Compute says which names there are
 
 
 def _or(names: Iterable[str]) -> str:

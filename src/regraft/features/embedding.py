@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from regraft.backbones.spec import EngineName
 from regraft.data.images import DECODER_VERSION, Decoding, Picture
 from regraft.features.cache import FeatureCache
 from regraft.features.shards import Precision
@@ -15,8 +16,6 @@ from regraft.system import choose_device
 if TYPE_CHECKING:
     from regraft.backbones.backbone import Backbone
     from regraft.backbones.engines import Engine
-
-EngineName = Literal["auto", "torch", "openvino"]
 
 
 def embed_with(

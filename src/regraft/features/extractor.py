@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -13,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from regraft.backbones.spec import BackboneSpec
+from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.backbones.weights import stored_hash
-from regraft.data.images import Decoding, Picture
+from regraft.data.images import Picture
 from regraft.errors import UsageError
 from regraft.features.cache import FeatureCache
 from regraft.features.embedding import embed_with
@@ -40,10 +39,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         backbone: A name, or a spec with weights, arguments and preprocessing of its own.
         pooling: ``"avg"``, ``"flatten"`` or ``"stage:NAME"``; a pooling in the spec counts too.
         batch_size: Pictures per pass, at least 1.
-        engine: ``"auto"``, ``"torch"`` or ``"openvino"``.
-        precision: ``"fp32"`` or ``"bf16"``.
-        cache: ``"default"`` (below ``REGRAFT_HOME``), a folder, or None to keep nothing.
-        decoding: How files become pixels.
+        compute: Engine, precision, cache and decoding; see ``Compute``.
         verbose: Whether to show progress.
 
     Attributes:
@@ -52,7 +48,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     Example:
         >>> spec = BackboneSpec("simple_cnn", weights=None)
-        >>> extractor = FeatureExtractor(spec, engine="torch", cache=None)
+        >>> extractor = FeatureExtractor(spec, compute=Compute(engine="torch", cache=None))
         >>> extractor.fit_transform([np.zeros((50, 40, 3), np.uint8)] * 2).shape
         (2, 128)
         >>> extractor.stats_.embedded
@@ -67,19 +63,13 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         *,
         pooling: str = _DEFAULT_POOLING,
         batch_size: int = 32,
-        engine: Literal["auto", "torch", "openvino"] = "auto",
-        precision: Literal["fp32", "bf16"] = "fp32",
-        cache: str | os.PathLike[str] | None = "default",
-        decoding: Decoding = Decoding(),
+        compute: Compute = Compute(),
         verbose: bool = False,
     ) -> None:
         self.backbone = backbone
         self.pooling = pooling
         self.batch_size = batch_size
-        self.engine = engine
-        self.precision = precision
-        self.cache = cache
-        self.decoding = decoding
+        self.compute = compute
         self.verbose = verbose
 
     @property
@@ -131,23 +121,24 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Example:
             >>> spec = BackboneSpec("simple_cnn", weights=None)
             >>> pictures = [np.full((50, 40, 3), shade, np.uint8) for shade in (0, 99, 200)]
-            >>> embedded = FeatureExtractor(spec, engine="torch", cache=None).stream(pictures)
+            >>> embedded = FeatureExtractor(spec, compute=Compute(cache=None)).stream(pictures)
             >>> [block.shape for block in embedded.blocks(2)]
             [(2, 128), (1, 128)]
         """
         self.fit(X)
         backbone = self.backbone_
+        how = self.compute
         embedded = embed_with(
             backbone,
             listed(X),
             cache=self._cache(),
             width=backbone.feature_dim,
             pooling=backbone.spec.pooling,
-            engine=self.engine,
-            precision=self.precision,
-            build_engine=lambda: _engine(*self._identity(), self.engine, self.precision),
+            engine=how.engine,
+            precision=how.precision,
+            build_engine=lambda: _engine(*self._identity(), how.engine, how.precision),
             batch_size=self.batch_size,
-            decoding=self.decoding,
+            decoding=how.decoding,
             verbose=self.verbose,
         )
         self.stats_ = embedded.stats
@@ -174,9 +165,10 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
     def _cache(self) -> FeatureCache:
-        if self.cache is None:
+        cache = self.compute.cache
+        if cache is None:
             return FeatureCache.temporary()
-        return FeatureCache(None if self.cache == "default" else self.cache)
+        return FeatureCache(None if cache == "default" else cache)
 
     def _identity(self) -> tuple[BackboneSpec, object]:
         """Return the spec, and what tells its weights from their successors of the same name."""

@@ -15,9 +15,10 @@ from torch import Tensor
 from regraft.backbones.backbone import Backbone
 from regraft.backbones.embedder import Embedder
 from regraft.backbones.engines import Engine, make_engine
+from regraft.backbones.spec import EngineName
 from regraft.data.images import Decoding, Picture
 from regraft.features.cache import FeatureCache, FeatureRows
-from regraft.features.embedding import EngineName, embed_with, ingredients
+from regraft.features.embedding import embed_with, ingredients
 from regraft.features.shards import STORED_AS, Precision
 from regraft.files import sha256_bytes
 from regraft.progress import progress_bar

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from regraft.backbones.spec import BoundaryChoice, EngineName
 from regraft.data.images import Decoding
 from regraft.features.cache import FeatureCache
-from regraft.features.embedding import EngineName
 from regraft.training.augmentation import Augmentation
-from regraft.training.ways import BoundaryChoice
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,13 +6,48 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from regraft.errors import RegraftError, UsageError
 from regraft.files import free_bytes, remove_leftovers, write_text
 from regraft.progress import progress_bar
+
+
+class Callback(Protocol):
+    """Who hears of each epoch of a training."""
+
+    def on_epoch(self, record: Mapping[str, Any], number: int) -> None:
+        """Take what was measured in an epoch; they are counted from 1 over all phases."""
+
+    def close(self) -> None:
+        """Let go of files: the training has ended."""
+
+
+class TensorBoard:
+    """Write what is measured as TensorBoard's events; a callback of ``fit``.
+
+    Args:
+        folder: Where they stand.
+
+    Raises:
+        UsageError: TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self._board = _summary_writer(folder)
+
+    def on_epoch(self, record: Mapping[str, Any], number: int) -> None:
+        """Write one value for each thing that was measured."""
+        for name, value in record.items():
+            if name not in {"phase", "epoch"}:
+                self._board.add_scalar(name, value, number)
+        self._board.flush()
+
+    def close(self) -> None:
+        """Write the last events."""
+        self._board.close()
 
 
 class Listeners:
@@ -20,11 +55,8 @@ class Listeners:
 
     Args:
         file: ``history.jsonl``, one line per epoch, written as it goes; None for no file.
-        tensorboard: A folder for TensorBoard's events; None for none.
+        callbacks: Who else hears of them.
         verbose: Whether to show progress on standard error.
-
-    Raises:
-        UsageError: TensorBoard is asked for and not installed.
 
     Attributes:
         notes: What a reader should know: that the file could not be written.
@@ -34,11 +66,11 @@ class Listeners:
         self,
         *,
         file: Path | None = None,
-        tensorboard: str | os.PathLike[str] | None = None,
+        callbacks: Sequence[Callback] = (),
         verbose: bool = False,
     ) -> None:
         self._file = file
-        self._board = None if tensorboard is None else _summary_writer(tensorboard)
+        self._callbacks = tuple(callbacks)
         self.verbose = verbose
         self.notes: list[str] = []
         self._records: list[dict[str, Any]] = []
@@ -79,11 +111,8 @@ class Listeners:
                 self._missed(self._file, error.strerror or str(error))
         else:
             self._write_all()
-        if self._board is not None:
-            for name, value in record.items():
-                if name not in {"phase", "epoch"}:
-                    self._board.add_scalar(name, value, len(self._records))
-            self._board.flush()
+        for callback in self._callbacks:
+            callback.on_epoch(record, len(self._records))
         if self.verbose and not sys.stderr.isatty():
             print(line(record, of=of), file=sys.stderr)
 
@@ -108,8 +137,8 @@ class Listeners:
         """Let go of files."""
         if not self._whole:
             self._write_all()
-        if self._board is not None:
-            self._board.close()
+        for callback in self._callbacks:
+            callback.close()
 
 
 def line(record: dict[str, Any], *, of: int) -> str:

@@ -103,7 +103,7 @@ def search_rate(
         >>> from regraft.backbones.spec import BackboneSpec
         >>> from regraft.classifiers.network_classifier import NetworkClassifier
         >>> spec = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
-        >>> net = NetworkClassifier(spec, device="cpu")
+        >>> net = NetworkClassifier(spec)
         >>> pictures = [np.full((8, 8, 3), 30 * i, np.uint8) for i in range(8)]
         >>> found = search_rate(net, pictures, ["dark"] * 4 + ["light"] * 4, steps=12)
         >>> found.rates[0], len(found.losses) <= 12

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from regraft.backbones.backbone import Backbone
+from regraft.backbones.spec import EngineName
 from regraft.data.images import Decoding, Picture
 from regraft.features.cache import FeatureCache
-from regraft.features.embedding import EngineName
 from regraft.features.stream import EmbeddingStats, listed
 from regraft.system import exact_float32, within_memory
 from regraft.training.activations import Keeper

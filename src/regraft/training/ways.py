@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
+from regraft.backbones.spec import BoundaryChoice
 from regraft.errors import UsageError
 from regraft.files import free_bytes
 from regraft.training.activations import Keeper, needed_bytes
@@ -22,7 +23,6 @@ from regraft.training.boundary import (
 from regraft.training.grafted import Grafted
 from regraft.training.phases import Phase, Trained
 
-BoundaryChoice = Literal["auto", "off", "float32", "float16", "bfloat16"]
 BOUNDARIES = get_args(BoundaryChoice)
 
 
