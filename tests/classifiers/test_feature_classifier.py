@@ -184,7 +184,9 @@ def test_features_other_than_it_was_fitted_on_are_refused(learner, pictures, tmp
         learner.set_params(**{name: own[name] for name in change})
 
     assert not (tmp_path / "other").exists()
-    learner.set_params(compute=Compute(decoding=Decoding(limits=Limits(pixels=10**9)), cache=None))
+    learner.set_params(
+        compute=Compute(engine="torch", decoding=Decoding(limits=Limits(pixels=10**9)), cache=None)
+    )
     assert np.array_equal(learner.predict_proba(asked), before)
 
 
