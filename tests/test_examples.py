@@ -14,9 +14,9 @@ from regraft.experiment.campaign import Campaign
 from regraft.experiment.plan import read_plan
 from regraft.report.comparison import comparison_table
 from regraft.results.comparison import Comparison
-from regraft.training.augmentation import find_augmentation
+from regraft.training.augment import find_augmentation
 from regraft.training.batches import epoch_batches
-from regraft.training.grafted import Grafted
+from regraft.training.network import TransferNetwork
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 PLANS = sorted(EXAMPLES.rglob("*.toml"))
@@ -133,7 +133,7 @@ def grafted(recipe, classes):
     spec = learner.backbone
     size = spec.preprocessing.size if spec.preprocessing else 224
     outputs = 1 if learner.output == "sigmoid" else classes
-    return Grafted(trunk(spec.name, spec.arguments, size), learner._head(), outputs=outputs)
+    return TransferNetwork(trunk(spec.name, spec.arguments, size), learner._head(), outputs=outputs)
 
 
 def trained(network, phase):

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from regraft.cli.app import app
 from regraft.data.drawn import make_flowers
 from regraft.errors import ImageError, UsageError
-from regraft.training.augmentation import AUGMENTATIONS
+from regraft.training.augment import AUGMENTATIONS
 
 
 @pytest.fixture(scope="module")

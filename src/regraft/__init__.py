@@ -14,7 +14,7 @@ from regraft.version import __version__ as __version__
 
 # Every public name and its module; resolved on first use, so that `import regraft` is instant.
 _HOME = {
-    "Augmentation": "regraft.training.augmentation",
+    "Augmentation": "regraft.training.augment",
     "Backbone": "regraft.backbones.backbone",
     "BackboneSpec": "regraft.backbones.spec",
     "check": "regraft.data.checks",
@@ -40,7 +40,7 @@ _HOME = {
     "Preprocessing": "regraft.backbones.spec",
     "register_backbone": "regraft.backbones.catalog",
     "RegraftError": "regraft.errors",
-    "Regularization": "regraft.training.regularization",
+    "Regularization": "regraft.training.regularize",
     "Run": "regraft.results.run",
     "RunStore": "regraft.results.store",
     "save_model": "regraft.classifiers.saving",
@@ -100,10 +100,10 @@ if TYPE_CHECKING:
     from regraft.results.predictions import Predictions, evaluate
     from regraft.results.run import Run
     from regraft.results.store import RunStore
-    from regraft.training.augmentation import Augmentation
+    from regraft.training.augment import Augmentation
     from regraft.training.heads import ConvHead, LinearHead, MLPHead
     from regraft.training.phases import Phase, fine_tune, from_scratch, frozen, two_stage
-    from regraft.training.regularization import Regularization
+    from regraft.training.regularize import Regularization
 
 
 def __getattr__(name: str) -> Any:

@@ -9,10 +9,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from regraft.backbones.catalog import list_backbones
 from regraft.backbones.spec import BackboneSpec
-from regraft.training.boundary import EXACT, distance, find_boundary, gradients
-from regraft.training.grafted import Grafted, build_optimizer, parameter_groups
 from regraft.training.heads import LinearHead
+from regraft.training.network import TransferNetwork, build_optimizer, parameter_groups
 from regraft.training.phases import Phase, fine_tune, frozen, two_stage
+from regraft.training.split_point import EXACT, distance, find_boundary, gradients
 
 # The smallest comfortable inputs; None is the native size of a network that takes no other.
 SIZES = {"vgg16": 32, "vgg19": 32, "inception_v3": 96, "inception_resnet_v2": 96}
@@ -40,7 +40,7 @@ def grafted(name):
     if name.startswith("vgg"):
         arguments["mlp_ratio"] = 0.01  # the former head is no part of the trunk
     backbone = BackboneSpec(name, weights=None, arguments=arguments).build()
-    network = Grafted(backbone, LinearHead(), outputs=CLASSES)
+    network = TransferNetwork(backbone, LinearHead(), outputs=CLASSES)
     return backbone, network, {n: t.clone() for n, t in network.state_dict().items()}
 
 

@@ -11,7 +11,7 @@ from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.errors import UsageError
 from regraft.experiment.plan import plan_from
 from regraft.experiment.recipe import ROW_KEYS, Recipe, absolute_paths
-from regraft.training.augmentation import Augmentation
+from regraft.training.augment import Augmentation
 from regraft.training.heads import HEADS
 from regraft.training.phases import Phase
 

@@ -12,12 +12,12 @@ from regraft.data.images import Decoding
 from regraft.features.cache import FeatureCache
 from regraft.training import activations as module
 from regraft.training.activations import Keeper, KeptRows, needed_bytes
-from regraft.training.augmentation import find_augmentation
+from regraft.training.augment import find_augmentation
 from regraft.training.batches import AugmentedPictures, Pictures
-from regraft.training.boundary import Boundary, named_boundary
-from regraft.training.grafted import Grafted
 from regraft.training.heads import LinearHead
+from regraft.training.network import TransferNetwork
 from regraft.training.phases import Phase
+from regraft.training.split_point import Boundary, named_boundary
 
 SMALL = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 RANDOM = np.random.default_rng(0)
@@ -53,7 +53,9 @@ def passed(monkeypatch):
 
 def keeper(folder, stage=None, **changes):
     backbone = SMALL.build()
-    network = Grafted(backbone, LinearHead(), outputs=2).to(memory_format=torch.channels_last)
+    network = TransferNetwork(backbone, LinearHead(), outputs=2).to(
+        memory_format=torch.channels_last
+    )
     return Keeper(
         backbone=backbone,
         network=network,

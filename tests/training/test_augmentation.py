@@ -11,9 +11,15 @@ from PIL import Image
 
 from regraft.errors import UsageError
 from regraft.training import augmentation as module
-from regraft.training.augmentation import AUGMENTATIONS, Augmentation, find_augmentation
+from regraft.training.augment import (
+    AUGMENTATIONS,
+    FILLS,
+    Augmentation,
+    affine,
+    find_augmentation,
+    warp,
+)
 from regraft.training.batches import AugmentedPictures, Pictures
-from regraft.training.geometry import FILLS, affine, warp
 
 
 def picture(size=48, seed=0):

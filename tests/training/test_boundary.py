@@ -15,7 +15,10 @@ from regraft.errors import RegraftError
 from regraft.features.cache import FeatureCache
 from regraft.features.shards import encode
 from regraft.training import boundary as module
-from regraft.training.boundary import (
+from regraft.training.heads import ConvHead, LinearHead, MLPHead
+from regraft.training.network import TransferNetwork, build_optimizer, parameter_groups
+from regraft.training.phases import Phase
+from regraft.training.split_point import (
     EXACT,
     Boundary,
     behind_trunk,
@@ -25,9 +28,6 @@ from regraft.training.boundary import (
     gradients,
     named_boundary,
 )
-from regraft.training.grafted import Grafted, build_optimizer, parameter_groups
-from regraft.training.heads import ConvHead, LinearHead, MLPHead
-from regraft.training.phases import Phase
 from regraft.training.steps import probabilities
 
 NETWORKS = {
@@ -53,7 +53,7 @@ def draw(network, count=PICTURES, seed=0):
 def graft(name, head=HEAD, **arguments):
     """Return a network with random weights, whose every branch passes something on."""
     arguments = arguments or NETWORKS.get(name, {"size": 48})
-    network = Grafted(
+    network = TransferNetwork(
         BackboneSpec(name, weights=None, arguments=arguments).build(), head, outputs=3
     )
     random = torch.Generator().manual_seed(1)
@@ -259,7 +259,7 @@ def forked(**options):
         weights=None,
         identifier="own:forked",
     )
-    return Grafted(backbone, LinearHead(), outputs=3)
+    return TransferNetwork(backbone, LinearHead(), outputs=3)
 
 
 @pytest.mark.parametrize("twice", [False, True])

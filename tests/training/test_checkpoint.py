@@ -13,7 +13,7 @@ from regraft.errors import RegraftError
 from regraft.files import unfinished_mark
 from regraft.training import checkpoint
 from regraft.training.checkpoint import Checkpoints, Progress
-from regraft.training.grafted import build_optimizer
+from regraft.training.network import build_optimizer
 from regraft.training.phases import Phase
 from regraft.training.state import State
 

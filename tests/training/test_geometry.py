@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from regraft.training.geometry import FILLS, affine, moved, warp
+from regraft.training.augment import FILLS, affine, moved, warp
 
 
 def photograph(height, width, seed=0):

@@ -7,8 +7,8 @@ from torch import nn
 from regraft.backbones.network import average
 from regraft.backbones.spec import BackboneSpec
 from regraft.errors import UsageError
-from regraft.training.grafted import Grafted, build_optimizer, parameter_groups
 from regraft.training.heads import HEADS, ConvHead, LinearHead, MLPHead
+from regraft.training.network import TransferNetwork, build_optimizer, parameter_groups
 from regraft.training.phases import Phase, choose_trained, two_stage
 
 NETWORKS = {
@@ -34,7 +34,7 @@ NORMED = MLPHead(widths=(4,), pooling="avg", dropout=0.5, batch_norm=True)
 def graft(name="simple_cnn", head=None, arguments=None, **options):
     chosen = NETWORKS[name] if arguments is None else arguments
     backbone = BackboneSpec(name, weights=None, arguments=chosen).build()
-    return backbone, Grafted(backbone, head or LinearHead(), outputs=3, **options)
+    return backbone, TransferNetwork(backbone, head or LinearHead(), outputs=3, **options)
 
 
 def batch(network_backbone, samples=3):
@@ -161,7 +161,7 @@ def test_batch_norm_without_parameters_moves_with_its_trained_stage():
         for stage in backbone.stages
     ]
     backbone.stages = tuple(stages)
-    network = Grafted(backbone, LinearHead(), outputs=3)
+    network = TransferNetwork(backbone, LinearHead(), outputs=3)
     before = snapshot(network.trunk)
 
     _, optimizer = step(network, Phase(unfreeze_last=1), batch(backbone))
@@ -366,7 +366,7 @@ def published(name, size, **arguments):
 @pytest.fixture(scope="module")
 def vgg16():
     # The wide layers of its former head are no part of the trunk; narrow ones build faster.
-    return Grafted(published("vgg16", 32, mlp_ratio=0.01), LinearHead(), outputs=3)
+    return TransferNetwork(published("vgg16", 32, mlp_ratio=0.01), LinearHead(), outputs=3)
 
 
 BLOCK_4_AND_5 = r"^features\.(17|19|21|24|26|28)\."
@@ -422,7 +422,7 @@ def test_a_tenth_of_vgg16_is_its_last_stage(vgg16):
 @pytest.mark.parametrize("batchnorm", ["frozen", "batch_statistics"])
 def test_a_frozen_mobilenet_of_half_width_trains_513_parameters(batchnorm):
     backbone = published("mobilenet_v1", 64, channel_multiplier=0.5)
-    network = Grafted(backbone, HEADS["conv_1x1"], outputs=1)
+    network = TransferNetwork(backbone, HEADS["conv_1x1"], outputs=1)
     network.freeze(Phase(batchnorm=batchnorm))
 
     assert sum(tensor.numel() for tensor in network.trained_tensors().values()) == 513

@@ -13,7 +13,7 @@ from torch.nn.functional import (
 )
 
 from regraft.errors import UsageError
-from regraft.training.losses import balanced_order, class_weights, make_loss
+from regraft.training.optim import balanced_order, class_weights, make_loss
 
 CLASSES = ["lily", "poppy", "rose"]
 

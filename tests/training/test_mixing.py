@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regraft.errors import UsageError
-from regraft.training.mixing import CutMix, MixUp
+from regraft.training.regularize import CutMix, MixUp
 
 N, SIZE, CLASSES = 6, 10, 6
 

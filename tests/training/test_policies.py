@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
 from regraft.training import policies
-from regraft.training.policies import OPERATIONS, operate, rand_augment, trivial_augment
+from regraft.training.augment import OPERATIONS, operate, rand_augment, trivial_augment
 
 SIZE = (80, 96)
 

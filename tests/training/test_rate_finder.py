@@ -17,8 +17,8 @@ from regraft.training import loop as loop_module
 from regraft.training.activations import Keeper
 from regraft.training.batches import Pictures
 from regraft.training.loop import Loop
+from regraft.training.lr_finder import search_rate, smoothed, suggest
 from regraft.training.phases import Phase, fine_tune, from_scratch, frozen, two_stage
-from regraft.training.rate_finder import search_rate, smoothed, suggest
 
 SMALL = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 

@@ -10,10 +10,11 @@ from torch import nn
 from regraft.backbones.network import average
 from regraft.errors import UsageError
 from regraft.training.heads import HEADS
-from regraft.training.mixing import CutMix, MixUp
 from regraft.training.phases import Phase, two_stage
-from regraft.training.regularization import (
+from regraft.training.regularize import (
     REGULARIZATIONS,
+    CutMix,
+    MixUp,
     Regularization,
     find_regularization,
 )

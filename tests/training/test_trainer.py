@@ -19,8 +19,8 @@ from regraft.errors import ImageError, RegraftError, UsageError
 from regraft.features.cache import FeatureRows
 from regraft.training import batches, loop, trainer, ways
 from regraft.training.checkpoint import Checkpoints
-from regraft.training.grafted import Grafted
 from regraft.training.heads import MLPHead
+from regraft.training.network import TransferNetwork
 from regraft.training.phases import Phase, frozen, two_stage
 
 CLASSES = ("blue", "green", "red")
@@ -304,14 +304,14 @@ def test_a_loss_that_is_no_number_is_said_with_its_place_and_the_last_good_check
 
 
 def test_too_little_memory_halves_the_batch_and_is_told(train, held, monkeypatch):
-    forward = Grafted.forward
+    forward = TransferNetwork.forward
 
     def greedy(self, pictures):
         if self.training and len(pictures) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(self, pictures)
 
-    monkeypatch.setattr(Grafted, "forward", greedy)
+    monkeypatch.setattr(TransferNetwork, "forward", greedy)
     fitted = fit(train, held, phases=WHOLE)
 
     assert [phase["micro_batch"] for phase in fitted.history_["phases"]] == [None, 4]

@@ -12,7 +12,7 @@ from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.classifiers.saving import load_model
 from regraft.errors import ImageError, RegraftError
 from regraft.training.activations import Keeper
-from regraft.training.grafted import Grafted
+from regraft.training.network import TransferNetwork
 from regraft.training.phases import Phase
 from regraft.training.using import Predictor
 
@@ -158,14 +158,14 @@ def test_a_picture_beyond_float16_is_answered_from_float32(monkeypatch):
 def test_pictures_too_many_for_the_memory_are_answered_in_parts(monkeypatch):
     learner = fitted("live", batch_size=8)
     together = learner.predict_proba(OTHERS)
-    forward = Grafted.forward
+    forward = TransferNetwork.forward
 
     def greedy(self, pictures):
         if len(pictures) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(self, pictures)
 
-    monkeypatch.setattr(Grafted, "forward", greedy)
+    monkeypatch.setattr(TransferNetwork, "forward", greedy)
 
     assert np.abs(learner.predict_proba(OTHERS) - together).max() < 1e-6
 

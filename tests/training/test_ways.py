@@ -13,10 +13,10 @@ from regraft.errors import UsageError
 from regraft.features.cache import FeatureCache
 from regraft.training import ways as module
 from regraft.training.activations import Keeper
-from regraft.training.boundary import behind_trunk
-from regraft.training.grafted import Grafted
 from regraft.training.heads import LinearHead, MLPHead
+from regraft.training.network import TransferNetwork
 from regraft.training.phases import Phase, two_stage
+from regraft.training.split_point import behind_trunk
 from regraft.training.ways import Way, choose_way, why_live
 
 SMALL = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
@@ -276,7 +276,9 @@ def test_validation_and_views_count_for_the_budget():
 
 @pytest.fixture
 def network():
-    return Grafted(SMALL.build(), LinearHead(), outputs=3).to(memory_format=torch.channels_last)
+    return TransferNetwork(SMALL.build(), LinearHead(), outputs=3).to(
+        memory_format=torch.channels_last
+    )
 
 
 def test_a_network_that_cannot_be_cut_runs_live(network, monkeypatch):

@@ -28,15 +28,15 @@ from regraft.data.images import Picture
 from regraft.features.cache import FeatureCache
 from regraft.features.stream import EmbeddingStats
 from regraft.system import choose_device
-from regraft.training.augmentation import Augmentation, find_augmentation
+from regraft.training.augment import Augmentation, find_augmentation
 from regraft.training.checkpoint import Checkpoints
-from regraft.training.grafted import Grafted
 from regraft.training.heads import Head, find_head
-from regraft.training.losses import class_weights, make_loss
+from regraft.training.network import TransferNetwork
+from regraft.training.optim import class_weights, make_loss
 from regraft.training.options import Options
 from regraft.training.phases import Phase, frozen
 from regraft.training.progress import Callback, Listeners
-from regraft.training.regularization import Regularization, find_regularization
+from regraft.training.regularize import Regularization, find_regularization
 from regraft.training.sources import Source
 from regraft.training.state import Settings
 from regraft.training.trainer import Trainer
@@ -55,10 +55,10 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         head: A head or the name of one.
         phases: What is trained, phase by phase; by default a new head on the frozen trunk.
         augment: How training pictures are changed by chance: a name of
-            ``training.augmentation.AUGMENTATIONS``, settings, or an ``Augmentation``.
+            ``training.augment.AUGMENTATIONS``, settings, or an ``Augmentation``.
         views: How many augmented views of each picture there are, kept like pictures; None for a
             new view in every epoch, which then runs the whole network.
-        regularize: A name of ``training.regularization.REGULARIZATIONS``, settings, or a
+        regularize: A name of ``training.regularize.REGULARIZATIONS``, settings, or a
             ``Regularization``.
         class_weight: What an error counts: ``"balanced"``, a weight per class; None: the same.
         sampling: ``"balanced"`` to draw all classes equally often; None takes each picture once.
@@ -93,7 +93,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     classes_: NDArray[np.str_]
     backbone_: Backbone
-    network_: Grafted
+    network_: TransferNetwork
     history_: dict[str, Any]
     warnings_: tuple[str, ...]
     embedding_stats_: EmbeddingStats
@@ -222,7 +222,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         spec = BackboneSpec(self.backbone) if isinstance(self.backbone, str) else self.backbone
         backbone = build(spec)
         outputs = 1 if self.output == "sigmoid" else len(classes)
-        network = Grafted(backbone, self._head(), outputs=outputs, seed=int(self.seed))
+        network = TransferNetwork(backbone, self._head(), outputs=outputs, seed=int(self.seed))
         notes = [] if self.start is None else start_from(self.start, network, self, classes)
         if self.start is not None:
             backbone = retrained(backbone)
@@ -345,7 +345,7 @@ def restore(
     learner: NetworkClassifier,
     *,
     classes: Sequence[str],
-    network: Grafted,
+    network: TransferNetwork,
     backbone: Backbone,
     history: dict[str, Any],
     warnings: Sequence[str],

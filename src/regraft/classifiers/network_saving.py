@@ -36,10 +36,11 @@ from regraft.classifiers.model_record import (
 from regraft.classifiers.network_classifier import NetworkClassifier, restore
 from regraft.classifiers.network_settings import saved_parameters
 from regraft.errors import BackboneError, ModelError, RegraftError, UsageError
-from regraft.training.grafted import Grafted
+from regraft.settings import to_json
 from regraft.training.heads import Head, Pool, find_head, head_from_json, head_to_json
+from regraft.training.network import TransferNetwork
 from regraft.training.phases import Phase
-from regraft.training.regularization import find_regularization
+from regraft.training.regularize import find_regularization
 
 _HEAD = "head."
 _WIDEST_HEAD = 1_000_000  # units of one layer
@@ -105,7 +106,7 @@ def write_network_model(
     spec, can_travel = portable(backbone)
     if trained:
         spec = dataclasses.replace(spec, weights="given")  # no name stands for these weights
-    phases = None if learner.phases is None else [phase.to_json() for phase in learner.phases]
+    phases = None if learner.phases is None else [to_json(phase) for phase in learner.phases]
     record = {
         **learner_facts(learner, spec),
         "head": head,
@@ -228,10 +229,12 @@ class _SavedHead:
         return module
 
 
-def _grafted(backbone: Backbone, head: _SavedHead, outputs: int, place: Path) -> Grafted:
+def _grafted(backbone: Backbone, head: _SavedHead, outputs: int, place: Path) -> TransferNetwork:
     try:
         # In this order in memory the network was trained; another one would change the last bits.
-        return Grafted(backbone, head, outputs=outputs).to(memory_format=torch.channels_last)
+        return TransferNetwork(backbone, head, outputs=outputs).to(
+            memory_format=torch.channels_last
+        )
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
         raise corrupt(place, str(e)) from e  # fields of a head that no layer can be built with
     except RegraftError as error:

@@ -13,13 +13,14 @@ from regraft.backbones.loading import state_sha256
 from regraft.classifiers.feature_classifier import Labelled, refuse_unknown_classes
 from regraft.data.images import Decoding
 from regraft.errors import UsageError
+from regraft.settings import to_json
 from regraft.system import choose_device, has_bf16
-from regraft.training.augmentation import find_augmentation
-from regraft.training.grafted import Grafted
+from regraft.training.augment import find_augmentation
 from regraft.training.heads import find_head, head_to_json
-from regraft.training.losses import ClassWeight
+from regraft.training.network import TransferNetwork
+from regraft.training.optim import ClassWeight
 from regraft.training.phases import Phase
-from regraft.training.regularization import Regularization, find_regularization
+from regraft.training.regularize import Regularization, find_regularization
 from regraft.training.sources import Source
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def described_work(
     learner: NetworkClassifier,
     phases: Sequence[Phase],
     classes: Sequence[str],
-    network: Grafted,
+    network: TransferNetwork,
     parts: tuple[Source, Source | None],
 ) -> dict[str, Any]:
     """Return what a training is, as JSON has it: only the same work is gone on with.
@@ -114,16 +115,16 @@ def described_work(
     regularization = find_regularization(learner.regularize)
     spec = learner.backbone
     return {
-        "phases": [phase.to_json() for phase in phases],
+        "phases": [to_json(phase) for phase in phases],
         "arguments": [] if isinstance(spec, str) else [list(pair) for pair in spec.arguments],
         "weights": state_sha256(network),
         "head": _head_work(learner),
         "preprocessing": network.preprocessing.to_json(),
         "classes": list(classes),
         "pictures": [None if part is None else part.fingerprint() for part in parts],
-        "augment": None if augment is None else augment.to_json(),
+        "augment": None if augment is None else to_json(augment),
         "views": learner.views and int(learner.views),
-        "regularize": None if regularization is None else regularization.to_json(),
+        "regularize": None if regularization is None else to_json(regularization),
         "class_weight": _plain_weights(learner.class_weight),
         "sampling": learner.sampling,
         "output": learner.output,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from regraft.errors import UsageError
-from regraft.training.grafted import Grafted
+from regraft.training.network import TransferNetwork
 
 if TYPE_CHECKING:
     from regraft.classifiers.network_classifier import NetworkClassifier
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def start_from(
     folder: str | os.PathLike[str],
-    network: Grafted,
+    network: TransferNetwork,
     learner: NetworkClassifier,
     classes: Sequence[str],
 ) -> list[str]:

@@ -107,7 +107,8 @@ def find_rate(
     from regraft.files import write_text
     from regraft.report.figures import standalone
     from regraft.report.rates import rates_figure, shown
-    from regraft.training.rate_finder import search_rate
+    from regraft.settings import to_json
+    from regraft.training.lr_finder import search_rate
 
     learner = build_learner(read_spec(chosen_backbone(backbone), weights, arguments), options)
     plan = DataPlan.of(given)
@@ -122,7 +123,7 @@ def find_rate(
     if as_json:
         drawn = None if out is None else str(out)
         refused = [error.to_json() for error in bad]
-        say_json({**found.to_json(), "figure": drawn, "bad_files": refused})
+        say_json({**to_json(found), "figure": drawn, "bad_files": refused})
     elif found.suggestion is None:
         talk("no rate lowers the loss: try more --steps, another range, or another --batch-size")
     else:

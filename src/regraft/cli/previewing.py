@@ -58,7 +58,8 @@ def preview_data(
     from regraft.experiment.preparation import DataPlan
     from regraft.files import atomic_path
     from regraft.report.preview import preview_sheet
-    from regraft.training.augmentation import AUGMENTATIONS, find_augmentation
+    from regraft.settings import changed_fields, to_json
+    from regraft.training.augment import AUGMENTATIONS, find_augmentation
 
     found = find_augmentation(augment)
     if found is None:
@@ -70,8 +71,7 @@ def preview_data(
         follow_links=follow_links,
         allow_empty_class=True,
     )
-    plain = type(found)().to_json()
-    changes = {key: value for key, value in found.to_json().items() if value != plain[key]}
+    changes = changed_fields(found)
     sheet = preview_sheet(
         _squares(plan.read(), pictures, size, seed),
         found,
@@ -83,7 +83,7 @@ def preview_data(
     with atomic_path(out) as part:
         sheet.save(part, "PNG")
     if as_json:
-        say_json({"sheet": str(out), "augmentation": found.to_json()})
+        say_json({"sheet": str(out), "augmentation": to_json(found)})
     else:
         say(str(out))
 

@@ -20,7 +20,7 @@ from regraft.backbones.spec import BackboneSpec, Preprocessing
 from regraft.errors import UsageError
 from regraft.files import sha256_json
 from regraft.settings import AnyPath, changed_fields, from_json, hash_key, settings_class, to_json
-from regraft.training.augmentation import AUGMENTATIONS, Augmentation, find_augmentation
+from regraft.training.augment import AUGMENTATIONS, Augmentation, find_augmentation
 from regraft.training.heads import (
     HEADS,
     ConvHead,
@@ -38,7 +38,7 @@ from regraft.training.phases import (
     frozen,
     two_stage,
 )
-from regraft.training.regularization import (
+from regraft.training.regularize import (
     REGULARIZATIONS,
     Regularization,
     find_regularization,

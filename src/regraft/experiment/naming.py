@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from regraft.settings import to_json
 from regraft.training.heads import HEADS, Head, find_head
 from regraft.training.phases import Phase, frozen
 
@@ -78,10 +79,12 @@ def plain(value: Any) -> Any:
     Example:
         >>> from regraft.training.heads import ConvHead
         >>> plain((1, None)), plain(ConvHead(dropout=0.5))
-        ([1, None], {'kind': 'ConvHead', 'dropout': 0.5})
+        ([1, None], {'kind': 'conv', 'dropout': 0.5})
     """
     if value is None or isinstance(value, str | bool | int | float):
         return value
+    if hasattr(type(value), "__pydantic_fields__"):
+        return to_json(value)
     if hasattr(value, "to_json"):
         return value.to_json()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -267,9 +267,9 @@ def _network(
     spec: BackboneSpec, options: LearnerOptions, shared: dict[str, Any]
 ) -> NetworkClassifier:
     from regraft.classifiers.network_classifier import NetworkClassifier
-    from regraft.training.augmentation import Augmentation, find_augmentation
+    from regraft.training.augment import Augmentation, find_augmentation
     from regraft.training.heads import find_head, head_from_json
-    from regraft.training.regularization import Regularization, find_regularization
+    from regraft.training.regularize import Regularization, find_regularization
 
     if options.strategy == "from_scratch":
         if spec.weights != "default":

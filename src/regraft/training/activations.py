@@ -23,8 +23,8 @@ from regraft.features.shards import STORED_AS, Precision
 from regraft.files import sha256_bytes
 from regraft.progress import progress_bar
 from regraft.training.batches import AugmentedPictures
-from regraft.training.boundary import Boundary
-from regraft.training.grafted import Grafted
+from regraft.training.network import TransferNetwork
+from regraft.training.split_point import Boundary
 
 _IN_MEMORY = 1 << 30  # bytes of one part that are read once and held
 
@@ -78,7 +78,7 @@ class Keeper:
     """
 
     backbone: Backbone
-    network: Grafted
+    network: TransferNetwork
     boundary: Boundary
     cache: FeatureCache
     engine: EngineName

@@ -215,6 +215,29 @@ def epoch_batches(
     return batches if steps is None else batches[:steps]
 
 
+def balanced_order(codes: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
+    """Return as many samples as there are, drawn with replacement, every class equally likely.
+
+    Args:
+        codes: The class of each sample, as a number, (n,).
+        random: Where the samples are drawn from.
+
+    Returns:
+        Indices of samples, (n,).
+
+    Example:
+        >>> codes = np.array([0] * 90 + [1] * 10)
+        >>> drawn = codes[balanced_order(codes, np.random.default_rng(0))]
+        >>> 30 < (drawn == 1).sum() < 70
+        np.True_
+    """
+    by_class = np.argsort(codes, kind="stable")
+    _, starts, counts = np.unique(codes[by_class], return_index=True, return_counts=True)
+    chosen = random.integers(len(counts), size=len(codes)) if len(codes) else codes
+    order: NDArray[np.int64] = by_class[starts[chosen] + random.integers(counts[chosen])]
+    return order
+
+
 def prefetched(
     inputs: Inputs, batches: Sequence[NDArray[np.int64]], epoch: int
 ) -> Iterator[Tensor]:

@@ -1,26 +1,30 @@
-"""Heads: what stands on a trunk and says which class it is. Plain values that build a module."""
+"""Heads: what stands on a trunk and says which class it is. Plain values that build a module.
+
+To add one, write its class here and name it in `AnyHead`.
+"""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+import functools
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, get_args
 
-import torch
-from torch import Tensor, nn
+from pydantic import Field
 
 from regraft.errors import UsageError
+from regraft.settings import did_you_mean, from_json, settings_class, to_json
 
-Pool = Callable[[Tensor], Tensor]
+if TYPE_CHECKING:
+    import os
+
+    from torch import Tensor, nn
+
+Pool = Callable[["Tensor"], "Tensor"]
 Entrance = Literal["pooled", "map"]
-Activation = Literal["relu", "gelu", "selu", "tanh"]
-_ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "gelu": nn.GELU,
-    "selu": nn.SELU,
-    "tanh": nn.Tanh,
-}
+Pooling = Literal["avg", "flatten", "average_2x2"]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+Units = Annotated[int, Field(ge=1, le=1_000_000)]
+_ACTIVATIONS = {"relu": "ReLU", "gelu": "GELU", "selu": "SELU", "tanh": "Tanh"}
 
 
 class Head(Protocol):
@@ -30,29 +34,19 @@ class Head(Protocol):
         """Return a module from a trunk's last feature map to logits (n, outputs).
 
         Args:
-            shape: Shape of one picture's feature map: (channels, height, width).
-            outputs: How many logits per picture.
+            shape: Shape of one image's feature map: (channels, height, width).
+            outputs: How many logits per image.
             pool: From feature maps to rows, the way the network itself does it.
         """
         ...
 
 
-class _Pooled(nn.Module):
-    """A network's own pooling as a layer."""
-
-    def __init__(self, pool: Pool) -> None:
-        super().__init__()
-        self._pool = pool
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self._pool(features)
-
-
-@dataclass(frozen=True, kw_only=True)
+@settings_class(kw_only=True)
 class LinearHead:
     """One linear layer on the pooled or flattened feature map.
 
     Args:
+        kind: Tells the heads apart where they are written down.
         pooling: ``"avg"`` for the network's own pooling, ``"flatten"`` for the whole map.
         dropout: Share of the inputs that is dropped while training, 0 to below 1.
 
@@ -63,20 +57,24 @@ class LinearHead:
         2565
     """
 
+    kind: Literal["linear"] = "linear"
     pooling: Literal["avg", "flatten"] = "avg"
-    dropout: float = 0.0
+    dropout: Dropout = 0.0
 
     def build(self, shape: tuple[int, ...], outputs: int, *, pool: Pool) -> nn.Module:
         """Return the module; see :class:`Head`."""
-        entrance, width = _entrance(self.pooling, shape, pool)
-        return nn.Sequential(*entrance, *_dropout(self.dropout), nn.Linear(width, outputs))
+        from torch import nn
+
+        layers, width = _pooled(self.pooling, shape, pool)
+        return nn.Sequential(*layers, *_dropout(self.dropout), nn.Linear(width, outputs))
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings_class(kw_only=True)
 class MLPHead:
     """Hidden layers, each with activation and optional batch norm and dropout, then the output.
 
     Args:
+        kind: Tells the heads apart where they are written down.
         widths: Units of each hidden layer.
         pooling: ``"flatten"``, ``"avg"`` for the network's own pooling, or ``"average_2x2"`` for
             an average over windows of 2 × 2 before flattening.
@@ -85,6 +83,9 @@ class MLPHead:
             all, or one for each.
         batch_norm: Whether each hidden layer is normalised before its activation.
 
+    Raises:
+        UsageError: A value is out of range, or the dropouts do not match the widths.
+
     Example:
         >>> from regraft.backbones.network import average
         >>> head = MLPHead(widths=(512, 512)).build((512, 7, 7), 5, pool=average)
@@ -92,47 +93,43 @@ class MLPHead:
         13110789
     """
 
-    widths: tuple[int, ...] = (512, 512)
-    pooling: Literal["flatten", "avg", "average_2x2"] = "flatten"
-    activation: Activation = "relu"
-    dropout: float | tuple[float, ...] = 0.0
+    kind: Literal["mlp"] = "mlp"
+    widths: Annotated[tuple[Units, ...], Field(max_length=100)] = (512, 512)
+    pooling: Pooling = "flatten"
+    activation: Literal["relu", "gelu", "selu", "tanh"] = "relu"
+    dropout: Dropout | tuple[Dropout, ...] = 0.0
     batch_norm: bool = False
 
-    def build(self, shape: tuple[int, ...], outputs: int, *, pool: Pool) -> nn.Module:
-        """Return the module; see :class:`Head`.
-
-        Raises:
-            UsageError: The activation is unknown, a layer has no units, or the dropouts do not
-                match the widths.
-        """
-        if not all(units >= 1 for units in self.widths):
-            raise UsageError("a hidden layer needs units", why=f"widths {self.widths}")
-        layers, width = _entrance(self.pooling, shape, pool)
-        for units, share in zip(self.widths, self._shares(), strict=True):
-            layers.append(nn.Linear(width, units))
-            if self.batch_norm:
-                layers.append(nn.BatchNorm1d(units))
-            layers += [_activation(self.activation), *_dropout(share)]
-            width = units
-        return nn.Sequential(*layers, nn.Linear(width, outputs))
-
-    def _shares(self) -> tuple[float, ...]:
-        if not isinstance(self.dropout, tuple):
-            return (self.dropout,) * len(self.widths)
-        if len(self.dropout) != len(self.widths):
+    def __post_init__(self) -> None:
+        if isinstance(self.dropout, tuple) and len(self.dropout) != len(self.widths):
             raise UsageError(
                 "a head needs one dropout per hidden layer",
                 why=f"{len(self.dropout)} dropouts for {len(self.widths)} layers",
                 hint="give one number for all, or as many as there are widths",
             )
-        return self.dropout
+
+    def build(self, shape: tuple[int, ...], outputs: int, *, pool: Pool) -> nn.Module:
+        """Return the module; see :class:`Head`."""
+        from torch import nn
+
+        layers, width = _pooled(self.pooling, shape, pool)
+        given = self.dropout
+        shares = given if isinstance(given, tuple) else (given,) * len(self.widths)
+        for units, share in zip(self.widths, shares, strict=True):
+            layers.append(nn.Linear(width, units))
+            if self.batch_norm:
+                layers.append(nn.BatchNorm1d(units))
+            layers += [getattr(nn, _ACTIVATIONS[self.activation])(), *_dropout(share)]
+            width = units
+        return nn.Sequential(*layers, nn.Linear(width, outputs))
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings_class(kw_only=True)
 class ConvHead:
     """Global average pooling and a convolution of 1 × 1, as in MobileNet v1.
 
     Args:
+        kind: Tells the heads apart where they are written down.
         dropout: Share dropped before the convolution while training, 0 to below 1.
 
     Example:
@@ -141,7 +138,8 @@ class ConvHead:
         513
     """
 
-    dropout: float = 0.0
+    kind: Literal["conv"] = "conv"
+    dropout: Dropout = 0.0
 
     def build(self, shape: tuple[int, ...], outputs: int, *, pool: Pool) -> nn.Module:
         """Return the module; see :class:`Head`.
@@ -149,17 +147,21 @@ class ConvHead:
         Raises:
             UsageError: The trunk ends in a row of tokens, not in a map of two dimensions.
         """
+        from torch import nn
+
+        del pool  # its own is a global average
         _check_map(shape, least=1)
+        convolution = nn.Conv2d(shape[0], outputs, 1)
         return nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
-            *_dropout(self.dropout),
-            nn.Conv2d(shape[0], outputs, 1),
-            nn.Flatten(),
+            nn.AdaptiveAvgPool2d(1), *_dropout(self.dropout), convolution, nn.Flatten()
         )
 
 
+AnyHead = Annotated[LinearHead | MLPHead | ConvHead, Field(discriminator="kind")]
+"""Regraft's own heads, as `regraft.settings.from_json` reads them."""
+
 # The heads of the published teaching material have names of their own.
-HEADS: dict[str, Head] = {
+HEADS: Mapping[str, LinearHead | MLPHead | ConvHead] = {
     "linear": LinearHead(),
     "mlp_512_512": MLPHead(widths=(512, 512)),
     "mlp_256": MLPHead(widths=(256,), dropout=0.5),
@@ -169,11 +171,6 @@ HEADS: dict[str, Head] = {
     "mlp_264_128_64_32": MLPHead(
         widths=(264, 128, 64, 32), activation="selu", dropout=(0.2, 0.2, 0.2, 0.0)
     ),
-}
-_KINDS: dict[str, type[Any]] = {
-    "linear": LinearHead,
-    "mlp": MLPHead,
-    "conv": ConvHead,
 }
 
 
@@ -191,12 +188,43 @@ def find_head(head: str | Head) -> Head:
         return head
     if head in HEADS:
         return HEADS[head]
-    near = difflib.get_close_matches(head, HEADS, n=1)
+    known = f"known: {', '.join(HEADS)}"
+    raise UsageError(f"unknown head {head!r}", why=known, hint=did_you_mean(head, HEADS))
+
+
+def head_to_json(head: Head) -> dict[str, Any]:
+    """Return one of Regraft's own heads as JSON values, which `AnyHead` describes.
+
+    Raises:
+        UsageError: The head is not one of Regraft's own.
+
+    Example:
+        >>> head_to_json(LinearHead())
+        {'kind': 'linear', 'pooling': 'avg', 'dropout': 0.0}
+    """
+    own = get_args(get_args(AnyHead)[0])
+    if type(head) in own:
+        values: dict[str, Any] = to_json(head)
+        return values
     raise UsageError(
-        f"unknown head {head!r}",
-        why=f"known: {', '.join(HEADS)}",
-        hint=f"did you mean {near[0]!r}?" if near else "",
+        "this head cannot be written down",
+        why=type(head).__name__,
+        hint=f"use one of {', '.join(kind.__name__ for kind in own)}",
     )
+
+
+def head_from_json(values: Any, *, path: str | os.PathLike[str] | None = None) -> Head:
+    """Return the head that JSON or TOML values describe.
+
+    Args:
+        values: What `head_to_json` returned.
+        path: The file that the values come from, for the error.
+
+    Raises:
+        UsageError: The kind or a field is unknown, or a value is out of range.
+    """
+    head: Head = from_json(AnyHead, values, path=path)  # type: ignore[arg-type]
+    return head
 
 
 def entrance(module: nn.Module) -> Entrance:
@@ -214,8 +242,7 @@ def entrance(module: nn.Module) -> Entrance:
         >>> entrance(ConvHead().build((8, 7, 7), 3, pool=average))
         'map'
     """
-    pools = isinstance(module, nn.Sequential) and len(module) and isinstance(module[0], _Pooled)
-    return "pooled" if pools else "map"
+    return "pooled" if type(next(module.children(), None)) is _pooling_layer() else "map"
 
 
 def after_entrance(module: nn.Module, rows: Tensor) -> Tensor:
@@ -225,65 +252,47 @@ def after_entrance(module: nn.Module, rows: Tensor) -> Tensor:
         UsageError: The head does not pool the way the network itself does it.
 
     Example:
+        >>> import torch
         >>> from regraft.backbones.network import average
         >>> head, maps = LinearHead().build((8, 7, 7), 3, pool=average), torch.rand(2, 8, 7, 7)
         >>> torch.equal(after_entrance(head, average(maps)), head(maps))
         True
     """
-    if not isinstance(module, nn.Sequential) or entrance(module) == "map":
+    if entrance(module) == "map":
         raise UsageError("this head works on maps, not on rows", hint="run the head itself")
-    for layer in list(module)[1:]:
+    for layer in list(module.children())[1:]:
         rows = layer(rows)
     return rows
 
 
-def head_to_json(head: Head) -> dict[str, Any]:
-    """Return a head as JSON has it.
+@functools.cache
+def _pooling_layer() -> Any:
+    """Return a class: a network's own pooling as a layer. Made late, so that torch loads late."""
+    from torch import nn
 
-    Raises:
-        UsageError: The head is not one of Regraft's own.
+    class OwnPooling(nn.Module):
+        def __init__(self, pool: Pool) -> None:
+            super().__init__()
+            self._pool = pool
 
-    Example:
-        >>> head_from_json(head_to_json(HEADS["mlp_256"])) == HEADS["mlp_256"]
-        True
-    """
-    for name, kind in _KINDS.items():
-        if type(head) is kind:
-            fields = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(head).items()}
-            return {"kind": name, **fields}
-    raise UsageError(
-        "this head cannot be written down",
-        why=type(head).__name__,
-        hint=f"use one of {', '.join(kind.__name__ for kind in _KINDS.values())}",
-    )
+        def forward(self, features: Tensor) -> Tensor:
+            return self._pool(features)
+
+    return OwnPooling
 
 
-def head_from_json(value: dict[str, Any]) -> Head:
-    """Return the head written by :func:`head_to_json`.
-
-    Raises:
-        UsageError: The kind or a field is unknown.
-    """
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items() if k != "kind"}
-    kind = _KINDS.get(str(value.get("kind")))
-    known = set() if kind is None else set(kind.__dataclass_fields__)
-    if kind is None or not set(fields) <= known:
-        raise UsageError("unknown head", why=f"{value!r:.200}", hint=f"kinds: {', '.join(_KINDS)}")
-    head: Head = kind(**fields)
-    return head
-
-
-def _entrance(pooling: str, shape: tuple[int, ...], pool: Pool) -> tuple[list[nn.Module], int]:
+def _pooled(pooling: Pooling, shape: tuple[int, ...], pool: Pool) -> tuple[list[nn.Module], int]:
     """Return the layers from the feature map to rows, and how many columns these have."""
+    import torch
+    from torch import nn
+
     if pooling == "avg":
-        layers: list[nn.Module] = [_Pooled(pool)]
+        layers: list[nn.Module] = [_pooling_layer()(pool)]
     elif pooling == "flatten":
         layers = [nn.Flatten()]
-    elif pooling == "average_2x2":
+    else:
         _check_map(shape, least=2)
         layers = [nn.AvgPool2d(2), nn.Flatten()]
-    else:
-        raise UsageError(f"a head cannot pool by {pooling!r}", hint="avg, flatten or average_2x2")
     with torch.no_grad():
         width = nn.Sequential(*layers)(torch.zeros(1, *shape)).shape[1]
     return layers, width
@@ -294,17 +303,11 @@ def _check_map(shape: tuple[int, ...], *, least: int) -> None:
         raise UsageError(
             "this head does not fit on the trunk",
             why=f"it needs a map of {least} × {least} or larger; the trunk ends in {shape}",
-            hint='take the head "linear", or larger pictures',
+            hint='take the head "linear", or larger images',
         )
 
 
 def _dropout(share: float) -> list[nn.Module]:
-    if not 0 <= share < 1:
-        raise UsageError("dropout is a share of the units", why=f"{share}", hint="0 to below 1")
+    from torch import nn
+
     return [nn.Dropout(share)] if share else []
-
-
-def _activation(name: str) -> nn.Module:
-    if name not in _ACTIVATIONS:
-        raise UsageError(f"unknown activation {name!r}", hint=f"known: {', '.join(_ACTIVATIONS)}")
-    return _ACTIVATIONS[name]()

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from regraft.errors import RegraftError
 from regraft.training.batches import epoch_batches, generator, prefetched
-from regraft.training.phases import Phase, rate_factor
+from regraft.training.optim import rate_factor
+from regraft.training.phases import Phase
 from regraft.training.state import Part, Settings, State, advance, averaged, is_over
 from regraft.training.steps import take_step, validate
 

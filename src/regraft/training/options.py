@@ -8,7 +8,7 @@ from typing import Literal
 from regraft.backbones.spec import BoundaryChoice, EngineName
 from regraft.data.images import Decoding
 from regraft.features.cache import FeatureCache
-from regraft.training.augmentation import Augmentation
+from regraft.training.augment import Augmentation
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-import numpy as np
+from pydantic import Field
 
-from regraft.backbones.network import Stage
 from regraft.errors import UsageError
+from regraft.settings import settings_class
 
 OptimizerName = Literal["sgd", "rmsprop", "adam", "adamw", "nadam"]
 ScheduleName = Literal["constant", "cosine", "one_cycle", "plateau"]
 BatchNorm = Literal["frozen", "batch_statistics"]
 HeadPart = Literal["all", "last"]
-KeptEpoch = Literal["best", "last"]
-_OPTIMIZERS = get_args(OptimizerName)
-_SCHEDULES = get_args(ScheduleName)
+# For each name torch's class, the fields of a phase that shape it, and what is always the same.
+OPTIMIZERS: Mapping[OptimizerName, tuple[str, tuple[str, ...], Mapping[str, Any]]] = {
+    "sgd": ("SGD", ("momentum",), {}),
+    "rmsprop": ("RMSprop", ("momentum",), {"alpha": 0.9}),
+    "adam": ("Adam", ("betas",), {}),
+    "adamw": ("AdamW", ("betas",), {}),
+    "nadam": ("NAdam", ("betas",), {}),
+}
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+AboveZero = Annotated[float, Field(gt=0)]
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings_class(kw_only=True)
 class Phase:
     """One stretch of training. The head is always trained; the rest is named by one ``unfreeze``.
 
@@ -62,103 +68,44 @@ class Phase:
         3
     """
 
-    unfreeze: float = 0.0
+    unfreeze: Annotated[float, Field(ge=0, le=1)] = 0.0
     unfreeze_from: str | None = None
-    unfreeze_last: int | None = None
+    unfreeze_last: Annotated[int, Field(ge=0)] | None = None
     unfreeze_matching: str | None = None
     head: HeadPart = "all"
     batchnorm: BatchNorm = "frozen"
-    epochs: int = 30
-    steps: int | None = None
+    epochs: Annotated[int, Field(ge=0)] = 30
+    steps: Annotated[int, Field(ge=1)] | None = None
     optimizer: OptimizerName = "adamw"
-    momentum: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    lr: float = 1e-3
-    layer_decay: float = 1.0
+    momentum: BelowOne = 0.0
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
+    lr: AboveZero = 1e-3
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     schedule: ScheduleName = "constant"
-    warmup: float = 0.0
-    weight_decay: float = 0.0
-    patience: int | None = None
-    keep: KeptEpoch = "best"
+    warmup: BelowOne = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    patience: Annotated[int, Field(ge=1)] | None = None
+    keep: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "betas", tuple(self.betas))  # a list, where JSON was read
-        for name, value in list(vars(self).items()):
-            if isinstance(value, np.generic):  # which JSON would not take
-                object.__setattr__(self, name, value.item())
-        ways = (self.unfreeze_from, self.unfreeze_last, self.unfreeze_matching)
-        if (self.unfreeze != 0) + sum(way is not None for way in ways) > 1:
+        others = (self.unfreeze_from, self.unfreeze_last, self.unfreeze_matching)
+        if (self.unfreeze != 0) + sum(other is not None for other in others) > 1:
             raise UsageError(
                 "what to train is named twice", hint="give one of the unfreeze options"
             )
-        checks = {
-            "unfreeze": 0 <= self.unfreeze <= 1,
-            "unfreeze_last": self.unfreeze_last is None or _counts(self.unfreeze_last, 0),
-            "unfreeze_matching": _is_pattern(self.unfreeze_matching),
-            "head": self.head in get_args(HeadPart),
-            "batchnorm": self.batchnorm in get_args(BatchNorm),
-            "epochs": _counts(self.epochs, 0),
-            "steps": self.steps is None or _counts(self.steps, 1),
-            "optimizer": self.optimizer in _OPTIMIZERS,
-            "momentum": 0 <= self.momentum < 1,
-            "betas": len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
-            "lr": 0 < self.lr < math.inf,
-            "layer_decay": 0 < self.layer_decay <= 1,
-            "schedule": self.schedule in _SCHEDULES,
-            "warmup": 0 <= self.warmup < 1,
-            "weight_decay": 0 <= self.weight_decay < math.inf,
-            "patience": self.patience is None or _counts(self.patience, 1),
-            "keep": self.keep in get_args(KeptEpoch),
-        }
-        for name, right in checks.items():
-            if not right:
-                raise UsageError(
-                    f"phase: {name} is out of range",
-                    why=f"{getattr(self, name)!r}",
-                    hint=_HINTS[name],
-                )
+        try:
+            re.compile(self.unfreeze_matching or "")
+        except re.error as error:
+            raise UsageError(
+                f"unfreeze_matching cannot be {self.unfreeze_matching!r}",
+                why=f"it is not a regular expression: {error}",
+            ) from error
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON values; ``Phase(**values)`` is the phase again.
-
-        Example:
-            >>> Phase(**Phase(epochs=3).to_json()) == Phase(epochs=3)
-            True
-        """
-        return {**vars(self), "betas": list(self.betas)}
-
-
-_HINTS = {
-    "unfreeze": "a share of the stages, 0 to 1; unfreeze_last counts stages",
-    "unfreeze_last": "a whole number of stages, 0 or more",
-    "unfreeze_matching": "a regular expression",
-    "head": f"one of {', '.join(get_args(HeadPart))}",
-    "batchnorm": f"one of {', '.join(get_args(BatchNorm))}",
-    "epochs": "a whole number, 0 or more",
-    "steps": "1 or more batches",
-    "optimizer": f"one of {', '.join(_OPTIMIZERS)}",
-    "momentum": "0 to below 1",
-    "betas": "two numbers, each 0 to below 1",
-    "lr": "above 0",
-    "layer_decay": "above 0 to 1",
-    "schedule": f"one of {', '.join(_SCHEDULES)}",
-    "warmup": "a share of the phase, 0 to below 1",
-    "weight_decay": "0 or more",
-    "patience": "1 or more epochs",
-    "keep": f"one of {', '.join(get_args(KeptEpoch))}",
-}
-
-
-def _counts(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _is_pattern(text: str | None) -> bool:
-    try:
-        re.compile(text or "")
-    except re.error:
-        return False
-    return True
+    @property
+    def trains_trunk(self) -> bool:
+        """Whether more than the head is trained."""
+        named = self.unfreeze_from is not None or self.unfreeze_matching is not None
+        return named or self.unfreeze > 0 or bool(self.unfreeze_last)
 
 
 def frozen(
@@ -186,16 +133,8 @@ def fine_tune(
         >>> [phase.unfreeze for phase in fine_tune(10, unfreeze=0.5)]
         [0.5]
     """
-    return [
-        Phase(
-            unfreeze=unfreeze,
-            epochs=epochs,
-            lr=lr,
-            optimizer=optimizer,
-            schedule="cosine",
-            warmup=0.1,
-        )
-    ]
+    phase = Phase(unfreeze=unfreeze, epochs=epochs, lr=lr, optimizer=optimizer)
+    return [dataclasses.replace(phase, schedule="cosine", warmup=0.1)]
 
 
 def two_stage(
@@ -229,93 +168,3 @@ def from_scratch(
         [1.0]
     """
     return fine_tune(epochs, unfreeze=1.0, lr=lr, optimizer=optimizer)
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a phase trains of a trunk.
-
-    Attributes:
-        parameters: Names of the trained parameters of the trunk.
-        first: Index of the first stage with a trained parameter; the number of stages if none has.
-        stages: Share of the stages that have one, 0 to 1.
-    """
-
-    parameters: frozenset[str]
-    first: int
-    stages: float
-
-
-def choose_trained(phase: Phase, stages: Sequence[Stage]) -> Trained:
-    """Return what a phase trains of a trunk with these stages.
-
-    A share is rounded to the nearest number of stages, a half upwards: half of 13 stages are 7. It
-    is at least one where the share is not 0.
-
-    Raises:
-        UsageError: There is no such stage, or no parameter matches.
-
-    Example:
-        >>> stages = [Stage(name=n, modules=(n,), parameters=(f"{n}.weight",)) for n in "abcd"]
-        >>> choose_trained(Phase(unfreeze=0.5), stages).first
-        2
-    """
-    if phase.unfreeze_matching is not None:
-        pattern = re.compile(phase.unfreeze_matching)
-        named = frozenset(n for stage in stages for n in stage.parameters if pattern.search(n))
-        if not named:
-            raise UsageError(
-                "no parameter of the trunk matches",
-                why=phase.unfreeze_matching,
-                hint=f"names look like {stages[0].parameters[0]!r}" if stages else "",
-            )
-    else:
-        named = frozenset(
-            n for stage in stages[_first_stage(phase, stages) :] for n in stage.parameters
-        )
-    touched = [index for index, stage in enumerate(stages) if named & set(stage.parameters)]
-    return Trained(
-        named, touched[0] if touched else len(stages), len(touched) / max(len(stages), 1)
-    )
-
-
-def _first_stage(phase: Phase, stages: Sequence[Stage]) -> int:
-    names = [stage.name for stage in stages]
-    if phase.unfreeze_from is not None:
-        if phase.unfreeze_from not in names:
-            raise UsageError(
-                f"there is no stage {phase.unfreeze_from!r}", hint=f"stages: {', '.join(names)}"
-            )
-        return names.index(phase.unfreeze_from)
-    if phase.unfreeze_last is not None:
-        if phase.unfreeze_last > len(stages):
-            raise UsageError(
-                f"cannot train the last {phase.unfreeze_last} stages",
-                why=f"there are {len(stages)}",
-            )
-        return len(stages) - phase.unfreeze_last
-    count = math.floor(phase.unfreeze * len(stages) + 0.5)
-    return len(stages) - (max(count, 1) if phase.unfreeze and stages else 0)
-
-
-def rate_factor(phase: Phase, step: int, total: int) -> float:
-    """Return what the learning rate is multiplied with at a step, 0 to 1; plateaus come on top.
-
-    Args:
-        phase: Its schedule and warm-up.
-        step: The batch, counted from 0 over the whole phase.
-        total: How many batches the phase has.
-
-    Example:
-        >>> round(rate_factor(Phase(schedule="cosine"), 50, 100), 3)
-        0.5
-    """
-    if phase.schedule in {"constant", "plateau"}:
-        return 1.0
-    warmup = phase.warmup if phase.schedule == "cosine" else 0.3
-    rise = warmup * total
-    if step < rise:
-        start = 0.0 if phase.schedule == "cosine" else 0.04  # one_cycle starts at a 25th
-        return start + (1 - start) * (step + 1) / (rise + 1)
-    done = (step - rise) / max(total - rise, 1)
-    return 0.5 * (1 + math.cos(math.pi * done))

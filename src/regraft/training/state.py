@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,14 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from regraft.training.batches import Inputs
+from regraft.training.optim import Loss
 from regraft.training.phases import Phase
+from regraft.training.regularize import Mix
 
 _PLATEAU_EPOCHS = 2
 _PLATEAU_FACTOR = 0.1
-
-# From inputs, soft targets (n, classes) and a generator to mixed inputs and targets.
-Mix = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from regraft.errors import RegraftError
 from regraft.system import is_out_of_memory
 from regraft.training.batches import generator, prefetched
+from regraft.training.optim import answers
 from regraft.training.state import Part, Settings, State
 
 
@@ -109,32 +110,6 @@ def validate(
             right += int((answers(logits) == targets.argmax(1)).sum())
             between()
     return {"val_loss": total / len(part), "val_accuracy": right / len(part)}
-
-
-def answers(logits: Tensor) -> Tensor:
-    """Return the index of the class that logits stand for; a single logit is a sigmoid output.
-
-    Example:
-        >>> answers(torch.tensor([[2.0], [-1.0]])).tolist()
-        [1, 0]
-    """
-    return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(1)
-
-
-def probabilities(logits: Tensor) -> Tensor:
-    """Return the probability of each class, (n, classes), float64; one logit gives two classes.
-
-    They stand in the memory of the processor, without a gradient.
-
-    Example:
-        >>> probabilities(torch.tensor([[0.0]])).tolist()
-        [[0.5, 0.5]]
-    """
-    exact = logits.detach().cpu().double()  # the graphics processors of Apple have no float64
-    if exact.shape[1] > 1:
-        return exact.softmax(1)
-    second = exact.sigmoid()
-    return torch.cat([1 - second, second], 1)
 
 
 def autocast(settings: Settings) -> torch.autocast:

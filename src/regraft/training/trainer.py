@@ -12,19 +12,20 @@ from torch import Tensor, nn
 
 from regraft.backbones.backbone import Backbone, retrained
 from regraft.errors import RegraftError
+from regraft.settings import to_json
 from regraft.system import exact_float32
 from regraft.training.activations import Keeper
-from regraft.training.batches import AugmentedPictures, Inputs
-from regraft.training.boundary import Boundary
+from regraft.training.batches import AugmentedPictures, Inputs, balanced_order
 from regraft.training.checkpoint import Checkpoints, Progress, restore_optimizer
-from regraft.training.grafted import Grafted, build_optimizer, parameter_groups
 from regraft.training.interruption import stoppable
 from regraft.training.loop import Loop
-from regraft.training.losses import balanced_order
+from regraft.training.network import Trained, TransferNetwork, parameter_groups
+from regraft.training.optim import build_optimizer
 from regraft.training.options import Options
-from regraft.training.phases import Phase, Trained
+from regraft.training.phases import Phase
 from regraft.training.progress import Listeners
 from regraft.training.sources import Source
+from regraft.training.split_point import Boundary
 from regraft.training.state import Part, Settings, State
 from regraft.training.using import Predictor
 from regraft.training.ways import Way, choose_way, recalled, why_live
@@ -54,7 +55,7 @@ class Trainer:
 
     def __init__(
         self,
-        network: Grafted,
+        network: TransferNetwork,
         backbone: Backbone,
         phases: Sequence[Phase],
         train: Source,
@@ -201,7 +202,7 @@ class Trainer:
         moved = sum(p.numel() for group in loop.optimizer.param_groups for p in group["params"])
         record = {
             "phase": index + 1,
-            "trained": phase.to_json(),
+            "trained": to_json(phase),
             "share_of_stages": trained.stages,
             "share_of_parameters": moved / self.network.size(),
             "parameters": moved,
@@ -321,7 +322,7 @@ class Trainer:
             if options.augment is None:
                 train, computed = way.keeper.plain(self.train.pictures)
             else:
-                about = {"augment": options.augment.to_json(), "seed": self.settings.seed}
+                about = {"augment": to_json(options.augment), "seed": self.settings.seed}
                 train, computed = way.keeper.views(self._augmented(), self._views(), about)
             self.embedded += computed
             if held is not None:

@@ -20,10 +20,11 @@ from regraft.features.stream import EmbeddingStats, listed
 from regraft.system import exact_float32, within_memory
 from regraft.training.activations import Keeper
 from regraft.training.batches import Inputs, Pictures
-from regraft.training.boundary import Boundary
-from regraft.training.grafted import Grafted
+from regraft.training.network import TransferNetwork
+from regraft.training.optim import probabilities
+from regraft.training.split_point import Boundary
 from regraft.training.state import Settings
-from regraft.training.steps import autocast, probabilities
+from regraft.training.steps import autocast
 from regraft.training.ways import recalled
 
 
@@ -43,7 +44,7 @@ class Predictor:
         verbose: Whether to show progress.
     """
 
-    network: Grafted
+    network: TransferNetwork
     backbone: Backbone
     keeper: Keeper | None
     settings: Settings
@@ -53,7 +54,7 @@ class Predictor:
     @classmethod
     def from_history(
         cls,
-        network: Grafted,
+        network: TransferNetwork,
         backbone: Backbone,
         history: Mapping[str, Any],
         *,

@@ -13,15 +13,15 @@ from regraft.backbones.spec import BoundaryChoice
 from regraft.errors import UsageError
 from regraft.files import free_bytes
 from regraft.training.activations import Keeper, needed_bytes
-from regraft.training.boundary import (
+from regraft.training.network import Trained, TransferNetwork
+from regraft.training.phases import Phase
+from regraft.training.split_point import (
     Boundary,
     behind_trunk,
     choose_precision,
     find_boundary,
     named_boundary,
 )
-from regraft.training.grafted import Grafted
-from regraft.training.phases import Phase, Trained
 
 BOUNDARIES = get_args(BoundaryChoice)
 
@@ -59,7 +59,7 @@ class Way:
 
 
 def recalled(
-    found: Mapping[str, Any], network: Grafted, make_keeper: Callable[[Boundary], Keeper]
+    found: Mapping[str, Any], network: TransferNetwork, make_keeper: Callable[[Boundary], Keeper]
 ) -> Way:
     """Return the way that `Way.to_json` has described: a phase goes on as it has begun.
 
@@ -77,7 +77,7 @@ def recalled(
 
 
 def why_live(
-    network: Grafted, phase: Phase, trained: Trained, *, choice: str, changing: str
+    network: TransferNetwork, phase: Phase, trained: Trained, *, choice: str, changing: str
 ) -> str:
     """Return why a phase must run the whole network in every step, or nothing.
 
@@ -106,7 +106,7 @@ def why_live(
 
 
 def choose_way(
-    network: Grafted,
+    network: TransferNetwork,
     trained: Trained,
     *,
     few: Callable[[], tuple[Tensor, Tensor]],

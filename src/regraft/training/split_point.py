@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from regraft.backbones.network import Apply, record_calls, tap
 from regraft.errors import RegraftError
 from regraft.features.shards import Precision, decode, encode
-from regraft.training.grafted import Grafted
 from regraft.training.heads import after_entrance, entrance
+from regraft.training.network import TransferNetwork
 
 EXACT = 1e-6  # relative error of a gradient that the cut alone may bring: rounding
 _TOLERANCE = 1e-2  # relative error of a gradient that storing in 16 bits may bring
@@ -53,7 +53,7 @@ class Boundary:
         """Whether the whole trunk stands in front of it."""
         return self.name in {"pooled", "map"}
 
-    def before(self, network: Grafted) -> Apply:
+    def before(self, network: TransferNetwork) -> Apply:
         """Return the frozen part: from normalised pictures to activations as rows, (n, width)."""
         reach = _reach(network, self.name)
         if self.channels_last:
@@ -67,7 +67,7 @@ class Boundary:
         channels, height, width = self.shape
         return rows.reshape(len(rows), height, width, channels).permute(0, 3, 1, 2)
 
-    def behind(self, network: Grafted) -> Suffix:
+    def behind(self, network: TransferNetwork) -> Suffix:
         """Return the trained part: from rows (n, width) to logits."""
         return Suffix(network, self)
 
@@ -80,7 +80,7 @@ class Suffix(nn.Module):
         boundary: Where it is cut.
     """
 
-    def __init__(self, network: Grafted, boundary: Boundary) -> None:
+    def __init__(self, network: TransferNetwork, boundary: Boundary) -> None:
         super().__init__()
         self.network = network
         self._boundary = boundary
@@ -115,7 +115,7 @@ class Suffix(nn.Module):
 
 
 def find_boundary(
-    network: Grafted, first: int, pictures: Tensor, loss: Callable[[Tensor], Tensor]
+    network: TransferNetwork, first: int, pictures: Tensor, loss: Callable[[Tensor], Tensor]
 ) -> Boundary | None:
     """Return the last place in front of a stage where a network can be cut, or None.
 
@@ -143,12 +143,12 @@ def find_boundary(
     return None
 
 
-def behind_trunk(network: Grafted) -> Boundary:
+def behind_trunk(network: TransferNetwork) -> Boundary:
     """Return the boundary behind the whole trunk, in front of the head or behind its pooling."""
     return named_boundary(network, entrance(network.head))
 
 
-def named_boundary(network: Grafted, name: str) -> Boundary:
+def named_boundary(network: TransferNetwork, name: str) -> Boundary:
     """Return the boundary of a name; see `Boundary`.
 
     Raises:
@@ -190,7 +190,7 @@ def _square(values: Tensor) -> float:
 
 
 def choose_precision(
-    network: Grafted,
+    network: TransferNetwork,
     boundary: Boundary,
     pictures: Tensor,
     rows: Tensor,
@@ -235,7 +235,7 @@ def _evaluated(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _reach(network: Grafted, name: str) -> Apply:
+def _reach(network: TransferNetwork, name: str) -> Apply:
     if name == "map":
         return network.map
     if name == "pooled":
@@ -243,14 +243,16 @@ def _reach(network: Grafted, name: str) -> Apply:
     return tap(network.trunk, _output_of(network, name))
 
 
-def _output_of(network: Grafted, name: str) -> str:
+def _output_of(network: TransferNetwork, name: str) -> str:
     for stage in network.stages:
         if stage.name == name and stage.output:
             return stage.output
     raise RegraftError("there is no such boundary", why=name, code="TRAIN-BOUNDARY")
 
 
-def _empty_outputs(network: Grafted, boundary: Boundary) -> dict[str, tuple[int, ...] | None]:
+def _empty_outputs(
+    network: TransferNetwork, boundary: Boundary
+) -> dict[str, tuple[int, ...] | None]:
     """Return the modules up to the boundary, and the shape that each one's output has."""
     names = [stage.name for stage in network.stages]
     last = _output_of(network, boundary.name)

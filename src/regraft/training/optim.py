@@ -1,24 +1,53 @@
-"""Losses on logits and soft targets, and classes that count more than others."""
+"""What a phase is trained with: optimizer, learning rates, and the loss on soft targets."""
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from regraft.errors import UsageError
-from regraft.training.named_values import Range
-from regraft.training.state import Loss
+from regraft.settings import did_you_mean
+from regraft.training.phases import OPTIMIZERS, Phase
 
 Output = Literal["softmax", "sigmoid"]
 ClassWeight = Literal["balanced"] | Mapping[str, float] | None
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def build_optimizer(phase: Phase, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
+    """Return the optimizer that a phase names, over groups of parameters with their rates."""
+    name, fields, constants = OPTIMIZERS[phase.optimizer]
+    chosen = {field: getattr(phase, field) for field in ("lr", "weight_decay", *fields)}
+    made: torch.optim.Optimizer = getattr(torch.optim, name)(list(groups), **chosen, **constants)
+    return made
+
+
+def rate_factor(phase: Phase, step: int, total: int) -> float:
+    """Return what the learning rate is multiplied with at a step, 0 to 1; plateaus come on top.
+
+    Args:
+        phase: Its schedule and warm-up.
+        step: The batch, counted from 0 over the whole phase.
+        total: How many batches the phase has.
+
+    Example:
+        >>> round(rate_factor(Phase(schedule="cosine"), 50, 100), 3)
+        0.5
+    """
+    if phase.schedule in {"constant", "plateau"}:
+        return 1.0
+    warmup = phase.warmup if phase.schedule == "cosine" else 0.3
+    rise = warmup * total
+    if step < rise:
+        start = 0.0 if phase.schedule == "cosine" else 0.04  # one_cycle starts at a 25th
+        return start + (1 - start) * (step + 1) / (rise + 1)
+    done = (step - rise) / max(total - rise, 1)
+    return 0.5 * (1 + math.cos(math.pi * done))
 
 
 def make_loss(
@@ -42,21 +71,11 @@ def make_loss(
     Returns:
         A function of logits and soft targets (n, classes), rows summing to 1, to a scalar.
 
-    Raises:
-        UsageError: The output is unknown, or the smoothing is out of range.
-
     Example:
         >>> loss = make_loss("sigmoid")
         >>> loss(torch.tensor([[0.0]]), torch.tensor([[0.0, 1.0]]))
         tensor(0.6931)
     """
-    if output not in {"softmax", "sigmoid"}:
-        raise UsageError(f"unknown output {output!r}", hint="softmax or sigmoid")
-    smoothing = Range(0, 1, "a share", below=True)
-    if label_smoothing not in smoothing:
-        raise UsageError(
-            "label smoothing is out of range", why=repr(label_smoothing), hint=str(smoothing)
-        )
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         if output == "sigmoid":
@@ -79,15 +98,15 @@ def class_weights(
 
     Args:
         spec: ``"balanced"`` for n / (k · n_c), so that each of the k classes counts the same
-            whatever its number of pictures n_c; weights by class name, 1 for those not named; None.
-        labels: The class of each training picture.
+            whatever its number of images n_c; weights by class name, 1 for those not named; None.
+        labels: The class of each training image.
         classes: All classes, in the order of the logits.
 
     Returns:
         Weights (classes,) in float32, or None.
 
     Raises:
-        UsageError: A class is unknown or has no picture, or a weight is not above 0.
+        UsageError: A class is unknown or has no image, or a weight is not above 0.
 
     Example:
         >>> class_weights("balanced", ["a", "a", "a", "b"], ["a", "b"]).tolist()
@@ -97,41 +116,42 @@ def class_weights(
         return None
     if isinstance(spec, str):
         return _balanced(spec, labels, classes)
-    allowed = Range(0, math.inf, above=True, below=True)
     for name, weight in spec.items():
         if name not in classes:
-            near = difflib.get_close_matches(str(name), classes, n=1)
             raise UsageError(
                 f"class weights: unknown class {name!r}",
                 why=f"classes: {', '.join(classes)}",
-                hint=f"did you mean {near[0]!r}?" if near else "",
+                hint=did_you_mean(str(name), classes),
             )
-        if weight not in allowed:
+        if isinstance(weight, bool) or not 0 < float(weight) < math.inf:
             raise UsageError(f"the weight of class {name!r} is not above 0", why=repr(weight))
     return torch.tensor([float(spec.get(name, 1.0)) for name in classes])
 
 
-def balanced_order(codes: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
-    """Return as many samples as there are, drawn with replacement, every class equally likely.
-
-    Args:
-        codes: The class of each sample, as a number, (n,).
-        random: Where the samples are drawn from.
-
-    Returns:
-        Indices of samples, (n,).
+def answers(logits: Tensor) -> Tensor:
+    """Return the index of the class that logits stand for; a single logit is a sigmoid output.
 
     Example:
-        >>> codes = np.array([0] * 90 + [1] * 10)
-        >>> drawn = codes[balanced_order(codes, np.random.default_rng(0))]
-        >>> 30 < (drawn == 1).sum() < 70
-        np.True_
+        >>> answers(torch.tensor([[2.0], [-1.0]])).tolist()
+        [1, 0]
     """
-    by_class = np.argsort(codes, kind="stable")
-    _, starts, counts = np.unique(codes[by_class], return_index=True, return_counts=True)
-    chosen = random.integers(len(counts), size=len(codes)) if len(codes) else codes
-    order: NDArray[np.int64] = by_class[starts[chosen] + random.integers(counts[chosen])]
-    return order
+    return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(1)
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Return the probability of each class, (n, classes), float64; one logit gives two classes.
+
+    They stand in the memory of the processor, without a gradient.
+
+    Example:
+        >>> probabilities(torch.tensor([[0.0]])).tolist()
+        [[0.5, 0.5]]
+    """
+    exact = logits.detach().cpu().double()  # the graphics processors of Apple have no float64
+    if exact.shape[1] > 1:
+        return exact.softmax(1)
+    second = exact.sigmoid()
+    return torch.cat([1 - second, second], 1)
 
 
 def _balanced(spec: str, labels: Sequence[str], classes: Sequence[str]) -> Tensor:
@@ -142,5 +162,5 @@ def _balanced(spec: str, labels: Sequence[str], classes: Sequence[str]) -> Tenso
     counts = Counter(labels)
     empty = [name for name in classes if not counts[name]]
     if empty:
-        raise UsageError("a class without pictures has no balanced weight", why=", ".join(empty))
+        raise UsageError("a class without images has no balanced weight", why=", ".join(empty))
     return torch.tensor([len(labels) / (len(classes) * counts[name]) for name in classes])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
+import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -14,25 +17,41 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from regraft.backbones.backbone import Backbone
 from regraft.backbones.embedder import Normalise
 from regraft.backbones.network import Apply, Layout, Stage, channels_first
+from regraft.errors import UsageError
 from regraft.training.heads import Head
-from regraft.training.phases import BatchNorm, HeadPart, Phase, Trained, choose_trained
+from regraft.training.phases import BatchNorm, HeadPart, Phase
 
 
-class Grafted(nn.Module):
-    """Normalisation, trunk and head: from prepared pictures in 8 bits to logits.
+@dataclass(frozen=True)
+class Trained:
+    """What a phase trains of a trunk.
+
+    Attributes:
+        parameters: Names of the trained parameters of the trunk.
+        first: Index of the first stage with a trained parameter; the number of stages if none has.
+        stages: Share of the stages that have one, 0 to 1.
+    """
+
+    parameters: frozenset[str]
+    first: int
+    stages: float
+
+
+class TransferNetwork(nn.Module):
+    """Normalisation, trunk and head: from prepared images in 8 bits to logits.
 
     Args:
         backbone: Its network becomes part of this module and may be trained.
         head: What stands on the last feature map.
-        outputs: Logits per picture.
+        outputs: Logits per image.
         seed: Seed of the head's random weights.
 
     Example:
         >>> from regraft.backbones.spec import BackboneSpec
         >>> from regraft.training.heads import LinearHead
-        >>> backbone = BackboneSpec("simple_cnn", weights=None).build()
-        >>> network = Grafted(backbone, LinearHead(), outputs=3)
-        >>> network(torch.zeros(2, 224, 224, 3, dtype=torch.uint8)).shape
+        >>> backbone = BackboneSpec("simple_cnn", weights=None, arguments={"size": 80}).build()
+        >>> network = TransferNetwork(backbone, LinearHead(), outputs=3)
+        >>> network(torch.zeros(2, 80, 80, 3, dtype=torch.uint8)).shape
         torch.Size([2, 3])
     """
 
@@ -46,7 +65,7 @@ class Grafted(nn.Module):
         self._layout = backbone.network.layout
         self._pooled = functools.partial(_call, backbone.network.pooled)
         self.preprocessing = backbone.preprocessing
-        self.side = backbone.preprocessing.size  # of the pictures, in pixels
+        self.side = backbone.preprocessing.size  # of the images, in pixels
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed)
             shape = tuple(self.map(self.normalise(self.blank(1))).shape[1:])
@@ -60,12 +79,12 @@ class Grafted(nn.Module):
         self.freeze(Phase())
 
     def blank(self, count: int) -> Tensor:
-        """Return black pictures, (count, side, side, 3) in 8 bits, where the network stands."""
+        """Return black images, (count, side, side, 3) in 8 bits, where the network stands."""
         device = next(self.parameters()).device
         return torch.zeros(count, self.side, self.side, 3, dtype=torch.uint8, device=device)
 
     def map(self, batch: Tensor) -> Tensor:
-        """Return the feature maps, channels first, of normalised pictures (n, 3, side, side)."""
+        """Return the feature maps, channels first, of normalised images (n, 3, side, side)."""
         return channels_first(self._last_map(batch), self._layout)
 
     def pool(self, maps: Tensor) -> Tensor:
@@ -73,13 +92,13 @@ class Grafted(nn.Module):
         return self._pooled(_own_layout(maps, self._layout))
 
     def logits(self, batch: Tensor) -> Tensor:
-        """Return logits (n, outputs) of normalised pictures (n, 3, side, side)."""
+        """Return logits (n, outputs) of normalised images (n, 3, side, side)."""
         found: Tensor = self.head(self.map(batch))
         return found
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Return logits (n, outputs) of pictures (n, side, side, 3) in 8 bits."""
-        return self.logits(self.normalise(pictures))
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (n, outputs) of images (n, side, side, 3) in 8 bits."""
+        return self.logits(self.normalise(images))
 
     def size(self) -> int:
         """Return the number of parameters of trunk and head, without the trunk's former head."""
@@ -171,13 +190,15 @@ def _own_layout(maps: Tensor, layout: Layout) -> Tensor:
     return maps.transpose(1, 2) if maps.ndim == 3 else maps
 
 
-def parameter_groups(network: Grafted, phase: Phase, trained: Trained) -> list[dict[str, Any]]:
+def parameter_groups(
+    network: TransferNetwork, phase: Phase, trained: Trained
+) -> list[dict[str, Any]]:
     """Return what an optimizer takes: the head, then each trained stage with its own rate.
 
     Args:
         network: Frozen for this phase.
         phase: Its learning rate and how that decays.
-        trained: What `Grafted.freeze` returned.
+        trained: What `TransferNetwork.freeze` returned.
     """
     head = [parameter for parameter in network.head.parameters() if parameter.requires_grad]
     groups: list[dict[str, Any]] = [{"params": head, "lr": phase.lr}]
@@ -189,19 +210,54 @@ def parameter_groups(network: Grafted, phase: Phase, trained: Trained) -> list[d
     return groups
 
 
-def build_optimizer(phase: Phase, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
-    """Return the optimizer that a phase names."""
-    adaptive = {"betas": phase.betas, "weight_decay": phase.weight_decay}
-    plain = {"momentum": phase.momentum, "weight_decay": phase.weight_decay}
-    kinds: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
-        "sgd": (torch.optim.SGD, plain),
-        "rmsprop": (torch.optim.RMSprop, {"alpha": 0.9, **plain}),
-        "adam": (torch.optim.Adam, adaptive),
-        "adamw": (torch.optim.AdamW, adaptive),
-        "nadam": (torch.optim.NAdam, adaptive),
-    }
-    kind, settings = kinds[phase.optimizer]
-    return kind(list(groups), lr=phase.lr, **settings)  # type: ignore[call-arg]
+def choose_trained(phase: Phase, stages: Sequence[Stage]) -> Trained:
+    """Return what a phase trains of a trunk with these stages.
+
+    A share is rounded to the nearest number of stages, a half upwards: half of 13 stages are 7. It
+    is at least one where the share is not 0.
+
+    Raises:
+        UsageError: There is no such stage, or no parameter matches.
+
+    Example:
+        >>> stages = [Stage(name=n, modules=(n,), parameters=(f"{n}.weight",)) for n in "abcd"]
+        >>> choose_trained(Phase(unfreeze=0.5), stages).first
+        2
+    """
+    if phase.unfreeze_matching is not None:
+        pattern = re.compile(phase.unfreeze_matching)
+        named = frozenset(n for stage in stages for n in stage.parameters if pattern.search(n))
+        if not named:
+            raise UsageError(
+                "no parameter of the trunk matches",
+                why=phase.unfreeze_matching,
+                hint=f"names look like {stages[0].parameters[0]!r}" if stages else "",
+            )
+    else:
+        first = _first_stage(phase, stages)
+        named = frozenset(name for stage in stages[first:] for name in stage.parameters)
+    touched = [index for index, stage in enumerate(stages) if named & set(stage.parameters)]
+    first = touched[0] if touched else len(stages)
+    return Trained(named, first, len(touched) / max(len(stages), 1))
+
+
+def _first_stage(phase: Phase, stages: Sequence[Stage]) -> int:
+    names = [stage.name for stage in stages]
+    if phase.unfreeze_from is not None:
+        if phase.unfreeze_from not in names:
+            raise UsageError(
+                f"there is no stage {phase.unfreeze_from!r}", hint=f"stages: {', '.join(names)}"
+            )
+        return names.index(phase.unfreeze_from)
+    if phase.unfreeze_last is not None:
+        if phase.unfreeze_last > len(stages):
+            raise UsageError(
+                f"cannot train the last {phase.unfreeze_last} stages",
+                why=f"there are {len(stages)}",
+            )
+        return len(stages) - phase.unfreeze_last
+    count = math.floor(phase.unfreeze * len(stages) + 0.5)
+    return len(stages) - (max(count, 1) if phase.unfreeze and stages else 0)
 
 
 def _active_modules(

@@ -42,19 +42,6 @@ class RateSearch:
     losses: tuple[float, ...]
     suggestion: float | None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON values.
-
-        Example:
-            >>> RateSearch((0.1, 1.0), (2.0, 1.0), 0.1).to_json()["suggestion"]
-            0.1
-        """
-        return {
-            "rates": list(self.rates),
-            "losses": list(self.losses),
-            "suggestion": self.suggestion,
-        }
-
 
 class Trainable(Protocol):
     """A learner that says how it would be trained, such as ``NetworkClassifier``."""

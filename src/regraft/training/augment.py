@@ -1,0 +1,417 @@
+"""Random changes of training images that leave their class as it is. Plain values.
+
+An affine map is a 3 × 3 matrix from a place (row, column) in the new image to the place in the old
+one where its colour comes from; the centre of the first pixel is (0, 0).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance, ImageOps
+from pydantic import Field
+
+from regraft.settings import parse_settings, settings_class
+
+Pixels = NDArray[np.uint8]
+Matrix = NDArray[np.float64]
+Fill = Literal["nearest", "reflect", "constant"]
+Policy = Literal["trivial", "randaugment"]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+BINS = 31
+"""Strengths that an operation of a policy has, from 0 (none) to 30 (the most)."""
+
+
+@settings_class(kw_only=True)
+class Augmentation:
+    """What may happen to an image: called with one and a generator, it returns it changed.
+
+    The order is geometry, flips, colours, policy, erasing. Rotation, shift, shear and zoom are one
+    affine map with bilinear sampling, the same as in Keras' ``ImageDataGenerator``; each number is
+    uniform in its range. The numbers of the geometry and the colours are drawn first and always,
+    so that changing one setting leaves what the others do to an image as it is.
+
+    Args:
+        rotation: Largest angle in degrees, either way, 0 to 180.
+        shift_x: Largest shift to the side, as a share of the width, 0 to 1.
+        shift_y: Largest shift up or down, as a share of the height, 0 to 1.
+        shear: Largest shear angle in degrees, as in Keras: 0.2 is a fifth of a degree, not 20 %.
+        zoom: Factors from 1 - zoom to 1 + zoom, drawn for rows and columns apart; above 1 the
+            image gets smaller. 0 to below 1.
+        flip: Whether left and right are exchanged with probability 0.5.
+        vertical_flip: Whether top and bottom are exchanged with probability 0.5.
+        fill: What appears at the edges: the ``"nearest"`` pixel, the image mirrored
+            (``"reflect"``), or one grey (``"constant"``); for the policy, too.
+        fill_value: That grey, 0 to 255.
+        brightness: Factors from 1 - brightness to 1 + brightness, 0 to 1.
+        contrast: The same for the distance from the image's mean grey.
+        saturation: The same for the distance from the image without colours.
+        policy: ``"trivial"`` for TrivialAugmentWide (Müller and Hutter, 2021), ``"randaugment"``
+            for RandAugment (Cubuk et al., 2020).
+        num_ops: Operations of RandAugment, 1 to 14.
+        magnitude: Their strength, 0 to 30.
+        erasing: Probability that a rectangle becomes noise (random erasing: Zhong et al., 2020),
+            0 to 1.
+
+    Raises:
+        UsageError: A value is out of range.
+
+    Example:
+        >>> image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+        >>> mirror = Augmentation(flip=True)
+        >>> views = [mirror(image, np.random.default_rng(seed))[0, 0, 0] for seed in range(6)]
+        >>> sorted(set(map(int, views)))
+        [0, 9]
+    """
+
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    shift_x: Share = 0.0
+    shift_y: Share = 0.0
+    shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
+    zoom: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    flip: bool = False
+    vertical_flip: bool = False
+    fill: Fill = "nearest"
+    fill_value: Annotated[float, Field(ge=0, le=255)] = 0.0
+    brightness: Share = 0.0
+    contrast: Share = 0.0
+    saturation: Share = 0.0
+    policy: Policy | None = None
+    num_ops: Annotated[int, Field(ge=1, le=14)] = 2
+    magnitude: Annotated[int, Field(ge=0, lt=BINS)] = 9
+    erasing: Share = 0.0
+
+    def __call__(self, image: Pixels, random: np.random.Generator) -> Pixels:
+        """Return one view of an image, (height, width, 3) in 8 bits, of the same size.
+
+        Everything random comes from ``random``; the image itself is left as it is.
+        """
+        drawn = random.uniform(-1, 1, 11)
+        image = self._moved(image, drawn[:6])
+        if self.flip and drawn[6] < 0:
+            image = image[:, ::-1]
+        if self.vertical_flip and drawn[7] < 0:
+            image = image[::-1]
+        image = self._coloured(image, drawn[8:])
+        image = self._by_policy(image, random)
+        if self.erasing and random.random() < self.erasing:
+            image = _erased(image, random)
+        return np.ascontiguousarray(image)
+
+    def _moved(self, image: Pixels, drawn: NDArray[np.float64]) -> Pixels:
+        if not any((self.rotation, self.shift_x, self.shift_y, self.shear, self.zoom)):
+            return image
+        height, width = image.shape[:2]
+        matrix = affine(
+            height,
+            width,
+            rotation=self.rotation * drawn[0],
+            shift=(self.shift_y * height * drawn[1], self.shift_x * width * drawn[2]),
+            shear=self.shear * drawn[3],
+            zoom=(1 + self.zoom * drawn[4], 1 + self.zoom * drawn[5]),
+        )
+        return warp(image, matrix, fill=self.fill, fill_value=self.fill_value)
+
+    def _coloured(self, image: Pixels, drawn: NDArray[np.float64]) -> Pixels:
+        most = (self.brightness, self.contrast, self.saturation)
+        if not any(most):
+            return image
+        changed = Image.fromarray(image)
+        enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+        for enhancer, share, one in zip(enhancers, most, drawn, strict=True):
+            if share:
+                changed = enhancer(changed).enhance(1 + share * one)
+        return np.array(changed)
+
+    def _by_policy(self, image: Pixels, random: np.random.Generator) -> Pixels:
+        fill, value = self.fill, self.fill_value
+        if self.policy == "trivial":
+            return trivial_augment(image, random, fill=fill, fill_value=value)
+        if self.policy == "randaugment":
+            strength = {"num_ops": self.num_ops, "magnitude": self.magnitude}
+            return rand_augment(image, random, **strength, fill=fill, fill_value=value)
+        return image
+
+
+# After "randaugment" come the sets of the published teaching material, named by what they do.
+AUGMENTATIONS: Mapping[str, Augmentation] = {
+    "standard": Augmentation(
+        rotation=15, shift_x=0.1, shift_y=0.1, zoom=0.2, flip=True, fill="reflect"
+    ),
+    "trivial": Augmentation(policy="trivial", flip=True, fill="constant"),
+    "randaugment": Augmentation(policy="randaugment", flip=True, fill="constant"),
+    "rotation30_zoom30_reflect": Augmentation(rotation=30, zoom=0.3, flip=True, fill="reflect"),
+    "zoom30": Augmentation(zoom=0.3, flip=True),
+    "rotation50_shift20_zoom30": Augmentation(
+        rotation=50, shift_x=0.2, shift_y=0.2, shear=0.2, zoom=0.3, flip=True
+    ),
+    "rotation30_shift10_zoom20": Augmentation(
+        rotation=30, shift_x=0.1, shift_y=0.1, shear=0.2, zoom=0.2, flip=True
+    ),
+    "rotation30_shift20_zoom20": Augmentation(
+        rotation=30, shift_x=0.2, shift_y=0.2, shear=0.2, zoom=0.2, flip=True
+    ),
+    "rotation20_shift7": Augmentation(rotation=20, shift_x=0.07, shift_y=0.07, flip=True),
+}
+
+
+def find_augmentation(augment: str | Augmentation | None) -> Augmentation | None:
+    """Return an augmentation by its name, by its settings, or the augmentation itself.
+
+    Args:
+        augment: A name of ``AUGMENTATIONS``; settings such as ``"rotation=30,flip=true"``, which
+            may begin with a name; an augmentation; None or ``"none"`` for none.
+
+    Raises:
+        UsageError: The name or a setting is unknown, or a value is out of range.
+
+    Example:
+        >>> find_augmentation("rotation=30,zoom=0.2,flip=true,fill=reflect").zoom
+        0.2
+        >>> find_augmentation("standard,rotation=90").rotation
+        90.0
+    """
+    return parse_settings(augment, Augmentation, AUGMENTATIONS)
+
+
+def affine(
+    height: int,
+    width: int,
+    *,
+    rotation: float = 0.0,
+    shift: tuple[float, float] = (0.0, 0.0),
+    shear: float = 0.0,
+    zoom: tuple[float, float] = (1.0, 1.0),
+) -> Matrix:
+    """Return the matrix of Keras' ``ImageDataGenerator``: rotation · shift · shear · zoom.
+
+    They turn around the centre of the image, as in Keras today. Its early versions (up to
+    keras-preprocessing 1.1) turned around a point one pixel further down and to the right.
+
+    Args:
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+        rotation: Degrees; a positive angle turns the image clockwise.
+        shift: Pixels down and to the right from which colours are taken.
+        shear: Degrees.
+        zoom: Factors on rows and columns; above 1 the image gets smaller.
+
+    Example:
+        >>> affine(5, 5, zoom=(2.0, 2.0)) @ (2, 2, 1)  # the centre stays
+        array([2., 2., 1.])
+    """
+    turn, slant = np.deg2rad(rotation), np.deg2rad(shear)
+    rotated = [[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]]
+    sheared = [[1, -np.sin(slant), 0], [0, np.cos(slant), 0], [0, 0, 1]]
+    zoomed = np.diag([*zoom, 1.0])
+    whole = np.array(rotated) @ moved(*shift) @ np.array(sheared) @ zoomed
+    return around((height - 1) / 2, (width - 1) / 2, whole)
+
+
+def moved(rows: float, columns: float) -> Matrix:
+    """Return the matrix that takes colours from so many pixels below and to the right."""
+    return np.array([[1.0, 0.0, rows], [0.0, 1.0, columns], [0.0, 0.0, 1.0]])
+
+
+def around(row: float, column: float, matrix: Matrix) -> Matrix:
+    """Return the matrix with this place instead of (0, 0) as its centre."""
+    whole: Matrix = moved(row, column) @ matrix @ moved(-row, -column)
+    return whole
+
+
+def warp(
+    image: Pixels, matrix: Matrix, *, fill: Fill = "nearest", fill_value: float = 0.0
+) -> Pixels:
+    """Return an image seen through an affine map.
+
+    Args:
+        image: (height, width, 3) in 8 bits.
+        matrix: From the new image to the old one.
+        fill: What lies outside: the ``"nearest"`` pixel, the image mirrored at its edge
+            (``"reflect"``, d c b a | a b c d | d c b a), or one colour (``"constant"``).
+        fill_value: That colour, in all three channels, 0 to 255.
+
+    Example:
+        >>> image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+        >>> warp(image, moved(0, 1), fill="constant")[0].tolist()
+        [[3, 4, 5], [0, 0, 0]]
+    """
+    import torch
+
+    height, width = image.shape[:2]
+    rows, columns = np.arange(height)[:, None], np.arange(width)
+    row = matrix[0, 0] * rows + (matrix[0, 1] * columns + matrix[0, 2])
+    column = matrix[1, 0] * rows + (matrix[1, 1] * columns + matrix[1, 2])
+    grid = np.empty((1, height, width, 2), np.float32)
+    # grid_sample counts in halves of the image from its middle, edges at -1 and 1.
+    np.subtract((column + 0.5) * (2 / width), 1, out=grid[0, ..., 0], casting="same_kind")
+    np.subtract((row + 0.5) * (2 / height), 1, out=grid[0, ..., 1], casting="same_kind")
+    source = np.require(image, requirements=["C", "W"])  # torch warns of arrays it cannot write
+    sampled = torch.nn.functional.grid_sample(
+        torch.from_numpy(source).permute(2, 0, 1)[None].float(),
+        torch.from_numpy(grid),
+        mode="bilinear",
+        padding_mode="reflection" if fill == "reflect" else "border",
+        align_corners=False,
+    )
+    rounded = sampled[0].round_().to(torch.uint8).permute(1, 2, 0).contiguous()
+    result: Pixels = rounded.numpy()
+    if fill == "constant":
+        slack = 1e-6  # places on the edge itself are inside, whatever the arithmetic rounds
+        outside = (row < -slack) | (row > height - 1 + slack)
+        outside |= (column < -slack) | (column > width - 1 + slack)
+        result[outside] = round(fill_value)
+    return result
+
+
+# The operations and strengths of torchvision, whose own classes draw from a global state and so
+# cannot be repeated across threads. From strength 0 to strength 30: slopes, pixels, degrees,
+# changes of a factor of 1, bits, a level of grey.
+_TRIVIAL: Mapping[str, tuple[float, float]] = {
+    "ShearX": (0.0, 0.99),
+    "ShearY": (0.0, 0.99),
+    "TranslateX": (0.0, 32.0),
+    "TranslateY": (0.0, 32.0),
+    "Rotate": (0.0, 135.0),
+    "Brightness": (0.0, 0.99),
+    "Color": (0.0, 0.99),
+    "Contrast": (0.0, 0.99),
+    "Sharpness": (0.0, 0.99),
+    "Posterize": (8.0, 2.0),
+    "Solarize": (255.0, 0.0),
+}
+_RAND: Mapping[str, tuple[float, float]] = {
+    "ShearX": (0.0, 0.3),
+    "ShearY": (0.0, 0.3),
+    "TranslateX": (0.0, 150 / 331),  # shares of the width and height
+    "TranslateY": (0.0, 150 / 331),
+    "Rotate": (0.0, 30.0),
+    "Brightness": (0.0, 0.9),
+    "Color": (0.0, 0.9),
+    "Contrast": (0.0, 0.9),
+    "Sharpness": (0.0, 0.9),
+    "Posterize": (8.0, 4.0),
+    "Solarize": (255.0, 0.0),
+}
+OPERATIONS = ("Identity", *_TRIVIAL, "AutoContrast", "Equalize")
+_GEOMETRIC = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
+_COLOUR: Mapping[str, Callable[[Image.Image, float], Image.Image]] = {
+    "Brightness": lambda image, amount: ImageEnhance.Brightness(image).enhance(1 + amount),
+    "Color": lambda image, amount: ImageEnhance.Color(image).enhance(1 + amount),
+    "Contrast": lambda image, amount: ImageEnhance.Contrast(image).enhance(1 + amount),
+    "Sharpness": lambda image, amount: ImageEnhance.Sharpness(image).enhance(1 + amount),
+    "Posterize": lambda image, amount: ImageOps.posterize(image, int(amount)),
+    "Solarize": lambda image, amount: ImageOps.solarize(image, math.ceil(amount)),
+    "AutoContrast": lambda image, _amount: ImageOps.autocontrast(image),
+    "Equalize": lambda image, _amount: ImageOps.equalize(image),
+}
+
+
+def trivial_augment(
+    image: Pixels, random: np.random.Generator, *, fill: Fill, fill_value: float
+) -> Pixels:
+    """Apply one operation of random strength: TrivialAugmentWide.
+
+    Source: Müller and Hutter, TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation,
+    ICCV 2021. As published, it translates by up to 32 pixels whatever the size of the image.
+    """
+    name = OPERATIONS[random.integers(len(OPERATIONS))]
+    amount = _amount(_TRIVIAL, name, int(random.integers(BINS)), random)
+    return operate(image, name, amount, fill=fill, fill_value=fill_value)
+
+
+def rand_augment(
+    image: Pixels,
+    random: np.random.Generator,
+    *,
+    num_ops: int,
+    magnitude: int,
+    fill: Fill,
+    fill_value: float,
+) -> Pixels:
+    """Apply several operations of one strength, one after the other: RandAugment.
+
+    Source: Cubuk, Zoph, Shlens and Le, RandAugment: Practical Automated Data Augmentation with a
+    Reduced Search Space, CVPR workshops 2020.
+    """
+    height, width = image.shape[:2]
+    sides = {"TranslateX": width, "TranslateY": height}
+    for _ in range(num_ops):
+        name = OPERATIONS[random.integers(len(OPERATIONS))]
+        amount = _amount(_RAND, name, magnitude, random) * sides.get(name, 1)
+        image = operate(image, name, amount, fill=fill, fill_value=fill_value)
+    return image
+
+
+def operate(
+    image: Pixels, name: str, amount: float, *, fill: Fill = "constant", fill_value: float = 0.0
+) -> Pixels:
+    """Apply one operation of a policy.
+
+    Args:
+        image: (height, width, 3) in 8 bits.
+        name: One of ``OPERATIONS``.
+        amount: A slope (shear), whole pixels (translate), degrees against the clock (rotate), what
+            is added to a factor of 1 (brightness, color, contrast, sharpness), bits that are kept
+            (posterize) or the level from which colours are inverted (solarize).
+        fill: What lies outside; see :func:`warp`.
+        fill_value: The colour of ``"constant"``, 0 to 255.
+
+    Example:
+        >>> grey = np.full((1, 1, 3), 100, np.uint8)
+        >>> operate(grey, "Brightness", 0.5).tolist()
+        [[[150, 150, 150]]]
+    """
+    if name == "Identity":
+        return image
+    if name in _GEOMETRIC:
+        matrix = _matrix(name, amount, *image.shape[:2])
+        return warp(image, matrix, fill=fill, fill_value=fill_value)
+    return np.array(_COLOUR[name](Image.fromarray(image), amount))
+
+
+def _amount(
+    space: Mapping[str, tuple[float, float]], name: str, strength: int, random: np.random.Generator
+) -> float:
+    negative = bool(random.integers(2))  # drawn for every operation, used by some
+    if name not in space:
+        return 0.0
+    low, high = space[name]
+    amount = low + (high - low) * strength / (BINS - 1)
+    if name == "Posterize":
+        return round(amount)
+    return -amount if negative and name != "Solarize" else amount
+
+
+def _matrix(name: str, amount: float, height: int, width: int) -> Matrix:
+    if name.startswith("Shear"):  # from the upper left corner, as in the papers' code
+        down, across = (amount, 0.0) if name == "ShearY" else (0.0, amount)
+        slanted = np.array([[1.0, down, 0.0], [across, 1.0, 0.0], [0.0, 0.0, 1.0]])
+        return around(-0.5, -0.5, slanted)
+    if name.startswith("Translate"):
+        whole = float(int(amount))
+        return moved(0.0, -whole) if name == "TranslateX" else moved(-whole, 0.0)
+    cos, sin = math.cos(math.radians(amount)), math.sin(math.radians(amount))
+    turned = np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
+    return around((height - 1) / 2, (width - 1) / 2, turned)
+
+
+def _erased(image: Pixels, random: np.random.Generator) -> Pixels:
+    """Fill a rectangle with noise, its share of the area and its proportions as published."""
+    height, width = image.shape[:2]
+    for _ in range(100):
+        area = random.uniform(0.02, 0.4) * height * width
+        ratio = random.uniform(0.3, 1 / 0.3)
+        rows, columns = round(float(np.sqrt(area * ratio))), round(float(np.sqrt(area / ratio)))
+        if 0 < rows < height and 0 < columns < width:
+            top, left = random.integers(height - rows + 1), random.integers(width - columns + 1)
+            noise = random.integers(0, 256, (rows, columns, 3), dtype=np.uint8)
+            image = image.copy()
+            image[top : top + rows, left : left + columns] = noise
+            return image
+    return image  # too small for any rectangle
