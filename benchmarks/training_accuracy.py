@@ -33,7 +33,7 @@ from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.data.dataset import Dataset
 from regraft.data.split import Split
-from regraft.results.statistics import wilson
+from regraft.results.intervals import wilson
 from regraft.training.phases import Phase
 
 RESULTS = Path(__file__).with_suffix(".csv")

@@ -79,13 +79,13 @@ def settings_class(
 
 
 def to_json(value: Any) -> Any:
-    """Return any settings, or what holds some, as JSON values.
+    """Return any settings, or what holds some, as JSON values; NaN, which JSON lacks, is null.
 
     Example:
         >>> to_json({"folder": Path("runs"), "sizes": (1, 2)})
         {'folder': 'runs', 'sizes': [1, 2]}
     """
-    return to_jsonable_python(value, fallback=_plain_or_text)
+    return to_jsonable_python(value, fallback=_plain_or_text, inf_nan_mode="null")
 
 
 def from_json(kind: type[T], values: Any, *, path: str | os.PathLike[str] | None = None) -> T:

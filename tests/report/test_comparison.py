@@ -13,7 +13,7 @@ from regraft.report.comparison import (
 from regraft.report.page import write_page
 from regraft.report.tables import show
 from regraft.results.comparison import Comparison, Row
-from regraft.results.verdicts import judge_ways
+from regraft.results.paired import judge_ways
 
 NASTY = "<img src=x onerror=alert(1)> {{ 7 * 7 }} & \n $x$"
 PUBLISHED = {"train": 0.9985, "validation": 0.6459, "test": 0.6318, "seconds": 420, "note": "1a"}
@@ -232,7 +232,7 @@ def test_curves_over_sizes_say_how_many_pictures_are_wanting(make_run, tmp_path,
         )
         for n, wrong in ((5, 9), (6, 5))
     ]
-    from regraft.results.curves import fit_curve
+    from regraft.results.learning_curve import fit_curve
 
     curve = fit_curve("features", [(5, rows[0].test.estimate), (6, rows[1].test.estimate)])
 

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from regraft.report.comparison_figures import bars, cost, pareto_front, size_curves
 from regraft.results.comparison import Row
-from regraft.results.curves import fit_curve
-from regraft.results.statistics import wilson
+from regraft.results.intervals import wilson
+from regraft.results.learning_curve import fit_curve
 
 SIZES = (25, 50, 100, 200, 400)
 

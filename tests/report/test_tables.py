@@ -5,8 +5,8 @@ import json
 import pytest
 
 from regraft.report.tables import Duration, Share, Table, parts_table
-from regraft.results.repeats import Repeated
-from regraft.results.statistics import wilson
+from regraft.results.comparison import Repeated
+from regraft.results.intervals import wilson
 
 TABLE = Table(
     ("class", "accuracy", "pictures", "time"),

@@ -10,7 +10,7 @@ from regraft.report.training import (
     phases_table,
     training_curves,
 )
-from regraft.results.statistics import wilson
+from regraft.results.intervals import wilson
 
 
 def column(table, number):

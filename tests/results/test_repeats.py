@@ -2,11 +2,11 @@ import math
 
 import numpy as np
 import pytest
+from regraft.results.repeats import answers, over_seeds, over_splits, part_to_train, summarise
 
 from regraft.errors import RunError
-from regraft.results.repeats import answers, over_seeds, over_splits, part_to_train, summarise
+from regraft.results.intervals import wilson
 from regraft.results.run import Run
-from regraft.results.statistics import wilson
 
 
 @pytest.fixture

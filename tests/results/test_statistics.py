@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regraft.results.statistics import (
+from regraft.results.intervals import (
     Estimate,
     bootstrap,
     bootstrap_all,

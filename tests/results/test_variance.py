@@ -2,7 +2,6 @@ import math
 
 import numpy as np
 import pytest
-
 from regraft.results.variance import Variance, variance_over_seeds, variance_over_splits
 
 

@@ -1,9 +1,8 @@
 import pytest
 
 from regraft.errors import RunError
-from regraft.results.pairing import paired_difference
+from regraft.results.paired import compare, judge_ways, paired_difference, reference
 from regraft.results.run import Run
-from regraft.results.verdicts import compare, judge_ways, reference
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import typer
 
 from regraft.cli.output import JsonOption, say, say_json, talk
 from regraft.errors import UsageError
+from regraft.settings import to_json
 
 if TYPE_CHECKING:
     from regraft.report.tables import Table
@@ -85,7 +86,7 @@ def compare_runs(
         talk(f"page: {page}")
     table = comparison_table(comparison)
     if as_json:
-        verdicts = [verdict.to_json() for verdict in comparison.verdicts]
+        verdicts = to_json(comparison.verdicts)
         more = {"verdicts": verdicts, "page": None if page is None else str(page)}
         say_json(json.loads(table.to_json()) | more)
     else:

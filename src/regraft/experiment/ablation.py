@@ -18,9 +18,8 @@ from regraft.backbones.spec import BackboneSpec, Preprocessing
 from regraft.backbones.weights import find_weights
 from regraft.experiment.bench import PROBE, Bench, Budget, Outcome
 from regraft.experiment.candidates import LeftOut
-from regraft.experiment.probes import accuracy_json
-from regraft.results.pairing import Difference, holm, paired_difference
-from regraft.results.statistics import Estimate
+from regraft.results.intervals import Estimate, accuracy_json
+from regraft.results.paired import Difference, holm, paired_difference
 
 _ONES, _NOTHING, _HALF = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.5, 0.5, 0.5)
 _IMAGENET, _CAFFE = Preprocessing.torch(), Preprocessing.caffe()

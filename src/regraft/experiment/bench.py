@@ -21,7 +21,7 @@ from regraft.features.cache import FeatureCache
 from regraft.features.extractor import FeatureExtractor
 from regraft.files import read_json, sha256_json, write_json
 from regraft.report.tables import Duration
-from regraft.results.statistics import Estimate, wilson
+from regraft.results.intervals import Estimate, wilson
 from regraft.system import threads
 
 if TYPE_CHECKING:

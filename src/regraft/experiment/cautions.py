@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from regraft.data.checks import CheckReport
 from regraft.data.labels import list_names
 from regraft.results import metrics
+from regraft.results.intervals import Estimate, percent, points
 from regraft.results.predictions import Predictions
 from regraft.results.run import PART_TITLES, Run
-from regraft.results.statistics import Estimate, percent, points
 
 _FEW = 100  # pictures, below which a share is uncertain by ten points or so
 _WIDE = 0.15
@@ -110,7 +110,7 @@ def _leaks(test: Predictions, leaked: Sequence[str]) -> Iterable[str]:
     if lost:
         text += f", but no picture of {list_names(lost, most=3)} is left"
     elif _mixed_otherwise(test, rest):
-        macro = [metrics.averages(p)["macro"].recall for p in (rest, test)]
+        macro = [metrics.averages(p)[0].recall for p in (rest, test)]
         text += (
             "; the classes are mixed otherwise there, so rather compare the mean recall of the "
             f"classes, {percent(macro[0])} and {percent(macro[1])}"

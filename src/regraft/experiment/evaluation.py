@@ -13,7 +13,6 @@ from regraft.data.dataset import PARTS, Dataset
 from regraft.data.split import Split
 from regraft.errors import ImageError
 from regraft.experiment.preparation import DataPlan
-from regraft.results import metrics
 from regraft.results.predictions import evaluate
 from regraft.results.run import PART_TITLES, Run
 
@@ -85,7 +84,7 @@ def evaluate_on(
     parts, new = _parts_by_content(good, known)
     summaries: dict[str, dict[str, Any] | None] = dict.fromkeys(PART_TITLES.values())
     for name, part in parts.items():
-        summaries[PART_TITLES[name]] = metrics.summary(evaluate(learner, part, name))
+        summaries[PART_TITLES[name]] = evaluate(learner, part, name).summary()
     looks = Split.count_test_look(finished.folder) if "test" in parts else finished.test_looks
     return Evaluation(summaries, new, report.bad, looks)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +10,6 @@ from numpy.typing import NDArray
 from regraft.classifiers.fitting import fit_shallow
 from regraft.data.dataset import Dataset
 from regraft.errors import UsageError
-from regraft.results.statistics import Estimate
 
 Indices = NDArray[np.intp]
 
@@ -108,13 +106,3 @@ def predict_out_of_fold(
         )
         predicted[held] = fitted.predict_proba(features[held]).argmax(axis=1)
     return predicted
-
-
-def accuracy_json(share: Estimate) -> dict[str, Any]:
-    """Return an accuracy as JSON has it everywhere.
-
-    Example:
-        >>> accuracy_json(Estimate(0.5, 0.15, 0.85, 4))
-        {'accuracy': 0.5, 'n': 4, 'interval': [0.15, 0.85]}
-    """
-    return {"accuracy": share.value, "n": share.n, "interval": share.interval}

@@ -11,10 +11,9 @@ from regraft.errors import ImageError
 from regraft.experiment.ablation import Mistake
 from regraft.experiment.bench import NEIGHBOURS, PROBE, Outcome
 from regraft.experiment.candidates import Candidate, LeftOut, by_reason
-from regraft.experiment.probes import accuracy_json
 from regraft.report.tables import Table
-from regraft.results.pairing import LEVEL, Difference, paired_difference
-from regraft.results.statistics import Estimate, points
+from regraft.results.intervals import Estimate, accuracy_json, points
+from regraft.results.paired import LEVEL, Difference, paired_difference
 
 Measured = tuple[Candidate, Outcome]
 _MEGABYTE = 1_000_000

@@ -18,10 +18,10 @@ from regraft.report.tables import Cell, Duration, Share, Table, accuracy_of, sho
 from regraft.report.wording import count
 from regraft.results import metrics
 from regraft.results.comparison import Comparison, Row
+from regraft.results.intervals import Estimate, points
+from regraft.results.paired import Verdict
 from regraft.results.reservation import REPORT
 from regraft.results.run import PART_TITLES, Run
-from regraft.results.statistics import Estimate, points
-from regraft.results.verdicts import Verdict
 from regraft.version import __version__
 
 _MOST_SIDE_BY_SIDE = 5

@@ -11,8 +11,8 @@ import numpy as np
 from regraft.report.figures import ACCENT, INK, MUTED, WARM, element, percent_axis, shortened
 from regraft.report.placing import Placed, Spot, place
 from regraft.results.comparison import Row
-from regraft.results.curves import SizeCurve
-from regraft.results.statistics import Estimate, percent
+from regraft.results.intervals import Estimate, percent
+from regraft.results.learning_curve import LearningCurve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,7 +97,7 @@ def _marks(axes: Axes, measured: Sequence[tuple[int, Row]]) -> None:
             axes.plot(values, rows, linestyle="none", label=name, **style)
 
 
-def size_curves(curves: Sequence[SizeCurve]) -> str:
+def size_curves(curves: Sequence[LearningCurve]) -> str:
     """Draw accuracy against pictures per class, with the power law where one could be fitted.
 
     Args:
@@ -131,7 +131,7 @@ def size_curves(curves: Sequence[SizeCurve]) -> str:
     return element(draw, (_WIDE, height), alt=alt, key="sizes")
 
 
-def _curve(axes: Axes, curve: SizeCurve, colour: str, line: Any) -> None:
+def _curve(axes: Axes, curve: LearningCurve, colour: str, line: Any) -> None:
     sizes = [size for size, _ in curve.points]
     shares = [share for _, share in curve.points]
     for size, share in curve.points:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from regraft.report.tables import Duration
 from regraft.report.wording import count
-from regraft.results.comparison import Comparison, Row
+from regraft.results.comparison import Comparison, Row, best_validated
+from regraft.results.intervals import percent
+from regraft.results.paired import Verdict
 from regraft.results.run import Run
-from regraft.results.statistics import percent
-from regraft.results.verdicts import Verdict, reference
 
 _MOST_NAMES = 4
 _QUICKER = 0.7  # of the time of the chosen way: what counts as less
@@ -48,7 +48,7 @@ def conclude(comparison: Comparison) -> Conclusion:
     if splits := _several_splits(tested):
         said = [splits, *(f"{verdict.verdict}." for verdict in comparison.verdicts[:_MOST_NAMES])]
     elif comparison.verdicts:
-        chosen = tested[reference([(row.description, row.runs) for row in tested])]
+        chosen = tested[best_validated([(row.description, row.runs) for row in tested])]
         winner, said = _against_others(chosen, tested, comparison.verdicts)
         best = None if winner is None else comparison.rows.index(winner)
     if comparison.faithful and (agreement := _published(tested)):

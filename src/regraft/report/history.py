@@ -8,7 +8,7 @@ from typing import Any
 
 from regraft.report import figures, training
 from regraft.report.tables import NOTHING, Cell, Table, accuracy_of
-from regraft.results.statistics import percent
+from regraft.results.intervals import percent
 
 _GRID = {"parameters", "mean", "sd"}
 

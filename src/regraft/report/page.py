@@ -16,11 +16,11 @@ from regraft.report.rendering import render
 from regraft.report.tables import Cell, Table
 from regraft.report.wording import Headline, headline, part_titles
 from regraft.results import metrics
-from regraft.results.metrics import ClassScores
+from regraft.results.intervals import Estimate, percent
+from regraft.results.metrics import Scores
 from regraft.results.predictions import Predictions
 from regraft.results.reservation import REPORT, THUMBNAILS
 from regraft.results.run import Run
-from regraft.results.statistics import Estimate, percent
 from regraft.version import __version__
 
 _MOST_CELLS = 30  # classes that still fit into a table of true by predicted
@@ -122,10 +122,8 @@ def _heat(p: Predictions) -> str | None:
 def _extras(run: Run) -> Table:
     """Return what else was measured on each part: top 5 and the macro averages."""
     titles = part_titles(run)
-    names = {"top5": "top-5 accuracy", "macro_recall": "macro recall", "macro_f1": "macro F1"}
-    present = {
-        key: name for key, name in names.items() if any(key in run.metrics[t] for t in titles)
-    }
+    measured = metrics.MEASURES.items()
+    present = {key: name for key, name in measured if any(key in run.metrics[t] for t in titles)}
     rows: list[tuple[Cell, ...]] = [
         (title, *(_estimate(run.metrics[title].get(key)) for key in present)) for title in titles
     ]
@@ -140,20 +138,19 @@ def _estimate(value: Mapping[str, Any] | None) -> Estimate | None:
 
 def _averages(p: Predictions) -> Table:
     rows: list[tuple[Cell, ...]] = [
-        (f"{name} average", a.precision, a.recall, a.f1, a.support)
-        for name, a in metrics.averages(p).items()
+        (f"{a.name} average", a.precision, a.recall, a.f1, a.support) for a in metrics.averages(p)
     ]
     return Table(("class", "precision", "recall", "F1", "pictures"), tuple(rows))
 
 
-def _worst(scores: Sequence[ClassScores]) -> Sequence[ClassScores]:
+def _worst(scores: Sequence[Scores]) -> Sequence[Scores]:
     """Return all classes in their order, or of too many those with the lowest F1."""
     if len(scores) <= _MOST_ROWS:
         return scores
     return sorted(scores, key=lambda s: s.f1.value if s.f1.known else 2.0)[:_MOST_ROWS]
 
 
-def _without_samples(scores: Sequence[ClassScores]) -> list[str]:
+def _without_samples(scores: Sequence[Scores]) -> list[str]:
     return [score.name for score in scores if score.support == 0]
 
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from regraft.errors import printable
 from regraft.report.tables import NUMBERS, Duration, show
 from regraft.report.wording import count
-from regraft.results.statistics import Estimate, percent, points
+from regraft.results.intervals import Estimate, percent, points
 
 _NAMES = {"n": "Pictures learned from", "d": "Numbers per picture"}
 

@@ -13,10 +13,11 @@ from typing import Any
 from regraft.data.tables import safe_cell
 from regraft.errors import printable
 from regraft.report.latex import tabular
-from regraft.results.metrics import ClassScores, Confused
-from regraft.results.repeats import Repeated
+from regraft.results.comparison import Repeated
+from regraft.results.intervals import Estimate, percent, points
+from regraft.results.metrics import Confused, Scores
 from regraft.results.run import PART_TITLES
-from regraft.results.statistics import Estimate, percent, points
+from regraft.settings import to_json
 
 NOTHING = "\N{EN DASH}"
 
@@ -195,7 +196,7 @@ def parts_table(metrics: Mapping[str, Mapping[str, Any] | None]) -> Table:
     return Table(("part", "accuracy", "errors"), tuple(rows))
 
 
-def class_table(scores: Sequence[ClassScores]) -> Table:
+def class_table(scores: Sequence[Scores]) -> Table:
     """Return precision, recall, F1 and support of every class."""
     columns = ("class", "precision", "recall", "F1", "pictures")
     return Table(columns, tuple((s.name, s.precision, s.recall, s.f1, s.support) for s in scores))
@@ -256,9 +257,9 @@ def _estimate(cell: Cell) -> Estimate | None:
 
 def _plain(cell: Cell) -> Any:
     if isinstance(cell, Estimate):
-        return cell.to_json()
+        return to_json(cell)
     if isinstance(cell, Repeated):
-        return cell.estimate.to_json() | {"sd": cell.sd, "repeats": cell.repeats}
+        return to_json(cell.estimate) | {"sd": cell.sd, "repeats": cell.repeats}
     if isinstance(cell, Share):
         return cell.value
     return cell.seconds if isinstance(cell, Duration) else cell

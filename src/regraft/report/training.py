@@ -8,7 +8,7 @@ from typing import Any
 
 from regraft.report import figures
 from regraft.report.tables import NOTHING, Cell, Duration, Table, accuracy_of
-from regraft.results.statistics import percent, points
+from regraft.results.intervals import percent, points
 
 Phases = Sequence[Mapping[str, Any]]
 Epochs = Sequence[Mapping[str, Any]]

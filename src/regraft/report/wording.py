@@ -9,9 +9,9 @@ from typing import Any
 from regraft.report.tables import accuracy_of
 from regraft.report.training import in_words, is_training
 from regraft.results import metrics
+from regraft.results.intervals import Estimate, percent
 from regraft.results.predictions import Predictions, part_name
 from regraft.results.run import PART_TITLES, Run
-from regraft.results.statistics import Estimate, percent
 
 _CLASSIFIERS = {
     "logistic": "Logistic regression",

@@ -1,4 +1,4 @@
-"""Ways of learning side by side: each measured by one run, or by several repeats of it."""
+"""Methods side by side: each measured by one run, or by several repeats of it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,25 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from regraft.data.labels import list_names
-from regraft.results.curves import SizeCurve, fit_curve
-from regraft.results.repeats import Repeated, summarise
-from regraft.results.run import PART_TITLES, Run
-from regraft.results.verdicts import Verdict, judge_ways
+import numpy as np
 
-# What rows of one way may differ in: how much is learned from, and what follows from that.
+from regraft.data.labels import list_names
+from regraft.errors import RunError
+from regraft.results.intervals import Estimate, Right, accuracy_json, over_seeds, over_splits
+from regraft.results.learning_curve import LearningCurve, fit_curve
+from regraft.results.paired import (
+    Difference,
+    Verdict,
+    judge,
+    paired_difference,
+    resampled_difference,
+)
+from regraft.results.run import PART_TITLES, Run
+from regraft.settings import to_json
+
+Method = tuple[str, Sequence[Run]]
+
+# What rows of one method may differ in: how much is learned from, and what follows from that.
 _AMOUNTS = (
     *("per_class", "size", "fraction", "seed", "id", "description", "published"),
     *("epochs", "time_budget"),
@@ -24,19 +36,30 @@ _AMOUNT = re.compile(r",? (?:\d+ per class|(?:per_class|size|fraction) [\d.]+)$"
 _PARTS = {title: part for part, title in PART_TITLES.items()}
 
 
+@dataclass(frozen=True)
+class Repeated:
+    """The accuracy of one method over its repeats.
+
+    Args:
+        estimate: The mean accuracy with its 95 % interval; ``n`` counts different images.
+        sd: Standard deviation of the accuracy over the repeats; None for one run.
+        repeats: The number of runs.
+    """
+
+    estimate: Estimate
+    sd: float | None
+    repeats: int
+
+
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One way of learning.
+    """One method.
 
     Args:
         description: One line that tells it from the others.
         runs: Its runs, at least one: other seeds on one split, or other splits.
         published: What its source printed: ``train``, ``validation`` and ``test`` as shares from 0
             to 1, ``seconds``, and a ``note``; nothing where there is no source.
-
-    Example:
-        >>> Row("vgg16 + logistic", ()).seeds
-        0
     """
 
     description: str
@@ -45,25 +68,18 @@ class Row:
 
     @property
     def plan(self) -> Mapping[str, Any]:
-        """The row of a plan that describes the first run; empty for runs of an older Regraft."""
+        """The row of a plan that describes the first run; empty where there is none."""
         rows = self._whole_plan.get("rows")
         return rows[0] if isinstance(rows, list) and rows else {}
 
     @property
     def data(self) -> Mapping[str, Any]:
-        """The data of that plan: which pictures, and how they were split."""
-        found = self._whole_plan.get("data")
-        return found if isinstance(found, Mapping) else {}
+        """The data of that plan: which images, and how they were split."""
+        return self._whole_plan.get("data") or {}
 
     @property
     def _whole_plan(self) -> Mapping[str, Any]:
-        plan = self.runs[0].data.get("plan") if self.runs else None
-        return plan if isinstance(plan, Mapping) else {}
-
-    @property
-    def backbone(self) -> str:
-        """The name of the network."""
-        return str(self.runs[0].data["backbone"].get("name", ""))
+        return (self.runs[0].data.get("plan") if self.runs else None) or {}
 
     @property
     def strategy(self) -> str:
@@ -73,18 +89,8 @@ class Row:
         return str(self.plan.get("strategy", "phases"))
 
     @property
-    def augment(self) -> str | None:
-        """The augmentation, by its name or settings; None for none."""
-        return _text(self.runs[0].data["parameters"].get("augment"))
-
-    @property
-    def regularize(self) -> str | None:
-        """The regularization, by its name or settings; None for none."""
-        return _text(self.runs[0].data["parameters"].get("regularize"))
-
-    @property
     def per_class(self) -> int | None:
-        """How many pictures of each class were learned from; None for all."""
+        """How many images of each class were learned from; None for all."""
         found = self.plan.get("per_class")
         return int(found) if found is not None else None
 
@@ -96,8 +102,7 @@ class Row:
     @property
     def epochs(self) -> int | None:
         """Epochs of training of all runs together divided by the runs; None without training."""
-        found = [run.data.get("epochs") for run in self.runs]
-        known = [int(epochs) for epochs in found if epochs is not None]
+        known = [int(epochs) for run in self.runs if (epochs := run.data.get("epochs")) is not None]
         return round(sum(known) / len(known)) if known else None
 
     @property
@@ -105,52 +110,44 @@ class Row:
         """Seconds of one run, the mean over the runs."""
         return sum(run.seconds for run in self.runs) / len(self.runs)
 
-    @property
-    def images_embedded(self) -> int:
-        """How many pictures passed through the trunk, all runs together."""
-        return sum(run.images_embedded for run in self.runs)
-
     @cached_property
     def train(self) -> Repeated | None:
-        """The accuracy on the pictures that were learned from."""
+        """The accuracy on the images that were learned from."""
         return self._part("train")
 
     @cached_property
     def validation(self) -> Repeated | None:
-        """The accuracy on the pictures that settings were chosen with."""
+        """The accuracy on the images that settings were chosen with."""
         return self._part("validation")
 
     @cached_property
     def test(self) -> Repeated | None:
-        """The accuracy on pictures that were never used before."""
+        """The accuracy on images that were never used before."""
         return self._part("test")
 
     def to_json(self) -> dict[str, Any]:
-        """Return the row as plain values; parts that were not measured are None."""
+        """Return the row as a JSON object; parts that were not measured are null."""
+        parameters = self.runs[0].data["parameters"]
+        parts = zip(_PARTS, (self.train, self.validation, self.test), strict=True)
         return {
             "description": self.description,
-            "backbone": self.backbone,
+            "backbone": str(self.runs[0].data["backbone"].get("name", "")),
             "strategy": self.strategy,
-            "augment": self.augment,
-            "regularize": self.regularize,
+            "augment": _text(parameters.get("augment")),
+            "regularize": _text(parameters.get("regularize")),
             "per_class": self.per_class,
             "seeds": self.seeds,
             "epochs": self.epochs,
-            **{
-                title: None if found is None else found.to_json()
-                for title, found in zip(
-                    _PARTS, (self.train, self.validation, self.test), strict=True
-                )
-            },
+            **{title: None if found is None else _measured(found) for title, found in parts},
             "seconds": round(self.seconds, 3),
-            "images_embedded": self.images_embedded,
+            "images_embedded": sum(run.images_embedded for run in self.runs),
             "published": dict(self.published) or None,
             "runs": [str(run.folder) for run in self.runs],
         }
 
     def _part(self, title: str) -> Repeated | None:
         measured = bool(self.runs) and all(title in run.metrics for run in self.runs)
-        return summarise(self.runs, _PARTS[title]) if measured else None
+        return summarize(self.runs, _PARTS[title]) if measured else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,9 +156,9 @@ class Comparison:
 
     Args:
         title: What is compared.
-        rows: The ways of learning, in the order of the table.
+        rows: The methods, in the order of the table.
         verdicts: Which are better than which; empty where that cannot be judged.
-        curves: Accuracy against pictures per class, one curve per way with several sizes.
+        curves: Accuracy against images per class, one curve per method with several sizes.
         left_out: What was not run, and why, a sentence each.
         failures: What could not be finished, and why, a sentence each.
         warnings: What the reader should know before trusting a number.
@@ -172,7 +169,7 @@ class Comparison:
     title: str
     rows: tuple[Row, ...]
     verdicts: tuple[Verdict, ...] = ()
-    curves: tuple[SizeCurve, ...] = ()
+    curves: tuple[LearningCurve, ...] = ()
     left_out: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -184,36 +181,34 @@ class Comparison:
         """Return the comparison of rows: verdicts between those on the same splits, and curves.
 
         Args:
-            rows: The ways of learning; those without a test part are judged by nobody.
+            rows: The methods; those without a test part are not judged.
             title: What is compared.
             more: ``left_out``, ``failures``, ``warnings``, ``faithful`` and ``command``.
 
         Raises:
             DataError: The predictions of a run are lost or damaged.
         """
-        judged: dict[frozenset[str], list[Row]] = {}
+        groups: dict[frozenset[str], list[Row]] = {}
         for row in rows:
             if row.test is not None:
-                judged.setdefault(frozenset(run.split_hash for run in row.runs), []).append(row)
+                groups.setdefault(frozenset(run.split_hash for run in row.runs), []).append(row)
         verdicts = [
             verdict
-            for group in judged.values()
-            if len(group) > 1
-            for verdict in judge_ways([(row.description, row.runs) for row in group])
+            for group in groups.values()
+            for verdict in compare_methods([(row.description, row.runs) for row in group])
         ]
-        said = (*more.pop("warnings", ()), *_unjudged(list(judged.values())))
-        curves = tuple(size_curves(rows))
-        return cls(title, tuple(rows), tuple(verdicts), curves, warnings=said, **more)
+        more["warnings"] = (*more.get("warnings", ()), *_unjudged(list(groups.values())))
+        return cls(title, tuple(rows), tuple(verdicts), tuple(learning_curves(rows)), **more)
 
     def to_json(self, page: str | None = None) -> dict[str, Any]:
-        """Return the comparison as one object of plain values.
+        """Return the comparison as one JSON object.
 
         Args:
             page: Where its page stands.
         """
         return {
             "rows": [row.to_json() for row in self.rows],
-            "verdicts": [verdict.to_json() for verdict in self.verdicts],
+            "verdicts": to_json(self.verdicts),
             "curves": [curve.to_json() for curve in self.curves],
             "left_out": list(self.left_out),
             "failures": list(self.failures),
@@ -222,28 +217,198 @@ class Comparison:
         }
 
 
-def size_curves(rows: Sequence[Row]) -> list[SizeCurve]:
-    """Return accuracy against pictures per class of every way that was measured with several sizes.
+def compare_methods(methods: Sequence[Method]) -> list[Verdict]:
+    """Judge methods, each measured by one run or by repeats, on the same test images.
 
-    Rows belong to one way when nothing but the number of pictures, and the epochs that a budget
-    allowed, tells their plans apart: the same pictures are split in the same way. Rows with as many
-    pictures are two ways if their epochs differ, and else repeats with other seeds.
+    The method with the highest validation accuracy is judged against every other. The validation
+    part chooses it, because whoever chooses by the test part chooses luck too: the best of many
+    test accuracies is better than it will ever be again. Only where a method has no validation
+    part the test part chooses; the verdicts then favour the chosen one a little.
+
+    On one split the comparison is image by image (:func:`~.paired.paired_difference`), over several
+    splits or folds split by split (:func:`~.paired.resampled_difference`).
+
+    Args:
+        methods: Descriptions with runs; the repeats of all methods must have used the same splits.
+
+    Returns:
+        One verdict per pair: ``a`` the other method, ``b`` the chosen one. Empty for fewer than
+        two methods with a test part.
+
+    Raises:
+        RunError: ``RUN-SPLITS``: two methods used different splits.
+
+    Example:
+        >>> compare_methods([])
+        []
     """
-    ways: dict[str, list[Row]] = {}
+    judged = [method for method in methods if all("test" in run.metrics for run in method[1])]
+    if len(judged) < 2:
+        return []
+    name, runs = judged.pop(best_validated(judged))
+    return judge(
+        [
+            (other, name, _difference(others, runs, comparisons=len(judged)))
+            for other, others in judged
+        ]
+    )
+
+
+def best_validated(methods: Sequence[Method]) -> int:
+    """Return the place of the method with the highest validation accuracy, the first on a tie.
+
+    Where a method has no validation part, the test part decides.
+    """
+    validated = all("validation" in run.metrics for _, runs in methods for run in runs)
+    title = "validation" if validated else "test"
+
+    def accuracy(place: int) -> float:
+        runs = methods[place][1]
+        return sum(float(run.metrics[title]["accuracy"]) for run in runs) / len(runs)
+
+    return max(range(len(methods)), key=accuracy)
+
+
+def summarize(runs: Sequence[Run], part: str = "test") -> Repeated:
+    """Return the accuracy of one method over its runs.
+
+    * One run: the share of images predicted correctly, with its Wilson interval.
+    * Seeds on one split: the mean accuracy; the interval carries the choice of the images and that
+      of the seeds (:func:`~regraft.results.intervals.over_seeds`).
+    * Several splits or folds: the mean accuracy with the corrected resampled t interval
+      (:func:`~regraft.results.intervals.over_splits`). Seeds on one split are averaged before.
+      Seeds that learned from different images of one split count as splits in the training part.
+
+    Args:
+        runs: At least one finished run.
+        part: ``train``, ``val`` or ``test``.
+
+    Raises:
+        RunError: ``RUN-SPLITS``: runs on one split predicted different images of ``val`` or
+            ``test``.
+    """
+    groups: dict[tuple[str, frozenset[str]], list[Run]] = {}
+    for run in runs:
+        drawn = frozenset(run.predictions.part(part).paths if part == "train" else ())
+        groups.setdefault((run.split_hash, drawn), []).append(run)
+    answers = [found for group in groups.values() if (found := _answers(group, part))[0]]
+    if not answers:
+        return Repeated(Estimate.unknown(), None, len(runs))
+    accuracies = np.concatenate([right.mean(axis=1) for _, right in answers])
+    sd = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None
+    if len(answers) == 1:
+        return Repeated(over_seeds(answers[0][1]), sd, len(runs))
+    n = len({path for paths, _ in answers for path in paths})
+    means = [float(right.mean()) for _, right in answers]
+    estimate = over_splits(means, test_to_train=_part_to_train(runs, part), n=n)
+    return Repeated(estimate, sd, len(runs))
+
+
+def learning_curves(rows: Sequence[Row]) -> list[LearningCurve]:
+    """Return accuracy against images per class of every method measured with several sizes.
+
+    Rows belong to one method when nothing but the number of images, and the epochs that a budget
+    allowed, tells their plans apart: the same images are split in the same way. Rows with as many
+    images are two methods if their epochs differ, and else repeats with other seeds.
+    """
+    methods: dict[str, list[Row]] = {}
     for row in rows:
         if row.test is not None and row.plan:
-            ways.setdefault(_way(row), []).append(row)
+            telling = {key: value for key, value in row.plan.items() if key not in _AMOUNTS}
+            key = json.dumps([dict(row.data), telling], sort_keys=True, default=str)
+            methods.setdefault(key, []).append(row)
     curves = []
-    for members in (one for several in ways.values() for one in _told_apart(several)):
+    for members in (one for several in methods.values() for one in _told_apart(several)):
         sizes: dict[float, list[Run]] = {}
         for row in members:
-            sizes.setdefault(_pictures(row), []).extend(row.runs)
+            sizes.setdefault(_images_per_class(row), []).extend(row.runs)
         if len(sizes) > 1:
             repeated = len(sizes) < len(members)  # then each row's description names one repeat
             name = (members[0].runs[0] if repeated else members[0]).description
-            points = [(size, summarise(runs).estimate) for size, runs in sorted(sizes.items())]
+            points = [(size, summarize(runs).estimate) for size, runs in sorted(sizes.items())]
             curves.append(fit_curve(_AMOUNT.sub("", name), points))
     return curves
+
+
+def _difference(first: Sequence[Run], second: Sequence[Run], *, comparisons: int) -> Difference:
+    """Return the difference of two methods on the test part, each measured by one run or more."""
+    ones, twos = _by_split(first), _by_split(second)
+    if set(ones) != set(twos):
+        apart = next(run for run in (*first, *second) if run.split_hash in {*ones} ^ {*twos})
+        raise _other_splits(apart, (second if apart in first else first)[0])
+    pairs = []
+    for split, runs in ones.items():
+        paths, right = _answers([*runs, *twos[split]], "test")
+        pairs.append((paths, right[: len(runs)], right[len(runs) :]))
+    if len(pairs) == 1:
+        _, one, two = pairs[0]
+        return paired_difference(one, two, comparisons=comparisons)
+    return resampled_difference(
+        [one.mean(axis=0) for _, one, _ in pairs],
+        [two.mean(axis=0) for _, _, two in pairs],
+        test_to_train=_part_to_train(first, "test"),
+        n=len({path for paths, _, _ in pairs for path in paths}),
+        comparisons=comparisons,
+    )
+
+
+def _answers(runs: Sequence[Run], part: str) -> tuple[tuple[str, ...], Right]:
+    """Return the sorted paths of a part, and whether each run (row) was right on each (0 or 1).
+
+    Raises:
+        RunError: ``RUN-SPLITS``: the runs used different splits or predicted different images.
+    """
+    first = runs[0]
+    rows, paths = [], None
+    for run in runs:
+        if run.split_hash != first.split_hash:
+            raise _other_splits(first, run)
+        found = run.predictions.part(part)
+        order = np.argsort(np.array(found.paths, dtype=object), kind="stable")
+        own = tuple(found.paths[index] for index in order)
+        if paths is not None and own != paths:
+            raise RunError(
+                "these runs predicted different images",
+                why=f"{first.name}: {len(paths)}, {run.name}: {len(own)} images",
+                code="RUN-SPLITS",
+            )
+        paths = own
+        rows.append(found.correct[order])
+    return paths or (), np.stack(rows).astype(np.float64)
+
+
+def _other_splits(first: Run, second: Run) -> RunError:
+    return RunError(
+        "these runs used different splits",
+        why=f"{first.name}: {first.split_hash[:12]}, {second.name}: {second.split_hash[:12]}",
+        hint="fit both on one split manifest to compare them image by image",
+        code="RUN-SPLITS",
+    )
+
+
+def _by_split(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run.split_hash, []).append(run)
+    return found
+
+
+def _part_to_train(runs: Sequence[Run], part: str) -> float:
+    """Return the images of a part divided by those of the training part, mean over runs.
+
+    Of the whole training part, even where fewer were learned from: what counts is how much the test
+    parts of two splits have in common.
+    """
+
+    def images(run: Run, title: str) -> int:
+        return sum(run.data["data"]["counts"].get(title, {}).values())
+
+    ratios = [images(run, PART_TITLES[part]) / max(1, images(run, "train")) for run in runs]
+    return sum(ratios) / len(ratios)
+
+
+def _measured(found: Repeated) -> dict[str, Any]:
+    return accuracy_json(found.estimate) | {"sd": found.sd, "repeats": found.repeats}
 
 
 def _unjudged(groups: Sequence[Sequence[Row]]) -> list[str]:
@@ -259,35 +424,27 @@ def _unjudged(groups: Sequence[Sequence[Row]]) -> list[str]:
     return [said]
 
 
-def _way(row: Row) -> str:
-    """Return what tells a way from the others, whatever the number of pictures."""
-    telling = {key: value for key, value in row.plan.items() if key not in _AMOUNTS}
-    return json.dumps([dict(row.data), telling], sort_keys=True, default=str)
-
-
 def _told_apart(members: Sequence[Row]) -> list[list[Row]]:
-    """Return the rows of a way, by epochs where these and not the pictures tell two of them apart.
+    """Return the rows of a method, by epochs where these and not the images tell two apart.
 
-    A budget shortens some sizes of one way; a plan may ask for each size with several epochs.
+    A budget shortens some sizes of one method; a plan may ask for each size with several epochs.
     """
-    epochs = {(_pictures(row), str(row.plan.get("epochs"))) for row in members}
-    if len({pictures for pictures, _ in epochs}) == len(epochs):
-        return [list(members)]
     by_epochs: dict[str, list[Row]] = {}
     for row in members:
         by_epochs.setdefault(str(row.plan.get("epochs")), []).append(row)
+    pairs = {(_images_per_class(row), epochs) for epochs, rows in by_epochs.items() for row in rows}
+    if len({images for images, _ in pairs}) == len(pairs):
+        return [list(members)]
     return list(by_epochs.values())
 
 
-def _pictures(row: Row) -> float:
-    """Return how many pictures of each class were learned from, on average."""
+def _images_per_class(row: Row) -> float:
+    """Return how many images of each class were learned from, on average."""
     train = row.runs[0].data["metrics"]["train"]["n"]
     return float(train) / max(1, len(row.runs[0].data["data"]["classes"]))
 
 
 def _text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
     if isinstance(value, Mapping):
         return ",".join(f"{key}={item}" for key, item in value.items() if item is not None)
-    return str(value)
+    return None if value is None else str(value)

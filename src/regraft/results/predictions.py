@@ -1,4 +1,4 @@
-"""What a classifier said about each picture, and the table that keeps it."""
+"""What a classifier predicted for each image, and the table that keeps it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from regraft.data.tables import plain_cell, safe_cell
 from regraft.errors import DataError
 from regraft.files import write_text
 from regraft.results import metrics
+from regraft.results.intervals import accuracy_json
 
 _COLUMNS = ("path", "part", "truth", "predicted", "confidence")
 _CLASS = "p:"
@@ -31,23 +32,23 @@ class Learner(Protocol):
     classes_: Any
 
     def predict_proba(self, X: Any) -> npt.NDArray[Any]:
-        """Return one row per picture, one column per class in the order of ``classes_``."""
+        """Return one row per image, one column per class in the order of ``classes_``."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """The probabilities of every class for every picture, with the truth.
+    """The probabilities of every class for every image, with the truth.
 
     Args:
-        paths: One path per picture, relative to the data set's folder.
-        truth: The true class of each picture, by name.
+        paths: One path per image, relative to the data set's folder.
+        truth: The true class of each image, by name.
         classes: All classes the classifier knows, in the order of the columns.
         probabilities: Shape (n, k), 0 to 1, kept as float32.
-        parts: Which part each picture belongs to: ``train``, ``val`` or ``test``.
+        parts: Which part each image belongs to: ``train``, ``val`` or ``test``.
 
     Raises:
-        DataError: The lengths differ, a probability is no number from 0 to 1, or a true class is
+        DataError: The lengths differ, a probability is not a number from 0 to 1, or a true class is
             unknown.
 
     Example:
@@ -66,21 +67,18 @@ class Predictions:
         probabilities = np.array(self.probabilities, dtype=np.float32)
         probabilities.setflags(write=False)
         object.__setattr__(self, "probabilities", probabilities)
-        shape = (len(self.paths), len(self.classes))
-        if probabilities.shape != shape or not len(self.paths) == len(self.truth) == len(
-            self.parts
-        ):
+        n, k = len(self.paths), len(self.classes)
+        if probabilities.shape != (n, k) or not n == len(self.truth) == len(self.parts):
             raise DataError(
                 "predictions do not fit together",
-                why=f"{shape[0]} paths, {len(self.truth)} labels, {len(self.parts)} parts, "
-                f"{shape[1]} classes and probabilities of shape {probabilities.shape}",
+                why=f"{n} paths, {len(self.truth)} labels, {len(self.parts)} parts, "
+                f"{k} classes and probabilities of shape {probabilities.shape}",
             )
-        if probabilities.size and not (
-            probabilities.min() >= 0 and probabilities.max() <= 1 + 1e-6
-        ):
+        low, high = (probabilities.min(), probabilities.max()) if probabilities.size else (0, 1)
+        if not (low >= 0 and high <= 1 + 1e-6):  # NaN is neither
             raise DataError("probabilities must be numbers from 0 to 1")
         if len(set(self.classes)) != len(self.classes):
-            raise DataError("a class is named twice", why=list_names(self.classes))
+            raise DataError("a class occurs twice", why=list_names(self.classes))
         refuse_unknown(self.truth, self.classes)
         if unknown := sorted(set(self.parts) - set(PARTS)):
             raise DataError(
@@ -92,30 +90,30 @@ class Predictions:
 
     @cached_property
     def truth_index(self) -> npt.NDArray[np.int64]:
-        """Column of the true class of each picture, shape (n,)."""
+        """Column of the true class of each image, shape (n,)."""
         column = {name: index for index, name in enumerate(self.classes)}
         return np.array([column[name] for name in self.truth], dtype=np.int64)
 
     @cached_property
     def predicted_index(self) -> npt.NDArray[np.int64]:
-        """Column of the most probable class of each picture, shape (n,); the first one on a tie."""
+        """Column of the most probable class of each image, shape (n,); the first one on a tie."""
         if not len(self):
             return np.zeros(0, dtype=np.int64)
         return np.asarray(self.probabilities.argmax(axis=1), dtype=np.int64)
 
     @cached_property
     def predicted(self) -> tuple[str, ...]:
-        """The most probable class of each picture, by name."""
+        """The most probable class of each image, by name."""
         return tuple(self.classes[index] for index in self.predicted_index)
 
     @cached_property
     def confidence(self) -> npt.NDArray[np.float32]:
-        """The probability of the predicted class of each picture, shape (n,)."""
+        """The probability of the predicted class of each image, shape (n,)."""
         return self.probabilities[np.arange(len(self)), self.predicted_index]
 
     @cached_property
     def correct(self) -> npt.NDArray[np.bool_]:
-        """Whether each picture was named correctly, shape (n,)."""
+        """Whether each image was predicted correctly, shape (n,)."""
         return np.asarray(self.truth_index == self.predicted_index)
 
     def part(self, name: str) -> Predictions:
@@ -124,7 +122,7 @@ class Predictions:
         return self.take([i for i, part in enumerate(self.parts) if part == wanted])
 
     def take(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> Predictions:
-        """Return the predictions of some pictures, in the order of ``indices``."""
+        """Return the predictions of some images, in the order of ``indices``."""
         chosen = [int(index) for index in indices]
         return Predictions(
             tuple(self.paths[i] for i in chosen),
@@ -153,7 +151,7 @@ class Predictions:
 
     def summary(self) -> dict[str, Any]:
         """Return ``{"accuracy", "n", "interval"}``."""
-        return metrics.summary(self)
+        return accuracy_json(metrics.accuracy(self))
 
     def classification_report(self, *, digits: int = 2) -> str:
         """Return the scores of every class as text; see :mod:`regraft.results.metrics`."""
@@ -180,7 +178,7 @@ class Predictions:
         """Read a table that :meth:`write` wrote.
 
         Raises:
-            DataError: The file is missing or is no such table; the message names the line.
+            DataError: The file is missing or is not such a table; the message names the line.
         """
         try:
             text = Path(path).read_bytes().decode("utf-8-sig", "surrogateescape")
@@ -206,16 +204,16 @@ class Predictions:
 
 
 def evaluate(learner: Learner, data: Dataset, part: str = "test") -> Predictions:
-    """Let a fitted classifier name every picture of a data set.
+    """Let a fitted classifier predict every image of a data set.
 
     Args:
         learner: Anything with ``predict_proba(paths)`` and ``classes_``.
-        data: The pictures with their true classes; classes that the learner knows and the data lack
+        data: The images with their true classes; classes that the learner knows and the data lack
             are fine.
-        part: What the pictures are to the learner: ``train``, ``val`` or ``test``.
+        part: What the images are to the learner: ``train``, ``val`` or ``test``.
 
     Raises:
-        DataError: There is no picture, or a class that the learner does not know
+        DataError: There is no image, or a class that the learner does not know
             (``DATA-CLASSES``).
 
     Example:
@@ -226,7 +224,7 @@ def evaluate(learner: Learner, data: Dataset, part: str = "test") -> Predictions
         1.0
     """
     if len(data) == 0:
-        raise DataError("there is no picture to evaluate", path=data.root)
+        raise DataError("there is no image to evaluate", path=data.root)
     classes = tuple(str(name) for name in learner.classes_)
     refuse_unknown(data.labels, classes)
     probabilities = np.asarray(learner.predict_proba(data.paths))
@@ -251,7 +249,7 @@ def part_name(name: str) -> str:
 
 
 def refuse_unknown(labels: Sequence[str], classes: Sequence[str]) -> None:
-    """Refuse labels that are no class of the classifier, naming both lists.
+    """Refuse labels that the classifier does not know, naming both lists.
 
     Raises:
         DataError: Code ``DATA-CLASSES``.
@@ -260,7 +258,7 @@ def refuse_unknown(labels: Sequence[str], classes: Sequence[str]) -> None:
         raise DataError(
             f"{len(unknown)} of the labels are unknown to the model: {list_names(unknown)}",
             why=f"it knows {list_names(classes)}",
-            hint="rename the labels, leave these pictures out or fit a model with them",
+            hint="rename the labels, leave these images out or fit a model with them",
             code="DATA-CLASSES",
         )
 
@@ -287,4 +285,4 @@ def _row(
 
 
 def _no_table(path: str | os.PathLike[str], why: str) -> DataError:
-    return DataError("no table of predictions", path=path, why=why, code="DATA-PREDICTIONS")
+    return DataError("not a table of predictions", path=path, why=why, code="DATA-PREDICTIONS")

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regraft.errors import RunError
-from regraft.results.repeats import answers
 from regraft.results.reservation import RECORD, unfinished
 from regraft.results.run import Run
-from regraft.results.statistics import PairedTest, mcnemar
 
 
 @dataclass(frozen=True)
@@ -91,14 +89,3 @@ def open_runs(places: Sequence[str | os.PathLike[str]]) -> list[Run]:
         inside = [] if (place / RECORD).is_file() else RunStore(place).runs()
         runs += inside or [Run.open(place)]
     return runs
-
-
-def paired_test(first: Run, second: Run, part: str = "test") -> PairedTest:
-    """Compare two runs picture by picture on one part.
-
-    Raises:
-        RunError: ``RUN-SPLITS``: the runs used different splits, so their pictures cannot be
-            paired.
-    """
-    one, two = answers([first, second], part).right
-    return mcnemar(one, two)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regraft.results.pairing import (
+from regraft.results.paired import (
     detectable_difference,
     holm,
     paired_difference,

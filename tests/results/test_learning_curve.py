@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regraft.results.curves import fit_curve
-from regraft.results.statistics import Estimate, wilson
+from regraft.results.intervals import Estimate, wilson
+from regraft.results.learning_curve import fit_curve
 
 SIZES = (25, 50, 100, 200, 400)
 

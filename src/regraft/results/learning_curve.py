@@ -1,4 +1,4 @@
-"""Accuracy against pictures per class: the power law in it, and how many more it asks for."""
+"""Accuracy against images per class: the power law in it, and how many more it asks for."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from regraft.results.statistics import Estimate, percent
+from regraft.results.intervals import Estimate, accuracy_json, percent
+from regraft.settings import to_json
 
 Floats = npt.NDArray[np.float64]
 
@@ -28,8 +28,8 @@ class PowerLaw:
     """``error = a + b n ** -c`` with ``a, b >= 0`` and ``c > 0``.
 
     Args:
-        a: The error that no number of pictures takes away.
-        b: The error that one picture per class would leave beyond it.
+        a: The error that no number of images takes away.
+        b: The error that one image per class would leave beyond it.
         c: How fast it falls.
         draws: What a, b and c could have been too, shape (draws, 3).
     """
@@ -40,7 +40,7 @@ class PowerLaw:
     draws: Floats
 
     def accuracy(self, sizes: npt.ArrayLike) -> Floats:
-        """Return the accuracy that the law gives with so many pictures per class, shape (m,)."""
+        """Return the accuracy that the law gives with so many images per class, shape (m,)."""
         own = np.array([[self.a, self.b, self.c]])
         return np.asarray(1 - _errors(own, np.atleast_1d(sizes))[0])
 
@@ -52,12 +52,12 @@ class PowerLaw:
 
     @property
     def limit(self) -> Estimate:
-        """The accuracy that more and more pictures lead to; its ``n`` counts the draws."""
+        """The accuracy that more and more images lead to; its ``n`` counts the draws."""
         low, high = np.quantile(1 - self.draws[:, 0], [0.025, 0.975])
         return Estimate(1 - self.a, float(low), float(high), len(self.draws))
 
     def needed(self, accuracy: float) -> tuple[float, float, float]:
-        """Return how many pictures per class an accuracy takes: median and ends of the interval.
+        """Return how many images per class an accuracy takes: median and ends of the interval.
 
         What cannot be reached takes infinitely many.
         """
@@ -69,52 +69,34 @@ class PowerLaw:
         low, median, high = np.quantile(sizes, [0.025, 0.5, 0.975], method="inverted_cdf")
         return float(median), float(low), float(high)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the law with the 95 % interval of each of its numbers as a JSON object."""
-        ends = np.quantile(self.draws, [0.025, 0.975], axis=0).T.tolist()
-        names = ("a", "b", "c")
-        return {name: getattr(self, name) for name in names} | {
-            f"{name}_interval": end for name, end in zip(names, ends, strict=True)
-        }
-
 
 @dataclass(frozen=True)
 class Goal:
-    """How many more pictures per class an accuracy takes.
+    """How many more images per class an accuracy takes.
 
     Args:
         accuracy: The accuracy that is wanted, 0 to 1.
         more: How many more per class than the largest number that was measured, the median; None
             where it cannot be said.
-        low: Lower end of the 95 % interval of that number; None where it cannot be said.
-        high: Upper end; None where there is none.
+        interval: The two ends of the 95 % interval of that number, the upper one None where there
+            is none; None where it cannot be said.
         sentence: The same in words, or why it cannot be said.
     """
 
     accuracy: float
     more: int | None
-    low: int | None
-    high: int | None
+    interval: tuple[int, int | None] | None
     sentence: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the goal as a JSON object."""
-        return {
-            "accuracy": self.accuracy,
-            "more": self.more,
-            "interval": None if self.low is None else [self.low, self.high],
-            "sentence": self.sentence,
-        }
 
 
 @dataclass(frozen=True, eq=False)
-class SizeCurve:
-    """The accuracy of one way of learning with several numbers of pictures per class.
+class LearningCurve:
+    """The accuracy of one method with several numbers of images per class.
 
     Args:
-        name: What the way is called.
-        points: Pictures per class with the accuracy, fewest first.
-        fit: The power law through them; None where none can be laid through.
+        name: What the method is called.
+        points: Images per class with the accuracy, fewest first.
+        fit: The power law through them; None where none could be fitted.
         note: What the fit says, or why there is none, one sentence.
     """
 
@@ -123,15 +105,10 @@ class SizeCurve:
     fit: PowerLaw | None
     note: str
 
-    @cached_property
-    def largest(self) -> float:
-        """The largest number of pictures per class that was measured."""
-        return self.points[-1][0]
-
     def images_for(self, accuracy: float) -> Goal:
-        """Return how many more pictures per class an accuracy takes, or why that cannot be said.
+        """Return how many more images per class an accuracy takes, or why that cannot be said.
 
-        Nothing is said of more than 100 times the pictures that were measured with.
+        Nothing is said of more than 100 times the images that were measured with.
 
         Args:
             accuracy: Above 0 and below 1.
@@ -140,7 +117,7 @@ class SizeCurve:
             ValueError: The accuracy does not lie between 0 and 1.
 
         Example:
-            >>> from regraft.results.statistics import wilson
+            >>> from regraft.results.intervals import wilson
             >>> points = [(n, wilson(round(900 * (1 - n**-0.5)), 900)) for n in (25, 50, 100, 400)]
             >>> fit_curve("features", points).images_for(0.95).sentence
             '95 % is reached with 400 images per class'
@@ -149,76 +126,77 @@ class SizeCurve:
             raise ValueError(f"an accuracy lies between 0 and 1, not {accuracy}")
         wanted = percent(accuracy, digits=0 if math.isclose(100 * accuracy % 1, 0) else 1)
         if self.points and self.points[-1][1].value >= accuracy:
-            reached = _about(self._reached(accuracy))
-            sentence = f"{wanted} is reached with {reached} images per class"
-            return Goal(accuracy, 0, 0, 0, sentence)
-        if self.fit is None:
-            return self._unknown(accuracy, wanted, self.note)
-        median, low, high = self.fit.needed(accuracy)
-        farthest = FARTHEST * self.largest
-        if low > farthest:
-            return self._unknown(
-                accuracy, wanted, f"it takes more than {FARTHEST} times as many images as there are"
-            )
-        if median > farthest:
-            limit = percent(self.fit.limit, parts="interval")
-            why = f"the curve may well level off before, its limit is {limit}"
-            return self._unknown(accuracy, wanted, why)
-        return self._known(accuracy, wanted, (median, low, high))
-
-    def _reached(self, accuracy: float) -> float:
-        """Return the smallest size that has an accuracy which no larger one falls below."""
-        sizes = itertools.takewhile(lambda point: point[1].value >= accuracy, self.points[::-1])
-        return min(size for size, _ in sizes)
+            above = itertools.takewhile(lambda point: point[1].value >= accuracy, self.points[::-1])
+            size = _rounded(min(size for size, _ in above))
+            return Goal(accuracy, 0, (0, 0), f"{wanted} is reached with {size} images per class")
+        why = self.note
+        if self.fit is not None:
+            needed = self.fit.needed(accuracy)
+            why = self._too_far(self.fit, needed)
+            if not why:
+                return self._known(accuracy, wanted, needed)
+        text = f"how many more images per class {wanted} takes cannot be said: {why}"
+        return Goal(accuracy, None, None, text)
 
     def to_json(self, accuracy: float = 0.95) -> dict[str, Any]:
-        """Return the curve, and what an accuracy takes, as a JSON object."""
+        """Return the curve with its law, and what an accuracy takes, as a JSON object."""
+        law = None
+        if self.fit is not None:
+            ends = np.quantile(self.fit.draws, [0.025, 0.975], axis=0).T.tolist()
+            law = {name: getattr(self.fit, name) for name in "abc"}
+            law |= {f"{name}_interval": end for name, end in zip("abc", ends, strict=True)}
         return {
             "name": self.name,
-            "points": [
-                {"per_class": size, "accuracy": share.value, "n": share.n}
-                | {"interval": share.interval}
-                for size, share in self.points
-            ],
-            "fit": None if self.fit is None else self.fit.to_json(),
+            "points": [{"per_class": size} | accuracy_json(share) for size, share in self.points],
+            "fit": law,
             "note": self.note,
-            "goal": self.images_for(accuracy).to_json(),
+            "goal": to_json(self.images_for(accuracy)),
         }
 
+    def _too_far(self, fit: PowerLaw, needed: tuple[float, float, float]) -> str:
+        """Return why so many images are too many to speak of; nothing where they are not."""
+        median, low, _ = needed
+        farthest = FARTHEST * self.points[-1][0]
+        if low > farthest:
+            return f"it takes more than {FARTHEST} times as many images as there are"
+        if median > farthest:
+            limit = percent(fit.limit, parts="interval")
+            return f"the curve may well level off before, its limit is {limit}"
+        return ""
+
     def _known(self, accuracy: float, wanted: str, needed: tuple[float, float, float]) -> Goal:
-        median, low, high = (number - self.largest for number in needed)
+        largest = self.points[-1][0]
+        median, low, high = (number - largest for number in needed)
         more, least = max(1, math.ceil(median)), max(0, math.floor(low))
-        most = max(more, math.ceil(high)) if needed[2] <= FARTHEST * self.largest else None
-        text = f"about {_about(more)} more images per class for {wanted}"
+        most = max(more, math.ceil(high)) if needed[2] <= FARTHEST * largest else None
+        text = f"about {_rounded(more)} more images per class for {wanted}"
         if most is None:
-            text += f", at least {_about(least)}; how many at most cannot be said"
+            text += f", at least {_rounded(least)}; how many at most cannot be said"
         else:
-            text += f" [{_about(least)}, {_about(most)}]"
-        return Goal(accuracy, more, least, most, text)
-
-    def _unknown(self, accuracy: float, wanted: str, why: str) -> Goal:
-        text = f"how many more images per class {wanted} takes cannot be said: {why}"
-        return Goal(accuracy, None, None, None, text)
+            text += f" [{_rounded(least)}, {_rounded(most)}]"
+        return Goal(accuracy, more, (least, most), text)
 
 
-def fit_curve(name: str, points: Sequence[tuple[float, Estimate]], *, seed: int = 0) -> SizeCurve:
-    """Lay a power law through accuracies with several numbers of pictures per class.
+def fit_curve(
+    name: str, points: Sequence[tuple[float, Estimate]], *, seed: int = 0
+) -> LearningCurve:
+    """Fit a power law to accuracies with several numbers of images per class.
 
     ``error = a + b n ** -c`` by least squares, each point weighed by its interval (Hestness et al.,
     "Deep learning scaling is predictable, empirically", 2017; Viering and Loog, "The shape of
     learning curves: a review", 2021). How sure it is comes from the parametric bootstrap: the
-    points are drawn anew around the curve, each within its interval, and the curve is laid again.
+    points are drawn anew around the curve, each within its interval, and the curve is fitted again.
 
-    Three sizes are enough: with a, b and c free they fix a curve without leaving anything over to
-    check it by, but the bootstrap then says how little they fix. In simulations of 3, 4 and 5
-    sizes on 850 and 3000 test pictures, with limits of 94, 97 and 100 %, what was answered held the
+    Three sizes are enough: with a, b and c free they fix a curve without leaving anything to
+    check it by, but the bootstrap then says how uncertain it is. In simulations of 3, 4 and 5
+    sizes on 850 and 3000 test images, with limits of 94, 97 and 100 %, what was answered held the
     true number in 91 to 100 % of the cases, in 99 % on average; with a = 0 taken for granted only
     in 40 to 90 % wherever there was a limit below 100 %. Points that were tested on the same
-    pictures are taken as independent, which makes the answers wider than they need be.
+    images are taken as independent, which makes the answers wider than they need be.
 
     Args:
-        name: What the way is called.
-        points: Pictures per class with the accuracy, in any order.
+        name: What the method is called.
+        points: Images per class with the accuracy, in any order.
         seed: Fixes the draws.
 
     Example:
@@ -227,10 +205,10 @@ def fit_curve(name: str, points: Sequence[tuple[float, Estimate]], *, seed: int 
     """
     from scipy.special import chdtri
 
-    known = tuple(sorted(((size, share) for size, share in points if share.known), key=_size))
+    known = tuple(sorted((point for point in points if point[1].known), key=lambda point: point[0]))
     if len({size for size, _ in known}) < LEAST_SIZES:
         note = f"a curve needs {LEAST_SIZES} sizes, and {len(known)} were measured"
-        return SizeCurve(name, known, None, note)
+        return LearningCurve(name, known, None, note)
     sizes = np.array([size for size, _ in known], dtype=np.float64)
     errors = np.array([1 - share.value for _, share in known])
     sigma = np.array([_sigma(share) for _, share in known])
@@ -238,9 +216,9 @@ def fit_curve(name: str, points: Sequence[tuple[float, Estimate]], *, seed: int 
     flat = float((((errors - np.average(errors, weights=sigma**-2)) / sigma) ** 2).sum())
     if law[1] == 0 or flat - misfit < chdtri(2, 0.05):
         note = "the accuracy does not rise with the number of images as far as can be seen"
-        return SizeCurve(name, known, None, note)
+        return LearningCurve(name, known, None, note)
     if misfit > chdtri(max(1, len(sizes) - 3), 0.001):
-        return SizeCurve(name, known, None, "the accuracies do not lie on one power law")
+        return LearningCurve(name, known, None, "the accuracies do not lie on one power law")
     generator = np.random.default_rng(seed)
     noise = generator.standard_normal((_DRAWS, len(sizes))) * sigma
     draws, _ = _least_squares(sizes, _errors(law[None], sizes) + noise, sigma)
@@ -250,7 +228,7 @@ def fit_curve(name: str, points: Sequence[tuple[float, Estimate]], *, seed: int 
         f"error = {fit.a:.3g} + {fit.b:.3g} n^\N{MINUS SIGN}{fit.c:.2f}; "
         f"with ever more images it leads to {percent(fit.limit, parts='interval')}"
     )
-    return SizeCurve(name, known, fit, note)
+    return LearningCurve(name, known, fit, note)
 
 
 def _least_squares(sizes: Floats, errors: Floats, sigma: Floats) -> tuple[Floats, Floats]:
@@ -260,7 +238,7 @@ def _least_squares(sizes: Floats, errors: Floats, sigma: Floats) -> tuple[Floats
     among many, which finds the best of all curves and never a merely local one.
 
     Args:
-        sizes: Pictures per class, shape (m,).
+        sizes: Images per class, shape (m,).
         errors: One row per curve, shape (k, m).
         sigma: Standard errors, shape (m,).
 
@@ -298,12 +276,8 @@ def _sigma(share: Estimate) -> float:
     return (share.high - share.low) / (2 * NormalDist().inv_cdf(0.975))
 
 
-def _size(point: tuple[float, Estimate]) -> float:
-    return point[0]
-
-
-def _about(number: float) -> str:
-    """Print a number of pictures with two digits that count."""
+def _rounded(number: float) -> str:
+    """Print a number of images with two digits that count."""
     if number < 100:
         return f"{number:.0f}"
     return f"{round(number, 1 - math.floor(math.log10(number))):,.0f}"

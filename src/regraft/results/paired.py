@@ -1,0 +1,358 @@
+"""Two methods on the same images: how far apart they are, how sure that is, and the verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from regraft.results.intervals import (
+    Right,
+    Variance,
+    points,
+    variance_over_seeds,
+    variance_over_splits,
+)
+
+LEVEL = 0.05
+POWER = 0.8
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The difference of two accuracies: the second minus the first.
+
+    Args:
+        value: -1 to 1.
+        low: Lower end of its 95 % interval.
+        high: Upper end of its 95 % interval.
+        p_value: How often so large a difference, or a larger one, arises between two methods that
+            are equally good.
+        n: The number of different images it was measured on.
+        repeats: The number of seeds, or of splits.
+        detectable: The smallest difference that could be seen here, see
+            :func:`detectable_difference`.
+    """
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+    n: int
+    repeats: int
+    detectable: float
+
+    @property
+    def interval(self) -> list[float]:
+        """The two ends of the interval."""
+        return [self.low, self.high]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What may be said about two methods.
+
+    Args:
+        a: The description of one method.
+        b: The description of the other.
+        difference: Accuracy of b minus accuracy of a, -1 to 1.
+        interval: The two ends of the 95 % interval of the difference, for this pair alone.
+        p: How often so large a difference, or a larger one, arises by chance, corrected for the
+            number of pairs that are judged together (Holm).
+        verdict: The same as a sentence.
+        better: ``"a"``, ``"b"``, or None where the two are not distinguishable.
+        n: The number of different images it rests on.
+        detectable: The smallest difference that could be seen here.
+    """
+
+    a: str
+    b: str
+    difference: float
+    interval: tuple[float, float]
+    p: float
+    verdict: str
+    better: str | None
+    n: int
+    detectable: float
+
+
+def judge(pairs: Sequence[tuple[str, str, Difference]]) -> list[Verdict]:
+    """Return the verdicts on pairs of methods that are judged together.
+
+    Two methods are called different when p, corrected for the number of pairs by Holm's method, is
+    below 5 %.
+
+    Args:
+        pairs: The descriptions of the two methods, and their difference.
+
+    Example:
+        >>> judge([("a", "b", Difference(0.02, -0.01, 0.05, 0.2, 850, 1, 0.04))])[0].verdict
+        'a and b are not distinguishable on 850 images; \
+a difference under 4.0 points cannot be seen here'
+    """
+    adjusted = holm([difference.p_value for *_, difference in pairs])
+    return [
+        _verdict(a, b, replace(difference, p_value=p))
+        for (a, b, difference), p in zip(pairs, adjusted, strict=True)
+    ]
+
+
+def _verdict(a: str, b: str, d: Difference) -> Verdict:
+    better = None if d.p_value >= LEVEL else "b" if d.value > 0 else "a"
+    if better is None:
+        least = points(d.detectable, signed=False)
+        said = (
+            f"{a} and {b} are not distinguishable on {d.n:,} images; "
+            f"a difference under {least} cannot be seen here"
+        )
+    elif better == "b":
+        said = f"{b} is better than {a} by {points(d.value, interval=d.interval, signed=False)}"
+    else:
+        turned = points(-d.value, interval=(-d.high, -d.low), signed=False)
+        said = f"{a} is better than {b} by {turned}"
+    return Verdict(a, b, d.value, (d.low, d.high), d.p_value, said, better, d.n, d.detectable)
+
+
+def paired_difference(
+    first: npt.ArrayLike, second: npt.ArrayLike, *, comparisons: int = 1
+) -> Difference:
+    """Compare two methods on the same test images.
+
+    One repeat each: Tango's score interval and McNemar's exact test. The test is a little stricter
+    than the interval: what it calls different, the interval does too, and rarely the other way
+    round.
+
+    Several seeds: the images that only one of two seeds predicted correctly are counted for every
+    pair of seeds, and weigh as many independent images as have the variance over images and seeds
+    (:func:`~regraft.results.intervals.variance_over_seeds`). Tango's interval and test then use
+    the t distribution. In simulations with 2 to 5 seeds on 50 to 624 images the intervals held the
+    true difference in 94 to 97 % of the cases, in 95.7 % on average; two seeds that differ by
+    several points on many images are too few: there it can be 93 %.
+
+    Args:
+        first: Whether each repeat of the first method was right on each image, shape
+            (repeats, n), or (n,) for one.
+        second: The same of the second method; it may have another number of repeats. Repeats that
+            are all alike, as those of a deterministic classifier are, count as one.
+        comparisons: How many such differences are judged together; a difference is detectable only
+            if it could be seen among all of them.
+
+    Raises:
+        ValueError: The two have different numbers of images, or none.
+
+    Example:
+        >>> before = [True] * 60 + [False] * 40
+        >>> after = [True] * 75 + [False] * 25
+        >>> found = paired_difference(before, after)
+        >>> round(found.value, 2), found.p_value < 0.001, round(found.low, 2)
+        (0.15, True, 0.09)
+    """
+    one, two = (np.atleast_2d(np.asarray(right, dtype=np.float64)) for right in (first, second))
+    if one.shape[1] != two.shape[1] or not one.size:
+        raise ValueError(f"{one.shape[1]} cases cannot be paired with {two.shape[1]}")
+    n, repeats = one.shape[1], max(len(one), len(two))
+    one, two = _once_if_alike(one), _once_if_alike(two)
+    ones, twos = one.mean(axis=0), two.mean(axis=0)
+    only_first, only_second = float((ones * (1 - twos)).mean()), float((twos * (1 - ones)).mean())
+    variance = variance_over_seeds(one, two)
+    most = n * max(len(one), len(two))
+    weight = _effective_n(only_first, only_second, variance, n, most=most)
+    counts = weight * only_first, weight * only_second
+    low, high = tango_interval(*counts, weight, variance.quantile())
+    if len(one) == len(two) == 1:
+        p_value = mcnemar(round(n * only_first), round(n * only_second))
+    else:
+        p_value = variance.p_value((counts[1] - counts[0]) / math.sqrt(sum(counts) or 1))
+    disagreement = only_first + only_second
+    least = detectable_difference(disagreement, weight, variance, level=LEVEL / comparisons)
+    return Difference(float(twos.mean() - ones.mean()), low, high, p_value, n, repeats, least)
+
+
+def resampled_difference(
+    first: Sequence[npt.ArrayLike],
+    second: Sequence[npt.ArrayLike],
+    *,
+    test_to_train: float,
+    n: int,
+    comparisons: int = 1,
+) -> Difference:
+    """Compare two methods over several splits, or folds, of one data set.
+
+    The corrected resampled t test and its interval, see
+    :func:`~regraft.results.intervals.variance_over_splits`. The variance is never taken to be
+    smaller than that of a single test on all the different images, so that splits which agree by
+    chance prove nothing.
+
+    Args:
+        first: For each split, the share of seeds of the first method that were right on each test
+            image, shape (n of the split,), 0 to 1.
+        second: The same of the second method: the same splits, the same images in the same order.
+        test_to_train: Test images divided by training images, of one split.
+        n: The number of different test images of all the splits.
+        comparisons: See :func:`paired_difference`.
+
+    Raises:
+        ValueError: There is one split only, or the splits do not pair.
+
+    Example:
+        >>> first = [[1, 1, 0, 0, 1, 1, 1, 1, 1, 0], [1, 0, 1, 1, 1, 1, 1, 1, 0, 1]]
+        >>> second = [[1, 1, 1, 0, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1, 1, 0, 1]]
+        >>> found = resampled_difference(first, second, test_to_train=1, n=20)
+        >>> round(found.value, 2), found.p_value > 0.05
+        (0.15, True)
+    """
+    ones = [np.asarray(right, dtype=np.float64) for right in first]
+    twos = [np.asarray(right, dtype=np.float64) for right in second]
+    if len(ones) < 2 or [one.shape for one in ones] != [two.shape for two in twos]:
+        raise ValueError("two methods are compared over the same splits, at least two of them")
+    pairs = list(zip(ones, twos, strict=True))
+    values = [float(two.mean() - one.mean()) for one, two in pairs]
+    value = sum(values) / len(values)
+    only_first = sum(float((one * (1 - two)).mean()) for one, two in pairs) / len(pairs)
+    only_second = sum(float((two * (1 - one)).mean()) for one, two in pairs) / len(pairs)
+    corrected = variance_over_splits(values, test_to_train)
+    least = _least_variance(only_first, only_second, n)
+    variance = Variance(max(corrected.value, least), corrected.degrees)
+    error = math.sqrt(variance.value)
+    half = variance.quantile() * error
+    weight = _effective_n(only_first, only_second, variance, n, most=n)
+    disagreement = only_first + only_second
+    seen = detectable_difference(disagreement, weight, variance, level=LEVEL / comparisons)
+    ends = max(-1.0, value - half), min(1.0, value + half)
+    return Difference(value, *ends, variance.p_value(value / error), n, len(values), seen)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Return the p-value of McNemar's exact test.
+
+    Args:
+        only_first: Cases that only the first method predicted correctly.
+        only_second: Cases that only the second method predicted correctly.
+
+    Example:
+        >>> mcnemar(6, 0)
+        0.03125
+    """
+    differing = only_first + only_second
+    # Counting in Python's integers keeps the quotient exact where 2 ** differing overflows a float.
+    combinations, as_lopsided = 1, 0
+    for i in range(min(only_first, only_second) + 1):
+        as_lopsided += combinations
+        combinations = combinations * (differing - i) // (i + 1)
+    return float(min(1.0, 2 * as_lopsided / 2**differing))
+
+
+def tango_interval(
+    only_first: float, only_second: float, n: float, quantile: float
+) -> tuple[float, float]:
+    """Return the score interval of the difference of two paired shares, second minus first.
+
+    Tango, "Equivalence test and confidence interval for the difference in proportions for the
+    paired-sample design", Statistics in Medicine 17, 1998. It holds 0 exactly where McNemar's test
+    finds no difference, and has a width where no image tells the two apart.
+
+    Args:
+        only_first: Images that only the first predicted correctly; need not be whole.
+        only_second: Images that only the second predicted correctly.
+        n: The number of images.
+        quantile: How many standard errors the interval reaches to each side.
+
+    Example:
+        >>> low, high = tango_interval(7, 1, 21, 1.96)
+        >>> round(low, 3), round(high, 3)
+        (-0.517, -0.026)
+    """
+
+    def end(sign: float) -> float:
+        inside, outside = (only_second - only_first) / n, sign
+        for _ in range(60):
+            middle = (inside + outside) / 2
+            distance = _score(only_first, only_second, n, middle)
+            inside, outside = (middle, outside) if abs(distance) < quantile else (inside, middle)
+        return (inside + outside) / 2
+
+    return end(-1.0), end(1.0)
+
+
+def _score(only_first: float, only_second: float, n: float, difference: float) -> float:
+    """Return by how many standard errors the counts miss a difference."""
+    # The most likely share that only the first predicts correctly, given the difference.
+    b = (2 * n + only_first - only_second) * difference - only_first - only_second
+    c = -only_first * difference * (1 - difference)
+    share = (math.sqrt(max(0.0, b * b - 8 * n * c)) - b) / (4 * n)
+    variance = n * (2 * share + difference * (1 - difference))
+    distance = only_second - only_first - n * difference
+    return distance / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, distance)
+
+
+def detectable_difference(
+    disagreement: float, n: float, variance: Variance | None = None, *, level: float = LEVEL
+) -> float:
+    """Return the smallest difference that a paired comparison sees in 80 % of the cases.
+
+    Computed from how often the two methods disagreed (Connor, "Sample size for testing differences
+    in proportions for the paired-sample design", Biometrics 43, 1987); a true difference makes
+    them disagree at least as often as it is large.
+
+    Args:
+        disagreement: The share of images that only one of the two predicted correctly.
+        n: The number of independent images.
+        variance: Whose degrees of freedom count; the normal distribution by default.
+        level: The share of false alarms that is allowed.
+
+    Example:
+        >>> round(detectable_difference(40 / 850, 850), 3)
+        0.021
+    """
+    distribution = variance or Variance(1.0)
+    alarm, seen = distribution.quantile(1 - level / 2), distribution.quantile(POWER)
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        apart = max(disagreement, middle)
+        needed = alarm * math.sqrt(apart) + seen * math.sqrt(apart - middle * middle)
+        low, high = (low, middle) if middle * math.sqrt(n) >= needed else (middle, high)
+    return high
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values that allow for their number, in the order given.
+
+    Holm, "A simple sequentially rejective multiple test procedure", 1979: what stays below 5 % is
+    a false alarm anywhere among them in at most 5 % of the cases.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def _once_if_alike(right: Right) -> Right:
+    return right[:1] if (right == right[0]).all() else right
+
+
+def _effective_n(
+    only_first: float, only_second: float, variance: Variance, n: int, *, most: int
+) -> float:
+    """Return how many independent images would tell the difference as well."""
+    of_one = only_first + only_second - (only_second - only_first) ** 2
+    return variance.effective_n(of_one, most) if of_one > 0 else n
+
+
+def _least_variance(only_first: float, only_second: float, n: int) -> float:
+    """Return the variance of a test on ``n`` images, not 0 where both are alike.
+
+    Bonett and Price, "Adjusted Wald confidence interval for a difference of binomial proportions
+    based on paired data", 2012: one image more for either.
+    """
+    one, two = (only_first * n + 1) / (n + 2), (only_second * n + 1) / (n + 2)
+    return (one + two - (two - one) ** 2) / (n + 2)
