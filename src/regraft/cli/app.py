@@ -5,42 +5,31 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
+from collections.abc import Callable, Mapping
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.exceptions import Abort, TyperException
 
-from regraft.cli import (
-    comparing,
-    demonstrating,
-    fetching,
-    finding,
-    fitting,
-    inspecting,
-    looking,
-    previewing,
-    ranking,
-    running,
-    using,
-    weights,
-)
+from regraft.cli import data, learn, networks, use
+from regraft.cli.options import add_commands
 from regraft.cli.output import (
     EXIT_BROKEN_PIPE,
     EXIT_INTERRUPTED,
     EXIT_TERMINATED,
     EXIT_USAGE,
     ReaderLeft,
+    echo_err,
     prepare_streams,
-    talk,
 )
 from regraft.errors import RegraftError
 from regraft.version import __version__
 
 app = typer.Typer(
     name="regraft",
-    help="Find out which way of transfer learning works on your pictures.",
-    epilog="Start with `regraft demo`, or with `regraft fit FOLDER --backbone NAME`.",
+    help="Find out which way of transfer learning works on your images.",
+    epilog="Start with `regraft demo`, or with `regraft fit FOLDER`.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -73,18 +62,18 @@ def _options(
     _DEBUG["on"] = debug
 
 
-demonstrating.add_to(app)
-inspecting.add_to(app)
-previewing.add_to(inspecting.data)
-fetching.add_to(inspecting.data)
-ranking.add_to(inspecting.backbones)
-fitting.add_to(app)
-running.add_to(app)
-comparing.add_to(app)
-finding.add_to(app)
-using.add_to(app)
-looking.add_to(app)
-weights.add_to(app)
+def _group(name: str, told: str, functions: Mapping[str, Callable[..., Any]]) -> None:
+    group = typer.Typer(help=told, no_args_is_help=True)
+    add_commands(group, functions)
+    app.add_typer(group, name=name)
+
+
+add_commands(app, {name: use.COMMANDS[name] for name in ("demo",)})
+_group("data", "Look at images before learning from them.", data.COMMANDS)
+_group("backbones", "The networks that can be transferred.", networks.BACKBONES)
+add_commands(app, learn.COMMANDS)
+add_commands(app, {name: use.COMMANDS[name] for name in use.COMMANDS if name != "demo"})
+_group("weights", "The weights of networks: what is here, and how more come in.", networks.WEIGHTS)
 
 
 def _on_sigterm(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -94,7 +83,7 @@ def _on_sigterm(_number: int, _frame: FrameType | None) -> NoReturn:
 def main() -> NoReturn:
     """Run the command line and leave with its exit code.
 
-    Exit codes: 0 done, 1 error, 2 wrong usage, 3 done but some pictures were refused, 130 and
+    Exit codes: 0 done, 1 error, 2 wrong usage, 3 done but some images were refused, 130 and
     143 interrupted, 141 nobody read the output to its end.
     """
     signal.signal(signal.SIGTERM, _on_sigterm)
@@ -106,7 +95,7 @@ def _run() -> int:
     try:
         result = app(standalone_mode=False)
     except TyperException as error:
-        talk(f"regraft: error: {error.format_message()} - see --help [USAGE]")
+        echo_err(f"regraft: error: {error.format_message()} - see --help [USAGE]")
         return EXIT_USAGE
     except ReaderLeft:
         return _leave_quietly()
@@ -115,23 +104,23 @@ def _run() -> int:
             traceback.print_exception(error)
         return _explain(error)
     if result == EXIT_INTERRUPTED:  # the parser has caught Ctrl-C itself
-        talk("regraft: interrupted")
+        echo_err("regraft: interrupted")
     return result if isinstance(result, int) else 0
 
 
 def _explain(error: BaseException) -> int:
     """Say in one line why the command ended, and return its exit code."""
     if isinstance(error, RegraftError):
-        talk(f"regraft: error: {error} [{error.code}]")
+        echo_err(f"regraft: error: {error} [{error.code}]")
         return error.exit_code
     if isinstance(error, KeyboardInterrupt | Abort):
-        talk("regraft: interrupted")
+        echo_err("regraft: interrupted")
         return EXIT_INTERRUPTED
     if isinstance(error, _Terminated):
-        talk("regraft: terminated")
+        echo_err("regraft: terminated")
         return EXIT_TERMINATED
-    talk(f"regraft: unexpected error: {type(error).__name__}: {error}")
-    talk("hint: `regraft --debug` before the command shows where; please report it")
+    echo_err(f"regraft: unexpected error: {type(error).__name__}: {error}")
+    echo_err("hint: `regraft --debug` before the command shows where; please report it")
     return 1
 
 

@@ -1,318 +1,260 @@
-"""Options that several commands share: a name, its meaning and its reading are written once."""
+"""Commands whose options are the fields of settings classes: their names, types, help and ranges.
+
+A command takes settings as arguments, ``data: DataConfig``. Each field of the class that stands in
+``PANELS`` becomes an option of the same name, explained by the class's docstring, and the command
+gets one checked value.
+"""
 
 from __future__ import annotations
 
-import json
+import dataclasses
+import importlib
+import inspect
+import types
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
-from regraft.backbones.catalog import DEFAULT_BACKBONE
-from regraft.cli.output import talk
+from regraft.cli.output import echo_err
 from regraft.errors import UsageError
 
-if TYPE_CHECKING:
-    from regraft.backbones.spec import BackboneSpec
+# Holds the classes and their PANELS; is imported when the options of a command are needed.
+SETTINGS = "regraft.experiment.config"
+_SPELLED = {"arguments": "--arg", "start": "--from"}  # the other options are called --FIELD
+_METAVARS = {
+    "source": "DATA",
+    "backbone": "NAME",
+    "weights": "FILE",
+    "arguments": "KEY=VALUE",
+    "head": "NAME",
+    "augment": "TEXT",
+    "regularize": "TEXT",
+    "unfreeze": "PART",
+    "group_by": "REGEX",
+    "label_from_name": "REGEX",
+    "root": "FOLDER",
+    "start": "RUN",
+    "time_budget": "TIME",
+}
+_FIRST, _OTHER = "Arguments", "Options"  # headings of what does not stand in PANELS
 
 
-DataArgument = Annotated[
-    Path,
-    typer.Argument(
-        metavar="DATA",
-        help="A folder with a folder per class (or train/val/test above them), or a CSV table with"
-        " the columns path and label (and part: train, val or test; and group), or the split.csv of"
-        " a written split.",
-    ),
-]
-BackboneOption = Annotated[
-    str,
-    typer.Option(
-        "--backbone",
-        metavar="NAME",
-        help="The network to transfer: see `regraft backbones list`.",
-        show_default=False,
-    ),
-]
-OptionalBackboneOption = Annotated[
-    str | None,
-    typer.Option(
-        "--backbone",
-        metavar="NAME",
-        help=f"The network to transfer; without it {DEFAULT_BACKBONE}.",
-        show_default=False,
-    ),
-]
-WeightsOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--weights",
-        metavar="FILE",
-        help="A file with the backbone's weights, instead of a download.",
-    ),
-]
-ArgumentOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--arg", metavar="KEY=VALUE", help="An argument of the network, for example pad_type=same."
-    ),
-]
-PoolingOption = Annotated[
-    str, typer.Option(help="What becomes a row of features: avg, flatten or stage:NAME.")
-]
-EngineOption = Annotated[
-    Literal["auto", "torch", "openvino"], typer.Option(help="What runs the frozen trunk.")
-]
-PrecisionOption = Annotated[
-    Literal["fp32", "bf16"], typer.Option(help="Arithmetic of the network.")
-]
-GroupByOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="REGEX",
-        help="Keep pictures of one group together, read from the path: 'person[0-9]+';"
-        " or 'column' for the table's group column.",
-    ),
-]
-RegroupOption = Annotated[
-    bool, typer.Option("--regroup", help="Cut anew where the folder's own parts share a group.")
-]
-KeepPartsOption = Annotated[
-    bool,
-    typer.Option(
-        "--keep-parts",
-        help="Keep the folder's own parts even where they share a group or copies; the test is"
-        " then measured without these, too.",
-    ),
-]
-FoldsOption = Annotated[
-    int | None,
-    typer.Option(help="Cut into so many folds, of which --fold is the test part.", min=2),
-]
-FoldOption = Annotated[
-    int, typer.Option(help="Which of the folds is the test part, counted from 0.", min=0)
-]
-AllowEmptyOption = Annotated[
-    bool, typer.Option("--allow-empty-class", help="Take class folders without pictures, too.")
-]
-SmallClassesOption = Annotated[
-    Literal["refuse", "train"],
-    typer.Option(help="What to do with classes too small for every part: all into train?"),
-]
-FollowLinksOption = Annotated[
-    bool,
-    typer.Option("--follow-links", help="Take pictures that links outside the folder lead to."),
-]
-RootOption = Annotated[
-    Path | None,
-    typer.Option("--root", metavar="FOLDER", help="Where the paths in a CSV table begin."),
-]
-NamesOption = Annotated[
-    str | None,
-    typer.Option(
-        "--label-from-name",
-        metavar="REGEX",
-        help="Read the class from the file name: '(?P<label>[a-z]+)[.]'.",
-    ),
-]
-ValOption = Annotated[
-    float, typer.Option(help="Share of the pictures for validation.", min=0, max=1)
-]
-TestOption = Annotated[
-    float, typer.Option(help="Share of the pictures for the test.", min=0, max=1)
-]
-SeedOption = Annotated[
-    int, typer.Option(help="Seed of the split and of the classifier.", min=0, max=2**32 - 1)
-]
-SkipBadOption = Annotated[
-    bool,
-    typer.Option("--skip-bad", help="Go on without pictures that cannot be used, and list them."),
-]
-MaxBadOption = Annotated[
-    float,
-    typer.Option(
-        help="With --skip-bad, the largest share of pictures that may be left out.", min=0, max=1
-    ),
-]
-StrategyOption = Annotated[
-    Literal["features", "frozen", "fine_tune", "two_stage", "from_scratch"],
-    typer.Option(
-        "--strategy",
-        help="features: a classifier on features of the frozen network; frozen: a new head on it;"
-        " fine_tune: head and trunk together; two_stage: the head first, then both; from_scratch:"
-        " everything from random weights.",
-    ),
-]
-ClassifierOption = Annotated[
-    str | None,
-    typer.Option(
-        help="logistic, linear_svm, knn, random_forest, gradient_boosting or xgboost; with"
-        " features only, there logistic unless named."
-    ),
-]
-FeaturePoolingOption = Annotated[
-    str | None,
-    typer.Option(
-        help="What becomes a row of features: avg, flatten or stage:NAME; with features only,"
-        " there avg unless named."
-    ),
-]
-UnfreezeOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="PART",
-        help="What fine_tune and two_stage train of the trunk: a share of its stages counted from"
-        " the head (0.5), last:3 stages, from one stage on (its name, see `regraft backbones"
-        " show`), or /REGEX/ on the names of parameters. By default all, of two_stage half.",
-    ),
-]
-HeadOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="The new head: linear (unless named), mlp_512_512, mlp_256, pooled_mlp_128,"
-        " mlp_512_256, conv_1x1 or mlp_264_128_64_32.",
-    ),
-]
-EpochsOption = Annotated[
-    int | None,
-    typer.Option(
-        min=0, help="Passes over the training pictures: 30; of two_stage, in the second stage: 20."
-    ),
-]
-HeadEpochsOption = Annotated[
-    int | None, typer.Option(min=0, help="Passes of two_stage's first stage, the head alone: 10.")
-]
-OptimizerOption = Annotated[
-    Literal["sgd", "rmsprop", "adam", "adamw", "nadam"] | None,
-    typer.Option(help="How weights are changed: adamw unless named."),
-]
-RateOption = Annotated[
-    float | None,
-    typer.Option(
-        "--lr",
-        min=0,
-        help="Learning rate at the head; of two_stage, in the second stage. By default 0.001, where"
-        " a trained trunk is trained 0.0001.",
-    ),
-]
-AugmentOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="TEXT",
-        help="How training pictures are changed at random: a name such as standard, or settings:"
-        " rotation=30,flip=true.",
-    ),
-]
-RegularizeOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="TEXT",
-        help="What keeps the network from learning by heart: a name or settings:"
-        " label_smoothing=0.1.",
-    ),
-]
-ViewsOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="How many augmented views each picture has; so few that they can be cached. By default"
-        " a new one in every epoch.",
-    ),
-]
-BatchSizeOption = Annotated[int | None, typer.Option(min=2, help="Pictures per step: 32.")]
-ClassWeightOption = Annotated[
-    Literal["balanced"] | None,
-    typer.Option(help="balanced: each class counts the same, however many pictures it has."),
-]
-OutputOption = Annotated[
-    Literal["softmax", "sigmoid"] | None,
-    typer.Option(help="softmax (unless named), or sigmoid: one output for two classes."),
-]
-FromOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--from", metavar="RUN", help="Start from the network that an earlier run has trained."
-    ),
-]
-TimeBudgetOption = Annotated[
-    str | None,
-    typer.Option(metavar="TIME", help="Stop training after so many minutes; also 90s, 10m or 2h."),
-]
-DeviceOption = Annotated[
-    Literal["auto", "cpu", "cuda", "mps"] | None, typer.Option(help="Where the network is trained.")
-]
-TensorboardOption = Annotated[
-    Path | None, typer.Option(metavar="FOLDER", help="Also write events for TensorBoard here.")
-]
-ResumeOption = Annotated[
-    bool,
-    typer.Option("--resume", help="Go on with the training that was stopped in the folder --out."),
-]
-OutOption = Annotated[
-    Path | None, typer.Option("--out", metavar="FOLDER", help="Where the run shall stand.")
-]
+@dataclasses.dataclass(frozen=True)
+class Fields:
+    """Which fields of its settings a command takes, beside the class in ``Annotated``.
+
+    Args:
+        only: Their names, separated by spaces; empty for all.
+        without: The names of those that it does not take.
+        own: The names of those that it has options of its own for, with other values or defaults.
+    """
+
+    only: str = ""
+    without: str = ""
+    own: str = ""
+
+    def has(self, name: str) -> bool:
+        """Return whether the command takes this field."""
+        left_out = (*self.without.split(), *self.own.split())
+        return (not self.only or name in self.only.split()) and name not in left_out
 
 
-def chosen_backbone(named: str | None) -> str:
-    """Return the backbone that was named, or the default one and say so."""
-    if named is not None:
-        return named
-    talk(
-        f"no --backbone named: {DEFAULT_BACKBONE}, small and fast, is used;"
-        " larger ones are usually better, see `regraft backbones list`"
+def add_commands(app: typer.Typer, functions: Mapping[str, Callable[..., Any]]) -> None:
+    """Add functions to a group of commands; their options are made when they are needed."""
+    for name, function in functions.items():
+        app.command(name, cls=_waiting(name, function), help=inspect.getdoc(function))(lambda: None)
+
+
+def _waiting(name: str, function: Callable[..., Any]) -> type[TyperCommand]:
+    class Waiting(TyperCommand):
+        def make_context(self, *args: Any, **extra: Any) -> Any:
+            app = typer.Typer(
+                add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+            )
+            app.command(name, cls=_Command)(with_options(function))
+            return typer.main.get_command(app).make_context(*args, **extra)
+
+    return Waiting
+
+
+class _Command(TyperCommand):
+    """A command whose help has a list for each heading."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the lists."""
+        panels: dict[str, list[tuple[str, str]]] = {name: [] for name in (_FIRST, *_panels())}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            panel = getattr(param, "rich_help_panel", None) or _OTHER
+            panel = _FIRST if param.param_type_name == "argument" else panel
+            if record is not None:
+                panels.setdefault(panel, []).append(record)
+        for name, records in panels.items():
+            if records:
+                with formatter.section(name):
+                    formatter.write_dl(records)
+
+
+def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function with the fields of its settings as parameters of their own.
+
+    Args:
+        function: Its parameters whose annotation is a settings class, or ``Annotated`` with one and
+            ``Fields``, are taken apart.
+    """
+    names = {**vars(importlib.import_module(SETTINGS)), **function.__globals__}
+    hints = get_type_hints(function, names, include_extras=True)
+    own: list[inspect.Parameter] = []
+    made: dict[str, tuple[type, list[str]]] = {}
+    fields: dict[str, inspect.Parameter] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        hint = hints[parameter.name]
+        kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        if hasattr(kind, "__pydantic_fields__"):
+            taken = next((note for note in notes if isinstance(note, Fields)), Fields())
+            made[parameter.name] = (kind, taken.own.split())
+            fields = {option.name: option for option in _options_of(kind, taken)} | fields
+        else:
+            own.append(parameter.replace(annotation=hint, kind=parameter.KEYWORD_ONLY))
+
+    def call(**given: Any) -> Any:
+        values = {name: given.pop(name) for name in fields}
+        changed = {name: v for name, v in values.items() if v != fields[name].default}
+        if "backbone" in values and "backbone" not in changed:
+            echo_default(names["DEFAULT_BACKBONE"])
+        for name, (kind, also) in made.items():
+            chosen = changed | {field: given[field] for field in also}
+            given[name] = kind(**{f: _read(f, v) for f, v in chosen.items() if f in _names(kind)})
+        return function(**given)
+
+    # Arguments stand on the line in the order in which the command has them.
+    first = [one for one in own if one.default is inspect.Parameter.empty]
+    parameters = [*first, *fields.values(), *(one for one in own if one not in first)]
+    call.__name__, call.__doc__ = function.__name__, function.__doc__
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return call
+
+
+def echo_default(backbone: str) -> None:
+    """Say which network is used where none was named, and the way to better ones."""
+    echo_err(
+        f"no --backbone named: {backbone} is used; for better ones see `regraft backbones list` and"
+        " `regraft backbones rank`"
     )
-    return DEFAULT_BACKBONE
 
 
-def read_arguments(pairs: list[str] | None) -> tuple[tuple[str, Any], ...]:
-    """Return ``KEY=VALUE`` texts as pairs; a JSON number or boolean becomes one.
+def read_pairs(pairs: Iterable[str]) -> dict[str, Any]:
+    """Return ``KEY=VALUE`` texts as a table; a number or a truth value becomes one.
 
     Raises:
-        UsageError: A text has no ``=``.
+        UsageError: A text has no key or no ``=``.
 
     Example:
-        >>> read_arguments(["pad_type=same", "channel_multiplier=0.5"])
-        (('pad_type', 'same'), ('channel_multiplier', 0.5))
+        >>> read_pairs(["pad_type=same", "channel_multiplier=0.5"])
+        {'pad_type': 'same', 'channel_multiplier': 0.5}
     """
-    arguments = []
-    for pair in pairs or []:
+    from regraft.settings import parse_value
+
+    table = {}
+    for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key:
             raise UsageError(
                 "not an argument of a network", path=pair, hint="write --arg KEY=VALUE"
             )
-        arguments.append((key, _read_value(text)))
-    return tuple(arguments)
+        table[key] = parse_value(text)
+    return table
 
 
-def _read_value(text: str) -> Any:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return text
-    return value if isinstance(value, bool | int | float) else text
+def _panels() -> Mapping[str, tuple[str, ...]]:
+    panels: Mapping[str, tuple[str, ...]] = importlib.import_module(SETTINGS).PANELS
+    return panels
 
 
-def read_spec(
-    backbone: str,
-    weights: Path | None,
-    arguments: list[str] | None,
-    *,
-    pooling: str = "avg",
-) -> BackboneSpec:
-    """Return the backbone that the options name.
+def _names(kind: Any) -> set[str]:
+    return {field.name for field in dataclasses.fields(kind)}
 
-    Raises:
-        UsageError: The file of weights does not exist.
-    """
-    from regraft.backbones.spec import BackboneSpec
 
-    if weights is not None and not weights.is_file():
-        raise UsageError("no such file of weights", path=weights, hint="check --weights")
-    return BackboneSpec(
-        backbone,
-        weights="default" if weights is None else str(weights),
-        arguments=read_arguments(arguments),
-        pooling=pooling,
-    )
+def _read(name: str, value: Any) -> Any:
+    if isinstance(value, list):
+        return read_pairs(value) if name == "arguments" else tuple(value)
+    return value
+
+
+def _options_of(kind: Any, taken: Fields) -> list[inspect.Parameter]:
+    from regraft.settings import field_help
+
+    hints, told = get_type_hints(kind, include_extras=True), field_help(kind)
+    panels = {name: panel for panel, names in _panels().items() for name in names}
+    options = []
+    for field in dataclasses.fields(kind):
+        argument = field.default is field.default_factory is dataclasses.MISSING
+        if not taken.has(field.name) or not (argument or field.name in panels):
+            continue
+        default = inspect.Parameter.empty if argument else field.default
+        facts: dict[str, Any] = {
+            "help": told[field.name],
+            "metavar": _METAVARS.get(field.name),
+            "rich_help_panel": panels.get(field.name, next(iter(_panels()))),
+        }
+        if field.name == "backbone":  # whether it was named is told apart from its default
+            facts["show_default"], default = str(default), None
+        elif default is dataclasses.MISSING or default == "default":
+            facts["show_default"], default = False, None
+        kind_of, ranges = _option_type(field.name, hints[field.name])
+        optional = kind_of | None if default is None else kind_of
+        note = (
+            typer.Argument(**facts)
+            if argument
+            else typer.Option(_spelling(field.name, default), **facts, **ranges)
+        )
+        options.append(
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=default,
+                annotation=Annotated[optional, note],
+            )
+        )
+    return options
+
+
+def _spelling(name: str, default: Any) -> str:
+    dashed = name.replace("_", "-")
+    both = f"--{dashed}/--no-{dashed}" if default is True else f"--{dashed}"
+    return _SPELLED.get(name, both)
+
+
+def _option_type(name: str, hint: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the type of a field's option, and the least and the greatest value."""
+    members, notes = _parts(hint)
+    if name == "arguments":
+        return list[str], {}
+    if get_origin(members[0]) is tuple:
+        return list[get_args(members[0])[0]], {}  # type: ignore[misc]
+    plain = members[0] in {bool, int, float, Path} or get_origin(members[0]) is Literal
+    if len(members) > 1 or not plain or any(hasattr(note, "func") for note in notes):
+        return str, {}  # the class itself reads it
+    facts = [fact for note in notes for fact in getattr(note, "metadata", ())]
+    ranges = {
+        "min": next((fact.ge for fact in facts if hasattr(fact, "ge")), None),
+        "max": next((fact.le for fact in facts if hasattr(fact, "le")), None),
+    }
+    return members[0], ranges
+
+
+def _parts(hint: Any) -> tuple[list[Any], list[Any]]:
+    """Return the types that a value may have, without None, and the notes beside them."""
+    if get_origin(hint) is Annotated:
+        members, notes = _parts(get_args(hint)[0])
+        return members, [*notes, *hint.__metadata__]
+    if get_origin(hint) in {Union, types.UnionType}:
+        parts = [_parts(part) for part in get_args(hint)]
+        return [m for members, _ in parts for m in members], [
+            n for _, notes in parts for n in notes
+        ]
+    return ([] if hint is type(None) else [hint]), []

@@ -1,4 +1,4 @@
-"""Data on standard output, talk on standard error, JSON where a machine reads."""
+"""Data on standard output, everything else on standard error, JSON where a machine reads."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import io
 import json
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 if TYPE_CHECKING:
     from regraft.errors import ImageError
+    from regraft.report.tables import Table
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -21,11 +22,24 @@ EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 EXIT_TERMINATED = 143
 
+TableFormat = Literal["text", "markdown", "latex", "csv", "json"]
+FormatOption = Annotated[
+    TableFormat,
+    typer.Option("--format", help="How to write the table.", rich_help_panel="Output"),
+]
 JsonLinesOption = Annotated[
-    bool, typer.Option("--json", help="Print JSON on standard output, one object per line.")
+    bool,
+    typer.Option(
+        "--json",
+        help="Print JSON on standard output, one object per line.",
+        rich_help_panel="Output",
+    ),
 ]
 JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on standard output.")
+    bool,
+    typer.Option(
+        "--json", help="Print one JSON object on standard output.", rich_help_panel="Output"
+    ),
 ]
 
 
@@ -59,18 +73,18 @@ def prepare_streams() -> None:
     )
 
 
-def talk(text: str = "") -> None:
-    """Say something to the person at the terminal (standard error)."""
+def echo_err(text: str = "") -> None:
+    """Print a line for the person at the terminal (standard error)."""
     print(text, file=sys.stderr, flush=True)
 
 
-def talk_of_refused(errors: Iterable[ImageError]) -> None:
-    """Name the pictures that were left out, and say why each of them."""
+def echo_refused(errors: Iterable[ImageError]) -> None:
+    """Name the images that were left out, with the reasons (standard error)."""
     for error in errors:
-        talk(f"refused: {error}")
+        echo_err(f"refused: {error}")
 
 
-def say(text: str) -> None:
+def echo(text: str) -> None:
     """Print data (standard output).
 
     Raises:
@@ -82,11 +96,16 @@ def say(text: str) -> None:
         raise ReaderLeft from error
 
 
-def say_json(value: Any) -> None:
-    """Print one JSON value on standard output; names that are not UTF-8 survive as escapes."""
-    say(json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False))
+def echo_json(value: Any, *, indent: int | None = 2) -> None:
+    """Print one JSON value on standard output; names that are not UTF-8 survive as escapes.
+
+    Args:
+        value: JSON values.
+        indent: None for one line (JSON Lines).
+    """
+    echo(json.dumps(value, indent=indent, ensure_ascii=True, allow_nan=False))
 
 
-def say_json_line(value: Any) -> None:
-    """Print one JSON value on one line of standard output (JSON Lines)."""
-    say(json.dumps(value, ensure_ascii=True, allow_nan=False))
+def echo_table(*tables: Table, form: TableFormat = "text") -> None:
+    """Print tables in the form that was asked for."""
+    echo("\n\n".join(getattr(table, f"to_{form}")() for table in tables))

@@ -1,0 +1,287 @@
+"""Commands about images before anything is learned: `data check | split | preview | fetch`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regraft.cli.options import Fields
+from regraft.cli.output import (
+    EXIT_FAILED,
+    EXIT_REFUSED,
+    JsonOption,
+    echo,
+    echo_err,
+    echo_json,
+    echo_refused,
+    echo_table,
+)
+from regraft.errors import DataError, RunError, UsageError
+
+if TYPE_CHECKING:
+    from regraft.data.fetching import FetchedData
+    from regraft.experiment.config import DataConfig
+
+_MOST_CLASSES = 20  # that are listed by name
+
+
+def check(
+    data: Annotated[
+        DataConfig, Fields("source group_by label_from_name root follow_links allow_empty_class")
+    ],
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Also write check.json and bad_files.csv here."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Decode every image and list what is wrong: bad files, duplicates, groups in two parts."""
+    from regraft.cli import bridge
+    from regraft.data.checks import check as check_images
+
+    report = check_images(bridge.data_plan(data).read(), verbose=not as_json)
+    if out is not None:
+        report.write(out)
+    if as_json:
+        echo_json(report.to_json())
+    else:
+        echo(report.to_text())
+    return EXIT_FAILED if report.has_errors else 0
+
+
+def split(
+    data: Annotated[DataConfig, Fields(without="per_class size fraction")],
+    *,
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where split.csv and split.json shall stand.")
+    ],
+    as_json: JsonOption = False,
+) -> int:
+    """Split the images into train, validation and test, and write the manifest with its hash."""
+    from regraft.cli import bridge
+
+    _refuse_run(out)
+    prepared = bridge.data_plan(data).prepare(verbose=not as_json)
+    split, bad = prepared.split, prepared.report.bad
+    _refuse_other_split(out, split.hash)
+    split.write(out)
+    sizes = {name: len(part) for name, part in split.parts().items()}
+    manifest = str(out / "split.csv")
+    if as_json:
+        refused = [error.to_json() for error in bad]
+        echo_json({"hash": split.hash, "manifest": manifest, "images": sizes, "bad_files": refused})
+    else:
+        echo("  ".join(f"{name} {size}" for name, size in sizes.items()))
+        echo_err(f"written to {manifest}; hash {split.hash[:16]}")
+        echo_refused(bad)
+    return EXIT_REFUSED if bad else 0
+
+
+def _refuse_run(folder: Path) -> None:
+    from regraft.results.reservation import RECORD
+
+    if (folder / RECORD).exists():
+        raise RunError(
+            "a finished run stands here",
+            path=folder,
+            why="its manifest says what it has learned",
+            hint="choose another folder with --out",
+            code="RUN-EXISTS",
+        )
+
+
+def _refuse_other_split(folder: Path, digest: str) -> None:
+    from regraft.files import read_json
+
+    file = folder / "split.json"
+    if not file.exists():
+        return
+    written = read_json(file)
+    if not isinstance(written, dict) or written.get("hash") != digest:
+        raise DataError(
+            "another split stands here",
+            path=folder,
+            why="what was measured on it could not be told from what is measured on this one",
+            hint="choose another folder with --out, or delete that split",
+            code="SPLIT-EXISTS",
+        )
+
+
+def preview(
+    data: Annotated[DataConfig, Fields("source label_from_name root follow_links")],
+    *,
+    augment: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="A named augmentation, or settings: rotation=30,zoom=0.2,flip=true,fill=reflect.",
+        ),
+    ] = "standard",
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the sheet shall stand, a PNG.")],
+    images: Annotated[
+        int, typer.Option(help="How many images, one of each class first.", min=1, max=50)
+    ] = 4,
+    views: Annotated[int, typer.Option(help="How many views of each.", min=1, max=50)] = 7,
+    size: Annotated[
+        int, typer.Option(help="Height and width that enter the network.", min=8, max=1024)
+    ] = 224,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the choice and of the views.", min=0, max=2**32 - 1)
+    ] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a few images as they are and augmented, on one sheet."""
+    if out.suffix.lower() != ".png":
+        raise UsageError("the sheet is a PNG file", path=out, hint="end its name in .png")
+    from regraft.backbones.prepare import prepare
+    from regraft.backbones.spec import Preprocessing
+    from regraft.cli import bridge
+    from regraft.data.images import open_image
+    from regraft.files import atomic_path
+    from regraft.report.preview import preview_sheet
+    from regraft.settings import changed_fields, to_json
+    from regraft.training.augment import AUGMENTATIONS, find_augmentation
+
+    found = find_augmentation(augment)
+    if found is None:
+        raise UsageError("there is no augmentation to show", hint="give --augment a name")
+    listed = bridge.data_plan(data, allow_empty_class=True).read()
+    chosen = listed.subset(size=min(images, len(listed)), seed=seed)
+    preprocessing = Preprocessing.torch(size)
+    sheet = preview_sheet(
+        [
+            (f"{label}: {path.name}", prepare(open_image(path), preprocessing))
+            for path, label in zip(chosen.paths, chosen.labels, strict=True)
+        ],
+        found,
+        views=views,
+        seed=seed,
+        title=f"Augmentation {augment}" if augment in AUGMENTATIONS else "Augmentation",
+        subtitle=", ".join(f"{key}={value}" for key, value in changed_fields(found).items()),
+    )
+    with atomic_path(out) as part:
+        sheet.save(part, "PNG")
+    if as_json:
+        echo_json({"sheet": str(out), "augmentation": to_json(found)})
+    else:
+        echo(str(out))
+
+
+def fetch(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Without a name: list what there is.")
+    ] = None,
+    *,
+    to: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where it shall stand; by default ./NAME, here."),
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="FILE_OR_FOLDER",
+            help="Take it from an archive or folder that you have, instead of a download.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring a named data set into a folder for each class, checked and without known junk."""
+    from regraft.data.fetching import fetch_data
+
+    if name is None:
+        if to is not None or source is not None:
+            raise UsageError("which data set?", hint="`regraft data fetch` lists the names")
+        _list_named(as_json=as_json)
+        return
+    try:
+        fetched = fetch_data(name, to, source=source, verbose=not as_json)
+    except KeyboardInterrupt:
+        echo_err("what has come so far is kept; the same command resumes it")
+        raise
+    if as_json:
+        echo_json(fetched.to_json())
+    else:
+        _echo_fetched(fetched, to or Path(name))
+
+
+def _list_named(*, as_json: bool) -> None:
+    from regraft.data.named import NAMED
+    from regraft.report.tables import Table
+
+    if as_json:
+        listed = [
+            {
+                "name": data.name,
+                "title": data.title,
+                "classes": data.classes,
+                "images": data.pictures,
+                "bytes": data.size or None,
+                "licence": data.licence,
+                "page": data.page,
+                "files": [file.url for file in data.files],
+            }
+            for data in NAMED
+        ]
+        echo_json({"data_sets": listed})
+        return
+    rows = tuple(
+        (
+            data.name,
+            data.classes,
+            f"{data.pictures:,}",
+            _size(data.size) if data.files else "by hand",
+            data.title,
+            data.licence,
+        )
+        for data in NAMED
+    )
+    echo_table(Table(("name", "classes", "images", "download", "what", "licence"), rows))
+    echo_err(
+        "by hand: get it from its publisher, then `regraft data fetch NAME --from FILE_OR_FOLDER`"
+    )
+
+
+def _echo_fetched(fetched: FetchedData, folder: Path) -> None:
+    source = fetched.source
+    if fetched.already:
+        echo(f"{source.name} is there already, nothing was done")
+    counts = [f"{label} {count:,}" for label, count in source.classes.items()]
+    more = len(counts) - _MOST_CLASSES
+    echo(
+        f"{source.pictures:,} images of {len(counts)} classes in {folder}\n"
+        f"classes: {', '.join(counts[:_MOST_CLASSES])}{f' and {more} more' if more > 0 else ''}"
+    )
+    if source.parts:
+        parts = ", ".join(f"{part} {count:,}" for part, count in source.parts.items())
+        echo(f"parts, as published: {parts}")
+    echo(f"licence: {source.licence}\ncite: {source.citation}")
+    if fetched.resumed:
+        echo(f"resumed a download of which {_size(fetched.resumed)} were here")
+    for file in source.files:
+        compared = f"{file.checked} as published"
+        if file.checked == "nothing":
+            compared = "nothing published to compare with"
+        echo(f"file: {file.name}, {file.size:,} bytes, SHA-256 {file.sha256} ({compared})")
+    for what, count in source.removed.items():
+        echo(f"left out: {count:,} {what}")
+    if source.broken:
+        shown = ", ".join(source.broken[:5]) + (", …" if len(source.broken) > 5 else "")
+        echo(f"left out, not images ({len(source.broken):,}): {shown}")
+    for note in source.notes:
+        echo(f"note: {note}")
+    if not fetched.already:
+        echo_err(f"recorded in {folder / 'SOURCE.json'}; next: regraft data check {folder}")
+
+
+def _size(count: int) -> str:
+    """Return a number of bytes as people say it."""
+    if not count:
+        return "size unknown"
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(1, round(count / 1e6))} MB"
+
+
+COMMANDS: dict[str, Any] = {"check": check, "split": split, "preview": preview, "fetch": fetch}

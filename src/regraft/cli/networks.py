@@ -1,0 +1,311 @@
+"""Commands about networks and their weights: `backbones` and `weights`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regraft.cli.options import Fields, read_pairs
+from regraft.cli.output import (
+    EXIT_FAILED,
+    EXIT_REFUSED,
+    FormatOption,
+    JsonOption,
+    echo,
+    echo_err,
+    echo_json,
+    echo_refused,
+    echo_table,
+)
+from regraft.errors import UsageError
+
+if TYPE_CHECKING:
+    from regraft.backbones.spec import Preprocessing
+    from regraft.experiment.config import DataConfig, MethodConfig
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME")]
+NamesArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[NAMES…]", help="All, unless named.")
+]
+ArgOption = Annotated[
+    list[str] | None,
+    typer.Option("--arg", metavar="KEY=VALUE", help="An argument of the network."),
+]
+
+
+def list_networks(*, as_json: JsonOption = False) -> None:
+    """List the networks with a name here; every other timm or torchvision name works, too."""
+    from regraft.backbones.catalog import list_backbones
+    from regraft.report.tables import Table
+
+    rows = tuple(
+        (entry.name, "imported" if entry.path else entry.source, entry.licence, entry.title)
+        for entry in list_backbones()
+    )
+    table = Table(("name", "source", "licence", "network"), rows)
+    echo(table.to_json() if as_json else table.to_text())
+
+
+def show(
+    name: NameArgument,
+    *,
+    method: Annotated[MethodConfig, Fields("weights arguments pooling")],
+    top: Annotated[
+        bool, typer.Option("--top", help="Include the network's own classifier.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a network's layers, parameters, stages and preprocessing."""
+    from dataclasses import replace
+
+    from regraft.report.tables import Table
+    from regraft.settings import to_json
+
+    chosen = replace(method, backbone=name).spec
+    built = replace(chosen, weights=None if chosen.weights == "default" else chosen.weights).build()
+    layers = built.layer_table(top=top)
+    facts = {
+        "name": built.spec.name,
+        "parameters": built.parameters,
+        "feature_dim": built.feature_dim,
+        "stages": [stage.name for stage in built.stages],
+        "preprocessing": built.preprocessing.to_json(),
+    }
+    if as_json:
+        echo_json({**facts, "layers": to_json(layers)})
+        return
+    rows = tuple(
+        (
+            str(layer.index),
+            layer.name,
+            layer.type,
+            " × ".join(map(str, layer.output_shape)),
+            f"{layer.parameters:,}",
+            "yes" if layer.trainable else "no",
+        )
+        for layer in layers
+    )
+    echo_table(Table(("", "layer", "type", "output", "parameters", "trainable"), rows))
+    for key, value in facts.items():
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+        echo(f"{key.replace('_', ' ')}: {shown}")
+
+
+def rank(
+    data: Annotated[DataConfig, Fields(without="folds fold")],
+    method: Annotated[MethodConfig, Fields("engine")],
+    *,
+    names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--backbone",
+            metavar="NAME",
+            help="A network or a group of `regraft backbones list`, as often as wanted; without it,"
+            " all whose weights are here.",
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Leave out what would take longer than so many minutes in all; also 90s or 2h.",
+        ),
+    ] = None,
+    folds: Annotated[int, typer.Option(help="Folds of the cross-validation.", min=2)] = 5,
+    per_class: Annotated[
+        int | None, typer.Option(help="Use so many images of each class.", min=2)
+    ] = None,
+    ablate: Annotated[
+        bool,
+        typer.Option(
+            "--ablate-preprocessing",
+            help="Also show what each network would lose with a wrong preprocessing.",
+        ),
+    ] = False,
+    form: FormatOption = "text",
+    as_json: JsonOption = False,
+) -> int:
+    """Rank networks by what simple classifiers make of their features, cross-validated.
+
+    Nothing is trained or downloaded, and the test part of the split that `fit` would make is not
+    looked at. Features are cached: a second call, and `fit`, compute none of them again.
+    """
+    from regraft.cli import bridge
+    from regraft.experiment.config import read_minutes
+    from regraft.experiment.ranking import rank_backbones
+
+    ranking = rank_backbones(
+        bridge.data_plan(data, per_class=per_class),
+        names,
+        folds=folds,
+        budget=None if budget is None else 60 * read_minutes(budget, option="--budget"),
+        ablate=ablate,
+        engine=method.engine,
+        verbose=not as_json,
+    )
+    if as_json or form == "json":
+        echo_json(ranking.to_json())
+    else:
+        more = [ranking.ablation_table()] if ranking.ablated else []
+        echo_table(ranking.table(), *more, form=form)
+        echo_refused(ranking.bad)
+    return EXIT_REFUSED if ranking.bad else 0
+
+
+def list_stored(*, as_json: JsonOption = False) -> None:
+    """List the weights in the store."""
+    from regraft.backbones.weights import list_weights, store
+    from regraft.report.tables import Table
+
+    found = list_weights()
+    if as_json:
+        echo_json({"weights": [w.to_json() for w in found]})
+        return
+    rows = tuple((w.name, w.backbone, w.licence, w.source, w.sha256[:16]) for w in found)
+    echo_table(Table(("name", "backbone", "licence", "source", "SHA-256"), rows))
+    if not found:
+        echo_err(
+            f"nothing in {store()} yet; see `regraft weights fetch` and `regraft weights import`"
+        )
+
+
+def path() -> None:
+    """Print the folder of the store: copy it to carry weights to a machine without a network."""
+    from regraft.backbones.weights import store
+
+    echo(str(store()))
+
+
+def fetch(
+    names: Annotated[list[str], typer.Argument(metavar="NAMES…")], *, as_json: JsonOption = False
+) -> None:
+    """Download weights from their public home into the store."""
+    from regraft.backbones.weights import fetch_weights
+
+    stored = [fetch_weights(name, verbose=not as_json) for name in names]
+    if as_json:
+        echo_json({"weights": [w.to_json() for w in stored]})
+        return
+    for w in stored:
+        echo(f"{w.name}\t{w.backbone}\t{w.licence}\t{w.sha256}")
+
+
+def import_file(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A .safetensors file, .pth as PyTorch saves it, or .h5 of Keras."
+        ),
+    ],
+    *,
+    name: Annotated[str, typer.Option(help="The name under which they are used from now on.")],
+    backbone: Annotated[str, typer.Option(metavar="NAME", help="The network they belong to.")],
+    arguments: ArgOption = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(help="Mean per channel of their preprocessing: 0.5 or 0.485,0.456,0.406."),
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option(help="Standard deviation per channel, written the same way.")
+    ] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="What pixels are divided by first: 255, or 1 for raw.")
+    ] = None,
+    channels: Annotated[str | None, typer.Option(help="Order of the channels: RGB or BGR.")] = None,
+    size: Annotated[int | None, typer.Option(help="Side of the network's input in pixels.")] = None,
+    resize: Annotated[
+        int | None, typer.Option(help="Short side before the centre crop, in pixels.")
+    ] = None,
+    interpolation: Annotated[str | None, typer.Option(help="bicubic, bilinear or nearest.")] = None,
+    licence: Annotated[str, typer.Option(help="The licence they come under.")] = "unknown",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace weights of the same name.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a file of weights with its preprocessing into the store, under your own name."""
+    from regraft.backbones.weights import import_weights
+
+    changes = {
+        "mean": _channels(mean),
+        "std": _channels(std),
+        "scale": scale,
+        "channels": channels,
+        "size": size,
+        "resize": resize,
+        "interpolation": interpolation,
+    }
+    stored = import_weights(
+        file,
+        name=name,
+        backbone=backbone,
+        arguments=read_pairs(arguments or ()),
+        preprocessing=_preprocessing(backbone, tuple(read_pairs(arguments or ()).items()), changes),
+        licence=licence,
+        overwrite=overwrite,
+    )
+    if as_json:
+        echo_json(stored.to_json())
+        return
+    echo(f"{stored.name}\t{stored.backbone}\t{stored.licence}\t{stored.sha256}")
+    echo_err(f"preprocessing: {stored.preprocessing}")
+    for note in stored.notes:
+        echo_err(f"note: {note}")
+    echo_err(f"use it with --backbone {stored.name}")
+
+
+def verify(names: NamesArgument = None, *, as_json: JsonOption = False) -> int:
+    """Compare stored weights with the SHA-256 that was written down when they came in."""
+    from regraft.backbones.weights import verify_weights
+
+    problems = verify_weights(names)
+    if as_json:
+        verified = [{"name": n, "ok": not why, "problem": why} for n, why in problems.items()]
+        echo_json({"verified": verified})
+    else:
+        for name, why in problems.items():
+            echo(f"{name}\t{why or 'ok'}")
+    return EXIT_FAILED if any(problems.values()) else 0
+
+
+def _channels(text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) not in {1, 3}:
+        raise UsageError(
+            "not a number per channel", path=text, hint="write 0.5 or 0.485,0.456,0.406"
+        )
+    return values * 3 if len(values) == 1 else values
+
+
+def _preprocessing(
+    backbone: str, arguments: tuple[tuple[str, Any], ...], changes: dict[str, Any]
+) -> Preprocessing | None:
+    """Return the network's usual preprocessing with the options' changes, None without any."""
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if not changes:
+        return None
+    from dataclasses import replace
+
+    from regraft.backbones.spec import BackboneSpec
+
+    usual = BackboneSpec(backbone, weights=None, arguments=arguments).build().preprocessing
+    if "size" in changes:
+        usual = usual.at_size(changes["size"])
+    return replace(usual, **changes)
+
+
+BACKBONES: dict[str, Any] = {"list": list_networks, "show": show, "rank": rank}
+WEIGHTS: dict[str, Any] = {
+    "list": list_stored,
+    "path": path,
+    "fetch": fetch,
+    "import": import_file,
+    "verify": verify,
+}

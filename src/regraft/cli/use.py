@@ -1,0 +1,283 @@
+"""Commands that use what was learned: `classify predict evaluate report compare-runs demo`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regraft.cli.options import Fields
+from regraft.cli.output import (
+    EXIT_REFUSED,
+    FormatOption,
+    JsonLinesOption,
+    JsonOption,
+    echo,
+    echo_err,
+    echo_json,
+    echo_refused,
+    echo_table,
+)
+from regraft.errors import ImageError, UsageError, printable
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from regraft.experiment.config import DataConfig, MethodConfig
+
+FilesArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILES…",
+        help="Images or folders of images; '-' reads paths from standard input.",
+    ),
+]
+RunArgument = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run's folder, or the model folder in it.")
+]
+RunsArgument = Annotated[
+    list[Path], typer.Argument(metavar="RUNS…", help="Folders of runs, or folders that hold runs.")
+]
+TopOption = Annotated[int, typer.Option("--top", help="How many classes to show.", min=1)]
+
+
+def classify(
+    files: FilesArgument,
+    method: Annotated[MethodConfig, Fields("backbone weights arguments")],
+    *,
+    top: TopOption = 5,
+    as_json: JsonLinesOption = False,
+) -> int:
+    """Say what a network trained on ImageNet sees in images, with probabilities."""
+    from regraft.backbones.backbone import build
+
+    network = build(method.spec)
+
+    def answers(images: Sequence[Image]) -> list[Any]:
+        return [[asdict(entry) for entry in entries] for entries in network.top_k(images, k=top)]
+
+    return _answer(files, answers, as_json=as_json)
+
+
+def predict(
+    run: RunArgument, files: FilesArgument, *, top: TopOption = 1, as_json: JsonLinesOption = False
+) -> int:
+    """Predict the classes of new images with a fitted model."""
+    from regraft.classifiers.saving import load_model
+
+    model = load_model(run / "model" if (run / "model").is_dir() else run)
+    classes = [str(name) for name in model.classes_]
+
+    def answers(images: Sequence[Image]) -> list[Any]:
+        rows = model.predict_proba(images)
+        best = (-rows).argsort(axis=1, kind="stable")[:, :top]
+        return [
+            [{"label": classes[k], "probability": float(row[k])} for k in order]
+            for row, order in zip(rows, best, strict=True)
+        ]
+
+    return _answer(files, answers, as_json=as_json)
+
+
+def evaluate(
+    run: RunArgument,
+    data: Annotated[
+        DataConfig, Fields("source label_from_name root follow_links skip_bad max_bad")
+    ],
+    *,
+    as_json: JsonOption = False,
+) -> int:
+    """Measure a fitted model on labelled images, apart by whether it learned from them."""
+    from regraft.cli import bridge
+    from regraft.experiment.evaluation import evaluate_on
+    from regraft.report.tables import parts_table
+
+    result = evaluate_on(run, bridge.data_plan(data, allow_empty_class=True), verbose=not as_json)
+    if as_json:
+        echo_json(result.to_json())
+    else:
+        echo_table(parts_table(result.metrics))
+        echo_err(result.comment())
+        echo_refused(result.bad)
+    return EXIT_REFUSED if result.bad else 0
+
+
+def report(
+    runs: RunsArgument,
+    *,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where the images are now, if they have moved."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the page of each run again, from its folder alone."""
+    from regraft.report.page import write_page
+    from regraft.results.store import open_runs
+
+    if data is not None and not data.exists():
+        raise UsageError("no such folder of images", path=data, hint="check --data")
+    pages = [str(write_page(run, data_root=data)) for run in open_runs(runs)]
+    if as_json:
+        echo_json({"pages": pages})
+    else:
+        echo("\n".join(pages))
+
+
+def compare_runs(
+    runs: RunsArgument,
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Also write the comparison as one HTML page."),
+    ] = None,
+    form: FormatOption = "text",
+    as_json: JsonOption = False,
+) -> None:
+    """Put several runs in one table: description, data, epochs, accuracies and time."""
+    from regraft.report import comparison as pages
+    from regraft.results.store import open_runs
+    from regraft.settings import to_json
+
+    comparison = pages.compare_runs(open_runs(runs))
+    page = None if out is None else str(pages.write_comparison(comparison, out))
+    if page is not None:
+        echo_err(f"page: {page}")
+    table = pages.comparison_table(comparison)
+    if as_json:
+        verdicts = to_json(comparison.verdicts)
+        echo_json(json.loads(table.to_json()) | {"verdicts": verdicts, "page": page})
+    else:
+        echo_table(table, form=form)
+
+
+def demo(
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FOLDER", help="Where everything shall stand."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a network sees in two photographs, then learn two small sets in three ways."""
+    from regraft.results.store import RunStore
+
+    begun = time.monotonic()
+    folder = out or RunStore(Path()).free_folder("regraft demo")
+    from regraft.experiment.demo import run_demo
+    from regraft.report.comparison import comparison_table
+
+    # Two processes of one thread each do not wait for each other where other programs are at work.
+    shown = run_demo(folder, jobs=2, verbose=not as_json, say=echo_err)
+    if as_json:
+        sets = {
+            each.name: {**each.comparison.to_json(str(each.page)), "lesson": each.lesson}
+            for each in shown
+        }
+        echo_json(sets)
+        return
+    for each in shown:
+        echo(f"\n{each.comparison.title}\n")
+        echo_table(comparison_table(each.comparison))
+        echo(f"\n{each.lesson}")
+    flowers = shown[0]
+    run = flowers.comparison.rows[-1].runs[0].folder
+    echo_err(
+        f"\nDone in {time.monotonic() - begun:.0f} s. Open the pages in a browser:\n"
+        + "".join(f"  {each.page}\n" for each in shown)
+        + f"""\
+Try next:
+  regraft data check {quote(str(flowers.pictures))}
+  regraft run {quote(str(flowers.plan))}      (after changing what you like in it)
+  regraft predict {quote(str(run))} {quote(str(flowers.pictures / "daisy"))}
+  regraft compare YOUR_FOLDER"""
+    )
+
+
+def _answer(
+    files: Iterable[str], answers: Callable[[Sequence[Image]], list[Any]], *, as_json: bool
+) -> int:
+    """Print one answer per image in the order given; bad ones have a code instead."""
+    refused, remaining = 0, iter(_images(files))
+    while batch := tuple(islice(remaining, 32)):
+        for row in _rows(batch, answers):
+            refused += "error" in row
+            if as_json:
+                echo_json(row, indent=None)
+            else:
+                _echo_row(row)
+    return EXIT_REFUSED if refused else 0
+
+
+def _rows(
+    paths: Sequence[str], answers: Callable[[Sequence[Image]], list[Any]]
+) -> list[dict[str, Any]]:
+    from regraft.data.images import open_image
+
+    rows: list[dict[str, Any]] = [{"file": path} for path in paths]
+    images, good = [], []
+    for row in rows:
+        try:
+            images.append(open_image(row["file"]))
+            good.append(row)
+        except ImageError as error:
+            row.update(error=error.code, message=str(error))
+    for row, entries in zip(good, answers(images) if images else [], strict=True):
+        row["top"] = entries
+    return rows
+
+
+def _echo_row(row: dict[str, Any]) -> None:
+    file = printable(row["file"])
+    if "error" in row:
+        echo(f"{file}\trefused\t{row['error']}")
+        echo_err(f"refused: {row['message']}")
+        return
+    for entry in row["top"]:
+        name = "\t".join(str(entry[key]) for key in ("wnid", "label") if key in entry)
+        echo(f"{file}\t{name}\t{entry['probability']:.4f}")
+
+
+def _images(files: Iterable[str]) -> Iterable[str]:
+    """Yield what the arguments name: files, images below folders, lines of standard input."""
+    from regraft.data.images import IMAGE_SUFFIXES
+
+    found = False
+    for name in files:
+        paths: Iterable[str] = (name,)
+        if name == "-":
+            paths = (_path_on(line) for line in sys.stdin if line.strip())
+        elif Path(name).is_dir():
+            below = sorted(Path(name).rglob("*"))
+            images = (p for p in below if p.suffix.lower() in IMAGE_SUFFIXES)
+            paths = (str(p) for p in images if not p.name.startswith("."))
+        for path in paths:
+            found = True
+            yield path
+    if not found:
+        raise UsageError("no image to look at", hint="name files, a folder with images, or '-'")
+
+
+def _path_on(line: str) -> str:
+    """Return the path on a line, which on Windows ends in a carriage return, too."""
+    name = line.removesuffix("\n")
+    return name if os.path.lexists(name) else name.removesuffix("\r")
+
+
+COMMANDS: dict[str, Any] = {
+    "classify": classify,
+    "predict": predict,
+    "evaluate": evaluate,
+    "report": report,
+    "compare-runs": compare_runs,
+    "demo": demo,
+}
