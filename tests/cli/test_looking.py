@@ -37,7 +37,7 @@ def runs(tmp_path):
             for title, part in split.parts().items()
         ]
         predictions = tables[0].joined(*tables[1:])
-        Run.create(tmp_path / "runs" / name, RunRecord(name), predictions, split=split)
+        Run.create(tmp_path / "runs" / name, RunRecord(description=name), predictions, split=split)
     return tmp_path / "runs"
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from regraft.data.dataset import Dataset
 from regraft.results.predictions import Predictions
-from regraft.results.run import Run, RunRecord
+from regraft.results.run import BackboneFacts, Run, RunRecord
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -110,10 +110,9 @@ def make_run(tmp_path):
         shares = {"val": facts.pop("val", 0.25), "test": facts.pop("test", 0.5)}
         split = splits[classes].split(**shares, seed=seed)
         record = RunRecord(
-            facts.pop("description", f"the run {name}"),
-            learner=facts.pop("learner", "FeatureClassifier"),
-            parameters=facts.pop("parameters", {"classifier": "logistic"}),
-            backbone={"name": "small", "licence": "CC0-1.0", "preprocessing": {"size": 32}},
+            description=facts.pop("description", f"the run {name}"),
+            config={"method": facts.pop("method", {"classifier": "logistic"})},
+            backbone=BackboneFacts(name="small", licence="CC0-1.0", preprocessing={"size": 32}),
             seconds=facts.pop("seconds", {"fit": 61.0, "predict": 0.5}),
             images=36,
             images_embedded=0,

@@ -98,7 +98,7 @@ def test_published_figures_stand_beside_the_measured_ones(make_run):
 
 def test_the_score_without_leaks_stands_beside_the_other(make_run, tmp_path, read_page):
     run = make_run("a", wrong=3)
-    run.data["metrics"]["test"]["without_leaks"] = {
+    run.metrics["test"]["without_leaks"] = {
         "accuracy": 0.5,
         "n": 10,
         "interval": [0.24, 0.76],
@@ -228,7 +228,7 @@ def test_curves_over_sizes_say_how_many_pictures_are_wanting(make_run, tmp_path,
     rows = [
         Row(
             f"{n} per class",
-            (make_run(f"{n}", wrong=wrong, plan={"way": "features", "per_class": n}),),
+            (make_run(f"{n}", wrong=wrong, method={"strategy": "features", "per_class": n}),),
         )
         for n, wrong in ((5, 9), (6, 5))
     ]

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 import shutil
 
@@ -188,8 +189,7 @@ def test_the_page_of_a_trained_network_tells_its_phases_in_words(
     phases = [{"optimizer": "sgd", "epochs": 2}, {"optimizer": "adamw", "epochs": 9}]
     run = make_run(
         wrong=3,
-        learner="NetworkClassifier",
-        parameters={"head": "linear", "phases": phases, "start": None},
+        method={"strategy": "two_stage", "head": "linear", "phases": phases, "start": None},
         history=trained,
         epochs=5,
     )
@@ -238,12 +238,13 @@ def leaking(run):
     message = "2 groups stand in both train and test: anna, bob"
     finding = {"code": "DATA-GROUP-LEAK", "severity": "error", "message": message, "path": "x"}
     finding |= {"advice": "cut anew", "names": ["anna", "bob & co"]}
-    run.check["findings"].append(finding)
     share = {"accuracy": 0.5, "n": 10, "interval": [0.24, 0.76], "left_out": 8}
     share["macro_recall"] = {"value": 0.6, "low": 0.3, "high": 0.8, "n": 10}
-    run.data["metrics"]["test"]["without_leaks"] = share
-    run.data["warnings"] = [f"{message}; cut anew"]
-    return run
+    run.metrics["test"]["without_leaks"] = share
+    record = dataclasses.replace(run.record, warnings=(f"{message}; cut anew",))
+    told = dataclasses.replace(run, record=record)
+    told.check["findings"].append(finding)
+    return told
 
 
 def test_both_scores_stand_on_the_page_where_the_test_part_leaks(make_run, pictures, read_page):

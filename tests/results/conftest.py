@@ -6,7 +6,7 @@ from PIL import Image
 
 from regraft.data.dataset import Dataset
 from regraft.results.predictions import Predictions
-from regraft.results.run import RunRecord
+from regraft.results.run import BackboneFacts, RunRecord
 
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 40, 40)}
 
@@ -56,10 +56,9 @@ def predict():
 def record():
     """Return the record of an invented run."""
     return RunRecord(
-        "squares by logistic regression",
-        learner="FeatureClassifier",
-        parameters={"classifier": "logistic", "seed": 0},
-        backbone={"name": "small", "licence": "CC0-1.0"},
+        description="squares by logistic regression",
+        config={"data": {"source": "squares"}, "method": {"classifier": "logistic", "seed": 0}},
+        backbone=BackboneFacts(name="small", licence="CC0-1.0"),
         seconds={"fit": 1.5, "predict": 0.5},
         images=36,
         images_embedded=0,

@@ -16,10 +16,10 @@ def run_of(tmp_path, record, predict):
 
     def make(split, wrong=0, source="squares", **row):
         made.append(wrong)
-        plan = {"data": {"source": source}, "rows": [row]}
+        config = {"data": {"source": source}, "method": row}
         place = tmp_path / "runs" / f"run-{len(made)}"
         return Run.create(
-            place, replace(record, plan=plan), predict(split, wrong=wrong), split=split
+            place, replace(record, config=config), predict(split, wrong=wrong), split=split
         )
 
     return make
@@ -40,16 +40,9 @@ def test_what_was_planned_is_told_by_the_run(run_of, split):
     assert (row.augment, row.regularize, row.epochs) == (None, None, None)
 
 
-def test_a_run_of_an_older_version_has_no_plan(run_of, split):
-    run = run_of(split)
-    del run.data["plan"]
-
-    assert (dict(Row("way", (run,)).plan), Row("way", (run,)).per_class) == ({}, None)
-
-
 def test_a_part_that_was_not_measured_is_unknown(run_of, split):
     run = run_of(split)
-    del run.data["metrics"]["validation"]
+    del run.metrics["validation"]
 
     assert Row("way", (run,)).validation is None
 
@@ -102,7 +95,7 @@ def test_ways_that_differ_in_the_number_of_pictures_make_a_curve(run_of, split):
         for n, wrong in ((3, 6), (6, 3))
     ]
     for row, n in zip(rows, (3, 6), strict=True):
-        row.runs[0].data["metrics"]["train"]["n"] = 3 * n
+        row.runs[0].metrics["train"]["n"] = 3 * n
     another = Row("another", (run_of(split, classifier="logistic"),))
 
     (curve,) = size_curves([*rows, another])
@@ -130,7 +123,7 @@ def test_seeds_of_one_size_are_one_point_of_the_curve(run_of, split):
 
 
 def learned_from(row, per_class):
-    row.runs[0].data["metrics"]["train"]["n"] = 3 * per_class
+    row.runs[0].metrics["train"]["n"] = 3 * per_class
     return row
 
 

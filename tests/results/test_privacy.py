@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from regraft.results.privacy import without_secrets
+from regraft.results.run import without_secrets
 
 
 @pytest.mark.parametrize(

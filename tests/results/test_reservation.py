@@ -6,11 +6,11 @@ import sys
 import pytest
 
 from regraft.errors import RunError
-from regraft.results.reservation import no_run, reserve, unfinished
+from regraft.results.run import no_run, reserve, unfinished
 
 HOLD = """
 import sys, time
-from regraft.results.reservation import reserve
+from regraft.results.run import reserve
 with reserve(sys.argv[1]) as place:
     (place / "predictions.csv").write_text("half")
     print("held", flush=True)

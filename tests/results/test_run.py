@@ -8,8 +8,7 @@ import pytest
 
 from regraft.errors import RegraftError, RunError
 from regraft.results.predictions import Predictions
-from regraft.results.reservation import reserve
-from regraft.results.run import Run
+from regraft.results.run import Run, reserve
 
 
 class Check:
@@ -54,7 +53,7 @@ def test_a_run_is_a_folder_with_everything_in_it(run):
 def test_an_opened_run_is_the_one_that_was_written(run, split, predict):
     opened = Run.open(run.folder)
 
-    assert opened.data == run.data
+    assert opened.record == run.record
     assert opened.predictions.paths == predict(split).paths
     assert opened.description == "squares by logistic regression"
     assert opened.split_hash == split.hash
@@ -63,7 +62,7 @@ def test_an_opened_run_is_the_one_that_was_written(run, split, predict):
 
 
 def test_the_record_holds_the_keys_that_others_read(run):
-    data = run.data
+    data = json.loads((run.folder / "run.json").read_text())
 
     assert set(data["metrics"]) == {"train", "validation", "test"}
     assert data["metrics"]["test"]["accuracy"] == pytest.approx(16 / 18)
@@ -109,7 +108,7 @@ def test_a_part_that_is_missing_is_null(tmp_path, record, pictures, predict):
 
 
 def test_looks_at_the_test_part_are_counted(run, split):
-    assert run.test_looks == run.data["split"]["test_looks"] == 1
+    assert run.test_looks == run.record.split.test_looks == 1
 
     split.count_test_look(run.folder)
 
@@ -124,8 +123,8 @@ def test_neither_paths_nor_tokens_nor_the_machine_stand_in_the_record(
     monkeypatch.setattr("platform.node", lambda: "adas-workstation")
     told = replace(
         record,
-        command=("regraft", "fit", f"{tmp_path}/squares", "--token", "hf_" + "a" * 30),
-        parameters={"weights": tmp_path / "weights.pth", "url": "https://ada:pw@example.org/x"},
+        command=f"regraft fit {tmp_path}/squares --token hf_{'a' * 30}",
+        config={"method": {"weights": "weights.pth", "url": "https://ada:pw@example.org/x"}},
         environment={"host": "adas-workstation"},
         warnings=["a-very-secret-value was refused"],
     )
@@ -133,7 +132,7 @@ def test_neither_paths_nor_tokens_nor_the_machine_stand_in_the_record(
     run = Run.create(tmp_path / "run", told, predict(split), split=split)
 
     text = (run.folder / "run.json").read_text()
-    assert run.data["command"].startswith("regraft fit ~/squares --token")
+    assert run.record.command.startswith("regraft fit ~/squares --token")
     for secret in (str(tmp_path), "hf_aaa", "ada:pw", "adas-workstation", "very-secret"):
         assert secret not in text
 
@@ -143,7 +142,7 @@ def test_what_json_does_not_know_is_written_all_the_same(tmp_path, record, split
 
     run = Run.create(tmp_path / "run", replace(record, history=odd), predict(split), split=split)
 
-    assert run.data["history"] == {"C": 1.5, "n": 3, "nan": None, "path": "x", "1": [1, 2]}
+    assert run.record.history == {"C": 1.5, "n": 3, "nan": None, "path": "x", "1": [1, 2]}
 
 
 def test_a_finished_run_is_never_overwritten(run, record, split, predict):
@@ -179,7 +178,7 @@ def test_a_run_that_breaks_off_is_recognised_and_can_be_repeated(tmp_path, recor
         ("[]", "RUN-FOREIGN"),
         ('{"name": "somebody else\'s"}', "RUN-FOREIGN"),
         ('{"format": "regraft-run", "version": 99}', "RUN-NEWER"),
-        ('{"format": "regraft-run", "version": "x"}', "RUN-NEWER"),
+        ('{"format": "regraft-run", "version": "x"}', "RUN-INVALID"),
         ('{"format": "regraft-run", "version": 1}', "RUN-INVALID"),
     ],
 )
@@ -204,7 +203,7 @@ def test_a_run_can_be_written_into_a_place_reserved_before(tmp_path, record, spl
     with reserve(tmp_path / "run") as place:
         run = Run.write(place, record, predict(split), split=split, test_looks=4)
 
-    assert run.data["split"]["test_looks"] == 4
+    assert run.record.split.test_looks == 4
     assert isinstance(Run.open(run.folder).predictions, Predictions)
 
 
@@ -215,7 +214,7 @@ def test_a_file_of_the_name_of_our_record_does_not_cost_a_run(
 
     run = Run.create(tmp_path / "run", record, predict(split), split=split)
 
-    assert run.data["data"]["origin"] is None
+    assert run.record.data.origin is None
 
 
 def test_leaked_test_pictures_are_left_out_of_a_second_score(tmp_path, record, split, predict):
@@ -231,11 +230,11 @@ def test_leaked_test_pictures_are_left_out_of_a_second_score(tmp_path, record, s
 
 
 def test_pictures_are_told_by_the_run_s_own_manifest_alone(run, pictures, split):
-    told = {row.path: row.part for row in run.pictures()}
+    told = {row.path: row.part for row in run.rows()}
 
     pictures.split(seed=1).write(run.folder)
     with pytest.raises(RunError) as refused:
-        run.pictures()
+        run.rows()
 
     assert {path for path, part in told.items() if part == "test"} == set(
         split.test.relative_paths()

@@ -1,9 +1,8 @@
 import pytest
 
 from regraft.errors import RunError
-from regraft.results.reservation import reserve
-from regraft.results.run import Run
-from regraft.results.store import RunStore, open_runs, paired_test
+from regraft.results.run import Run, reserve
+from regraft.results.store import RunStore, open_runs
 
 
 @pytest.fixture
@@ -48,25 +47,6 @@ def test_a_free_folder_is_named_after_the_description_and_never_taken(store):
     assert store.free_folder("../VGG16: <b> & SVM").name == "vgg16-b-svm"
     assert store.free_folder("first").name == "first-2"
     assert store.free_folder("日本").name == "run"
-
-
-def test_runs_of_one_split_are_compared_picture_by_picture(store):
-    first, second = store.runs()
-
-    test = paired_test(first, second)
-
-    assert (test.only_first, test.only_second) == (7, 0)
-    assert test.p_value == 2 / 2**7
-
-
-def test_runs_of_different_splits_are_refused(store, tmp_path, record, pictures, predict):
-    split = pictures.split(val=0.25, test=0.5, seed=1)
-    other = Run.create(tmp_path / "other", record, predict(split), split=split)
-
-    with pytest.raises(RunError) as caught:
-        paired_test(store.open("first"), other)
-
-    assert caught.value.code == "RUN-SPLITS"
 
 
 def test_a_store_that_is_not_there_is_empty(tmp_path):

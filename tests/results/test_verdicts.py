@@ -15,9 +15,9 @@ def run_of(tmp_path, record, predict):
         place = tmp_path / "runs" / f"run-{len(made)}"
         run = Run.create(place, record, predict(split, wrong=wrong), split=split)
         if validated is None:
-            run.data["metrics"].pop("validation")
+            run.metrics.pop("validation")
         else:
-            run.data["metrics"]["validation"]["accuracy"] = validated
+            run.metrics["validation"]["accuracy"] = validated
         return run
 
     return make
@@ -132,7 +132,7 @@ def test_runs_of_different_splits_are_refused(run_of, split, pictures):
 
 def test_a_way_without_a_test_part_is_left_out(run_of, split):
     untested = run_of(split, 0)
-    untested.data["metrics"].pop("test")
+    untested.metrics.pop("test")
 
     assert judge_ways([("untested", [untested]), ("tested", [run_of(split, 1)])]) == []
 

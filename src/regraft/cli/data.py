@@ -81,7 +81,7 @@ def split(
 
 
 def _refuse_run(folder: Path) -> None:
-    from regraft.results.reservation import RECORD
+    from regraft.results.run import RECORD
 
     if (folder / RECORD).exists():
         raise RunError(

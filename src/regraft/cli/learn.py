@@ -98,7 +98,7 @@ def fit(
         return _refused_code(run)
     echo_table(parts_table(run.metrics))
     echo_err(_cost(run))
-    for warning in run.warnings:
+    for warning in run.record.warnings:
         echo_err(f"warning: {warning}")
     echo_err(f"page:   {run.folder / 'report.html'}")
     echo_err(f"next:   regraft predict {shlex.quote(str(run.folder))} IMAGES")
@@ -352,7 +352,7 @@ def find_lr(
 @contextmanager
 def _said_what_is_kept(place: Path) -> Iterator[None]:
     """Say, when a training is stopped from outside, how to resume it."""
-    from regraft.results.reservation import CHECKPOINTS
+    from regraft.results.run import CHECKPOINTS
 
     try:
         yield
@@ -380,10 +380,12 @@ def _show(comparison: Comparison, page: Path | None, *, form: TableFormat, as_js
 
 def _cost(run: Run) -> str:
     """Return what a run took: epochs of training, and images that passed through the trunk."""
-    epochs = run.data.get("epochs")
+    epochs = run.record.epochs
     trained = "" if epochs is None else f"{epochs} epochs of training; "
-    cached = ", the others came from the cache" if run.images_embedded < run.images else ""
-    return f"{trained}{run.images_embedded} of {run.images} images embedded{cached}"
+    cached = (
+        ", the others came from the cache" if run.record.images_embedded < run.record.images else ""
+    )
+    return f"{trained}{run.record.images_embedded} of {run.record.images} images embedded{cached}"
 
 
 def _refused_code(*runs: Run) -> int:

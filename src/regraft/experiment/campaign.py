@@ -19,8 +19,7 @@ from regraft.experiment.recipe import Recipe
 from regraft.experiment.unchanged import Listing, refuse_changed_pictures, refuse_changed_weights
 from regraft.report.tables import Duration
 from regraft.results.comparison import Row
-from regraft.results.reservation import RECORD
-from regraft.results.run import Run
+from regraft.results.run import RECORD, Run
 from regraft.system import threads
 
 RUNS = "runs"

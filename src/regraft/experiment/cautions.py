@@ -88,8 +88,8 @@ def cautions_of_comparison(ways: Sequence[tuple[str, Sequence[Run]]]) -> list[st
             "measured; use folds or another seed of the split to see it (compare --folds 5, or "
             "folds = 5 in a plan)"
         )
-    common = Counter(warning for run in runs for warning in set(run.warnings))
-    return said + [warning for warning in runs[0].warnings if common[warning] == len(runs)]
+    common = Counter(warning for run in runs for warning in set(run.record.warnings))
+    return said + [warning for warning in runs[0].record.warnings if common[warning] == len(runs)]
 
 
 def _leaks(test: Predictions, leaked: Sequence[str]) -> Iterable[str]:

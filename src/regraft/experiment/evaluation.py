@@ -75,7 +75,7 @@ def evaluate_on(
     """
     finished = Run.open(run)
     # Of a content that stands in several parts the last row counts: train before the others.
-    rows = sorted(finished.pictures(), key=lambda row: PARTS.index(row.part), reverse=True)
+    rows = sorted(finished.rows(), key=lambda row: PARTS.index(row.part), reverse=True)
     known = {row.sha256: row.part for row in rows}
     learner = load_model(finished.folder / "model")
     data = plan.read()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from regraft.errors import RegraftError, UsageError
+from regraft.experiment.config import RunConfig
 from regraft.experiment.keys import refuse_unknown, refuse_wrong_kinds
 from regraft.experiment.preparation import DataPlan
 from regraft.experiment.recipe import (
@@ -26,6 +27,7 @@ from regraft.experiment.recipe import (
 )
 from regraft.experiment.small_size import SmallSize
 from regraft.experiment.strategies import refuse_idle_options
+from regraft.settings import changed_fields, from_json
 
 _REPEATS = ("seed", "fold")  # runs that differ in nothing else belong to one row of the table
 # What only lets pass what would be refused: it cuts nothing in another way.
@@ -137,10 +139,15 @@ def read_plan(path: str | os.PathLike[str], *, small: bool = False, data: str = 
     except ValueError as error:
         raise UsageError("the plan cannot be read", path=file, why=str(error)) from error
     if file.suffix == ".json":
-        values = values.get("plan") if isinstance(values, dict) else None
-        if not values:
-            why = "it holds no plan; runs of older versions have none"
-            raise UsageError("this is no plan", path=file, why=why)
+        config = values.get("config") if isinstance(values, dict) else None
+        if not config:
+            raise UsageError("this is no plan", path=file, why="it holds no settings of a run")
+        run = from_json(RunConfig, config, path=file)
+        fold = {"fold": run.data.fold} if run.data.folds else {}
+        values = {
+            "data": {**changed_fields(run.data), **fold},
+            "rows": [changed_fields(run.method)],
+        }
     try:
         return plan_from(values, base=file.parent, small=small, data=data)
     except RegraftError as error:

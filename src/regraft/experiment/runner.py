@@ -15,14 +15,22 @@ from regraft.classifiers.saving import refuse_unsaveable
 from regraft.data.dataset import Dataset
 from regraft.errors import RunError, UsageError
 from regraft.experiment.cautions import cautions
-from regraft.experiment.naming import learner_name, plain
+from regraft.experiment.config import DataConfig, MethodConfig, RunConfig
+from regraft.experiment.naming import learner_name
 from regraft.experiment.preparation import DataPlan, PreparedData
 from regraft.experiment.starting import refuse_learned_test_pictures
 from regraft.experiment.unchanged import initial_weights
 from regraft.report.page import write_page
 from regraft.results.predictions import Predictions, evaluate
-from regraft.results.reservation import CHECKPOINTS, EPOCHS, reserve
-from regraft.results.run import Run, RunRecord
+from regraft.results.run import (
+    CHECKPOINTS,
+    EPOCHS,
+    BackboneFacts,
+    Run,
+    RunRecord,
+    reserve,
+)
+from regraft.settings import from_json, to_json
 from regraft.system import Stopwatch, environment
 from regraft.training.progress import Callback
 
@@ -85,10 +93,8 @@ def fit_run(
             predictions, more = _predict_parts(learner, prepared)
             prepared.refuse_changed_files()
         record = RunRecord(
-            description or learner_name(learner),
-            learner=type(learner).__name__,
-            parameters=_parameters(learner),
-            backbone=_backbone_facts(learner) | weights,
+            description=description or learner_name(learner),
+            backbone=_backbone_facts(learner, weights),
             seconds=watch.seconds,
             images=len(predictions),
             # A network that trains its trunk sees every picture many times.
@@ -96,14 +102,16 @@ def fit_run(
             epochs=_epochs(learner),
             history=learner.history_,
             environment=environment(),
-            warnings=cautions(
-                predictions,
-                prepared.report,
-                notes=(*learner.warnings_, *learner.backbone_.notes),
+            warnings=tuple(
+                cautions(
+                    predictions,
+                    prepared.report,
+                    notes=(*learner.warnings_, *learner.backbone_.notes),
+                )
             ),
-            leaked=prepared.report.leaked("test"),
+            leaked=tuple(prepared.report.leaked("test")),
             command=command,
-            plan=dict(recipe or {}),
+            config=_config(recipe),
         )
         run = Run.write(
             place, record, predictions, split=prepared.split, check=prepared.report, learner=learner
@@ -174,19 +182,23 @@ def _initial_weights(learner: Learner) -> dict[str, str]:
     return initial_weights(BackboneSpec(spec) if isinstance(spec, str) else spec, start)
 
 
-def _backbone_facts(learner: Learner) -> dict[str, Any]:
+def _config(recipe: Mapping[str, Any] | None) -> dict[str, Any]:
+    if not recipe:
+        return {}
+    data = from_json(DataConfig, recipe["data"])
+    return dict(to_json(RunConfig(data, from_json(MethodConfig, recipe["rows"][0]))))
+
+
+def _backbone_facts(learner: Learner, initial: dict[str, str]) -> BackboneFacts:
     backbone = learner.backbone_
-    return {
-        "name": backbone.spec.name,
-        "weights": backbone.weights.source,
-        "weights_sha256": backbone.weights.sha256,
-        "licence": backbone.weights.licence,
-        "preprocessing": backbone.preprocessing.to_json(),
-        "feature_dim": backbone.feature_dim,
-        "parameters": backbone.parameters,
-        "notes": list(backbone.notes),
-    }
-
-
-def _parameters(learner: Learner) -> dict[str, Any]:
-    return {name: plain(value) for name, value in learner.get_params(deep=False).items()}
+    return BackboneFacts(
+        name=backbone.spec.name,
+        weights=backbone.weights.source,
+        weights_sha256=backbone.weights.sha256,
+        licence=backbone.weights.licence,
+        preprocessing=backbone.preprocessing.to_json(),
+        feature_dim=backbone.feature_dim,
+        parameters=backbone.parameters,
+        notes=tuple(backbone.notes),
+        initial=initial,
+    )

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from regraft.data.dataset import Dataset
 from regraft.errors import RunError
-from regraft.results.reservation import MODEL, RECORD
-from regraft.results.run import Run
+from regraft.results.run import MODEL, RECORD, Run
 
 
 def refuse_learned_test_pictures(start: str | os.PathLike[str], test: Dataset) -> None:
@@ -28,7 +27,7 @@ def refuse_learned_test_pictures(start: str | os.PathLike[str], test: Dataset) -
     """
     tested = test.hashes()
     for run in _chain(Path(start)):
-        learned = {row.sha256 for row in run.pictures() if row.part != "test"}
+        learned = {row.sha256 for row in run.rows() if row.part != "test"}
         count = sum(sha256 in learned for sha256 in tested)
         if count:
             pictures = "1 test picture was" if count == 1 else f"{count} test pictures were"
@@ -53,7 +52,5 @@ def _chain(start: Path) -> Iterator[Run]:
         seen.add(place.resolve())
         run = Run.open(place)
         yield run
-        # The plan has the whole path, whatever was the current folder; a run from Python has none.
-        (row,) = run.data.get("plan", {}).get("rows", [{}])
-        earlier = row.get("start") or run.data["parameters"].get("start")
+        earlier = run.record.method.get("start")
         place = Path(earlier).expanduser() if earlier else None  # runs know the home as ~

@@ -17,8 +17,7 @@ from regraft.data.cutting import division
 from regraft.data.dataset import Dataset
 from regraft.errors import RunError
 from regraft.files import sha256_file
-from regraft.results.reservation import MODEL, RECORD
-from regraft.results.run import Run
+from regraft.results.run import MODEL, RECORD, Run
 
 _HINT = "choose another folder with out (--out), or delete this one"
 _SOURCES = {
@@ -81,7 +80,7 @@ def refuse_changed_pictures(run: Run, now: Listing) -> None:
             parts or groups (``RUN-DATA-CHANGED``).
         DataError: A file cannot be read.
     """
-    then = {row.path: row for row in run.pictures()}
+    then = {row.path: row for row in run.rows()}
     bad = {str(entry.get("path", "")) for entry in (run.check or {}).get("bad_files", [])}
     both = now.places.keys() & then.keys()
     labels = now.data.labels
@@ -94,7 +93,7 @@ def refuse_changed_pictures(run: Run, now: Listing) -> None:
         "repaired": now.repaired(now.places.keys() & bad - then.keys(), since=written),
     }
     told = [f"{len(names)} {what} ({min(names)})" for what, names in kinds.items() if names]
-    settings = run.data["split"]["settings"]
+    settings = run.record.split.settings
     divided = division(now.data, regroup=settings.get("regroup", False), among=then)
     if not told and divided != settings.get("division", divided):
         told.append("their own parts or groups are others")
@@ -155,7 +154,7 @@ def refuse_changed_weights(
     Raises:
         RunError: They are others (``RUN-WEIGHTS-CHANGED``).
     """
-    then = run.data["backbone"]
+    then = run.record.backbone.initial
     for name, now in initial_weights(spec, start).items():
         if then.get(name, now) != now:
             raise RunError(

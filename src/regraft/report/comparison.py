@@ -20,8 +20,7 @@ from regraft.results import metrics
 from regraft.results.comparison import Comparison, Row
 from regraft.results.intervals import Estimate, points
 from regraft.results.paired import Verdict
-from regraft.results.reservation import REPORT
-from regraft.results.run import PART_TITLES, Run
+from regraft.results.run import PART_TITLES, REPORT, Run
 from regraft.version import __version__
 
 _MOST_SIDE_BY_SIDE = 5
@@ -148,7 +147,7 @@ def write_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Pa
         chosen=comparison.verdicts[0].b if comparison.verdicts else "",
         by_class=_by_class(tested),
         looks=looks(runs),
-        commands=list(dict.fromkeys(run.data["command"] for run in runs if run.data["command"])),
+        commands=list(dict.fromkeys(run.record.command for run in runs if run.record.command)),
         version=__version__,
     )
     write_text(target, html)
@@ -190,8 +189,8 @@ def _line(number: int, row: Row, target: Path) -> Line:
 
 
 def _data(row: Row) -> str:
-    data = row.runs[0].data["data"]
-    return f"{data.get('root_name') or 'pictures'} ({data.get('images', 0):,})"
+    data = row.runs[0].record.data
+    return f"{data.root_name or 'pictures'} ({data.images:,})"
 
 
 def _measured(row: Row, part: str) -> Cell:

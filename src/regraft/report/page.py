@@ -19,8 +19,8 @@ from regraft.results import metrics
 from regraft.results.intervals import Estimate, percent
 from regraft.results.metrics import Scores
 from regraft.results.predictions import Predictions
-from regraft.results.reservation import REPORT, THUMBNAILS
-from regraft.results.run import Run
+from regraft.results.run import REPORT, THUMBNAILS, Run
+from regraft.settings import to_json
 from regraft.version import __version__
 
 _MOST_CELLS = 30  # classes that still fit into a table of true by predicted
@@ -51,7 +51,7 @@ def write_page(run: Run, *, data_root: str | os.PathLike[str] | None = None) -> 
     html = render(
         "run.html.j2",
         run=run,
-        data=run.data,
+        record=run.record,
         top=top,
         version=__version__,
         parts=tables.parts_table(run.metrics),
@@ -65,7 +65,7 @@ def write_page(run: Run, *, data_root: str | os.PathLike[str] | None = None) -> 
         fewest=min((score.support for score in scores if score.support), default=0),
         unnamed=_without_samples(scores),
         gallery=_gallery(run, top, root),
-        history=arrange(run.data.get("history"), run.metrics),
+        history=arrange(run.record.history, run.metrics),
         counts=_class_counts(run),
         findings=_findings(run.check, top.remarks),
         facts=_facts(run),
@@ -155,13 +155,12 @@ def _without_samples(scores: Sequence[Scores]) -> list[str]:
 
 
 def _gallery(run: Run, top: Headline, data_root: Path | None) -> Gallery:
-    hashes = {row.path: row.sha256 for row in run.pictures()}
+    hashes = {row.path: row.sha256 for row in run.rows()}
     return gallery(top.predictions, Thumbnails(run.folder / THUMBNAILS, data_root, hashes))
 
 
 def _class_counts(run: Run) -> Table:
-    counts = run.data["data"].get("counts") or {}
-    classes = run.data["data"].get("classes") or []
+    counts, classes = run.record.data.counts, run.record.data.classes
     body: list[tuple[Cell, ...]] = [
         (name, *(int(part.get(name, 0)) for part in counts.values()))
         for name in classes[:_MOST_ROWS]
@@ -199,27 +198,26 @@ def _findings(check: Mapping[str, Any] | None, remarks: Sequence[str]) -> Findin
 
 def _facts(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return the settings as titled lists of names and values."""
-    data = run.data
-    settings = data["split"].get("settings") or {}
+    record = run.record
     split = {
         "hash": run.split_hash,
-        "seed": data["split"].get("seed"),
-        **{name: value for name, value in settings.items() if name != "division"},
+        "seed": record.split.seed,
+        **{name: value for name, value in record.split.settings.items() if name != "division"},
         "test part looked at": f"{run.test_looks} ×",
     }
-    parameters = dict(data["parameters"])
-    if isinstance(parameters.get("phases"), list):
-        parameters["phases"] = f"{len(parameters['phases'])}, see Fitting; run.json has them whole"
+    method = {name: value for name, value in record.method.items() if value not in (None, "", {})}
+    if isinstance(method.get("phases"), list):
+        method["phases"] = f"{len(method['phases'])}, see Fitting; run.json has them whole"
     groups = {
-        "Learner": {"learner": data["learner"], **parameters},
-        "Backbone": data["backbone"],
+        "Method": method,
+        "Backbone": to_json(record.backbone),
         "Split": split,
         "Data": {
-            "folder": data["data"].get("root_name"),
-            "pictures": data["data"].get("images"),
-            "fingerprint": _shortened(data["data"].get("fingerprint")),
+            "folder": record.data.root_name,
+            "pictures": record.data.images,
+            "fingerprint": _shortened(record.data.fingerprint),
         },
-        "Environment": {"regraft": data.get("regraft"), **data["environment"]},
+        "Environment": {"regraft": record.regraft, **record.environment},
     }
     return [(title, [(k, flat(v)) for k, v in facts.items()]) for title, facts in groups.items()]
 
@@ -232,7 +230,7 @@ def _shortened(hashes: Any) -> Any:
 
 
 def _seconds(run: Run) -> Table:
-    steps = run.data["seconds"]
+    steps = run.record.seconds
     rows: list[tuple[Cell, ...]] = [(k, tables.Duration(float(v))) for k, v in steps.items()]
     rows.append(("all", tables.Duration(run.seconds)))
     return Table(("step", "time"), tuple(rows))

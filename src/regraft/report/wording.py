@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 from regraft.report.tables import accuracy_of
-from regraft.report.training import in_words, is_training
+from regraft.report.training import in_words
 from regraft.results import metrics
 from regraft.results.intervals import Estimate, percent
 from regraft.results.predictions import Predictions, part_name
-from regraft.results.run import PART_TITLES, Run
+from regraft.results.run import PART_TITLES, Run, RunRecord
 
 _CLASSIFIERS = {
     "logistic": "Logistic regression",
@@ -59,35 +58,28 @@ def headline(run: Run) -> Headline:
         predictions=p,
         accuracy=accuracy,
         baseline=baseline,
-        done=_done(run.data),
+        done=_done(run.record),
         found=_found(p, part, accuracy, baseline),
         clean=accuracy_of((run.metrics.get("test") or {}).get("without_leaks")),
-        remarks=(*run.warnings, *_looks(run)),
+        remarks=(*run.record.warnings, *_looks(run)),
     )
 
 
-def _done(data: dict[str, Any]) -> str:
-    backbone = data["backbone"].get("name")
-    if is_training(data.get("history")):
-        asked = data["parameters"].get("backbone")
-        random = isinstance(asked, dict) and asked.get("weights") is None
-        random = random and not data["parameters"].get("start")
-        fitted = in_words(data["history"]["phases"], str(backbone), random=random)
+def _done(record: RunRecord) -> str:
+    backbone, method = record.backbone.name, record.method
+    if record.training is not None:
+        random = method.get("strategy") == "from_scratch" or method.get("weights") == "random"
+        random = random and not method.get("start")
+        fitted = in_words(record.training["phases"], backbone, random=random)
     else:
         on = f" on the features of {backbone}" if backbone else ""
-        fitted = f"{_learner(data)} was fitted{on}"
-    learned = (data["metrics"].get("train") or {}).get("n")
+        chosen = method.get("classifier")
+        fitted = f"{_CLASSIFIERS.get(str(chosen), chosen) or 'A classifier'} was fitted{on}"
+    learned = (record.metrics.get("train") or {}).get("n")
     pictures = f" from {count(learned, 'picture')}" if learned else ""
-    classes = data["data"].get("classes") or []
-    root = data["data"].get("root_name")
-    source = f" of {root}" if root else ""
-    return f"{fitted}{pictures}{source} to tell {count(len(classes), 'class')} apart."
-
-
-def _learner(data: dict[str, Any]) -> str:
-    chosen = data["parameters"].get("classifier")
-    name = _CLASSIFIERS.get(chosen, chosen) if isinstance(chosen, str) else None
-    return str(name or data["learner"] or "A classifier")
+    source = f" of {record.data.root_name}" if record.data.root_name else ""
+    classes = count(len(record.data.classes), "class")
+    return f"{fitted}{pictures}{source} to tell {classes} apart."
 
 
 def _found(p: Predictions, part: str, accuracy: Estimate, baseline: Estimate) -> str:

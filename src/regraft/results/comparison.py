@@ -68,25 +68,19 @@ class Row:
 
     @property
     def plan(self) -> Mapping[str, Any]:
-        """The row of a plan that describes the first run; empty where there is none."""
-        rows = self._whole_plan.get("rows")
-        return rows[0] if isinstance(rows, list) and rows else {}
+        """The settings of network and learner of the first run, JSON values."""
+        return self.runs[0].record.method if self.runs else {}
 
     @property
     def data(self) -> Mapping[str, Any]:
-        """The data of that plan: which images, and how they were split."""
-        return self._whole_plan.get("data") or {}
-
-    @property
-    def _whole_plan(self) -> Mapping[str, Any]:
-        return (self.runs[0].data.get("plan") if self.runs else None) or {}
+        """Its settings of the data: which images, and how they were split."""
+        found: Mapping[str, Any] = self.runs[0].record.config.get("data", {}) if self.runs else {}
+        return found
 
     @property
     def strategy(self) -> str:
         """``"features"``, or what was trained of the network."""
-        if self.runs[0].data["learner"] == "FeatureClassifier":
-            return "features"
-        return str(self.plan.get("strategy", "phases"))
+        return str(self.plan.get("strategy", "features"))
 
     @property
     def per_class(self) -> int | None:
@@ -102,7 +96,7 @@ class Row:
     @property
     def epochs(self) -> int | None:
         """Epochs of training of all runs together divided by the runs; None without training."""
-        known = [int(epochs) for run in self.runs if (epochs := run.data.get("epochs")) is not None]
+        known = [run.record.epochs for run in self.runs if run.record.epochs is not None]
         return round(sum(known) / len(known)) if known else None
 
     @property
@@ -127,20 +121,19 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as a JSON object; parts that were not measured are null."""
-        parameters = self.runs[0].data["parameters"]
         parts = zip(_PARTS, (self.train, self.validation, self.test), strict=True)
         return {
             "description": self.description,
-            "backbone": str(self.runs[0].data["backbone"].get("name", "")),
+            "backbone": self.runs[0].record.backbone.name,
             "strategy": self.strategy,
-            "augment": _text(parameters.get("augment")),
-            "regularize": _text(parameters.get("regularize")),
+            "augment": _text(self.plan.get("augment")),
+            "regularize": _text(self.plan.get("regularize")),
             "per_class": self.per_class,
             "seeds": self.seeds,
             "epochs": self.epochs,
             **{title: None if found is None else _measured(found) for title, found in parts},
             "seconds": round(self.seconds, 3),
-            "images_embedded": sum(run.images_embedded for run in self.runs),
+            "images_embedded": sum(run.record.images_embedded for run in self.runs),
             "published": dict(self.published) or None,
             "runs": [str(run.folder) for run in self.runs],
         }
@@ -401,7 +394,7 @@ def _part_to_train(runs: Sequence[Run], part: str) -> float:
     """
 
     def images(run: Run, title: str) -> int:
-        return sum(run.data["data"]["counts"].get(title, {}).values())
+        return sum(run.record.data.counts.get(title, {}).values())
 
     ratios = [images(run, PART_TITLES[part]) / max(1, images(run, "train")) for run in runs]
     return sum(ratios) / len(ratios)
@@ -440,8 +433,8 @@ def _told_apart(members: Sequence[Row]) -> list[list[Row]]:
 
 def _images_per_class(row: Row) -> float:
     """Return how many images of each class were learned from, on average."""
-    train = row.runs[0].data["metrics"]["train"]["n"]
-    return float(train) / max(1, len(row.runs[0].data["data"]["classes"]))
+    first = row.runs[0]
+    return float(first.metrics["train"]["n"]) / max(1, len(first.record.data.classes))
 
 
 def _text(value: Any) -> str | None:

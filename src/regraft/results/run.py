@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
-import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import platform
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import filelock
+import numpy as np
 
 from regraft.data import manifest
-from regraft.data.provenance import Source, read_source
+from regraft.data.provenance import read_source
 from regraft.errors import DataError, RegraftError, RunError
-from regraft.files import read_json, write_json
+from regraft.files import read_json, remove_leftovers, write_json
 from regraft.results import metrics
 from regraft.results.predictions import Predictions
-from regraft.results.privacy import without_secrets
-from regraft.results.reservation import (
-    CHECK,
-    MODEL,
-    PREDICTIONS,
-    RECORD,
-    SPLIT,
-    no_run,
-    reserve,
-)
+from regraft.settings import from_json, settings_class, to_json
 from regraft.version import __version__
 
 if TYPE_CHECKING:
@@ -34,21 +31,22 @@ if TYPE_CHECKING:
     from regraft.data.dataset import Dataset
     from regraft.data.split import Split
 
-FORMAT = "regraft-run"
-VERSION = 1
+FORMAT: Literal["regraft-run"] = "regraft-run"
+VERSION: Literal[1] = 1
 PART_TITLES = {"train": "train", "val": "validation", "test": "test"}
-_KINDS: dict[str, type | tuple[type, ...]] = {
-    "description": str,
-    "learner": str,
-    "parameters": dict,
-    "data": dict,
-    "split": dict,
-    "backbone": dict,
-    "metrics": dict,
-    "seconds": dict,
-    "environment": dict,
-    "warnings": list,
-    "command": str,
+RECORD = "run.json"
+PREDICTIONS = "predictions.csv"
+CHECK = "check.json"
+MODEL = "model"
+REPORT = "report.html"
+THUMBNAILS = "thumbnails"
+CHECKPOINTS = "checkpoints"
+EPOCHS = "history.jsonl"
+SPLIT = ("split.csv", "split.json")
+_LOCK, _WRITER = ".lock", ".writer"
+_OWN = {
+    *(RECORD, PREDICTIONS, CHECK, MODEL, REPORT, THUMBNAILS, CHECKPOINTS, EPOCHS, *SPLIT),
+    *("bad_files.csv", _LOCK, _WRITER, ".split.lock"),
 }
 
 
@@ -60,46 +58,132 @@ class Savable(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@settings_class(RunError, code="RUN-INVALID", kw_only=True)
+class DataFacts:
+    """The images of a run.
+
+    Args:
+        origin: Where they came from, as far as a file beside them says so.
+        root_name: The name of their folder; its path is nobody's business.
+        images: How many there are.
+        classes: Their classes in order.
+        counts: Images of each class, by part.
+        fingerprint: The SHA-256 of each part; None for an empty one.
+    """
+
+    origin: dict[str, Any] | None = None
+    root_name: str | None = None
+    images: int = 0
+    classes: tuple[str, ...] = ()
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    fingerprint: dict[str, str | None] = field(default_factory=dict)
+
+
+@settings_class(RunError, code="RUN-INVALID", kw_only=True)
+class SplitFacts:
+    """How the images were split.
+
+    Args:
+        hash: Tells this split from all others.
+        seed: Its seed.
+        settings: Shares, groups, parts that were given, what was found.
+        test_looks: How often the test part was looked at, this run included.
+    """
+
+    hash: str = ""
+    seed: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+    test_looks: int = 0
+
+
+@settings_class(RunError, code="RUN-INVALID", kw_only=True)
+class BackboneFacts:
+    """The network of a run.
+
+    Args:
+        name: Its name.
+        weights: Where its weights came from.
+        weights_sha256: Of the weights that it began with.
+        licence: Of the weights.
+        preprocessing: How an image becomes numbers.
+        feature_dim: Numbers per image.
+        parameters: How many the trunk has.
+        notes: What its source says of it.
+        initial: The SHA-256 of each thing that training begins with and that can give way to
+            another: a file of weights, stored weights, an earlier run.
+    """
+
+    name: str = ""
+    weights: str | None = None
+    weights_sha256: str | None = None
+    licence: str = ""
+    preprocessing: dict[str, Any] | None = None
+    feature_dim: int | None = None
+    parameters: int | None = None
+    notes: tuple[str, ...] = ()
+    initial: dict[str, str] = field(default_factory=dict)
+
+
+@settings_class(RunError, code="RUN-INVALID", kw_only=True)
 class RunRecord:
-    """What was done, as far as neither the split nor the predictions say it.
+    """What a run leaves in ``run.json``: what was done, on which data, and what came out.
 
     Args:
         description: One line that tells this run from others.
-        learner: The class of the learner, such as ``FeatureClassifier``.
-        parameters: All its parameters, JSON values.
-        backbone: name, weights, weights_sha256, licence, preprocessing, feature_dim, parameters.
+        config: The settings of the run, JSON values of a ``RunConfig``: run them again.
         seconds: Seconds per step.
-        images: How many pictures went into the run.
+        images: How many images went into the run, each time counted.
         images_embedded: How many of them passed through the backbone; the others were cached.
-        epochs: Passes over the training part; ``None`` for a classifier that has none.
+        epochs: Passes over the training part; None for a classifier that has none.
         history: What happened while fitting: the learner's ``history_``.
         environment: Versions and threads.
         warnings: What the reader should know before trusting a number.
-        command: The command that repeats the run.
-        plan: The run as a plan of one row, so that ``run.json`` can be run again.
-        leaked: Test pictures that something in train or validation gives away; the test accuracy is
+        leaked: Test images that something in train or validation gives away; the test accuracy is
             recorded without them, too.
+        command: The command that repeats the run.
+        backbone: The network.
+        data: The images; filled in when the run is written, as are the following.
+        split: How they were split.
+        metrics: What was measured, by part: train, validation and test.
+        created: When the run was written: ISO 8601, UTC.
+        regraft: The version that wrote it.
 
     Example:
-        >>> RunRecord("svm on vgg16", learner="FeatureClassifier").epochs is None
+        >>> RunRecord(description="svm on vgg16").epochs is None
         True
     """
 
     description: str
-    learner: str = ""
-    parameters: dict[str, Any] = field(default_factory=dict)
-    backbone: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     images: int = 0
-    images_embedded: int | None = None
+    images_embedded: int = 0
     epochs: int | None = None
     history: Any = None
     environment: dict[str, Any] = field(default_factory=dict)
-    warnings: Sequence[str] = ()
-    command: str | Sequence[str] = ""
-    plan: dict[str, Any] = field(default_factory=dict)
-    leaked: Sequence[str] = ()
+    warnings: tuple[str, ...] = ()
+    leaked: tuple[str, ...] = ()
+    command: str = ""
+    backbone: BackboneFacts = BackboneFacts()
+    data: DataFacts = DataFacts()
+    split: SplitFacts = SplitFacts()
+    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    created: str = ""
+    regraft: str = __version__
+    format: Literal["regraft-run"] = FORMAT
+    version: Literal[1] = VERSION
+
+    @property
+    def method(self) -> Mapping[str, Any]:
+        """The settings of network and learner, JSON values; empty where none were recorded."""
+        found: Mapping[str, Any] = self.config.get("method", {})
+        return found
+
+    @property
+    def training(self) -> Mapping[str, Any] | None:
+        """The history of a trained network, with ``phases`` and ``epochs``; None for others."""
+        trained = isinstance(self.history, dict) and {"phases", "epochs"} <= set(self.history)
+        return self.history if trained else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,11 +192,11 @@ class Run:
 
     Args:
         folder: Where it stands.
-        data: The content of ``run.json``.
+        record: What ``run.json`` says.
     """
 
     folder: Path
-    data: dict[str, Any]
+    record: RunRecord
 
     @classmethod
     def create(
@@ -148,8 +232,8 @@ class Run:
         """Write a run into a reserved folder; ``run.json`` comes last and makes it a run.
 
         Args:
-            place: What :func:`~regraft.results.reservation.reserve` gave.
-            record: What was done.
+            place: What :func:`reserve` gave.
+            record: What was done; the facts of data and split, metrics and time are filled in here.
             predictions: The predictions of all the parts, one after the other.
             split: The split that was used; its manifest is written beside.
             check: What the data check found.
@@ -165,8 +249,17 @@ class Run:
             check.write(place)
         if learner is not None:
             learner.save(place / MODEL)
-        data = _document(record, predictions, split, test_looks)
-        write_json(place / RECORD, without_secrets(data))
+        whole = replace(
+            record,
+            data=_data_facts(split),
+            split=SplitFacts(
+                hash=split.hash, seed=split.seed, settings=split.settings, test_looks=test_looks
+            ),
+            metrics=_measured(predictions, record.leaked),
+            seconds={step: round(seconds, 3) for step, seconds in record.seconds.items()},
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        write_json(place / RECORD, without_secrets(to_json(whole)))
         return cls.open(place)
 
     @classmethod
@@ -175,20 +268,24 @@ class Run:
 
         Raises:
             RunError: ``RUN-FOREIGN``: there is no run; ``RUN-INCOMPLETE``: it was begun and not
-                finished;
-                ``RUN-NEWER``: a newer Regraft wrote it; ``RUN-INVALID``: its record is damaged.
+                finished; ``RUN-NEWER``: a newer Regraft wrote it; ``RUN-INVALID``: its record is
+                damaged.
         """
         place = Path(folder)
-        if not (place / RECORD).is_file():
+        file = place / RECORD
+        if not file.is_file():
             raise no_run(place)
         try:
-            data = read_json(place / RECORD)
+            values = read_json(file)
         except RegraftError as error:
+            raise RunError("the run's record is damaged", path=file, why=error.why) from error
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            raise RunError("this run.json is not Regraft's", path=file, code="RUN-FOREIGN")
+        if isinstance(values.get("version"), int) and values["version"] > VERSION:
             raise RunError(
-                "the run's record is damaged", path=place / RECORD, why=error.why
-            ) from error
-        _validate(data, place)
-        return cls(place, data)
+                "a newer Regraft wrote this run", path=file, hint="update it", code="RUN-NEWER"
+            )
+        return cls(place, from_json(RunRecord, values, path=file))
 
     @property
     def name(self) -> str:
@@ -198,37 +295,22 @@ class Run:
     @property
     def description(self) -> str:
         """One line that tells this run from others; the folder's name if there is none."""
-        return str(self.data["description"]) or self.name
+        return self.record.description or self.name
 
     @property
     def split_hash(self) -> str:
         """The hash of the split; accuracies can be compared case by case where it is equal."""
-        return str(self.data["split"].get("hash", ""))
+        return self.record.split.hash
 
     @property
-    def created(self) -> str:
-        """When the run was written: ISO 8601, UTC."""
-        return str(self.data.get("created", ""))
-
-    @property
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, dict[str, Any]]:
         """What was measured on ``train``, ``validation`` and ``test``, as far as there are."""
-        return dict(self.data["metrics"])
+        return self.record.metrics
 
     @property
-    def images(self) -> int:
-        """How many pictures were fitted on or predicted, each time counted."""
-        return int(self.data.get("images") or 0)
-
-    @property
-    def images_embedded(self) -> int:
-        """How many of them passed through the backbone; the others came from the cache."""
-        return int(self.data.get("images_embedded") or 0)
-
-    @property
-    def warnings(self) -> list[str]:
-        """What the reader should know before trusting a number."""
-        return [str(warning) for warning in self.data["warnings"]]
+    def seconds(self) -> float:
+        """Seconds of all steps together."""
+        return float(sum(self.record.seconds.values()))
 
     def result(self) -> dict[str, Any]:
         """Return the run in short for a machine: accuracies, what it took and where it is.
@@ -242,23 +324,16 @@ class Run:
             else None
             for title in PART_TITLES.values()
         }
-        history = self.data.get("history")
-        trained = {}
-        if isinstance(history, dict) and {"phases", "epochs"} <= set(history):
-            trained = {"phases": history["phases"], "history": history["epochs"]}
+        training = self.record.training
+        trained = {"phases": training["phases"], "history": training["epochs"]} if training else {}
         return {
             **parts,
             **trained,
-            "images": self.images,
-            "images_embedded": self.images_embedded,
+            "images": self.record.images,
+            "images_embedded": self.record.images_embedded,
             "seconds": round(self.seconds, 3),
             "run": str(self.folder),
         }
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of all steps together."""
-        return float(sum(self.data["seconds"].values()))
 
     @cached_property
     def predictions(self) -> Predictions:
@@ -269,8 +344,8 @@ class Run:
         """
         return Predictions.read(self.folder / PREDICTIONS)
 
-    def pictures(self) -> tuple[manifest.Row, ...]:
-        """Return what the split says of each picture: path, SHA-256, class and part.
+    def rows(self) -> tuple[manifest.Row, ...]:
+        """Return what the split says of each image: path, SHA-256, class and part.
 
         Raises:
             DataError: The manifest is missing or damaged.
@@ -299,87 +374,223 @@ class Run:
         """How often the test part was looked at, later evaluations included."""
         file = self.folder / SPLIT[1]
         written = read_json(file).get("test_looks") if file.is_file() else None
-        return int(self.data["split"].get("test_looks") or 0 if written is None else written)
+        return self.record.split.test_looks if written is None else int(written)
 
 
-def data_facts(split: Split) -> dict[str, Any]:
+@contextlib.contextmanager
+def reserve(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Claim a folder for one run, for as long as the ``with`` block lasts.
+
+    Begin the work inside, so that a second run into the same folder is refused before it starts.
+    The operating system drops the claim when the process dies; what a killed run left is then
+    overwritten.
+
+    Args:
+        folder: Where the run shall stand; it is made if need be. It must be empty or hold an
+            unfinished run.
+
+    Yields:
+        The folder.
+
+    Raises:
+        RunError: ``RUN-EXISTS``: the folder holds a finished run or anything else; ``RUN-LOCKED``:
+            another process is writing there.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, reserve(Path(folder) / "run") as place:
+        ...     place.is_dir()
+        True
+    """
+    place = Path(folder)
+    _refuse_taken(place)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            "cannot make the folder of the run",
+            path=place,
+            why=error.strerror or str(error),
+            hint="choose another folder with out (--out)",
+            code="RUN-FOLDER",
+        ) from error
+    lock = filelock.FileLock(place / _LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise RunError(
+            "another process is writing here",
+            path=place,
+            why=_writer(place),
+            hint="wait for it or choose another folder",
+            code="RUN-LOCKED",
+        ) from error
+    try:
+        _refuse_taken(place)  # once more: somebody may have finished here in between
+        (place / _WRITER).write_text(str(os.getpid()))
+        remove_leftovers(place)
+        yield place
+    finally:
+        _release(place, lock)
+
+
+def unfinished(folder: Path) -> bool:
+    """Return whether a folder holds a run that was begun and not finished."""
+    return (folder / _LOCK).exists() and not (folder / RECORD).exists()
+
+
+def no_run(place: Path) -> RunError:
+    """Return the error that says why there is no finished run, and where one may be."""
+    if unfinished(place):
+        return RunError(
+            "this run was never finished",
+            path=place,
+            hint="repeat it into the same folder, or delete the folder",
+            code="RUN-INCOMPLETE",
+        )
+    why, hint = "there is no such folder", ""
+    if place.is_dir():
+        inside = any((place / "runs").glob(f"*/{RECORD}"))
+        why = f"there is no {RECORD}"
+        hint = f"name {place / 'runs'}" if inside else f"name the folder that holds {RECORD}"
+    elif place.exists():
+        why, hint = "this is a file", f"name the folder that holds {RECORD}"
+    return RunError("no run here", path=place, why=why, hint=hint, code="RUN-FOREIGN")
+
+
+def _refuse_taken(place: Path) -> None:
+    if not place.exists():
+        return
+    if not place.is_dir():
+        raise RunError("this is a file, not a folder", path=place, code="RUN-EXISTS")
+    names = sorted(entry.name for entry in place.iterdir())
+    if RECORD in names:
+        raise RunError(
+            "a finished run stands here",
+            path=place,
+            hint="choose another folder or delete this one",
+            code="RUN-EXISTS",
+        )
+    foreign = [name for name in names if name not in _OWN and not name.endswith(".part")]
+    if not unfinished(place):
+        foreign = names  # without our mark even a file that is named like ours is somebody else's
+    if foreign:
+        raise RunError(
+            "the folder is not empty",
+            path=place,
+            why=f"it holds {', '.join(foreign[:5])}" + (" and more" if len(foreign) > 5 else ""),
+            hint="choose a new or an empty folder",
+            code="RUN-EXISTS",
+        )
+
+
+def _writer(place: Path) -> str:
+    try:
+        return f"process {int((place / _WRITER).read_text())}"
+    except (OSError, ValueError):
+        return ""
+
+
+def _release(place: Path, lock: filelock.BaseFileLock) -> None:
+    """Give the folder back; the lock file stays beside what an unfinished run left, as its mark."""
+    (place / _WRITER).unlink(missing_ok=True)
+    lock.release()
+    left = {entry.name for entry in place.iterdir()} - {_LOCK}
+    if RECORD in left or not left:
+        (place / _LOCK).unlink(missing_ok=True)
+    elif not (place / _LOCK).exists():
+        (place / _LOCK).touch()  # some systems delete the file when it is unlocked
+    if not left:
+        with contextlib.suppress(OSError):
+            place.rmdir()
+
+
+def _data_facts(split: Split) -> DataFacts:
     """Return what a run records of its data: no path but the folder's own name."""
-    parts = split.parts()
+    parts = {PART_TITLES[name]: part for name, part in split.parts().items()}
     root = next((part.root for part in parts.values() if part.root is not None), None)
-    origin = None if root is None else _origin(root)
-    return {
-        "origin": None if origin is None else origin.to_json(),
-        "root_name": None if root is None else root.resolve().name,
-        "images": sum(len(part) for part in parts.values()),
-        "classes": list(split.classes),
-        "counts": {PART_TITLES[name]: part.counts() for name, part in parts.items()},
-        "fingerprint": {PART_TITLES[name]: _fingerprint(part) for name, part in parts.items()},
-    }
+    return DataFacts(
+        origin=None if root is None else _origin(root),
+        root_name=None if root is None else root.resolve().name,
+        images=sum(len(part) for part in parts.values()),
+        classes=split.classes,
+        counts={title: part.counts() for title, part in parts.items()},
+        fingerprint={title: _fingerprint(part) for title, part in parts.items()},
+    )
 
 
 def _fingerprint(part: Dataset) -> str | None:
     return part.fingerprint if len(part) else None
 
 
-def _origin(root: Path) -> Source | None:
-    """Return where pictures came from; a file of that name that is not ours costs no run."""
+def _origin(root: Path) -> dict[str, Any] | None:
+    """Return where images came from; a file of that name that is not ours costs no run."""
     try:
-        return read_source(root)
+        found = read_source(root)
     except DataError:
         return None
+    return None if found is None else dict(to_json(found))
 
 
-def _document(
-    record: RunRecord, predictions: Predictions, split: Split, test_looks: int
-) -> dict[str, Any]:
+def _measured(predictions: Predictions, leaked: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     present = [name for name in PART_TITLES if name in predictions.parts]
     measured = {PART_TITLES[name]: metrics.details(predictions.part(name)) for name in present}
-    if record.leaked and "test" in measured:
-        left = metrics.without(predictions.part("test"), record.leaked)
-        measured["test"]["without_leaks"] = left
-    command = record.command
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "regraft": __version__,
-        "description": record.description,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "learner": record.learner,
-        "parameters": record.parameters,
-        "data": data_facts(split),
-        "split": {
-            "hash": split.hash,
-            "seed": split.seed,
-            "settings": split.settings,
-            "test_looks": test_looks,
-        },
-        "backbone": record.backbone,
-        "metrics": measured,
-        "seconds": {step: round(seconds, 3) for step, seconds in record.seconds.items()},
-        "images": record.images,
-        "images_embedded": record.images_embedded,
-        "epochs": record.epochs,
-        "history": record.history,
-        "environment": record.environment,
-        "warnings": list(record.warnings),
-        "command": command if isinstance(command, str) else shlex.join(command),
-        "plan": record.plan,
-    }
+    if leaked and "test" in measured:
+        measured["test"]["without_leaks"] = metrics.without(predictions.part("test"), leaked)
+    return measured
 
 
-def _validate(data: Any, place: Path) -> None:
-    file = place / RECORD
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise RunError("this run.json is not Regraft's", path=file, code="RUN-FOREIGN")
-    version = data.get("version")
-    if not isinstance(version, int) or version > VERSION:
-        raise RunError(
-            "a newer Regraft wrote this run",
-            path=file,
-            why=f"version {version} of the format, this Regraft reads up to {VERSION}",
-            hint="update Regraft",
-            code="RUN-NEWER",
-        )
-    wrong = [key for key, kind in _KINDS.items() if not isinstance(data.get(key), kind)]
-    if wrong:
-        raise RunError("the run's record is damaged", path=file, why=f"wrong: {', '.join(wrong)}")
+# ---- what is kept out of what is written down ---------------------------------------------------
+
+_TOKEN = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|sk-[A-Za-z0-9_-]{20,})"
+    r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
+    r"|(?<=--token[= ])\S+"
+)
+_TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN", "GITHUB_TOKEN")
+
+
+def without_secrets(value: Any) -> Any:
+    """Return a value as JSON has it, the home folder as ``~``, without tokens and the host's name.
+
+    Args:
+        value: Mappings, sequences, arrays and single values; NaN and infinity become null, and
+            anything that JSON does not know becomes its text.
+
+    Example:
+        >>> without_secrets({"command": "fit --token hf_abcdefghijklmnopqrst"})
+        {'command': 'fit --token [removed]'}
+    """
+    return _cleaned(value, _replacements())
+
+
+def _cleaned(value: Any, replacements: list[tuple[re.Pattern[str], str]]) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _cleaned(item, replacements) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_cleaned(item, replacements) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, int):
+        return value
+    # Half a surrogate, as names of files that are not UTF-8 have, is no text that JSON may hold.
+    text = str(value).encode("utf-8", "backslashreplace").decode()
+    for pattern, replacement in replacements:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def _replacements() -> list[tuple[re.Pattern[str], str]]:
+    secrets = [os.environ.get(name, "") for name in _TOKEN_VARIABLES]
+    literal = [re.compile(re.escape(secret)) for secret in secrets if len(secret) >= 8]
+    hidden = [(pattern, "[removed]") for pattern in (_TOKEN, *literal)]
+    home = str(Path.home())
+    if len(home) > 1:  # a home of "/" would eat every path
+        begins, ends = r"(?:(?<![\w.~/\\-])|(?<=://))", r"(?=[/\\\s'\",:]|$)"
+        hidden.append((re.compile(begins + re.escape(home) + ends), "~"))
+    host = platform.node()
+    if len(host) >= 6 and host != "localhost":  # a short name may be an ordinary word
+        hidden.append((re.compile(rf"\b{re.escape(host)}\b"), "[this machine]"))
+    return hidden

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regraft.errors import RunError
-from regraft.results.reservation import RECORD, unfinished
-from regraft.results.run import Run
+from regraft.results.run import RECORD, Run, unfinished
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class RunStore:
             RunError: A run's record is damaged or newer than this Regraft.
         """
         opened = [Run.open(place) for place in self._folders() if (place / RECORD).is_file()]
-        return tuple(sorted(opened, key=lambda run: (run.created, run.name)))
+        return tuple(sorted(opened, key=lambda run: (run.record.created, run.name)))
 
     def open(self, name: str) -> Run:
         """Open the run ``name``.
