@@ -38,6 +38,7 @@ class _WeightsRecord(Strict):
     sha256: str
     licence: str
     source: str
+    classifier: bool
 
 
 class _SpecRecord(Strict):
