@@ -9,7 +9,7 @@ from regraft.backbones.spec import BackboneSpec
 from regraft.data.drawn import make_flowers
 from regraft.experiment.bench import PROBE, Bench, Budget
 from regraft.features.extractor import FeatureExtractor
-from regraft.features.stream import EmbeddingStats
+from regraft.features.embed import EmbeddingStats
 
 NETWORK = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 READ, PASS = 0.001, 1.0  # seconds to read a picture, and to pass one through the network

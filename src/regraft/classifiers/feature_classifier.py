@@ -16,9 +16,8 @@ from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.fitting import FittedShallow, Grid, check_settings, fit_shallow
 from regraft.data.images import Decoding, Picture
 from regraft.errors import DataError, UsageError
-from regraft.features.embedding import ingredients
+from regraft.features.embed import EmbeddingStats, as_list, key_facts
 from regraft.features.extractor import FeatureExtractor
-from regraft.features.stream import EmbeddingStats, listed
 
 if TYPE_CHECKING:
     from regraft.backbones.backbone import Backbone
@@ -225,14 +224,13 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _features(self) -> dict[str, Any]:
         """Return what shapes the features: a classifier is of use on the same ones alone."""
         backbone = self.backbone_
-        return ingredients(
+        # Limits shape no number.
+        decoding = replace(self.compute.decoding, limits=Decoding().limits)
+        return key_facts(
             backbone,
-            pooling=backbone.spec.pooling,
+            backbone.spec.pooling,
+            replace(self.compute, decoding=decoding),
             engine="any",  # all are as exact, and a model may go to a machine with another one
-            device="cpu",
-            precision=self.compute.precision,
-            # limits shape no number
-            decoding=replace(self.compute.decoding, limits=Decoding().limits),
         )
 
     def _refuse_other_features(self) -> None:
@@ -260,7 +258,7 @@ def paired(pictures: Sequence[Picture], labels: Sequence[str]) -> tuple[list[Pic
         UsageError: The numbers differ, there is a single picture, or a label is no name
             (``USAGE-LABELS``).
     """
-    taken, names = listed(pictures), list(labels)
+    taken, names = as_list(pictures), list(labels)
     if len(names) != len(taken):
         raise UsageError(
             "every picture needs one label", why=f"{len(taken)} pictures, {len(names)} labels"

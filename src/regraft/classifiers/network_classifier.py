@@ -26,7 +26,7 @@ from regraft.classifiers.network_settings import (
 from regraft.classifiers.warm_start import start_from
 from regraft.data.images import Picture
 from regraft.features.cache import FeatureCache
-from regraft.features.stream import EmbeddingStats
+from regraft.features.embed import EmbeddingStats
 from regraft.system import choose_device
 from regraft.training.augment import Augmentation, find_augmentation
 from regraft.training.checkpoint import Checkpoints

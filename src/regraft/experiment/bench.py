@@ -26,7 +26,7 @@ from regraft.system import threads
 
 if TYPE_CHECKING:
     from regraft.backbones.backbone import Backbone
-    from regraft.features.stream import EmbeddingStats
+    from regraft.features.embed import EmbeddingStats
 
 PROBE, NEIGHBOURS = "logistic", "knn"
 _FEW = 32  # pictures whose time is taken before all others: one batch

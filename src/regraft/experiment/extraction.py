@@ -53,5 +53,5 @@ def extract_to_file(
     write_features(file, embedded, data.labels, classes=data.classes)
     stats = embedded.stats
     return Extraction(
-        os.fspath(file), stats.images, embedded.width, stats.embedded, round(stats.seconds, 3)
+        os.fspath(file), stats.images, embedded.shape[1], stats.embedded, round(stats.seconds, 3)
     )

@@ -1,1 +1,1 @@
-"""The frozen way: every picture passes the trunk once, and what came out is kept."""
+"""The frozen mode: every image passes the trunk once, and its features are kept."""

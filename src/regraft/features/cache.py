@@ -1,42 +1,36 @@
-"""Embedded pictures on disk, keyed by their content and by everything that shaped the numbers.
+"""Features on disk, keyed by the content of each image and by all that shaped the numbers.
 
-A folder per key holds ``about.json`` (the ingredients of the key, for people to read) and shards.
-Shards appear by rename under names of their own and never change, so any number of processes may
-read and add at the same time; a damaged row counts as not there and is computed again.
+A folder per key holds ``about.json`` (what the key is made of, for people to read) and shards.
+Shards appear by rename under random names and never change, so that any number of processes may
+read and add at the same time. A shard ends with a checksum over itself and its key: one that is
+damaged, or was moved here from another key, counts as not there, and its rows are computed again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import re
 import secrets
 import shutil
 import threading
+import time
+import warnings
 import weakref
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from regraft.errors import RegraftError
-from regraft.features.row_writer import RowWriter
-from regraft.features.shards import (
-    STORED_AS,
-    Matrix,
-    Precision,
-    Shard,
-    Stored,
-    decode,
-    encode,
-    open_shard,
-    write_shard,
-)
 from regraft.files import (
+    atomic_path,
     free_bytes,
     home,
     read_json,
@@ -46,16 +40,29 @@ from regraft.files import (
     write_json,
 )
 
-FORMAT = 1
+Matrix = npt.NDArray[np.float32]
+Stored = npt.NDArray[Any]
+StoredType = Literal["float32", "float16", "bfloat16"]
+# NumPy knows no bfloat16: its rows stand as the 16-bit integers that have the same bits.
+STORED_AS: dict[str, np.dtype[Any]] = {
+    "float32": np.dtype("<f4"),
+    "float16": np.dtype("<f2"),
+    "bfloat16": np.dtype("<u2"),
+}
+_DIGEST_BYTES = 32
 _KEY_FOLDER = re.compile(r"[0-9a-f]{16}")
+_FLUSH_ROWS = 1000
+_FLUSH_BYTES = 16 << 20
+_FLUSH_SECONDS = 10.0
+_HELD_BYTES = 256 << 20
 _note = logging.getLogger(__name__)
 
 
 class FeatureCache:
-    """A folder of embedded pictures that processes may share.
+    """A folder of features that processes may share.
 
     Args:
-        folder: Where the rows stand; by default ``features`` in `regraft.files.home`.
+        folder: Where the rows stand; by default ``features`` in ``REGRAFT_HOME``.
 
     Example:
         >>> import tempfile
@@ -90,28 +97,19 @@ class FeatureCache:
         return cache
 
     def rows(
-        self, about: Mapping[str, Any], width: int, precision: Precision = "float32"
+        self, about: Mapping[str, Any], width: int, stored: StoredType = "float32"
     ) -> FeatureRows:
-        """Return the rows that were computed with exactly these ingredients.
+        """Return the rows that were computed with exactly these settings.
 
         Args:
-            about: All that shapes the numbers, as JSON holds it; a changed value is a new key.
+            about: All that shapes the numbers, as JSON values; a changed value is a new key.
             width: Numbers per row.
-            precision: How a number is stored.
-
-        Example:
-            >>> FeatureCache("cache").rows({"weights": "a"}, width=2).folder.parent.name
-            'cache'
+            stored: How a number is stored.
         """
-        return FeatureRows(self, about, width, precision)
+        return FeatureRows(self, about, width, stored)
 
     def size(self) -> int:
-        """Return how many bytes the cached features take.
-
-        Example:
-            >>> FeatureCache("no such folder").size()
-            0
-        """
+        """Return how many bytes the cached features take."""
         return sum(file.stat().st_size for file in self._files())
 
     def clear(self) -> None:
@@ -119,21 +117,19 @@ class FeatureCache:
         for file in self._files():
             file.unlink(missing_ok=True)
         for folder in self._key_folders():
-            with contextlib.suppress(
-                OSError
-            ):  # something foreign is in it, or a process adds to it
+            with contextlib.suppress(OSError):  # something foreign is in it, or a process adds
                 folder.rmdir()
 
     def _key_folders(self) -> list[Path]:
         return [f for f in self.folder.glob("*") if _KEY_FOLDER.fullmatch(f.name) and f.is_dir()]
 
     def _files(self) -> list[Path]:
-        names = ("about.json", "*.npy", ".*.part")
+        names = ("about.json", "*.rows", ".*.part")
         return [file for folder in self._key_folders() for n in names for file in folder.glob(n)]
 
 
 class FeatureRows:
-    """The rows of one key: which pictures are known, reading them, adding to them.
+    """The rows of one key: which images are known, reading them, adding to them.
 
     Threads may share an object, and processes a folder.
 
@@ -141,12 +137,13 @@ class FeatureRows:
         cache: The cache that they are part of.
         about: Everything that shapes the numbers.
         width: Numbers per row.
-        precision: How a number is stored.
+        stored: How a number is stored.
 
     Attributes:
-        key: SHA-256 of all ingredients; its first 16 digits name the folder.
+        key: SHA-256 of all settings; its first 16 digits name the folder.
         folder: Where the shards stand.
         width: Numbers per row.
+        stored: How a number is stored.
     """
 
     def __init__(
@@ -154,56 +151,55 @@ class FeatureRows:
         cache: FeatureCache,
         about: Mapping[str, Any],
         width: int,
-        precision: Precision = "float32",
+        stored: StoredType = "float32",
     ) -> None:
-        self.about: dict[str, Any] = {**about, "width": width, "format": FORMAT}
-        if precision != "float32":
-            self.about["stored"] = precision
-        self.precision: Precision = precision
+        self.about = {**about, "width": width, "stored": stored}
+        self.stored: StoredType = stored
         self.key = sha256_json(self.about)
         self.folder = cache.folder / self.key[:16]
         self.width = width
         self._cache = cache  # a temporary one lives as long as its rows
-        self._places: dict[bytes, tuple[Shard | _Held, int]] = {}
-        self._intact: set[bytes] = set()
+        self._shards: list[_Shard] = []
+        self._places: dict[bytes, tuple[_Shard, int]] = {}
         self._seen: set[str] = set()
         self._changed = -1
         self._lock = threading.Lock()
 
     def known(self, sha256s: Sequence[str]) -> npt.NDArray[np.bool_]:
-        """Return for each picture whether its row is there and undamaged.
+        """Return for each image whether its row is there and undamaged.
 
         Args:
-            sha256s: Digests of pictures, 64 hexadecimal digits each.
+            sha256s: SHA-256 of images, 64 hexadecimal digits each.
         """
         with self._lock:
-            self._look_for_shards()
-            found = [self._is_intact(bytes.fromhex(digest)) for digest in sha256s]
+            self._find_shards()
+            found = [self._is_sound(bytes.fromhex(digest)) for digest in sha256s]
         return np.array(found, dtype=bool)
 
     def read(self, sha256s: Sequence[str]) -> Matrix:
-        """Return the rows of known pictures in the order asked for, float32 (n, width).
+        """Return the rows of known images in the order asked for, float32 (n, width).
 
         Raises:
             RegraftError: A row is not there, or vanished since (code ``CACHE-MISSING``).
         """
-        return decode(self.read_stored(sha256s), self.precision)
+        return decode(self.read_stored(sha256s), self.stored)
 
     def read_stored(self, sha256s: Sequence[str]) -> Stored:
-        """Return the rows as they are stored, (n, width); see ``shards.decode``.
+        """Return the rows as they are stored, (n, width); see :func:`decode`.
 
         Raises:
             RegraftError: A row is not there, or vanished since (code ``CACHE-MISSING``).
         """
-        result = np.empty((len(sha256s), self.width), dtype=STORED_AS[self.precision])
-        wanted: dict[Shard | _Held, list[tuple[int, int]]] = defaultdict(list)
+        result = np.empty((len(sha256s), self.width), dtype=STORED_AS[self.stored])
+        wanted: dict[_Shard, list[tuple[int, int]]] = defaultdict(list)
         try:
             with self._lock:
                 for position, digest in enumerate(sha256s):
-                    source, row = self._places[bytes.fromhex(digest)]
-                    wanted[source].append((row, position))
-            for source, pairs in wanted.items():
-                source.copy(sorted(pairs), result)
+                    key = bytes.fromhex(digest)
+                    shard, row = self._places[key if self._is_sound(key) else b""]
+                    wanted[shard].append((row, position))
+            for shard, pairs in wanted.items():
+                shard.copy(sorted(pairs), result)
         except (KeyError, OSError, EOFError) as error:
             raise RegraftError(
                 "cached features are gone",
@@ -215,12 +211,12 @@ class FeatureRows:
         return result
 
     def blocks(self, sha256s: Sequence[str], size: int = 1000) -> Iterator[Matrix]:
-        """Yield the rows of known pictures in order, (at most ``size``, width) at a time."""
+        """Yield the rows of known images in order, (at most ``size``, width) at a time."""
         for start in range(0, len(sha256s), size):
             yield self.read(sha256s[start : start + size])
 
     def prepare(self) -> None:
-        """Make the folder ready for new rows, so that a useless one is found out before any work.
+        """Make the folder ready for new rows: one that cannot be written is found before any work.
 
         Raises:
             RegraftError: The folder cannot be made or written (code ``CACHE-WRITE``).
@@ -235,10 +231,10 @@ class FeatureRows:
             remove_leftovers(self.folder)
 
     def append(self, sha256s: Sequence[str], features: Matrix) -> None:
-        """Add rows as one new shard; pictures that are known already do no harm.
+        """Add rows as one new shard; images that are known already do no harm.
 
         Args:
-            sha256s: Digest of each row's picture.
+            sha256s: SHA-256 of each row's image.
             features: (n, width); rounded if they are stored in fewer bits.
 
         Raises:
@@ -246,59 +242,52 @@ class FeatureRows:
             RegraftError: The disk is full or the folder cannot be written (code ``CACHE-WRITE``);
                 the message has the free bytes on that volume.
         """
-        self._check_shape(sha256s, features)
-        if not len(sha256s):
-            return
-        digests = [bytes.fromhex(digest) for digest in sha256s]
-        if not self.folder.is_dir():
-            self.prepare()
-        path = self.folder / f"{secrets.token_hex(8)}.npy"
-        with self._explained():
-            stored = encode(features, self.precision)
-            shard = write_shard(path, bytes.fromhex(self.key), digests, stored)
-        with self._lock:
-            self._seen.add(path.name)
-            self._add_intact(shard, digests)
+        self._add(sha256s, features, on_disk=True)
 
     def hold(self, sha256s: Sequence[str], features: Matrix) -> None:
         """Keep rows in memory, for this object only: the way out where they cannot be written."""
-        self._check_shape(sha256s, features)
-        with self._lock:
-            held = _Held(encode(features, self.precision))
-            self._add_intact(held, [bytes.fromhex(digest) for digest in sha256s])
+        self._add(sha256s, features, on_disk=False)
 
     def writer(self, images: int) -> RowWriter:
         """Return a writer that gathers batches into shards.
 
         Args:
-            images: Pictures in the whole result; decides what happens when the disk is full.
+            images: Images in the whole result; decides what happens when the disk is full.
         """
         return RowWriter(self, images)
 
-    def _check_shape(self, sha256s: Sequence[str], features: Matrix) -> None:
+    def _add(self, sha256s: Sequence[str], features: Matrix, *, on_disk: bool) -> None:
         expected = (len(sha256s), self.width)
         if features.shape != expected:
             raise ValueError(f"features have shape {features.shape}, expected {expected}")
+        if not len(sha256s):
+            return
+        digests = [bytes.fromhex(digest) for digest in sha256s]
+        matrix = encode(features, self.stored)
+        shard = _Shard(None, digests, matrix=matrix, sound=True)
+        if on_disk:
+            if not self.folder.is_dir():
+                self.prepare()
+            path = self.folder / f"{secrets.token_hex(8)}.rows"
+            with self._explained():
+                _write(path, bytes.fromhex(self.key), digests, matrix)
+            shard = _Shard(path, digests, sound=True)
+        with self._lock:
+            self._seen.add(shard.name)
+            self._shards.append(shard)
+            self._places.update({digest: (shard, row) for row, digest in enumerate(digests)})
 
-    def _add_intact(self, source: Shard | _Held, digests: Sequence[bytes]) -> None:
-        for row, digest in enumerate(digests):
-            self._places[digest] = (source, row)
-        self._intact.update(digests)
-
-    def _is_intact(self, digest: bytes) -> bool:
-        if digest in self._intact:
-            return True
-        source, row = self._places.get(digest, (None, 0))
-        if not isinstance(source, Shard):
-            return False
-        if source.is_intact(row, digest):
-            self._intact.add(digest)
-            return True
-        _note.info("row %d of %s is damaged and counts as not there", row, source.path)
-        del self._places[digest]
+    def _is_sound(self, digest: bytes) -> bool:
+        while digest in self._places:
+            shard, _ = self._places[digest]
+            if shard.is_sound(bytes.fromhex(self.key)):
+                return True
+            _note.info("%s is damaged: its rows are computed again", shard.path)
+            self._shards.remove(shard)
+            self._places = {d: (s, row) for s in self._shards for row, d in enumerate(s.digests)}
         return False
 
-    def _look_for_shards(self) -> None:
+    def _find_shards(self) -> None:
         try:
             changed = self.folder.stat().st_mtime_ns
         except OSError:
@@ -306,22 +295,18 @@ class FeatureRows:
         if changed == self._changed:
             return
         self._changed = changed
-        for path in self.folder.glob("*.npy"):
-            if path.name not in self._seen:
-                self._seen.add(path.name)
-                self._open(path)
-
-    def _open(self, path: Path) -> None:
-        try:
-            shard, digests = open_shard(
-                path, bytes.fromhex(self.key), self.width, STORED_AS[self.precision]
-            )
-        except (OSError, ValueError) as error:
-            _note.info("ignoring %s: %s", path, error)
-            return
-        for row, digest in enumerate(digests):
-            if digest not in self._places or not self._is_intact(digest):
-                self._places[digest] = (shard, row)
+        for path in self.folder.glob("*.rows"):
+            if path.name in self._seen:
+                continue
+            self._seen.add(path.name)
+            try:
+                shard = _open(path, self.width * STORED_AS[self.stored].itemsize)
+            except (OSError, ValueError) as error:
+                _note.info("ignoring %s: %s", path, error)
+                continue
+            self._shards.append(shard)
+            for row, digest in enumerate(shard.digests):
+                self._places.setdefault(digest, (shard, row))
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -338,15 +323,176 @@ class FeatureRows:
             ) from error
 
 
-class _Held:
-    """Rows in memory that stand in for a shard."""
+class RowWriter:
+    """Gathers batches into shards; on leaving, also by an error, what is there is written.
 
-    def __init__(self, matrix: Stored) -> None:
-        self._matrix = matrix
+    When the disk is full and the whole result is small (up to 256 MiB), rows stay in memory with a
+    warning.
+
+    Args:
+        rows: Where the rows go.
+        images: Images in the whole result.
+    """
+
+    def __init__(self, rows: FeatureRows, images: int) -> None:
+        self._rows = rows
+        self._fits = images * rows.width * STORED_AS[rows.stored].itemsize <= _HELD_BYTES
+        self._capacity = max(1, min(_FLUSH_ROWS, _FLUSH_BYTES // (rows.width * 4)))
+        self._digests: list[str] = []
+        self._parts: list[Matrix] = []
+        self._since = time.monotonic()
+        self._holding = False
+
+    def add(self, sha256s: Sequence[str], features: Matrix) -> None:
+        """Take rows, (n, width); a shard is written when enough gathered or ten seconds went by."""
+        self._digests.extend(sha256s)
+        self._parts.append(features)
+        late = time.monotonic() - self._since > _FLUSH_SECONDS
+        if late or len(self._digests) >= self._capacity:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has gathered.
+
+        Raises:
+            RegraftError: It cannot be written and is too large for memory (code ``CACHE-WRITE``).
+        """
+        digests, parts = self._digests, self._parts
+        self._digests, self._parts, self._since = [], [], time.monotonic()
+        if not digests:
+            return
+        features = np.concatenate(parts)
+        if not self._holding:
+            try:
+                self._rows.append(digests, features)
+                return
+            except RegraftError as error:
+                if not self._fits:
+                    raise
+                self._holding = True
+                warnings.warn(f"{error} - this run keeps its features in memory", stacklevel=2)
+        self._rows.hold(digests, features)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if error is None:
+            self.flush()
+            return
+        with contextlib.suppress(RegraftError):  # the first error is the one to hear about
+            self.flush()
+
+
+def encode(features: npt.NDArray[Any], stored: StoredType) -> Stored:
+    """Return numbers as they are stored; float32 is rounded to the nearest where bits are saved.
+
+    Raises:
+        OverflowError: A number is beyond the range of float16, 65504, and would become infinite.
+
+    Example:
+        >>> encode(np.array([[1.0, 2.5]], np.float32), "bfloat16").dtype
+        dtype('uint16')
+    """
+    if stored != "bfloat16":
+        with np.errstate(over="ignore"):
+            narrow = np.ascontiguousarray(features, dtype=STORED_AS[stored])
+        if stored == "float16" and np.isinf(narrow).sum() > np.isinf(features).sum():
+            raise OverflowError("a number is beyond the range of float16")
+        return narrow
+    bits = np.ascontiguousarray(features, dtype="<f4").view("<u4")
+    rounded: Stored = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
+    return rounded
+
+
+def decode(values: Stored, stored: StoredType) -> Matrix:
+    """Return stored numbers as float32.
+
+    Example:
+        >>> decode(encode(np.array([[1.0, 2.5]], np.float32), "bfloat16"), "bfloat16").tolist()
+        [[1.0, 2.5]]
+    """
+    if stored != "bfloat16":
+        return values.astype(np.float32, copy=False)
+    widened: Matrix = (values.astype("<u4") << 16).view("<f4")
+    return widened
+
+
+@dataclass(eq=False)
+class _Shard:
+    """Rows in a file (the matrix, the SHA-256 of each row's image, the checksum) or in memory.
+
+    Rows are read and not mapped: mapped pages would count as memory of the process.
+    """
+
+    path: Path | None
+    digests: list[bytes]
+    matrix: Stored | None = field(default=None, repr=False)
+    sound: bool | None = None
+
+    @property
+    def name(self) -> str:
+        return "" if self.path is None else self.path.name
+
+    def is_sound(self, key: bytes) -> bool:
+        """Return whether the file is as it was written for this key; looked at once."""
+        if self.sound is None:
+            assert self.path is not None
+            try:
+                with self.path.open("rb") as stream:
+                    size = os.fstat(stream.fileno()).st_size - _DIGEST_BYTES
+                    sums = hashlib.sha256(key)
+                    while block := stream.read(min(1 << 20, size - stream.tell())):
+                        sums.update(block)
+                    self.sound = stream.read() == sums.digest()
+            except OSError:
+                self.sound = False
+        return self.sound
 
     def copy(self, pairs: Sequence[tuple[int, int]], result: Stored) -> None:
-        for row, position in pairs:
-            result[position] = self._matrix[row]
+        """Copy rows into ``result``; ``pairs`` are (row here, row there).
+
+        Raises:
+            OSError: The file is gone.
+            EOFError: The file was cut.
+        """
+        if self.matrix is not None:
+            for row, position in pairs:
+                result[position] = self.matrix[row]
+            return
+        assert self.path is not None
+        with self.path.open("rb", buffering=0) as stream:
+            for row, position in pairs:
+                stream.seek(row * result[position].nbytes)
+                if stream.readinto(result[position].data) != result[position].nbytes:
+                    raise EOFError(f"{self.path} was cut")
+
+
+def _write(path: Path, key: bytes, digests: Sequence[bytes], matrix: Stored) -> None:
+    sums = hashlib.sha256(key)
+    with atomic_path(path) as part, part.open("wb") as stream:
+        for block in (matrix.reshape(-1).view(np.uint8).data, b"".join(digests)):
+            sums.update(block)
+            stream.write(block)
+        stream.write(sums.digest())
+
+
+def _open(path: Path, row_bytes: int) -> _Shard:
+    """Return a shard; its rows are not read.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is no number of rows of this width.
+    """
+    with path.open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size - _DIGEST_BYTES
+        count, rest = divmod(size, row_bytes + _DIGEST_BYTES)
+        if size < 0 or rest:
+            raise ValueError(f"it has {size} bytes")
+        stream.seek(count * row_bytes)
+        listed = stream.read(count * _DIGEST_BYTES)
+    starts = range(0, len(listed), _DIGEST_BYTES)
+    return _Shard(path, [listed[start : start + _DIGEST_BYTES] for start in starts])
 
 
 def _read_about(path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""Pictures to rows, as a scikit-learn transformer on top of the cache."""
+"""Images to features, as a scikit-learn transformer on top of the cache."""
 
 from __future__ import annotations
 
@@ -6,20 +6,18 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from regraft.backbones.spec import BackboneSpec, Compute
+from regraft.backbones.spec import BackboneSpec, Compute, EngineName, PrecisionName
 from regraft.backbones.weights import stored_hash
 from regraft.data.images import Picture
 from regraft.errors import UsageError
-from regraft.features.cache import FeatureCache
-from regraft.features.embedding import embed_with
-from regraft.features.shards import Matrix
-from regraft.features.stream import Embedded, EmbeddingStats, listed
+from regraft.features.cache import FeatureCache, Matrix
+from regraft.features.embed import Embedded, EmbeddingStats, as_list, embed
 
 if TYPE_CHECKING:
     from regraft.backbones.backbone import Backbone
@@ -29,16 +27,16 @@ _DEFAULT_POOLING = "avg"
 
 
 class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Turn pictures into the features of a pre-trained network.
+    """Turn images into the features of a pre-trained network.
 
-    Features are cached by the content of each picture and by all that shapes the numbers, so that
-    no picture passes a network twice: not in a grid search, not in a second run, not in another
-    process. The network is built once per process, its engine only if a picture is not cached.
+    Features are cached by the content of each image and by all that shapes the numbers, so that
+    no image passes a network twice: not in a grid search, not in a second run, not in another
+    process. The network is built once per process, its engine only if an image is not cached.
 
     Args:
         backbone: A name, or a spec with weights, arguments and preprocessing of its own.
         pooling: ``"avg"``, ``"flatten"`` or ``"stage:NAME"``; a pooling in the spec counts too.
-        batch_size: Pictures per pass, at least 1.
+        batch_size: Images per pass, at least 1.
         compute: Engine, precision, cache and decoding; see ``Compute``.
         verbose: Whether to show progress.
 
@@ -81,7 +79,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Build the network, so that a wrong name or weights are found out; nothing is learned.
 
         Args:
-            X: Pictures; not looked at.
+            X: Images; not looked at.
             y: Ignored.
 
         Raises:
@@ -94,19 +92,19 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def transform(self, X: Sequence[Picture]) -> Matrix:
-        """Return the features of pictures, float32 of shape (n, d), in their order.
+        """Return the features of images, float32 of shape (n, d), in their order.
 
         Args:
             X: Paths, Pillow images or H×W×3 uint8 arrays.
 
         Raises:
-            ImageError: A picture cannot be used; what was computed before stays cached.
+            ImageError: An image cannot be used; what was computed before stays cached.
             RegraftError: The features cannot be stored.
         """
         return self.stream(X).matrix()
 
     def stream(self, X: Sequence[Picture]) -> Embedded:
-        """Embed pictures without holding all their rows in memory.
+        """Embed images without holding all their rows in memory.
 
         Args:
             X: Paths, Pillow images or H×W×3 uint8 arrays.
@@ -115,30 +113,27 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             The rows, which stand on disk until its ``blocks`` or its ``matrix`` are asked for.
 
         Raises:
-            ImageError: A picture cannot be used; what was computed before stays cached.
+            ImageError: An image cannot be used; what was computed before stays cached.
             RegraftError: The features cannot be stored.
 
         Example:
             >>> spec = BackboneSpec("simple_cnn", weights=None)
-            >>> pictures = [np.full((50, 40, 3), shade, np.uint8) for shade in (0, 99, 200)]
-            >>> embedded = FeatureExtractor(spec, compute=Compute(cache=None)).stream(pictures)
+            >>> images = [np.full((50, 40, 3), shade, np.uint8) for shade in (0, 99, 200)]
+            >>> embedded = FeatureExtractor(spec, compute=Compute(cache=None)).stream(images)
             >>> [block.shape for block in embedded.blocks(2)]
             [(2, 128), (1, 128)]
         """
         self.fit(X)
-        backbone = self.backbone_
-        how = self.compute
-        embedded = embed_with(
+        backbone, how = self.backbone_, self.compute
+        embedded = embed(
             backbone,
-            listed(X),
+            as_list(X),
             cache=self._cache(),
             width=backbone.feature_dim,
             pooling=backbone.spec.pooling,
-            engine=how.engine,
-            precision=how.precision,
             build_engine=lambda: _engine(*self._identity(), how.engine, how.precision),
+            compute=how,
             batch_size=self.batch_size,
-            decoding=how.decoding,
             verbose=self.verbose,
         )
         self.stats_ = embedded.stats
@@ -155,7 +150,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return np.array(names, dtype=object)
 
     def __sklearn_is_fitted__(self) -> bool:
-        return True  # nothing is learned from pictures
+        return True  # nothing is learned from images
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -192,10 +187,7 @@ def _built(spec: BackboneSpec, _stamp: object) -> Backbone:
 
 @functools.lru_cache(maxsize=2)
 def _engine(
-    spec: BackboneSpec,
-    stamp: object,
-    name: Literal["auto", "torch", "openvino"],
-    precision: Literal["fp32", "bf16"],
+    spec: BackboneSpec, stamp: object, name: EngineName, precision: PrecisionName
 ) -> Engine:
     return _built(spec, stamp).engine(name, precision)
 

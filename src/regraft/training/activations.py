@@ -15,11 +15,10 @@ from torch import Tensor
 from regraft.backbones.backbone import Backbone
 from regraft.backbones.embedder import Embedder
 from regraft.backbones.engines import Engine, make_engine
-from regraft.backbones.spec import EngineName
+from regraft.backbones.spec import Compute, EngineName
 from regraft.data.images import Decoding, Picture
-from regraft.features.cache import FeatureCache, FeatureRows
-from regraft.features.embedding import embed_with, ingredients
-from regraft.features.shards import STORED_AS, Precision
+from regraft.features.cache import STORED_AS, FeatureCache, FeatureRows, StoredType
+from regraft.features.embed import embed, key_facts
 from regraft.files import sha256_bytes
 from regraft.progress import progress_bar
 from regraft.training.batches import AugmentedPictures
@@ -40,7 +39,7 @@ class KeptRows:
     def __init__(self, rows: FeatureRows, digests: Sequence[Sequence[str]]) -> None:
         self._rows = rows
         self._digests = digests
-        total = len(digests) * len(self) * rows.width * STORED_AS[rows.precision].itemsize
+        total = len(digests) * len(self) * rows.width * STORED_AS[rows.stored].itemsize
         self._held = [rows.read_stored(view) for view in digests] if total <= _IN_MEMORY else None
 
     def __len__(self) -> int:
@@ -54,7 +53,7 @@ class KeptRows:
         else:
             stored = self._rows.read_stored([self._digests[view][sample] for sample in samples])
         tensor = torch.from_numpy(stored)
-        if self._rows.precision == "bfloat16":
+        if self._rows.stored == "bfloat16":
             tensor = tensor.view(torch.bfloat16)
         return tensor.float()
 
@@ -86,7 +85,7 @@ class Keeper:
     device: str
     batch_size: int = 32
     decoding: Decoding = Decoding()
-    stored: Precision = "float32"
+    stored: StoredType = "float32"
     verbose: bool = False
 
     def __post_init__(self) -> None:
@@ -100,22 +99,19 @@ class Keeper:
             ImageError: A picture cannot be used.
             RegraftError: The rows cannot be stored.
         """
-        embedded = embed_with(
+        embedded = embed(
             self.backbone,
             pictures,
             cache=self.cache,
             width=self.boundary.width,
             pooling=self._pooling,
-            engine=self.engine,
-            precision=self.precision,
             build_engine=lambda: self.built_engine,
-            device=self.device,
+            compute=self._compute,
             stored=self.stored,
             batch_size=self.batch_size,
-            decoding=self.decoding,
             verbose=self.verbose,
         )
-        return KeptRows(embedded.rows, [embedded.sha256s]), embedded.embedded
+        return KeptRows(embedded.rows, [embedded.sha256s]), embedded.stats.embedded
 
     def views(
         self, pictures: AugmentedPictures, views: int, about: dict[str, Any]
@@ -131,12 +127,11 @@ class Keeper:
             RegraftError: The rows cannot be stored.
         """
         engine = self.built_engine
-        key = ingredients(
+        key = key_facts(
             self.backbone,
-            pooling=self._pooling,
+            self._pooling,
+            self._compute,
             engine=engine.name,
-            precision=self.precision,
-            decoding=self.decoding,
             device=self.device,
             view=about,
         )
@@ -177,6 +172,15 @@ class Keeper:
         )
 
     @property
+    def _compute(self) -> Compute:
+        return Compute(
+            device=self.device,
+            engine=self.engine,
+            precision=self.precision,
+            decoding=self.decoding,
+        )
+
+    @property
     def _pooling(self) -> str:
         """What a row is: behind the whole trunk the same that a classifier on features reads."""
         names = {"pooled": "avg", "map": "flatten"}
@@ -184,7 +188,7 @@ class Keeper:
         return names.get(self.boundary.name, f"map behind {self.boundary.name}{last}")
 
 
-def needed_bytes(boundary: Boundary, stored: Precision, samples: int) -> int:
+def needed_bytes(boundary: Boundary, stored: StoredType, samples: int) -> int:
     """Return how many bytes the rows of so many samples take.
 
     Example:

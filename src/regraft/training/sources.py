@@ -11,7 +11,7 @@ from torch import Tensor
 
 from regraft.backbones.backbone import Backbone
 from regraft.data.images import Decoding, Picture, open_image, read_picture
-from regraft.features.stream import listed
+from regraft.features.embed import as_list
 from regraft.files import sha256_json
 from regraft.training.batches import Pictures
 
@@ -43,7 +43,7 @@ class Source:
         verbose: bool = False,
     ) -> None:
         places = {name: index for index, name in enumerate(classes)}
-        self.pictures = listed(pictures)
+        self.pictures = as_list(pictures)
         self.labels = [str(label) for label in labels]
         self.codes = np.array([places[label] for label in self.labels], dtype=np.int64)
         self.targets: Tensor = torch.eye(len(classes))[self.codes]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from regraft.backbones.network import Apply, record_calls, tap
 from regraft.errors import RegraftError
-from regraft.features.shards import Precision, decode, encode
+from regraft.features.cache import StoredType, decode, encode
 from regraft.training.heads import after_entrance, entrance
 from regraft.training.network import TransferNetwork
 
@@ -195,7 +195,7 @@ def choose_precision(
     pictures: Tensor,
     rows: Tensor,
     loss: Callable[[Tensor], Tensor],
-) -> tuple[Precision, float]:
+) -> tuple[StoredType, float]:
     """Return in how many bits activations are kept, and the gradient's relative error then.
 
     Args:
@@ -214,7 +214,7 @@ def choose_precision(
     exact = distance(whole, gradients(suffix, rows, loss))
     plain = rows.detach().cpu().numpy()
     has_room = _ROOM * float(rows.abs().max()) <= torch.finfo(torch.float16).max
-    kinds: tuple[Precision, ...] = ("float16", "bfloat16") if has_room else ("bfloat16",)
+    kinds: tuple[StoredType, ...] = ("float16", "bfloat16") if has_room else ("bfloat16",)
     for precision in kinds:
         kept = torch.from_numpy(decode(encode(plain, precision), precision)).to(rows.device)
         error = distance(whole, gradients(suffix, kept, loss))

@@ -16,7 +16,7 @@ from regraft.backbones.backbone import Backbone
 from regraft.backbones.spec import EngineName
 from regraft.data.images import Decoding, Picture
 from regraft.features.cache import FeatureCache
-from regraft.features.stream import EmbeddingStats, listed
+from regraft.features.embed import EmbeddingStats, as_list
 from regraft.system import exact_float32, within_memory
 from regraft.training.activations import Keeper
 from regraft.training.batches import Inputs, Pictures
@@ -118,7 +118,7 @@ class Predictor:
         Raises:
             ImageError: A picture cannot be used.
         """
-        start, pictures = time.perf_counter(), listed(pictures)
+        start, pictures = time.perf_counter(), as_list(pictures)
         network = self.network.to(self.settings.device).eval()
         inputs: Inputs
         if not pictures:

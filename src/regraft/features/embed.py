@@ -1,0 +1,309 @@
+"""One pass of images through a network: threads decode ahead, and rows go to the cache."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from regraft.backbones.engines import expected_engine
+from regraft.backbones.spec import Compute
+from regraft.data.images import DECODER_VERSION, Decoding, Picture, decode, read_picture
+from regraft.errors import BackboneError, ImageError, UsageError
+from regraft.features.cache import FeatureCache, FeatureRows, Matrix, StoredType
+from regraft.progress import progress_bar
+from regraft.settings import to_json
+from regraft.system import choose_device, threads
+
+if TYPE_CHECKING:
+    from regraft.backbones.backbone import Backbone
+    from regraft.backbones.engines import Engine
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class EmbeddingStats:
+    """What a pass cost.
+
+    Attributes:
+        images: Images asked for.
+        embedded: Images that went through the network; the others were cached or repeated.
+        seconds: Seconds for all of them.
+    """
+
+    images: int
+    embedded: int
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """Features of images, on disk until they are asked for.
+
+    Attributes:
+        names: The path of each image, or words for one without.
+        sha256s: SHA-256 of each image's content.
+        stats: What the pass cost.
+        about: What shaped the numbers, as text.
+        rows: Where they stand.
+    """
+
+    names: tuple[str, ...]
+    sha256s: tuple[str, ...]
+    stats: EmbeddingStats
+    about: Mapping[str, str]
+    rows: FeatureRows
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, d)."""
+        return self.stats.images, self.rows.width
+
+    def blocks(self, size: int = 1000) -> Iterator[Matrix]:
+        """Yield the rows in the order of the images, (at most ``size``, d) at a time."""
+        return self.rows.blocks(self.sha256s, size)
+
+    def matrix(self) -> Matrix:
+        """Return all rows in the order of the images, (n, d)."""
+        return self.rows.read(self.sha256s)
+
+
+def as_list(images: Sequence[Picture]) -> list[Picture]:
+    """Return images as a list, in the order in which they are iterated over.
+
+    A column of a table looks ``images[0]`` up by its label, not by its position; a list does not.
+
+    Raises:
+        UsageError: It is a single image.
+
+    Example:
+        >>> as_list(("a.jpg", "b.jpg"))
+        ['a.jpg', 'b.jpg']
+    """
+    single = isinstance(images, str | os.PathLike | Image.Image)
+    if single or (isinstance(images, np.ndarray) and images.ndim not in {1, 4}):
+        raise UsageError(
+            "not a list of images",
+            why=f"found {type(images).__name__}",
+            hint="pass a list of paths, of Pillow images or of H×W×3 uint8 arrays",
+        )
+    return list(images)
+
+
+def embed(
+    backbone: Backbone,
+    images: Sequence[Picture],
+    *,
+    cache: FeatureCache,
+    width: int,
+    pooling: str,
+    build_engine: Callable[[], Engine],
+    compute: Compute = Compute(),
+    stored: StoredType = "float32",
+    batch_size: int = 32,
+    verbose: bool = False,
+) -> Embedded:
+    """Make sure that every image has its row; each content passes the network at most once.
+
+    Args:
+        backbone: The network; its preprocessing is used.
+        images: Paths, Pillow images or H×W×3 uint8 arrays.
+        cache: Where rows are looked for and added.
+        width: Numbers per row.
+        pooling: What becomes a row, as part of the key.
+        build_engine: Called if an image is not cached.
+        compute: Engine, device, precision and decoding.
+        stored: How a number is stored.
+        batch_size: Images per pass.
+        verbose: Whether to show progress.
+
+    Raises:
+        ImageError: An image cannot be used; what was computed before stays cached.
+        RegraftError: The rows cannot be stored.
+    """
+
+    def attempt(name: str) -> Embedded:
+        device = choose_device(compute.device) if name == "torch" else "cpu"
+        about = key_facts(backbone, pooling, compute, engine=name, device=device)
+
+        def build() -> Engine:
+            built = build_engine()
+            if built.name != name:
+                raise _AnotherEngineError(built.name)
+            return built
+
+        start = time.perf_counter()
+        filling = _Filling(
+            cache.rows(about, width, stored),
+            backbone.prepare,
+            build,
+            batch_size=batch_size,
+            decoding=compute.decoding,
+        )
+        names, sha256s = filling.run(images, verbose=verbose)
+        stats = EmbeddingStats(len(images), filling.embedded, time.perf_counter() - start)
+        texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in about.items()}
+        texts |= {"backbone": backbone.spec.name, "fingerprint": backbone.fingerprint}
+        return Embedded(tuple(names), tuple(sha256s), stats, texts, filling.rows)
+
+    try:  # a wrong guess costs time only: the engine that is built has the last word
+        return attempt(expected_engine(compute.engine))
+    except _AnotherEngineError as other:
+        return attempt(other.name)
+
+
+def key_facts(
+    backbone: Backbone,
+    pooling: str,
+    compute: Compute,
+    *,
+    engine: str,
+    device: str = "cpu",
+    view: Any = None,
+) -> dict[str, Any]:
+    """Return everything that shapes the numbers of a row, apart from the image.
+
+    Args:
+        backbone: The network.
+        pooling: What becomes a row.
+        compute: Precision and decoding.
+        engine: What really computes: ``"torch"`` or ``"openvino"``.
+        device: Where it computes.
+        view: How images were changed before they entered the network, as JSON values.
+    """
+    return {
+        "backbone": backbone.fingerprint_of(pooling),
+        "name": backbone.spec.name,
+        "pooling": pooling,
+        "preprocessing": to_json(backbone.preprocessing),
+        "engine": engine,
+        "device": device.partition(":")[0],
+        "precision": compute.precision,
+        "view": view,
+        "decoding": to_json(compute.decoding),
+        "decoder": DECODER_VERSION,
+    }
+
+
+class _AnotherEngineError(Exception):
+    """The engine that could be built is not the one whose rows were looked for."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    name: str
+    sha256: str
+    pixels: Pixels | None  # None: the row is there already, or on its way
+
+
+class _Filling:
+    """Reads images in threads and runs those without a row through the network, in batches.
+
+    Each file is read once: the same bytes are hashed and decoded. Memory holds about two batches,
+    however many images there are. What was computed before an error or Ctrl-C is kept.
+    """
+
+    def __init__(
+        self,
+        rows: FeatureRows,
+        prepare: Callable[[Image.Image], Pixels],
+        build_engine: Callable[[], Engine],
+        *,
+        batch_size: int,
+        decoding: Decoding,
+    ) -> None:
+        self.rows = rows
+        self.embedded = 0
+        self._prepare = prepare
+        self._build_engine = build_engine
+        self._engine: Engine | None = None
+        self._batch_size = batch_size
+        self._decoding = decoding
+        self._claimed: set[str] = set()
+        self._lock = threading.Lock()
+
+    def run(self, images: Sequence[Picture], *, verbose: bool) -> tuple[list[str], list[str]]:
+        """Return the name and the SHA-256 of each image when all have a row."""
+        names: list[str] = []
+        sha256s: list[str] = []
+        waiting: dict[str, Pixels] = {}
+        with (
+            progress_bar("Embedding", len(images), visible=verbose) as advance,
+            self.rows.writer(len(images)) as writer,
+            contextlib.closing(self._in_order(images)) as stream,
+        ):
+            for loaded in stream:
+                names.append(loaded.name)
+                sha256s.append(loaded.sha256)
+                if loaded.pixels is None:
+                    advance(1)
+                    continue
+                waiting[loaded.sha256] = loaded.pixels
+                if len(waiting) == self._batch_size:
+                    writer.add(list(waiting), self._features(waiting))
+                    advance(len(waiting))
+                    waiting.clear()
+            if waiting:
+                writer.add(list(waiting), self._features(waiting))
+                advance(len(waiting))
+        return names, sha256s
+
+    def _in_order(self, images: Sequence[Picture]) -> Generator[_Loaded, None, None]:
+        """Yield loaded images in order while threads work on the next two batches of them."""
+        workers = threads()
+        waiting: deque[Future[_Loaded]] = deque()
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="regraft-load")
+        try:
+            for image in images:
+                waiting.append(pool.submit(self._load, image))
+                if len(waiting) >= 2 * self._batch_size + workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _load(self, image: Picture) -> _Loaded:
+        content = read_picture(image, limits=self._decoding.limits)
+        with self._lock:
+            first = content.sha256 not in self._claimed
+            self._claimed.add(content.sha256)
+        if not first or self.rows.known([content.sha256])[0]:
+            return _Loaded(content.name, content.sha256, None)
+        try:
+            pixels = self._prepare(decode(content, self._decoding))
+        except ImageError as error:
+            error.path = content.name  # the preparation sees pixels only and cannot name the file
+            raise
+        return _Loaded(content.name, content.sha256, pixels)
+
+    def _features(self, batch: Mapping[str, Pixels]) -> Matrix:
+        if self._engine is None:
+            self.rows.prepare()  # a folder that cannot be written is found out before the work
+            self._engine = self._build_engine()
+        features = self._engine(np.stack(list(batch.values())))
+        if not np.isfinite(features).all():
+            raise BackboneError(
+                "the network gives numbers that are not finite",
+                why=f"in {len(batch)} images",
+                hint='try precision="fp32", and check the weights and the preprocessing',
+                code="BACKBONE-NAN",
+            )
+        self.embedded += len(batch)
+        return features

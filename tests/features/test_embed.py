@@ -1,0 +1,313 @@
+"""Pictures pass the network once, in bounded memory, and what was computed is kept."""
+
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
+from regraft.data import images as decoding
+from regraft.errors import BackboneError, ImageError, RegraftError
+from regraft.features import embed as module
+from regraft.features.cache import FeatureCache
+from regraft.features.embed import embed
+
+WIDTH = 3
+
+
+class Engine:
+    """The mean colour of each image, or what a function says; and how many came in which batch."""
+
+    name = "torch"
+
+    def __init__(self, function=None):
+        self.batches = []
+        self.function = function or (lambda batch: batch.mean(axis=(1, 2), dtype=np.float32))
+
+    def __call__(self, batch):
+        """Return rows, (n, 3)."""
+        self.batches.append(len(batch))
+        return self.function(batch)
+
+
+class Backbone:
+    """As much of a network as embedding looks at."""
+
+    spec = BackboneSpec("simple_cnn")
+    preprocessing = Preprocessing.torch(8)
+    fingerprint = "f" * 64
+
+    def __init__(self, prepare=None):
+        self.prepare = prepare or prepared
+
+    def fingerprint_of(self, pooling):
+        """Return what tells it from others."""
+        return self.fingerprint + pooling
+
+
+@pytest.fixture
+def engine():
+    return Engine()
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return FeatureCache(tmp_path / "cache")
+
+
+@pytest.fixture
+def images(tmp_path):
+    paths = []
+    for i in range(10):
+        paths.append(tmp_path / f"{i}.png")
+        Image.new("RGB", (20, 20), (i, 2 * i, 255 - i)).save(paths[-1])
+    return paths
+
+
+def prepared(image):
+    return np.asarray(image.resize((8, 8)))
+
+
+def run(images, cache, engine, *, prepare=None, batch_size=4, verbose=False):
+    return embed(
+        Backbone(prepare),
+        images,
+        cache=cache,
+        width=WIDTH,
+        pooling="avg",
+        build_engine=lambda: engine,
+        compute=Compute(device="cpu", engine="torch"),
+        batch_size=batch_size,
+        verbose=verbose,
+    )
+
+
+def colours(numbers):
+    return np.array([(i, 2 * i, 255 - i) for i in numbers], np.float32)
+
+
+def test_rows_come_in_the_order_of_the_images(images, cache, engine):
+    embedded = run(images, cache, engine)
+
+    assert np.array_equal(embedded.matrix(), colours(range(10)))
+    assert embedded.names == tuple(map(str, images))
+    assert embedded.shape == (10, WIDTH)
+    assert engine.batches == [4, 4, 2]
+
+
+def test_the_same_image_twice_passes_the_network_once(images, cache, engine):
+    order = [3, 1, 3, 3, 0, 1]
+
+    embedded = run([images[i] for i in order], cache, engine)
+
+    assert np.array_equal(embedded.matrix(), colours(order))
+    assert (embedded.stats.images, embedded.stats.embedded) == (6, 3)
+
+
+def test_the_same_bytes_under_another_name_pass_the_network_once(images, cache, engine, tmp_path):
+    (tmp_path / "copy.png").write_bytes(images[2].read_bytes())
+
+    embedded = run([images[2], tmp_path / "copy.png"], cache, engine)
+
+    assert embedded.stats.embedded == 1
+    assert np.array_equal(embedded.matrix(), colours([2, 2]))
+
+
+def test_what_is_known_is_neither_decoded_nor_embedded(images, cache, engine, monkeypatch):
+    run(images, cache, engine)
+    monkeypatch.setattr(module, "decode", None)
+
+    embedded = run(images[::-1], cache, None)
+
+    assert embedded.stats.embedded == 0
+    assert np.array_equal(embedded.matrix(), colours(range(9, -1, -1)))
+
+
+def test_a_file_that_changed_is_embedded_again(images, cache, engine):
+    before = run(images[:1], cache, engine).matrix()
+    Image.new("RGB", (20, 20), (200, 0, 0)).save(images[0])
+
+    after = run(images[:1], cache, engine)
+
+    assert before.tolist() == [[0, 0, 255]]
+    assert after.matrix().tolist() == [[200, 0, 0]]
+
+
+def test_a_file_that_changes_while_it_is_used_is_stored_under_what_was_decoded(
+    images, cache, engine, monkeypatch
+):
+    def change_then_decode(content, how):
+        Image.new("RGB", (20, 20), (200, 0, 0)).save(content.name)
+        return decoding.decode(content, how)
+
+    monkeypatch.setattr(module, "decode", change_then_decode)
+    before = run(images[:1], cache, engine)
+    monkeypatch.setattr(module, "decode", decoding.decode)
+    after = run(images[:1], cache, engine)
+
+    assert before.matrix().tolist() == [[0, 0, 255]]
+    assert after.matrix().tolist() == [[200, 0, 0]]
+
+
+def test_arrays_and_pillow_images_are_images_too(images, cache, engine):
+    with Image.open(images[3]) as image:
+        image.load()
+        array = np.full((9, 5, 3), 7, np.uint8)
+
+        matrix = run([image, array, images[4]], cache, engine).matrix()
+
+    assert np.array_equal(matrix, [colours([3])[0], (7, 7, 7), colours([4])[0]])
+
+
+def test_no_images_give_no_rows(cache):
+    embedded = run([], cache, None)
+
+    assert embedded.matrix().shape == (0, WIDTH)
+    assert list(embedded.blocks()) == []
+
+
+def test_a_bad_image_is_an_error_with_its_name_and_what_was_done_stays(images, cache, engine):
+    images[9].write_bytes(b"no image at all")
+
+    with pytest.raises(ImageError) as caught:
+        run(images, cache, engine)
+
+    assert caught.value.path == str(images[9])
+    images.pop()
+    assert run(images, cache, engine).stats.embedded == 1
+
+
+def test_after_an_error_no_thread_goes_on_decoding(cache):
+    def fail(_batch):
+        raise MemoryError
+
+    def slow(image):
+        time.sleep(0.02)
+        return prepared(image)
+
+    many = [np.full((4, 4, 3), i, np.uint8) for i in range(60)]
+
+    with pytest.raises(MemoryError) as caught:  # keeps the traceback, and with it all frames, alive
+        run(many, cache, Engine(fail), prepare=slow)
+
+    assert caught.value
+    assert not [t for t in threading.enumerate() if t.name.startswith("regraft-load")]
+
+
+def test_an_error_of_the_preparation_names_the_file(images, cache, engine):
+    def refuse(_image):
+        raise ImageError("too long and thin", path="image", code="IMG-ASPECT")
+
+    with pytest.raises(ImageError) as caught:
+        run(images, cache, engine, prepare=refuse)
+
+    assert caught.value.path == str(images[0])
+
+
+def test_the_first_bad_image_in_order_is_the_one_named(images, cache, engine):
+    for i in (9, 5, 7):
+        images[i].write_bytes(b"no image at all")
+
+    with pytest.raises(ImageError) as caught:
+        run(images, cache, engine)
+
+    assert caught.value.path == str(images[5])
+
+
+def test_numbers_that_are_not_finite_are_refused_and_not_cached(images, cache):
+    def broken(batch):
+        return np.full((len(batch), WIDTH), np.nan, np.float32)
+
+    with pytest.raises(BackboneError, match="not finite"):
+        run(images, cache, Engine(broken))
+
+    assert not list(cache.folder.glob("*/*.rows"))
+
+
+def test_a_folder_that_cannot_be_written_is_found_out_before_the_network_is_built(images, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    cache = FeatureCache(tmp_path / "file")
+
+    with pytest.raises(RegraftError, match="cannot store features"):
+        run(images, cache, None)
+
+
+def test_the_threads_stay_at_most_two_batches_ahead_of_the_network(images, cache):
+    decoded = threading.Semaphore(0)
+    ahead = []
+
+    def counting(image):
+        decoded.release()
+        return prepared(image)
+
+    def slow(batch):
+        time.sleep(0.05)
+        ahead.append(decoded._value - sum(map(len, done)))
+        done.append(batch)
+        return batch.mean(axis=(1, 2), dtype=np.float32)
+
+    done = []
+    many = [np.full((4, 4, 3), i, np.uint8) for i in range(60)]
+    run(many, cache, Engine(slow), prepare=counting, batch_size=2)
+
+    assert max(ahead) <= 2 + 2 * 2 + module.threads() + 1
+
+
+def test_progress_is_shown_on_request(images, cache, engine, capsys, monkeypatch):
+    monkeypatch.setattr("regraft.progress._LINE_EVERY_SECONDS", 0.0)
+
+    run(images, cache, engine, verbose=True)
+
+    assert "Embedding: 10 of 10 images" in capsys.readouterr().err
+
+
+INTERRUPTED = """
+    import sys, time, _thread
+    import numpy as np
+    from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
+    from regraft.features.cache import FeatureCache
+    from regraft.features.embed import embed
+
+    images = [np.full((8, 8, 3), i % 256, np.uint8) + np.uint8(i // 256) for i in range(200)]
+    calls = []
+
+    class Backbone:
+        spec, preprocessing = BackboneSpec("simple_cnn"), Preprocessing.torch(8)
+        fingerprint, prepare = "f", staticmethod(np.asarray)
+
+    class Engine:
+        name = "torch"
+
+        def __call__(self, batch):
+            calls.append(len(batch))
+            if len(calls) == 3:
+                print(time.monotonic(), flush=True)
+                _thread.interrupt_main()
+            time.sleep(0.01)
+            return batch.mean(axis=(1, 2), dtype=np.float32)
+
+    Backbone.fingerprint_of = lambda self, pooling: pooling
+    try:
+        embed(
+            Backbone(), images, cache=FeatureCache(sys.argv[1]), width=3, pooling="avg",
+            build_engine=Engine, compute=Compute(device="cpu", engine="torch"), batch_size=4,
+        )
+    except KeyboardInterrupt:
+        print(time.monotonic())
+"""
+
+
+def test_ctrl_c_keeps_what_was_computed_and_leaves_at_once(tmp_path):
+    command = [sys.executable, "-c", textwrap.dedent(INTERRUPTED), str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    asked, left = map(float, result.stdout.split())
+    (shard,) = tmp_path.glob("*/*.rows")
+
+    assert left - asked < 2
+    assert shard.stat().st_size in {32 + n * (3 * 4 + 32) for n in (8, 12)}
+    assert result.stderr == ""
