@@ -8,8 +8,8 @@ import pytest
 from regraft.backbones.spec import BackboneSpec
 from regraft.data.drawn import make_flowers
 from regraft.experiment.bench import PROBE, Bench, Budget
-from regraft.features.extractor import FeatureExtractor
 from regraft.features.embed import EmbeddingStats
+from regraft.features.extractor import FeatureExtractor
 
 NETWORK = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 READ, PASS = 0.001, 1.0  # seconds to read a picture, and to pass one through the network

@@ -12,8 +12,7 @@ from regraft.backbones.backbone import Backbone
 from regraft.backbones.network import Network
 from regraft.backbones.spec import BackboneSpec, Preprocessing
 from regraft.errors import RegraftError
-from regraft.features.cache import FeatureCache
-from regraft.features.cache import encode
+from regraft.features.cache import FeatureCache, encode
 from regraft.training import boundary as module
 from regraft.training.heads import ConvHead, LinearHead, MLPHead
 from regraft.training.network import TransferNetwork, build_optimizer, parameter_groups
