@@ -1,151 +1,284 @@
-"""Rows and comparisons: what is said of several runs together, as values."""
+"""Rows and comparisons: what is said of several runs together."""
 
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from regraft.results.comparison import Comparison, Row, size_curves
+from regraft.errors import RunError
+from regraft.results.comparison import (
+    Comparison,
+    Row,
+    best_validated,
+    compare_methods,
+    learning_curves,
+    summarize,
+)
+from regraft.results.intervals import over_splits, wilson
+from regraft.results.paired import paired_difference, resampled_difference
 from regraft.results.run import Run
 
 
 @pytest.fixture
 def run_of(tmp_path, record, predict):
-    """Return a function that writes a run with given errors and the row of its plan."""
+    """Return a function that writes a run with given errors, its validation and its plan."""
     made = []
 
-    def make(split, wrong=0, source="squares", **row):
+    def make(split, wrong=0, *, source="squares", validated=None, per_class=None, **row):
         made.append(wrong)
-        config = {"data": {"source": source}, "method": row}
+        config = {"data": {"source": source}, "method": row | {"per_class": per_class}}
         place = tmp_path / "runs" / f"run-{len(made)}"
-        return Run.create(
-            place, replace(record, config=config), predict(split, wrong=wrong), split=split
-        )
+        predictions = predict(split, wrong=wrong)
+        run = Run.create(place, replace(record, config=config), predictions, split=split)
+        if validated is None:
+            run.metrics.pop("validation", None)
+        else:
+            run.metrics["validation"]["accuracy"] = validated
+        if per_class is not None:
+            run.metrics["train"]["n"] = per_class * 3
+        return run
 
     return make
 
 
-def test_a_row_of_several_seeds_is_one_row_with_mean_and_spread(run_of, split):
-    row = Row("way", (run_of(split, 2), run_of(split, 4)))
+@pytest.fixture
+def splits(pictures):
+    """Return the squares cut in three in three different ways."""
+    return [pictures.split(val=0.25, test=0.5, seed=seed) for seed in (0, 1, 2)]
 
-    assert row.seeds == 2
-    assert row.test.estimate.value == pytest.approx(15 / 18)
-    assert row.test.sd == pytest.approx(2**0.5 / 18)
+
+def test_one_run_has_its_wilson_interval(run_of, split):
+    found = summarize([run_of(split, 4)])
+
+    assert (found.estimate, found.sd, found.repeats) == (wilson(14, 18), None, 1)
+
+
+def test_seeds_on_one_split_give_mean_spread_and_an_interval_of_both(run_of, split):
+    found = summarize([run_of(split, wrong) for wrong in (2, 4, 6)])
+
+    assert found.estimate.value == pytest.approx(14 / 18)
+    assert found.sd == pytest.approx(2 / 18)
+    assert (found.estimate.n, found.repeats) == (18, 3)
+    assert found.estimate.low < wilson(14, 18).low
+
+
+def test_several_splits_give_the_corrected_resampled_interval(run_of, splits):
+    runs = [run_of(split, wrong) for split, wrong in zip(splits, (3, 5, 7), strict=True)]
+    paths = {path for run in runs for path in run.predictions.part("test").paths}
+
+    found = summarize(runs)
+
+    shares = [15 / 18, 13 / 18, 11 / 18]
+    assert found.estimate == over_splits(shares, test_to_train=18 / 9, n=len(paths))
+    assert found.sd == pytest.approx(np.std(shares, ddof=1))
+    assert 18 < found.estimate.n <= 36
+
+
+def test_seeds_on_one_of_several_splits_are_averaged_first(run_of, splits):
+    runs = [run_of(splits[0], 0), run_of(splits[0], 6), run_of(splits[1], 9)]
+
+    assert summarize(runs).estimate.value == pytest.approx((15 / 18 + 0.5) / 2)
+
+
+def test_seeds_that_learned_from_other_images_of_one_split_have_a_training_accuracy(run_of, split):
+    runs = [run_of(split, 4), run_of(split, 4)]
+    for run, drawn in zip(runs, (slice(0, 6), slice(3, 9)), strict=True):
+        table = run.predictions
+        rows = [place for place, part in enumerate(table.parts) if part == "train"][drawn]
+        tested = [place for place, part in enumerate(table.parts) if part == "test"]
+        vars(run)["predictions"] = table.take([*rows, *tested])
+
+    train = summarize(runs, "train")
+
+    assert (train.estimate.value, train.estimate.n, train.repeats) == (1.0, 9, 2)
+    assert summarize(runs).estimate == wilson(14, 18)
+
+
+def test_a_part_without_images_is_unknown(run_of, pictures):
+    run = run_of(pictures.split(val=0.0, test=0.5, seed=0), 1)
+
+    assert not summarize([run], "val").estimate.known
+    assert Row("method", (run,)).validation is None
+    assert Row("method", (run,)).to_json()["validation"] is None
+
+
+def test_images_are_matched_by_their_path(run_of, split):
+    one, two = run_of(split, 5), run_of(split, 2)
+    right = [run.predictions.part("test").correct for run in (one, two)]
+    table = one.predictions
+    vars(one)["predictions"] = table.take(np.random.default_rng(0).permutation(len(table)))
+
+    [verdict] = compare_methods([("one", [one]), ("two", [two])])
+
+    expected = paired_difference(*right)
+    assert (verdict.difference, verdict.interval) == (expected.value, tuple(expected.interval))
+    assert verdict.detectable == expected.detectable
+
+
+def test_runs_that_cannot_be_paired_are_refused(run_of, split, splits):
+    one, two, other = run_of(split, 5), run_of(split, 2), run_of(splits[1])
+    vars(two)["predictions"] = two.predictions.take(range(30))
+
+    for runs, why in (([one, two], "different images"), ([one, other], "different splits")):
+        with pytest.raises(RunError, match=why) as caught:
+            compare_methods([("a", runs[:1]), ("b", runs[1:])])
+        assert caught.value.code == "RUN-SPLITS"
+    with pytest.raises(RunError, match="different splits") as caught:
+        compare_methods([("a", [one]), ("b", [one, other])])
+    assert other.split_hash[:12] in caught.value.why
+
+
+def test_validation_chooses_what_the_others_are_judged_against(run_of, split):
+    lucky, chosen = run_of(split, 0, validated=0.8), run_of(split, 9, validated=0.9)
+
+    [verdict] = compare_methods([("lucky", [lucky]), ("chosen", [chosen])])
+
+    assert (verdict.a, verdict.b, verdict.better) == ("lucky", "chosen", "a")
+    assert verdict.difference == -0.5
+    assert verdict.verdict == "lucky is better than chosen by 50.0 points [23.6, 71.0]"
+
+
+def test_where_one_method_was_not_validated_the_test_part_chooses_the_first_of_equals(
+    run_of, split
+):
+    methods = [("one", [run_of(split, 2, validated=1.0)]), ("two", [run_of(split, 1)])]
+
+    assert best_validated(methods) == 1
+    assert best_validated([(name, [run_of(split, 2, validated=0.9)]) for name in "abc"]) == 0
+
+
+def test_many_pairs_are_corrected_by_holm(run_of, split):
+    methods = [(str(wrong), [run_of(split, wrong)]) for wrong in (0, 6, 7, 8)]
+
+    [alone], together = compare_methods(methods[:2]), compare_methods(methods)
+
+    assert (alone.p, alone.better) == (pytest.approx(2 / 2**6), "b")
+    assert [verdict.p for verdict in together] == pytest.approx([2 / 2**6, 4 / 2**7, 6 / 2**8])
+    assert together[0].detectable > alone.detectable
+
+
+def test_seeds_are_judged_together(run_of, split):
+    plain = [run_of(split, wrong) for wrong in (9, 10, 11)]
+    better = [run_of(split, wrong) for wrong in (0, 1)]
+
+    [verdict] = compare_methods([("plain", plain), ("better", better)])
+
+    assert verdict.difference == pytest.approx(9.5 / 18)
+    assert verdict.better == "b"
+
+
+def test_several_splits_are_judged_split_by_split_whatever_their_order(run_of, splits):
+    plain = [run_of(split, wrong) for split, wrong in zip(splits, (8, 9, 10), strict=True)]
+    better = [run_of(split, wrong) for split, wrong in zip(splits[::-1], (2, 1, 0), strict=True)]
+    right = [
+        [run.predictions.part("test").correct for run in runs] for runs in (plain, better[::-1])
+    ]
+
+    [verdict] = compare_methods([("plain", plain), ("better", better)])
+
+    expected = resampled_difference(*right, test_to_train=2, n=verdict.n)
+    assert verdict.difference == pytest.approx(8 / 18)
+    assert verdict.interval == pytest.approx(expected.interval)
+    assert 18 < verdict.n <= 36
+
+
+def test_a_method_without_a_test_part_is_left_out(run_of, split):
+    untested = run_of(split, 0)
+    untested.data["metrics"].pop("test")
+
+    assert compare_methods([("untested", [untested]), ("tested", [run_of(split, 1)])]) == []
 
 
 def test_what_was_planned_is_told_by_the_run(run_of, split):
-    row = Row("way", (run_of(split, strategy="features", per_class=12),))
+    row = Row("method", (run_of(split, strategy="features", per_class=12),))
 
-    assert (row.strategy, row.per_class, row.backbone) == ("features", 12, "small")
-    assert (row.augment, row.regularize, row.epochs) == (None, None, None)
+    told = row.to_json()
 
-
-def test_a_part_that_was_not_measured_is_unknown(run_of, split):
-    run = run_of(split)
-    del run.metrics["validation"]
-
-    assert Row("way", (run,)).validation is None
+    assert (told["strategy"], told["per_class"], told["backbone"]) == ("features", 12, "small")
+    assert (told["augment"], told["regularize"], told["epochs"]) == (None, None, None)
 
 
 def test_a_comparison_is_plain_values(run_of, split):
-    rows = [Row("good", (run_of(split),), {"test": 0.9}), Row("bad", (run_of(split, 9),))]
+    seeds = run_of(split), run_of(split, 2)
+    rows = [Row("good", seeds, {"test": 0.9}), Row("bad", (run_of(split, 9),))]
 
     told = Comparison.of(rows, title="x", left_out=("z",)).to_json(page="page.html")
 
     assert json.loads(json.dumps(told)) == told
     assert [row["description"] for row in told["rows"]] == ["good", "bad"]
-    assert told["rows"][0]["test"]["n"] == 18
+    assert told["rows"][0]["test"] | {"sd": None, "interval": None} == {
+        "accuracy": pytest.approx(17 / 18),
+        "n": 18,
+        "repeats": 2,
+        "sd": None,
+        "interval": None,
+    }
+    assert told["rows"][0]["seeds"] == 2
+    assert told["rows"][0]["test"]["sd"] == pytest.approx(2**0.5 / 18)
     assert (told["left_out"], told["page"]) == (["z"], "page.html")
-    assert len(told["verdicts"]) == 1
+    assert [verdict["better"] for verdict in told["verdicts"]] == ["b"]
 
 
-def test_only_runs_on_one_split_are_judged_against_each_other(run_of, pictures, split):
-    other = pictures.split(val=0.25, test=0.5, seed=1)
-    rows = [
-        Row("one", (run_of(split),)),
-        Row("two", (run_of(other),)),
-        Row("three", (run_of(split, 9),)),
-    ]
-
-    (verdict,) = Comparison.of(rows, title="x").verdicts
-
-    assert {verdict.a, verdict.b} == {"one", "three"}
-
-
-def test_a_row_that_misses_a_split_is_said_to_have_no_verdict(run_of, pictures, split):
-    other = pictures.split(val=0.25, test=0.5, seed=1)
-    both, good, short = (
-        Row("both", (run_of(split), run_of(other))),
-        Row("good", (run_of(split, 4), run_of(other, 4))),
-        Row("short", (run_of(split),)),
-    )
+def test_only_runs_on_one_split_are_judged_against_each_other(run_of, split, splits):
+    both = Row("both", (run_of(split), run_of(splits[1])))
+    good = Row("good", (run_of(split, 4), run_of(splits[1], 4)))
+    short = Row("short", (run_of(split),))
 
     whole = Comparison.of([both, good], title="x", warnings=("before",))
     partial = Comparison.of([both, good, short], title="x")
 
     assert whole.warnings == ("before",)
-    assert len(partial.verdicts) == 1
+    assert [{verdict.a, verdict.b} for verdict in partial.verdicts] == [{"both", "good"}]
     [said] = partial.warnings
     assert said.startswith("short has no verdict: measured on other splits than the rest")
 
 
-def test_ways_that_differ_in_the_number_of_pictures_make_a_curve(run_of, split):
+def test_methods_that_differ_in_the_number_of_images_make_a_curve(run_of, split):
     rows = [
-        Row(f"way, {n} per class", (run_of(split, wrong, classifier="knn", per_class=n),))
-        for n, wrong in ((3, 6), (6, 3))
+        Row(f"method, {n} per class", (run_of(split, wrong, classifier="knn", per_class=n),))
+        for n, wrong in ((6, 3), (3, 6))
     ]
-    for row, n in zip(rows, (3, 6), strict=True):
-        row.runs[0].metrics["train"]["n"] = 3 * n
     another = Row("another", (run_of(split, classifier="logistic"),))
 
-    (curve,) = size_curves([*rows, another])
+    [curve] = learning_curves([*rows, another])
 
-    assert curve.name == "way"
-    assert [size for size, _ in curve.points] == [3, 6]
+    assert curve.name == "method"
+    assert curve.points == ((3, wilson(12, 18)), (6, wilson(15, 18)))
 
 
 def test_seeds_of_one_size_are_one_point_of_the_curve(run_of, split):
-    """As `compare-runs` gives them: a row for each run, told apart by its folder."""
+    """As `regraft report` gives them: a row for each run, told apart by its folder."""
     rows = [
-        learned_from(
-            Row(f"way, {n} per class ({wrong})", (run_of(split, wrong, per_class=n, seed=wrong),)),
-            n,
-        )
+        Row(f"method, {n} per class ({wrong})", (run_of(split, wrong, per_class=n, seed=wrong),))
         for n, wrongs in ((3, (6, 4)), (6, (3, 1)))
         for wrong in wrongs
     ]
 
-    (curve,) = size_curves(rows)
+    [curve] = learning_curves(rows)
 
     together = [Row("", (rows[i].runs[0], rows[i + 1].runs[0])).test.estimate for i in (0, 2)]
     assert [share for _, share in curve.points] == together
     assert "(" not in curve.name
 
 
-def learned_from(row, per_class):
-    row.runs[0].metrics["train"]["n"] = 3 * per_class
-    return row
-
-
-def test_one_way_on_two_data_sets_is_no_curve(run_of, split):
+def test_one_method_on_two_data_sets_is_no_curve(run_of, split):
     rows = [
-        learned_from(Row(source, (run_of(split, classifier="knn", source=source),)), n)
+        Row(source, (run_of(split, classifier="knn", source=source, per_class=n),))
         for source, n in (("squares", 3), ("circles", 6))
     ]
 
-    assert size_curves(rows) == []
+    assert learning_curves(rows) == []
 
 
 def test_sizes_that_were_run_with_several_epochs_make_a_curve_for_each(run_of, split):
     rows = [
-        learned_from(
-            Row(f"{epochs}", (run_of(split, strategy="frozen", per_class=n, epochs=epochs),)), n
-        )
+        Row(f"{epochs}", (run_of(split, strategy="frozen", per_class=n, epochs=epochs),))
         for epochs in (1, 9)
         for n in (3, 6)
     ]
 
-    curves = size_curves(rows)
+    curves = learning_curves(rows)
 
     assert [curve.name for curve in curves] == ["1", "9"]
     assert [len(curve.points) for curve in curves] == [2, 2]

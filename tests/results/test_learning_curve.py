@@ -12,7 +12,7 @@ SIZES = (25, 50, 100, 200, 400)
 
 
 def measured(law, sizes=SIZES, *, n=4000):
-    """Return the accuracies of a law as n pictures would show them without luck."""
+    """Return the accuracies of a law as n images would show them without luck."""
     a, b, c = law
     return [(size, wilson(round(n * (1 - a - b * size**-c)), n)) for size in sizes]
 
@@ -32,7 +32,7 @@ def test_the_answer_is_a_number_with_its_interval():
     goal = fit_curve("features", measured((0, 1, 0.5), n=100_000)).images_for(0.97)
 
     assert goal.more is not None
-    assert goal.low < 711 < goal.high
+    assert goal.interval[0] < 711 < goal.interval[1]
     assert goal.more == pytest.approx(711, rel=0.2)
     assert goal.sentence.startswith("about ")
     assert " more images per class for 97 % [" in goal.sentence
@@ -41,7 +41,7 @@ def test_the_answer_is_a_number_with_its_interval():
 def test_what_is_reached_already_takes_no_more():
     goal = fit_curve("features", measured((0, 1, 0.5))).images_for(0.9)
 
-    assert (goal.more, goal.low, goal.high) == (0, 0, 0)
+    assert (goal.more, goal.interval) == (0, (0, 0))
     assert goal.sentence == "90 % is reached with 100 images per class"
 
 
@@ -55,7 +55,7 @@ def test_a_size_that_a_larger_one_falls_below_has_not_reached_an_accuracy():
 def test_what_lies_beyond_the_limit_cannot_be_said():
     goal = fit_curve("features", measured((0.1, 1, 0.8), n=100_000)).images_for(0.95)
 
-    assert (goal.more, goal.low, goal.high) == (None, None, None)
+    assert (goal.more, goal.interval) == (None, None)
     assert goal.sentence.startswith(
         "how many more images per class 95 % takes cannot be said: it takes more than 100 times"
     )
@@ -67,8 +67,8 @@ def test_where_the_curve_may_level_off_no_upper_end_is_given():
     goal = curve.images_for(0.97)
 
     assert goal.more is not None
-    assert goal.low > 0
-    assert goal.high is None
+    assert goal.interval[0] > 0
+    assert goal.interval[1] is None
     assert goal.sentence.endswith("how many at most cannot be said")
     assert "may well level off" in curve.images_for(0.995).sentence
 
@@ -149,15 +149,16 @@ def test_whatever_was_measured_the_answer_is_a_sentence_and_the_law_is_one(point
 
     assert goal.sentence
     if goal.more is not None:
-        assert 0 <= goal.low <= goal.more
-        assert goal.high is None or goal.more <= goal.high
+        low, high = goal.interval
+        assert 0 <= low <= goal.more
+        assert high is None or goal.more <= high
     if curve.fit is not None:
         assert min(curve.fit.a, curve.fit.b, curve.fit.c) >= 0
         assert np.isfinite(curve.fit.draws).all()
 
 
 def test_what_is_answered_is_true_and_a_limit_is_not_overlooked():
-    """Grid: limits of 100, 97 and 94 %; 3 and 5 sizes; 850 and 3000 pictures to test on."""
+    """Grid: limits of 100, 97 and 94 %; 3 and 5 sizes; 850 and 3000 images to test on."""
     generator = np.random.default_rng(0)
     held = []
     for a, b, c in ((0.0, 0.6, 0.4), (0.03, 0.8, 0.5), (0.06, 1.0, 0.7)):
@@ -170,8 +171,8 @@ def test_what_is_answered_is_true_and_a_limit_is_not_overlooked():
                     points = [(s, wilson(int(n - w), n)) for s, w in zip(sizes, wrong, strict=True)]
                     goal = fit_curve("features", points).images_for(1 - wanted)
                     if goal.more:
-                        most = np.inf if goal.high is None else goal.high
-                        held.append(goal.low <= true <= most)
+                        low, high = goal.interval
+                        held.append(low <= true <= (np.inf if high is None else high))
 
     assert len(held) > 90  # of 180
     assert np.mean(held) >= 0.94

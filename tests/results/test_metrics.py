@@ -5,7 +5,9 @@ import pytest
 from sklearn import metrics as theirs
 
 from regraft.results import metrics
+from regraft.results.intervals import wilson
 from regraft.results.predictions import Predictions
+from regraft.settings import to_json
 
 CLASSES = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu")
 
@@ -26,7 +28,7 @@ def predictions(n=300, *, classes=CLASSES, used=None, seed=0):
     )
 
 
-def named(truth, answers, classes=("a", "b", "c")):
+def predicted(truth, answers, classes=("a", "b", "c")):
     return Predictions(
         tuple(f"{i}.jpg" for i in range(len(truth))),
         tuple(truth),
@@ -39,7 +41,7 @@ def named(truth, answers, classes=("a", "b", "c")):
 
 
 def test_the_confusion_matrix_has_true_classes_down_and_predicted_ones_across():
-    p = named("aab", "abc")
+    p = predicted("aab", "abc")
 
     counts = metrics.confusion(p)
 
@@ -77,22 +79,23 @@ def test_top_1_breaks_ties_as_the_prediction_does():
     assert metrics.top_k_accuracy(p, 2).value == 1.0
 
 
-@pytest.mark.parametrize("name", ["macro", "weighted"])
-def test_averages_equal_those_of_scikit_learn_and_lie_in_their_intervals(name):
+@pytest.mark.parametrize(("place", "name"), [(0, "macro"), (1, "weighted")])
+def test_averages_equal_those_of_scikit_learn_and_lie_in_their_intervals(place, name):
     p = predictions()
 
-    averages = metrics.averages(p)[name]
+    averages = metrics.averages(p)[place]
 
     expected = theirs.precision_recall_fscore_support(p.truth, p.predicted, average=name)[:3]
     ours = (averages.precision, averages.recall, averages.f1)
+    assert (averages.name, averages.support) == (name, 300)
     assert [share.value for share in ours] == pytest.approx(expected)
     assert all(share.low < share.value < share.high for share in ours)
 
 
-def test_averages_run_over_the_classes_that_have_pictures():
+def test_averages_run_over_the_classes_that_have_images():
     p = predictions(used=4)
 
-    macro = metrics.averages(p)["macro"]
+    macro = metrics.averages(p)[0]
 
     assert macro.recall.value == pytest.approx(
         theirs.recall_score(p.truth, p.predicted, average="macro", labels=CLASSES[:4])
@@ -100,9 +103,9 @@ def test_averages_run_over_the_classes_that_have_pictures():
 
 
 def test_a_flawless_sample_has_averages_with_an_interval():
-    p = named("aabbcc", "aabbcc")
+    p = predicted("aabbcc", "aabbcc")
 
-    macro = metrics.averages(p)["macro"].f1
+    macro = metrics.averages(p)[0].f1
 
     assert (macro.value, macro.high) == (1.0, 1.0)
     assert macro.low < 0.7
@@ -124,8 +127,8 @@ def test_long_class_names_keep_the_report_aligned():
     assert ours == theirs.classification_report(p.truth, p.predicted, digits=3)
 
 
-def test_a_class_without_pictures_has_no_score_instead_of_zero():
-    p = named("aab", "aaa")
+def test_a_class_without_images_has_no_score_instead_of_zero():
+    p = predicted("aab", "aaa")
 
     scores = {score.name: score for score in metrics.per_class(p)}
     report = metrics.classification_report(p)
@@ -139,7 +142,7 @@ def test_a_class_without_pictures_has_no_score_instead_of_zero():
 
 
 def test_the_most_confused_pairs_come_first_with_their_share():
-    p = named("aaaabbbc", "abbbcaab")
+    p = predicted("aaaabbbc", "abbbcaab")
 
     pairs = metrics.most_confused(p)
 
@@ -165,30 +168,32 @@ def test_thousands_of_classes_do_not_need_the_whole_matrix():
 
 
 def test_the_majority_baseline_is_the_share_of_the_largest_class():
-    p = named("aaab", "bbbb")
+    p = predicted("aaab", "bbbb")
 
     assert metrics.majority_baseline(p).value == 0.75
 
 
-def test_the_summary_has_the_shape_that_machines_read():
-    p = named("aab", "aaa")
-
-    summary = metrics.summary(p)
-
-    assert list(summary) == ["accuracy", "n", "interval"]
-    assert summary["accuracy"] == pytest.approx(2 / 3)
-    assert summary["n"] == 3
-    assert summary["interval"] == metrics.accuracy(p).interval
-
-
 def test_nothing_predicted_is_nothing_known():
-    p = named("", "")
+    p = predicted("", "")
 
-    assert metrics.summary(p) == {"accuracy": None, "n": 0, "interval": None}
+    assert p.summary() == {"accuracy": None, "n": 0, "interval": None}
     assert metrics.details(p)["macro_f1"]["value"] is None
     assert metrics.most_confused(p) == []
 
 
-def test_details_hold_top_5_only_where_there_are_more_classes():
-    assert "top5" in metrics.details(predictions())
-    assert "top5" not in metrics.details(named("ab", "ab"))
+def test_details_hold_the_accuracy_the_errors_and_every_measure():
+    found = metrics.details(predicted("aab", "aaa"))
+
+    assert (found["accuracy"], found["n"], found["errors"]) == (2 / 3, 3, 1)
+    assert found["interval"] == wilson(2, 3).interval
+    assert found["majority_baseline"] == to_json(wilson(2, 3))
+    assert (found["macro_recall"]["value"], found["macro_precision"]["value"]) == (0.5, 1 / 3)
+    assert "top5" not in found
+    assert set(metrics.MEASURES) <= set(metrics.details(predictions()))
+
+
+def test_without_some_images_the_rest_is_measured():
+    found = metrics.without(predicted("aab", "aaa"), {"2.jpg", "elsewhere.jpg"})
+
+    assert (found["accuracy"], found["n"], found["left_out"]) == (1.0, 2, 1)
+    assert found["macro_recall"]["value"] == 1.0

@@ -4,27 +4,32 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from statsmodels.stats import contingency_tables
+from statsmodels.stats.multitest import multipletests
 
 from regraft.results.paired import (
+    Difference,
     detectable_difference,
     holm,
+    judge,
+    mcnemar,
     paired_difference,
     resampled_difference,
-    score_interval,
+    tango_interval,
 )
 
 Z = 1.959963984540054
 
 
 def counts(both, only_first, only_second, neither):
-    """Return two ways that were right on so many pictures."""
+    """Return two methods that were right on so many images."""
     cells = [both, only_first, only_second, neither]
     return np.repeat([True, True, False, False], cells), np.repeat([True, False] * 2, cells)
 
 
-def on_a_logit_scale(generator, seeds, n, pictures, *, mean=2.0, seed_sd=0.2):
-    """Return what seeds of one way say of pictures, some of which are harder for it than others."""
-    own = pictures + generator.normal(0, 1, n)
+def on_a_logit_scale(generator, seeds, n, images, *, mean=2.0, seed_sd=0.2):
+    """Return what seeds of one method say of images, some of them hard for it."""
+    own = images + generator.normal(0, 1, n)
     luck = generator.normal(0, seed_sd, (seeds, 1))
     return generator.random((seeds, n)) < 1 / (1 + np.exp(-(mean + own + luck)))
 
@@ -36,24 +41,24 @@ def on_a_logit_scale(generator, seeds, n, pictures, *, mean=2.0, seed_sd=0.2):
         (7, 1, 21, Z, -0.517, -0.026),  # Fagerland, Lydersen and Laake 2014: airways
     ],
 )
-def test_the_score_interval_is_the_published_one(only_first, only_second, n, quantile, low, high):
-    ends = score_interval(only_first, only_second, n, quantile)
+def test_the_tango_interval_is_the_published_one(only_first, only_second, n, quantile, low, high):
+    ends = tango_interval(only_first, only_second, n, quantile)
 
     assert [round(end, 3) for end in ends] == [low, high]
 
 
-def test_the_score_interval_is_close_to_the_hybrid_score_interval():
+def test_the_tango_interval_is_close_to_the_hybrid_tango_interval():
     """Newcombe's method 10 (1998) on two treatments of 161 patients: -0.1186 to -0.0046."""
-    assert score_interval(16, 6, 161, Z) == pytest.approx([-0.1186, -0.0046], abs=0.006)
+    assert tango_interval(16, 6, 161, Z) == pytest.approx([-0.1186, -0.0046], abs=0.006)
 
 
-def test_one_repeat_gives_the_exact_test_and_the_score_interval():
+def test_one_repeat_gives_the_exact_test_and_the_tango_interval():
     """Two media for one culture, Armitage and Berry 1994, p. 127: p = 0.0129."""
     found = paired_difference(*counts(20, 12, 2, 16))
 
     assert found.value == pytest.approx(-0.2)
     assert round(found.p_value, 4) == 0.0129
-    assert found.interval == pytest.approx(score_interval(12, 2, 50, Z))
+    assert found.interval == pytest.approx(tango_interval(12, 2, 50, Z))
     assert (found.n, found.repeats) == (50, 1)
 
 
@@ -77,7 +82,7 @@ def test_the_other_way_round_everything_is_mirrored(only_first, only_second, oth
     assert there.p_value == pytest.approx(back.p_value)
 
 
-def test_two_ways_that_are_alike_are_still_only_alike_on_so_many_pictures():
+def test_two_ways_that_are_alike_are_still_only_alike_on_so_many_images():
     found = paired_difference([True] * 100, [True] * 100)
 
     assert (found.value, found.p_value) == (0.0, 1.0)
@@ -100,9 +105,9 @@ def test_seeds_that_are_all_alike_count_as_one():
 @given(st.integers(0, 2**32 - 1), st.integers(2, 4), st.integers(1, 4))
 def test_over_seeds_the_interval_and_the_test_say_the_same(seed, seeds, others):
     generator = np.random.default_rng(seed)
-    pictures = generator.normal(0, 2, 60)
-    first = on_a_logit_scale(generator, seeds, 60, pictures)
-    second = on_a_logit_scale(generator, others, 60, pictures, mean=3.0)
+    images = generator.normal(0, 2, 60)
+    first = on_a_logit_scale(generator, seeds, 60, images)
+    second = on_a_logit_scale(generator, others, 60, images, mean=3.0)
 
     found = paired_difference(first, second)
 
@@ -112,11 +117,11 @@ def test_over_seeds_the_interval_and_the_test_say_the_same(seed, seeds, others):
 
 def test_seeds_that_scatter_make_a_difference_less_sure():
     generator = np.random.default_rng(0)
-    pictures = generator.normal(0, 2, 400)
+    images = generator.normal(0, 2, 400)
 
     def width(seed_sd):
         first, second = (
-            on_a_logit_scale(generator, 3, 400, pictures, seed_sd=seed_sd) for _ in range(2)
+            on_a_logit_scale(generator, 3, 400, images, seed_sd=seed_sd) for _ in range(2)
         )
         found = paired_difference(first, second)
         return found.high - found.low
@@ -124,7 +129,7 @@ def test_seeds_that_scatter_make_a_difference_less_sure():
     assert width(0.0) < width(1.0)
 
 
-def test_pictures_that_do_not_pair_are_refused():
+def test_images_that_do_not_pair_are_refused():
     with pytest.raises(ValueError, match="paired"):
         paired_difference([True], [True, False])
     with pytest.raises(ValueError, match="paired"):
@@ -145,7 +150,7 @@ def test_a_detectable_difference_is_detected_in_four_of_five_cases():
     assert (np.abs(scores) > Z).mean() == pytest.approx(0.8, abs=0.02)
 
 
-def test_more_pictures_and_fewer_comparisons_show_smaller_differences():
+def test_more_images_and_fewer_comparisons_show_smaller_differences():
     first, second = counts(80, 6, 4, 10)
 
     one, many = paired_difference(first, second), paired_difference(*counts(320, 24, 16, 40))
@@ -186,28 +191,65 @@ def test_splits_that_do_not_pair_are_refused():
         resampled_difference([[1], [0]], [[1], [0, 1]], test_to_train=1, n=3)
 
 
-def test_holm_gives_the_textbook_p_values():
-    """R's p.adjust(method = "holm") on the same numbers."""
-    adjusted = holm([0.01, 0.02, 0.03, 0.04, 0.05])
+def test_holm_agrees_with_statsmodels():
+    generator = np.random.default_rng(0)
 
-    assert adjusted == pytest.approx([0.05, 0.08, 0.09, 0.09, 0.09])
-    assert holm([0.9, 0.001, 0.6]) == pytest.approx([1.0, 0.003, 1.0])
+    for p_values in ([0.01, 0.04, 0.03, 0.04], *(generator.random(n) ** 3 for n in (1, 2, 7, 20))):
+        expected = multipletests(p_values, method="holm")[1]
+        assert holm(list(p_values)) == pytest.approx(expected.tolist())
     assert holm([]) == []
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
-def test_holm_never_lowers_a_p_value_and_keeps_their_order(p_values):
-    adjusted = holm(p_values)
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_mcnemar_agrees_with_statsmodels(only_first, only_second):
+    theirs = contingency_tables.mcnemar([[5, only_first], [only_second, 5]], exact=True)
 
-    assert all(p <= q <= 1 for p, q in zip(p_values, adjusted, strict=True))
-    assert np.argsort(p_values, kind="stable").tolist() == sorted(
-        range(len(p_values)), key=lambda index: (adjusted[index], p_values[index], index)
+    expected = 1.0 if only_first == only_second == 0 else min(1.0, theirs.pvalue)
+    assert mcnemar(only_first, only_second) == pytest.approx(expected)
+
+
+def test_mcnemar_of_thousands_of_differences_does_not_overflow():
+    assert 0 < mcnemar(3100, 2900) < 0.02
+
+
+def difference(value, p_value, *, n=1850):
+    return Difference(value, value - 0.02, value + 0.02, p_value, n, 1, 0.04)
+
+
+@pytest.mark.parametrize(
+    ("value", "p_value", "better", "said"),
+    [
+        (0.03, 0.04, "b", "new is better than old by 3.0 points [1.0, 5.0]"),
+        (-0.03, 0.04, "a", "old is better than new by 3.0 points [1.0, 5.0]"),
+        (
+            *(0.03, 0.05, None),
+            (
+                "old and new are not distinguishable on 1,850 images; "
+                "a difference under 4.0 points cannot be seen here"
+            ),
+        ),
+    ],
+)
+def test_a_verdict_says_which_is_better_by_how_much_or_that_none_is(value, p_value, better, said):
+    [verdict] = judge([("old", "new", difference(value, p_value))])
+
+    assert (verdict.a, verdict.b, verdict.better) == ("old", "new", better)
+    assert (verdict.difference, verdict.p, verdict.n) == (value, p_value, 1850)
+    assert verdict.interval == (value - 0.02, value + 0.02)
+    assert verdict.verdict == said
+
+
+def test_pairs_that_are_judged_together_are_corrected_by_holm():
+    verdicts = judge(
+        [(name, "best", difference(0.03, p)) for name, p in (("x", 0.03), ("y", 0.02))]
     )
+
+    assert [verdict.p for verdict in verdicts] == pytest.approx([0.04, 0.04])
 
 
 @pytest.mark.parametrize("difference", [0.0, 0.03])
 def test_intervals_of_one_repeat_hold_the_true_difference_in_95_percent(difference):
-    """Grid: 50, 170, 624 and 850 pictures; the ways disagree on 5, 10, 20 and 40 % of them."""
+    """Grid: 50, 170, 624 and 850 images; the methods disagree on 5, 10, 20 and 40 % of them."""
     generator = np.random.default_rng(0)
     held, alarms = [], []
     for n in (50, 170, 624, 850):
@@ -228,16 +270,16 @@ def test_intervals_of_one_repeat_hold_the_true_difference_in_95_percent(differen
 
 
 def test_intervals_over_seeds_hold_the_true_difference_in_95_percent():
-    """Grid: 50, 170 and 624 pictures; 3 and 5 seeds, which scatter by 0 to 3 points."""
+    """Grid: 50, 170 and 624 images; 3 and 5 seeds, which scatter by 0 to 3 points."""
     generator = np.random.default_rng(0)
     held, alarms = [], []
     for n in (50, 170, 624):
         for seeds in (3, 5):
             for seed_sd in (0.0, 0.1, 0.3):
-                for _ in range(400):
-                    pictures = generator.normal(0, 2, n)
+                for _ in range(200):
+                    images = generator.normal(0, 2, n)
                     first, second = (
-                        on_a_logit_scale(generator, seeds, n, pictures, seed_sd=seed_sd)
+                        on_a_logit_scale(generator, seeds, n, images, seed_sd=seed_sd)
                         for _ in range(2)
                     )
                     found = paired_difference(first, second)

@@ -154,7 +154,7 @@ def test_probabilities_cannot_be_changed_behind_the_back():
 
 
 @pytest.mark.parametrize("probabilities", [[[0.5]], [[1.5, -0.5]], [[np.nan, 1]]])
-def test_what_is_no_probability_is_refused(probabilities):
+def test_what_is_not_a_probability_is_refused(probabilities):
     with pytest.raises(DataError):
         Predictions(("1",), ("a",), ("a", "b"), np.array(probabilities), ("test",))
 
@@ -165,7 +165,7 @@ def learner(classes):
     )
 
 
-def test_evaluating_names_the_pictures_relative_to_their_folder(tmp_path):
+def test_evaluating_names_the_images_relative_to_their_folder(tmp_path):
     data = Dataset((tmp_path / "a" / "1.jpg",), ("a",), ("a", "b"), root=tmp_path)
 
     p = evaluate(learner(["a", "b"]), data, "validation")
@@ -192,6 +192,6 @@ def test_a_class_that_the_data_lack_is_fine():
     assert p.summary()["accuracy"] == 1.0
 
 
-def test_no_picture_is_an_error():
-    with pytest.raises(DataError, match="no picture"):
+def test_no_image_is_an_error():
+    with pytest.raises(DataError, match="no image"):
         evaluate(learner(["a"]), Dataset((), (), ("a",)))
