@@ -1,34 +1,111 @@
-"""Activations at the boundary, computed once, kept on disk and handed out by sample and epoch."""
+"""Activations at the split point, computed once and kept; which way a phase runs; predictions.
+
+A phase runs ``cached`` where the activations of its frozen part are kept, else ``live``: the whole
+network then runs in every step. A trained network predicts the way that its last phase ran.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from regraft.backbones.backbone import Backbone
 from regraft.backbones.embedder import Embedder
 from regraft.backbones.engines import Engine, make_engine
-from regraft.backbones.spec import Compute, EngineName
-from regraft.data.images import Decoding, Picture
+from regraft.backbones.spec import Compute
+from regraft.data.images import Picture
 from regraft.features.cache import STORED_AS, FeatureCache, FeatureRows, StoredType
-from regraft.features.embed import embed, key_facts
-from regraft.files import sha256_bytes
+from regraft.features.embed import EmbeddingStats, as_list, embed, key_facts
+from regraft.files import free_bytes, sha256_bytes
 from regraft.progress import progress_bar
-from regraft.training.batches import AugmentedPictures
-from regraft.training.network import TransferNetwork
-from regraft.training.split_point import Boundary
+from regraft.system import choose_device, exact_float32, has_bf16, within_memory
+from regraft.training.batches import AugmentedImages, Images, Inputs
+from regraft.training.loop import autocast
+from regraft.training.network import Trained, TransferNetwork
+from regraft.training.optim import probabilities
+from regraft.training.phases import Phase
+from regraft.training.split_point import (
+    SplitPoint,
+    behind_trunk,
+    choose_precision,
+    find_split_point,
+    named_split_point,
+)
 
 _IN_MEMORY = 1 << 30  # bytes of one part that are read once and held
 
 
-class KeptRows:
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """A network, what it computes with, and where its activations are kept.
+
+    Args:
+        network: Trunk and head.
+        backbone: The trunk as it is now; its fingerprint is part of the key of activations.
+        compute: Device, engine and precision as they are to be had, and decoding.
+        batch_size: Images per pass.
+        verbose: Whether to show progress.
+        shared: Where rows behind the whole trunk are kept, which classifiers on features read, too.
+        workspace: Where other activations are kept.
+    """
+
+    network: TransferNetwork
+    backbone: Backbone
+    compute: Compute
+    batch_size: int = 32
+    verbose: bool = False
+    shared: FeatureCache
+    workspace: FeatureCache
+
+    @classmethod
+    def prepare(
+        cls,
+        network: TransferNetwork,
+        backbone: Backbone,
+        compute: Compute,
+        *,
+        batch_size: int = 32,
+        verbose: bool = False,
+    ) -> Self:
+        """Put a network on the device that is asked for, with caches as they are asked for."""
+        device = choose_device(compute.device)
+        usable = "bf16" if compute.precision == "bf16" and has_bf16(device) else "fp32"
+        # OpenVINO would leave an accelerator idle.
+        engine = compute.engine if device == "cpu" else "torch"
+        own = compute.cache not in {"default", None}
+        cache = FeatureCache(compute.cache) if own else FeatureCache()
+        temporary = FeatureCache.temporary()
+        return cls(
+            # Another order in memory would change the last bits.
+            network=network.to(device).to(memory_format=torch.channels_last),
+            backbone=backbone,
+            compute=replace(compute, device=device, engine=engine, precision=usable),
+            batch_size=batch_size,
+            verbose=verbose,
+            shared=temporary if compute.cache is None else cache,
+            workspace=cache if own else temporary,
+        )
+
+    def activations(self, split_point: SplitPoint, *, private: bool = False) -> ActivationCache:
+        """Return what computes and keeps activations at a split point.
+
+        Args:
+            split_point: Where the network is cut.
+            private: Whether the rows are of use to this training alone.
+        """
+        shared = split_point.is_behind_trunk and not private
+        return ActivationCache(self, split_point, self.shared if shared else self.workspace)
+
+
+class CachedActivations:
     """Activations as inputs of the loop; they are read from disk unless they are few.
 
     Args:
@@ -58,117 +135,106 @@ class KeptRows:
         return tensor.float()
 
 
-@dataclass(kw_only=True, eq=False)
-class Keeper:
-    """Computes the activations of pictures in front of a boundary, and keeps them.
+@dataclass(eq=False)
+class ActivationCache:
+    """Computes the activations of images in front of a split point, and keeps them.
 
     Args:
-        backbone: The trunk as it is now; its fingerprint is part of the key.
-        network: Trunk and head.
-        boundary: Where the network is cut.
+        runtime: The network, and what it computes with.
+        split_point: Where the network is cut.
         cache: Where rows are kept.
-        engine: ``"auto"``, ``"torch"`` or ``"openvino"``.
-        precision: ``"fp32"`` or ``"bf16"``.
-        device: Where torch computes.
-        batch_size: Pictures per pass.
-        decoding: How files become pixels.
         stored: How a number is stored.
-        verbose: Whether to show progress.
     """
 
-    backbone: Backbone
-    network: TransferNetwork
-    boundary: Boundary
+    runtime: Runtime
+    split_point: SplitPoint
     cache: FeatureCache
-    engine: EngineName
-    precision: Literal["fp32", "bf16"]
-    device: str
-    batch_size: int = 32
-    decoding: Decoding = Decoding()
     stored: StoredType = "float32"
-    verbose: bool = False
 
-    def __post_init__(self) -> None:
-        if self.device != "cpu":
-            self.engine = "torch"  # OpenVINO would leave the accelerator idle
-
-    def plain(self, pictures: Sequence[Picture]) -> tuple[KeptRows, int]:
-        """Return the rows of pictures as they are, and how many had to be computed.
+    def plain(self, images: Sequence[Picture]) -> tuple[CachedActivations, int]:
+        """Return the rows of images as they are, and how many had to be computed.
 
         Raises:
-            ImageError: A picture cannot be used.
+            ImageError: An image cannot be used.
             RegraftError: The rows cannot be stored.
         """
+        runtime = self.runtime
         embedded = embed(
-            self.backbone,
-            pictures,
+            runtime.backbone,
+            images,
             cache=self.cache,
-            width=self.boundary.width,
+            width=self.split_point.width,
             pooling=self._pooling,
             build_engine=lambda: self.built_engine,
-            compute=self._compute,
+            compute=runtime.compute,
             stored=self.stored,
-            batch_size=self.batch_size,
-            verbose=self.verbose,
+            batch_size=runtime.batch_size,
+            verbose=runtime.verbose,
         )
-        return KeptRows(embedded.rows, [embedded.sha256s]), embedded.stats.embedded
+        return CachedActivations(embedded.rows, [embedded.sha256s]), embedded.stats.embedded
 
     def views(
-        self, pictures: AugmentedPictures, views: int, about: dict[str, Any]
-    ) -> tuple[KeptRows, int]:
-        """Return the rows of several augmented views of each picture, and how many were computed.
+        self, images: AugmentedImages, views: int, about: dict[str, Any]
+    ) -> tuple[CachedActivations, int]:
+        """Return the rows of several augmented views of each image, and how many were computed.
 
         Args:
-            pictures: The pictures, which look different in each of the first epochs.
+            images: The images, which look different in each of the first epochs.
             views: How many of these are kept.
-            about: What shaped the views, as JSON has it.
+            about: What shaped the views, as JSON values.
 
         Raises:
             RegraftError: The rows cannot be stored.
         """
-        engine = self.built_engine
+        runtime, engine = self.runtime, self.built_engine
         key = key_facts(
-            self.backbone,
+            runtime.backbone,
             self._pooling,
-            self._compute,
+            runtime.compute,
             engine=engine.name,
-            device=self.device,
+            device=runtime.compute.device,
             view=about,
         )
-        rows = self.cache.rows(key, self.boundary.width, self.stored)
+        rows = self.cache.rows(key, self.split_point.width, self.stored)
+        contents = images.images.sha256s
         digests = [
-            [_view_digest(content, sample, view) for sample, content in enumerate(pictures.sha256s)]
-            for view in range(views)
+            [_view_digest(c, i, view) for i, c in enumerate(contents)] for view in range(views)
         ]
-        total = views * len(pictures)
         computed = 0
         with (
-            progress_bar("Embedding views", total, visible=self.verbose) as advance,
-            rows.writer(total) as writer,
+            progress_bar(
+                "Embedding views", views * len(images), visible=runtime.verbose
+            ) as advance,
+            rows.writer(views * len(images)) as writer,
         ):
             for view, names in enumerate(digests):
                 missing = np.flatnonzero(~rows.known(names))
                 advance(len(names) - len(missing))
-                for batch in np.array_split(missing, -(-len(missing) // self.batch_size) or 1):
+                for batch in np.array_split(missing, -(-len(missing) // runtime.batch_size) or 1):
                     if len(batch):
-                        features = engine(pictures.take(batch, view).numpy())
+                        features = engine(images.take(batch, view).numpy())
                         writer.add([names[sample] for sample in batch], features)
                         advance(len(batch))
                 computed += len(missing)
-        return KeptRows(rows, digests), computed
+        return CachedActivations(rows, digests), computed
+
+    def needed_bytes(self, samples: int) -> int:
+        """Return how many bytes the rows of so many samples take."""
+        return samples * self.split_point.width * STORED_AS[self.stored].itemsize
 
     @cached_property
     def built_engine(self) -> Engine:
         """What computes the rows, built when the first of them is missing."""
-        preprocessing = self.backbone.preprocessing
-        embedder = Embedder(self.network.trunk, preprocessing, self.boundary.before(self.network))
+        runtime, network = self.runtime, self.runtime.network
+        preprocessing = runtime.backbone.preprocessing
+        embedder = Embedder(network.trunk, preprocessing, self.split_point.before(network))
         return make_engine(
             embedder.eval(),  # rows that depend on their batch, or move averages, are no rows
-            name=self.engine,
-            precision=self.precision,
-            fingerprint=self.backbone.fingerprint_of(self._pooling),
+            name=runtime.compute.engine,
+            precision=runtime.compute.precision,
+            fingerprint=runtime.backbone.fingerprint_of(self._pooling),
             size=preprocessing.size,
-            device=self.device,
+            device=runtime.compute.device,
         )
 
     @property
@@ -184,19 +250,205 @@ class Keeper:
     def _pooling(self) -> str:
         """What a row is: behind the whole trunk the same that a classifier on features reads."""
         names = {"pooled": "avg", "map": "flatten"}
-        last = ", channels last" if self.boundary.channels_last else ""
-        return names.get(self.boundary.name, f"map behind {self.boundary.name}{last}")
-
-
-def needed_bytes(boundary: Boundary, stored: StoredType, samples: int) -> int:
-    """Return how many bytes the rows of so many samples take.
-
-    Example:
-        >>> needed_bytes(Boundary("map", (512, 7, 7)), "float16", 10)
-        501760
-    """
-    return samples * boundary.width * STORED_AS[stored].itemsize
+        last = ", channels last" if self.split_point.channels_last else ""
+        return names.get(self.split_point.name, f"map behind {self.split_point.name}{last}")
 
 
 def _view_digest(content: str, sample: int, view: int) -> str:
     return sha256_bytes(f"{content} {sample} {view}".encode())
+
+
+@dataclass(frozen=True)
+class ExecutionMode:
+    """How a phase gets from images to logits.
+
+    Attributes:
+        cache: Computes and keeps activations; None where every step runs the whole network.
+        why: Why it is run live, as half a sentence; empty where activations are kept.
+        error: The relative error of the gradient that storing brings, where it was measured.
+        size: Bytes that the activations take.
+    """
+
+    cache: ActivationCache | None
+    why: str = ""
+    error: float | None = None
+    size: int = 0
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a reader of the run should know, as JSON values."""
+        if self.cache is None:
+            return {"mode": "live", "boundary": {"why": self.why} if self.why else None}
+        return {
+            "mode": "cached",
+            "boundary": {
+                "stage": self.cache.split_point.name,
+                "shape": list(self.cache.split_point.shape),
+                "dtype": self.cache.stored,
+                "bytes": self.size,
+                "gradient_error": self.error,
+            },
+        }
+
+
+def recall_mode(
+    facts: Mapping[str, Any], runtime: Runtime, *, private: bool = False
+) -> ExecutionMode:
+    """Return the mode that `ExecutionMode.facts` has described: a phase resumes as it began.
+
+    Args:
+        facts: The description.
+        runtime: Its network is frozen for the phase.
+        private: Whether activations are of use to this training alone.
+
+    Raises:
+        RegraftError: The network has no such split point.
+    """
+    kept = facts["boundary"] or {}
+    if facts["mode"] == "live":
+        return ExecutionMode(None, why=kept.get("why", ""))
+    cache = runtime.activations(named_split_point(runtime.network, kept["stage"]), private=private)
+    cache.stored = kept["dtype"]
+    return ExecutionMode(cache, error=kept.get("gradient_error"), size=kept.get("bytes", 0))
+
+
+def why_live(
+    network: TransferNetwork, phase: Phase, trained: Trained, *, choice: str, changing: str
+) -> str:
+    """Return why a phase must run the whole network in every step, or nothing.
+
+    Args:
+        network: Frozen for the phase.
+        phase: Its batch norm.
+        trained: What it trains.
+        choice: ``"off"`` for never keeping activations.
+        changing: How images differ from epoch to epoch, as half a sentence; empty if not at all.
+    """
+    if choice == "off":
+        return "no activations were to be kept"
+    if trained.first == 0:
+        return "the whole trunk is trained"
+    if changing:
+        return changing
+    if phase.batchnorm == "batch_statistics" and network.has_batchnorm:
+        return "frozen batch norm works with the statistics of each batch"
+    return ""
+
+
+def choose_mode(
+    runtime: Runtime,
+    trained: Trained,
+    *,
+    few: Callable[[], tuple[Tensor, Tensor]],
+    loss: Callable[[Tensor, Tensor], Tensor],
+    samples: int,
+    private: bool = False,
+) -> ExecutionMode:
+    """Return where a network is cut for a phase, and in how many bits activations are kept.
+
+    Behind the whole trunk rows are float32: classifiers on features read the same ones. Elsewhere
+    16 bits are enough where they change the gradient by no more than 1 %.
+
+    Args:
+        runtime: Its network is frozen for the phase.
+        trained: What it trains.
+        few: Returns some prepared images and their targets, to compare gradients with.
+        loss: From logits and targets to a number.
+        samples: How many activations are to be kept.
+        private: Whether they are of use to this training alone.
+    """
+    network, compute = runtime.network, runtime.compute
+    whole = trained.first == len(network.stages)
+    split_point: SplitPoint | None = behind_trunk(network) if whole else None
+    if not whole:
+        images, targets = (tensor.to(compute.device) for tensor in few())
+        split_point = find_split_point(network, trained.first, images, lambda x: loss(x, targets))
+    if split_point is None:
+        return ExecutionMode(None, "this network cannot be cut in front of what is trained")
+    cache, error = runtime.activations(split_point, private=private), None
+    if compute.boundary in STORED_AS:
+        cache.stored = compute.boundary  # type: ignore[assignment]
+    elif not whole:
+        rows = torch.from_numpy(cache.built_engine(images.cpu().numpy())).to(compute.device)
+        cache.stored, error = choose_precision(
+            network, split_point, images, rows, lambda x: loss(x, targets)
+        )
+    size, budget = cache.needed_bytes(samples), compute.disk_budget
+    allowed = free_bytes(cache.cache.folder) // 2 if budget is None else budget
+    if size > allowed:
+        why = f"its activations would take {size:,} bytes, and {allowed:,} are allowed"
+        return ExecutionMode(None, why)
+    return ExecutionMode(cache, error=error, size=size)
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Probabilities from a trained network.
+
+    Where the last phase kept the activations of a frozen part, these are used again: images that
+    were trained with do not pass the trunk a second time.
+
+    Args:
+        runtime: The network, and what it computes with.
+        cache: Computes the activations of the frozen part; None to run the whole network.
+    """
+
+    runtime: Runtime
+    cache: ActivationCache | None
+
+    @classmethod
+    def from_records(cls, runtime: Runtime, phases: Sequence[Mapping[str, Any]]) -> Self:
+        """Return what predicts the way that the last phase ran, by the records of all phases.
+
+        Raises:
+            RegraftError: The network has no such split point.
+        """
+        return cls(runtime, recall_mode(phases[-1], runtime).cache if phases else None)
+
+    def __call__(self, images: Sequence[Picture]) -> tuple[NDArray[np.float64], EmbeddingStats]:
+        """Return the probability of each class for each image, (n, classes), and what it cost.
+
+        Raises:
+            ImageError: An image cannot be used.
+        """
+        start, images = time.perf_counter(), as_list(images)
+        runtime = self.runtime
+        network = runtime.network.to(runtime.compute.device).eval()
+        inputs: Inputs
+        if not images:
+            nothing = probabilities(network(network.blank(1)))[:0].numpy()
+            return nothing, EmbeddingStats(0, 0, 0.0)
+        if self.cache is None:
+            inputs, passed = self._pixels(images), len(images)
+            rows = self._run(network, inputs)
+        else:
+            try:
+                inputs, passed = self.cache.plain(images)
+            except OverflowError:  # beyond float16, which was enough for the training images
+                inputs, passed = replace(self.cache, stored="float32").plain(images)
+            rows = self._run(self.cache.split_point.behind(network).eval(), inputs)
+        seconds = time.perf_counter() - start
+        return rows, EmbeddingStats(len(images), passed, seconds)
+
+    def _run(self, network: nn.Module, inputs: Inputs) -> NDArray[np.float64]:
+        compute, size = self.runtime.compute, self.runtime.batch_size
+
+        def run(samples: NDArray[np.int64]) -> NDArray[np.float64]:
+            rows = probabilities(network(inputs.take(samples, 0).to(compute.device)).float())
+            found: NDArray[np.float64] = rows.numpy()
+            return found
+
+        every = np.arange(len(inputs))
+        numbers = autocast(compute.device, compute.precision)
+        with torch.inference_mode(), exact_float32(compute.device), numbers:
+            batches = [every[start : start + size] for start in range(0, len(every), size)]
+            return np.concatenate([within_memory(run, batch) for batch in batches])
+
+    def _pixels(self, images: Sequence[Picture]) -> Images:
+        backbone = self.runtime.backbone
+        return Images(
+            images,
+            backbone.prepare,
+            size=backbone.preprocessing.size,
+            decoding=self.runtime.compute.decoding,
+            verbose=self.runtime.verbose,
+        )

@@ -1,6 +1,6 @@
-"""What enters the loop: prepared pictures, in an order that depends on nothing but the seed.
+"""What enters the loop: prepared images, in an order that depends on nothing but the seed.
 
-The order of an epoch and the augmentation of a picture are functions of (seed, epoch, sample), so
+The order of an epoch and the augmentation of an image are functions of (seed, epoch, sample), so
 they are the same whatever the threads, the batch in flight or the number of restarts.
 """
 
@@ -11,6 +11,8 @@ import shutil
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -20,9 +22,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from regraft.data.images import Decoding, Picture, decode, read_picture
+from regraft.backbones.backbone import Backbone
+from regraft.data.images import Decoding, Picture, decode, open_image, read_picture
 from regraft.errors import ImageError, RegraftError, UsageError
-from regraft.files import free_bytes, temporary_folder
+from regraft.features.embed import as_list
+from regraft.files import free_bytes, sha256_json, temporary_folder
 from regraft.progress import progress_bar
 from regraft.system import threads
 
@@ -42,33 +46,114 @@ class Inputs(Protocol):
         ...
 
 
-class Pictures:
-    """Prepared pictures, decoded once into a file that is removed with the object.
+@dataclass(frozen=True)
+class Part:
+    """Inputs and targets of one part of the data.
+
+    Attributes:
+        inputs: What enters the network, by sample and epoch.
+        targets: Soft targets, (n, classes), rows sum to 1.
+    """
+
+    inputs: Inputs
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+class LabelledImages:
+    """The images of one part and what each of them shows; decoded when they are first needed.
 
     Args:
-        pictures: Paths, PIL pictures or H × W × 3 arrays of 8 bits.
-        prepare: From an upright RGB picture to the square that enters the network.
+        images: Paths, Pillow images or H×W×3 arrays of 8 bits.
+        labels: The name of the class of each.
+        classes: All classes, in the order of the columns of the targets.
+        backbone: Its preprocessing is used.
+        decoding: How files become pixels.
+        verbose: Whether to show progress.
+
+    Attributes:
+        codes: The column of each image's class, (n,).
+        targets: One row per image with a one in that column, (n, classes).
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Picture],
+        labels: Sequence[str],
+        classes: Sequence[str],
+        *,
+        backbone: Backbone,
+        decoding: Decoding = Decoding(),
+        verbose: bool = False,
+    ) -> None:
+        places = {name: index for index, name in enumerate(classes)}
+        self.images = as_list(images)
+        self.labels = [str(label) for label in labels]
+        self.codes = np.array([places[label] for label in self.labels], dtype=np.int64)
+        self.targets: Tensor = torch.eye(len(classes))[self.codes]
+        self._backbone = backbone
+        self._decoding = decoding
+        self._verbose = verbose
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @cached_property
+    def pixels(self) -> Images:
+        """All images as they enter the network, decoded at the first use."""
+        return Images(
+            self.images,
+            self._backbone.prepare,
+            size=self._backbone.preprocessing.size,
+            decoding=self._decoding,
+            verbose=self._verbose,
+        )
+
+    def few(self, count: int = 8) -> tuple[Tensor, Tensor]:
+        """Return some images, (count, size, size, 3) in 8 bits, and their targets.
+
+        They are spread over the part, which often stands sorted by class.
+        """
+        chosen = np.unique(np.linspace(0, len(self) - 1, count).astype(np.int64))
+        opened = (open_image(self.images[index], self._decoding) for index in chosen)
+        prepared = np.stack([self._backbone.prepare(image) for image in opened])
+        return torch.from_numpy(prepared), self.targets[chosen]
+
+    def fingerprint(self) -> str:
+        """Return a hash of the content and the label of every image, in their order."""
+        limits = self._decoding.limits
+        contents = [read_picture(image, limits=limits).sha256 for image in self.images]
+        return sha256_json([contents, self.labels])
+
+
+class Images:
+    """Prepared images, decoded once into a file that is removed with the object.
+
+    Args:
+        images: Paths, Pillow images or H×W×3 arrays of 8 bits.
+        prepare: From an upright RGB image to the square that enters the network.
         size: Height and width of that square, in pixels.
         decoding: How files become pixels.
         verbose: Whether to show progress.
 
     Attributes:
-        sha256s: The digest of each picture's content.
+        sha256s: The digest of each image's content.
 
     Raises:
-        ImageError: A picture cannot be read.
+        ImageError: An image cannot be read.
         RegraftError: There is no space for them (``TRAIN-DISK``).
 
     Example:
         >>> grey = np.full((8, 8, 3), 128, np.uint8)
-        >>> pictures = Pictures([grey, grey], np.asarray, size=8)
-        >>> pictures.take(np.array([1]), epoch=0).shape
+        >>> Images([grey, grey], np.asarray, size=8).take(np.array([1]), epoch=0).shape
         torch.Size([1, 8, 8, 3])
     """
 
     def __init__(
         self,
-        pictures: Sequence[Picture],
+        images: Sequence[Picture],
         prepare: Callable[[Image.Image], Pixels],
         *,
         size: int,
@@ -77,11 +162,11 @@ class Pictures:
     ) -> None:
         folder = temporary_folder()
         self._finalizer = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        self.sha256s = [""] * len(pictures)
-        self._pixels = _reserved(folder / "pictures.npy", (len(pictures), size, size, 3))
+        self.sha256s = [""] * len(images)
+        self._pixels = _reserved(folder / "images.npy", (len(images), size, size, 3))
 
         def place(position: int) -> None:
-            content = read_picture(pictures[position], limits=decoding.limits)
+            content = read_picture(images[position], limits=decoding.limits)
             self.sha256s[position] = content.sha256
             try:
                 self._pixels[position] = prepare(decode(content, decoding))
@@ -91,16 +176,16 @@ class Pictures:
 
         with (
             ThreadPoolExecutor(threads()) as pool,
-            progress_bar("Reading pictures", len(pictures), visible=verbose) as advance,
+            progress_bar("Reading images", len(images), visible=verbose) as advance,
         ):
-            for _ in pool.map(place, range(len(pictures))):
+            for _ in pool.map(place, range(len(images))):
                 advance(1)
 
     def __len__(self) -> int:
         return len(self._pixels)
 
     def take(self, samples: NDArray[np.int64], epoch: int) -> Tensor:
-        """Return the pictures as they are, (n, size, size, 3) in 8 bits; every epoch the same."""
+        """Return the images as they are, (n, size, size, 3) in 8 bits; every epoch the same."""
         return torch.from_numpy(self._pixels[samples])
 
 
@@ -114,7 +199,7 @@ def _reserved(file: Path, shape: tuple[int, ...]) -> Pixels:
     except OSError as error:
         needed, free = int(np.prod(shape)), free_bytes(file)
         raise RegraftError(
-            "cannot store the decoded pictures",
+            "cannot store the decoded images",
             path=file.parent,
             why=f"{error.strerror or error}; they take {needed:,} bytes, {free:,} are free",
             hint="free some space, or set TMPDIR to a folder with more of it",
@@ -123,19 +208,20 @@ def _reserved(file: Path, shape: tuple[int, ...]) -> Pixels:
     return pixels
 
 
-class AugmentedPictures:
-    """Pictures that look different in every epoch.
+@dataclass(frozen=True, eq=False)
+class AugmentedImages:
+    """Images that look different in every epoch.
 
     Args:
-        pictures: The pictures as they are.
-        augment: From a picture and a random generator to a picture of the same size.
+        images: The images as they are.
+        augment: From an image and a random generator to an image of the same size.
         seed: The seed of the whole run.
-        views: How many different views of a picture there are; None for a new one in every epoch.
+        views: How many different views of an image there are; None for a new one in every epoch.
         before: Epochs of earlier phases, whose views are not shown again where each is new.
 
     Example:
-        >>> grey = Pictures([np.full((8, 8, 3), 128, np.uint8)], np.asarray, size=8)
-        >>> noisy = AugmentedPictures(
+        >>> grey = Images([np.full((8, 8, 3), 128, np.uint8)], np.asarray, size=8)
+        >>> noisy = AugmentedImages(
         ...     grey, lambda p, random: p + random.integers(9, size=p.shape, dtype=np.uint8), seed=0
         ... )
         >>> first = np.array([0])
@@ -143,36 +229,22 @@ class AugmentedPictures:
         False
     """
 
-    def __init__(
-        self,
-        pictures: Pictures,
-        augment: Augment,
-        *,
-        seed: int,
-        views: int | None = None,
-        before: int = 0,
-    ) -> None:
-        self._pictures = pictures
-        self._augment = augment
-        self._seed = seed
-        self.views = views
-        self._before = before
-
-    @property
-    def sha256s(self) -> Sequence[str]:
-        """The digest of each picture's content."""
-        return self._pictures.sha256s
+    images: Images
+    augment: Augment
+    seed: int
+    views: int | None = None
+    before: int = 0
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self.images)
 
     def take(self, samples: NDArray[np.int64], epoch: int) -> Tensor:
-        """Return the pictures as they look in this epoch, (n, size, size, 3) in 8 bits."""
-        view = self._before + epoch if self.views is None else epoch % self.views
-        plain = self._pictures.take(samples, epoch).numpy()
+        """Return the images as they look in this epoch, (n, size, size, 3) in 8 bits."""
+        view = self.before + epoch if self.views is None else epoch % self.views
+        plain = self.images.take(samples, epoch).numpy()
         changed = [
-            self._augment(picture, generator(self._seed, "view", view, int(sample)))
-            for picture, sample in zip(plain, samples, strict=True)
+            self.augment(image, generator(self.seed, "view", view, int(sample)))
+            for image, sample in zip(plain, samples, strict=True)
         ]
         return torch.from_numpy(np.stack(changed))
 
@@ -207,7 +279,7 @@ def epoch_batches(
         [4, 5]
     """
     if batch_size < 2:
-        raise UsageError("a batch holds two pictures or more", why=f"batch size {batch_size}")
+        raise UsageError("a batch holds two images or more", why=f"batch size {batch_size}")
     starts = list(range(0, len(order), batch_size))
     if len(starts) > 1 and len(order) - starts[-1] == 1:
         starts.pop()
@@ -221,9 +293,6 @@ def balanced_order(codes: NDArray[np.int64], random: np.random.Generator) -> NDA
     Args:
         codes: The class of each sample, as a number, (n,).
         random: Where the samples are drawn from.
-
-    Returns:
-        Indices of samples, (n,).
 
     Example:
         >>> codes = np.array([0] * 90 + [1] * 10)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,9 +31,8 @@ from regraft.files import (
     write_json,
 )
 from regraft.system import environment
-from regraft.training.state import State
+from regraft.training.loop import State
 
-FORMAT = 1
 _STATE, _TENSORS = "state.json", "tensors.safetensors"
 _KEPT = 2
 
@@ -47,7 +47,7 @@ class Progress:
         state: Where this phase stands.
         tensors: What training has changed so far, by its name in the network.
         optimizer: The ``state_dict`` of the phase's optimizer, or None before its first step.
-        way: How the phase gets from pictures to logits, as JSON has it; None before it has begun.
+        mode: How the phase gets from images to logits, as JSON values; None before it has begun.
     """
 
     phase: int = 0
@@ -55,7 +55,7 @@ class Progress:
     state: State = field(default_factory=State)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     optimizer: dict[str, Any] | None = None
-    way: dict[str, Any] | None = None
+    mode: dict[str, Any] | None = None
 
 
 class Checkpoints:
@@ -63,9 +63,12 @@ class Checkpoints:
 
     Args:
         folder: Where they stand.
-        work: What the training is, as JSON has it: phases, data, classes, weights, seed. Only a
-            checkpoint of the same work is continued.
+        work: What the training is, as JSON values: its settings, data, classes, weights. Training
+            resumes from a checkpoint of the same work only.
         every: Seconds between two checkpoints in the middle of a phase.
+
+    Attributes:
+        warnings: What a reader should know of them, one sentence each.
 
     Example:
         >>> import tempfile
@@ -80,7 +83,7 @@ class Checkpoints:
     ) -> None:
         self.folder = Path(folder)
         self.work = dict(work)
-        self.notes: list[str] = []
+        self.warnings: list[str] = []
         self._every = every
         self._pause = every
         self._last = time.monotonic()
@@ -107,7 +110,7 @@ class Checkpoints:
                 "cannot write a checkpoint",
                 path=self.folder,
                 why=f"{reason or error}; {free_bytes(self.folder):,} bytes are free there",
-                hint="free some space; the training can go on from the last checkpoint",
+                hint="free some space; training can resume from the last checkpoint",
                 code="TRAIN-CHECKPOINT",
             ) from error
         finally:
@@ -115,17 +118,17 @@ class Checkpoints:
             # Large networks, slow disks: at most a tenth of the time goes into checkpoints.
             self._pause = max(self._every, 9 * (self._last - start)) if self._every else 0.0
 
-    def keep(self, progress: Progress) -> str:
-        """Write a checkpoint if that is possible: the work goes on either way.
+    def try_write(self, progress: Progress) -> str:
+        """Write a checkpoint if that is possible: training goes on either way.
 
         Returns:
-            Why it was not possible; empty if it was. The first reason stands in ``notes``, too.
+            Why it was not possible; empty if it was. The first reason becomes a warning.
         """
         try:
             self.write(progress)
         except RegraftError as error:
             if not self._failed:
-                self.notes.append(str(error))
+                self.warnings.append(str(error))
             self._failed = True
             return str(error)
         return ""
@@ -135,34 +138,10 @@ class Checkpoints:
         places = self._places()
         return places[-1] if places else None
 
-    def _write(self, progress: Progress) -> None:
-        older = self._places()
-        number = int(older[-1].name) + 1 if older else 1
-        tensors, optimizer = _flat(progress)
-        with atomic_folder(self.folder / f"{number:06d}") as part:
-            if tensors:
-                write_state(part / _TENSORS, tensors)
-            content = {
-                "format": FORMAT,
-                "work": self.work,
-                "environment": _versions(),
-                "phase": progress.phase,
-                "finished": progress.finished,
-                "way": progress.way,
-                "state": progress.state.to_json(),
-                "optimizer": optimizer,
-                "sha256": sha256_file(part / _TENSORS) if tensors else None,
-            }
-            write_json(part / _STATE, {**content, "checksum": sha256_json(content)})
-        sound = [place for place in self._places() if place not in self._damaged]
-        for place in [*self._damaged, *sound[:-_KEPT]]:
-            shutil.rmtree(place, ignore_errors=True)
-        self._damaged = []
-
     def read(self) -> Progress | None:
         """Return the last progress that can be read, or None where there is none.
 
-        What had to be said about it stands in ``notes`` afterwards.
+        What had to be said about it stands in ``warnings`` afterwards.
 
         Raises:
             RegraftError: The checkpoints are of other work (``TRAIN-RESUME``), or all are damaged
@@ -179,8 +158,8 @@ class Checkpoints:
                 self._damaged.append(place)
                 continue
             self._refuse_other_work(content["work"])
-            self.notes += [f"{problem}: the one before it is used" for problem in problems]
-            self.notes += _changes(content["environment"])
+            self.warnings += [f"{problem}: the one before it is used" for problem in problems]
+            self.warnings += _changes(content["environment"])
             return _progress(content, tensors)
         if problems:
             raise RegraftError(
@@ -199,6 +178,30 @@ class Checkpoints:
         with contextlib.suppress(OSError):  # something else is in it
             self.folder.rmdir()
 
+    def _write(self, progress: Progress) -> None:
+        older = self._places()
+        number = int(older[-1].name) + 1 if older else 1
+        tensors, optimizer = _flat(progress)
+        state = {k: v for k, v in vars(progress.state).items() if k not in _OF_TENSORS.values()}
+        with atomic_folder(self.folder / f"{number:06d}") as part:
+            if tensors:
+                write_state(part / _TENSORS, tensors)
+            content = {
+                "work": self.work,
+                "environment": _versions(),
+                "phase": progress.phase,
+                "finished": progress.finished,
+                "mode": progress.mode,
+                "state": {**state, "sums": state["sums"].tolist()},
+                "optimizer": optimizer,
+                "sha256": sha256_file(part / _TENSORS) if tensors else None,
+            }
+            write_json(part / _STATE, {**content, "checksum": sha256_json(content)})
+        sound = [place for place in self._places() if place not in self._damaged]
+        for place in [*self._damaged, *sound[:-_KEPT]]:
+            shutil.rmtree(place, ignore_errors=True)
+        self._damaged = []
+
     def _places(self) -> list[Path]:
         return sorted(p for p in self.folder.glob("[0-9]*") if p.name.isdigit() and p.is_dir())
 
@@ -211,7 +214,7 @@ class Checkpoints:
             "the checkpoints here are of another training",
             path=self.folder,
             why=f"different: {', '.join(names)}",
-            hint="repeat it with the same settings and pictures, or choose another folder",
+            hint="repeat it with the same settings and images, or choose another folder",
             code="TRAIN-RESUME",
         )
 
@@ -241,10 +244,14 @@ def _laid_out_like(like: Tensor, value: Tensor) -> Tensor:
     return torch.empty_like(like, dtype=value.dtype).copy_(value)
 
 
+# What of a state is written as tensors, by the first part of their names.
+_OF_TENSORS = {"best": "best_weights", "average": "average"}
+
+
 def _flat(progress: Progress) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """Return all tensors under one name each, and what is left of the optimizer as JSON."""
-    state = progress.state
-    groups = {"tensors": progress.tensors, "best": state.best_weights, "average": state.average}
+    groups = {kind: getattr(progress.state, name) for kind, name in _OF_TENSORS.items()}
+    groups["tensors"] = progress.tensors
     flat = {f"{kind}/{name}": t for kind, named in groups.items() for name, t in named.items()}
     if progress.optimizer is None:
         return flat, None
@@ -275,22 +282,22 @@ def _progress(content: dict[str, Any], flat: Mapping[str, Tensor]) -> Progress:
         groups = [{**g, "betas": tuple(g["betas"])} if "betas" in g else g
                   for g in optimizer["param_groups"]]  # fmt: skip
         optimizer = {"state": moments, "param_groups": groups}
-    state = State.from_json(content["state"], best_weights=named["best"], average=named["average"])
+    values = content["state"]
+    values["sums"] = np.array(values["sums"], dtype=np.float64)
+    values["best"] = values["best"] and tuple(values["best"])
     return Progress(
         phase=content["phase"],
         finished=content["finished"],
-        state=state,
+        state=State(**values, best_weights=named["best"], average=named["average"]),
         tensors=named["tensors"],
         optimizer=optimizer,
-        way=content["way"],
+        mode=content["mode"],
     )
 
 
 def _verified(place: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     content = read_json(place / _STATE)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise RegraftError("it is of another format", path=place / _STATE, code="TRAIN-CHECKPOINT")
-    if content.pop("checksum", None) != sha256_json(content):
+    if not isinstance(content, dict) or content.pop("checksum", None) != sha256_json(content):
         raise RegraftError("it has changed", path=place / _STATE, code="TRAIN-CHECKPOINT")
     if content["sha256"] is None:
         return content, {}

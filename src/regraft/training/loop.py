@@ -8,7 +8,9 @@ holds on processors; CUDA's kernels add in any order, so there the last digits d
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,15 +19,87 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from regraft.errors import RegraftError
-from regraft.training.batches import epoch_batches, generator, prefetched
-from regraft.training.optim import rate_factor
+from regraft.system import is_out_of_memory
+from regraft.training.batches import Part, epoch_batches, generator, prefetched
+from regraft.training.optim import Loss, answers, rate_factor
 from regraft.training.phases import Phase
-from regraft.training.state import Part, Settings, State, advance, averaged, is_over
-from regraft.training.steps import take_step, validate
+from regraft.training.regularize import Mix
 
 Order = Callable[[np.random.Generator], NDArray[np.int64]]
+_PLATEAU_EPOCHS = 2
+_PLATEAU_FACTOR = 0.1
 
 
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """What stays the same over all phases.
+
+    Args:
+        batch_size: Samples per step.
+        seed: Everything random is drawn from it.
+        device: Where the network stands.
+        precision: ``"fp32"`` or ``"bf16"`` for automatic mixed precision.
+        loss: From logits and soft targets to a number, for training.
+        class_weights: What that loss weights classes with, (classes,); None: all the same.
+        validation_loss: The same for validation, where nothing is smoothed or weighted.
+        clip: Largest norm of the gradient; None for no clipping.
+        mix: Mixes the images and targets of a training batch, such as MixUp.
+        average: Decay of the exponential moving average of the weights, 0 to 1; validation and the
+            result use it. None for no average.
+        time_budget: Seconds after which the phase ends; None for no end.
+    """
+
+    batch_size: int = 32
+    seed: int = 0
+    device: str = "cpu"
+    precision: str = "fp32"
+    loss: Loss = nn.functional.cross_entropy
+    class_weights: Tensor | None = None
+    validation_loss: Loss = nn.functional.cross_entropy
+    clip: float | None = None
+    mix: Mix | None = None
+    average: float | None = None
+    time_budget: float | None = None
+
+
+@dataclass(eq=False)
+class State:
+    """Where a phase stands: with the network's and the optimizer's tensors, all a checkpoint needs.
+
+    Attributes:
+        epoch: Epochs that are finished.
+        step: Steps that are finished in the epoch after these.
+        sums: Over these steps the loss, the right answers and the samples.
+        best: The best validation accuracy so far and its epoch, or None.
+        best_weights: The tensors of that epoch.
+        average: The moving average of the tensors, empty without one.
+        averages: How many steps the average has seen.
+        plateau: The factor that plateaus have brought the rate to.
+        stale: Epochs since the validation loss was last better.
+        lowest: The lowest validation loss so far, or None.
+        records: One record per finished epoch.
+        micro_batch: Samples that pass the network at once where the memory holds no batch.
+        seconds: How long the phase has run.
+        stopped: Why it ended before its last epoch: ``"time budget"`` or ``"patience"``.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+    best: tuple[float, int] | None = None
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    average: dict[str, Tensor] = field(default_factory=dict)
+    averages: int = 0
+    plateau: float = 1.0
+    stale: int = 0
+    lowest: float | None = None
+    records: list[dict[str, Any]] = field(default_factory=list)
+    micro_batch: int | None = None
+    seconds: float = 0.0
+    stopped: str | None = None
+
+
+@dataclass(eq=False)
 class Loop:
     """One phase of training.
 
@@ -35,7 +109,7 @@ class Loop:
         phase: Epochs, schedule and patience.
         train: What is learned from.
         validation: What decides when to stop and which epoch was best; None: the last epoch stays.
-        settings: What stays the same over all phases.
+        config: What stays the same over all phases.
         number: Which phase of the run this is; part of what everything random is drawn from.
         set_mode: Puts what is trained into training mode and leaves what is frozen in eval mode.
         tensors: Returns the tensors that training may change; by default all of the network's.
@@ -48,147 +122,130 @@ class Loop:
         >>> part = Part(Points(), nn.functional.one_hot(torch.tensor([0, 0, 1, 1]), 2).float())
         >>> net = nn.Linear(1, 2)
         >>> sgd = torch.optim.SGD(net.parameters(), lr=0.1)
-        >>> loop = Loop(net, sgd, Phase(epochs=2), part, None, settings=Settings())
-        >>> loop.run(State()).epoch
+        >>> Loop(net, sgd, Phase(epochs=2), part).run(State()).epoch
         2
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        phase: Phase,
-        train: Part,
-        validation: Part | None,
-        *,
-        settings: Settings,
-        number: int = 0,
-        set_mode: Callable[[], object] | None = None,
-        tensors: Callable[[], dict[str, Tensor]] | None = None,
-        order: Order | None = None,
-    ) -> None:
-        self.network = network
-        self.optimizer = optimizer
-        self.phase = phase
-        self.train = train
-        self.validation = validation
-        self.settings = settings
-        self.number = number
-        self._set_mode = set_mode or network.train
-        self._tensors = tensors or network.state_dict
-        self._order = order or (lambda draw: draw.permutation(len(train)))
-        for group in optimizer.param_groups:  # a checkpoint of the optimizer keeps them
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    phase: Phase
+    train: Part
+    validation: Part | None = None
+    config: LoopConfig = LoopConfig()
+    number: int = 0
+    set_mode: Callable[[], object] | None = None
+    tensors: Callable[[], dict[str, Tensor]] | None = None
+    order: Order | None = None
+
+    def __post_init__(self) -> None:
+        for group in self.optimizer.param_groups:  # a checkpoint of the optimizer keeps them
             group.setdefault("initial_lr", group["lr"])
 
     def run(
         self,
         state: State,
         *,
-        after_step: Callable[[State], object] = lambda _state: None,
-        after_epoch: Callable[[State], object] = lambda _state: None,
-        between: Callable[[], object] = lambda: None,
+        on_step: Callable[[State], object] = lambda _state: None,
+        on_epoch: Callable[[State], object] = lambda _state: None,
+        check_stop: Callable[[], object] = lambda: None,
     ) -> State:
         """Train until the phase is over; then restore the weights of the epoch that it keeps.
 
         Args:
             state: Where the phase stands: a new state, or that of a checkpoint.
-            after_step: Called when a step is entered into the state.
-            after_epoch: Called when an epoch is entered into the state.
-            between: Called after each step and each batch of validation; may raise to stop there.
-                Network, optimizer and state then belong together and can be continued.
+            on_step: Called when a step is entered into the state.
+            on_epoch: Called when an epoch is entered into the state.
+            check_stop: Called after each step and each batch of validation; may raise to stop
+                there. Network, optimizer and state then belong together and can be continued.
 
         Raises:
-            RegraftError: The loss is no number any more (``TRAIN-NAN``), or the memory is not
-                enough for two samples (``TRAIN-MEMORY``).
+            RegraftError: The loss is NaN or infinite (``TRAIN-NAN``), or the memory is not enough
+                for two samples (``TRAIN-MEMORY``).
         """
-        while state.epoch < self.phase.epochs and not is_over(state, self.phase):
-            finished = state.epoch
-            self._epoch(state, after_step, between)
-            if state.epoch > finished:
-                after_epoch(state)
-        best = state.best_weights if self.phase.keep == "best" else {}
-        with torch.no_grad():
-            for name, value in (best or state.average).items():
-                self._tensors()[name].copy_(value)
+        phase, config = self.phase, self.config
+        while state.epoch < phase.epochs and not should_stop(state, phase):
+            start, before = time.perf_counter(), state.seconds
+            batches = self._batches(state.epoch)
+            (self.set_mode or self.network.train)()
+            inputs_ahead = prefetched(self.train.inputs, batches[state.step :], state.epoch)
+            for batch, inputs in zip(batches[state.step :], inputs_ahead, strict=True):
+                if config.time_budget is not None and state.seconds >= config.time_budget:
+                    state.stopped = "time budget"
+                    break
+                self._set_rates(state, len(batches))
+                state.sums += self._step(state, inputs, self.train.targets[batch])
+                state.step += 1
+                state.seconds = before + time.perf_counter() - start
+                on_step(state)
+                check_stop()
+            if not state.step:  # the time was over before the first of the epoch
+                break
+            tensors = self._tensors()
+            if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+                raise self._not_finite(state, state.step)  # by the last step: it is never best
+            with _weights_of(state.average, tensors):
+                record = self._measured(state, check_stop)
+                state.seconds = before + time.perf_counter() - start
+                record["seconds"] = state.seconds - sum(r["seconds"] for r in state.records)
+                end_epoch(state, record, tensors, phase)
+            on_epoch(state)
+        best = state.best_weights if phase.keep == "best" else {}
+        _copy(best or state.average, self._tensors())
         return state
 
     def steps_per_epoch(self) -> int:
         """Return how many steps an epoch has."""
         every = np.arange(len(self.train))
-        return len(epoch_batches(every, self.settings.batch_size, self.phase.steps))
+        return len(epoch_batches(every, self.config.batch_size, self.phase.steps))
 
-    def _epoch(
-        self, state: State, after_step: Callable[[State], object], between: Callable[[], object]
-    ) -> None:
-        settings, start, before = self.settings, time.perf_counter(), state.seconds
-        order = self._order(generator(settings.seed, "order", self.number, state.epoch))
-        batches = epoch_batches(order, settings.batch_size, self.phase.steps)
-        self._set_mode()
-        rest = prefetched(self.train.inputs, batches[state.step :], state.epoch)
-        for step, inputs in zip(range(state.step, len(batches)), rest, strict=True):
-            if settings.time_budget is not None and state.seconds >= settings.time_budget:
-                state.stopped = "time budget"
-                break
-            self._set_rates(state, step, len(batches))
-            state.sums += self._step(state, inputs, self.train.targets[batches[step]])
-            state.step = step + 1
-            state.seconds = before + time.perf_counter() - start
-            after_step(state)
-            between()
-        if state.step:  # none where the time was over before the first
-            self._finish_epoch(state, start, before, between)
+    def _batches(self, epoch: int) -> list[NDArray[np.int64]]:
+        draw = generator(self.config.seed, "order", self.number, epoch)
+        order = self.order(draw) if self.order else draw.permutation(len(self.train))
+        return epoch_batches(order, self.config.batch_size, self.phase.steps)
 
-    def _step(self, state: State, inputs: Tensor, targets: Tensor) -> NDArray[np.float64]:
-        place = (self.number, state.epoch, state.step)
-        sums = take_step(self.network, self.optimizer, inputs, targets, state, place, self.settings)
-        if not np.isfinite(sums[0]):
-            raise self._no_number(state, state.step + 1)
-        if self.settings.average is not None:
-            averaged(state, self._tensors(), self.settings.average)
-        return sums
-
-    def _finish_epoch(
-        self, state: State, start: float, before: float, between: Callable[[], object]
-    ) -> None:
-        """Validate, with the averaged weights where there are any, and enter the epoch."""
-        tensors = self._tensors()
-        if not _all_finite(tensors):  # the last step did it: such an epoch is never best
-            raise self._no_number(state, state.step)
-        own = {name: value.detach().clone() for name, value in tensors.items() if state.average}
-        _set(tensors, state.average)
-        try:
-            measured = validate(
-                self.network,
-                self.validation,
-                self.settings,
-                micro_batch=state.micro_batch,
-                between=between,
-            )
-            if not np.isfinite(measured.get("val_loss", 0.0)):
-                raise self._no_number(state, state.step)
-            record: dict[str, Any] = {
-                "epoch": state.epoch + 1,
-                "train_loss": float(state.sums[0] / state.sums[2]),
-                "train_accuracy": float(state.sums[1] / state.sums[2]),
-                **measured,
-                "lr": max(group["lr"] for group in self.optimizer.param_groups),
-            }
-            state.seconds = before + time.perf_counter() - start
-            record["seconds"] = state.seconds - sum(r["seconds"] for r in state.records)
-            advance(state, record, tensors, self.phase)
-        finally:
-            _set(tensors, own)
-
-    def _set_rates(self, state: State, step: int, steps: int) -> None:
-        done, total = state.epoch * steps + step, self.phase.epochs * steps
+    def _set_rates(self, state: State, steps: int) -> None:
+        done, total = state.epoch * steps + state.step, self.phase.epochs * steps
         factor = rate_factor(self.phase, done, total) * state.plateau
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
 
-    def _no_number(self, state: State, batch: int) -> RegraftError:
+    def _step(self, state: State, inputs: Tensor, targets: Tensor) -> NDArray[np.float64]:
+        draw = generator(self.config.seed, "step", self.number, state.epoch, state.step)
+        sums = take_step(
+            self.network, self.optimizer, inputs, targets, state, self.config, random=draw
+        )
+        if not np.isfinite(sums[0]):
+            raise self._not_finite(state, state.step + 1)
+        if self.config.average is not None:
+            update_ema(state, self._tensors(), self.config.average)
+        return sums
+
+    def _measured(self, state: State, check_stop: Callable[[], object]) -> dict[str, Any]:
+        """Validate, and return the record of an epoch."""
+        measured = validate(
+            self.network,
+            self.validation,
+            self.config,
+            micro_batch=state.micro_batch,
+            check_stop=check_stop,
+        )
+        if not np.isfinite(measured.get("val_loss", 0.0)):
+            raise self._not_finite(state, state.step)
+        return {
+            "epoch": state.epoch + 1,
+            "train_loss": float(state.sums[0] / state.sums[2]),
+            "train_accuracy": float(state.sums[1] / state.sums[2]),
+            **measured,
+            "lr": max(group["lr"] for group in self.optimizer.param_groups),
+        }
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return (self.tensors or self.network.state_dict)()
+
+    def _not_finite(self, state: State, batch: int) -> RegraftError:
         rate = max(group["lr"] for group in self.optimizer.param_groups)
         return RegraftError(
-            "the loss is no number any more",
+            "the loss is NaN or infinite",
             why=f"phase {self.number + 1}, epoch {state.epoch + 1}, batch {batch}, "
             f"learning rate {rate:g}",
             hint="lower the learning rate, or clip the gradient",
@@ -196,11 +253,227 @@ class Loop:
         )
 
 
-def _set(tensors: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+def end_epoch(
+    state: State, record: dict[str, Any], tensors: Mapping[str, Tensor], phase: Phase
+) -> None:
+    """Enter a finished epoch into the state; of equally good epochs the first is the best.
+
+    Args:
+        state: Where the phase stood.
+        record: What was measured.
+        tensors: What validation was measured with; copied if it was the best.
+        phase: Its schedule.
+    """
+    state.epoch += 1
+    state.step = 0
+    state.sums = np.zeros(3)
+    state.records.append(record)
+    if "val_loss" not in record:
+        return
+    if state.best is None or record["val_accuracy"] > state.best[0]:
+        state.best = (record["val_accuracy"], state.epoch)
+        state.best_weights = {k: v.detach().clone() for k, v in tensors.items()}
+    if state.lowest is None or record["val_loss"] < state.lowest:
+        state.lowest, state.stale = record["val_loss"], 0
+    else:
+        state.stale += 1
+    if phase.schedule == "plateau" and state.stale >= _PLATEAU_EPOCHS:
+        state.plateau, state.stale = state.plateau * _PLATEAU_FACTOR, 0
+
+
+def should_stop(state: State, phase: Phase) -> bool:
+    """Return whether a phase ends before its last epoch: its time or its patience is spent."""
+    if state.stopped == "time budget":
+        return True
+    if phase.patience is None or state.best is None:
+        return False
+    if state.epoch - state.best[1] >= phase.patience:
+        state.stopped = "patience"
+        return True
+    return False
+
+
+def update_ema(state: State, tensors: Mapping[str, Tensor], decay: float) -> None:
+    """Move the average towards the tensors; early on it follows them more closely.
+
+    Args:
+        state: Its average is moved, or begun.
+        tensors: The weights and buffers after a step.
+        decay: What stays of the old average per step in the long run, 0 to 1.
+    """
+    state.averages += 1
+    decay = min(decay, (1 + state.averages) / (10 + state.averages))
+    with torch.no_grad():
+        for name, value in tensors.items():
+            if name not in state.average or not value.is_floating_point():
+                state.average[name] = value.detach().clone()
+            else:
+                state.average[name].lerp_(value.detach(), 1 - decay)
+
+
+def take_step(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    inputs: Tensor,
+    targets: Tensor,
+    state: State,
+    config: LoopConfig,
+    *,
+    random: np.random.Generator,
+) -> NDArray[np.float64]:
+    """Take one step; where the memory is not enough, in smaller parts with the same mean gradient.
+
+    Args:
+        network: From inputs to logits.
+        optimizer: Moves the parameters.
+        inputs: What enters the network, one row per sample.
+        targets: Soft targets, (n, classes).
+        state: Remembers the size of the parts, if the batch had to be cut.
+        config: Device, precision, loss, clipping and mixing.
+        random: Where mixing and dropout are drawn from.
+
+    Returns:
+        The summed loss, the number of right answers, and the number of samples. Where the loss is
+        not finite, no step was taken.
+
+    Raises:
+        RegraftError: Not even two samples fit into the memory (``TRAIN-MEMORY``).
+    """
+    inputs, targets = inputs.to(config.device), targets.to(config.device)
+    if config.mix is not None:
+        inputs, targets = config.mix(inputs, targets, random)
+    seed = int(random.integers(2**62))
+    while True:
+        optimizer.zero_grad(set_to_none=True)
+        try:
+            with _own_randomness(config.device, seed):
+                sums = _gradients(network, inputs, targets, state.micro_batch, config)
+            break
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            problem = str(error)
+        # Outside of the handler: the exception holds the tensors of the failed pass.
+        state.micro_batch = _halved(state.micro_batch or len(inputs), config, problem)
+    if np.isfinite(sums[0]):
+        if config.clip is not None:
+            moved = [p for group in optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(moved, config.clip)
+        optimizer.step()
+    return sums
+
+
+def validate(
+    network: nn.Module,
+    part: Part | None,
+    config: LoopConfig,
+    *,
+    micro_batch: int | None = None,
+    check_stop: Callable[[], object] = lambda: None,
+) -> dict[str, float]:
+    """Return loss and accuracy on a part, ``val_loss`` and ``val_accuracy``; nothing without one.
+
+    Args:
+        network: From inputs to logits; in eval mode afterwards.
+        part: What is measured.
+        config: Batch size, device, precision and loss.
+        micro_batch: Samples that pass at once where the memory holds no batch.
+        check_stop: Called after each batch; may raise to stop there.
+
+    Raises:
+        RegraftError: The memory is not enough (``TRAIN-MEMORY``).
+    """
+    if part is None or not len(part):
+        return {}
+    network.eval()
+    total, right = 0.0, 0
+    size = micro_batch or config.batch_size
+    batches = np.array_split(np.arange(len(part)), -(-len(part) // size))
+    with torch.inference_mode():
+        for batch, inputs in zip(batches, prefetched(part.inputs, batches, 0), strict=True):
+            try:
+                with autocast(config.device, config.precision):
+                    logits = network(inputs.to(config.device)).float()
+            except (RuntimeError, MemoryError) as error:
+                if is_out_of_memory(error):
+                    raise _no_memory(f"validation in batches of {size}", str(error)) from error
+                raise
+            targets = part.targets[batch].to(config.device)
+            total += float(config.validation_loss(logits, targets)) * len(targets)
+            right += int((answers(logits) == targets.argmax(1)).sum())
+            check_stop()
+    return {"val_loss": total / len(part), "val_accuracy": right / len(part)}
+
+
+def autocast(device: str, precision: str) -> torch.autocast:
+    """Return the context in which a network computes in a precision, ``"fp32"`` or ``"bf16"``."""
+    kind = torch.device(device).type
+    return torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16")
+
+
+def _gradients(
+    network: nn.Module, inputs: Tensor, targets: Tensor, micro_batch: int | None, config: LoopConfig
+) -> NDArray[np.float64]:
+    sums, whole = np.zeros(3), _weight(targets, config)
+    # Batch norm cannot work on one sample: of three with room for two, all pass at once.
+    parts = max(min(-(-len(inputs) // (micro_batch or len(inputs))), len(inputs) // 2), 1)
+    for some, wanted in zip(inputs.tensor_split(parts), targets.tensor_split(parts), strict=True):
+        with autocast(config.device, config.precision):
+            logits = network(some)
+        loss = config.loss(logits.float(), wanted) * (_weight(wanted, config) / whole)
+        if not torch.isfinite(loss):
+            return np.array([np.nan, 0.0, 1.0])
+        loss.backward()  # type: ignore[no-untyped-call]
+        right = (answers(logits) == wanted.argmax(1)).sum()
+        sums += (float(loss.detach()) * len(inputs), float(right), len(some))
+    return sums
+
+
+def _weight(targets: Tensor, config: LoopConfig) -> float:
+    """Return what the loss of these samples was divided by: as much they count in the batch."""
+    if config.class_weights is None:
+        return len(targets)
+    return float((targets @ config.class_weights.to(targets)).sum())
+
+
+def _halved(size: int, config: LoopConfig, why: str) -> int:
+    if size < 4:  # batch norm cannot work on one sample
+        raise _no_memory("two images at a time", why)
+    if torch.device(config.device).type == "cuda":
+        torch.cuda.empty_cache()
+    return size // 2
+
+
+def _no_memory(wanted: str, why: str) -> RegraftError:
+    return RegraftError(
+        f"the memory is not enough for {wanted}",
+        why=why.splitlines()[0][:200] if why else "out of memory",
+        hint="take smaller images or batches, freeze more of the network, or another device",
+        code="TRAIN-MEMORY",
+    )
+
+
+@contextmanager
+def _own_randomness(device: str, seed: int) -> Iterator[None]:
+    """Draw dropout from this seed, and leave the program's own random numbers as they were."""
+    place = torch.device(device)
+    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _weights_of(average: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let the network have the averaged weights while the block lasts, if there are any."""
+    own = {name: tensors[name].detach().clone() for name in average}
+    _copy(average, tensors)
+    try:
+        yield
+    finally:
+        _copy(own, tensors)
+
+
+def _copy(values: Mapping[str, Tensor], into: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, value in values.items():
-            tensors[name].copy_(value)
-
-
-def _all_finite(tensors: dict[str, Tensor]) -> bool:
-    return all(bool(tensor.isfinite().all()) for tensor in tensors.values())
+            into[name].copy_(value)

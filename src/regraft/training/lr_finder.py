@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from regraft.data.images import Picture
 from regraft.errors import RegraftError, UsageError
+from regraft.progress import progress_bar
 from regraft.system import exact_float32
 from regraft.training.batches import epoch_batches
-from regraft.training.loop import Loop
-from regraft.training.state import State
+from regraft.training.loop import Loop, State
 from regraft.training.trainer import Trainer
 
 _EXPLODED = 4  # times the best loss
@@ -70,7 +70,7 @@ def search_rate(
 
     Args:
         learner: Its network, phases and settings are used.
-        X: Training pictures: paths, PIL pictures or H × W × 3 arrays of 8 bits.
+        X: Training images: paths, Pillow images or H×W×3 arrays of 8 bits.
         y: The class of each picture, by name.
         validation: What ``fit`` would get; for phases that need it.
         phase: Which phase, counted from 1. Those before it are trained first.
@@ -84,15 +84,15 @@ def search_rate(
     Raises:
         UsageError: The rates do not rise, there are too few steps, or there is no such phase.
         ImageError: A picture cannot be read.
-        RegraftError: The loss is no number from the beginning (``TRAIN-NAN``).
+        RegraftError: The loss is NaN from the beginning (``TRAIN-NAN``).
 
     Example:
         >>> from regraft.backbones.spec import BackboneSpec
         >>> from regraft.classifiers.network_classifier import NetworkClassifier
         >>> spec = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
         >>> net = NetworkClassifier(spec)
-        >>> pictures = [np.full((8, 8, 3), 30 * i, np.uint8) for i in range(8)]
-        >>> found = search_rate(net, pictures, ["dark"] * 4 + ["light"] * 4, steps=12)
+        >>> images = [np.full((8, 8, 3), 30 * i, np.uint8) for i in range(8)]
+        >>> found = search_rate(net, images, ["dark"] * 4 + ["light"] * 4, steps=12)
         >>> found.rates[0], len(found.losses) <= 12
         (1e-06, True)
     """
@@ -108,10 +108,12 @@ def search_rate(
     if not 1 <= phase <= len(trainer.phases):
         raise UsageError(f"there is no phase {phase}", why=f"there are {len(trainer.phases)}")
     trainer.run(phase - 1)
-    with exact_float32(trainer.settings.device):
+    with (
+        exact_float32(trainer.runtime.compute.device),
+        progress_bar("Searching a learning rate", steps, visible=trainer.verbose) as advance,
+    ):
         rise = _Rise(_loop(trainer, phase - 1, steps), np.geomspace(lowest, highest, steps))
-        with trainer.listeners.phase("Searching a learning rate", steps) as advance:
-            losses = rise.run(advance)
+        losses = rise.run(lambda: advance(1))
     rates = tuple(float(rate) for rate in rise.rates[: len(losses)])
     smooth = smoothed(losses, spread=_SPREAD * steps)
     return RateSearch(rates, tuple(smooth.tolist()), suggest(rates, smooth))
@@ -168,11 +170,11 @@ def _loop(trainer: Trainer, index: int, steps: int) -> Loop:
     """Return the loop of a phase, long enough, at a constant rate and without validation."""
     phase = trainer.phases[index]
     every = np.arange(len(trainer.train))
-    each = len(epoch_batches(every, trainer.settings.batch_size, phase.steps))
+    each = len(epoch_batches(every, trainer.config.batch_size, phase.steps))
     trainer.phases[index] = replace(
         phase, epochs=-(-steps // each), schedule="constant", patience=None
     )
-    loop, _, _ = trainer.loop(index)
+    loop = trainer.prepare(index).loop
     loop.validation = None
     return loop
 
@@ -196,17 +198,17 @@ class _Rise:
         """Return the loss of each step until the last, or until it explodes."""
         self._set_rate()
 
-        def after_step(state: State) -> None:
+        def on_step(state: State) -> None:
             self._write_down(state)
             advance()
 
         try:
-            self._loop.run(State(), after_step=after_step, between=self._go_on)
+            self._loop.run(State(), on_step=on_step, check_stop=self._check_stop)
         except _EnoughError:
             pass
         except RegraftError as error:
             if error.code != "TRAIN-NAN" or len(self._losses) < 2:
-                raise  # no number from the beginning: it is not the rate
+                raise  # NaN from the beginning: it is not the rate
         return self._losses
 
     def _write_down(self, state: State) -> None:
@@ -215,7 +217,7 @@ class _Rise:
         self._sums = state.sums.copy()
         self._losses.append(float(step[0] / step[2]))
 
-    def _go_on(self) -> None:
+    def _check_stop(self) -> None:
         count = len(self._losses)
         self._mean = _MEMORY * self._mean + (1 - _MEMORY) * self._losses[-1]
         mean = self._mean / (1 - _MEMORY**count)

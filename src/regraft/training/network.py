@@ -65,6 +65,7 @@ class TransferNetwork(nn.Module):
         self._layout = backbone.network.layout
         self._pooled = functools.partial(_call, backbone.network.pooled)
         self.preprocessing = backbone.preprocessing
+        self.head_settings = head
         self.side = backbone.preprocessing.size  # of the images, in pixels
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed)

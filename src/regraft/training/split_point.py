@@ -1,8 +1,8 @@
-"""The boundary between what is frozen and what is trained, and the network cut in two there.
+"""The split point between what is frozen and what is trained: the network cut in two there.
 
-The frozen part gives the same activation for a picture in every epoch, so that it is computed once
+The frozen part gives the same activation for an image in every epoch, so that it is computed once
 and kept. What comes behind runs from the kept activation: the network is run as a whole, but its
-frozen modules are replaced by empty ones, and the one at the boundary hands out what was kept.
+frozen modules are replaced by empty ones, and the one at the split point hands out what was kept.
 Whether a network can be cut like this is not assumed: the gradient on both ways is compared.
 """
 
@@ -24,19 +24,19 @@ from regraft.training.network import TransferNetwork
 
 EXACT = 1e-6  # relative error of a gradient that the cut alone may bring: rounding
 _TOLERANCE = 1e-2  # relative error of a gradient that storing in 16 bits may bring
-_ROOM = 4  # how many times larger activations may be than those of the pictures looked at
+_ROOM = 4  # how many times larger activations may be than those of the images looked at
 
 
 @dataclass(frozen=True)
-class Boundary:
+class SplitPoint:
     """Where a network is cut.
 
     Attributes:
         name: ``"pooled"`` and ``"map"`` behind the whole trunk, with and without its pooling; else
             the name of the last frozen stage.
-        shape: Shape of one picture's activation there.
+        shape: Shape of one image's activation there.
         channels_last: Whether its channels stand last in memory; kept so, the same instructions
-            run behind the boundary, to the bit, and the faster ones.
+            run behind the split point, to the bit, and the faster ones.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Boundary:
 
     @property
     def width(self) -> int:
-        """Numbers per picture."""
+        """Numbers per image."""
         return int(torch.Size(self.shape).numel())
 
     @property
@@ -54,14 +54,14 @@ class Boundary:
         return self.name in {"pooled", "map"}
 
     def before(self, network: TransferNetwork) -> Apply:
-        """Return the frozen part: from normalised pictures to activations as rows, (n, width)."""
+        """Return the frozen part: from normalised images to activations as rows, (n, width)."""
         reach = _reach(network, self.name)
         if self.channels_last:
             return lambda batch: reach(batch).permute(0, 2, 3, 1).flatten(1)
         return lambda batch: reach(batch).flatten(1)
 
     def activation(self, rows: Tensor) -> Tensor:
-        """Return rows (n, width) in the shape that they had at the boundary."""
+        """Return rows (n, width) in the shape that they had at the split point."""
         if not self.channels_last:
             return rows.reshape(len(rows), *self.shape)
         channels, height, width = self.shape
@@ -73,25 +73,25 @@ class Boundary:
 
 
 class Suffix(nn.Module):
-    """What comes behind a boundary; it shares its tensors and its mode with the whole network.
+    """What comes behind a split point; it shares its tensors and its mode with the whole network.
 
     Args:
         network: The whole network.
-        boundary: Where it is cut.
+        split_point: Where it is cut.
     """
 
-    def __init__(self, network: TransferNetwork, boundary: Boundary) -> None:
+    def __init__(self, network: TransferNetwork, split_point: SplitPoint) -> None:
         super().__init__()
         self.network = network
-        self._boundary = boundary
-        self._empty = {} if boundary.is_behind_trunk else _empty_outputs(network, boundary)
+        self._split_point = split_point
+        self._empty = {} if split_point.is_behind_trunk else _empty_outputs(network, split_point)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return logits (n, outputs) of activations as rows (n, width)."""
-        if self._boundary.name == "pooled":
+        if self._split_point.name == "pooled":
             return after_entrance(self.network.head, rows)
-        activation = self._boundary.activation(rows)
-        if self._boundary.name == "map":
+        activation = self._split_point.activation(rows)
+        if self._split_point.name == "map":
             logits: Tensor = self.network.head(activation)
             return logits
         with self._replaced(activation):
@@ -101,7 +101,7 @@ class Suffix(nn.Module):
     @contextlib.contextmanager
     def _replaced(self, activation: Tensor) -> Iterator[None]:
         """Let the frozen modules do nothing while the block lasts."""
-        last = _output_of(self.network, self._boundary.name)
+        last = _output_of(self.network, self._split_point.name)
         modules = {name: self.network.trunk.get_submodule(name) for name in self._empty}
         for name, module in modules.items():
             shape = self._empty[name]
@@ -114,15 +114,15 @@ class Suffix(nn.Module):
                 del module.forward
 
 
-def find_boundary(
-    network: TransferNetwork, first: int, pictures: Tensor, loss: Callable[[Tensor], Tensor]
-) -> Boundary | None:
+def find_split_point(
+    network: TransferNetwork, first: int, images: Tensor, loss: Callable[[Tensor], Tensor]
+) -> SplitPoint | None:
     """Return the last place in front of a stage where a network can be cut, or None.
 
     Args:
         network: Frozen for the phase.
         first: Index of the first stage with a trained parameter.
-        pictures: A few prepared pictures, (n, size, size, 3), to try a cut with.
+        images: A few prepared images, (n, size, size, 3), to try a cut with.
         loss: From logits to a number, to compare gradients with.
 
     Returns:
@@ -131,25 +131,25 @@ def find_boundary(
     """
     if first == len(network.stages):
         return behind_trunk(network)
-    whole = gradients(network, pictures, loss)
+    whole = gradients(network, images, loss)
     for index in reversed(range(first)):
         name = network.stages[index].name
         with contextlib.suppress(RegraftError, RuntimeError, TypeError, ValueError, IndexError):
-            boundary = named_boundary(network, name)
+            split_point = named_split_point(network, name)
             with torch.no_grad():
-                rows = boundary.before(network)(network.normalise(pictures))
-            if distance(whole, gradients(boundary.behind(network), rows, loss)) <= EXACT:
-                return boundary
+                rows = split_point.before(network)(network.normalise(images))
+            if distance(whole, gradients(split_point.behind(network), rows, loss)) <= EXACT:
+                return split_point
     return None
 
 
-def behind_trunk(network: TransferNetwork) -> Boundary:
-    """Return the boundary behind the whole trunk, in front of the head or behind its pooling."""
-    return named_boundary(network, entrance(network.head))
+def behind_trunk(network: TransferNetwork) -> SplitPoint:
+    """Return the split point behind the whole trunk, in front of the head or behind its pooling."""
+    return named_split_point(network, entrance(network.head))
 
 
-def named_boundary(network: TransferNetwork, name: str) -> Boundary:
-    """Return the boundary of a name; see `Boundary`.
+def named_split_point(network: TransferNetwork, name: str) -> SplitPoint:
+    """Return the split point of a name; see `SplitPoint`.
 
     Raises:
         RegraftError: There is no such stage, or it does not hand on one tensor.
@@ -158,7 +158,7 @@ def named_boundary(network: TransferNetwork, name: str) -> Boundary:
         found = _reach(network, name)(network.normalise(network.blank(2)))
     last = found.ndim == 4 and not found.is_contiguous() and name != "map"
     last = last and found.is_contiguous(memory_format=torch.channels_last)
-    return Boundary(name, tuple(found.shape[1:]), last)
+    return SplitPoint(name, tuple(found.shape[1:]), last)
 
 
 def gradients(network: nn.Module, inputs: Tensor, loss: Callable[[Tensor], Tensor]) -> list[Tensor]:
@@ -191,8 +191,8 @@ def _square(values: Tensor) -> float:
 
 def choose_precision(
     network: TransferNetwork,
-    boundary: Boundary,
-    pictures: Tensor,
+    split_point: SplitPoint,
+    images: Tensor,
     rows: Tensor,
     loss: Callable[[Tensor], Tensor],
 ) -> tuple[StoredType, float]:
@@ -200,8 +200,8 @@ def choose_precision(
 
     Args:
         network: Frozen for the phase.
-        boundary: Where it is cut.
-        pictures: A few prepared pictures.
+        split_point: Where it is cut.
+        images: A few prepared images.
         rows: Their activations as the engine computes them, (n, width).
         loss: From logits to a number.
 
@@ -210,7 +210,7 @@ def choose_precision(
         does, and its range has room for activations four times as large; else bfloat16 by the same
         measure, which has the range of float32; else float32.
     """
-    whole, suffix = gradients(network, pictures, loss), boundary.behind(network)
+    whole, suffix = gradients(network, images, loss), split_point.behind(network)
     exact = distance(whole, gradients(suffix, rows, loss))
     plain = rows.detach().cpu().numpy()
     has_room = _ROOM * float(rows.abs().max()) <= torch.finfo(torch.float16).max
@@ -247,16 +247,16 @@ def _output_of(network: TransferNetwork, name: str) -> str:
     for stage in network.stages:
         if stage.name == name and stage.output:
             return stage.output
-    raise RegraftError("there is no such boundary", why=name, code="TRAIN-BOUNDARY")
+    raise RegraftError("there is no such split point", why=name, code="TRAIN-SPLIT-POINT")
 
 
 def _empty_outputs(
-    network: TransferNetwork, boundary: Boundary
+    network: TransferNetwork, split_point: SplitPoint
 ) -> dict[str, tuple[int, ...] | None]:
-    """Return the modules up to the boundary, and the shape that each one's output has."""
+    """Return the modules up to the split point, and the shape that each one's output has."""
     names = [stage.name for stage in network.stages]
-    last = _output_of(network, boundary.name)
-    upto = network.stages[: names.index(boundary.name) + 1]
+    last = _output_of(network, split_point.name)
+    upto = network.stages[: names.index(split_point.name) + 1]
     modules = [name for stage in upto for name in stage.modules]
     shapes: dict[str, tuple[int, ...] | None] = dict.fromkeys(modules)
     handles = []
@@ -264,7 +264,7 @@ def _empty_outputs(
 
         def remember(_m: nn.Module, _i: Any, output: Any, name: str = name) -> None:
             if not isinstance(output, Tensor):
-                raise RegraftError("no tensor", why=name, code="TRAIN-BOUNDARY")
+                raise RegraftError("no tensor", why=name, code="TRAIN-SPLIT-POINT")
             shapes[name] = tuple(output.shape[1:])
 
         handles.append(network.trunk.get_submodule(name).register_forward_hook(remember))
@@ -276,7 +276,7 @@ def _empty_outputs(
         for handle in handles:
             handle.remove()
     if calls.count(last) != 1:
-        raise RegraftError("it runs more than once", why=last, code="TRAIN-BOUNDARY")
+        raise RegraftError("it runs more than once", why=last, code="TRAIN-SPLIT-POINT")
     return {name: shape for name, shape in shapes.items() if name in calls}
 
 

@@ -1,85 +1,232 @@
-"""Phase after phase: freeze, choose the way, run the loop, and keep what a resumed run needs."""
+"""Phase after phase: freeze, choose the mode, run the loop, and keep what a resumed run needs."""
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
+from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 from regraft.backbones.backbone import Backbone, retrained
-from regraft.errors import RegraftError
-from regraft.settings import to_json
+from regraft.backbones.loading import state_sha256
+from regraft.backbones.spec import Compute
+from regraft.errors import RegraftError, UsageError
+from regraft.settings import settings_class, to_json
 from regraft.system import exact_float32
-from regraft.training.activations import Keeper
-from regraft.training.batches import AugmentedPictures, Inputs, balanced_order
+from regraft.training.activations import (
+    ActivationCache,
+    ExecutionMode,
+    Predictor,
+    Runtime,
+    choose_mode,
+    recall_mode,
+    why_live,
+)
+from regraft.training.augment import Augmentation
+from regraft.training.batches import (
+    AugmentedImages,
+    Inputs,
+    LabelledImages,
+    Part,
+    balanced_order,
+)
+from regraft.training.callbacks import Callback, History, stoppable
+from regraft.training.callbacks import Progress as ProgressDisplay
 from regraft.training.checkpoint import Checkpoints, Progress, restore_optimizer
-from regraft.training.interruption import stoppable
-from regraft.training.loop import Loop
+from regraft.training.heads import head_to_json
+from regraft.training.loop import Loop, LoopConfig, State
 from regraft.training.network import Trained, TransferNetwork, parameter_groups
-from regraft.training.optim import build_optimizer
-from regraft.training.options import Options
-from regraft.training.phases import Phase
-from regraft.training.progress import Listeners
-from regraft.training.sources import Source
-from regraft.training.split_point import Boundary
-from regraft.training.state import Part, Settings, State
-from regraft.training.using import Predictor
-from regraft.training.ways import Way, choose_way, recalled, why_live
+from regraft.training.optim import Output, build_optimizer, class_weights, make_loss
+from regraft.training.phases import AboveZero, Phase, frozen
+from regraft.training.regularize import Regularization
+
+
+def _plain_weights(value: Any) -> Any:
+    """Return weights by class as Python's numbers, whatever kind of number they are."""
+    if not isinstance(value, Mapping):
+        return value
+    return {name: w.item() if isinstance(w, np.generic) else w for name, w in value.items()}
+
+
+ClassWeight = Annotated[
+    Literal["balanced"] | Mapping[str, AboveZero] | None, BeforeValidator(_plain_weights)
+]
+
+
+@settings_class(kw_only=True)
+class TrainingConfig:
+    """How a network is trained.
+
+    Args:
+        phases: What is trained, phase by phase; by default a new head on the frozen trunk.
+        augment: How training images are changed by chance; None for not at all.
+        views: How many augmented views of each image there are, kept like images; None for a new
+            view in every epoch, which then runs the whole network.
+        regularize: What keeps the network from learning its images by heart.
+        class_weight: What an error counts: ``"balanced"``, a weight per class; None: the same.
+        sampling: ``"balanced"`` to draw all classes equally often; None takes each image once.
+        output: ``"softmax"``, or for two classes ``"sigmoid"``: one output.
+        batch_size: Images per step, 2 or more.
+        seed: Everything random is drawn from it, 0 to 4294967295.
+        time_budget: Minutes after which training ends with what it has; None for no end.
+        compute: Where and how numbers are computed and kept.
+
+    Raises:
+        UsageError: A value is out of range, or views are asked for without an augmentation.
+
+    Example:
+        >>> TrainingConfig(batch_size=8).phases[0].epochs
+        30
+    """
+
+    phases: tuple[Phase, ...] = tuple(frozen())
+    augment: Augmentation | None = None
+    views: Annotated[int, Field(ge=1)] | None = None
+    regularize: Regularization = Regularization()
+    class_weight: ClassWeight = None
+    sampling: Literal["balanced"] | None = None
+    output: Output = "softmax"
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    time_budget: AboveZero | None = None
+    compute: Compute = Compute()
+
+    def __post_init__(self) -> None:
+        if self.views is not None and self.augment is None:
+            raise UsageError("views of images need an augmentation", hint="give augment, too")
+
+
+# What of a configuration changes neither the result nor what a checkpoint holds.
+NOT_IN_RESUME_KEY = frozenset({"time_budget"})
+NOT_IN_RESUME_KEY_OF_COMPUTE = frozenset({"device", "cache", "disk_budget"})
+
+
+def resume_key(
+    config: TrainingConfig,
+    network: TransferNetwork,
+    backbone: Backbone,
+    parts: Sequence[LabelledImages | None],
+    classes: Sequence[str],
+) -> dict[str, Any]:
+    """Return what a training is, as JSON values: only the same work is resumed.
+
+    Args:
+        config: All of it counts but what is excluded by name.
+        network: Before its first step.
+        backbone: Its arguments, such as drop rates, shape training and stand in no tensor.
+        parts: Training and validation images.
+        classes: In the order of the outputs.
+    """
+    values = {k: v for k, v in to_json(config).items() if k not in NOT_IN_RESUME_KEY}
+    compute = values.pop("compute")
+    try:
+        head = head_to_json(network.head_settings)
+    except UsageError:  # of somebody's own only the class is known
+        head = {"kind": type(network.head_settings).__qualname__}
+    return {
+        **values,
+        **{k: v for k, v in compute.items() if k not in NOT_IN_RESUME_KEY_OF_COMPUTE},
+        "head": head,
+        "weights": state_sha256(network),
+        "arguments": to_json(backbone.spec.arguments),
+        "preprocessing": to_json(network.preprocessing),
+        "classes": list(classes),
+        "images": [None if part is None else part.fingerprint() for part in parts],
+    }
+
+
+@dataclass(frozen=True)
+class PreparedPhase:
+    """A phase that is ready to run.
+
+    Attributes:
+        loop: What trains.
+        trained: What it trains of the trunk.
+        mode: How it gets from images to logits.
+        checksum: Of all frozen tensors, before activations were computed.
+    """
+
+    loop: Loop
+    trained: Trained
+    mode: ExecutionMode
+    checksum: str
 
 
 class Trainer:
     """Trains a network through phases.
 
     Args:
-        network: Trunk and head, on their device.
+        network: Trunk and head.
         backbone: The trunk with its preprocessing.
-        phases: What is trained, in this order.
+        config: How it is trained.
         train: What is learned from.
         validation: What decides which epoch was best; None: the last one stays.
-        settings: Of the loop.
-        options: Everything else.
-        listeners: Who hears of each epoch.
-        checkpoints: Where a resumed run goes on from; None for no checkpoints.
-        notes: What a reader should know already, one sentence each.
+        classes: All classes, in the order of the outputs.
+        checkpoints: A folder for checkpoints, from which training resumes; ``history.jsonl`` is
+            written beside it. None for neither.
+        checkpoint_every: Seconds between two of them; 0 for one after every step.
+        callbacks: Who hears of the training.
+        verbose: Whether to show progress on standard error.
+        warnings: What a reader should know already, one sentence each.
 
     Attributes:
-        records: One record per finished phase.
-        epochs: One record per finished epoch, over all phases.
-        keeper: What the last phase computed activations with; None if it ran live.
-        embedded: How many pictures or views passed through the trunk to be kept or were run live.
+        phases: What is trained, regularized.
+        runtime: The network on its device, and what it computes with.
+        cache: What the last phase computed activations with; None if it ran live.
+        embedded: How many images or views passed through the trunk to be kept or were run live.
+
+    Raises:
+        UsageError: The data does not fit the configuration.
     """
 
     def __init__(
         self,
         network: TransferNetwork,
         backbone: Backbone,
-        phases: Sequence[Phase],
-        train: Source,
-        validation: Source | None,
+        config: TrainingConfig,
+        train: LabelledImages,
+        validation: LabelledImages | None,
         *,
-        settings: Settings,
-        options: Options,
-        listeners: Listeners,
-        checkpoints: Checkpoints | None = None,
-        notes: Sequence[str] = (),
+        classes: Sequence[str],
+        checkpoints: str | os.PathLike[str] | None = None,
+        checkpoint_every: float = 30.0,
+        callbacks: Sequence[Callback] = (),
+        verbose: bool = False,
+        warnings: Sequence[str] = (),
     ) -> None:
-        self.network = network
-        self.backbone = backbone
-        self.phases = list(phases)
+        self.config = config
+        self.phases = config.regularize.phases(config.phases)
         self.train = train
         self.validation = validation if validation is not None and len(validation) else None
-        self.settings = settings
-        self.options = options
-        self.listeners = listeners
-        self.checkpoints = checkpoints
-        self.keeper: Keeper | None = None
+        self.classes = list(classes)
+        self._check()
+        self.network = network
+        self.backbone = backbone
+        self.verbose = verbose
+        self.runtime = Runtime.prepare(
+            network, backbone, config.compute, batch_size=config.batch_size, verbose=verbose
+        )
+        self.callbacks = [*([ProgressDisplay()] if verbose else []), *callbacks]
+        self.checkpoints: Checkpoints | None = None
+        if checkpoints is not None:
+            work = resume_key(config, network, backbone, (train, validation), classes)
+            self.checkpoints = Checkpoints(checkpoints, work, every=checkpoint_every)
+            self.callbacks.append(History(Path(checkpoints).parent / "history.jsonl"))
+        self.cache: ActivationCache | None = None
         self.embedded = 0
         self._progress = Progress()
-        self._notes = list(notes)
+        self._warnings = list(warnings)
+        if self.runtime.compute.precision != config.compute.precision:
+            device = self.runtime.compute.device
+            self._warnings.append(f"this {device} has no bf16 arithmetic; training uses fp32")
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -94,6 +241,15 @@ class Trainer:
         """One record per epoch of the finished phases."""
         return [epoch for record in self._progress.finished for epoch in record["epochs"]]
 
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader should know about how it went."""
+        of_checkpoints = [] if self.checkpoints is None else self.checkpoints.warnings
+        heard = [text for callback in self.callbacks for text in callback.warnings]
+        batchnorm = self.network.has_batchnorm
+        of_phases = [text for record in self.records for text in phase_warnings(record, batchnorm)]
+        return [*self._warnings, *of_checkpoints, *heard, *of_phases]
+
     def run(self, phases: int | None = None) -> None:
         """Run all phases, or those that an interrupted run has left; then the network predicts.
 
@@ -101,53 +257,92 @@ class Trainer:
             phases: Only so many of the first ones.
 
         Raises:
-            RegraftError: The loss is no number any more, the memory is not enough, or the
-                checkpoints are of other work.
-            ImageError: A picture cannot be used.
+            RegraftError: The loss is NaN or infinite, the memory is not enough, or the checkpoints
+                are of other work.
+            ImageError: An image cannot be used.
         """
         found = self.checkpoints.read() if self.checkpoints else None
         if found is not None:
-            self._go_on_from(found)
+            self._resume(found)
         interrupted = [_numbered(record, self._progress.phase) for record in self._state.records]
-        self.listeners.begin([*self.epochs, *interrupted])
+        self._tell("on_start", [*self.epochs, *interrupted])
         try:
-            with exact_float32(self.settings.device):
+            with exact_float32(self.runtime.compute.device):
                 for index in range(self._progress.phase, len(self.phases[:phases])):
-                    self._phase(index)
+                    self._run_phase(index)
             self.network.eval()
         except RegraftError as error:
             if self.checkpoints is not None and (last := self.checkpoints.last()):
                 error.hint += f"{error.hint and '; '}the last good checkpoint is {last}"
             raise
         finally:
-            self.listeners.close()
+            self._tell("close")
+
+    def prepare(self, index: int) -> PreparedPhase:
+        """Get a phase ready: freeze, choose the mode, and compute the activations that it keeps.
+
+        Args:
+            index: The phase, counted from 0.
+
+        Raises:
+            ImageError: An image cannot be used.
+        """
+        start, phase = time.perf_counter(), self.phases[index]
+        trained = self.network.freeze(phase)
+        self.network.eval()  # the phase before may have left batch norm in training mode
+        checksum = self.network.frozen_checksum()
+        mode = self._mode(phase, trained)
+        self._say(self._title(index, phase, mode))
+        mode, (train, validation, network) = self._entered(index, mode)
+        loop = Loop(
+            network,
+            self._optimizer(phase, parameter_groups(self.network, phase, trained)),
+            phase,
+            train,
+            validation,
+            config=self._loop_config(start),
+            number=index,
+            set_mode=self.network.set_mode,
+            tensors=self.network.trained_tensors,
+            order=self._order if self.config.sampling == "balanced" else None,
+        )
+        return PreparedPhase(loop, trained, mode, checksum)
 
     def trained_backbone(self) -> Backbone:
         """Return the trunk with the facts of the weights that it has now."""
-        return retrained(self.backbone) if self._trunk_has_moved() else self.backbone
+        moved = any(name.startswith("trunk.") for name in self._progress.tensors)
+        return retrained(self.backbone) if moved else self.backbone
 
     def predictor(self) -> Predictor:
-        """Return what predicts on the way that the last phase ran, from the same activations."""
-        return Predictor(
-            network=self.network,
-            backbone=self.backbone,
-            keeper=self.keeper,
-            settings=self.settings,
-            decoding=self.options.decoding,
-            verbose=self.listeners.verbose,
-        )
-
-    @property
-    def notes(self) -> list[str]:
-        """What a reader should know about how it went."""
-        kept = [] if self.checkpoints is None else self.checkpoints.notes
-        return [*self._notes, *kept, *self.listeners.notes]
+        """Return what predicts the way that the last phase ran, from the same activations."""
+        return Predictor(self.runtime, self.cache)
 
     @property
     def _state(self) -> State:
         return self._progress.state
 
-    def _go_on_from(self, found: Progress) -> None:
+    @property
+    def _private(self) -> bool:
+        return self.config.augment is not None
+
+    def _check(self) -> None:
+        """Refuse what cannot be trained, before anything is read."""
+        if len(self.classes) < 2:
+            raise UsageError("a classifier needs two classes or more", why=f"found {self.classes}")
+        needs = [p for p in self.phases if p.patience is not None or p.schedule == "plateau"]
+        if needs and self.validation is None:
+            raise UsageError(
+                "patience and the schedule plateau need validation images",
+                hint="give fit(..., validation=...), or choose another schedule and no patience",
+            )
+        if self.config.output == "sigmoid" and len(self.classes) != 2:
+            raise UsageError(
+                "a sigmoid output tells two classes apart",
+                why=f"there are {len(self.classes)}",
+                hint="take the output softmax",
+            )
+
+    def _resume(self, found: Progress) -> None:
         self._progress = found
         own = self.network.state_dict()
         with torch.no_grad():
@@ -155,206 +350,149 @@ class Trainer:
                 own[name].copy_(value)
         if found.phase < len(self.phases):
             reached = f"phase {found.phase + 1}, epoch {found.state.epoch + 1}"
-            self.listeners.say(f"going on from a checkpoint: {reached}")
-        elif found.finished:  # only the end is left, and what predicts on the way of the last phase
-            self.keeper = recalled(found.finished[-1], self.network, self._keeper).keeper
+            self._say(f"training resumes from a checkpoint: {reached}")
+        elif found.finished:  # only the end is left, and what predicts as the last phase ran
+            runtime = replace(self.runtime, backbone=self.trained_backbone())
+            self.cache = recall_mode(found.finished[-1], runtime, private=self._private).cache
 
-    def loop(self, index: int) -> tuple[Loop, Trained, Way]:
-        """Get a phase ready: freeze, choose the way, and compute the activations that it keeps.
-
-        Args:
-            index: The phase, counted from 0.
-
-        Returns:
-            What trains, what it trains of the trunk, and how it gets from pictures to logits.
-
-        Raises:
-            ImageError: A picture cannot be used.
-        """
-        start, phase = time.perf_counter(), self.phases[index]
-        trained = self.network.freeze(phase)
-        self.network.eval()  # the phase before may have left batch norm in training mode
-        way = self._way(phase, trained)
-        self.listeners.say(self._title(index, phase, way))
-        way, (train, validation, network) = self._entered(index, way)
-        loop = Loop(
-            network,
-            self._optimizer(phase, parameter_groups(self.network, phase, trained)),
-            phase,
-            train,
-            validation,
-            settings=self._timed(start),
-            number=index,
-            set_mode=self.network.set_mode,
-            tensors=self.network.trained_tensors,
-            order=self._order(),
-        )
-        return loop, trained, way
-
-    def _phase(self, index: int) -> None:
-        start, phase, earlier = time.perf_counter(), self.phases[index], self._state.seconds
-        self.network.freeze(phase)  # decides which tensors the checksum is over
-        before = self.network.frozen_checksum()  # before activations are computed
-        loop, trained, way = self.loop(index)
-        self._progress.way = way.to_json()
-        self._run(loop, index, phase)
-        state = self._state
+    def _run_phase(self, index: int) -> None:
+        start, earlier = time.perf_counter(), self._state.seconds
+        prepared = self.prepare(index)
+        self._progress.mode = prepared.mode.facts()
+        self._run_loop(prepared.loop, index)
+        state, loop, trained = self._state, prepared.loop, prepared.trained
         moved = sum(p.numel() for group in loop.optimizer.param_groups for p in group["params"])
         record = {
             "phase": index + 1,
-            "trained": to_json(phase),
+            "trained": to_json(loop.phase),
             "share_of_stages": trained.stages,
             "share_of_parameters": moved / self.network.size(),
             "parameters": moved,
-            **way.to_json(),
+            **prepared.mode.facts(),
             "best_epoch": None if state.best is None else state.best[1],
             "last_epoch": state.epoch,
             "steps_per_epoch": loop.steps_per_epoch(),
             "stopped": state.stopped,
-            "frozen": {"before": before, "after": self.network.frozen_checksum()},
+            "frozen": {"before": prepared.checksum, "after": self.network.frozen_checksum()},
             "micro_batch": state.micro_batch,
             "seconds": time.perf_counter() - start + earlier,
             "epochs": [_numbered(record, index) for record in state.records],
         }
-        self.keeper = way.keeper
+        self.cache = prepared.mode.cache
         finished = [*self._progress.finished, record]
         fresh = State(micro_batch=state.micro_batch)
-        moved_so_far = self._moved()
-        self._progress = Progress(index + 1, finished, fresh, moved_so_far)
-        self._keep()
+        self._progress = Progress(index + 1, finished, fresh, self._moved())
+        self._write(self._progress)
 
-    def _run(self, loop: Loop, index: int, phase: Phase) -> None:
-        state = self._state
-        steps = phase.epochs * loop.steps_per_epoch()
+    def _run_loop(self, loop: Loop, index: int) -> None:
+        state, done = self._state, len(self.epochs)
+        self._tell("on_phase", f"Phase {index + 1} of {len(self.phases)}", _steps(loop))
 
         def write() -> None:
             moments = loop.optimizer.state_dict()
-            self._keep(replace(self._progress, tensors=self._moved(), optimizer=moments))
+            self._write(replace(self._progress, tensors=self._moved(), optimizer=moments))
 
         def write_if_due() -> None:
             if self.checkpoints is not None and self.checkpoints.due():
                 write()
 
-        def after_epoch(state: State) -> None:
-            self.listeners.epoch(_numbered(state.records[-1], index), of=phase.epochs)
+        def on_step(_state: State) -> None:
+            self._tell("on_step")
             write_if_due()
 
-        title = f"Phase {index + 1} of {len(self.phases)}"
-        with self.listeners.phase(title, steps) as advance, stoppable(write) as stop_if_asked:
+        def on_epoch(state: State) -> None:
+            record, number = _numbered(state.records[-1], index), done + state.epoch
+            self._tell("on_epoch", record, number=number, epochs=loop.phase.epochs)
+            write_if_due()
 
-            def after_step(_state: State) -> None:
-                advance()
-                write_if_due()
+        with stoppable(write) as check_stop:
+            loop.run(state, on_step=on_step, on_epoch=on_epoch, check_stop=check_stop)
+        self._tell("on_phase_end")
 
-            loop.run(state, after_step=after_step, after_epoch=after_epoch, between=stop_if_asked)
-
-    def _keep(self, progress: Progress | None = None) -> None:
-        """Write a checkpoint; where that fails the work goes on, the ones before are there."""
+    def _write(self, progress: Progress) -> None:
+        """Write a checkpoint; where that fails training goes on, the ones before are there."""
         if self.checkpoints is None:
             return
-        if failed := self.checkpoints.keep(progress or self._progress):
-            self.listeners.say(f"warning: {failed}")
+        if failed := self.checkpoints.try_write(progress):
+            self._say(f"warning: {failed}")
 
-    def _entered(self, index: int, way: Way) -> tuple[Way, tuple[Part, Part | None, nn.Module]]:
+    def _entered(
+        self, index: int, mode: ExecutionMode
+    ) -> tuple[ExecutionMode, tuple[Part, Part | None, nn.Module]]:
         """Return what a phase learns from; live where activations do not fit on the disk."""
         try:
-            return way, self._parts(way)
-        except OverflowError:  # a picture that was not looked at is beyond the range of float16
-            assert way.keeper is not None
-            way.keeper.stored = "bfloat16"  # the range of float32, in as many bytes
-            return self._entered(index, replace(way, error=None))
+            return mode, self._parts(mode)
+        except OverflowError:  # an image that was not looked at is beyond the range of float16
+            assert mode.cache is not None
+            mode.cache.stored = "bfloat16"  # the range of float32, in as many bytes
+            return self._entered(index, replace(mode, error=None))
         except RegraftError as error:
-            if way.keeper is None or error.code != "CACHE-WRITE":
+            if mode.cache is None or error.code != "CACHE-WRITE":
                 raise
-            self._notes.append(f"phase {index + 1} runs the whole network in every step: {error}")
-            self.listeners.say(f"warning: {self._notes[-1]}")
-        live = Way(None, why="its activations could not be stored")
-        return live, self._parts(live)
+            self._warnings.append(
+                f"phase {index + 1} runs the whole network in every step: {error}"
+            )
+            self._say(f"warning: {self._warnings[-1]}")
+        mode = ExecutionMode(None, why="its activations could not be stored")
+        return mode, self._parts(mode)
 
-    def _way(self, phase: Phase, trained: Trained) -> Way:
-        options = self.options
-        if self._progress.way is not None:  # measured again, half-trained weights may say otherwise
-            return recalled(self._progress.way, self.network, self._keeper)
-        why = why_live(
-            self.network, phase, trained, choice=options.boundary, changing=self._changing()
-        )
-        if why:
-            return Way(None, why=why)
-        held = len(self.validation or ())
-        return choose_way(
-            self.network,
+    def _mode(self, phase: Phase, trained: Trained) -> ExecutionMode:
+        config = self.config
+        runtime = replace(self.runtime, backbone=self.trained_backbone())
+        if self._progress.mode is not None:  # half-trained weights may measure otherwise
+            return recall_mode(self._progress.mode, runtime, private=self._private)
+        changing = ""
+        if config.regularize.mixing is not None:
+            changing = "images are mixed in every batch"
+        elif config.augment is not None and config.views is None:
+            changing = "images are augmented anew in every epoch"
+        choice = config.compute.boundary
+        if why := why_live(self.network, phase, trained, choice=choice, changing=changing):
+            return ExecutionMode(None, why=why)
+        return choose_mode(
+            runtime,
             trained,
             few=self.train.few,
-            loss=self.settings.loss,
-            samples=len(self.train) * self._views() + held,
-            make_keeper=self._keeper,
-            choice=options.boundary,
-            budget=options.disk_budget,
+            loss=self._loop_settings.loss,
+            samples=len(self.train) * (config.views or 1) + len(self.validation or ()),
+            private=self._private,
         )
 
-    def _keeper(self, boundary: Boundary) -> Keeper:
-        options, settings = self.options, self.settings
-        shared = boundary.is_behind_trunk and options.augment is None
-        return Keeper(
-            backbone=self.trained_backbone(),
-            network=self.network,
-            boundary=boundary,
-            cache=options.cache if shared else options.workspace,
-            engine=options.engine,
-            precision="bf16" if settings.precision == "bf16" else "fp32",
-            device=settings.device,
-            batch_size=settings.batch_size,
-            decoding=options.decoding,
-            verbose=self.listeners.verbose,
-        )
-
-    def _parts(self, way: Way) -> tuple[Part, Part | None, nn.Module]:
-        options, held = self.options, self.validation
+    def _parts(self, mode: ExecutionMode) -> tuple[Part, Part | None, nn.Module]:
+        config, held, cache = self.config, self.validation, mode.cache
         validation: Inputs | None = None
-        if way.keeper is None:
+        if cache is None:
             network: nn.Module = self.network
-            pixels = self.train.pixels
-            train: Inputs = pixels if options.augment is None else self._augmented()
+            train: Inputs = self.train.pixels if config.augment is None else self._augmented()
             validation = None if held is None else held.pixels
             self.embedded += len(self.train) + len(held or ())
         else:
-            network = way.keeper.boundary.behind(self.network)
-            if options.augment is None:
-                train, computed = way.keeper.plain(self.train.pictures)
+            network = cache.split_point.behind(self.network)
+            if config.augment is None:
+                train, computed = cache.plain(self.train.images)
             else:
-                about = {"augment": to_json(options.augment), "seed": self.settings.seed}
-                train, computed = way.keeper.views(self._augmented(), self._views(), about)
+                about = {"augment": to_json(config.augment), "seed": config.seed}
+                train, computed = cache.views(self._augmented(), config.views or 1, about)
             self.embedded += computed
             if held is not None:
-                validation, computed = way.keeper.plain(held.pictures)
+                validation, computed = cache.plain(held.images)
                 self.embedded += computed
         kept = None if held is None or validation is None else Part(validation, held.targets)
         return Part(train, self.train.targets), kept, network
 
-    def _augmented(self) -> AugmentedPictures:
-        assert self.options.augment is not None
-        return AugmentedPictures(
+    def _augmented(self) -> AugmentedImages:
+        assert self.config.augment is not None
+        before = sum(phase.epochs for phase in self.phases[: self._progress.phase])
+        return AugmentedImages(
             self.train.pixels,
-            self.options.augment,
-            seed=self.settings.seed,
-            views=self.options.views,
-            before=sum(phase.epochs for phase in self.phases[: self._progress.phase]),
+            self.config.augment,
+            seed=self.config.seed,
+            views=self.config.views,
+            before=before,
         )
 
-    def _changing(self) -> str:
-        if self.settings.mix is not None:
-            return "pictures are mixed in every batch"
-        if self.options.augment is not None and self.options.views is None:
-            return "pictures are augmented anew in every epoch"
-        return ""
-
-    def _views(self) -> int:
-        return 1 if self.options.augment is None else self.options.views or 1
-
-    def _order(self) -> Any:
-        if self.options.sampling is None:
-            return None
-        return lambda draw: balanced_order(self.train.codes, draw)
+    def _order(self, draw: np.random.Generator) -> Any:
+        return balanced_order(self.train.codes, draw)
 
     def _optimizer(self, phase: Phase, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         optimizer = build_optimizer(phase, groups)
@@ -362,32 +500,101 @@ class Trainer:
             restore_optimizer(optimizer, self._progress, self.network)
         return optimizer
 
-    def _timed(self, start: float) -> Settings:
-        """Return the settings with the time that is left of the budget, for this phase."""
-        if self.options.time_budget is None:
-            return self.settings
+    @cached_property
+    def _loop_settings(self) -> LoopConfig:
+        config, device = self.config, self.runtime.compute.device
+        chosen = config.regularize
+        weights = class_weights(config.class_weight, self.train.labels, self.classes)
+        weights = None if weights is None else weights.to(device)
+        smoothing = chosen.label_smoothing
+        return LoopConfig(
+            batch_size=config.batch_size,
+            seed=config.seed,
+            device=device,
+            precision=self.runtime.compute.precision,
+            loss=make_loss(config.output, label_smoothing=smoothing, class_weights=weights),
+            class_weights=weights,
+            validation_loss=make_loss(config.output),
+            clip=chosen.clip,
+            mix=chosen.mix(),
+            average=chosen.average,
+        )
+
+    def _loop_config(self, start: float) -> LoopConfig:
+        """Return what the loop needs, with the time that is left of the budget for this phase."""
+        if self.config.time_budget is None:
+            return self._loop_settings
         spent = sum(record["seconds"] for record in self._progress.finished)
         spent += time.perf_counter() - start  # for activations
-        return replace(self.settings, time_budget=max(self.options.time_budget - spent, 0.0))
+        left = max(60 * self.config.time_budget - spent, 0.0)
+        return replace(self._loop_settings, time_budget=left)
 
     def _moved(self) -> dict[str, Tensor]:
         """Return all that training may have changed so far."""
         names = {*self._progress.tensors, *self.network.trained_tensors()}
         return {name: t for name, t in self.network.state_dict().items() if name in names}
 
-    def _trunk_has_moved(self) -> bool:
-        return any(name.startswith("trunk.") for name in self._progress.tensors)
-
-    def _title(self, index: int, phase: Phase, way: Way) -> str:
-        found = way.to_json()
-        kept = found["boundary"] or {}
-        how = (
-            f"activations of {kept['stage']} are kept, {kept['bytes'] / 1e6:,.1f} MB as "
-            f"{kept['dtype']}"
-            if found["way"] == "cached"
-            else f"the whole network runs in every step ({way.why})"
-        )
+    def _title(self, index: int, phase: Phase, mode: ExecutionMode) -> str:
+        how = f"the whole network runs in every step ({mode.why})"
+        if mode.cache is not None:
+            where = f"activations of {mode.cache.split_point.name} are kept"
+            how = f"{where}, {mode.size / 1e6:,.1f} MB as {mode.cache.stored}"
         return f"phase {index + 1} of {len(self.phases)}, {phase.epochs} epochs: {how}"
+
+    def _say(self, text: str) -> None:
+        self._tell("on_message", text)
+
+    def _tell(self, event: str, *arguments: Any, **options: Any) -> None:
+        """Tell every callback of an event; pass on what it warns of at once."""
+        for callback in self.callbacks:
+            known = callback.warnings
+            getattr(callback, event)(*arguments, **options)
+            for text in callback.warnings:
+                if text not in known:
+                    self._say(f"warning: {text}")
+
+
+def phase_warnings(record: Mapping[str, Any], batchnorm: bool) -> list[str]:
+    """Return what went otherwise in a phase than one would expect.
+
+    Args:
+        record: Of a finished phase.
+        batchnorm: Whether the trunk has batch norm.
+
+    Example:
+        >>> same = {"frozen": {"before": "ab", "after": "ab"}, "trained": {"batchnorm": "frozen"}}
+        >>> record = {"phase": 1, "micro_batch": None, "stopped": "time budget", "last_epoch": 3}
+        >>> phase_warnings({**record, **same}, batchnorm=True)
+        ['phase 1 was ended by the time budget after 3 epochs']
+    """
+    found, name, trained = [], f"phase {record['phase']}", record["trained"]
+    if record["micro_batch"] is not None:
+        found.append(
+            f"{name}: the memory was not enough for whole batches; "
+            f"{record['micro_batch']} images at a time passed the network"
+        )
+    asked, made = trained.get("steps"), record.get("steps_per_epoch")
+    if asked is not None and made is not None and made < asked:
+        found.append(
+            f"{name}: {asked} steps per epoch were asked for, the training part fills {made}; "
+            "more epochs show the images more often"
+        )
+    if record["stopped"] == "time budget":
+        found.append(f"{name} was ended by the time budget after {record['last_epoch']} epochs")
+    moving = trained["batchnorm"] == "batch_statistics"
+    if batchnorm and moving and record["share_of_stages"] < 1:
+        found.append(
+            f"{name}: frozen batch norm moved with the statistics of each batch, so the head "
+            "learned from other features than it predicts with; leave "
+            'batchnorm="batch_statistics" out unless this is meant'
+        )
+    if record["frozen"]["before"] != record["frozen"]["after"]:
+        found.append(f"{name}: frozen tensors have changed; this should never happen")
+    return found
+
+
+def _steps(loop: Loop) -> int:
+    return loop.phase.epochs * loop.steps_per_epoch()
 
 
 def _numbered(record: dict[str, Any], index: int) -> dict[str, Any]:

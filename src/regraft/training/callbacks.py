@@ -1,0 +1,250 @@
+"""Who hears of a training: progress, history.jsonl, TensorBoard, and Ctrl-C, which ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from regraft.errors import RegraftError, UsageError
+from regraft.files import free_bytes, remove_leftovers, write_text
+from regraft.progress import progress_bar
+
+
+class Callback:
+    """Hears of a training as it goes; override what you need.
+
+    Attributes:
+        warnings: What a reader of the result should know, one sentence each.
+
+    Example:
+        >>> class Best(Callback):
+        ...     def on_epoch(self, record, *, number, epochs):
+        ...         self.accuracy = max(record["val_accuracy"], getattr(self, "accuracy", 0))
+    """
+
+    warnings: Sequence[str] = ()
+
+    def on_start(self, records: Sequence[dict[str, Any]]) -> None:
+        """Training begins, or resumes after the epochs that an interrupted one had finished."""
+
+    def on_phase(self, title: str, steps: int) -> None:
+        """A phase of so many steps begins."""
+
+    def on_step(self) -> None:
+        """A step was taken."""
+
+    def on_phase_end(self) -> None:
+        """The phase is over."""
+
+    def on_epoch(self, record: dict[str, Any], *, number: int, epochs: int) -> None:
+        """An epoch is finished.
+
+        Args:
+            record: ``phase``, ``epoch`` and what was measured.
+            number: Which epoch it is, counted from 1 over all phases.
+            epochs: How many epochs its phase has.
+        """
+
+    def on_message(self, text: str) -> None:
+        """Something should be said that is no number."""
+
+    def close(self) -> None:
+        """Let go of files and bars: the training is over, or was interrupted."""
+
+
+class Progress(Callback):
+    """Shows a bar per phase on a terminal, and a line per epoch elsewhere, on standard error."""
+
+    def __init__(self) -> None:
+        self._bar = contextlib.ExitStack()
+        self._advance: Callable[[int], None] = lambda _steps: None
+
+    def on_phase(self, title: str, steps: int) -> None:
+        """Begin a bar."""
+        bar = progress_bar(title, steps, unit="steps", visible=sys.stderr.isatty())
+        self._advance = self._bar.enter_context(bar)
+
+    def on_step(self) -> None:
+        """Move the bar."""
+        self._advance(1)
+
+    def on_epoch(self, record: dict[str, Any], *, number: int, epochs: int) -> None:
+        """Write a line where there is no bar."""
+        del number
+        if not sys.stderr.isatty():
+            print(line(record, of=epochs), file=sys.stderr)
+
+    def on_message(self, text: str) -> None:
+        """Write it."""
+        print(text, file=sys.stderr)
+
+    def on_phase_end(self) -> None:
+        """End the bar."""
+        self._bar.close()
+
+    close = on_phase_end
+
+
+class History(Callback):
+    """Writes one line of JSON per epoch; where that fails training goes on and the file follows.
+
+    Args:
+        file: ``history.jsonl``.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._records: list[dict[str, Any]] = []
+        self._whole = True  # whether the file holds all of them
+
+    def on_start(self, records: Sequence[dict[str, Any]]) -> None:
+        """Write the epochs that were finished before."""
+        self._records = list(records)
+        remove_leftovers(self._file.parent)
+        self._write_all()
+
+    def on_epoch(self, record: dict[str, Any], *, number: int, epochs: int) -> None:
+        """Add a line."""
+        del number, epochs
+        self._records.append(record)
+        if not self._whole:
+            self._write_all()
+            return
+        try:
+            with self._file.open("a", encoding="utf-8") as stream:
+                stream.write(f"{json.dumps(record)}\n")
+        except OSError as error:
+            self._missed(error.strerror or str(error))
+
+    def close(self) -> None:
+        """Write what is missing."""
+        if not self._whole:
+            self._write_all()
+
+    def _write_all(self) -> None:
+        try:
+            write_text(self._file, "".join(f"{json.dumps(record)}\n" for record in self._records))
+            self._whole, self.warnings = True, ()
+        except RegraftError as error:
+            self._missed(error.why)
+
+    def _missed(self, why: str) -> None:
+        """Go on without the file: it is written again, whole, as soon as that is possible."""
+        if not self.warnings:
+            free = free_bytes(self._file)
+            found = f"{self._file} could not be written: {why}; {free:,} bytes are free there"
+            self.warnings = (found,)
+        self._whole = False
+
+
+class TensorBoard(Callback):
+    """Writes what is measured as TensorBoard's events.
+
+    Args:
+        folder: Where they stand.
+
+    Raises:
+        UsageError: TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise UsageError(
+                "TensorBoard is not installed", why=str(error), hint="pip install regraft[track]"
+            ) from error
+        self._board = SummaryWriter(os.fspath(folder))  # type: ignore[no-untyped-call]
+
+    def on_epoch(self, record: dict[str, Any], *, number: int, epochs: int) -> None:
+        """Write one value for each thing that was measured."""
+        del epochs
+        for name, value in record.items():
+            if name not in {"phase", "epoch"}:
+                self._board.add_scalar(name, value, number)  # type: ignore[no-untyped-call]
+        self._board.flush()  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """Write the last events."""
+        self._board.close()  # type: ignore[no-untyped-call]
+
+
+def line(record: dict[str, Any], *, of: int) -> str:
+    """Return an epoch as one line.
+
+    Example:
+        >>> measured = {"train_loss": 0.5, "train_accuracy": 0.8, "lr": 0.001, "seconds": 2.0}
+        >>> line({"phase": 1, "epoch": 2, **measured}, of=4)
+        'phase 1, epoch 2 of 4: loss 0.5000, accuracy 80.0 %, rate 0.001, 2.0 s, 4 s left'
+    """
+    parts = [f"loss {record['train_loss']:.4f}", f"accuracy {100 * record['train_accuracy']:.1f} %"]
+    if "val_loss" in record:
+        parts.append(f"validation {record['val_loss']:.4f}, {100 * record['val_accuracy']:.1f} %")
+    left = (of - record["epoch"]) * record["seconds"]
+    parts += [f"rate {record['lr']:.3g}", f"{record['seconds']:.1f} s", f"{left:.0f} s left"]
+    return f"phase {record['phase']}, epoch {record['epoch']} of {of}: {', '.join(parts)}"
+
+
+class _Stop(BaseException):
+    pass
+
+
+@contextlib.contextmanager
+def stoppable(write: Callable[[], object]) -> Iterator[Callable[[], None]]:
+    """Give a function to call between two steps; after Ctrl-C or SIGTERM it ends the block.
+
+    Then a checkpoint is written and the program's own handler gets the signal. A second signal
+    goes to that handler at once. A signal that the program ignores stays ignored.
+
+    Args:
+        write: Writes the checkpoint.
+
+    Yields:
+        A function to call wherever the work may stop.
+
+    Raises:
+        SystemExit: The program's handler let the signal pass; what was stopped is not finished.
+
+    Example:
+        >>> with stoppable(lambda: print("never")) as check_stop:
+        ...     check_stop()
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None  # only the main thread may listen
+        return
+    arrived: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # Shells let programs in the background ignore Ctrl-C; a handler of C cannot be put back.
+    before = {n: handler for n, handler in before.items() if handler not in {signal.SIG_IGN, None}}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def remember(number: int, _frame: FrameType | None) -> None:
+        arrived.append(number)
+        restore()
+
+    def check_stop() -> None:
+        if arrived:
+            raise _Stop
+
+    for number in before:
+        signal.signal(number, remember)
+    try:
+        with contextlib.suppress(_Stop):
+            yield check_stop
+    finally:
+        restore()
+    if arrived:
+        write()
+        signal.raise_signal(arrived[0])
+        raise SystemExit(128 + arrived[0])
