@@ -43,7 +43,7 @@ def main(job: dict) -> dict:
         "build": whole - phase["seconds"],
         "once": phase["seconds"] - sum(seconds),
         "epochs": seconds,
-        "way": phase["way"],
+        "way": phase["mode"],
         "boundary": phase["boundary"],
         "loss": epochs[-1]["train_loss"],
     }

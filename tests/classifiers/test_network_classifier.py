@@ -353,7 +353,7 @@ def test_nothing_is_shown_unless_asked_for(train, capsys):
 def test_bfloat16_is_used_where_the_processor_has_it_and_else_is_said(
     train, held, monkeypatch, supported
 ):
-    monkeypatch.setattr("regraft.classifiers.network_settings.has_bf16", lambda _device: supported)
+    monkeypatch.setattr("regraft.training.activations.has_bf16", lambda _device: supported)
     exact = learner().fit(*train).predict_proba(held[0])
     fitted = learner(precision="bf16").fit(*train)
 

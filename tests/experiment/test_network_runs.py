@@ -14,6 +14,7 @@ from regraft.experiment.evaluation import evaluate_on
 from regraft.experiment.preparation import DataPlan
 from regraft.experiment.runner import fit_run
 from regraft.report.comparison import compare_runs, comparison_table
+from regraft.training.callbacks import History
 from regraft.training.checkpoint import Checkpoints
 from regraft.training.phases import Phase, two_stage
 
@@ -101,17 +102,15 @@ def test_both_learners_stand_in_one_comparison(run, plan, tmp_path):
 
 def stop_after(learner, epochs, monkeypatch):
     """Let a training be interrupted as a kill would do it, after some epochs."""
-    from regraft.training.progress import Listeners
+    tell, told = History.on_epoch, []
 
-    tell, told = Listeners.epoch, []
-
-    def epoch(self, record, *, of):
-        tell(self, record, of=of)
+    def epoch(self, record, **others):
+        tell(self, record, **others)
         told.append(record)
         if len(told) == epochs:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Listeners, "epoch", epoch)
+    monkeypatch.setattr(History, "on_epoch", epoch)
     monkeypatch.setattr(Checkpoints, "due", lambda _self: True)
     return learner
 

@@ -140,7 +140,7 @@ def trained():
             "share_of_stages": 0.0,
             "share_of_parameters": 0.01,
             "parameters": 1539,
-            "way": "cached",
+            "mode": "cached",
             "boundary": {
                 "stage": "features.30",
                 "dtype": "float16",
@@ -161,7 +161,7 @@ def trained():
             "share_of_stages": 0.5,
             "share_of_parameters": 0.4,
             "parameters": 120_000,
-            "way": "live",
+            "mode": "live",
             "boundary": None,
             "best_epoch": 1,
             "last_epoch": 3,

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from regraft.training.steps import probabilities
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -27,7 +28,6 @@ from regraft.training.split_point import (
     gradients,
     named_boundary,
 )
-from regraft.training.steps import probabilities
 
 NETWORKS = {
     "vgg16": {"size": 32, "mlp_ratio": 0.01},  # the former head is no part of the trunk

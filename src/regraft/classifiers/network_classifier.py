@@ -4,43 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from regraft.backbones.backbone import Backbone, build, retrained
 from regraft.backbones.spec import BackboneSpec, Compute
-from regraft.classifiers.feature_classifier import Labelled, paired
-from regraft.classifiers.network_settings import (
-    check_settings,
-    complaints,
-    described_work,
-    saved_parameters,
-    usable_precision,
-)
+from regraft.classifiers.feature_classifier import Labelled, paired, refuse_unknown_classes
+from regraft.classifiers.network_settings import saved_parameters
 from regraft.classifiers.warm_start import start_from
 from regraft.data.images import Picture
-from regraft.features.cache import FeatureCache
 from regraft.features.embed import EmbeddingStats
-from regraft.system import choose_device
+from regraft.training.activations import Predictor, Runtime
 from regraft.training.augment import Augmentation, find_augmentation
-from regraft.training.checkpoint import Checkpoints
+from regraft.training.batches import LabelledImages
+from regraft.training.callbacks import Callback
 from regraft.training.heads import Head, find_head
 from regraft.training.network import TransferNetwork
-from regraft.training.optim import class_weights, make_loss
-from regraft.training.options import Options
 from regraft.training.phases import Phase, frozen
-from regraft.training.progress import Callback, Listeners
 from regraft.training.regularize import Regularization, find_regularization
-from regraft.training.sources import Source
-from regraft.training.state import Settings
-from regraft.training.trainer import Trainer
-from regraft.training.using import Predictor
+from regraft.training.trainer import Trainer, TrainingConfig
 
 
 class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -174,14 +160,13 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             callbacks=callbacks,
         )
         trainer.run()
-        history = {"phases": trainer.records, "epochs": trainer.epochs}
         restore(
             self,
-            classes=sorted(set(trainer.train.labels)),
+            classes=trainer.classes,
             network=trainer.network,
             backbone=trainer.trained_backbone(),
-            history=history,
-            warnings=[*trainer.notes, *complaints(trainer.records, trainer.network.has_batchnorm)],
+            history={"phases": trainer.records, "epochs": trainer.epochs},
+            warnings=trainer.warnings,
             predictor=trainer.predictor(),
         )
         self.embedding_stats_ = EmbeddingStats(
@@ -197,19 +182,15 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         y: Sequence[str],
         *,
         validation: Labelled | None = None,
-        checkpoints: str | os.PathLike[str] | None = None,
-        checkpoint_every: float = 30.0,
-        callbacks: Sequence[Callback] = (),
+        **options: Any,
     ) -> Trainer:
         """Return what ``fit`` runs, with a network of its own; the learner stays as it is.
 
         Args:
-            X: Pictures, as in ``fit``.
-            y: The class of each picture, by name.
+            X: Images, as in ``fit``.
+            y: The class of each image, by name.
             validation: Decides which epoch of a phase was best.
-            checkpoints: A folder for checkpoints.
-            checkpoint_every: Seconds between two of them.
-            callbacks: Who hears of each epoch.
+            **options: Checkpoints and callbacks, as in ``fit``.
 
         Raises:
             DataError: A validation class is unknown.
@@ -217,41 +198,40 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         X, labels = paired(X, y)
         classes = sorted(set(labels))
-        phases = self._phases()
-        check_settings(self, phases, classes, validation)
+        if validation is not None:
+            refuse_unknown_classes(validation.labels, classes)
+        config = self._config()
+        config.check(classes, validation=validation is not None and len(validation.labels) > 0)
         spec = BackboneSpec(self.backbone) if isinstance(self.backbone, str) else self.backbone
         backbone = build(spec)
         outputs = 1 if self.output == "sigmoid" else len(classes)
-        network = TransferNetwork(backbone, self._head(), outputs=outputs, seed=int(self.seed))
-        notes = [] if self.start is None else start_from(self.start, network, self, classes)
+        head = config.regularize.head(find_head(self.head))
+        network = TransferNetwork(backbone, head, outputs=outputs, seed=config.seed)
+        warnings = []
         if self.start is not None:
+            warnings = start_from(self.start, network, self, classes)
             backbone = retrained(backbone)
-        device = choose_device(self.compute.device)
-        notes += usable_precision(self.compute.precision, device)[1]
-        network = network.to(device).to(memory_format=torch.channels_last)
-        train = self._source(backbone, X, labels, classes)
-        held = None
-        if validation is not None:
-            held = self._source(backbone, validation.paths, validation.labels, classes)
-        kept = None
-        if checkpoints is not None:
-            work = described_work(self, phases, classes, network, (train, held))
-            kept = Checkpoints(checkpoints, work, every=checkpoint_every)
+
+        def part(images: Sequence[Picture], names: Sequence[str]) -> LabelledImages:
+            return LabelledImages(
+                images,
+                names,
+                classes,
+                backbone=backbone,
+                decoding=self.compute.decoding,
+                verbose=self.verbose,
+            )
+
         return Trainer(
             network,
             backbone,
-            phases,
-            train,
-            held,
-            settings=self._settings(labels, classes),
-            options=self._options(),
-            listeners=Listeners(
-                file=None if checkpoints is None else Path(checkpoints).parent / "history.jsonl",
-                callbacks=callbacks,
-                verbose=self.verbose,
-            ),
-            checkpoints=kept,
-            notes=notes,
+            config,
+            part(X, labels),
+            None if validation is None else part(validation.paths, validation.labels),
+            classes=classes,
+            verbose=self.verbose,
+            warnings=warnings,
+            **options,
         )
 
     def predict_proba(self, X: Sequence[Picture]) -> NDArray[np.float64]:
@@ -288,56 +268,19 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.string = True
         return tags
 
-    def _phases(self) -> list[Phase]:
-        return self._regularization().phases(frozen() if self.phases is None else self.phases)
-
-    def _head(self) -> Head:
-        return self._regularization().head(find_head(self.head))
-
-    def _regularization(self) -> Regularization:
-        return find_regularization(self.regularize) or Regularization()
-
-    def _settings(self, labels: Sequence[str], classes: Sequence[str]) -> Settings:
-        chosen, device = self._regularization(), choose_device(self.compute.device)
-        weights = class_weights(self.class_weight, labels, classes)
-        weights = None if weights is None else weights.to(device)
-        return Settings(
-            batch_size=int(self.batch_size),
-            seed=int(self.seed),
-            device=device,
-            precision=usable_precision(self.compute.precision, device)[0],
-            loss=make_loss(
-                self.output, label_smoothing=chosen.label_smoothing, class_weights=weights
-            ),
-            class_weights=weights,
-            validation_loss=make_loss(self.output),
-            clip=chosen.clip,
-            mix=chosen.mix(),
-            average=chosen.average,
-        )
-
-    def _options(self) -> Options:
-        own = self.compute.cache not in {"default", None}
-        cache = FeatureCache(self.compute.cache) if own else FeatureCache()
-        temporary = FeatureCache.temporary()
-        return Options(
+    def _config(self) -> TrainingConfig:
+        return TrainingConfig(
+            phases=tuple(frozen() if self.phases is None else self.phases),
             augment=find_augmentation(self.augment),
-            views=self.views and int(self.views),
+            views=self.views,
+            regularize=find_regularization(self.regularize) or Regularization(),
+            class_weight=self.class_weight,
             sampling=self.sampling,
-            boundary=self.compute.boundary,
-            disk_budget=self.compute.disk_budget,
-            time_budget=None if self.time_budget is None else 60 * self.time_budget,
-            engine=self.compute.engine,
-            cache=temporary if self.compute.cache is None else cache,
-            workspace=cache if own else temporary,
-            decoding=self.compute.decoding,
-        )
-
-    def _source(
-        self, backbone: Backbone, X: Sequence[Picture], y: Sequence[str], classes: Sequence[str]
-    ) -> Source:
-        return Source(
-            X, y, classes, backbone=backbone, decoding=self.compute.decoding, verbose=self.verbose
+            output=self.output,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            time_budget=self.time_budget,
+            compute=self.compute,
         )
 
 
@@ -369,19 +312,12 @@ def restore(
     learner.warnings_ = tuple(warnings)
     learner._fitted_with = saved_parameters(learner)  # noqa: SLF001 - the other half of the class
     if predictor is None:
-        device = choose_device(learner.compute.device)
-        options = learner._options()  # noqa: SLF001 - the other half of the class
-        predictor = Predictor.from_history(
+        runtime = Runtime.prepare(
             network,
             backbone,
-            history,
-            device=device,
-            precision=usable_precision(learner.compute.precision, device)[0],
-            engine=learner.compute.engine,
-            cache=options.cache,
-            workspace=options.workspace,
+            learner.compute,
             batch_size=learner.batch_size,
-            decoding=learner.compute.decoding,
             verbose=learner.verbose,
         )
+        predictor = Predictor.from_records(runtime, history.get("phases") or ())
     learner._predictor = predictor  # noqa: SLF001 - the other half of the class

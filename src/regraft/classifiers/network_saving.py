@@ -56,12 +56,12 @@ class _Reason(pydantic.BaseModel):
 
 
 class _CachedPhase(pydantic.BaseModel):
-    way: Literal["cached"]
+    mode: Literal["cached"]
     boundary: _Cut
 
 
 class _LivePhase(pydantic.BaseModel):
-    way: Literal["live"]
+    mode: Literal["live"]
     boundary: _Reason | None
 
 

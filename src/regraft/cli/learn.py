@@ -75,7 +75,7 @@ def fit(
     from regraft.experiment.runner import fit_run
     from regraft.report.tables import parts_table
     from regraft.results.store import RunStore
-    from regraft.training.progress import TensorBoard
+    from regraft.training.callbacks import TensorBoard
 
     learner = bridge.learner(data, method, resume=resume, verbose=not as_json)
     recipe = bridge.recipe(data, method)

@@ -32,7 +32,7 @@ from regraft.results.run import (
 )
 from regraft.settings import from_json, to_json
 from regraft.system import Stopwatch, environment
-from regraft.training.progress import Callback
+from regraft.training.callbacks import Callback
 
 Learner = FeatureClassifier | NetworkClassifier
 

@@ -251,7 +251,7 @@ def _best(phase: Mapping[str, Any]) -> Cell:
 
 
 def _way(phase: Mapping[str, Any]) -> Cell:
-    way, boundary = phase.get("way"), phase.get("boundary") or {}
+    way, boundary = phase.get("mode"), phase.get("boundary") or {}
     if way == "cached":
         text = "cached: each picture went through the frozen part once"
         stage, dtype, size = (boundary.get(key) for key in ("stage", "dtype", "bytes"))

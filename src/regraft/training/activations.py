@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from regraft.backbones.backbone import Backbone
 from regraft.backbones.embedder import Embedder
 from regraft.backbones.engines import Engine, make_engine
-from regraft.backbones.spec import Compute
+from regraft.backbones.spec import Compute, EngineName, PrecisionName
 from regraft.data.images import Picture
 from regraft.features.cache import STORED_AS, FeatureCache, FeatureRows, StoredType
 from regraft.features.embed import EmbeddingStats, as_list, embed, key_facts
@@ -77,9 +77,11 @@ class Runtime:
     ) -> Self:
         """Put a network on the device that is asked for, with caches as they are asked for."""
         device = choose_device(compute.device)
-        usable = "bf16" if compute.precision == "bf16" and has_bf16(device) else "fp32"
+        usable: PrecisionName = (
+            "bf16" if compute.precision == "bf16" and has_bf16(device) else "fp32"
+        )
         # OpenVINO would leave an accelerator idle.
-        engine = compute.engine if device == "cpu" else "torch"
+        engine: EngineName = compute.engine if device == "cpu" else "torch"
         own = compute.cache not in {"default", None}
         cache = FeatureCache(compute.cache) if own else FeatureCache()
         temporary = FeatureCache.temporary()
@@ -235,15 +237,6 @@ class ActivationCache:
             fingerprint=runtime.backbone.fingerprint_of(self._pooling),
             size=preprocessing.size,
             device=runtime.compute.device,
-        )
-
-    @property
-    def _compute(self) -> Compute:
-        return Compute(
-            device=self.device,
-            engine=self.engine,
-            precision=self.precision,
-            decoding=self.decoding,
         )
 
     @property

@@ -162,19 +162,19 @@ class TensorBoard(Callback):
             raise UsageError(
                 "TensorBoard is not installed", why=str(error), hint="pip install regraft[track]"
             ) from error
-        self._board = SummaryWriter(os.fspath(folder))  # type: ignore[no-untyped-call]
+        self._board = SummaryWriter(os.fspath(folder))
 
     def on_epoch(self, record: dict[str, Any], *, number: int, epochs: int) -> None:
         """Write one value for each thing that was measured."""
         del epochs
         for name, value in record.items():
             if name not in {"phase", "epoch"}:
-                self._board.add_scalar(name, value, number)  # type: ignore[no-untyped-call]
-        self._board.flush()  # type: ignore[no-untyped-call]
+                self._board.add_scalar(name, value, number)
+        self._board.flush()
 
     def close(self) -> None:
         """Write the last events."""
-        self._board.close()  # type: ignore[no-untyped-call]
+        self._board.close()
 
 
 def line(record: dict[str, Any], *, of: int) -> str:

@@ -20,7 +20,7 @@ from regraft.backbones.loading import state_sha256
 from regraft.backbones.spec import Compute
 from regraft.errors import RegraftError, UsageError
 from regraft.settings import settings_class, to_json
-from regraft.system import exact_float32
+from regraft.system import choose_device, exact_float32
 from regraft.training.activations import (
     ActivationCache,
     ExecutionMode,
@@ -103,6 +103,32 @@ class TrainingConfig:
         if self.views is not None and self.augment is None:
             raise UsageError("views of images need an augmentation", hint="give augment, too")
 
+    def check(self, classes: Sequence[str], *, validation: bool) -> None:
+        """Refuse data that does not fit, before anything is read or built.
+
+        Args:
+            classes: What is to be told apart.
+            validation: Whether there are validation images.
+
+        Raises:
+            UsageError: There is one class only, or a setting needs something else.
+        """
+        choose_device(self.compute.device)  # refuses one that is not here
+        if len(classes) < 2:
+            raise UsageError("a classifier needs two classes or more", why=f"found {classes}")
+        needs = [p for p in self.phases if p.patience is not None or p.schedule == "plateau"]
+        if needs and not validation:
+            raise UsageError(
+                "patience and the schedule plateau need validation images",
+                hint="give fit(..., validation=...), or choose another schedule and no patience",
+            )
+        if self.output == "sigmoid" and len(classes) != 2:
+            raise UsageError(
+                "a sigmoid output tells two classes apart",
+                why=f"there are {len(classes)}",
+                hint="take the output softmax",
+            )
+
 
 # What of a configuration changes neither the result nor what a checkpoint holds.
 NOT_IN_RESUME_KEY = frozenset({"time_budget"})
@@ -182,9 +208,6 @@ class Trainer:
         runtime: The network on its device, and what it computes with.
         cache: What the last phase computed activations with; None if it ran live.
         embedded: How many images or views passed through the trunk to be kept or were run live.
-
-    Raises:
-        UsageError: The data does not fit the configuration.
     """
 
     def __init__(
@@ -207,7 +230,6 @@ class Trainer:
         self.train = train
         self.validation = validation if validation is not None and len(validation) else None
         self.classes = list(classes)
-        self._check()
         self.network = network
         self.backbone = backbone
         self.verbose = verbose
@@ -324,23 +346,6 @@ class Trainer:
     @property
     def _private(self) -> bool:
         return self.config.augment is not None
-
-    def _check(self) -> None:
-        """Refuse what cannot be trained, before anything is read."""
-        if len(self.classes) < 2:
-            raise UsageError("a classifier needs two classes or more", why=f"found {self.classes}")
-        needs = [p for p in self.phases if p.patience is not None or p.schedule == "plateau"]
-        if needs and self.validation is None:
-            raise UsageError(
-                "patience and the schedule plateau need validation images",
-                hint="give fit(..., validation=...), or choose another schedule and no patience",
-            )
-        if self.config.output == "sigmoid" and len(self.classes) != 2:
-            raise UsageError(
-                "a sigmoid output tells two classes apart",
-                why=f"there are {len(self.classes)}",
-                hint="take the output softmax",
-            )
 
     def _resume(self, found: Progress) -> None:
         self._progress = found
