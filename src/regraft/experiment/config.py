@@ -201,9 +201,8 @@ RegularizeValue = Annotated[
     BeforeValidator(_named(Regularization, REGULARIZATIONS, find_regularization)),
 ]
 Minutes = Annotated[
-    float | None,
+    Annotated[float, Field(gt=0)] | None,
     BeforeValidator(lambda value: read_minutes(value) if isinstance(value, str) else value),
-    Field(gt=0),
 ]
 PathText = Annotated[
     str, BeforeValidator(lambda value: str(value) if isinstance(value, os.PathLike) else value)
