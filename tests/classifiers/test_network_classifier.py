@@ -133,9 +133,9 @@ def test_a_single_picture_is_no_list_of_pictures(train):
     fitted = learner(phases=[]).fit(*train)
 
     for single in ("dog.jpg", Path("dog.jpg"), np.zeros((8, 8, 3), np.uint8)):
-        with pytest.raises(UsageError, match="not a list of pictures"):
+        with pytest.raises(UsageError, match="not a list of images"):
             fitted.predict(single)
-        with pytest.raises(UsageError, match="not a list of pictures"):
+        with pytest.raises(UsageError, match="not a list of images"):
             learner().fit(single, ["a"] * 8)
 
 
@@ -212,7 +212,7 @@ def test_validation_may_lack_a_class(train, validation):
 
 @pytest.mark.parametrize("phase", [Phase(patience=1), Phase(schedule="plateau")])
 def test_what_looks_at_validation_needs_one(train, phase):
-    with pytest.raises(UsageError, match="need validation pictures"):
+    with pytest.raises(UsageError, match="need validation images"):
         learner(phases=[phase]).fit(*train)
 
 
@@ -221,11 +221,11 @@ def test_what_looks_at_validation_needs_one(train, phase):
     [
         ({"precision": "fp16"}, "precision cannot be"),
         ({"head": "mlp"}, "unknown head"),
-        ({"batch_size": 1}, "two pictures or more"),
-        ({"batch_size": 8.5}, "unknown batch_size"),
-        ({"batch_size": "8"}, "unknown batch_size"),
+        ({"batch_size": 1}, "batch_size cannot be 1"),
+        ({"batch_size": 8.5}, "batch_size cannot be"),
+        ({"batch_size": "8"}, "batch_size cannot be"),
         ({"device": "gpu"}, "unknown device"),
-        ({"views": 1.5, "augment": "standard"}, "unknown views"),
+        ({"views": 1.5, "augment": "standard"}, "views cannot be 1.5"),
         ({"phases": [Phase(unfreeze_from="top")]}, "no stage 'top'"),
     ],
 )
@@ -361,7 +361,7 @@ def test_bfloat16_is_used_where_the_processor_has_it_and_else_is_said(
 
     assert np.isfinite(found).all()
     assert np.array_equal(found, exact) == (not supported)
-    said = "this cpu has no bf16 arithmetic; training computes in fp32"
+    said = "this cpu has no bf16 arithmetic; training uses fp32"
     assert (said in fitted.warnings_) == (not supported)
 
 
