@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from regraft.backbones.keras_files import KERAS_SUFFIXES, read_keras
 from regraft.backbones.records import StoredWeights, check_name, read_record
 from regraft.backbones.spec import BackboneSpec, Preprocessing
 from regraft.backbones.state import read_checkpoint
@@ -37,7 +38,8 @@ def import_weights(
     """Take a file of weights into the store; from then on ``name`` is a backbone like any other.
 
     Args:
-        file: ``.safetensors``, or ``.pth``, ``.pt``, ``.bin``, which are converted.
+        file: ``.safetensors``, or ``.pth``, ``.pt``, ``.bin`` and Keras' ``.h5``, which are
+            converted.
         name: The name to use them under.
         backbone: The network that they belong to; every tensor must fit, and only the whole
             classifier may be missing.
@@ -56,9 +58,18 @@ def import_weights(
         ModelError: The file is damaged, unsafe or holds NaN.
         BackboneError: The network is unknown or does not take the arguments.
     """
+    from regraft.backbones.catalog import find
+
     path = Path(file)
     check_name(name)
-    state, notes = read_checkpoint(path)
+    arguments = tuple(dict(arguments).items())
+    if path.suffix.lower() in KERAS_SUFFIXES:
+        keras = read_keras(path, find(backbone))
+        state, notes = dict(keras.state), keras.notes
+        arguments = tuple({**dict(keras.arguments), **dict(arguments)}.items())
+        preprocessing = preprocessing or keras.preprocessing
+    else:
+        state, notes = read_checkpoint(path)
     if preprocessing is None:
         notes += (f"the file does not say how its pictures were prepared; {_ASSUMED}",)
     with locked(name, seconds=_LOCK_SECONDS):
@@ -68,7 +79,7 @@ def import_weights(
             overwrite=overwrite,
             name=name,
             backbone=backbone,
-            arguments=tuple(dict(arguments).items()),
+            arguments=arguments,
             preprocessing=preprocessing,
             preprocessing_from="assumed" if preprocessing is None else "given",
             labels=None if labels is None else tuple(labels),

@@ -1,0 +1,360 @@
+"""Keras Applications' files of weights, read without TensorFlow.
+
+Where timm has the very same network, its tensors are those of Keras under other names and with
+their axes in another order. `docs/keras-weights.md` has the proof for each network.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regraft.backbones.spec import Preprocessing
+from regraft.errors import ModelError, RegraftError, WeightsError
+
+if TYPE_CHECKING:
+    import h5py
+    from torch import Tensor
+
+    from regraft.backbones.catalog import Entry
+
+Arrays = list[NDArray[np.float32]]
+
+KERAS_SUFFIXES = frozenset({".h5", ".hdf5"})
+_SHOWN = 3
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KerasFile:
+    """What a Keras file holds, in timm's terms.
+
+    Args:
+        state: Tensors by the names that timm gives them.
+        arguments: For the network's constructor.
+        preprocessing: Keras' own.
+        notes: What the reader should know, one sentence each.
+    """
+
+    state: Mapping[str, Tensor]
+    arguments: tuple[tuple[str, Any], ...]
+    preprocessing: Preprocessing
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Same:
+    """A network that Keras and timm build alike."""
+
+    title: str
+    backbone: str
+    marker: str
+    like: str
+    layers: Mapping[str, str]
+    arguments: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        # load_img and image_dataset_from_directory squash, and so does what is built on them.
+        return _LIKE[self.like](224, resize=224, mode="squash", interpolation="bilinear")
+
+
+def read_keras(path: Path, entry: Entry) -> KerasFile:
+    """Read a file that `save_weights` or `save` wrote, or that Keras Applications downloaded.
+
+    Args:
+        path: A ``.h5`` file; which network it holds is told by its layers' names.
+        entry: The network that the weights are meant for.
+
+    Raises:
+        ModelError: ``MODEL-CORRUPT``: the file is damaged.
+        WeightsError: ``WEIGHTS-MISSING``, or ``WEIGHTS-MISFIT``: it is the file of another network,
+            or timm has no such network.
+    """
+    layers = _read_layers(path)
+    network = _identify(layers, path)
+    if entry.source != "timm" or entry.identifier.partition(".")[0] != network.backbone:
+        raise _misfit(
+            path,
+            f"these weights belong to another network than {entry.name}",
+            f"the file holds Keras' {network.title}",
+            f"import it with --backbone timm:{network.backbone}",
+        )
+    preprocessing = network.preprocessing
+    state: dict[str, NDArray[np.float32]] = {}
+    unknown = []
+    for layer, arrays in layers.items():
+        if layer.startswith("normalization"):
+            preprocessing = _normalised(arrays, preprocessing)
+        elif layer in network.layers:
+            state.update(_tensors(network.layers[layer], arrays, path))
+        else:
+            unknown.append(layer)
+    if unknown:
+        raise _misfit(
+            path,
+            f"the file holds more than Keras' {network.title}",
+            f"unknown layers: {_some(unknown)}",
+            "save the weights of the network alone: base.save_weights(FILE)",
+        )
+    import torch
+
+    arguments = network.arguments
+    classes = [len(state[name]) for name in ("head.fc.bias", "classifier.bias") if name in state]
+    if classes and classes[0] != 1000:
+        arguments = (*arguments, ("num_classes", classes[0]))
+    return KerasFile(
+        state={name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in state.items()},
+        arguments=arguments,
+        preprocessing=preprocessing,
+        notes=(f"read from a file of Keras' {network.title}",),
+    )
+
+
+def _read_layers(path: Path) -> dict[str, Arrays]:
+    """Return the arrays of each layer in Keras' order, whichever of its three layouts is used."""
+    import h5py
+
+    if not path.is_file():
+        raise WeightsError("no such file of weights", path=path, code="WEIGHTS-MISSING")
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems_links(_refuse_foreign)
+            root = file.get("model_weights", file)
+            found = _new_layers(root) if "layers" in root else _legacy_layers(root)
+            return {
+                name: [_array(dataset, path) for dataset in datasets]
+                for name, datasets in found
+                if datasets
+            }
+    except (RegraftError, MemoryError):
+        raise
+    except Exception as error:  # h5py raises whatever comes to hand on damaged bytes
+        raise _corrupt(path, f"{type(error).__name__}: {str(error)[:160]}") from error
+
+
+def _refuse_foreign(_name: str, link: Any) -> None:
+    import h5py
+
+    if isinstance(link, h5py.ExternalLink):
+        raise OSError("it points to another file")
+
+
+def _new_layers(root: h5py.Group) -> Iterator[tuple[str, list[h5py.Dataset]]]:
+    """Yield the layers of a file of Keras 3: numbered variables, the layer's name beside them."""
+    for group in root["layers"].values():
+        if "vars" in group and len(group["vars"]):
+            if "name" not in group["vars"].attrs:
+                raise WeightsError(
+                    "the file does not say which layer is which",
+                    path=root.file.filename,
+                    why="an early Keras 3 wrote it",
+                    hint="save the weights again with a current Keras",
+                    code="WEIGHTS-FORMAT",
+                )
+            yield (
+                _text(group["vars"].attrs["name"]),
+                [group["vars"][str(index)] for index in range(len(group["vars"]))],
+            )
+
+
+def _legacy_layers(root: h5py.Group) -> Iterator[tuple[str, list[h5py.Dataset]]]:
+    """Yield the layers of the older layout: a list of weights' names at each layer."""
+    lists = [key for key in root.attrs if re.fullmatch(r"layer_names\d*", key)]
+    for name in (_text(item) for key in lists for item in root.attrs[key]):
+        weights = root[name].attrs.get("weight_names", ())
+        # Older versions wrote "conv1/conv" for what is "conv1_conv" today.
+        yield name.replace("/", "_"), [root[name][_text(weight)] for weight in weights]
+
+
+def _array(dataset: h5py.Dataset, path: Path) -> NDArray[np.float32]:
+    if dataset.is_virtual or dataset.external:
+        raise ValueError("it points to another file")
+    if dataset.nbytes > path.stat().st_size:  # what unpacks to more was made to do harm
+        raise ValueError(f"{dataset.name} is larger than the whole file")
+    values = np.asarray(dataset[()], np.float32)
+    if not np.isfinite(values).all():
+        raise ModelError(
+            "some weights are not finite",
+            path=path,
+            why=f"NaN or infinity in {dataset.name}",
+            code="MODEL-NAN",
+        )
+    return values
+
+
+def _identify(layers: Mapping[str, Arrays], path: Path) -> _Same:
+    for marker, title, why in _DIFFERENT:
+        if any(re.fullmatch(marker, layer) for layer in layers):
+            raise _misfit(path, f"Keras' {title} cannot be read", why, _OTHERS)
+    network = next((one for one in _NETWORKS if one.marker in layers), None)
+    if network is None:
+        why = f"layers: {_some(sorted(layers)) or 'none'}"
+        raise _misfit(path, "no network of Keras Applications that can be read", why, _OTHERS)
+    return network
+
+
+def _tensors(module: str, arrays: Arrays, path: Path) -> dict[str, NDArray[np.float32]]:
+    """Return the tensors of one layer by the names that PyTorch gives them."""
+    first, *rest = arrays
+    if first.ndim == 1 and len(arrays) in {3, 4}:
+        names = ("weight", "bias", "running_mean", "running_var")
+        scale = [np.ones_like(first)] if len(arrays) == 3 else []
+        values = [*scale, *arrays]
+        return {f"{module}.{name}": value for name, value in zip(names, values, strict=True)}
+    if "pre_logits" in module and first.ndim == 2:  # a convolution in timm's VGG
+        side = 7 if module.endswith("fc1") else 1
+        if len(first) % side**2:
+            why = "its first dense layer does not follow a map of 7×7, as it does at 224 pixels"
+            raise _misfit(path, "this classifier cannot be read", why, "save it without its top")
+        first = first.reshape(side, side, -1, first.shape[1])  # Keras flattens height, width, depth
+    if first.ndim not in {2, 4} or len(rest) > 1:
+        raise _corrupt(path, f"unexpected arrays for {module}")
+    if first.ndim == 2:
+        weight = first.T
+    else:
+        weight = first.transpose((2, 3, 0, 1) if module.endswith("conv_dw") else (3, 2, 0, 1))
+    if module == "classifier":  # a convolution in MobileNet v1
+        weight = weight.reshape(weight.shape[:2])
+    bias = {f"{module}.bias": rest[0]} if rest else {}
+    return {f"{module}.weight": weight, **bias}
+
+
+def _normalised(arrays: Arrays, usual: Preprocessing) -> Preprocessing:
+    """Return the preprocessing of a network that has its own layer for it: mean and variance."""
+    mean, variance = (array.ravel().astype(float) for array in arrays[:2])
+    if np.allclose(variance, _IMAGENET_STD):
+        # Keras' ImageNet weights hold the deviations here, and divide by their root twice.
+        variance = variance**2
+    return replace(usual, mean=tuple(mean.tolist()), std=tuple(np.sqrt(variance).tolist()))
+
+
+def _vgg(convolutions: tuple[int, ...]) -> dict[str, str]:
+    names = {"fc1": "pre_logits.fc1", "fc2": "pre_logits.fc2", "predictions": "head.fc"}
+    index = 0
+    for block, count in enumerate(convolutions, start=1):
+        for number in range(1, count + 1):
+            names[f"block{block}_conv{number}"] = f"features.{index}"
+            index += 2  # an activation follows
+        index += 1  # a pooling follows
+    return names
+
+
+def _blocks(counts: tuple[int, ...]) -> list[str]:
+    return [f"blocks.{stage}.{i}" for stage, count in enumerate(counts) for i in range(count)]
+
+
+def _mobilenet() -> dict[str, str]:
+    names = {"conv1": "conv_stem", "conv1_bn": "bn1", "conv_preds": "classifier"}
+    for number, place in enumerate(_blocks((1, 2, 2, 6, 2)), start=1):
+        for norm, kind in enumerate(("dw", "pw"), start=1):
+            names[f"conv_{kind}_{number}"] = f"{place}.conv_{kind}"
+            names[f"conv_{kind}_{number}_bn"] = f"{place}.bn{norm}"
+    return names
+
+
+def _mobilenet_v2() -> dict[str, str]:
+    names = {"Conv1": "conv_stem", "bn_Conv1": "bn1", "Conv_1": "conv_head", "Conv_1_bn": "bn2"}
+    for number, place in enumerate(_blocks((1, 2, 3, 4, 3, 3, 1))):
+        prefix = f"block_{number}" if number else "expanded_conv"
+        parts = ["expand", "depthwise", "project"][number == 0 :]
+        for norm, (part, own) in enumerate(zip(parts, _own(parts), strict=True), start=1):
+            names[f"{prefix}_{part}"] = f"{place}.{own}"
+            names[f"{prefix}_{part}_BN"] = f"{place}.bn{norm}"
+    return {**names, "predictions": "classifier"}
+
+
+def _efficientnet() -> dict[str, str]:
+    names = {"stem_conv": "conv_stem", "stem_bn": "bn1", "top_conv": "conv_head", "top_bn": "bn2"}
+    for place in _blocks((1, 2, 2, 3, 3, 4, 1)):
+        _, stage, index = place.split(".")
+        prefix = f"block{int(stage) + 1}{chr(ord('a') + int(index))}_"
+        parts = ["expand_", "", "project_"][stage == "0" :]
+        for norm, (part, own) in enumerate(zip(parts, _own(parts), strict=True), start=1):
+            names[f"{prefix}{part or 'dw'}conv"] = f"{place}.{own}"
+            names[f"{prefix}{part}bn"] = f"{place}.bn{norm}"
+        for part in ("reduce", "expand"):
+            names[f"{prefix}se_{part}"] = f"{place}.se.conv_{part}"
+    return {**names, "predictions": "classifier"}
+
+
+def _own(parts: list[str]) -> list[str]:
+    """Return timm's names of a block's convolutions; the first block of a network has only two."""
+    return ["conv_pw", "conv_dw", "conv_pwl"] if len(parts) == 3 else ["conv_dw", "conv_pw"]
+
+
+def _densenet(counts: tuple[int, ...]) -> dict[str, str]:
+    names = {"conv1_conv": "conv0", "conv1_bn": "norm0", "bn": "norm5"}
+    inner = {"0_bn": "norm1", "1_conv": "conv1", "1_bn": "norm2", "2_conv": "conv2"}
+    for block, count in enumerate(counts, start=1):
+        for layer in range(1, count + 1):
+            for part, own in inner.items():
+                place = f"denseblock{block}.denselayer{layer}.{own}"
+                names[f"conv{block + 1}_block{layer}_{part}"] = place
+        names |= {f"pool{block + 1}_bn": f"transition{block}.norm"}
+        names |= {f"pool{block + 1}_conv": f"transition{block}.conv"}
+    names = {layer: f"features.{place}" for layer, place in names.items()}
+    return {**names, "fc1000": "classifier", "predictions": "classifier"}
+
+
+_SAME = (("pad_type", "same"), ("bn_eps", 1e-3))  # TensorFlow's padding and Keras' usual epsilon
+_LIKE = {"caffe": Preprocessing.caffe, "tf": Preprocessing.tf, "torch": Preprocessing.torch}
+# Keras' name, timm's, a layer that tells it from the others, Keras' word for its preprocessing, the
+# layers, arguments for timm. The largest of a family first: their markers are missing in the rest.
+_NETWORKS = (
+    _Same("VGG19", "vgg19", "block5_conv4", "caffe", _vgg((2, 2, 4, 4, 4))),
+    _Same("VGG16", "vgg16", "block5_conv3", "caffe", _vgg((2, 2, 3, 3, 3))),
+    _Same("MobileNet", "mobilenetv1_100", "conv_pw_13", "tf", _mobilenet(), _SAME),
+    _Same("MobileNetV2", "mobilenetv2_100", "block_16_project", "tf", _mobilenet_v2(), _SAME),
+    _Same(
+        "DenseNet201", "densenet201", "conv4_block48_1_conv", "torch", _densenet((6, 12, 48, 32))
+    ),
+    _Same(
+        "DenseNet169", "densenet169", "conv4_block32_1_conv", "torch", _densenet((6, 12, 32, 32))
+    ),
+    _Same(
+        "DenseNet121", "densenet121", "conv4_block24_1_conv", "torch", _densenet((6, 12, 24, 16))
+    ),
+    _Same("EfficientNetB0", "efficientnet_b0", "block7a_dwconv", "torch", _efficientnet(), _SAME),
+)
+_OTHERS = "these can be read: " + ", ".join(sorted(network.title for network in _NETWORKS))
+_RESNET = (
+    "its convolutions have biases, and its blocks stride in their first one, timm's in their second"
+)
+# Networks of which timm's is another one: a layer that only they have, and where they differ.
+_DIFFERENT = (
+    (r"res2a_branch2a|conv2_block1_3_conv", "ResNet", _RESNET),
+    (r"block35_1_conv", "InceptionResNetV2", "its layers have no names of their own"),
+    (r"conv2d_\d+", "InceptionV3", "its average pooling leaves out the border, timm's counts it"),
+    (r"block2_sepconv1", "Xception", "its pooling pads on one side, timm's on both"),
+    (r"normal_conv_1_.*", "NASNet", "timm has only the large one, and pads it in another way"),
+    (r"block7b_dwconv", "EfficientNetB1 to B7", "only EfficientNetB0 has been compared"),
+)
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+
+
+def _misfit(path: Path, what: str, why: str, hint: str) -> WeightsError:
+    return WeightsError(what, path=path, why=why, hint=hint, code="WEIGHTS-MISFIT")
+
+
+def _corrupt(path: Path, why: str) -> ModelError:
+    return ModelError(
+        "the file of weights is damaged",
+        path=path,
+        why=why,
+        hint="fetch or copy it again",
+        code="MODEL-CORRUPT",
+    )

@@ -1,0 +1,356 @@
+"""Keras' files become timm's networks: the same numbers, whatever the layout, or a refusal."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import timm
+import torch
+
+from regraft.backbones.catalog import find
+from regraft.backbones.keras_files import read_keras
+from regraft.backbones.spec import BackboneSpec
+from regraft.backbones.weights import import_weights, list_weights
+from regraft.errors import ModelError, WeightsError
+
+# Names of layers with weights in the order in which Keras 3.15 makes them, which is timm's too.
+NAMES = {
+    title: layers
+    for title, *layers in map(
+        str.split, Path(__file__).with_name("keras_layers.txt").read_text().splitlines()
+    )
+}
+BACKBONES = {
+    "MobileNet": "mobilenet_v1",
+    "MobileNetV2": "mobilenet_v2",
+    "EfficientNetB0": "efficientnet_b0",
+    "DenseNet121": "densenet121",
+}
+VGG16 = {1: (64, 64), 2: (128, 128), 3: (256, 256, 256), 4: (512, 512, 512), 5: (512, 512, 512)}
+DENSE = {"fc1": (25088, 40), "fc2": (40, 4096), "predictions": (4096, 10)}
+
+
+def write_legacy(path, layers, folder="", dtype="float32"):
+    """Write layers as `save_weights` of Keras 2 does, or `save` in the folder model_weights."""
+    with h5py.File(path, "w") as file:
+        root = file.require_group(folder) if folder else file
+        root.attrs["layer_names"] = [name.encode() for name in ("input_1", *layers)]
+        root.create_group("input_1").attrs["weight_names"] = np.array([], "S1")
+        for name, arrays in layers.items():
+            group = root.create_group(name)
+            names = [f"{name}/{index}:0" for index in range(len(arrays))]
+            group.attrs["weight_names"] = [text.encode() for text in names]
+            for text, array in zip(names, arrays, strict=True):
+                group.create_dataset(text, data=array.astype(dtype))
+    return path
+
+
+def write_keras_3(path, layers, *, named=True):
+    """Write layers as `save_weights` of Keras 3 does: counted by kind, their names beside them."""
+    with h5py.File(path, "w") as file:
+        for index, (name, arrays) in enumerate(layers.items()):
+            group = file.create_group(f"layers/layer_{index}/vars")
+            if named:
+                group.attrs["name"] = name
+            for number, array in enumerate(arrays):
+                group.create_dataset(str(number), data=array)
+        file.create_group("layers/dropout/seed_generator/vars")["0"] = np.zeros(2, np.uint32)
+        file.create_group("layers/flatten/vars").attrs["name"] = "flatten"
+    return path
+
+
+LAYOUTS = {
+    "legacy": write_legacy,
+    "whole": lambda path, layers: write_legacy(path, layers, "model_weights"),
+    "keras_3": write_keras_3,
+}
+
+
+@pytest.fixture(scope="module")
+def vgg16():
+    random = np.random.default_rng(0)
+    layers, depth = {}, 3
+    for block, widths in VGG16.items():
+        for number, width in enumerate(widths, start=1):
+            kernel = random.normal(0, np.sqrt(2 / 9 / depth), (3, 3, depth, width))
+            layers[f"block{block}_conv{number}"] = [kernel, random.normal(0, 0.1, width)]
+            depth = width
+    for name, shape in DENSE.items():
+        kernel = random.normal(0, np.sqrt(2 / shape[0]), shape)
+        layers[name] = [kernel, random.normal(0, 0.1, shape[1])]
+    return {name: [a.astype(np.float32) for a in arrays] for name, arrays in layers.items()}
+
+
+def convolved(values, layers):
+    """Run VGG16's trunk on (height, width, 3) as Keras defines it, with numpy alone."""
+    for block, widths in VGG16.items():
+        for number in range(1, len(widths) + 1):
+            kernel, bias = layers[f"block{block}_conv{number}"]
+            padded = np.pad(values, ((1, 1), (1, 1), (0, 0)))
+            windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (0, 1))
+            values = np.maximum(np.einsum("yxihw,hwio->yxo", windows, kernel, optimize=True), -bias)
+            values = values + bias
+        height, width, depth = values.shape
+        values = values.reshape(height // 2, 2, width // 2, 2, depth).max((1, 3))
+    return values
+
+
+@pytest.mark.parametrize("top", [True, False])
+def test_vgg16_computes_what_keras_does(top, vgg16, tmp_path):
+    layers = {name: a for name, a in vgg16.items() if top or name not in DENSE}
+    path = write_legacy(tmp_path / "any_name.h5", layers)
+    image = np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8)
+
+    stored = import_weights(path, name="mine", backbone="vgg16", arguments={"mlp_ratio": 0.01})
+    trunk = BackboneSpec("mine", arguments={"mlp_ratio": 0.01, "size": 32}, pooling="flatten")
+    (row,) = trunk.build().embed([image])
+
+    caffe = image[..., ::-1].astype(np.float32) - (103.939, 116.779, 123.68)
+    expected = convolved(caffe, vgg16)
+    np.testing.assert_allclose(row, expected.transpose(2, 0, 1).ravel(), rtol=1e-4, atol=1e-3)
+    assert (stored.preprocessing.mode, stored.preprocessing.size) == ("squash", 224)
+    assert stored.num_classes == (10 if top else None)
+    assert any("VGG16" in note for note in stored.notes)
+
+
+def test_the_dense_layers_see_a_map_flattened_as_keras_does_it(vgg16, tmp_path):
+    path = write_legacy(tmp_path / "net.h5", vgg16)
+    keras = read_keras(path, find("vgg16"))
+    network = timm.create_model("vgg16", mlp_ratio=0.01, **dict(keras.arguments)).eval()
+    network.load_state_dict(keras.state)
+    last_map = np.random.default_rng(2).random((7, 7, 512)).astype(np.float32)
+
+    with torch.inference_mode():
+        found = network.forward_head(torch.from_numpy(last_map.transpose(2, 0, 1))[None])
+
+    hidden = last_map.ravel()
+    for name in ("fc1", "fc2"):
+        kernel, bias = vgg16[name]
+        hidden = np.maximum(hidden @ kernel + bias, 0)
+    kernel, bias = vgg16["predictions"]
+    np.testing.assert_allclose(found.numpy()[0], hidden @ kernel + bias, rtol=1e-4, atol=1e-4)
+
+
+def keras_layers(title):
+    """Return a random network of timm's, and its tensors as Keras would hold them."""
+    width = {"channel_multiplier": 0.25} if title == "MobileNet" else {}
+    classes = 5 if title == "MobileNetV2" else 1000
+    identifier = find(BACKBONES[title]).identifier.partition(".")[0]
+    if title == "MobileNet":
+        module = BackboneSpec("mobilenet_v1", weights=None, arguments=width).build().module
+    else:
+        module = timm.create_model(identifier, num_classes=classes)
+    state = {
+        name: torch.rand_like(tensor, dtype=torch.float32)
+        for name, tensor in module.state_dict().items()
+    }
+    modules = dict.fromkeys(name.rpartition(".")[0] for name in state)
+    layers = {}
+    for layer, own in zip(NAMES[title], modules, strict=True):
+        weight = state[f"{own}.weight"].numpy()
+        if weight.ndim == 1:
+            rest = [
+                state[f"{own}.{name}"].numpy() for name in ("bias", "running_mean", "running_var")
+            ]
+        else:
+            rest = [state[f"{own}.bias"].numpy()] if f"{own}.bias" in state else []
+            depthwise = "dw" in own
+            weight = (
+                weight.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
+                if weight.ndim == 4
+                else weight.T
+            )
+        if layer == "conv_preds":
+            weight = weight[None, None]
+        layers[layer] = [weight, *rest]
+    return state, layers
+
+
+@pytest.mark.parametrize(
+    ("title", "layout"),
+    [
+        ("MobileNet", "legacy"),
+        ("MobileNetV2", "keras_3"),
+        ("EfficientNetB0", "whole"),
+        ("DenseNet121", "keras_3"),
+    ],
+)
+def test_every_tensor_finds_its_place(title, layout, tmp_path):
+    state, layers = keras_layers(title)
+    path = LAYOUTS[layout](tmp_path / "net.h5", layers)
+
+    keras = read_keras(path, find(BACKBONES[title]))
+
+    counters = {name for name in state if name.endswith("num_batches_tracked")}
+    assert set(keras.state) == set(state) - counters
+    for name, tensor in keras.state.items():
+        assert torch.equal(tensor, state[name]), name
+    arguments = dict(keras.arguments)
+    assert arguments.pop("num_classes", 1000) == (5 if title == "MobileNetV2" else 1000)
+    assert arguments == ({} if title == "DenseNet121" else {"pad_type": "same", "bn_eps": 1e-3})
+
+
+def test_a_batch_normalisation_without_a_scale_gets_one(tmp_path):
+    _, layers = keras_layers("MobileNet")
+    layers["conv1_bn"] = layers["conv1_bn"][1:]
+
+    keras = read_keras(write_legacy(tmp_path / "net.h5", layers), find("mobilenet_v1"))
+
+    assert torch.equal(keras.state["bn1.weight"], torch.ones(8))
+    assert torch.equal(keras.state["bn1.bias"], torch.from_numpy(layers["conv1_bn"][0]))
+
+
+@pytest.mark.parametrize(
+    ("mean", "variance", "deviation"),
+    [
+        ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), (0.229, 0.224, 0.225)),  # Keras' own weights
+        ((0.5, 0.4, 0.3), (0.25, 0.04, 0.01), (0.5, 0.2, 0.1)),
+    ],
+)
+def test_a_network_that_prepares_its_images_itself_keeps_its_numbers(
+    mean, variance, deviation, tmp_path
+):
+    _, layers = keras_layers("EfficientNetB0")
+    layers["normalization_1"] = [np.array(mean), np.array(variance), np.array(7)]
+
+    keras = read_keras(write_keras_3(tmp_path / "net.h5", layers), find("efficientnet_b0"))
+
+    assert keras.preprocessing.mean == pytest.approx(mean)
+    assert keras.preprocessing.std == pytest.approx(deviation)
+    assert keras.preprocessing.scale == 255
+
+
+def tiny(*names):
+    return {name: [np.ones((1, 1, 3, 4), np.float32)] for name in names}
+
+
+@pytest.mark.parametrize(
+    ("layers", "why"),
+    [
+        (("conv2_block1_3_conv",), "stride in their first one"),
+        (("res2a_branch2a",), "stride in their first one"),
+        (("conv2d_93", "batch_normalization_93"), "average pooling"),
+        (("block35_1_conv", "conv2d_1"), "no names of their own"),
+        (("block1_conv1", "block2_sepconv1"), "pads on one side"),
+        (("stem_conv1", "normal_conv_1_0"), "only the large one"),
+        (("block7a_dwconv", "block7b_dwconv"), "only EfficientNetB0"),
+        (("dense", "my_layer"), "layers: dense, my_layer"),
+    ],
+)
+def test_other_networks_are_refused_with_the_reason(layers, why, tmp_path):
+    path = write_keras_3(tmp_path / "net.weights.h5", tiny(*layers))
+
+    with pytest.raises(WeightsError) as refusal:
+        import_weights(path, name="mine", backbone="vgg16")
+
+    assert refusal.value.code == "WEIGHTS-MISFIT"
+    assert why in refusal.value.why
+    assert "VGG16, VGG19" in refusal.value.hint
+    assert list_weights() == ()
+
+
+@pytest.mark.parametrize("backbone", ["vgg19", "torchvision:vgg16"])
+def test_the_network_in_the_file_must_be_the_one_named(backbone, tmp_path):
+    path = write_legacy(tmp_path / "vgg19_notop.h5", tiny("block5_conv3"))
+
+    with pytest.raises(WeightsError, match=r"the file holds Keras' VGG16") as refusal:
+        import_weights(path, name="mine", backbone=backbone)
+
+    assert refusal.value.hint == "import it with --backbone timm:vgg16"
+
+
+def test_a_file_without_names_of_layers_is_refused(tmp_path):
+    path = write_keras_3(tmp_path / "net.weights.h5", tiny("block5_conv3"), named=False)
+
+    with pytest.raises(WeightsError, match="an early Keras 3 wrote it"):
+        read_keras(path, find("vgg16"))
+
+
+def test_layers_that_are_not_the_networks_own_are_named(tmp_path):
+    path = write_legacy(tmp_path / "net.h5", tiny("block5_conv3", "my_head"))
+
+    with pytest.raises(WeightsError, match="unknown layers: my_head"):
+        read_keras(path, find("vgg16"))
+
+
+def test_a_classifier_for_another_size_is_refused(tmp_path):
+    layers = {**tiny("block5_conv3"), "fc1": [np.ones((512 * 16, 4)), np.ones(4)]}
+
+    with pytest.raises(WeightsError, match="7×7"):
+        read_keras(write_legacy(tmp_path / "net.h5", layers), find("vgg16"))
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def not_hdf5(path):
+    path.write_bytes(b"<html>not found</html>")
+
+
+def linked(path):
+    path.rename(path.with_name("other.h5"))
+    with h5py.File(path, "w") as file:
+        file["model_weights"] = h5py.ExternalLink("other.h5", "/")
+
+
+def external(path):
+    with h5py.File(path, "a") as file:
+        del file["block5_conv3/block5_conv3/0:0"]
+        file["block5_conv3"].create_dataset(
+            "block5_conv3/0:0", (1, 1, 3, 4), "f4", external=[("other.bin", 0, 48)]
+        )
+
+
+def huge(path):
+    with h5py.File(path, "a") as file:
+        del file["block5_conv3/block5_conv3/0:0"]
+        file["block5_conv3"].create_dataset("block5_conv3/0:0", (1 << 40,), "f4", chunks=(1 << 20,))
+
+
+def dangling(path):
+    with h5py.File(path, "a") as file:
+        del file["block5_conv3/block5_conv3/0:0"]
+
+
+def odd(path):
+    with h5py.File(path, "a") as file:
+        del file["block5_conv3/block5_conv3/0:0"]
+        file["block5_conv3/block5_conv3/0:0"] = np.ones((2, 2, 2), np.float32)
+
+
+def textual(path):
+    with h5py.File(path, "a") as file:
+        del file["block5_conv3/block5_conv3/0:0"]
+        file["block5_conv3/block5_conv3/0:0"] = "text"
+
+
+@pytest.mark.parametrize(
+    "harm", [truncated, not_hdf5, linked, external, huge, dangling, odd, textual]
+)
+def test_a_damaged_or_harmful_file_is_refused(harm, tmp_path):
+    path = write_legacy(tmp_path / "net.h5", tiny("block5_conv3"))
+    harm(path)
+
+    with pytest.raises(ModelError) as refusal:
+        import_weights(path, name="mine", backbone="vgg16")
+
+    assert refusal.value.code == "MODEL-CORRUPT"
+    assert "net.h5" in str(refusal.value)
+
+
+def test_numbers_that_are_not_finite_are_refused(tmp_path):
+    path = write_legacy(tmp_path / "net.h5", {"block5_conv3": [np.full((1, 1, 3, 4), np.inf)]})
+
+    with pytest.raises(ModelError) as refusal:
+        read_keras(path, find("vgg16"))
+
+    assert refusal.value.code == "MODEL-NAN"
+
+
+def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path):
+    with pytest.raises(WeightsError) as refusal:
+        import_weights(tmp_path / "net.h5", name="mine", backbone="vgg16")
+
+    assert refusal.value.code == "WEIGHTS-MISSING"
