@@ -2,8 +2,8 @@
 
 * RegraftError
   + DataError             a folder, table or split that cannot be used        DATA-…, SPLIT-…
-    - ImageError          one picture that cannot be used                     IMG-…
-    - BadImagesError      all the pictures of a data set that cannot be used  DATA-BAD-IMAGES
+    - ImageError          one image that cannot be used                       IMG-…
+    - BadImagesError      all the images of a data set that cannot be used    DATA-BAD-IMAGES
   + BackboneError         a network that is unknown or cannot be built        BACKBONE-…
     - WeightsError        weights that are missing, damaged or do not fit     WEIGHTS-…
   + ModelError            a saved model that cannot be trusted or used        MODEL-…
@@ -16,7 +16,7 @@ A message reads ``what - which file - why - what to do``; the parts that do not 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 class RegraftError(Exception):
@@ -58,7 +58,7 @@ class RegraftError(Exception):
         return " - ".join(printable(part) for part in parts if part)
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Keyword-only arguments do not survive the default way between processes.
+        # Keyword-only arguments do not survive pickling by default.
         return (_rebuild, (type(self), self.__dict__))
 
 
@@ -76,6 +76,18 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
 
 
+def list_names(names: Iterable[str], *, most: int = 10) -> str:
+    """Return up to ``most`` names for a message, then how many more there are.
+
+    Example:
+        >>> list_names(["a", "b", "c"], most=2)
+        'a, b and 1 more'
+    """
+    every = [printable(name) for name in names]
+    shown = ", ".join(every[:most]) or "none"
+    return f"{shown} and {len(every) - most} more" if len(every) > most else shown
+
+
 def _rebuild(kind: type[RegraftError], state: dict[str, object]) -> RegraftError:
     error = kind.__new__(kind)
     error.__dict__.update(state)
@@ -90,7 +102,7 @@ class DataError(RegraftError):
 
 
 class ImageError(DataError):
-    """One picture that cannot be used; ``path`` names it and ``code`` says why."""
+    """One image that cannot be used; ``path`` names it and ``code`` says why."""
 
     code = "IMG-CORRUPT"
 
@@ -105,10 +117,10 @@ class ImageError(DataError):
 
 
 class BadImagesError(DataError):
-    """Pictures of a data set that cannot be used, all of them at once.
+    """Images of a data set that cannot be used, all of them at once.
 
     Args:
-        errors: One error per picture.
+        errors: One error per image.
         hint: What the reader can do about it.
     """
 
@@ -116,9 +128,9 @@ class BadImagesError(DataError):
 
     def __init__(self, errors: Sequence[ImageError], *, hint: str = "") -> None:
         first = errors[0]
-        pictures = "1 picture" if len(errors) == 1 else f"{len(errors)} pictures"
+        images = "1 image" if len(errors) == 1 else f"{len(errors)} images"
         super().__init__(
-            f"{pictures} cannot be used",
+            f"{images} cannot be used",
             path=first.path,
             why=f"{first.code}: {first.what}" + (" (the first of them)" if len(errors) > 1 else ""),
             hint=hint,

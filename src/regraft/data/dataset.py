@@ -1,8 +1,9 @@
-"""Labelled pictures: the one value that everything else in Regraft starts from."""
+"""Labelled images, whole or cut into train, val and test: what everything else starts from."""
 
 from __future__ import annotations
 
 import dataclasses
+import operator
 import os
 import stat
 from collections import Counter
@@ -10,44 +11,46 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from regraft.data.folders import list_class_folders
-from regraft.data.labels import list_names
-from regraft.data.listings import Columns, Listing, list_named_files, list_table
-from regraft.data.sampling import chance_key, exact, first_of_each, in_proportion
-from regraft.errors import BadImagesError, DataError, ImageError, UsageError
+from regraft.data import manifest, sources
+from regraft.data.sources import PARTS, Columns, Listing
+from regraft.data.split import (
+    SplitOptions,
+    as_fraction,
+    assign,
+    choose_subset,
+    groups_of,
+    order_key,
+)
+from regraft.errors import BadImagesError, DataError, ImageError, UsageError, list_names
 from regraft.files import sha256_file, sha256_json
 
-if TYPE_CHECKING:
-    from regraft.data.split import Split
-
-PARTS = ("train", "val", "test")
 NAME_PATTERN = r"^(?P<label>.*?[^\W\d_].*?)[\s._-]*(?:\(?\d+\)?)?\.[^.]+$"
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Pictures and the names of their classes; it never changes.
+    """Images and the names of their classes; it never changes.
 
     The classes stand in a fixed order: by Unicode code point of their names in composed form (NFC),
     unless they were given in another one. The order is kept with the data set, so it matters
     nowhere afterwards: labels travel as names.
 
     Attributes:
-        paths: One path for each picture; none stands there twice.
-        labels: The class of each picture.
-        classes: All classes, also those without a picture.
-        root: The folder that names of pictures are relative to; None: the paths are taken as given.
+        paths: One path for each image; none stands there twice.
+        labels: The class of each image.
+        classes: All classes, also those without an image.
+        root: The folder that names of images are relative to; None: the paths are taken as given.
         groups: What must not be torn apart by a split (patient, plant, film), if known; an empty
             text means a group of its own.
-        parts: ``train``, ``val`` or ``test`` for each picture, where the source is cut already.
+        parts: ``train``, ``val`` or ``test`` for each image, where the source is cut already.
         ignored: What the scan left out, and how many of each.
         notes: What else a reader should know, one sentence each.
 
     Example:
-        >>> pictures = Dataset(("a.jpg", "b.jpg"), ("rose", "lily"), ("lily", "rose"))
-        >>> len(pictures), pictures.counts()
+        >>> images = Dataset(("a.jpg", "b.jpg"), ("rose", "lily"), ("lily", "rose"))
+        >>> len(images), images.counts()
         (2, {'lily': 1, 'rose': 1})
     """
 
@@ -59,7 +62,7 @@ class Dataset:
     parts: tuple[str, ...] | None = None
     ignored: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
-    _known_hashes: dict[Path, str] = field(default_factory=dict, repr=False, compare=False)
+    known_hashes: dict[Path, str] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         settle = object.__setattr__  # the one moment at which a frozen value may be completed
@@ -70,7 +73,7 @@ class Dataset:
             settle(self, name, tuple(getattr(self, name)))
             column = getattr(self, name)
             if name != "classes" and len(column) != len(self.paths):
-                raise DataError(f"{len(column)} {name} for {len(self.paths)} pictures")
+                raise DataError(f"{len(column)} {name} for {len(self.paths)} images")
             _refuse_other_than_text(name, column)
         _refuse_odd_names(self)
 
@@ -86,17 +89,17 @@ class Dataset:
         allow_empty: bool = False,
         follow_outside: bool = False,
     ) -> Dataset:
-        """Read a folder that holds one folder of pictures for each class.
+        """Read a folder that holds one folder of images for each class.
 
         A folder that is cut into ``train``, ``val`` and ``test`` first (also ``training``,
         ``valid``, ``validation``, ``testing``, in any case) is recognised and its parts are kept.
-        Pictures deeper than the class folders are an error, for two folders of one name below
+        Images deeper than the class folders are an error, for two folders of one name below
         different parents would become one class.
 
         Args:
             folder: The folder; nothing is ever written there.
             classes: The classes to use and their order; default: all folders.
-            allow_empty: Whether a class may have no picture, or stand alone.
+            allow_empty: Whether a class may have no image, or stand alone.
             follow_outside: Whether links may lead out of the folder.
 
         Raises:
@@ -108,7 +111,7 @@ class Dataset:
             regraft.errors.DataError: folder not found ...
         """
         root = absolute(folder)
-        listing = list_class_folders(
+        listing = sources.list_class_folders(
             root, classes=classes, allow_empty=allow_empty, follow_outside=follow_outside
         )
         return cls._from_listing(listing, root)
@@ -125,7 +128,7 @@ class Dataset:
         root: str | os.PathLike[str] | None = None,
         classes: Sequence[str] | None = None,
     ) -> Dataset:
-        """Read a table with one picture a row; labels are text whatever they look like.
+        """Read a table with one image a row; labels are text whatever they look like.
 
         Args:
             file: A CSV file in UTF-8 with a header; comma, semicolon or tab are recognised.
@@ -133,7 +136,7 @@ class Dataset:
             label: The column of classes.
             part: The column that says train, val or test, if there is one.
             group: The column of groups, if there is one.
-            root: The folder of the pictures; default: that of the table.
+            root: The folder of the images; default: that of the table.
             classes: The order of the classes, and leave to name two that differ only by case.
 
         Raises:
@@ -148,20 +151,22 @@ class Dataset:
         table = Path(file)
         folder = absolute(table.parent if root is None else root)
         columns = Columns(path, label, part, group)
-        return cls._from_listing(list_table(table, folder, columns, classes=classes), folder)
+        return cls._from_listing(
+            sources.list_table(table, folder, columns, classes=classes), folder
+        )
 
     @classmethod
     def from_names(cls, folder: str | os.PathLike[str], *, pattern: str = NAME_PATTERN) -> Dataset:
-        """Read the class of each picture from its file name, as in ``cat.0.jpg``.
+        """Read the class of each image from its file name, as in ``cat.0.jpg``.
 
         Args:
-            folder: A folder of pictures, in subfolders or not.
+            folder: A folder of images, in subfolders or not.
             pattern: A regular expression that is looked for in the file name; its group named
                 ``label`` is the class, one named ``group`` (if any) what a split keeps together.
                 The default takes what stands before the number at the end.
 
         Raises:
-            DataError: There is no picture, or the pattern does not match some of the names.
+            DataError: There is no image, or the pattern does not match some of the names.
             UsageError: The pattern is no regular expression or has no group named ``label``.
 
         Example:
@@ -170,7 +175,7 @@ class Dataset:
             'cat'
         """
         root = absolute(folder)
-        return cls._from_listing(list_named_files(root, pattern), root)
+        return cls._from_listing(sources.list_named_files(root, pattern), root)
 
     @classmethod
     def _from_listing(cls, listing: Listing, root: Path) -> Dataset:
@@ -187,7 +192,7 @@ class Dataset:
         )
 
     def counts(self) -> dict[str, int]:
-        """Return the number of pictures of each class, in the order of the classes."""
+        """Return the number of images of each class, in the order of the classes."""
         counted = Counter(self.labels)
         return {name: counted[name] for name in self.classes}
 
@@ -209,7 +214,7 @@ class Dataset:
         Raises:
             BadImagesError: Files cannot be read, all of them at once.
         """
-        known = self._known_hashes
+        known = self.known_hashes
         bad: list[ImageError] = []
         for path in self.paths:
             if path not in known:
@@ -223,7 +228,7 @@ class Dataset:
 
     def knowing(self, hashes: Mapping[Path, str]) -> Dataset:
         """Return the same data set with the SHA-256 of files that were read already."""
-        return dataclasses.replace(self, _known_hashes={**self._known_hashes, **hashes})
+        return dataclasses.replace(self, known_hashes={**self.known_hashes, **hashes})
 
     @cached_property
     def fingerprint(self) -> str:
@@ -232,7 +237,7 @@ class Dataset:
         return sha256_json({"classes": self.classes, "pictures": sorted(rows)})
 
     def take(self, indices: Iterable[int]) -> Dataset:
-        """Return the pictures at these places, with all classes.
+        """Return the images at these places, with all classes.
 
         Example:
             >>> Dataset(("a.jpg", "b.jpg"), ("x", "y"), ("x", "y")).take([1]).labels
@@ -259,22 +264,22 @@ class Dataset:
         fraction: float | None = None,
         seed: int = 0,
     ) -> Dataset:
-        """Return a part of the pictures, exactly as large as asked for.
+        """Return a part of the images, exactly as large as asked for.
 
         Subsets of one seed are nested: a smaller one lies within every larger one of the same kind.
-        With ``size`` or ``fraction`` each class has at least one picture and beyond that a number
+        With ``size`` or ``fraction`` each class has at least one image and beyond that a number
         that only grows with the size (Sainte-Laguë's method; within one of its proportional share
         but for the rarest classes).
 
         Args:
-            per_class: This many pictures of each class.
-            size: This many pictures in all, the classes in proportion.
-            fraction: This share of all pictures, in (0, 1], rounded to a whole number of pictures.
+            per_class: This many images of each class.
+            size: This many images in all, the classes in proportion.
+            fraction: This share of all images, in (0, 1], rounded to a whole number of images.
             seed: Another seed, another choice.
 
         Raises:
             UsageError: Not exactly one of the three is given, or it is out of range.
-            DataError: There are not enough pictures (``DATA-SUBSET``).
+            DataError: There are not enough images (``DATA-SUBSET``).
 
         Example:
             >>> four = Dataset(("1.jpg", "2.jpg", "3.jpg", "4.jpg"), tuple("xxxy"), ("x", "y"))
@@ -283,16 +288,37 @@ class Dataset:
         """
         if sum(value is not None for value in (per_class, size, fraction)) != 1:
             raise UsageError("give one of per_class, size and fraction")
-        queues = self._chance_queues(seed)
-        if per_class is not None:
-            chosen = first_of_each(queues, per_class)
-        else:
-            if fraction is not None:
-                if not 0 < fraction <= 1:
-                    raise UsageError("fraction must lie in (0, 1]", why=str(fraction))
-                size = round(len(self) * exact(fraction))
-            chosen = in_proportion(queues, size or 0)
+        if fraction is not None:
+            if not 0 < fraction <= 1:
+                raise UsageError("fraction must lie in (0, 1]", why=str(fraction))
+            size = round(len(self) * as_fraction(fraction))
+        queues: dict[str, list[int]] = {name: [] for name in self.classes}
+        keys = [order_key(name, seed=seed, purpose="subset") for name in self.relative_paths()]
+        for index in sorted(range(len(self)), key=keys.__getitem__):
+            queues[self.labels[index]].append(index)
+        chosen = choose_subset(queues, per_class=per_class, size=size)
         return self.take(sorted(chosen))
+
+    def grouped(self, group_by: str | None) -> Dataset:
+        """Return the same images with the group of each; without ``group_by`` they stay as is.
+
+        Args:
+            group_by: As in :meth:`split`.
+
+        Raises:
+            DataError: There are no groups to use (``SPLIT-GROUP-COLUMN``), or the expression
+                matches no image (``SPLIT-GROUP-PATTERN``).
+
+        Example:
+            >>> people = Dataset(("ann_1.jpg", "ann_2.jpg", "bea.jpg"), ("x", "y", "x"), ("x", "y"))
+            >>> people.grouped("^([a-z]+)_").groups
+            ('ann', 'ann', '')
+        """
+        groups, without = groups_of(self, group_by)
+        if without is None:
+            return self
+        named = (group if isinstance(group, str) else "" for group in groups)
+        return dataclasses.replace(self, groups=tuple(named))
 
     def split(
         self,
@@ -309,32 +335,190 @@ class Dataset:
         folds: int | None = None,
         fold: int = 0,
     ) -> Split:
-        """Cut the pictures into train, val and test; see :func:`regraft.data.cutting.cut`."""
-        from regraft.data.cutting import cut
+        """Cut the images into train, val and test.
 
-        return cut(
-            self,
+        Each class is cut by itself, exactly by largest remainder, and has at least one image in
+        each part asked for. Images of one group, and files of the same content, come to the same
+        part; the sizes are then as close to the wanted ones as the groups allow. The choice depends
+        on the relative paths, the seed and the shares, not on order or machine.
+
+        Parts that the data set was given are kept; a part that is missing is cut from train, and
+        the shares are then shares of train.
+
+        With ``folds`` the images are cut into so many parts of the same size, each of which is the
+        test part once. All folds of one seed together hold every image once.
+
+        Args:
+            val: Share of the validation part, 0 for none.
+            test: Share of the test part, 0 for none; without meaning for folds.
+            seed: Another seed, another choice.
+            group_by: A regular expression looked for in the relative path: its group named
+                ``group``, else its first group, else the whole match is what must stay together,
+                and an image without a match is a group of its own. ``"column"``: the groups of the
+                data set.
+            on_duplicates: What to do when given parts hold copies of one file: ``"together"``
+                refuses them, ``"move"`` moves the copies into train.
+            regroup: Whether to forget the given parts and cut anew.
+            keep_parts: Whether to keep the given parts even where they share groups or copies of
+                files, which a check of the split then finds.
+            small_classes: What to do with a class too small for every part: ``"refuse"`` it, or put
+                all of it into ``"train"``.
+            alike: Groups of relative paths whose images look alike, as a check finds them; they
+                come to the same part where it is cut here.
+            folds: Cut into so many folds, 2 or more; ``val`` is then a share of the other folds.
+            fold: Which of the folds is the test part, counted from 0.
+
+        Returns:
+            The three parts; they know their groups where there are any.
+
+        Raises:
+            DataError: A class is too small (``SPLIT-TOO-FEW``), given parts share groups
+                (``SPLIT-GROUPS``) or copies of files (``SPLIT-DUPLICATES``), or stand against folds
+                (``SPLIT-FOLDS``).
+            UsageError: An argument is out of range, or two contradict each other.
+        """
+        options = SplitOptions(
             val=val,
             test=test,
-            seed=seed,
+            seed=operator.index(seed),  # NumPy's numbers are no JSON
             group_by=group_by,
             on_duplicates=on_duplicates,
             regroup=regroup,
             keep_parts=keep_parts,
             small_classes=small_classes,
-            alike=alike,
             folds=folds,
-            fold=fold,
+            fold=operator.index(fold),
+        )
+        places, settings = assign(self, options, alike)
+        plain = dataclasses.replace(self.grouped(group_by), parts=None, ignored=(), notes=())
+        train, held, tested = (plain.take(indices) for indices in places)
+        return Split(train, held, tested, seed=options.seed, settings=settings)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Three data sets with the same classes, cut from one, and how that was done.
+
+    Attributes:
+        train: What a learner is fitted on.
+        val: What settings are chosen with; may be empty.
+        test: What is looked at when everything is decided; may be empty.
+        seed: The seed of the cut.
+        settings: How it was cut: shares, groups, parts that were given, what was found.
+
+    Example:
+        >>> import tempfile
+        >>> from regraft.data.synthetic import make_flowers
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     split = make_flowers(folder, species=2, per_class=4, size=16).split()
+        ...     split.write(folder)
+        ...     Split.read(folder, root=folder).hash == split.hash
+        True
+    """
+
+    train: Dataset
+    val: Dataset
+    test: Dataset
+    seed: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.train.classes == self.val.classes == self.test.classes:
+            raise DataError("the parts of a split have different classes", code="SPLIT-INVALID")
+        places = [path for data in self.parts().values() for path in data.paths]
+        if len(set(places)) < len(places):
+            raise DataError("an image stands in two parts", code="SPLIT-INVALID")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes of all three parts, in their fixed order."""
+        return self.train.classes
+
+    def parts(self) -> dict[str, Dataset]:
+        """Return the three parts under their names, in the order train, val, test."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+    @cached_property
+    def hash(self) -> str:
+        """The SHA-256 of what stands where: sorted paths, contents, classes and parts."""
+        return manifest.manifest_hash(self._rows(), self.classes)
+
+    def write(self, folder: str | os.PathLike[str]) -> None:
+        """Write ``split.csv`` (path, sha256, class, part) and ``split.json`` into ``folder``.
+
+        A counter of looks at the test part is kept when the same split is written again.
+        """
+        counts = {part: data.counts() for part, data in self.parts().items()}
+        facts = manifest.Facts(
+            hash=self.hash,
+            classes=self.classes,
+            seed=self.seed,
+            settings=self.settings,
+            counts=counts,
+        )
+        manifest.write_manifest(Path(folder), self._rows(), facts)
+
+    @classmethod
+    def read(cls, source: str | os.PathLike[str], *, root: str | os.PathLike[str]) -> Split:
+        """Read a written split and make sure that it and all its files are as they were.
+
+        Args:
+            source: The folder of ``split.csv`` and ``split.json``, or the CSV file itself.
+            root: The folder of the images.
+
+        Raises:
+            DataError: The manifest is missing (``SPLIT-MISSING``), malformed (``SPLIT-INVALID``) or
+                changed (``SPLIT-HASH``), or files are gone (``SPLIT-FILE-MISSING``) or have other
+                content (``SPLIT-FILE-CHANGED``).
+        """
+        folder = absolute(root)
+        stored = manifest.read_manifest(Path(source))
+        manifest.refuse_missing_files(stored.rows, folder)
+        parts: dict[str, Dataset] = {}
+        hashes: dict[str, str] = {}
+        for part in PARTS:
+            rows = [row for row in stored.rows if row.part == part]
+            parts[part] = Dataset(
+                paths=tuple(folder / row.path for row in rows),
+                labels=tuple(row.label for row in rows),
+                classes=stored.facts.classes,
+                root=folder,
+            )
+            hashes.update(zip((row.path for row in rows), parts[part].hashes(), strict=True))
+        manifest.refuse_changed_files(stored.rows, hashes, folder)
+        return cls(**parts, seed=stored.facts.seed, settings=dict(stored.facts.settings))
+
+    def joined(self) -> Dataset:
+        """Return all images as one data set that is cut already."""
+        parts = self.parts()
+        grouped = all(data.groups is not None for data in parts.values())
+        known: dict[Path, str] = {}
+        for data in parts.values():
+            known |= data.known_hashes
+        return dataclasses.replace(
+            self.train,
+            paths=tuple(path for data in parts.values() for path in data.paths),
+            labels=tuple(label for data in parts.values() for label in data.labels),
+            parts=tuple(part for part, data in parts.items() for _ in data.paths),
+            groups=tuple(group for data in parts.values() for group in data.groups or ())
+            if grouped
+            else None,
+            known_hashes=known,
         )
 
-    def _chance_queues(self, seed: int) -> dict[str, list[int]]:
-        """Return the places of each class's pictures in the random order of ``seed``."""
-        queues: dict[str, list[int]] = {name: [] for name in self.classes}
-        names = self.relative_paths()
-        keys = [chance_key(name, seed=seed, purpose="subset") for name in names]
-        for index in sorted(range(len(self)), key=keys.__getitem__):
-            queues[self.labels[index]].append(index)
-        return queues
+    @staticmethod
+    def count_test_look(folder: str | os.PathLike[str]) -> int:
+        """Count one more look at the test part of the split in ``folder``; return the new count."""
+        return manifest.count_test_look(Path(folder))
+
+    def _rows(self) -> list[manifest.Row]:
+        return [
+            manifest.Row(path, sha256, label, part)
+            for part, data in self.parts().items()
+            for path, sha256, label in zip(
+                data.relative_paths(), data.hashes(), data.labels, strict=True
+            )
+        ]
 
 
 def absolute(folder: str | os.PathLike[str]) -> Path:
@@ -346,50 +530,39 @@ def _relative(path: Path, root: Path) -> Path:
     try:
         return path.relative_to(root)
     except ValueError as error:
-        raise DataError(
-            "a picture does not lie below the root",
-            path=path,
-            why=f"it is {root}",
-            hint="let the paths begin with it, or give none",
-            code="DATA-OUTSIDE",
-        ) from error
+        what, why = "an image does not lie below the root", f"it is {root}"
+        hint = "let the paths begin with it, or give none"
+        raise DataError(what, path=path, why=why, hint=hint, code="DATA-OUTSIDE") from error
 
 
 def _content_hash(path: Path) -> str:
+    code = "IMG-UNREADABLE"
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would block for ever
-            raise ImageError("not a regular file", path=path, code="IMG-UNREADABLE")
+            raise ImageError("not a regular file", path=path, code=code)
         return sha256_file(path)
     except OSError as error:
-        raise ImageError(
-            "cannot read the file", path=path, why=error.strerror or "", code="IMG-UNREADABLE"
-        ) from error
+        why = error.strerror or ""
+        raise ImageError("cannot read the file", path=path, why=why, code=code) from error
 
 
 def _refuse_other_than_text(name: str, column: tuple[object, ...]) -> None:
     for value in column:
         if not isinstance(value, str):  # 0 or None would silently be no group at all
-            raise DataError(
-                f"{name} are texts",
-                why=f"{value!r} is of the type {type(value).__name__}",
-                hint='turn numbers into texts with str(), and write "" for a group of its own',
-                code="DATA-NOT-TEXT",
-            )
+            why = f"{value!r} is of the type {type(value).__name__}"
+            hint = 'turn numbers into texts with str(), and write "" for a group of its own'
+            raise DataError(f"{name} are texts", why=why, hint=hint, code="DATA-NOT-TEXT")
 
 
 def _refuse_odd_names(data: Dataset) -> None:
+    classes = list_names(data.classes)
     if len(set(data.classes)) < len(data.classes):
-        raise DataError("a class is named twice", why=list_names(data.classes), code="DATA-CLASSES")
-    unknown = set(data.labels) - set(data.classes)
-    if unknown:
-        raise DataError(
-            "labels that are no class",
-            why=f"labels: {list_names(sorted(unknown))}; classes: {list_names(data.classes)}",
-            code="DATA-CLASSES",
-        )
-    unknown = set(data.parts or ()) - set(PARTS)
-    if unknown:
+        raise DataError("a class is named twice", why=classes, code="DATA-CLASSES")
+    if unknown := set(data.labels) - set(data.classes):
+        why = f"labels: {list_names(sorted(unknown))}; classes: {classes}"
+        raise DataError("labels that are no class", why=why, code="DATA-CLASSES")
+    if unknown := set(data.parts or ()) - set(PARTS):
         raise DataError("unknown parts", why=list_names(sorted(unknown)), code="DATA-PARTS")
     if len(set(data.paths)) < len(data.paths):
         repeated = [str(path) for path, count in Counter(data.paths).items() if count > 1]
-        raise DataError("a picture is named twice", path=repeated[0], code="DATA-TWICE")
+        raise DataError("an image is named twice", path=repeated[0], code="DATA-TWICE")

@@ -1,4 +1,4 @@
-"""The one decoder: every picture becomes an upright 8-bit RGB image, or an error that names it.
+"""The one decoder: every image becomes upright 8-bit RGB, or an error that names it.
 
 The errors are all `ImageError`, with these codes:
 
@@ -6,14 +6,14 @@ The errors are all `ImageError`, with these codes:
 IMG-UNREADABLE     not there, no permission, or not a regular file
 IMG-EMPTY          zero bytes, or an array without pixels
 IMG-NOT-AN-IMAGE   something else, such as a web page or a text
-IMG-FORMAT         a picture or document of a kind that is not read (EPS, PDF, SVG, HEIC, AVIF, …)
+IMG-FORMAT         an image or document of a kind that is not read (EPS, PDF, SVG, HEIC, …)
 IMG-TRUNCATED      the end of the file is missing
 IMG-CORRUPT        damaged in another way
 IMG-TOO-LARGE      more bytes, pixels or frames than the limits allow
 IMG-ASPECT         so long and thin that resizing it would need too much memory
 IMG-FLOAT          floating-point values without a stated range, or not all finite
 IMG-RANGE          32-bit integers outside 0 to 65535 without a stated range
-IMG-ARRAY          an array or object that is no H×W×3 uint8 picture
+IMG-ARRAY          an array or object that is no H×W×3 uint8 image
 =================  ==========================================================================
 
 Decided once for training, prediction and export: EXIF orientation is applied; of several frames
@@ -23,115 +23,206 @@ upper 8 bits are used, never clipped; colour profiles are ignored.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
-from dataclasses import dataclass
+import stat
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
+from pydantic import Field
 
-from regraft.data.pixels import difference_hashes, orientation_of, to_rgb, upright
-from regraft.data.quiet import pillow_allows, pillow_warnings_ignored
-from regraft.data.reading import Content, Decoding, Limits, Picture, read_picture
-from regraft.data.refusals import explain, refuse_wrong_checksum
-from regraft.data.scan import IMAGE_SUFFIXES
-from regraft.errors import ImageError
-
-__all__ = [
-    "DECODER_VERSION",
-    "IMAGE_SUFFIXES",
-    "Content",
-    "Decoding",
-    "ImageFacts",
-    "Limits",
-    "Picture",
-    "decode",
-    "inspect",
-    "open_image",
-    "read_picture",
-    "refuse_huge_resize",
-    "thumbnail",
-]
+from regraft.data.image_errors import FORMATS, explain, pillow_held_back
+from regraft.errors import ImageError, UsageError
+from regraft.files import sha256_bytes
+from regraft.settings import settings_class
 
 DECODER_VERSION = 2
 """Part of every cache key; raised whenever the same file decodes to other pixels."""
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]
+"""What can be used as an image: a path, a Pillow image, or H×W×3 uint8 values (RGB)."""
+
 _SUFFIXES = {
     "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"},
     "MPO": {".jpg", ".jpeg", ".mpo"},
     "PNG": {".png", ".apng"},
-    "WEBP": {".webp"},
-    "BMP": {".bmp"},
-    "GIF": {".gif"},
     "TIFF": {".tif", ".tiff"},
     "PPM": {".ppm", ".pgm", ".pbm", ".pnm", ".pfm"},
+}  # of other formats it is the format's name
+_CONVERTIBLE = frozenset({"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV"})
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
 }
+_ORIENTATION_TAG = 0x0112
+_BITS_TAG = 258  # of TIFF
+_WHITE_TAG = 262
 _SHORT_SIDE = 256  # what the usual preprocessing resizes the short side to
-_TINY = 32  # pixels; a picture with a shorter side is noted
+_COARSE, _FINE = 8, 16  # cells on a side of the two grids
+_STEP = 2  # levels of 255 that noise and compression change easily
+_STEPS_NEEDED = 16  # of 64 for an image with something in it
+_TINY = 32  # pixels; an image with a shorter side is noted
+
+Channel = Annotated[int, Field(ge=0, le=255)]
+Count = Annotated[int, Field(ge=1)]
+
+
+@settings_class()
+class Limits:
+    """What one image may cost; an image beyond a limit is refused with its size and the limit.
+
+    Args:
+        file_bytes: Bytes of the file.
+        pixels: Width × height of the image; it holds whatever Pillow's own limit is.
+        resized_pixels: Width × height after its short side is resized to 256.
+        frames: Frames or pages, of which the first is used.
+
+    Example:
+        >>> Limits().pixels
+        64000000
+    """
+
+    file_bytes: Count = 200 << 20
+    pixels: Count = 64_000_000
+    resized_pixels: Count = 16_000_000
+    frames: Count = 1000
+
+
+@settings_class()
+class Decoding:
+    """How pixels become RGB where a file leaves it open; part of every cache key.
+
+    Args:
+        background: RGB colour, 0 to 255, under transparent pixels.
+        float_range: The values that become black and white in images of floats or 32-bit integers;
+            values beyond are clipped. Without it floats are refused.
+        limits: What one image may cost.
+
+    Example:
+        >>> Decoding(float_range=(0, 1)).float_range
+        (0.0, 1.0)
+    """
+
+    background: tuple[Channel, Channel, Channel] = (255, 255, 255)
+    float_range: tuple[float, float] | None = None
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if self.float_range is not None and not self.float_range[0] < self.float_range[1]:
+            raise UsageError("float_range must be (black, white)", why=str(self.float_range))
+
+
+@dataclass(frozen=True)
+class Content:
+    """What was read of one image, once: name, hash and the bytes or pixels themselves.
+
+    Attributes:
+        name: The path, or words for an image that came without one.
+        sha256: SHA-256 of the file's bytes; for pixels of mode, size and values.
+        data: The bytes of the file, or the Pillow image.
+    """
+
+    name: str
+    sha256: str
+    data: bytes | Image.Image = field(repr=False)
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What is known about one picture file after it was decoded in full.
+    """What is known about one image file after it was decoded in full.
 
-    Args:
-        path: The file.
+    Attributes:
         sha256: SHA-256 of its bytes.
         width: Pixels from left to right, upright.
         height: Pixels from top to bottom, upright.
         mode: Pillow's word for the pixels stored, for example ``"RGB"`` or ``"I;16"``.
         format: Pillow's word for the kind of file, for example ``"JPEG"``.
         frames: Frames or pages in the file.
-        dhash: 64-bit difference hash of the picture, None for one with too little in it.
-        fine_hash: 256-bit difference hash, None for the same pictures.
+        hashes: Difference hashes of 64 and 256 bits, None for an image with too little in it.
         notes: Codes of what is unusual: NOTE-TINY, NOTE-EXTENSION, NOTE-FRAMES, NOTE-GREY,
             NOTE-16BIT, NOTE-ALPHA, NOTE-CMYK, NOTE-FLAT.
     """
 
-    path: Path
     sha256: str
     width: int
     height: int
     mode: str
     format: str
     frames: int
-    dhash: int | None
-    fine_hash: int | None
+    hashes: tuple[int, int] | None
     notes: tuple[str, ...]
 
 
-def open_image(picture: Picture, decoding: Decoding = Decoding()) -> Image.Image:
-    """Read and decode one picture.
+def read_image(image: ImageLike, *, limits: Limits = Limits()) -> Content:
+    """Read one image without decoding it, and hash what was read.
+
+    Only regular files are opened, so that a pipe or a device never blocks.
 
     Args:
-        picture: A path, a Pillow image or an H×W×3 uint8 array.
+        image: A path, a Pillow image or an H×W×3 uint8 array.
+        limits: How many bytes a file may have.
+
+    Raises:
+        ImageError: IMG-UNREADABLE, IMG-EMPTY, IMG-TOO-LARGE or IMG-ARRAY.
+
+    Example:
+        >>> read_image(np.zeros((4, 6, 3), np.uint8)).name
+        'an array'
+    """
+    if isinstance(image, np.ndarray):
+        return _content_of_pixels(_from_array(image), "an array")
+    if isinstance(image, Image.Image):
+        return _content_of_pixels(image, getattr(image, "filename", "") or "a Pillow image")
+    if not isinstance(image, str | os.PathLike):
+        hint = "pass a path, a Pillow image or an H×W×3 uint8 array"
+        why = f"got {type(image).__name__}"
+        raise ImageError("not an image", why=why, hint=hint, code="IMG-ARRAY")
+    name = os.fspath(image)
+    data = _read_regular_file(name, limits.file_bytes)
+    return Content(name, sha256_bytes(data), data)
+
+
+def open_image(image: ImageLike, decoding: Decoding = Decoding()) -> Image.Image:
+    """Read and decode one image.
+
+    Args:
+        image: A path, a Pillow image or an H×W×3 uint8 array.
         decoding: How pixels become RGB where the file leaves it open.
 
     Returns:
         An upright image of mode RGB.
 
     Raises:
-        ImageError: The picture cannot be used; the codes stand in the module's text.
+        ImageError: The image cannot be used; the codes stand in the module's text.
 
     Example:
         >>> open_image(Image.new("RGB", (6, 4))).size
         (6, 4)
     """
-    return decode(read_picture(picture, limits=decoding.limits), decoding)
+    return decode(read_image(image, limits=decoding.limits), decoding)
 
 
 def decode(content: Content, decoding: Decoding = Decoding()) -> Image.Image:
-    """Decode what `read_picture` read into an upright image of mode RGB.
+    """Decode what `read_image` read into an upright image of mode RGB.
 
     Raises:
-        ImageError: The picture cannot be used; it names the picture, and nothing else is raised.
+        ImageError: The image cannot be used; it names the image, and nothing else is raised.
 
     Example:
-        >>> decode(read_picture(Image.new("L", (6, 4)))).mode
+        >>> decode(read_image(Image.new("L", (6, 4)))).mode
         'RGB'
     """
-    return _decode_with_facts(content, decoding)[0]
+    return _decode(content, decoding)[0]
 
 
 def inspect(path: str | os.PathLike[str], decoding: Decoding = Decoding()) -> ImageFacts:
@@ -147,90 +238,92 @@ def inspect(path: str | os.PathLike[str], decoding: Decoding = Decoding()) -> Im
         ...     inspect(f"{folder}/grey.png").notes
         ('NOTE-GREY', 'NOTE-FLAT')
     """
-    content = read_picture(path, limits=decoding.limits)
-    image, stored = _decode_with_facts(content, decoding)
+    content = read_image(path, limits=decoding.limits)
+    image, stored = _decode(content, decoding)
     hashes = difference_hashes(image)
+    mode, kind = stored.mode, stored.format or ""
+    frames = _frames(stored)
+    suffixes = _SUFFIXES.get(kind, {f".{kind.lower()}"})
     noted = {
         "NOTE-TINY": min(image.size) < _TINY,
-        "NOTE-EXTENSION": Path(path).suffix.lower() not in _SUFFIXES.get(stored.format, set()),
-        "NOTE-FRAMES": stored.frames > 1,
-        "NOTE-GREY": stored.mode in {"1", "L", "LA", "I", "F"} or stored.mode.startswith("I;16"),
-        "NOTE-16BIT": stored.mode[0] in "IF",
-        "NOTE-ALPHA": stored.transparent,
-        "NOTE-CMYK": stored.mode == "CMYK",
+        "NOTE-EXTENSION": Path(path).suffix.lower() not in suffixes,
+        "NOTE-FRAMES": frames > 1,
+        "NOTE-GREY": mode in {"1", "L", "LA", "I", "F"} or mode.startswith("I;16"),
+        "NOTE-16BIT": mode[0] in "IF",
+        "NOTE-ALPHA": stored.has_transparency_data,
+        "NOTE-CMYK": mode == "CMYK",
         "NOTE-FLAT": hashes is None,
     }
-    return ImageFacts(
-        path=Path(path),
-        sha256=content.sha256,
-        width=image.width,
-        height=image.height,
-        mode=stored.mode,
-        format=stored.format,
-        frames=stored.frames,
-        dhash=hashes and hashes[0],
-        fine_hash=hashes and hashes[1],
-        notes=tuple(code for code, holds in noted.items() if holds),
-    )
+    notes = tuple(code for code, holds in noted.items() if holds)
+    return ImageFacts(content.sha256, *image.size, mode, kind, frames, hashes, notes)
+
+
+def difference_hashes(image: Image.Image) -> tuple[int, int] | None:
+    """Return a coarse and a fine difference hash of an image; None where they would say nothing.
+
+    Each bit says whether brightness falls from one cell to the next of a grid: 64 bits from 9×8
+    cells and 256 bits from 17×16 cells. Images that show the same scene in another size or
+    compression differ in few bits of both. Images of one kind, such as chest radiographs, often
+    agree in the coarse hash alone. Flat images would all look the same, and so would those with
+    fewer pixels than the fine grid has cells, such as handwritten digits of 8×8 pixels.
+
+    Args:
+        image: A image of mode RGB.
+
+    Example:
+        >>> difference_hashes(Image.new("RGB", (64, 64))) is None
+        True
+    """
+    if image.width <= _FINE or image.height < _FINE:
+        return None
+    grey = image.convert("L")
+    coarse = _steps(grey, _COARSE)
+    if np.count_nonzero(np.abs(coarse) > _STEP) < _STEPS_NEEDED:
+        return None
+    return _bits(coarse), _bits(_steps(grey, _FINE))
 
 
 def refuse_huge_resize(
-    width: int,
-    height: int,
-    short_side: int,
-    *,
-    name: str,
-    limits: Limits = Limits(),
+    width: int, height: int, short_side: int, *, name: str, limits: Limits = Limits()
 ) -> None:
-    """Refuse a picture that would become enormous when its short side is resized.
+    """Refuse an image that would become enormous when its short side is resized.
 
     Args:
         width: Pixels from left to right.
         height: Pixels from top to bottom.
         short_side: What the short side is resized to, in pixels.
-        name: The picture's name in the error.
-        limits: How many pixels the resized picture may have.
+        name: The image's name in the error.
+        limits: How many pixels the resized image may have.
 
     Raises:
         ImageError: IMG-ASPECT.
 
     Example:
         >>> refuse_huge_resize(640, 480, 256, name="a.png")
-        >>> try:
-        ...     refuse_huge_resize(1, 30000, 256, name="line.png")
-        ... except ImageError as error:
-        ...     print(error.code)
-        IMG-ASPECT
     """
     resized = round(short_side * short_side * max(width, height) / min(width, height))
     if resized > limits.resized_pixels:
-        raise ImageError(
-            "too long and thin",
-            path=name,
-            why=f"{width}×{height} pixels become {resized:,} when the short side is resized to "
-            f"{short_side}, the limit is {limits.resized_pixels:,}",
-            hint="crop it, or remove it",
-            code="IMG-ASPECT",
-        )
+        why = f"{width}×{height} pixels become {resized:,} when the short side is resized to"
+        why += f" {short_side}, the limit is {limits.resized_pixels:,}"
+        hint = "crop it, or remove it"
+        raise ImageError("too long and thin", path=name, why=why, hint=hint, code="IMG-ASPECT")
 
 
-def thumbnail(picture: Picture, side: int = 160) -> bytes:
-    r"""Return a small JPEG of a picture, encoded anew and without any metadata.
+def thumbnail(image: ImageLike, side: int = 160) -> bytes:
+    r"""Return a small JPEG of an image, encoded anew and without any metadata.
 
     Args:
-        picture: A path, a Pillow image or an H×W×3 uint8 array.
+        image: A path, a Pillow image or an H×W×3 uint8 array.
         side: The longest side of the thumbnail in pixels.
 
     Raises:
-        ImageError: The picture cannot be used.
+        ImageError: The image cannot be used.
 
     Example:
         >>> thumbnail(Image.new("RGB", (6, 4)))[:2]
         b'\xff\xd8'
     """
-    small = open_image(picture)
-    if small is picture:
-        small = small.copy()
+    small = open_image(image).copy()  # it may be the image that was given
     small.thumbnail((side, side))
     clean = Image.frombytes("RGB", small.size, small.tobytes())
     stream = io.BytesIO()
@@ -238,46 +331,86 @@ def thumbnail(picture: Picture, side: int = 160) -> bytes:
     return stream.getvalue()
 
 
-@dataclass(frozen=True)
-class _Stored:
-    mode: str
-    format: str
-    frames: int
-    transparent: bool
+def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        why = f"shape {array.shape} of {array.dtype}, expected height × width × 3 of uint8"
+        hint = "give RGB values from 0 to 255 that nothing has normalised, channels last"
+        raise ImageError("array is not an image", why=why, hint=hint, code="IMG-ARRAY")
+    if array.size == 0:
+        raise ImageError("no pixels", why=f"array of shape {array.shape}", code="IMG-EMPTY")
+    return Image.fromarray(np.ascontiguousarray(array))
 
 
-def _decode_with_facts(content: Content, decoding: Decoding) -> tuple[Image.Image, _Stored]:
+def _content_of_pixels(image: Image.Image, name: str) -> Content:
     try:
-        with pillow_warnings_ignored(), pillow_allows(decoding.limits.pixels):
-            return _decoded(content, decoding)
+        with pillow_held_back(Limits().pixels):
+            image.load()
+            # What decides about the result besides mode, size and values.
+            clear, turned = image.info.get("transparency"), _orientation(image)
+            palette = image.palette.getdata() if image.palette else None
+            grey = _grey_scale(image)
+            described = repr((image.mode, image.size, clear, turned, palette, grey))
+            digest = hashlib.sha256(described.encode())
+            digest.update(image.tobytes())
+    except Exception as error:  # Pillow decodes lazily, and decoders raise what they like
+        raise explain(error, name, b"", Limits().pixels) from error
+    return Content(name, digest.hexdigest(), image)
+
+
+def _read_regular_file(name: str, limit: int) -> bytes:
+    try:
+        if not stat.S_ISREG(os.stat(name).st_mode):  # noqa: PTH116 - before anything is opened
+            hint = "give an image file"
+            raise ImageError("not a regular file", path=name, hint=hint, code="IMG-UNREADABLE")
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(name, flags), "rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            data = stream.read(limit + 1) if size <= limit else b""
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        why = getattr(error, "strerror", None) or str(error)
+        what, hint = "cannot read the file", "check that it exists and may be read"
+        raise ImageError(what, path=name, why=why, hint=hint, code="IMG-UNREADABLE") from error
+    if max(size, len(data)) > limit:
+        why = f"{max(size, len(data)):,} bytes, the limit is {limit:,}"
+        hint = "make it smaller, or raise Limits(file_bytes=...)"
+        raise ImageError("file too large", path=name, why=why, hint=hint, code="IMG-TOO-LARGE")
+    if not data:
+        hint = "fetch it again"
+        raise ImageError("file is empty", path=name, why="0 bytes", hint=hint, code="IMG-EMPTY")
+    return data
+
+
+def _decode(content: Content, decoding: Decoding) -> tuple[Image.Image, Image.Image]:
+    """Return the decoded image, and the image as it is stored."""
+    limits, name = decoding.limits, content.name
+    try:
+        with pillow_held_back(limits.pixels):
+            stored = _load(content, limits)
+            return _upright(_to_rgb(stored, decoding, name), _orientation(stored)), stored
     except ImageError:
         raise
-    except (
-        Exception
-    ) as error:  # decoders raise what they like: SyntaxError, struct.error, TypeError, …
-        raise explain(error, content.name, content.data, decoding.limits.pixels) from error
+    except Exception as error:  # decoders raise what they like: SyntaxError, struct.error, …
+        raise explain(error, name, content.data, limits.pixels) from error
 
 
-def _decoded(content: Content, decoding: Decoding) -> tuple[Image.Image, _Stored]:
-    limits, name = decoding.limits, content.name
-    if isinstance(content.data, bytes):
-        image: Image.Image = Image.open(io.BytesIO(content.data), formats=_FORMATS)
-    else:
-        image = content.data
+def _load(content: Content, limits: Limits) -> Image.Image:
+    image, name = content.data, content.name
+    if isinstance(image, bytes):
+        image = Image.open(io.BytesIO(image), formats=FORMATS)
     _refuse_large(image, limits, name)
-    frames: int = getattr(image, "n_frames", 1) if getattr(image, "is_animated", False) else 1
-    if frames > limits.frames:
-        why = f"{frames} frames, the limit is {limits.frames}"
-        raise ImageError(
-            "too many frames", path=name, why=why, hint="save one frame", code="IMG-TOO-LARGE"
-        )
+    if (frames := _frames(image)) > limits.frames:
+        why, hint = f"{frames} frames, the limit is {limits.frames}", "save one frame"
+        raise ImageError("too many frames", path=name, why=why, hint=hint, code="IMG-TOO-LARGE")
     if image.format == "PNG" and isinstance(content.data, bytes):
-        refuse_wrong_checksum(name, content.data)
+        image.verify()  # the checksums, which Pillow ignores when it decodes
+        image = Image.open(io.BytesIO(content.data), formats=FORMATS)
     image.load()
     _refuse_large(image, limits, name)
-    stored = _Stored(image.mode, image.format or "", frames, image.has_transparency_data)
-    rgb = to_rgb(image, background=decoding.background, float_range=decoding.float_range, name=name)
-    return upright(rgb, orientation_of(image)), stored
+    return image
+
+
+def _frames(image: Image.Image) -> int:
+    return getattr(image, "n_frames", 1) if getattr(image, "is_animated", False) else 1
 
 
 def _refuse_large(image: Image.Image, limits: Limits, name: str) -> None:
@@ -285,11 +418,107 @@ def _refuse_large(image: Image.Image, limits: Limits, name: str) -> None:
     if width * height == 0:
         raise ImageError("no pixels", path=name, why=f"{width}×{height}", code="IMG-EMPTY")
     if width * height > limits.pixels:
-        raise ImageError(
-            "too many pixels",
-            path=name,
-            why=f"{width}×{height} = {width * height:,}, the limit is {limits.pixels:,}",
-            hint="make it smaller, or raise Limits(pixels=...)",
-            code="IMG-TOO-LARGE",
-        )
+        why = f"{width}×{height} = {width * height:,}, the limit is {limits.pixels:,}"
+        hint = "make it smaller, or raise Limits(pixels=...)"
+        raise ImageError("too many pixels", path=name, why=why, hint=hint, code="IMG-TOO-LARGE")
     refuse_huge_resize(width, height, _SHORT_SIDE, name=name, limits=limits)
+
+
+def _to_rgb(image: Image.Image, decoding: Decoding, name: str) -> Image.Image:
+    """Return a loaded image, of any mode that the readable formats produce, as mode RGB."""
+    if image.mode.startswith("I;16"):
+        return _sixteen_bit(image, decoding.background)
+    if image.mode == "I":
+        return _integers(image, decoding.float_range, name)
+    if image.mode == "F":
+        return _floats(image, decoding.float_range, name)
+    if image.has_transparency_data:
+        canvas = Image.new("RGBA", image.size, (*decoding.background, 255))
+        canvas.alpha_composite(image.convert("RGBA"))
+        return canvas.convert("RGB")
+    if image.mode == "RGB":
+        return image
+    if image.mode not in _CONVERTIBLE:
+        what, why = "colour mode cannot be read", f"it is {image.mode}"
+        raise ImageError(what, path=name, why=why, hint="save it as RGB", code="IMG-FORMAT")
+    return image.convert("RGB")
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    method = _TRANSPOSE.get(orientation)
+    return image if method is None else image.transpose(method)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 where there is none or the EXIF block is broken."""
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # noqa: BLE001 - a broken EXIF block raises anything, and refuses no image
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _grey_scale(image: Image.Image) -> tuple[int, bool]:
+    """Return what the values of an image of mode ``I;16`` mean: how many bits, is zero white.
+
+    Pillow turns and widens 8-bit values by itself, but leaves deeper ones as the file has them.
+    """
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(_BITS_TAG, 16)
+    return int(bits[0] if isinstance(bits, tuple) else bits), tags.get(_WHITE_TAG) == 0
+
+
+def _steps(grey: Image.Image, side: int) -> NDArray[np.int16]:
+    cells = np.asarray(grey.resize((side + 1, side), Image.Resampling.BOX), np.int16)
+    return cells[:, :-1] - cells[:, 1:]
+
+
+def _bits(steps: NDArray[np.int16]) -> int:
+    return int.from_bytes(np.packbits(steps > 0).tobytes(), "big")
+
+
+def _sixteen_bit(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    values = np.asarray(image)
+    bits, white_is_zero = _grey_scale(image)
+    scaled = values >> (bits - 8)
+    rgb = _grey(255 - scaled if white_is_zero else scaled)
+    clear = image.info.get("transparency")  # the one value that a 16-bit PNG may leave transparent
+    if isinstance(clear, int):
+        rgb.paste(background, mask=Image.fromarray(values == clear))
+    return rgb
+
+
+def _integers(image: Image.Image, bounds: tuple[float, float] | None, name: str) -> Image.Image:
+    values = np.asarray(image)
+    if image.format != "PPM" and bounds is not None:
+        return _stretched(values, bounds)
+    if values.min() < 0 or values.max() > 65535:
+        what = "32-bit integers of unknown range"
+        why = f"the values lie between {values.min()} and {values.max()}"
+        hint = "save it with 16 bits, or state float_range=(black, white)"
+        raise ImageError(what, path=name, why=why, hint=hint, code="IMG-RANGE")
+    return _grey(values >> 8)
+
+
+def _floats(image: Image.Image, bounds: tuple[float, float] | None, name: str) -> Image.Image:
+    values = np.asarray(image)
+    if not np.isfinite(values).all():
+        what, why = "values that are not finite", "NaN or infinity among floating-point pixels"
+        hint = "replace them and save the image again"
+        raise ImageError(what, path=name, why=why, hint=hint, code="IMG-FLOAT")
+    if bounds is None:
+        what = "floating-point pixels of unknown range"
+        why = f"the values lie between {values.min():g} and {values.max():g}"
+        hint = "state float_range=(black, white)"
+        raise ImageError(what, path=name, why=why, hint=hint, code="IMG-FLOAT")
+    return _stretched(values, bounds)
+
+
+def _stretched(values: NDArray[Any], bounds: tuple[float, float]) -> Image.Image:
+    low, high = bounds
+    scaled = (values.astype(np.float64) - low) * (255.0 / (high - low))
+    return _grey(np.rint(scaled.clip(0.0, 255.0)))
+
+
+def _grey(values: NDArray[Any]) -> Image.Image:
+    return Image.fromarray(values.astype(np.uint8)).convert("RGB")

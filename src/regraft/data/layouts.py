@@ -1,31 +1,113 @@
-"""From the layout in which a data set is published to one folder for each class.
+"""From the archive and the layout in which a data set is published to one folder for each class.
 
-A layout looks at unpacked files and says for each picture where it belongs: part, class and name.
-Nothing is moved here. What is not placed is left over, and whoever fetches says so.
+Archives are untrusted. One is unpacked whole or not at all, and a member that leads out of the
+folder, is a link or a device, is encrypted, or has the name of another one on some system
+(``A.jpg`` and ``a.jpg``) refuses it. What comes out is counted while it comes, for headers may lie.
 """
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
+import lzma
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import shutil
+import stat
+import tarfile
+import unicodedata
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, Literal, NamedTuple, TypeVar
 
-from regraft.data.labels import list_names
-from regraft.data.listings import PART_NAMES
-from regraft.data.scan import IMAGE_SUFFIXES, is_junk
-from regraft.errors import DataError
+from regraft.data.image_errors import looks_like
+from regraft.data.sources import PART_NAMES, PARTS, SOURCE_PREFIX, is_image_name, is_junk
+from regraft.errors import DataError, list_names
+from regraft.files import atomic_folder, free_bytes, sha256_file
+from regraft.progress import progress_bar
+from regraft.settings import settings_class
 
+T = TypeVar("T")
+_BLOCK = 1 << 20
+_TAR_BLOCK = 512
+_PACKERS: tuple[tuple[bytes, Callable[..., Any]], ...] = (
+    (b"\x1f\x8b", gzip.open),
+    (b"BZh", bz2.open),
+    (b"\xfd7zXZ\x00", lzma.open),
+)
+_DAMAGE = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError),
+    *(RecursionError, NotImplementedError),  # the last one of a zip that is packed in another way
+)
 _NUMBER = re.compile(r"^image_(\d+)\.jpg$", re.IGNORECASE)
 _LABELS, _PARTS = "imagelabels.mat", "setid.mat"
-_PART_KEYS = (("trnid", "train"), ("valid", "val"), ("tstid", "test"))
+_PART_KEYS = {"trnid": "train", "valid": "val", "tstid": "test"}
 _NOT_ON_WINDOWS = re.compile(r'[<>:"/\\|?*]')
 
 
-class Placement(NamedTuple):
-    """Where one picture belongs; the part is empty where the source has none."""
+@settings_class(DataError)
+class Layout:
+    """How a data set is published.
+
+    Args:
+        kind: ``class_folders``: a folder for each class, in the parts train, val and test or not,
+            at any depth, of which the highest are taken. ``leaf_folders``: a folder for each class
+            at different depths. ``number_ranges``: images ``image_0001.jpg`` …, a fixed number for
+            each class in turn. ``label_files``: such images with their classes and parts in MATLAB
+            files. ``name_prefixes``: one folder of images whose names begin with their class.
+        names: All classes, in the order of their numbers where they have some.
+        among: Some of the classes, by which the data set is known where not all are named.
+        leave_out: Folders that are no class.
+        each: How many images a class has, for ``number_ranges``.
+    """
+
+    kind: Literal["class_folders", "leaf_folders", "number_ranges", "label_files", "name_prefixes"]
+    names: tuple[str, ...] = ()
+    among: tuple[str, ...] = ()
+    leave_out: tuple[str, ...] = ()
+    each: int = 0
+
+
+@dataclass(frozen=True)
+class Arranged:
+    """What was put where.
+
+    Attributes:
+        classes: How many images each class has.
+        parts: How many images each part has; {} where the source is not cut.
+        removed: What was left out, and how many of each.
+        broken: Files that are meant to be images and are none.
+    """
+
+    classes: dict[str, int]
+    parts: dict[str, int]
+    removed: dict[str, int]
+    broken: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class UnpackLimits:
+    """What an archive may become; images hardly shrink, so what unpacks a lot is no image.
+
+    Attributes:
+        members: How many files and folders.
+        size: Bytes of all files together.
+        ratio: Bytes of all files for each byte of the archive, beyond the first 16 MiB.
+    """
+
+    members: int = 300_000
+    size: int = 64 << 30
+    ratio: int = 100
+
+
+class _Placement(NamedTuple):
+    """Where one image belongs; the part is empty where the source has none."""
 
     source: Path
     part: str
@@ -33,217 +115,52 @@ class Placement(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Arrangement:
-    """What a layout found.
+class _Arrangement:
+    """What a layout found: images, images that belong to no class by folder, and papers."""
+
+    placements: list[_Placement]
+    removed: dict[str, list[Path]] = field(default_factory=dict)
+    papers: list[Path] = field(default_factory=list)
+
+
+def arrange(layout: Layout, source: Path, into: Path, *, move: bool) -> Arranged:
+    """Put images into ``[PART/]CLASS/NAME`` and licences and lists beside, as ``SOURCE.NAME``.
 
     Args:
-        placements: The pictures.
-        removed: Pictures that are known to belong to no class, by the name of their folder.
-        papers: Files that a reader of the pictures needs: licences, lists.
+        layout: How ``source`` is laid out.
+        source: A folder with all files of a data set.
+        into: Where the folders of the parts or classes shall stand.
+        move: Whether files are moved; else they are copied, and ``source`` stays as it is.
+
+    Raises:
+        DataError: ``DATA-LAYOUT``: the folder is laid out in another way.
+        OSError: A file cannot be read or written.
     """
-
-    placements: tuple[Placement, ...]
-    removed: dict[str, tuple[Path, ...]] = field(default_factory=dict)
-    papers: tuple[Path, ...] = ()
-
-
-class Layout(Protocol):
-    """A published layout."""
-
-    def arrange(self, folder: Path) -> Arrangement:
-        """Say where the pictures in an unpacked folder belong.
-
-        Raises:
-            DataError: ``DATA-LAYOUT``: the folder is not laid out like this.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class ClassFolders:
-    """A folder for each class, in the parts train, val and test or not, at any depth.
-
-    Of several such folders the one that lies highest is taken; what is below it again is left over.
-
-    Args:
-        names: All classes; () takes every folder that holds pictures.
-        among: Some of the classes, by which the data set is known where not all are named.
-        leave_out: Folders that are no class.
-
-    Example:
-        >>> ClassFolders(("cats", "dogs")).names
-        ('cats', 'dogs')
-    """
-
-    names: tuple[str, ...] = ()
-    among: tuple[str, ...] = ()
-    leave_out: tuple[str, ...] = ()
-
-    def arrange(self, folder: Path) -> Arrangement:
-        """Say where the pictures in an unpacked folder belong."""
-        for place in _folders_below(folder):
-            found = self._classes_in(place)
-            if found:
-                break
-        else:
-            wanted = list_names(self.names or self.among)
-            raise _other_layout(folder, f"no folder that holds folders of pictures named {wanted}")
-        placements = [
-            Placement(picture, part, inner.name)
-            for part, inner in found
-            for picture in _pictures_in(inner)
-        ]
-        removed = {
-            inner.name: tuple(_pictures_in(inner))
-            for inner in _folders_in(place)
-            if inner.name in self.leave_out
-        }
-        papers = tuple(file for file in _files_in(place) if file.suffix.lower() in {".txt", ".md"})
-        return Arrangement(tuple(placements), removed, papers)
-
-    def _classes_in(self, place: Path) -> list[tuple[str, Path]]:
-        """Return the class folders in ``place`` with their parts; [] if it is not the one."""
-        inner = _folders_in(place)
-        parts = [(PART_NAMES.get(each.name.casefold(), ""), each) for each in inner]
-        cut = [(part, each) for part, each in parts if part]
-        if any(part == "train" for part, _ in cut):
-            found = [(part, each) for part, top in cut for each in self._choose(_folders_in(top))]
-            if found and all(self._choose(_folders_in(top)) for _, top in cut):
-                return found
-        return [("", each) for each in self._choose(inner)]
-
-    def _choose(self, folders: list[Path]) -> list[Path]:
-        if self.names:
-            chosen = [each for each in folders if each.name in self.names]
-            return chosen if len(chosen) == len(self.names) else []
-        chosen = [
-            each
-            for each in folders
-            if each.name not in self.leave_out and next(_pictures_in(each), None)
-        ]
-        return chosen if {each.name for each in chosen} >= set(self.among) else []
-
-
-@dataclass(frozen=True)
-class LeafFolders:
-    """A folder for each class at different depths, such as ``Apple/Apple A`` beside ``Banana``.
-
-    Args:
-        among: Some of the classes, by which the data set is known.
-        leave_out: Folders that are no class.
-    """
-
-    among: tuple[str, ...] = ()
-    leave_out: tuple[str, ...] = ()
-
-    def arrange(self, folder: Path) -> Arrangement:
-        """Say where the pictures in an unpacked folder belong."""
-        placements: list[Placement] = []
-        removed: dict[str, tuple[Path, ...]] = {}
-        owners: dict[str, Path] = {}
-        for inner in _folders_below(folder):
-            pictures = list(_pictures_in(inner))
-            if inner.name in self.leave_out:
-                removed[inner.name] = tuple(pictures)
-            elif pictures and inner != folder:
-                if (other := owners.setdefault(inner.name, inner)) != inner:
-                    continue  # a copy, or left over and said
-                placements += [Placement(picture, "", other.name) for picture in pictures]
-        if missing := sorted(set(self.among) - set(owners)):
-            raise _other_layout(folder, f"no folder of pictures named {list_names(missing)}")
-        return Arrangement(tuple(placements), removed)
-
-
-@dataclass(frozen=True)
-class NumberRanges:
-    """Numbered pictures ``image_0001.jpg`` …, a fixed number for each class in turn.
-
-    The number alone decides, so pictures that somebody has sorted already come out the same.
-
-    Args:
-        names: The classes in the order of the numbers.
-        each: How many pictures a class has.
-
-    Example:
-        >>> NumberRanges(("daffodil", "snowdrop"), each=80).label_of(81)
-        'snowdrop'
-    """
-
-    names: tuple[str, ...]
-    each: int
-
-    def label_of(self, number: int) -> str:
-        """Return the class of a picture by its number, from 1; "" if there is none."""
-        place = (number - 1) // self.each
-        return self.names[place] if 0 <= place < len(self.names) else ""
-
-    def arrange(self, folder: Path) -> Arrangement:
-        """Say where the pictures in an unpacked folder belong."""
-        numbered = _numbered(folder)
-        placements = [
-            Placement(picture, "", self.label_of(number))
-            for number, picture in sorted(numbered.items())
-            if self.label_of(number)
-        ]
-        if not placements:
-            raise _other_layout(folder, "no folder that holds image_0001.jpg …")
-        return Arrangement(tuple(placements))
-
-
-@dataclass(frozen=True)
-class LabelFiles:
-    """Numbered pictures with their classes and parts in MATLAB files, as in Flowers-102.
-
-    Args:
-        names: The classes in the order of their numbers, from 1.
-    """
-
-    names: tuple[str, ...]
-
-    def arrange(self, folder: Path) -> Arrangement:
-        """Say where the pictures in an unpacked folder belong."""
-        files = {name: _find(folder, name) for name in (_LABELS, _PARTS)}
-        numbered = _numbered(folder)
-        if not numbered:
-            raise _other_layout(folder, "no folder that holds image_00001.jpg …")
-        labels = _matlab(files[_LABELS], ("labels",))["labels"]
-        parts = _matlab(files[_PARTS], [key for key, _ in _PART_KEYS])
-        part_of = {number: part for key, part in _PART_KEYS for number in parts[key]}
-        if sum(map(len, parts.values())) != len(part_of):
-            raise _other_layout(folder, f"{_PARTS} puts a picture into two parts")
-        placements = []
-        for number, part in sorted(part_of.items()):
-            if number not in numbered:
-                continue  # the pictures are counted, and that some are missing is said
-            if not (0 < number <= len(labels) and 0 < labels[number - 1] <= len(self.names)):
-                raise _other_layout(folder, f"{_LABELS} gives picture {number} no known class")
-            name = _NOT_ON_WINDOWS.sub("", self.names[labels[number - 1] - 1])
-            placements.append(Placement(numbered[number], part, name))
-        return Arrangement(tuple(placements), papers=tuple(files.values()))
-
-
-@dataclass(frozen=True)
-class NamePrefixes:
-    """One folder of pictures whose names begin with their class, as in ``cat.0.jpg``.
-
-    Args:
-        names: The classes.
-    """
-
-    names: tuple[str, ...]
-
-    def arrange(self, folder: Path) -> Arrangement:
-        """Say where the pictures in an unpacked folder belong."""
-        for place in _folders_below(folder):
-            placements = [
-                Placement(picture, "", picture.name.partition(".")[0])
-                for picture in _pictures_in(place)
-                if picture.name.partition(".")[0] in self.names
-            ]
-            if {each.label for each in placements} == set(self.names):
-                return Arrangement(tuple(placements))
-        wanted = list_names(f"{name}.0.jpg" for name in self.names)
-        raise _other_layout(folder, f"no folder that holds files such as {wanted}")
+    found = _LAYOUTS[layout.kind](layout, source)
+    broken = [each.source for each in found.placements if not _begins_like_an_image(each.source)]
+    whole = [each for each in found.placements if each.source not in set(broken)]
+    targets = {each: into / each.part / each.label / each.source.name for each in whole}
+    first: dict[str, Path] = {}
+    for each, target in targets.items():
+        other = first.setdefault(str(target).casefold(), each.source)
+        if other is not each.source:
+            why = f"{other.relative_to(source)} and {each.source.relative_to(source)}"
+            raise _other_layout(source, why, "two images of one class have the same name")
+    removed = _left_over(source, found)  # looks for copies, so before anything is moved
+    # Not shutil.copy: with the mode of a read-only source a copy could not be deleted.
+    put: Callable[[Path, Path], Any] = Path.replace if move else shutil.copyfile
+    for each, target in targets.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        put(each.source, target)
+    for paper in found.papers:
+        put(paper, into / f"{SOURCE_PREFIX}{paper.name.removeprefix(SOURCE_PREFIX)}")
+    parts = Counter(each.part for each in whole if each.part)
+    return Arranged(
+        classes=dict(sorted(Counter(each.label for each in whole).items())),
+        parts={part: parts[part] for part in PARTS if part in parts},
+        removed=removed,
+        broken=tuple(file.relative_to(source).as_posix() for file in broken),
+    )
 
 
 def files_below(folder: Path) -> Iterator[Path]:
@@ -252,14 +169,148 @@ def files_below(folder: Path) -> Iterator[Path]:
         yield from _files_in(place)
 
 
-def is_picture(file: Path) -> bool:
-    """Tell by its suffix whether a file is meant to be a picture.
+def unpack(
+    archive: Path, folder: Path, *, limits: UnpackLimits = UnpackLimits(), verbose: bool = False
+) -> int:
+    """Unpack an archive into a new folder, which appears whole or not at all.
 
-    Example:
-        >>> is_picture(Path("rose.JPG")), is_picture(Path("rose.py"))
-        (True, False)
+    Args:
+        archive: A zip or tar file; the kind is read from its content.
+        folder: Where the files shall stand; it must not exist.
+        limits: What the archive may become.
+        verbose: Whether to show progress.
+
+    Returns:
+        How many files that a system left behind were not taken.
+
+    Raises:
+        DataError: ``ARCHIVE-DAMAGED``: cut off, changed or of no known kind. ``ARCHIVE-ENCRYPTED``:
+            it asks for a password. ``ARCHIVE-UNSAFE``: a member that must not be written, which is
+            named. ``ARCHIVE-TOO-LARGE``: beyond the limits or the disk.
+        RegraftError: The folder is there already (``FILE-EXISTS``) or cannot be written.
     """
-    return file.suffix.lower() in IMAGE_SUFFIXES
+    try:
+        with archive.open("rb") as stream, atomic_folder(folder) as part:
+            junk = _unpack(archive, stream, part, limits, verbose=verbose)
+            if hasattr(os, "sync"):  # one flush for all; flushing file by file takes minutes
+                os.sync()
+            return junk
+    except FileNotFoundError as error:
+        raise DataError("archive not found", path=archive, code="DATA-NOT-FOUND") from error
+    except OSError as error:
+        what, why = "cannot read the archive", error.strerror or ""
+        raise DataError(what, path=archive, why=why, code="DATA-UNREADABLE") from error
+    except _DAMAGE as error:
+        raise _damaged(archive, str(error)[:200] or type(error).__name__) from error
+
+
+def _class_folders(layout: Layout, folder: Path) -> _Arrangement:
+    for place in _folders_below(folder):
+        if found := _classes_in(layout, place):
+            break
+    else:
+        wanted = list_names(layout.names or layout.among)
+        raise _other_layout(folder, f"no folder that holds folders of images named {wanted}")
+    return _Arrangement(
+        [_Placement(image, part, inner.name) for part, inner in found for image in _images(inner)],
+        {
+            inner.name: list(_images(inner))
+            for inner in _folders_in(place)
+            if inner.name in layout.leave_out
+        },
+        [file for file in _files_in(place) if file.suffix.lower() in {".txt", ".md"}],
+    )
+
+
+def _classes_in(layout: Layout, place: Path) -> list[tuple[str, Path]]:
+    """Return the class folders in ``place`` with their parts; [] if it is not the one."""
+    inner = _folders_in(place)
+    parts = [(PART_NAMES.get(each.name.casefold(), ""), each) for each in inner]
+    cut = [(part, _choose(layout, _folders_in(each))) for part, each in parts if part]
+    if any(part == "train" for part, _ in cut) and all(chosen for _, chosen in cut):
+        return [(part, each) for part, chosen in cut for each in chosen]
+    return [("", each) for each in _choose(layout, inner)]
+
+
+def _choose(layout: Layout, folders: list[Path]) -> list[Path]:
+    if layout.names:
+        chosen = [each for each in folders if each.name in layout.names]
+        return chosen if len(chosen) == len(layout.names) else []
+    chosen = [
+        each for each in folders if each.name not in layout.leave_out and next(_images(each), None)
+    ]
+    return chosen if {each.name for each in chosen} >= set(layout.among) else []
+
+
+def _leaf_folders(layout: Layout, folder: Path) -> _Arrangement:
+    found = _Arrangement([])
+    owners: dict[str, Path] = {}
+    for inner in _folders_below(folder):
+        images = list(_images(inner))
+        if inner.name in layout.leave_out:
+            found.removed[inner.name] = images
+        # Another folder of the same name holds copies, or is left over and said.
+        elif images and inner != folder and owners.setdefault(inner.name, inner) == inner:
+            found.placements.extend(_Placement(image, "", inner.name) for image in images)
+    if missing := sorted(set(layout.among) - set(owners)):
+        raise _other_layout(folder, f"no folder of images named {list_names(missing)}")
+    return found
+
+
+def _number_ranges(layout: Layout, folder: Path) -> _Arrangement:
+    # The number alone decides, so images that somebody has sorted already come out the same.
+    most = layout.each * len(layout.names)
+    numbered = {n: image for n, image in sorted(_numbered(folder).items()) if 0 < n <= most}
+    if not numbered:
+        raise _other_layout(folder, "no folder that holds image_0001.jpg …")
+    return _Arrangement(
+        [
+            _Placement(image, "", layout.names[(n - 1) // layout.each])
+            for n, image in numbered.items()
+        ]
+    )
+
+
+def _label_files(layout: Layout, folder: Path) -> _Arrangement:
+    files = {file.name: file for file in files_below(folder)}
+    if missing := [name for name in (_LABELS, _PARTS) if name not in files]:
+        raise _other_layout(folder, f"no file {missing[0]}")
+    numbered = _numbered(folder)
+    if not numbered:
+        raise _other_layout(folder, "no folder that holds image_00001.jpg …")
+    labels = _matlab(files[_LABELS], ["labels"])["labels"]
+    parts = _matlab(files[_PARTS], list(_PART_KEYS))
+    part_of = {number: part for key, part in _PART_KEYS.items() for number in parts[key]}
+    if sum(map(len, parts.values())) != len(part_of):
+        raise _other_layout(folder, f"{_PARTS} puts an image into two parts")
+    placements = []
+    for number, part in sorted(part_of.items()):
+        if number not in numbered:
+            continue  # the images are counted, and that some are missing is said
+        if not (0 < number <= len(labels) and 0 < labels[number - 1] <= len(layout.names)):
+            raise _other_layout(folder, f"{_LABELS} gives image {number} no known class")
+        name = _NOT_ON_WINDOWS.sub("", layout.names[labels[number - 1] - 1])
+        placements.append(_Placement(numbered[number], part, name))
+    return _Arrangement(placements, papers=[files[_LABELS], files[_PARTS]])
+
+
+def _name_prefixes(layout: Layout, folder: Path) -> _Arrangement:
+    for place in _folders_below(folder):
+        every = [_Placement(image, "", image.name.partition(".")[0]) for image in _images(place)]
+        placements = [each for each in every if each.label in layout.names]
+        if {each.label for each in placements} == set(layout.names):
+            return _Arrangement(placements)
+    wanted = list_names(f"{name}.0.jpg" for name in layout.names)
+    raise _other_layout(folder, f"no folder that holds files such as {wanted}")
+
+
+_LAYOUTS: dict[str, Callable[[Layout, Path], _Arrangement]] = {
+    "class_folders": _class_folders,
+    "leaf_folders": _leaf_folders,
+    "number_ranges": _number_ranges,
+    "label_files": _label_files,
+    "name_prefixes": _name_prefixes,
+}
 
 
 def _folders_below(folder: Path) -> Iterator[Path]:
@@ -275,13 +326,11 @@ def _folders_in(folder: Path) -> list[Path]:
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
-    for entry in _entries(folder):
-        if entry.is_file():
-            yield Path(entry.path)
+    return (Path(entry.path) for entry in _entries(folder) if entry.is_file())
 
 
-def _pictures_in(folder: Path) -> Iterator[Path]:
-    return (file for file in _files_in(folder) if is_picture(file))
+def _images(folder: Path) -> Iterator[Path]:
+    return (file for file in _files_in(folder) if is_image_name(file.name))
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -289,51 +338,225 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             found = [entry for entry in entries if not is_junk(entry.name)]
     except OSError as error:
-        raise DataError(
-            "cannot read the folder", path=folder, why=error.strerror or "", code="DATA-UNREADABLE"
-        ) from error
+        what, why = "cannot read the folder", error.strerror or ""
+        raise DataError(what, path=folder, why=why, code="DATA-UNREADABLE") from error
     return sorted(found, key=lambda entry: entry.name)
 
 
 def _numbered(folder: Path) -> dict[int, Path]:
-    """Return the numbered pictures in a folder and below; of two alike the one that lies higher."""
+    """Return the numbered images in a folder and below; of two alike the one that lies higher."""
     numbered: dict[int, Path] = {}
     for file in files_below(folder):
         if match := _NUMBER.match(file.name):
-            numbered.setdefault(int(match.group(1)), file)
+            numbered.setdefault(int(match[1]), file)
     return numbered
 
 
-def _find(folder: Path, name: str) -> Path:
-    for place in _folders_below(folder):
-        if (place / name).is_file():
-            return place / name
-    raise _other_layout(folder, f"no file {name}")
-
-
-def _matlab(file: Path, names: Iterable[str]) -> dict[str, list[int]]:
+def _matlab(file: Path, names: list[str]) -> dict[str, list[int]]:
     """Return lists of whole numbers from a MATLAB file."""
-    import numpy as np
     from scipy.io import loadmat
 
-    wanted: Sequence[str] = list(names)
     try:
-        content: dict[str, Any] = loadmat(file, variable_names=wanted)
-        return {name: np.asarray(content[name]).astype(int).ravel().tolist() for name in wanted}
+        content: dict[str, Any] = loadmat(file, variable_names=names)
+        return {name: content[name].astype(int).ravel().tolist() for name in names}
     except Exception as error:  # scipy's reader raises what comes to it on a damaged file
-        raise DataError(
-            "cannot read the MATLAB file",
-            path=file,
-            why=f"{type(error).__name__}: {error}"[:200],
-            code="DATA-LAYOUT",
-        ) from error
+        why = f"{type(error).__name__}: {error}"[:200]
+        what = "cannot read the MATLAB file"
+        raise DataError(what, path=file, why=why, code="DATA-LAYOUT") from error
 
 
-def _other_layout(folder: Path, why: str) -> DataError:
-    return DataError(
-        "the pictures are not laid out as this data set is published",
-        path=folder,
-        why=why,
-        hint="give the archive or folder as it was published",
-        code="DATA-LAYOUT",
-    )
+def _begins_like_an_image(file: Path) -> bool:
+    with file.open("rb") as stream:
+        kind = looks_like(stream.read(_TAR_BLOCK))
+    return kind.readable or kind.image
+
+
+def _left_over(source: Path, found: _Arrangement) -> dict[str, int]:
+    """Say what is not among the placed images, and how much of it there is."""
+    removed = {
+        f"images in {name}, which is no class": len(images)
+        for name, images in found.removed.items()
+        if images
+    }
+    used = {each.source for each in found.placements} | set(found.papers)
+    used.update(image for images in found.removed.values() for image in images)
+    rest = [file for file in files_below(source) if file not in used]
+    images = [file for file in rest if is_image_name(file.name)]
+    copies = _copies(images, [each.source for each in found.placements])
+    other = [file for file in images if file not in copies]
+    for what, files in (("copies of other images", sorted(copies)), ("other images", other)):
+        if files:
+            folder = Path(os.path.commonpath([file.parent for file in files]))
+            place = folder.relative_to(source).as_posix()
+            removed[f"{what}, in {'the folder itself' if place == '.' else place}"] = len(files)
+    suffixes = Counter(file.suffix.lower() for file in rest if not is_image_name(file.name))
+    for suffix, count in sorted(suffixes.items()):
+        removed[f"{suffix or 'no suffix'}: not an image"] = count
+    return removed
+
+
+def _copies(files: list[Path], originals: Iterable[Path]) -> set[Path]:
+    """Return those files that have the same content as one of the originals."""
+    sizes = {file: file.stat().st_size for file in files}
+    wanted = set(sizes.values())
+    alike = [file for file in originals if sizes and file.stat().st_size in wanted]
+    there = {file.stat().st_size for file in alike}
+    hashes = {sha256_file(file) for file in alike}
+    return {file for file in files if sizes[file] in there and sha256_file(file) in hashes}
+
+
+def _unpack(
+    archive: Path, stream: IO[bytes], part: Path, limits: UnpackLimits, *, verbose: bool
+) -> int:
+    packed, free = archive.stat().st_size, free_bytes(part)
+    if free < packed:
+        raise _too_large(archive, f"only {free:,} bytes are free on that disk")
+    allowed = min(limits.size, max(16 << 20, packed * limits.ratio), free)
+    start = stream.read(_TAR_BLOCK)
+    stream.seek(0)
+    if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        members = _zip_members(archive, stream, packed, part)
+    else:
+        members = _tar_members(archive, stream, start, allowed, part)
+    written: dict[str, str] = {}
+    size = junk = shown = 0
+    title = f"Unpacking {archive.name}"
+    with progress_bar(title, packed, unit="bytes", visible=verbose) as advance:
+        for count, member in enumerate(members):
+            size += member.size
+            if count >= limits.members:
+                raise _too_large(archive, f"it has more than {limits.members:,} members")
+            if size > allowed:
+                why = f"more than {allowed:,} bytes would come out of {packed:,}"
+                raise _too_large(archive, why)
+            _check_name(archive, member.name, written)
+            if any(map(is_junk, PurePosixPath(member.name).parts)):
+                junk += 1
+                continue
+            member.extract()
+            advance(max(0, stream.tell() - shown))
+            shown = max(shown, stream.tell())
+    return junk
+
+
+class _Member(NamedTuple):
+    """One file of an archive: its name, its size as announced, and what writes it."""
+
+    name: str
+    size: int
+    extract: Callable[[], object]
+
+
+def _check_name(archive: Path, name: str, written: dict[str, str]) -> None:
+    """Refuse a name that leads out, or that some file system takes for that of another member.
+
+    Args:
+        archive: The archive, for the error.
+        name: The member's name.
+        written: The names so far, folders with a slash behind, as every file system takes them.
+    """
+    path = PurePosixPath(name)
+    outside = path.is_absolute() or ".." in path.parts or any(p[1:2] == ":" for p in path.parts)
+    if outside or not path.parts or "\\" in name or "\0" in name:
+        raise _unsafe(archive, name, "its name leads out of the folder")
+    for place in [*[*path.parents][-2::-1], path]:
+        folded = unicodedata.normalize("NFC", str(place)).casefold()
+        key = "/".join(part.rstrip(" .") for part in folded.split("/"))
+        exact = str(place) if place is path else f"{place}/"
+        if key in written and (place is path or written[key] != exact):
+            raise _unsafe(archive, name, f"{written[key]!a} is the same name on some systems")
+        written[key] = exact
+
+
+def _zip_members(archive: Path, stream: IO[bytes], packed: int, part: Path) -> Iterator[_Member]:
+    with zipfile.ZipFile(stream) as file:
+        if sum(info.compress_size for info in file.infolist()) > packed:
+            raise _damaged(archive, "its members overlap")
+        for info in file.infolist():
+            if info.flag_bits & 1:
+                hint = "unpack it yourself and give the folder"
+                what, code = "the archive asks for a password", "ARCHIVE-ENCRYPTED"
+                raise DataError(what, path=archive, hint=hint, code=code)
+            if stat.S_IFMT(info.external_attr >> 16) not in {0, stat.S_IFREG, stat.S_IFDIR}:
+                raise _unsafe(archive, info.filename, "it is a link or a device")
+            if not info.is_dir():
+                write = partial(file.extract, info, part)
+                yield _Member(info.orig_filename, info.file_size, write)
+
+
+def _tar_members(
+    archive: Path, stream: IO[bytes], start: bytes, allowed: int, part: Path
+) -> Iterator[_Member]:
+    opened = next((opener for magic, opener in _PACKERS if start.startswith(magic)), None)
+    # Headers and padding come on top of the files: at most as much again for images.
+    bounded: Any = _Bounded(archive, stream if opened is None else opened(stream), 2 * allowed)
+    with tarfile.open(fileobj=bounded, mode="r:") as file:
+        while (info := file.next()) is not None:
+            if info.isdir():
+                continue
+            if not info.isreg():
+                raise _unsafe(archive, info.name, "it is a link, a device or no plain file")
+            write = partial(file.extract, info, part, set_attrs=False, filter="data")
+            yield _Member(info.name, info.size, write)
+        bounded.seek(file.offset)
+        end = bounded.read(_TAR_BLOCK)
+        if len(end) < _TAR_BLOCK or end.strip(b"\0"):  # tarfile takes damage for the end
+            raise _damaged(archive, "it ends without a tar's end mark")
+        while bounded.read(_BLOCK):  # to the end, where the packers keep their checksums
+            pass
+
+
+class _Bounded(io.RawIOBase):
+    """A stream that ends with an error where an archive would become too large.
+
+    It also bounds how much is read at once: tar keeps long names in blocks that may claim any size.
+    """
+
+    def __init__(self, archive: Path, stream: IO[bytes], most: int) -> None:
+        self._archive = archive
+        self._stream = stream
+        self._most = most
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= 16 * _BLOCK:
+            raise _too_large(self._archive, "one of its headers claims to be larger than 16 MiB")
+        return self._bounded(lambda: self._stream.read(size))
+
+    def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
+        return self._bounded(lambda: self._stream.seek(min(position, self._most + 1), whence))
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def _bounded(self, move: Callable[[], T]) -> T:
+        try:
+            result = move()
+        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+            raise _damaged(self._archive, str(error)[:200]) from error
+        if self._stream.tell() > self._most:
+            raise _too_large(self._archive, "its files together are far larger than itself")
+        return result
+
+
+def _damaged(archive: Path, why: str) -> DataError:
+    what, hint = "not a whole zip or tar archive", "get it again"
+    return DataError(what, path=archive, why=why, hint=hint, code="ARCHIVE-DAMAGED")
+
+
+def _unsafe(archive: Path, name: str, why: str) -> DataError:
+    what = f"the archive holds {name!a:.200}, which is not written"
+    hint = "nothing was unpacked; get the archive from its publisher"
+    return DataError(what, path=archive, why=why, hint=hint, code="ARCHIVE-UNSAFE")
+
+
+def _too_large(archive: Path, why: str) -> DataError:
+    hint = "nothing was unpacked; make room, or unpack it yourself and give the folder"
+    what = "the archive is too large to unpack"
+    return DataError(what, path=archive, why=why, hint=hint, code="ARCHIVE-TOO-LARGE")
+
+
+def _other_layout(
+    folder: Path, why: str, what: str = "the images are not laid out as this data set is published"
+) -> DataError:
+    hint = "give the archive or folder as it was published"
+    return DataError(what, path=folder, why=why, hint=hint, code="DATA-LAYOUT")

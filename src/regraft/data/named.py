@@ -1,57 +1,70 @@
-"""The data sets that have a name here: what they are, where they lie, and what is wrong with them.
-
-Addresses, sizes and checksums are those of the publishers or, where these give none, the ones that
-widely used tools check against (TensorFlow Datasets, torchvision).
-"""
+"""Bringing a data set that has a name here into a folder: downloaded, or from what is there."""
 
 from __future__ import annotations
 
-import difflib
+import contextlib
+import functools
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from regraft.data.labels import list_names
-from regraft.data.layouts import (
-    ClassFolders,
-    LabelFiles,
-    Layout,
-    LeafFolders,
-    NamePrefixes,
-    NumberRanges,
+from regraft.data.dataset import absolute
+from regraft.data.layouts import Arranged, Layout, arrange, files_below, unpack
+from regraft.data.sources import SOURCE_PREFIX, is_below, is_image_name
+from regraft.download import Checksums, download, network_refused
+from regraft.errors import DataError, DownloadError, RegraftError, UsageError, list_names
+from regraft.files import (
+    atomic_folder,
+    file_sums,
+    free_bytes,
+    home,
+    locked,
+    read_json,
+    remove_leftovers,
+    write_json,
 )
-from regraft.data.oxford import FLOWERS_17, FLOWERS_102
-from regraft.download import Checksums
-from regraft.errors import UsageError
+from regraft.settings import did_you_mean, from_json, read_toml, settings_class, to_json
 
-_OXFORD = "https://www.robots.ox.ac.uk/~vgg/data/flowers"
-_NO_LICENCE = "none is stated: for your own use, not to be passed on"
-_KAGGLE = "see its page on Kaggle"
+DAY = 24 * 3600.0
+RECORD = f"{SOURCE_PREFIX}json"
+_PLAIN = (".mat",)
 
 
-@dataclass(frozen=True)
+@settings_class(DataError, kw_only=True)
 class RemoteFile:
     """A file as it is published.
 
     Args:
         url: Its address.
-        checksums: What is known of its content.
         name: Its name; by default the end of the address.
-
-    Example:
-        >>> RemoteFile("https://example.org/a/flowers.zip").name
-        'flowers.zip'
+        sha256: Its SHA-256, if that is known.
+        md5: Its MD5, if that is known.
+        size: Its bytes, if they are known.
     """
 
-    url: str
-    checksums: Checksums = field(default_factory=Checksums)
+    url: str = ""
     name: str = ""
+    sha256: str = ""
+    md5: str = ""
+    size: int = 0
 
-    def __post_init__(self) -> None:
-        if not self.name:
-            object.__setattr__(self, "name", urlsplit(self.url).path.rpartition("/")[2])
+    @property
+    def file_name(self) -> str:
+        """Its name."""
+        return self.name or urlsplit(self.url).path.rpartition("/")[2]
+
+    @property
+    def checksums(self) -> Checksums:
+        """What is known of its content."""
+        return Checksums(self.sha256, self.md5, self.size)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings_class(DataError, kw_only=True)
 class NamedData:
     """A data set with a name.
 
@@ -59,24 +72,20 @@ class NamedData:
         name: The name.
         title: What it shows, in a few words.
         classes: How many classes.
-        pictures: How many pictures are published.
+        images: How many images are published.
         licence: What is known of the licence.
         citation: Whom to cite.
         page: Where its publisher describes it.
         files: What has to be downloaded; () where only a person with a login gets it.
         layout: How it is published.
-        inner: Archives within the archive that hold the pictures.
+        inner: Archives within the archive that hold the images.
         known: What a reader of its results should know, one sentence each.
-
-    Example:
-        >>> find_data("flowers17").pictures
-        1360
     """
 
     name: str
     title: str
     classes: int
-    pictures: int
+    images: int
     licence: str
     citation: str
     page: str
@@ -88,7 +97,94 @@ class NamedData:
     @property
     def size(self) -> int:
         """Bytes to download, as far as they are published; 0: unknown or not to be downloaded."""
-        return sum(file.checksums.size for file in self.files)
+        return sum(file.size for file in self.files)
+
+
+@settings_class(DataError, kw_only=True)
+class SourceFile:
+    """A file that images came out of.
+
+    Args:
+        name: Its name.
+        url: Its published address; "" for a file that somebody had.
+        size: Bytes.
+        sha256: SHA-256 of its content.
+        checked: What was compared with what is published: ``"SHA-256"``, ``"MD5"``, ``"size"`` or
+            ``"nothing"``.
+    """
+
+    name: str
+    url: str
+    size: int
+    sha256: str
+    checked: str
+
+
+@settings_class(DataError, kw_only=True)
+class Source:
+    """Where the images in a folder came from.
+
+    Args:
+        name: Name of the data set.
+        title: What it shows.
+        licence: What is known of its licence.
+        citation: Whom to cite.
+        page: Where its publisher describes it.
+        fetched: The day, as 2026-11-21.
+        files: What the images came out of; () for a folder that somebody had.
+        classes: How many images each class has.
+        parts: How many images each part has, where the source is cut.
+        removed: What was left out, and how many of each.
+        broken: Files that are meant to be images and are none; they were left out, too.
+        notes: What a reader of results should know, one sentence each.
+    """
+
+    name: str
+    title: str
+    licence: str
+    citation: str
+    page: str
+    fetched: str
+    files: tuple[SourceFile, ...] = ()
+    classes: Mapping[str, int] = field(default_factory=dict)
+    parts: Mapping[str, int] = field(default_factory=dict)
+    removed: Mapping[str, int] = field(default_factory=dict)
+    broken: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def images(self) -> int:
+        """How many images there are."""
+        return sum(self.classes.values())
+
+
+@dataclass(frozen=True)
+class FetchedData:
+    """A data set in its folder.
+
+    Attributes:
+        folder: One folder for each class, below those of train, val and test where it is cut.
+        source: Where the images came from.
+        already: Whether it was there before, and nothing was done.
+        resumed: How many bytes an earlier, interrupted download had brought.
+    """
+
+    folder: Path
+    source: Source
+    already: bool = False
+    resumed: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it, and the record of its source, as values that JSON can hold."""
+        own = {"folder": str(self.folder), "already": self.already, "resumed": self.resumed}
+        return own | {"images": self.source.images} | to_json(self.source)
+
+
+@functools.cache
+def named_data() -> tuple[NamedData, ...]:
+    """Return every data set with a name, those that can be downloaded first."""
+    values = read_toml(Path(__file__).with_name("named.toml"))
+    return from_json(tuple[NamedData, ...], values["data"])
 
 
 def find_data(name: str) -> NamedData:
@@ -98,229 +194,293 @@ def find_data(name: str) -> NamedData:
         UsageError: ``DATA-UNKNOWN``: there is none; the nearest names are given.
 
     Example:
-        >>> find_data("flowers_17")
-        Traceback (most recent call last):
-        regraft.errors.UsageError: no data set is named 'flowers_17' - did you mean flowers17...
+        >>> find_data("flowers17").images
+        1360
     """
-    by_name = {data.name: data for data in NAMED}
+    by_name = {data.name: data for data in named_data()}
     if name in by_name:
         return by_name[name]
-    near = difflib.get_close_matches(name, by_name, n=3, cutoff=0.5)
-    raise UsageError(
-        f"no data set is named {name!r:.100}",
-        why=f"did you mean {list_names(near)}?" if near else f"there are {list_names(by_name)}",
-        hint="`regraft data fetch` lists them; a folder of your own needs no name",
-        code="DATA-UNKNOWN",
+    why = did_you_mean(name, by_name, most=3) or f"there are {list_names(by_name)}"
+    hint = "`regraft data fetch` lists them; a folder of your own needs no name"
+    raise UsageError(f"no data set is named {name!r:.100}", why=why, hint=hint, code="DATA-UNKNOWN")
+
+
+def read_source(folder: Path) -> Source | None:
+    """Return the record of a folder that was fetched, None for any other folder.
+
+    Raises:
+        DataError: ``DATA-SOURCE``: there is one, but it cannot be read.
+
+    Example:
+        >>> read_source(Path("no/such/folder")) is None
+        True
+    """
+    file = folder / RECORD
+    if not file.is_file():
+        return None
+    try:
+        return from_json(Source, read_json(file))
+    except RegraftError as error:
+        why = ": ".join(part for part in (error.what, error.why) if part)[:200]
+        what, hint = "cannot read where the images came from", "delete the folder and fetch again"
+        raise DataError(what, path=file, why=why, hint=hint, code="DATA-SOURCE") from error
+
+
+def fetch_data(
+    name: str,
+    to: str | os.PathLike[str] | None = None,
+    *,
+    source: str | os.PathLike[str] | None = None,
+    seconds: float = DAY,
+    verbose: bool = True,
+) -> FetchedData:
+    """Bring a named data set into a folder, whole or not at all.
+
+    A folder that holds it already is left as it is. An interrupted download is resumed.
+
+    Args:
+        name: The name of a data set, see :func:`named_data`.
+        to: The folder; by default the data set's name, in the current folder.
+        source: An archive, or a folder with the archives or the unpacked files, to take instead of
+            a download; nothing is changed there.
+        seconds: How long a download may take.
+        verbose: Whether to show progress.
+
+    Raises:
+        UsageError: The name is unknown, or one of ``to`` and ``source`` lies in the other.
+        DataError: ``DATA-DOWNLOAD``: it could not be downloaded (without a network in less than
+            2 s, saying where it was looked for). ``DATA-CHECKSUM``: a file is not what was
+            published. ``DATA-BY-HAND``: its publisher asks for a login. ``DATA-LAYOUT``: the files
+            are not laid out as published. ``DATA-CHANGED``: the folder holds it no longer whole.
+            ``DATA-SOURCE``: the record in the folder cannot be read. ``DATA-NOT-FOUND``: nothing is
+            there to take it from, or not all of it. ``DATA-BUSY``: another process is fetching it.
+            ``ARCHIVE-…``: see :func:`regraft.data.layouts.unpack`.
+        RegraftError: ``FILE-EXISTS``, ``FILE-WRITE``: the folder holds something else, or cannot be
+            written.
+
+    Example:
+        >>> fetch_data("animals")
+        Traceback (most recent call last):
+        regraft.errors.DataError: animals cannot be downloaded - its publisher hands it out ...
+    """
+    data = find_data(name)
+    folder = absolute(to or name)
+    if (there := _already(data, folder)) is not None:
+        return there
+    if source is not None:
+        given = absolute(source)
+        if is_below(str(given), str(folder)) or is_below(str(folder), str(given)):
+            what = "the new folder and what it is made from lie one in the other"
+            raise UsageError(what, path=folder, hint="name another folder with --to")
+        files, tree = _given(data, given)
+        return _assemble(data, folder, files, tree, verbose=verbose)
+    if not data.files:
+        why = "its publisher hands it out only to people with an account"
+        hint = f"get it from {data.page} and then `regraft data fetch {data.name} --from"
+        hint += " FILE_OR_FOLDER`"
+        what = f"{data.name} cannot be downloaded"
+        raise DataError(what, why=why, hint=hint, code="DATA-BY-HAND")
+    with _downloads(data, seconds) as store:
+        if (there := _already(data, folder)) is not None:  # another process was faster
+            return there
+        files = _download(data, store, seconds=seconds, verbose=verbose)
+        fetched = _assemble(data, folder, files, None, verbose=verbose)
+        for file in files:
+            file.path.unlink(missing_ok=True)
+    return fetched
+
+
+@dataclass(frozen=True)
+class _Local:
+    """A file of the data set on this machine."""
+
+    path: Path
+    record: SourceFile
+    note: str = ""
+    resumed: int = 0
+
+
+def _already(data: NamedData, folder: Path) -> FetchedData | None:
+    """Return what stands in the folder if it is the data set; refuse whatever else is there."""
+    if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
+        return None
+    source = read_source(folder) if folder.is_dir() else None
+    if source is None or source.name != data.name:
+        why = "no data set that was fetched" if source is None else f"it holds {source.name}"
+        what, hint = "something else is there already", "name another folder with --to"
+        raise RegraftError(what, path=folder, why=why, hint=hint, code="FILE-EXISTS")
+    count = sum(is_image_name(file.name) for file in files_below(folder))
+    if count != source.images:
+        what = f"the folder does not hold {data.name} as it was fetched"
+        why = f"{count:,} images are there, {source.images:,} were fetched"
+        hint = "delete or rename it and fetch again"
+        raise DataError(what, path=folder, why=why, hint=hint, code="DATA-CHANGED")
+    return FetchedData(folder, source, already=True)
+
+
+@contextlib.contextmanager
+def _downloads(data: NamedData, seconds: float) -> Iterator[Path]:
+    """Give the folder of a data set's downloads to one process at a time."""
+    store = home() / "downloads" / data.name
+    busy = DataError(f"another process is fetching {data.name}", code="DATA-BUSY")
+    with locked(store / ".lock", busy=busy, seconds=seconds):
+        yield store
+
+
+def _download(data: NamedData, store: Path, *, seconds: float, verbose: bool) -> list[_Local]:
+    missing = [file for file in data.files if not _is_here(file, store / file.file_name)]
+    if missing and (refused := network_refused(missing[0].url)):
+        raise _not_downloaded(data, f"looked in {store}: not there; the network: {refused}")
+    needed = sum(file.size for file in missing)
+    if needed > (free := free_bytes(store)):
+        what = "the disk is too small for the download"
+        why = f"{needed:,} bytes are to come, {free:,} are free"
+        hint = "make room, or set REGRAFT_HOME to a folder on another disk"
+        raise RegraftError(what, path=store, why=why, hint=hint, code="FILE-WRITE")
+    files = []
+    for file in data.files:
+        path, resumed, sums = store / file.file_name, 0, file.checksums
+        if file in missing:
+            try:
+                resumed = download(
+                    file.url, path, checksums=sums, resume=True, seconds=seconds, verbose=verbose
+                ).resumed
+            except DownloadError as error:
+                if error.code == "DOWNLOAD-CHECKSUM":
+                    raise _wrong_checksum(path.name, None, error.why) from error
+                raise _not_downloaded(data, f"{path.name}: {error.why}") from error
+        files.append(_checked(file, path, resumed=resumed))
+    return files
+
+
+def _is_here(file: RemoteFile, path: Path) -> bool:
+    """Tell whether an earlier call has downloaded a file; what is damaged is deleted."""
+    if not path.is_file():
+        return False
+    problem = file.checksums.problem(path.stat().st_size, *file_sums(path))
+    if problem:
+        path.unlink()
+    return not problem
+
+
+def _checked(file: RemoteFile, path: Path, *, resumed: int = 0, own: bool = False) -> _Local:
+    """Compare a file here with what is published under its name.
+
+    Args:
+        file: What is published.
+        path: The file here.
+        resumed: How much of it an earlier download brought.
+        own: Whether somebody gave it: one of another size is then another edition, and used.
+    """
+    size = path.stat().st_size
+    sha256, md5 = file_sums(path)
+    problem = file.checksums.problem(size, sha256, md5)
+    if problem and not (own and file.size and size != file.size):
+        raise _wrong_checksum(path.name, path, problem)
+    checked = "SHA-256" if file.sha256 else "MD5" if file.md5 else "size" if file.size else ""
+    note = f"{path.name} is another edition than the published one: {problem}" if problem else ""
+    record = SourceFile(
+        name=path.name,
+        url="" if problem else file.url,
+        size=size,
+        sha256=sha256,
+        checked="nothing" if problem or not checked else checked,
+    )
+    return _Local(path, record, note, resumed)
+
+
+def _given(data: NamedData, given: Path) -> tuple[list[_Local], Path | None]:
+    """Return the files of a data set in what somebody gave, or the folder of unpacked files."""
+    if not given.exists():
+        raise DataError("nothing is there", path=given, code="DATA-NOT-FOUND")
+    beside = given if given.is_dir() else given.parent
+    published = {file.file_name: file for file in data.files}
+    here = {name: beside / name for name in published if (beside / name).is_file()}
+    if given.is_dir() and (not published or len(here) < len(published)):
+        return [], given
+    if given.is_file() and len(published) > 1:
+        here[data.files[0].file_name] = given
+        if absent := [name for name in published if name not in here]:
+            what = f"{data.name} has more files than the one that was given"
+            why = f"not there: {', '.join(absent)}"
+            urls = " and ".join(published[name].url for name in absent)
+            hint = f"put them beside it; they are at {urls}"
+            raise DataError(what, path=beside, why=why, hint=hint, code="DATA-NOT-FOUND")
+    elif given.is_file():
+        here = {given.name: given}
+    unknown = RemoteFile(name=given.name)
+    return [_checked(published.get(n, unknown), path, own=True) for n, path in here.items()], None
+
+
+def _assemble(
+    data: NamedData, folder: Path, files: Sequence[_Local], tree: Path | None, *, verbose: bool
+) -> FetchedData:
+    """Unpack, arrange and write the record; the folder appears whole or not at all."""
+    if folder.is_dir():
+        folder.rmdir()  # it is empty, and the whole one takes its place
+    remove_leftovers(folder.parent, folder.name)
+    with atomic_folder(folder) as part:
+        work = part / ".unpacked"
+        junk = 0 if tree else _unpack_all(data, files, work, verbose=verbose)
+        arranged = arrange(data.layout, tree or work, part, move=tree is None)
+        shutil.rmtree(work, ignore_errors=tree is not None)
+        source = _record(data, files, arranged, junk)
+        write_json(part / RECORD, to_json(source))
+        if hasattr(os, "sync"):
+            os.sync()
+    return FetchedData(folder, source, resumed=sum(file.resumed for file in files))
+
+
+def _unpack_all(data: NamedData, files: Sequence[_Local], work: Path, *, verbose: bool) -> int:
+    """Unpack the archives and those within them; return how many files were junk."""
+    packed = [file.path for file in files if file.path.suffix not in _PLAIN]
+    junk = sum(
+        unpack(path, work / path.name if len(packed) > 1 else work, verbose=verbose)
+        for path in packed
+    )
+    for file in files:
+        if file.path not in packed:
+            shutil.copyfile(file.path, work / file.path.name)
+    for inner in [file for file in files_below(work) if file.name in data.inner]:
+        junk += unpack(inner, inner.with_name(f"{inner.name} unpacked"), verbose=verbose)
+        inner.unlink()
+    return junk
+
+
+def _record(data: NamedData, files: Sequence[_Local], arranged: Arranged, junk: int) -> Source:
+    removed = dict(arranged.removed)
+    if junk:
+        removed["files that a system left behind (__MACOSX, Thumbs.db, …)"] = junk
+    notes = [file.note for file in files if file.note]
+    count = sum(arranged.classes.values()) + len(arranged.broken)
+    if (count, len(arranged.classes)) != (data.images, data.classes):
+        notes.append(
+            f"it has {count:,} images of {len(arranged.classes)} classes, published are"
+            f" {data.images:,} of {data.classes}"
+        )
+    return Source(
+        name=data.name,
+        title=data.title,
+        licence=data.licence,
+        citation=data.citation,
+        page=data.page,
+        fetched=datetime.now(UTC).date().isoformat(),
+        files=tuple(file.record for file in files),
+        classes=arranged.classes,
+        parts=arranged.parts,
+        removed=removed,
+        broken=arranged.broken,
+        notes=(*notes, *data.known),
     )
 
 
-NAMED: tuple[NamedData, ...] = (
-    NamedData(
-        name="flower_photos",
-        title="five flowers, as TensorFlow's tutorials use them",
-        classes=5,
-        pictures=3670,
-        licence="Creative Commons BY; LICENSE.txt names the photographers",
-        citation="The TensorFlow Team: Flowers, 2019",
-        page="https://www.tensorflow.org/datasets/catalog/tf_flowers",
-        files=(
-            RemoteFile(
-                "https://storage.googleapis.com/download.tensorflow.org/example_images/flower_photos.tgz",
-                Checksums(
-                    size=228_813_984,
-                    sha256="4c54ace7911aaffe13a365c34f650e71dd5bf1be0a58b464e5a7183e3e595d9c",
-                ),
-            ),
-        ),
-        layout=ClassFolders(("daisy", "dandelion", "roses", "sunflowers", "tulips")),
-        known=("it holds 633 daisies; texts that say 663 swap two digits",),
-    ),
-    NamedData(
-        name="flowers17",
-        title="17 flowers of Britain, 80 pictures each",
-        classes=17,
-        pictures=1360,
-        licence=_NO_LICENCE,
-        citation="Nilsback, Zisserman: A Visual Vocabulary for Flower Classification, CVPR 2006",
-        page=f"{_OXFORD}/17/",
-        files=(
-            RemoteFile(
-                f"{_OXFORD}/17/17flowers.tgz",
-                Checksums(
-                    sha256="fe38a60f8b4a95e657551247d3e7d799a3fafcdbc595be504b12839967823d70",
-                    md5="b59a65d8d1a99cd66944d474e1289eab",
-                ),
-            ),
-        ),
-        layout=NumberRanges(FLOWERS_17, each=80),
-        known=(
-            "its three official splits are not used: the classes are cut like those of any folder",
-        ),
-    ),
-    NamedData(
-        name="flowers102",
-        title="102 flowers of Britain, 40 to 258 pictures each",
-        classes=102,
-        pictures=8189,
-        licence=_NO_LICENCE,
-        citation="Nilsback, Zisserman: Automated Flower Classification over a Large Number of"
-        " Classes, ICVGIP 2008",
-        page=f"{_OXFORD}/102/",
-        files=(
-            RemoteFile(
-                f"{_OXFORD}/102/102flowers.tgz",
-                Checksums(
-                    size=344_862_509,
-                    sha256="2d01ecc807db462958cfe3d92f57a8c252b4abd240eb955770201e45f783b246",
-                    md5="52808999861908f626f3c1f4e79d11fa",
-                ),
-            ),
-            RemoteFile(
-                f"{_OXFORD}/102/imagelabels.mat",
-                Checksums(
-                    sha256="4903e94206bac23bf772aadf06451916df56b58fc483a62db32a97b82656651d",
-                    md5="e0620be6f572b9609742df49c70aed4d",
-                ),
-            ),
-            RemoteFile(
-                f"{_OXFORD}/102/setid.mat",
-                Checksums(
-                    sha256="46b8678f91fd95d3c8f4feab80d271a6c834a1dd896fe29fd3e6ad9ce5c8dccd",
-                    md5="a5357ecc9cb78c4bef273ce3793fc85c",
-                ),
-            ),
-        ),
-        layout=LabelFiles(FLOWERS_102),
-        known=("the published test part is six times as large as the part to learn from",),
-    ),
-    NamedData(
-        name="caltech101",
-        title="101 kinds of objects, 31 to 800 pictures each",
-        classes=101,
-        pictures=8677,
-        licence="Creative Commons BY 4.0",
-        citation="Li, Andreeto, Ranzato, Perona: Caltech 101, CaltechDATA 2022, 10.22002/D1.20086",
-        page="https://data.caltech.edu/records/mzrjq-6wc02",
-        files=(
-            RemoteFile(
-                "https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",
-                Checksums(
-                    size=137_414_764,
-                    sha256="331234750fc7f77520e50d9565e8b6907b03565e30320da1401130db08c61f91",
-                    md5="3138e1922a9193bfa496528edbbc45d0",
-                ),
-            ),
-        ),
-        layout=ClassFolders(among=("Faces", "accordion"), leave_out=("BACKGROUND_Google",)),
-        inner=("101_ObjectCategories.tar.gz",),
-        known=(
-            "Faces and Faces_easy show the same people in the same photographs, cut differently",
-        ),
-    ),
-    NamedData(
-        name="chest_xray",
-        title="chests of children, X-rayed: normal or pneumonia",
-        classes=2,
-        pictures=5856,
-        licence="Creative Commons BY 4.0",
-        citation="Kermany, Zhang, Goldbaum: Labeled Optical Coherence Tomography (OCT) and Chest"
-        " X-Ray Images for Classification, Mendeley Data v2, 2018, 10.17632/rscbjbr9sj.2",
-        page="https://data.mendeley.com/datasets/rscbjbr9sj/2",
-        files=(
-            RemoteFile(
-                "https://data.mendeley.com/public-files/datasets/rscbjbr9sj/files/f12eaf6d-6023-432f-acc9-80c9d7393433/file_downloaded",
-                Checksums(size=1_235_512_464),
-                name="ChestXRay2017.zip",
-            ),
-        ),
-        layout=ClassFolders(("NORMAL", "PNEUMONIA")),
-        known=(
-            "patients stand in train and test; --group-by 'person([0-9]+)' --regroup parts them",
-            "the copy on Kaggle has a part val of 16 pictures, taken from train; this one has none",
-        ),
-    ),
-    NamedData(
-        name="dogs_vs_cats",
-        title="dogs and cats, Microsoft's copy",
-        classes=2,
-        pictures=25_000,
-        licence=_NO_LICENCE,
-        citation="Elson, Douceur, Howell, Saul: Asirra, CCS 2007",
-        page="https://www.microsoft.com/en-us/download/details.aspx?id=54765",
-        files=(
-            RemoteFile(
-                "https://download.microsoft.com/download/3/E/1/3E1C3F21-ECDB-4869-8368-6DEBA77B919F/kagglecatsanddogs_5340.zip",
-                Checksums(
-                    size=824_887_076,
-                    sha256="b7974bd00a84a99921f36ee4403f089853777b5ae8d151c76a86e64900334af9",
-                ),
-            ),
-        ),
-        layout=ClassFolders(("Cat", "Dog")),
-        known=(
-            "TensorFlow Datasets leaves out 1738 of its files for their header; here they stay",
-        ),
-    ),
-    NamedData(
-        name="dogs_vs_cats_kaggle",
-        title="dogs and cats, the competition's part with labels",
-        classes=2,
-        pictures=25_000,
-        licence="rules of the competition: not to be passed on",
-        citation="Kaggle: Dogs vs. Cats, 2013",
-        page="https://www.kaggle.com/c/dogs-vs-cats/data",
-        layout=NamePrefixes(("cat", "dog")),
-        inner=("train.zip",),
-    ),
-    NamedData(
-        name="flowers_recognition",
-        title="five flowers, Kaggle's collection",
-        classes=5,
-        pictures=4323,
-        licence=_KAGGLE,
-        citation="Mamaev: Flowers Recognition, Kaggle 2018",
-        page="https://www.kaggle.com/alxmamaev/flowers-recognition",
-        layout=ClassFolders(("daisy", "dandelion", "rose", "sunflower", "tulip")),
-        known=("its page says 4242 pictures; copies differ, and some hold every picture twice",),
-    ),
-    NamedData(
-        name="animals",
-        title="cats, dogs and pandas, 1000 each",
-        classes=3,
-        pictures=3000,
-        licence=_NO_LICENCE,
-        citation="Rosebrock: Deep Learning for Computer Vision with Python, 2017",
-        page="https://pyimagesearch.com/deep-learning-computer-vision-python-book/",
-        layout=ClassFolders(("cats", "dogs", "panda")),
-    ),
-    NamedData(
-        name="fruit_recognition",
-        title="fruits on a tray, 22 kinds of 15 fruits",
-        classes=22,
-        pictures=44_406,
-        licence=_KAGGLE,
-        citation="Hussain, He, Chen: Automatic Fruit Recognition Using Deep Learning, 2018",
-        page="https://www.kaggle.com/chrisfilo/fruit-recognition",
-        layout=LeafFolders(
-            among=("Banana", "Carambola"),
-            leave_out=(
-                "Total Number of Apples",
-                "Total Number of Kiwi fruit",
-                "Guava total",
-                "guava total final",
-            ),
-        ),
-        known=("many pictures are frames of one film: a random split tests on what was learned",),
-    ),
-    NamedData(
-        name="vegetables",
-        title="15 vegetables, 1400 each",
-        classes=15,
-        pictures=21_000,
-        licence=_KAGGLE,
-        citation="Ahmed, Mamun, Asif: DCNN-based Vegetable Image Classification, 2021",
-        page="https://www.kaggle.com/misrakahmed/vegetable-image-dataset",
-        layout=ClassFolders(among=("Pumpkin", "Tomato")),
-    ),
-)
-"""Every data set with a name, those that can be downloaded first."""
+def _not_downloaded(data: NamedData, why: str) -> DataError:
+    urls = " and ".join(file.url for file in data.files)
+    hint = f"run the same command again, which resumes; or get {urls} elsewhere and"
+    hint += f" `regraft data fetch {data.name} --from FILE_OR_FOLDER`"
+    return DataError(f"cannot download {data.name}", why=why, hint=hint, code="DATA-DOWNLOAD")
+
+
+def _wrong_checksum(name: str, path: Path | None, why: str) -> DataError:
+    what, hint = f"{name!r:.200} is not the file that was published", "it is not used; get it again"
+    return DataError(what, path=path, why=why, hint=hint, code="DATA-CHECKSUM")

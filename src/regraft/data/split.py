@@ -1,145 +1,535 @@
-"""A data set cut into train, val and test, and its manifest."""
+"""Which image comes to which part, so that nothing of one part is known from another.
+
+What must stay together (groups, copies, look-alikes) is a unit. Units come in the order of the
+SHA-256 of (seed, purpose, name): the same on every machine and with every version of every library,
+whatever the order in which images were found, and unchanged for the others when one comes or goes.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import os
-from dataclasses import dataclass, field
-from functools import cached_property
+import hashlib
+import math
+from collections import Counter, defaultdict
+from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from regraft.data import manifest
-from regraft.data.dataset import PARTS, Dataset, absolute
-from regraft.errors import DataError
+from regraft.data.sources import PARTS, find_groups
+from regraft.errors import DataError, UsageError, list_names
+from regraft.files import sha256_json
+
+
+class _Images(Protocol):
+    """What a cut needs to know of a data set."""
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def groups(self) -> tuple[str, ...] | None: ...
+    @property
+    def parts(self) -> tuple[str, ...] | None: ...
+    @property
+    def root(self) -> Path | None: ...
+    def relative_paths(self) -> tuple[str, ...]: ...
+    def hashes(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitOptions:
+    """How a data set is cut; see ``Dataset.split``."""
+
+    val: float = 0.15
+    test: float = 0.25
+    seed: int = 0
+    group_by: str | None = None
+    on_duplicates: str = "together"
+    regroup: bool = False
+    keep_parts: bool = False
+    small_classes: str = "refuse"
+    folds: int | None = None
+    fold: int = 0
 
 
 @dataclass(frozen=True)
-class Split:
-    """Three data sets with the same classes, cut from one, and how that was done.
+class Unit:
+    """_Images that must stay together: their places, how many each class has, a place in order."""
 
-    Attributes:
-        train: What a learner is fitted on.
-        val: What settings are chosen with; may be empty.
-        test: What is looked at when everything is decided; may be empty.
-        seed: The seed of the cut.
-        settings: How it was cut: shares, groups, parts that were given, what was found.
-
-    Example:
-        >>> import tempfile
-        >>> from regraft.data.drawn import make_flowers
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     split = make_flowers(folder, species=2, per_class=4, size=16).split()
-        ...     split.write(folder)
-        ...     Split.read(folder, root=folder).hash == split.hash
-        True
-    """
-
-    train: Dataset
-    val: Dataset
-    test: Dataset
-    seed: int = 0
-    settings: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not self.train.classes == self.val.classes == self.test.classes:
-            raise DataError("the parts of a split have different classes", code="SPLIT-INVALID")
-        places = [path for data in self.parts().values() for path in data.paths]
-        if len(set(places)) < len(places):
-            raise DataError("a picture stands in two parts", code="SPLIT-INVALID")
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The classes of all three parts, in their fixed order."""
-        return self.train.classes
-
-    def parts(self) -> dict[str, Dataset]:
-        """Return the three parts under their names, in the order train, val, test."""
-        return {"train": self.train, "val": self.val, "test": self.test}
-
-    @cached_property
-    def hash(self) -> str:
-        """The SHA-256 of what stands where: sorted paths, contents, classes and parts."""
-        return manifest.manifest_hash(self._rows(), self.classes)
-
-    def write(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``split.csv`` (path, sha256, class, part) and ``split.json`` into ``folder``.
-
-        A counter of looks at the test part is kept when the same split is written again.
-        """
-        counts = {part: data.counts() for part, data in self.parts().items()}
-        facts = {"seed": self.seed, "settings": self.settings, "counts": counts}
-        manifest.write(Path(folder), self._rows(), self.classes, facts)
-
-    @classmethod
-    def read(cls, source: str | os.PathLike[str], *, root: str | os.PathLike[str]) -> Split:
-        """Read a written split and make sure that it and all its files are as they were.
-
-        Args:
-            source: The folder of ``split.csv`` and ``split.json``, or the CSV file itself.
-            root: The folder of the pictures.
-
-        Raises:
-            DataError: The manifest is missing (``SPLIT-MISSING``), malformed (``SPLIT-INVALID``) or
-                changed (``SPLIT-HASH``), or files are gone (``SPLIT-FILE-MISSING``) or have other
-                content (``SPLIT-FILE-CHANGED``).
-        """
-        folder = absolute(root)
-        stored = manifest.read(Path(source))
-        manifest.refuse_missing_files(stored, folder)
-        parts: dict[str, Dataset] = {}
-        hashes: dict[str, str] = {}
-        for part in PARTS:
-            rows = [row for row in stored.rows if row.part == part]
-            parts[part] = Dataset(
-                paths=tuple(folder / row.path for row in rows),
-                labels=tuple(row.label for row in rows),
-                classes=stored.classes,
-                root=folder,
-            )
-            hashes.update(zip((row.path for row in rows), parts[part].hashes(), strict=True))
-        manifest.refuse_changed_files(stored, hashes, folder)
-        return cls(**parts, seed=stored.seed, settings=stored.settings)
-
-    def joined(self) -> Dataset:
-        """Return all pictures as one data set that is cut already."""
-        parts = self.parts().items()
-        whole = dataclasses.replace(
-            self.train,
-            paths=tuple(path for _, data in parts for path in data.paths),
-            labels=tuple(label for _, data in parts for label in data.labels),
-            parts=tuple(part for part, data in parts for _ in data.paths),
-            groups=None,
-        )
-        return whole.knowing(
-            {p: h for _, data in parts for p, h in zip(data.paths, data.hashes(), strict=True)}
-        )
-
-    @staticmethod
-    def count_test_look(folder: str | os.PathLike[str]) -> int:
-        """Count one more look at the test part of the split in ``folder``; return the new count."""
-        return manifest.count_test_look(Path(folder))
-
-    def _rows(self) -> list[manifest.Row]:
-        return [
-            manifest.Row(path, sha256, label, part)
-            for part, data in self.parts().items()
-            for path, sha256, label in zip(
-                data.relative_paths(), data.hashes(), data.labels, strict=True
-            )
-        ]
+    members: tuple[int, ...]
+    counts: tuple[tuple[str, int], ...]
+    key: bytes
 
 
-def read_manifest(source: str | os.PathLike[str]) -> tuple[manifest.Row, ...]:
-    """Return what a written split says of each picture, without looking for the pictures.
+def assign(
+    data: _Images, options: SplitOptions, alike: Sequence[Sequence[str]]
+) -> tuple[list[list[int]], dict[str, Any]]:
+    """Return the places of the images of train, val and test, and what is known of the cut.
 
     Args:
-        source: The folder of ``split.csv`` and ``split.json``, or the CSV file itself.
-
-    Returns:
-        Rows with ``path``, ``sha256``, ``label`` and ``part``, their hash verified.
+        data: What to cut.
+        options: How; see ``Dataset.split``.
+        alike: Groups of relative paths whose images look alike.
 
     Raises:
-        DataError: Codes ``SPLIT-MISSING``, ``SPLIT-INVALID`` and ``SPLIT-HASH``.
+        DataError: See ``Dataset.split``.
+        UsageError: An option is out of range, or two contradict each other.
     """
-    return manifest.read(Path(source)).rows
+    _check_options(data, options)
+    groups, without = groups_of(data, options.group_by)
+    hashes, size = data.hashes(), len(data.labels)
+    given = None if options.regroup or data.parts is None else list(data.parts)
+    ties: list[Sequence[Any]] = [groups, hashes]
+    if given is not None and options.keep_parts:  # only within a part can be kept together
+        ties = [list(zip(column, given, strict=True)) for column in ties]
+    ties.append(_look_alikes(data, alike, given))
+    units = make_units(data.relative_paths(), data.labels, ties, seed=options.seed)
+    column = options.group_by is None and data.groups is not None
+    facts = {
+        "val": options.val,
+        "test": options.test if options.folds is None else None,
+        "group_by": "column" if column else options.group_by,
+        "on_duplicates": options.on_duplicates,
+        "regroup": options.regroup,
+        "given_parts": [part for part in PARTS if given and part in given],
+        "groups": len(set(groups)) if groups != list(range(size)) else None,
+        "images_without_group": without,
+        "copies": size - len(set(hashes)),
+        "look_alikes": sum(map(len, alike)),
+        "small_classes": options.small_classes,
+        "division": division(data, regroup=options.regroup),
+    }
+    if given is not None and options.keep_parts:
+        facts["keep_parts"] = True
+    elif given is not None:
+        _refuse_torn_groups(given, groups)
+        facts["moved_copies"] = _settle_copies(data, given, units, options.on_duplicates)
+    if options.folds is None:
+        return _assign_by_shares(data, units, options, given), facts
+    facts |= {"folds": options.folds, "fold": options.fold}
+    return _assign_fold(data, units, options, options.folds), facts
+
+
+def groups_of(data: _Images, group_by: str | None) -> tuple[list[Any], int | None]:
+    """Return a group for each image and how many are a group of their own for want of a name.
+
+    Args:
+        data: The images; their own groups are used if they have any.
+        group_by: As in ``Dataset.split``.
+
+    Raises:
+        DataError: There are no groups to use (``SPLIT-GROUP-COLUMN``), or the expression matches no
+            image (``SPLIT-GROUP-PATTERN``).
+    """
+    alone = list(range(len(data.labels)))
+    if group_by is None and data.groups is None:
+        return alone, None
+    named: Sequence[str | None]
+    if group_by is None or group_by == "column":
+        if data.groups is None:
+            hint = "read them with from_csv(…, group=COLUMN), or give a regular expression"
+            raise DataError("the data set has no groups", hint=hint, code="SPLIT-GROUP-COLUMN")
+        named = data.groups
+    else:
+        named = find_groups(data.relative_paths(), group_by)
+        if not any(named):
+            what = "the group pattern matches no image"
+            why = f"pattern: {group_by}; for example {list_names(data.relative_paths()[:1])}"
+            hint = "it is looked for in the path relative to the data folder"
+            raise DataError(what, path=data.root, why=why, hint=hint, code="SPLIT-GROUP-PATTERN")
+    groups = [name or number for name, number in zip(named, alone, strict=True)]
+    return groups, sum(not name for name in named)
+
+
+def division(
+    data: _Images, *, regroup: bool = False, among: Container[str] | None = None
+) -> str | None:
+    """Return a digest of the parts and groups that images came with; None where they have none.
+
+    Args:
+        data: The images.
+        regroup: Whether their parts are forgotten.
+        among: The relative paths of those that count; by default all.
+    """
+    nothing = ("",) * len(data.labels)
+    parts = nothing if regroup else data.parts or nothing
+    rows = zip(data.relative_paths(), parts, data.groups or nothing, strict=True)
+    known = [row for row in rows if among is None or row[0] in among]
+    return sha256_json(sorted(known)) if any(row[1] or row[2] for row in known) else None
+
+
+def make_units(
+    names: Sequence[str], labels: Sequence[str], ties: Iterable[Sequence[Hashable]], *, seed: int
+) -> list[Unit]:
+    """Return the smallest units that tear no tie apart.
+
+    Args:
+        names: A name for each image, from which the random order is made.
+        labels: The class of each image.
+        ties: Columns of one value for each image; images with the same value in a column stay
+            together, directly or through a third one.
+        seed: Another seed, another order.
+
+    Example:
+        >>> units = make_units(["a", "b", "c"], ["x", "x", "y"], [["p1", "p2", "p1"]], seed=0)
+        >>> sorted(unit.members for unit in units)
+        [(0, 2), (1,)]
+    """
+    parent = list(range(len(names)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = index = parent[parent[index]]
+        return index
+
+    for column in ties:
+        first: dict[Hashable, int] = {}
+        for index, value in enumerate(column):
+            parent[root(index)] = root(first.setdefault(value, index))
+    members: defaultdict[int, list[int]] = defaultdict(list)
+    for index in range(len(names)):
+        members[root(index)].append(index)
+    units = []
+    for indices in members.values():
+        counts = Counter(labels[index] for index in indices)
+        key = order_key(min(names[index] for index in indices), seed=seed, purpose="split")
+        units.append(Unit(tuple(indices), tuple(sorted(counts.items())), key))
+    return units
+
+
+def order_key(name: str, *, seed: int, purpose: str) -> bytes:
+    """Return the 32 bytes by which ``name`` takes its place in a random order.
+
+    Example:
+        >>> order_key("a.jpg", seed=0, purpose="subset").hex()[:8]
+        'a1073e8e'
+    """
+    text = f"{seed}\0{purpose}\0{name}"
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def as_fraction(share: float) -> Fraction:
+    """Return the fraction that was written: 0.15 is 3/20, not the nearest binary number.
+
+    Example:
+        >>> as_fraction(0.15)
+        Fraction(3, 20)
+    """
+    return Fraction(repr(float(share)))
+
+
+def quotas(total: int, shares: Sequence[Fraction]) -> list[int]:
+    """Cut ``total`` by largest remainder (earlier shares win ties), at least one for each share.
+
+    Args:
+        total: How many there are; at least as many as there are shares above zero.
+        shares: Shares that add up to one.
+
+    Example:
+        >>> quotas(10, [as_fraction(0.6), as_fraction(0.15), as_fraction(0.25)])
+        [6, 2, 2]
+    """
+    counts = [math.floor(total * share) for share in shares]
+    remainders = [total * share - count for share, count in zip(shares, counts, strict=True)]
+    order = sorted(range(len(shares)), key=lambda i: (-remainders[i], i))
+    for i in order[: total - sum(counts)]:
+        counts[i] += 1
+    for i, share in enumerate(shares):
+        if share > 0 and counts[i] == 0:
+            counts[counts.index(max(counts))] -= 1
+            counts[i] = 1
+    return counts
+
+
+def stratified_order(class_sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """Return one order of all images whose every prefix holds the classes in fair proportion.
+
+    First comes one image of each class, then always the class that is furthest behind its share
+    (Sainte-Laguë's method). A longer prefix never takes an image away from a class.
+
+    Args:
+        class_sizes: Number of images of each class.
+
+    Returns:
+        Pairs (class number, place within the class).
+
+    Example:
+        >>> stratified_order([4, 2])
+        [(0, 0), (1, 0), (0, 1), (0, 2), (1, 1), (0, 3)]
+    """
+    # Division rounds correctly, so equal fractions are equal floats and ties are ties everywhere.
+    keyed = [
+        ((2 * place + 1) / size if place else 0.0, number, place)
+        for number, size in enumerate(class_sizes)
+        for place in range(size)
+    ]
+    return [(number, place) for _, number, place in sorted(keyed)]
+
+
+def choose_subset(
+    queues: Mapping[str, Sequence[int]], *, per_class: int | None, size: int | None
+) -> list[int]:
+    """Return the first images of each class: the same number of each, or in proportion.
+
+    Args:
+        queues: The places of each class's images, in the order in which they are wanted.
+        per_class: How many of each, 1 or more.
+        size: How many in all, where ``per_class`` is None.
+
+    Raises:
+        DataError: There are not enough images (``DATA-SUBSET``).
+        UsageError: ``per_class`` is out of range.
+
+    Example:
+        >>> choose_subset({"x": [3, 0, 2], "y": [1, 4]}, per_class=2, size=None)
+        [3, 0, 1, 4]
+    """
+    if per_class is not None:
+        if per_class < 1:
+            raise UsageError("per_class must be at least 1", why=str(per_class))
+        short = {name: len(queue) for name, queue in queues.items() if len(queue) < per_class}
+        if short:
+            why = list_names(f"{name} has {count}" for name, count in short.items())
+            hint = f"at most per_class={min(short.values())} is possible"
+            what = f"not every class has {per_class} images"
+            raise DataError(what, why=why, hint=hint, code="DATA-SUBSET")
+        return [index for queue in queues.values() for index in queue[:per_class]]
+    size = size or 0
+    total, least = sum(map(len, queues.values())), sum(map(bool, queues.values()))
+    if not least <= size <= total or size == 0:
+        why = f"there are {total}, and {least} classes need one each"
+        what, hint = f"a subset of {size} images is not possible", f"from {least} to {total} are"
+        raise DataError(what, why=why, hint=hint, code="DATA-SUBSET")
+    lists = list(queues.values())
+    order = stratified_order([len(queue) for queue in lists])
+    return [lists[number][place] for number, place in order[:size]]
+
+
+def _check_options(data: _Images, options: SplitOptions) -> None:
+    val, test, folds, fold = options.val, options.test, options.folds, options.fold
+    if not (0 <= val < 1 and (folds or (0 <= test < 1 and val + test < 1))):
+        what, why = "val and test must be shares that leave something for train", f"val={val}"
+        raise UsageError(what, why=f"{why}, test={test}", hint="both at least 0, together below 1")
+    if options.on_duplicates not in {"together", "move"}:
+        why = repr(options.on_duplicates)
+        raise UsageError("on_duplicates must be 'together' or 'move'", why=why)
+    if options.small_classes not in {"refuse", "train"}:
+        why = repr(options.small_classes)
+        raise UsageError("small_classes must be 'refuse' or 'train'", why=why)
+    if options.regroup and options.keep_parts:
+        raise UsageError("parts are kept or cut anew", hint="give keep_parts or regroup, not both")
+    if folds is None and fold:
+        raise UsageError("a fold needs folds", why=f"fold={fold}", hint="give folds, too")
+    if folds is not None:
+        if folds < 2 or not 0 <= fold < folds:
+            what = "folds must be 2 or more, and fold one of them counted from 0"
+            raise UsageError(what, why=f"folds={folds}, fold={fold}")
+        if data.parts is not None and not options.regroup:
+            what = "the images have parts of their own, which folds would cut anew"
+            why = f"given: {list_names(part for part in PARTS if part in set(data.parts))}"
+            hint = "pass regroup=True (--regroup) to forget the given parts, or ask for no folds"
+            raise DataError(what, path=data.root, why=why, hint=hint, code="SPLIT-FOLDS")
+    if len(data.classes) < 2:
+        what = "only one class" if data.classes else "no class"
+        why = f"classes: {list_names(data.classes)}"
+        hint = "a split needs images of at least two classes"
+        raise DataError(what, path=data.root, why=why, hint=hint, code="DATA-ONE-CLASS")
+
+
+def _look_alikes(
+    data: _Images, alike: Sequence[Sequence[str]], given: list[str] | None
+) -> list[Any]:
+    """Return a value for each image that is equal where images look alike in the same part."""
+    group_of = {path: number for number, paths in enumerate(alike) for path in paths}
+    return [
+        (group_of[path], given and given[index]) if path in group_of else index
+        for index, path in enumerate(data.relative_paths())
+    ]
+
+
+def _refuse_torn_groups(given: list[str], groups: list[Any]) -> None:
+    parts_of: defaultdict[Any, set[str]] = defaultdict(set)
+    for part, group in zip(given, groups, strict=True):
+        parts_of[group].add(part)
+    torn = {group: parts for group, parts in parts_of.items() if len(parts) > 1}
+    if torn:
+        kinds = Counter(" and ".join(p for p in PARTS if p in parts) for parts in torn.values())
+        what = f"{len(torn)} groups stand in more than one of the given parts"
+        why = "; ".join(f"{count} in {kind}" for kind, count in kinds.most_common())
+        why += f": {list_names(sorted(torn))}"
+        hint = "pass regroup=True (--regroup) to forget the given parts and cut anew with groups"
+        hint += " apart, or keep_parts=True (--keep-parts) to keep them and measure without them,"
+        hint += " too"
+        raise DataError(what, why=why, hint=hint, code="SPLIT-GROUPS")
+
+
+def _settle_copies(data: _Images, given: list[str], units: list[Unit], on_duplicates: str) -> int:
+    """Move units of several given parts into train, or refuse them; return how many moved."""
+    torn = [unit for unit in units if len({given[index] for index in unit.members}) > 1]
+    if torn and on_duplicates != "move":
+        paths = data.relative_paths()
+        pairs = (" = ".join(paths[index] for index in unit.members) for unit in torn)
+        what, why = (
+            f"{len(torn)} images have copies in another of the given parts",
+            list_names(pairs, most=5),
+        )
+        hint = "pass on_duplicates='move' to move them into train, regroup=True (--regroup) to cut"
+        hint += " anew, or keep_parts=True (--keep-parts) to keep both and measure without, too"
+        raise DataError(what, path=data.root, why=why, hint=hint, code="SPLIT-DUPLICATES")
+    moved = [index for unit in torn for index in unit.members if given[index] != "train"]
+    for index in moved:
+        given[index] = "train"
+    return len(moved)
+
+
+def _assign_by_shares(
+    data: _Images, units: list[Unit], options: SplitOptions, given: list[str] | None
+) -> list[list[int]]:
+    """Return the places of each part's images; parts that are given stay as they are."""
+    there = set(given or ())
+    if there and "train" not in there:
+        what, why = "the given parts have no train part", f"given: {list_names(sorted(there))}"
+        hint = "pass regroup=True to cut them anew"
+        raise DataError(what, path=data.root, why=why, hint=hint, code="SPLIT-NO-TRAIN")
+    val = as_fraction(0.0 if "val" in there else options.val)
+    test = as_fraction(0.0 if "test" in there else options.test)
+    shares = [1 - val - test, val, test]
+    if given is not None:
+        units = [unit for unit in units if given[unit.members[0]] == "train"]
+    units, kept = _without_small(data, units, sum(map(bool, shares)), options.small_classes)
+    parts = _divide(units, shares, PARTS)
+    parts[0] += kept
+    for index, part in enumerate(given or ()):
+        if part != "train":
+            parts[PARTS.index(part)].append(index)
+    return parts
+
+
+def _assign_fold(
+    data: _Images, units: list[Unit], options: SplitOptions, folds: int
+) -> list[list[int]]:
+    """Return the places of each part's images where one of several folds is the test part.
+
+    Every image is in one fold. The folds of each class differ by one image at most where every
+    image is a unit of its own, and so do whole folds.
+    """
+    # With two folds, a half of the class must still be enough for train and validation.
+    needed = 4 if folds == 2 and options.val > 0 else folds
+    units, kept = _without_small(data, units, needed, options.small_classes)
+    names = [f"fold {number}" for number in range(folds)]
+    shares = [Fraction(1, folds)] * folds
+    test = _divide(units, shares, names, _fold_sizes(units, folds))[options.fold]
+    tested = set(test)
+    rest = [unit for unit in units if unit.members[0] not in tested]
+    val = as_fraction(options.val)
+    train, held = _divide(rest, [1 - val, val], PARTS)
+    return [train + kept, held, test]
+
+
+def _fold_sizes(units: list[Unit], folds: int) -> dict[str, list[int]]:
+    """Return how many images of each class each fold wants; what is left over goes round."""
+    wanted, start = {}, 0
+    for label, size in sorted(_sizes(units).items()):
+        end = start + size
+        wanted[label] = [
+            len(range(start + (fold - start) % folds, end, folds)) for fold in range(folds)
+        ]
+        start = end
+    return wanted
+
+
+def _sizes(units: Iterable[Unit]) -> Counter[str]:
+    sizes: Counter[str] = Counter()
+    for unit in units:
+        sizes.update(dict(unit.counts))
+    return sizes
+
+
+def _without_small(
+    data: _Images, units: list[Unit], needed: int, small_classes: str
+) -> tuple[list[Unit], list[int]]:
+    """Return the units of classes that are large enough, and the places of all other images."""
+    count = Counter(label for unit in units for label, _ in unit.counts)
+    small = {name for name in data.classes if count[name] < needed}
+    if small and small_classes == "refuse":
+        images = Counter(data.labels)
+        listed = (
+            f"{name}: {images[name]} images"
+            + (f" in {count[name]} separate groups" if images[name] != count[name] else "")
+            for name in data.classes
+            if name in small
+        )
+        why = f"{list_names(listed)}; least number needed: {needed}"
+        hint = "add images, leave the classes out with classes=, ask for fewer parts or folds"
+        hint += " (val=0 or test=0), or put them all into train with small_classes='train'"
+        hint += " (--small-classes train)"
+        what = "classes too small for this split"
+        raise DataError(what, path=data.root, why=why, hint=hint, code="SPLIT-TOO-FEW")
+    large = [unit for unit in units if not small & dict(unit.counts).keys()]
+    kept = [i for unit in units if small & dict(unit.counts).keys() for i in unit.members]
+    return large, kept
+
+
+def _divide(
+    units: Sequence[Unit],
+    shares: Sequence[Fraction],
+    names: Sequence[str],
+    wanted: Mapping[str, list[int]] | None = None,
+) -> list[list[int]]:
+    """Give units to parts, large ones before small ones, each to the part that lacks it most.
+
+    Where every image is a unit of its own, each class is cut exactly by largest remainder.
+
+    Args:
+        units: What is to be divided.
+        shares: The wanted share of each part; they add up to one. A share of zero gets nothing.
+        names: Of the parts, for the error.
+        wanted: How many images of each class each part wants, instead of its share rounded.
+
+    Returns:
+        The places of the images of each part, in rising order.
+
+    Raises:
+        DataError: A part has no image of a class (``SPLIT-TOO-FEW``).
+    """
+    if wanted is None:
+        wanted = {label: quotas(count, shares) for label, count in _sizes(units).items()}
+    left = {label: list(counts) for label, counts in wanted.items()}
+    waiting = Counter(label for unit in units for label, _ in unit.counts)
+    open_parts = {part for part, share in enumerate(shares) if share > 0}
+    without = {label: set(open_parts) for label in waiting}
+
+    def candidates(unit: Unit) -> set[int]:
+        """Return the parts open to a unit: those in need, once a class has no unit to spare."""
+        found = open_parts
+        for label, _ in unit.counts:
+            urgent = without[label]
+            if urgent and waiting[label] <= len(urgent):
+                found = found & urgent or found
+        return found
+
+    def cost(unit: Unit, part: int) -> tuple[int, float, int]:
+        too_many, need = 0, 0.0
+        for label, count in unit.counts:
+            room = left[label][part]
+            too_many += max(0, count - max(0, room))
+            need += count * room / max(1, wanted[label][part])
+        return too_many, -need, part
+
+    parts: list[list[int]] = [[] for _ in shares]
+    # Large units first, but by rough size: in a strict order of sizes a seed would choose nothing.
+    for unit in sorted(units, key=lambda unit: (-len(unit.members).bit_length(), unit.key)):
+        part = min(candidates(unit), key=lambda part: cost(unit, part))
+        for label, count in unit.counts:
+            left[label][part] -= count
+            waiting[label] -= 1
+            without[label].discard(part)
+        parts[part] += unit.members
+    if lacking := [f"{x} in {names[part]}" for x in sorted(without) for part in sorted(without[x])]:
+        what = "the groups are too large to give every part an image of every class"
+        hint = "try another seed, larger shares, or ask for fewer parts or folds (val=0 or test=0)"
+        why = f"nothing left for: {list_names(lacking)}"
+        raise DataError(what, why=why, hint=hint, code="SPLIT-TOO-FEW")
+    return [sorted(members) for members in parts]

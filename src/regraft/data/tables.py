@@ -1,14 +1,15 @@
-"""CSV tables: reading those of other people with line numbers, and writing cells that stay text."""
+"""CSV tables: read with line numbers, and written so that cells stay text."""
 
 from __future__ import annotations
 
 import codecs
 import csv
-from collections.abc import Iterator, Sequence
+import io
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from regraft.data.labels import list_names
-from regraft.errors import DataError
+from regraft.errors import DataError, list_names
+from regraft.files import write_text
 
 _DELIMITERS = (",", ";", "\t")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
@@ -34,11 +35,17 @@ def plain_cell(text: str) -> str:
     return text.removeprefix("'")
 
 
-def column_names(file: Path) -> list[str]:
-    """Return the names of the columns of a table; of no line at all, none.
+def write_table(file: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a table atomically as UTF-8, every cell safe in a spreadsheet."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)  # its line end, CR LF, is what makes it quote both of them in cells
+    writer.writerow(columns)
+    writer.writerows([safe_cell(cell) for cell in row] for row in rows)
+    write_text(file, text.getvalue())
 
-    Args:
-        file: As for :func:`read_table`.
+
+def column_names(file: Path) -> list[str]:
+    """Return the names of the columns of a table; none of an empty file.
 
     Raises:
         DataError: The file cannot be read or is no table (``DATA-NOT-FOUND``, ``DATA-CSV``).
@@ -50,7 +57,7 @@ def read_table(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[s
     """Yield the line number and the cells of the named columns, every cell as the text it is.
 
     A byte-order mark, any line end, quoted cells and the delimiters comma, semicolon and tab are
-    understood; blank lines are passed over.
+    understood; blank lines are skipped.
 
     Args:
         file: A table whose first line names the columns, in UTF-8.
@@ -61,28 +68,20 @@ def read_table(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[s
 
     Raises:
         DataError: The file cannot be read, is no table, lacks a column or has it twice, or has a
-            short row; the message gives the line (codes ``DATA-NOT-FOUND``, ``DATA-CSV``,
-            ``DATA-CSV-COLUMN``).
+            row of another length (``DATA-NOT-FOUND``, ``DATA-CSV``, ``DATA-CSV-COLUMN``).
     """
     lines = _lines(file, columns)
     header = next(lines, (1, []))[1]
-    missing = [name for name in columns if name not in header]
-    if missing:
-        raise DataError(
-            f"the table has no column {list_names(missing)}",
-            path=file,
-            why=f"its columns: {list_names(header)}",
-            hint=f"rename them to {' and '.join(columns)}, or name the columns to use",
-            code="DATA-CSV-COLUMN",
-        )
+    if missing := [name for name in columns if name not in header]:
+        what = f"the table has no column {list_names(missing)}"
+        why = f"its columns: {list_names(header)}"
+        hint = f"rename them to {' and '.join(columns)}, or name the columns to use"
+        raise DataError(what, path=file, why=why, hint=hint, code="DATA-CSV-COLUMN")
     for name in columns:
         if (number := header.count(name)) > 1:
-            raise DataError(
-                f"the table has {number} columns {list_names([name])}",
-                path=file,
-                hint="rename all but one of them, for nobody can tell which of them is meant",
-                code="DATA-CSV-COLUMN",
-            )
+            what = f"the table has {number} columns {list_names([name])}"
+            hint = "rename all but one of them"
+            raise DataError(what, path=file, hint=hint, code="DATA-CSV-COLUMN")
     places = [header.index(name) for name in columns]
     for number, cells in lines:
         if len(cells) != len(header):
@@ -93,34 +92,25 @@ def read_table(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[s
 
 def _lines(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
     """Yield the number and the cells of every line that is not blank, the header first."""
+    number = 1
     try:
         with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
             header_line = stream.readline()
-            _refuse_utf16(file, header_line)
+            start = header_line[:2].encode("utf-8", "surrogateescape")
+            if start in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
+                hint = "save it as CSV UTF-8"
+                raise DataError("the table is in UTF-16", path=file, hint=hint, code="DATA-CSV")
             stream.seek(0)
-            delimiter = _delimiter(header_line, columns)
-            yield from _numbered(file, csv.reader(stream, delimiter=delimiter, strict=True))
+            reader = csv.reader(stream, delimiter=_delimiter(header_line, columns), strict=True)
+            for cells in reader:
+                if cells:
+                    yield number, cells
+                number = reader.line_num + 1
     except FileNotFoundError as error:
         raise DataError("table not found", path=file, code="DATA-NOT-FOUND") from error
-    except OSError as error:
-        raise DataError(
-            "cannot read the table", path=file, why=error.strerror or "", code="DATA-CSV"
-        ) from error
-
-
-def _numbered(file: Path, reader: object) -> Iterator[tuple[int, list[str]]]:
-    number = 1
-    while True:
-        try:
-            cells = next(reader)  # type: ignore[call-overload]
-        except StopIteration:
-            return
-        except csv.Error as error:
-            why = f"line {number}: {error}"
-            raise DataError("cannot read the table", path=file, why=why, code="DATA-CSV") from error
-        if cells:
-            yield number, cells
-        number = reader.line_num + 1  # type: ignore[attr-defined]
+    except (OSError, csv.Error) as error:
+        why = (error.strerror or "") if isinstance(error, OSError) else f"line {number}: {error}"
+        raise DataError("cannot read the table", path=file, why=why, code="DATA-CSV") from error
 
 
 def _delimiter(header_line: str, columns: Sequence[str]) -> str:
@@ -129,10 +119,3 @@ def _delimiter(header_line: str, columns: Sequence[str]) -> str:
         return sum(name in cells for name in columns), len(cells)
 
     return max(_DELIMITERS, key=fit)
-
-
-def _refuse_utf16(file: Path, header_line: str) -> None:
-    first = header_line[:2].encode("utf-8", "surrogateescape")
-    if first in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
-        hint = "save it as CSV UTF-8"
-        raise DataError("the table is in UTF-16", path=file, hint=hint, code="DATA-CSV")

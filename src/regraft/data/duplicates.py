@@ -1,0 +1,277 @@
+"""Images that belong together: look-alikes, by their pixels, and series, by the names of files."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regraft.data.image_errors import native_stderr_silenced
+from regraft.data.images import Decoding, ImageFacts, inspect
+from regraft.data.sources import find_groups
+from regraft.errors import ImageError, UsageError
+from regraft.progress import progress_bar
+from regraft.system import threads
+
+# How many of the 256 fine bits may differ for each of the 64 coarse bits that may. Measured at
+# distance 4, so 12 fine bits: of 17 million pairs of chest radiographs 364,000 agree in the coarse
+# hash and none in both, while about 19 of 20 photographs saved again at quality 30 or at half their
+# size still agree with their originals in both.
+_FINE_PER_COARSE = 3
+_BITS = 64
+_BLOCK = 1 << 20  # comparisons at a time, which bounds the memory
+_AT_ONCE = 512  # images handed to the threads at a time
+_WAITING = 1 << 16  # pairs that are joined in one go
+
+_NUMBER = re.compile("[0-9]+")
+_MOST_KINDS = 4  # ways of naming in one data set
+_FEWEST_EACH = 3  # identifiers of a class, so that the names of classes are taken for none
+_SHARED = 0.2  # of the images must share their identifier with another one of their class
+_SHARED_OF_KIND = 0.05
+_LARGEST = 0.1  # share of the images that one identifier may stand for
+
+
+Groups = list[list[int]]  # of places of images
+
+
+class Proposal(NamedTuple):
+    """A regular expression that may tell which images belong together, and what it finds.
+
+    Attributes:
+        expression: A regular expression on the path, to be judged by a person.
+        groups: What it finds in each image's name; empty where it finds nothing.
+    """
+
+    expression: str
+    groups: tuple[str, ...]
+
+
+def alike(
+    hashes: NDArray[np.uint64], fine_hashes: NDArray[np.uint64], *, distance: int
+) -> NDArray[np.int64]:
+    """Number the images so that those that look alike, or are linked by such, share it.
+
+    Two images look alike if their coarse hashes differ in at most ``distance`` bits and their
+    fine ones in at most three times as many. The search is exact: hashes within ``distance`` bits
+    agree in one of ``distance + 1`` bands, so only images that share a band are compared.
+
+    Args:
+        hashes: Coarse hashes, shape (n,).
+        fine_hashes: Fine hashes as four words each, shape (n, 4).
+        distance: The largest number of bits of the coarse hash that may differ, 0 to 63.
+
+    Returns:
+        Numbers of groups, shape (n,), from 0 without gaps.
+
+    Raises:
+        UsageError: ``distance`` is out of range.
+
+    Example:
+        >>> fine = np.zeros((3, 4), np.uint64)
+        >>> alike(np.array([0b1, 0b11, 0xFFFF], np.uint64), fine, distance=4).tolist()
+        [0, 0, 1]
+    """
+    if not 0 <= distance < _BITS:
+        raise UsageError("distance must lie between 0 and 63", why=str(distance))
+    rows = np.column_stack((hashes, fine_hashes))
+    codes, place = np.unique(rows, axis=0, return_inverse=True)
+    groups = np.arange(len(codes))
+    waiting: list[NDArray[np.int64]] = []
+    count = 0
+    for bucket in _buckets(codes[:, 0], distance):
+        for pairs in _pairs_within(bucket, codes, distance, groups):
+            waiting.append(pairs)
+            count += pairs.shape[1]
+            if count > _WAITING:
+                _join(waiting, groups)
+                waiting, count = [], 0
+    _join(waiting, groups)
+    return np.unique(groups[place.reshape(-1)], return_inverse=True)[1]
+
+
+def inspect_all(
+    paths: Sequence[Path], decoding: Decoding, *, verbose: bool
+) -> tuple[list[ImageFacts | None], dict[int, ImageError]]:
+    """Decode all images in full, in threads, and keep no pixels."""
+
+    def one(path: Path) -> ImageFacts | ImageError:
+        try:
+            return inspect(path, decoding)
+        except ImageError as error:
+            # What hangs on an exception would keep the pixels in memory.
+            error.__cause__ = error.__context__ = error.__traceback__ = None
+            return error
+
+    facts: list[ImageFacts | None] = []
+    bad: dict[int, ImageError] = {}
+    with (
+        native_stderr_silenced(),
+        progress_bar("Checking", len(paths), visible=verbose) as advance,
+        ThreadPoolExecutor(threads()) as pool,
+    ):
+        for start in range(0, len(paths), _AT_ONCE):
+            block = paths[start : start + _AT_ONCE]
+            for place, found in enumerate(pool.map(one, block), start):
+                if isinstance(found, ImageError):
+                    bad[place] = found
+                facts.append(None if isinstance(found, ImageError) else found)
+            advance(len(block))
+    return facts, bad
+
+
+def copies(all_facts: Sequence[ImageFacts | None]) -> Groups:
+    """Return the places of images with the same content, group by group."""
+    groups: dict[str, list[int]] = {}
+    for place, facts in enumerate(all_facts):
+        if facts:
+            groups.setdefault(facts.sha256, []).append(place)
+    return [places for places in groups.values() if len(places) > 1]
+
+
+def _nearcopies(all_facts: Sequence[ImageFacts | None], distance: int) -> Groups:
+    """Return the places of images that look alike but differ in content, group by group."""
+    hashed = [(p, facts.sha256, facts.hashes) for p, facts in enumerate(all_facts) if facts]
+    known = [(place, sha256, hashes) for place, sha256, hashes in hashed if hashes]
+    coarse = np.array([hashes[0] for _, _, hashes in known], np.uint64)
+    words = b"".join(hashes[1].to_bytes(32, "big") for _, _, hashes in known)
+    numbers = alike(coarse, np.frombuffer(words, ">u8").reshape(-1, 4), distance=distance)
+    groups: dict[int, list[tuple[int, str]]] = {}
+    for number, (place, sha256, _) in zip(numbers.tolist(), known, strict=True):
+        groups.setdefault(number, []).append((place, sha256))
+    several = [group for group in groups.values() if len({sha256 for _, sha256 in group}) > 1]
+    return sorted([place for place, _ in group] for group in several)
+
+
+def propose_groups(names: Sequence[str], labels: Sequence[str]) -> Proposal | None:
+    """Look for identifiers such as ``person12`` of which several images of a class bear one.
+
+    A name is taken apart into what stands before its first number that varies, this number, and the
+    rest. The first two are an identifier if there is a rest in most names, if there are several
+    of them in each class, and if enough images share one.
+
+    Args:
+        names: Relative paths.
+        labels: The class of each.
+
+    Returns:
+        An expression with what it finds, or None where names look like mere numbering.
+
+    Example:
+        >>> names = [f"x/person{i // 4}_view_{i}.jpg" for i in range(40)]
+        >>> propose_groups(names, ["x"] * 40).expression
+        'person[0-9]+'
+        >>> propose_groups([f"x/image_{i}.jpg" for i in range(40)], ["x"] * 40) is None
+        True
+    """
+    stems = [PurePosixPath(name).stem for name in names]
+    ids: list[str | None] = [None] * len(stems)
+    prefixes = []
+    for prefix, found in _kinds(stems, labels):
+        shared = _shared(found, labels)
+        if shared >= max(1, _SHARED_OF_KIND * len(found)):
+            prefixes.append(prefix)
+            for place, identifier in found.items():
+                ids[place] = identifier
+    known = {place: identifier for place, identifier in enumerate(ids) if identifier}
+    largest = max(Counter(known.values()).values(), default=0)
+    if (
+        not 1 <= len(prefixes) <= _MOST_KINDS
+        or _shared(known, labels) < _SHARED * len(names)
+        or largest > max(1, _LARGEST * len(names))
+    ):
+        return None
+    expression = _expression(sorted(prefixes), names, ids)
+    return Proposal(expression, tuple(found or "" for found in find_groups(names, expression)))
+
+
+def _buckets(coarse: NDArray[np.uint64], distance: int) -> Iterator[NDArray[np.int64]]:
+    """Yield the places of codes that agree in one of the bands, band by band."""
+    edges = np.linspace(0, _BITS, distance + 2).round().astype(np.uint64)
+    for low, high in itertools.pairwise(edges):
+        band = (coarse >> low) & np.uint64((1 << int(high - low)) - 1)
+        order = np.argsort(band, kind="stable")
+        ends = np.flatnonzero(np.diff(band[order])) + 1
+        yield from (bucket for bucket in np.split(order, ends) if len(bucket) > 1)
+
+
+def _pairs_within(
+    bucket: NDArray[np.int64],
+    codes: NDArray[np.uint64],
+    distance: int,
+    groups: NDArray[np.int64],
+) -> Iterator[NDArray[np.int64]]:
+    """Compare all codes of a bucket with each other; yield pairs that look alike, shape (2, k)."""
+    coarse = codes[bucket, 0]
+    step = max(1, _BLOCK // len(bucket))
+    for start in range(0, len(bucket), step):
+        block = coarse[start : start + step, None] ^ coarse[None, start:]
+        first, second = np.nonzero(np.bitwise_count(block) <= distance)
+        left, right = bucket[start + first], bucket[start + second]
+        apart = groups[left] != groups[right]  # most pairs of a crowd are joined already
+        left, right = left[apart], right[apart]
+        unlike = np.bitwise_count(codes[left, 1:] ^ codes[right, 1:]).sum(axis=1, dtype=np.int64)
+        close = unlike <= _FINE_PER_COARSE * distance
+        if close.any():
+            yield np.stack((left[close], right[close]))
+
+
+def _join(waiting: list[NDArray[np.int64]], groups: NDArray[np.int64]) -> None:
+    """Merge the groups of pairs that look alike, in place."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    if waiting:
+        ends = groups[np.concatenate(waiting, axis=1)]
+        graph = coo_array((np.ones(ends.shape[1], np.int8), tuple(ends)), shape=(len(groups),) * 2)
+        groups[:] = connected_components(graph, directed=False)[1][groups]
+
+
+def _kinds(stems: Sequence[str], labels: Sequence[str]) -> Iterator[tuple[str, dict[int, str]]]:
+    """Yield ways of naming: a literal beginning, and the identifiers that go on with a number."""
+    waiting = [("", list(range(len(stems))))]
+    while waiting:
+        start, places = waiting.pop()
+        numbers: defaultdict[str, dict[int, re.Match[str]]] = defaultdict(dict)
+        for place in places:
+            if match := _NUMBER.search(stems[place], len(start)):
+                numbers[stems[place][: match.start()]][place] = match
+        for prefix, found in numbers.items():
+            ids = {place: prefix + match[0] for place, match in found.items()}
+            several = Counter(labels[place] for place in _first_of_each(ids, labels))
+            if min(several.values()) >= _FEWEST_EACH:
+                rest = (stems[place][match.end() :] for place, match in found.items())
+                if 2 * sum(any(map(str.isalnum, text)) for text in rest) >= len(found):
+                    yield prefix, ids
+            else:  # a number that hardly varies belongs to the name: NORMAL2-IM-0123-0001
+                by_id: defaultdict[str, list[int]] = defaultdict(list)
+                for place, identifier in ids.items():
+                    by_id[identifier].append(place)
+                waiting += [item for item in by_id.items() if len(item[1]) >= _FEWEST_EACH]
+
+
+def _first_of_each(ids: dict[int, str], labels: Sequence[str]) -> list[int]:
+    """Return one place for each identifier of each class."""
+    return list({(identifier, labels[place]): place for place, identifier in ids.items()}.values())
+
+
+def _shared(ids: dict[int, str], labels: Sequence[str]) -> int:
+    """Return how many images bear the identifier of another image of their class."""
+    count = Counter((identifier, labels[place]) for place, identifier in ids.items())
+    return sum(number for number in count.values() if number > 1)
+
+
+def _expression(prefixes: list[str], names: Sequence[str], ids: list[str | None]) -> str:
+    """Return the plainest expression that finds these identifiers and nothing else."""
+    literal = [re.escape(prefix).replace(r"\-", "-") for prefix in prefixes]
+    plain = "|".join(f"{prefix}[0-9]+" for prefix in literal)
+    if all(prefixes) and find_groups(names, plain) == ids:
+        return plain
+    either = f"(?:{'|'.join(literal)})" if any(prefixes) else ""
+    return f"(?:^|/)({either}[0-9]+)[^/]*$"

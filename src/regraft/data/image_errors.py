@@ -1,0 +1,283 @@
+"""What image libraries say of a file that cannot be decoded: one kind of error, and no noise.
+
+They raise anything, warn, log, print on standard error, and have a limit of pixels of their own.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import logging
+import os
+import re
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import NamedTuple, TextIO
+
+from PIL import Image, UnidentifiedImageError, features
+
+from regraft.errors import ImageError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+FORMATS += ("AVIF",) if features.check("avif") else ()
+"""The formats that are read, in Pillow's words."""
+
+_CONVERT = "convert it to JPEG or PNG"
+_EXPORT = "export it as PNG; pages and drawings are never run through an interpreter"
+_AGAIN = "fetch it again, or open it elsewhere and save it as JPEG or PNG"
+_REMOVE = "remove it, or fetch the image again"
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_TEXT_CONTROLS = b"\t\n\r\f\x1b"
+_CUT_WORDS = re.compile(r"truncat|end of file|unexpected end|not enough|EOF", re.IGNORECASE)
+_HEAD = 512
+
+
+class Kind(NamedTuple):
+    """What a file looks like.
+
+    Attributes:
+        name: The kind in words, for example ``"HTML"``.
+        hint: What the reader can do about it.
+        image: Whether it is an image or a document, but of a kind that Regraft does not read.
+        readable: Whether it is one of the formats Regraft reads.
+    """
+
+    name: str
+    hint: str = _REMOVE
+    image: bool = False
+    readable: bool = False
+
+
+# What Pillow does not identify by itself, or what deserves better advice than to convert it.
+_SIGNATURES = (
+    (b"%!PS", Kind("PostScript (EPS)", _EXPORT, image=True)),
+    (b"\xc5\xd0\xd3\xc6", Kind("PostScript (EPS)", _EXPORT, image=True)),
+    (b"%PDF", Kind("PDF", _EXPORT, image=True)),
+    (b"\xff\x0a", Kind("JPEG XL", _CONVERT, image=True)),
+    (b"\0\0\0\x0cJXL ", Kind("JPEG XL", _CONVERT, image=True)),
+    (b"PK\x03\x04", Kind("a ZIP archive", "unpack it first")),
+    (b"\x1f\x8b", Kind("a gzip archive", "unpack it first")),
+    (b"\x93NUMPY", Kind("a NumPy array", "save it as PNG: Image.fromarray(array).save(...)")),
+    (b"version https://git-lfs", Kind("a Git LFS pointer", "get the images with: git lfs pull")),
+)
+
+
+def looks_like(head: bytes) -> Kind:
+    """Return the kind of file that starts with ``head`` (a few hundred bytes are enough).
+
+    Example:
+        >>> looks_like(b"<!DOCTYPE html><title>404</title>").name
+        'HTML'
+    """
+    Image.init()  # else Pillow knows the common formats only
+    identified = [name for name, (_, accept) in Image.OPEN.items() if accept and accept(head)]
+    if readable := [name for name in identified if name in FORMATS]:
+        return Kind(readable[0], readable=True)
+    for magic, kind in _SIGNATURES:
+        if head.startswith(magic):
+            return kind
+    if found := _container(head) or _text(head):
+        return found
+    if identified:
+        return Kind(identified[0], _CONVERT, image=True)
+    return Kind("no known kind of image")
+
+
+def explain(error: Exception, name: str, data: object, pixel_limit: int) -> ImageError:
+    """Return what a decoder raised as the one kind of error that Regraft raises for images.
+
+    Args:
+        error: Anything that Pillow or a library under it raised.
+        name: The image's name.
+        data: The bytes that were decoded; other objects are not looked at.
+        pixel_limit: The limit to state for an image that is too large.
+
+    Example:
+        >>> explain(OSError("image file is truncated"), "a.jpg", b"", 100).code
+        'IMG-TRUNCATED'
+    """
+    if isinstance(error, Image.DecompressionBombError | MemoryError):
+        return _too_large(error, name, pixel_limit)
+    content = data if isinstance(data, bytes) else b""
+    kind = looks_like(content[:_HEAD]) if content else Kind("", readable=True)
+    if not kind.readable:
+        code = "IMG-FORMAT" if kind.image else "IMG-NOT-AN-IMAGE"
+        what = "kind of file that is not read" if kind.image else "not an image"
+        why = f"it looks like {kind.name}"
+        return ImageError(what, path=name, why=why, hint=kind.hint, code=code)
+    words = str(error)[:200] or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):  # its text names an object in memory
+        words = "its structure is not understood"
+    why = f"{kind.name}: {words}" if kind.name else words
+    cut = isinstance(error, EOFError) or _CUT_WORDS.search(str(error))
+    if cut or _is_cut(kind.name, content):
+        hint = "fetch or copy it again; the end of the file is missing"
+        return ImageError("image is cut off", path=name, why=why, hint=hint, code="IMG-TRUNCATED")
+    return ImageError("image is damaged", path=name, why=why, hint=_AGAIN, code="IMG-CORRUPT")
+
+
+_lock = threading.Lock()
+_inside = 0
+_pixels_before: int | None = None
+_FROM_PILLOW = ("ignore", None, Warning, re.compile(r"PIL\b"), 0)
+# Without a handler of any kind, what Pillow logs would be printed.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+@contextlib.contextmanager
+def pillow_held_back(pixels: int) -> Iterator[None]:
+    """Ignore Pillow's warnings and let it open images of up to ``pixels``, in any thread.
+
+    Both are settings of the whole process: the first thread that needs them changes them, and the
+    last one puts them back. Whoever uses this looks at the size of the image.
+
+    Example:
+        >>> with pillow_held_back(400_000_000):
+        ...     Image.MAX_IMAGE_PIXELS
+        400000000
+    """
+    global _inside, _pixels_before  # noqa: PLW0603 - Pillow's limit is one for the whole process
+    filters: list[object] = warnings.filters  # type: ignore[assignment] # declared as a sequence
+    with _lock:
+        if _inside == 0:
+            _pixels_before = Image.MAX_IMAGE_PIXELS
+            # warnings.filterwarnings would make every module forget which warnings it showed.
+            filters.insert(0, _FROM_PILLOW)
+        _inside += 1
+        if Image.MAX_IMAGE_PIXELS is not None:
+            Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, pixels)
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if _inside == 0:
+                Image.MAX_IMAGE_PIXELS = _pixels_before
+                # Somebody else may have put the old list back.
+                with contextlib.suppress(ValueError):
+                    warnings.filters.remove(_FROM_PILLOW)  # type: ignore[attr-defined]
+
+
+_silencing = threading.Lock()
+
+
+@contextlib.contextmanager
+def native_stderr_silenced() -> Iterator[None]:
+    """Send what C libraries print on standard error to nowhere; ``sys.stderr`` still arrives.
+
+    libtiff writes a line for every odd tag of a file. This acts on the whole process, so it belongs
+    around a check of a data set and nowhere else. It does nothing where there is no standard error,
+    nor inside itself or beside itself in another thread.
+
+    Example:
+        >>> with native_stderr_silenced():
+        ...     pass
+    """
+    if not _silencing.acquire(blocking=False):
+        yield
+        return
+    try:
+        with contextlib.ExitStack() as undo:
+            with contextlib.suppress(OSError):  # started without standard error
+                _redirect(undo)
+            yield
+    finally:
+        _silencing.release()
+
+
+def _redirect(undo: contextlib.ExitStack) -> None:
+    terminal = os.dup(2)
+    undo.callback(os.close, terminal)
+    python_stderr = sys.stderr
+    if python_stderr is not None and _descriptor(python_stderr) == 2:
+        python_stderr.flush()
+        own = os.fdopen(
+            os.dup(terminal), "w", 1, python_stderr.encoding, errors=python_stderr.errors
+        )
+        undo.callback(own.close)
+        sys.stderr = own
+        undo.callback(_put_back, python_stderr, own)
+    undo.callback(os.dup2, terminal, 2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+
+
+def _put_back(python_stderr: TextIO, own: TextIO) -> None:
+    if sys.stderr is own:  # nobody else has changed it in between
+        sys.stderr = python_stderr
+
+
+def _descriptor(stream: TextIO) -> int:
+    try:
+        return stream.fileno()
+    except (AttributeError, OSError, ValueError):  # a stream in memory has none
+        return -1
+
+
+def _container(head: bytes) -> Kind | None:
+    if head[:4] == b"RIFF":
+        return Kind("WEBP", readable=True) if len(head) < 12 else Kind("audio or video")
+    if head[128:132] == b"DICM":
+        return Kind("DICOM", "export it as PNG with the window you want", image=True)
+    if head[4:8] != b"ftyp":
+        return None
+    brands = head[8:12] + head[16:64]
+    if b"avif" in brands or b"avis" in brands:
+        return Kind("AVIF", _CONVERT, image=True, readable="AVIF" in FORMATS)
+    if any(brand in brands for brand in _HEIC_BRANDS):
+        hint = f"{_CONVERT} (pip install pillow-heif lets Pillow read it)"
+        return Kind("HEIC", hint, image=True)
+    return Kind("a video")
+
+
+def _text(head: bytes) -> Kind | None:
+    if not head.strip(b"\0"):
+        return Kind("nothing but zero bytes")
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if start.startswith(b"<svg") or (start.startswith(b"<?xml") and b"<svg" in start):
+        return Kind("SVG", _EXPORT, image=True)
+    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        return Kind("HTML", "it is a web page, often an error page; fetch the image again")
+    if start.startswith(b"<"):
+        return Kind("XML")
+    if start.startswith((b"{", b"[")):
+        return Kind("JSON")
+    return Kind("text") if _is_text(head) else None
+
+
+def _is_text(head: bytes) -> bool:
+    if any(byte < 32 and byte not in _TEXT_CONTROLS for byte in head):
+        return False
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # a character may be cut at the end
+    except UnicodeDecodeError:
+        return False
+    return head[0] < 0x80 or len(head) > 3
+
+
+def _too_large(error: Exception, name: str, pixel_limit: int) -> ImageError:
+    hint = "make it smaller"
+    if isinstance(error, MemoryError):
+        why = "there is not enough memory to decode it"
+    else:
+        counted = re.search(r"\d+", str(error))
+        size = f"{int(counted.group()):,} pixels" if counted else str(error)
+        why = f"{size}, the limit is {pixel_limit:,}"
+        hint += ", or raise Limits(pixels=...)"
+    return ImageError("too many pixels", path=name, why=why, hint=hint, code="IMG-TOO-LARGE")
+
+
+def _is_cut(kind: str, data: bytes) -> bool:
+    if kind == "WEBP":
+        return int.from_bytes(data[4:8], "little") + 8 > len(data)
+    if kind == "BMP":
+        return int.from_bytes(data[2:6], "little") > len(data)
+    if kind == "TIFF":  # the directory, often at the end of the file, must lie within it
+        return int.from_bytes(data[4:8], "little" if data[:1] == b"I" else "big") + 6 > len(data)
+    if kind == "GIF":
+        return not data.rstrip(b"\0").endswith(b";")
+    endings = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+    return kind in endings and endings[kind] not in data[-_HEAD:]
