@@ -31,8 +31,7 @@ from torchvision import transforms
 
 from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
 from regraft.classifiers.network_classifier import NetworkClassifier
-from regraft.data.dataset import Dataset
-from regraft.data.split import Split
+from regraft.data.dataset import Dataset, Split
 from regraft.results.intervals import wilson
 from regraft.training.phases import Phase
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from regraft.data.drawn import make_flowers
+from regraft.data.synthetic import make_flowers
 
 NETWORK = ["--backbone", "simple_cnn", "--weights"]
 

@@ -21,7 +21,7 @@ def blocks(language):
 
 @pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.strip().splitlines()[0])
 def test_the_python_of_the_readme_runs(code, tmp_path, monkeypatch):
-    from regraft.data.drawn import make_flowers
+    from regraft.data.synthetic import make_flowers
 
     monkeypatch.chdir(tmp_path)
     make_flowers("photos", species=3, per_class=12, size=48)

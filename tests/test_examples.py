@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from regraft.backbones.spec import BackboneSpec, Preprocessing
-from regraft.data.drawn import make_flowers
 from regraft.data.named import find_data
+from regraft.data.synthetic import make_flowers
 from regraft.experiment.campaign import Campaign
 from regraft.experiment.plan import read_plan
 from regraft.report.comparison import comparison_table

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from regraft.cli.app import app
-from regraft.data.drawn import make_flowers
+from regraft.data.synthetic import make_flowers
 from regraft.errors import DataError, UsageError
 from regraft.experiment.preparation import DataPlan
 from regraft.training import rate_finder

@@ -21,8 +21,8 @@ from regraft import (
 )
 from regraft.backbones.spec import Compute
 from regraft.backbones.weights import import_weights
-from regraft.data.drawn import make_flowers
-from regraft.data.split import read_manifest
+from regraft.data.manifest import read_manifest
+from regraft.data.synthetic import make_flowers
 from regraft.errors import BackboneError, BadImagesError, DataError, ImageError, ModelError
 
 SPEC = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
@@ -227,7 +227,7 @@ def test_a_manifest_that_was_edited_is_refused(flowers, tmp_path):
         csv.writer(stream).writerows(rows)
 
     with pytest.raises(DataError) as refused:
-        read_manifest(tmp_path)
+        read_manifest(tmp_path).rows
 
     assert refused.value.code == "SPLIT-HASH"
 
@@ -285,7 +285,7 @@ def test_rows_do_not_depend_on_the_company_they_are_embedded_in(flowers):
 
 
 def test_every_look_at_the_test_part_is_counted(flowers, tmp_path):
-    from regraft.data.split import Split
+    from regraft.data.dataset import Split
 
     flowers.split().write(tmp_path)
 

@@ -17,7 +17,7 @@ _HOME = {
     "Augmentation": "regraft.training.augment",
     "Backbone": "regraft.backbones.backbone",
     "BackboneSpec": "regraft.backbones.spec",
-    "check": "regraft.data.checks",
+    "check": "regraft.data.check",
     "ConvHead": "regraft.training.heads",
     "Dataset": "regraft.data.dataset",
     "Decoding": "regraft.data.images",
@@ -44,7 +44,7 @@ _HOME = {
     "Run": "regraft.results.run",
     "RunStore": "regraft.results.store",
     "save_model": "regraft.classifiers.saving",
-    "Split": "regraft.data.split",
+    "Split": "regraft.data.dataset",
     "two_stage": "regraft.training.phases",
 }
 __all__ = [
@@ -90,10 +90,9 @@ if TYPE_CHECKING:
     from regraft.classifiers.feature_classifier import FeatureClassifier
     from regraft.classifiers.network_classifier import NetworkClassifier
     from regraft.classifiers.saving import load_model, save_model
-    from regraft.data.checks import check
-    from regraft.data.dataset import Dataset
+    from regraft.data.check import check
+    from regraft.data.dataset import Dataset, Split
     from regraft.data.images import Decoding
-    from regraft.data.split import Split
     from regraft.errors import RegraftError
     from regraft.experiment.runner import fit_run
     from regraft.features.extractor import FeatureExtractor

@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 from regraft.cli import app as command_line
 from regraft.cli.app import app
 from regraft.data import fetching
-from regraft.data.drawn import make_flowers
 from regraft.data.named import NAMED
+from regraft.data.synthetic import make_flowers
 from regraft.errors import UsageError
 
 

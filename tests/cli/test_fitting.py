@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from regraft.backbones.spec import BackboneSpec
 from regraft.backbones.state import write_state
 from regraft.cli.app import app
-from regraft.data.drawn import make_flowers
+from regraft.data.synthetic import make_flowers
 from regraft.errors import UsageError
 from regraft.report.comparison import compare_runs, comparison_table
 from regraft.results.run import Run

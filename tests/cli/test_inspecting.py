@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from regraft.data.drawn import make_flowers
-from regraft.data.split import read_manifest
+from regraft.data.manifest import read_manifest
+from regraft.data.synthetic import make_flowers
 from regraft.errors import DataError, RegraftError, RunError, UsageError
 
 
@@ -28,7 +28,7 @@ def test_a_manifest_is_never_written_over_that_of_a_run(regraft, flowers, tmp_pa
 def test_a_split_is_written_again_but_never_over_another_one(regraft, flowers, tmp_path):
     command = ("data", "split", flowers, "--out", tmp_path)
     first = json.loads(regraft(*command, "--json").stdout)
-    rows = read_manifest(tmp_path)
+    rows = read_manifest(tmp_path).rows
 
     again = json.loads(regraft(*command, "--json").stdout)
     with pytest.raises(DataError) as refused:
@@ -36,7 +36,7 @@ def test_a_split_is_written_again_but_never_over_another_one(regraft, flowers, t
 
     assert again == first
     assert refused.value.code == "SPLIT-EXISTS"
-    assert read_manifest(tmp_path) == rows
+    assert read_manifest(tmp_path).rows == rows
 
 
 def test_a_folder_that_cannot_be_made_is_an_explained_error(regraft, flowers, tmp_path):

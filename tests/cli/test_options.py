@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from regraft.cli.app import app
-from regraft.data.drawn import make_flowers
+from regraft.data.synthetic import make_flowers
 from regraft.errors import ImageError
 
 NETWORK = ("--backbone", "efficientnet_lite0")

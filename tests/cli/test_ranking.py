@@ -11,7 +11,7 @@ from regraft.backbones.backbone import build
 from regraft.backbones.importing import save_module
 from regraft.backbones.spec import BackboneSpec, Preprocessing
 from regraft.cli.app import app
-from regraft.data.drawn import make_flowers
+from regraft.data.synthetic import make_flowers
 from regraft.errors import UsageError
 
 

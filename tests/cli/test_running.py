@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from regraft.data.drawn import make_flowers
+from regraft.data.synthetic import make_flowers
 from regraft.errors import RunError
 
 PLAN = """

@@ -16,9 +16,9 @@ import zipfile
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from regraft.data.archives import UnpackLimits, unpack
 
 from regraft.data import archives
-from regraft.data.archives import UnpackLimits, unpack
 from regraft.errors import DataError, RegraftError
 
 FILES = {"set/rose/1.jpg": b"one" * 100, "set/rose/2.jpg": b"two", "set/lily/1.jpg": b""}

@@ -3,6 +3,7 @@
 from pathlib import Path, PurePath
 
 from regraft.data.arranging import arrange
+
 from regraft.data.layouts import NamePrefixes
 
 JPEG = b"\xff\xd8\xff"

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-
 from regraft.data.checks import check, usable
-from regraft.data.dataset import Dataset
 from regraft.data.findings import findings_of
+
+from regraft.data.dataset import Dataset
 from regraft.data.split import Split
 from regraft.errors import BadImagesError, UsageError
 
@@ -411,8 +411,9 @@ def test_radiographs_are_not_all_taken_for_the_same(assets):
 
 
 def test_a_checked_split_is_not_decoded_again(tmp_path, monkeypatch):
-    from regraft.data import inspection
     from regraft.data.drawn import make_flowers
+
+    from regraft.data import inspection
 
     data = make_flowers(tmp_path, species=2, per_class=8, size=32)
     report = check(data)

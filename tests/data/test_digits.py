@@ -2,11 +2,11 @@
 
 import numpy as np
 from PIL import Image
+from regraft.data.checks import check
+from regraft.data.digits import write_digits
 from sklearn.datasets import load_digits
 
-from regraft.data.checks import check
 from regraft.data.dataset import Dataset
-from regraft.data.digits import write_digits
 
 
 def test_the_folder_holds_every_scan_of_the_table_under_its_digit(tmp_path):

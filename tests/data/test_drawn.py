@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from PIL import Image
+from regraft.data.drawn import SPECIES, draw_flower, make_flowers
 from sklearn.linear_model import LogisticRegression
 
 from regraft.data.dataset import Dataset
-from regraft.data.drawn import SPECIES, draw_flower, make_flowers
 from regraft.errors import UsageError
 
 

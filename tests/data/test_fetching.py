@@ -14,15 +14,15 @@ import zipfile
 import numpy as np
 import pytest
 from PIL import Image
+from regraft.data.checks import check
+from regraft.data.fetching import fetch_data
+from regraft.data.oxford import FLOWERS_102
+from regraft.data.provenance import read_source
 from scipy.io import savemat
 
 from regraft.data import fetching, named
-from regraft.data.checks import check
 from regraft.data.dataset import Dataset
-from regraft.data.fetching import fetch_data
 from regraft.data.named import RemoteFile, find_data
-from regraft.data.oxford import FLOWERS_102
-from regraft.data.provenance import read_source
 from regraft.download import OFFLINE_SWITCHES, Checksums
 from regraft.errors import DataError, RegraftError, UsageError
 from regraft.files import home, unfinished_mark

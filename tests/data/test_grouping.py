@@ -4,7 +4,6 @@ from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
-
 from regraft.data.grouping import Assignment, make_units
 from regraft.data.sampling import exact, quotas
 

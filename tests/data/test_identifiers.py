@@ -3,8 +3,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from regraft.data.identifiers import matches, propose
+
 from regraft.errors import UsageError
 
 

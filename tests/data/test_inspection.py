@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from regraft.data.inspection import Inspection, inspect_all
 
 from regraft.data.images import Decoding, ImageFacts
-from regraft.data.inspection import Inspection, inspect_all
 from regraft.errors import ImageError
 
 

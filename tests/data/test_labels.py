@@ -1,8 +1,8 @@
 """Class names: their form, their order and their twins."""
 
 import pytest
-
 from regraft.data.labels import class_name, list_names, ordered_classes, refuse_twins
+
 from regraft.errors import DataError
 
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from regraft.data.oxford import FLOWERS_17, FLOWERS_102
 from scipy.io import savemat
 
 from regraft.data.layouts import ClassFolders, LabelFiles, LeafFolders, NamePrefixes, NumberRanges
-from regraft.data.oxford import FLOWERS_17, FLOWERS_102
 from regraft.errors import DataError
 
 

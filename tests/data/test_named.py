@@ -3,9 +3,9 @@
 import re
 
 import pytest
+from regraft.data.oxford import FLOWERS_17, FLOWERS_102
 
 from regraft.data.named import NAMED, find_data
-from regraft.data.oxford import FLOWERS_17, FLOWERS_102
 from regraft.download import check_address
 from regraft.errors import UsageError
 

@@ -7,10 +7,10 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
-
-from regraft.data.images import Content, Decoding, decode
 from regraft.data.pixels import difference_hashes
 from regraft.data.reading import read_picture
+
+from regraft.data.images import Content, Decoding, decode
 from regraft.errors import ImageError
 
 PLAIN = Decoding()

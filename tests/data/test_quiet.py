@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from PIL import Image
-
 from regraft.data.quiet import native_stderr_silenced, pillow_allows, pillow_warnings_ignored
 
 

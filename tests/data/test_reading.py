@@ -5,8 +5,8 @@ import os
 import numpy as np
 import pytest
 from PIL import Image
-
 from regraft.data.reading import Decoding, Limits, read_picture
+
 from regraft.errors import DataError, ImageError, UsageError
 from regraft.files import sha256_bytes
 

@@ -4,9 +4,9 @@ import io
 
 import pytest
 from PIL import Image
+from regraft.data.refusals import looks_like
 
 from regraft.data.images import Content, decode
-from regraft.data.refusals import looks_like
 from regraft.errors import ImageError
 
 

@@ -4,7 +4,6 @@ from fractions import Fraction
 
 from hypothesis import given
 from hypothesis import strategies as st
-
 from regraft.data.sampling import exact, largest_remainder, quotas, stratified_order
 
 weights = st.lists(st.integers(1, 50), min_size=2, max_size=5)

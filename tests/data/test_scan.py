@@ -6,8 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-
 from regraft.data.scan import Walk, is_below, is_junk
+
 from regraft.errors import DataError
 
 

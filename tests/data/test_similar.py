@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-
 from regraft.data.similar import alike
+
 from regraft.errors import UsageError
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from regraft.data.sampling import exact, quotas
 
 from regraft.data.dataset import Dataset
-from regraft.data.sampling import exact, quotas
 from regraft.data.split import Split, read_manifest
 from regraft.errors import DataError, UsageError
 

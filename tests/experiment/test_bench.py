@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from regraft.backbones.spec import BackboneSpec
-from regraft.data.drawn import make_flowers
+from regraft.data.synthetic import make_flowers
 from regraft.experiment.bench import PROBE, Bench, Budget
 from regraft.features.embed import EmbeddingStats
 from regraft.features.extractor import FeatureExtractor

@@ -9,7 +9,7 @@ import pytest
 
 from regraft.backbones.spec import BackboneSpec
 from regraft.backbones.state import write_state
-from regraft.data.drawn import make_flowers
+from regraft.data.synthetic import make_flowers
 from regraft.errors import RunError
 from regraft.experiment import campaign, runner
 from regraft.experiment.campaign import Campaign

@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from regraft.data.checks import check
+from regraft.data.check import Finding, check
 from regraft.data.dataset import Dataset
-from regraft.data.findings import Finding
 from regraft.experiment.cautions import cautions, cautions_of_comparison
 from regraft.results.predictions import Predictions
 from regraft.results.run import Run

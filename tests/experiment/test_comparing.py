@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from regraft.data.drawn import make_flowers
+from regraft.data.synthetic import make_flowers
 from regraft.errors import RegraftError, RunError
 from regraft.experiment import comparing
 from regraft.experiment.campaign import Outcome

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from regraft.cli.app import app
-from regraft.data.split import read_manifest
+from regraft.data.manifest import read_manifest
 from regraft.errors import RunError
 from regraft.experiment import demo
 
@@ -50,7 +50,7 @@ def test_the_plan_can_be_run_again_and_is_finished_then(shown):
 
 def test_nothing_of_one_part_stands_in_another(shown):
     for each in shown:
-        rows = read_manifest(each.comparison.rows[0].runs[0].folder)
+        rows = read_manifest(each.comparison.rows[0].runs[0].folder).rows
         hashes = {part: {r.sha256 for r in rows if r.part == part} for part in ("train", "test")}
         assert hashes["train"]
         assert hashes["test"]

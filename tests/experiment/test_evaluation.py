@@ -6,7 +6,7 @@ import pytest
 
 from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.feature_classifier import FeatureClassifier
-from regraft.data.drawn import make_flowers
+from regraft.data.synthetic import make_flowers
 from regraft.errors import RunError
 from regraft.experiment.evaluation import evaluate_on
 from regraft.experiment.preparation import DataPlan

@@ -8,7 +8,7 @@ import pytest
 from regraft import BackboneSpec, FeatureClassifier, load_model
 from regraft.backbones.spec import Compute
 from regraft.classifiers.network_classifier import NetworkClassifier
-from regraft.data.drawn import make_flowers
+from regraft.data.synthetic import make_flowers
 from regraft.errors import ModelError, RegraftError, RunError
 from regraft.experiment.evaluation import evaluate_on
 from regraft.experiment.preparation import DataPlan

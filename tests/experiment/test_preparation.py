@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from regraft.data import checks
-from regraft.data.drawn import make_flowers
+from regraft.data.synthetic import make_flowers
 from regraft.errors import BadImagesError, DataError
 from regraft.experiment.preparation import DataPlan
 

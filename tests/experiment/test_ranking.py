@@ -12,7 +12,7 @@ from regraft.backbones.importing import save_module
 from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
 from regraft.backbones.weights import find_weights, store
 from regraft.data.dataset import Dataset
-from regraft.data.drawn import make_flowers
+from regraft.data.synthetic import make_flowers
 from regraft.errors import BackboneError, DataError, UsageError, WeightsError
 from regraft.experiment import bench as benches
 from regraft.experiment import candidates

@@ -6,7 +6,7 @@ import pytest
 
 from regraft import BackboneSpec, FeatureClassifier, load_model
 from regraft.backbones.spec import Compute
-from regraft.data.drawn import make_flowers
+from regraft.data.synthetic import make_flowers
 from regraft.errors import DataError, RunError
 from regraft.experiment.evaluation import evaluate_on
 from regraft.experiment.extraction import extract_to_file

@@ -7,7 +7,7 @@ import pytest
 from regraft import BackboneSpec
 from regraft.backbones.spec import Compute
 from regraft.classifiers.network_classifier import NetworkClassifier
-from regraft.data.drawn import make_flowers
+from regraft.data.synthetic import make_flowers
 from regraft.errors import RunError
 from regraft.experiment.preparation import DataPlan
 from regraft.experiment.runner import fit_run

@@ -94,7 +94,7 @@ def test_published_figures_are_held_against_what_was_measured(make_run, publishe
 
 
 def test_looks_at_the_test_part_are_counted(make_run):
-    from regraft.data.split import Split
+    from regraft.data.dataset import Split
 
     runs = [make_run("a"), make_run("b"), make_run("none", test=0)]
     once = looks(runs)

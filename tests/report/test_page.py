@@ -126,7 +126,7 @@ def test_nothing_is_expected_of_a_model_no_better_than_the_most_frequent_class(
 
 
 def test_a_second_look_at_the_test_part_is_told(make_run, pictures, tmp_path, read_page):
-    from regraft.data.split import Split
+    from regraft.data.dataset import Split
 
     run = make_run(wrong=1)
     Split.count_test_look(run.folder)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from regraft.training.state import State
 from torch import nn
 
 from regraft.errors import RegraftError
@@ -15,7 +16,6 @@ from regraft.training import checkpoint
 from regraft.training.checkpoint import Checkpoints, Progress
 from regraft.training.network import build_optimizer
 from regraft.training.phases import Phase
-from regraft.training.state import State
 
 STATE = "tensors.safetensors"
 WORK = {"seed": 0, "classes": ["a", "b"]}

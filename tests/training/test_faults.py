@@ -19,7 +19,7 @@ from PIL import Image
 
 from regraft.backbones.spec import BackboneSpec
 from regraft.backbones.state import write_state
-from regraft.data.drawn import make_flowers
+from regraft.data.synthetic import make_flowers
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")
 CLASSES = ("blue", "green", "red")

@@ -7,14 +7,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from regraft.training.state import Part, Settings, State
+from regraft.training.steps import answers, probabilities, take_step
 from torch import nn
 
 from regraft.errors import RegraftError
 from regraft.training.loop import Loop
 from regraft.training.optim import class_weights, make_loss
 from regraft.training.phases import Phase
-from regraft.training.state import Part, Settings, State
-from regraft.training.steps import answers, probabilities, take_step
 
 
 class Rows:

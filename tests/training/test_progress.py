@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from regraft.training.progress import Listeners, TensorBoard, line
 
 from regraft.errors import UsageError
 from regraft.files import unfinished_mark
 from regraft.training import progress
-from regraft.training.progress import Listeners, TensorBoard, line
 
 MEASURED = {"train_loss": 0.5, "train_accuracy": 0.8, "lr": 0.001, "seconds": 2.0}
 

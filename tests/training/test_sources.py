@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from regraft.training.sources import Source
 
 from regraft.backbones.spec import BackboneSpec
 from regraft.data.images import open_image
 from regraft.errors import ImageError
 from regraft.training import sources as module
-from regraft.training.sources import Source
 
 BACKBONE = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)).build()
 CLASSES = ["a", "b", "c"]

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from regraft.training.using import Predictor
 
 from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.network_classifier import NetworkClassifier
@@ -14,7 +15,6 @@ from regraft.errors import ImageError, RegraftError
 from regraft.training.activations import Keeper
 from regraft.training.network import TransferNetwork
 from regraft.training.phases import Phase
-from regraft.training.using import Predictor
 
 SMALL = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 RANDOM = np.random.default_rng(0)

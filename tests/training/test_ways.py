@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from regraft.training.ways import Way, choose_way, why_live
 
 from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.network_classifier import NetworkClassifier
@@ -17,7 +18,6 @@ from regraft.training.heads import LinearHead, MLPHead
 from regraft.training.network import TransferNetwork
 from regraft.training.phases import Phase, two_stage
 from regraft.training.split_point import behind_trunk
-from regraft.training.ways import Way, choose_way, why_live
 
 SMALL = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 NORMED = BackboneSpec("mobilenet_v2", weights=None, arguments=(("size", 48),))

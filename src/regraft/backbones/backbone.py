@@ -36,7 +36,7 @@ from regraft.backbones.resolving import (
     resolve_weights,
 )
 from regraft.backbones.spec import BackboneSpec, Preprocessing
-from regraft.data.images import DECODER_VERSION, Picture, open_image
+from regraft.data.images import DECODER_VERSION, ImageLike, open_image
 from regraft.errors import BackboneError
 from regraft.files import sha256_json
 from regraft.system import threads
@@ -171,7 +171,7 @@ class Backbone:
             size=self.preprocessing.size,
         )
 
-    def embed(self, pictures: Sequence[Picture], *, batch_size: int = 32) -> NDArray[np.float32]:
+    def embed(self, pictures: Sequence[ImageLike], *, batch_size: int = 32) -> NDArray[np.float32]:
         """Return one row per picture, shape (n, feature_dim).
 
         Args:
@@ -190,7 +190,7 @@ class Backbone:
         rows = [engine(batch) for batch in self._batches(pictures, batch_size)]
         return np.concatenate(rows) if rows else np.empty((0, self.feature_dim), np.float32)
 
-    def top_k(self, pictures: Sequence[Picture], k: int = 5) -> list[list[Guess]]:
+    def top_k(self, pictures: Sequence[ImageLike], k: int = 5) -> list[list[Guess]]:
         """Return the ``k`` most probable ImageNet classes of each picture, the most probable first.
 
         Args:
@@ -300,7 +300,9 @@ class Backbone:
         reach = tap(self.module, stage.output)
         return lambda batch: average(reach(batch), network.layout)
 
-    def _batches(self, pictures: Sequence[Picture], batch_size: int) -> Iterator[NDArray[np.uint8]]:
+    def _batches(
+        self, pictures: Sequence[ImageLike], batch_size: int
+    ) -> Iterator[NDArray[np.uint8]]:
         with ThreadPoolExecutor(threads()) as pool:
             for start in range(0, len(pictures), batch_size):
                 batch = pictures[start : start + batch_size]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 import pydantic
 
-from regraft.data.reading import Decoding
+from regraft.data.images import Decoding
 from regraft.errors import BackboneError
 from regraft.settings import settings_class
 

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.fitting import FittedShallow, Grid, check_settings, fit_shallow
-from regraft.data.images import Decoding, Picture
+from regraft.data.images import Decoding, ImageLike
 from regraft.errors import DataError, UsageError
 from regraft.features.embed import EmbeddingStats, as_list, key_facts
 from regraft.features.extractor import FeatureExtractor
@@ -27,7 +27,7 @@ class Labelled(Protocol):
     """Anything with pictures and the name of the class of each, such as a ``Dataset``."""
 
     @property
-    def paths(self) -> Sequence[Picture]:
+    def paths(self) -> Sequence[ImageLike]:
         """The pictures."""
 
     @property
@@ -115,7 +115,7 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(
         self,
-        paths: Sequence[Picture],
+        paths: Sequence[ImageLike],
         labels: Sequence[str],
         *,
         validation: Labelled | None = None,
@@ -156,7 +156,7 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self.history_["validation"] = {"accuracy": accuracy, "n": len(validation.labels)}
         return self
 
-    def predict(self, paths: Sequence[Picture]) -> NDArray[np.str_]:
+    def predict(self, paths: Sequence[ImageLike]) -> NDArray[np.str_]:
         """Return the name of the most probable class of each picture, (n,).
 
         Equal probabilities go to the class that comes first in ``classes_``.
@@ -171,7 +171,7 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         named: NDArray[np.str_] = self.classes_[best]
         return named
 
-    def predict_proba(self, paths: Sequence[Picture]) -> NDArray[np.float64]:
+    def predict_proba(self, paths: Sequence[ImageLike]) -> NDArray[np.float64]:
         """Return the probability of each class, (n, k), columns in the order of ``classes_``.
 
         Args:
@@ -247,7 +247,9 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         )
 
 
-def paired(pictures: Sequence[Picture], labels: Sequence[str]) -> tuple[list[Picture], list[str]]:
+def paired(
+    pictures: Sequence[ImageLike], labels: Sequence[str]
+) -> tuple[list[ImageLike], list[str]]:
     """Return pictures, and labels as plain texts, as lists: what belongs together by position.
 
     Args:

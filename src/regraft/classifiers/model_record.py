@@ -15,7 +15,8 @@ from regraft.backbones.catalog import find
 from regraft.backbones.spec import BackboneSpec, Preprocessing
 from regraft.classifiers.model_folder import RECORD, corrupt
 from regraft.data.images import Decoding
-from regraft.errors import BackboneError, ModelError, RegraftError
+from regraft.errors import BackboneError, ModelError, RegraftError, UsageError
+from regraft.settings import from_json, to_json
 from regraft.version import __version__
 
 if TYPE_CHECKING:
@@ -174,8 +175,8 @@ def read_spec(
         spec = BackboneSpec.from_json(record.backbone.spec.model_dump())
         own = {"background": record.background, "float_range": record.float_range}
         # The limits on what one picture may cost are those of the machine that reads it.
-        decoding = Decoding.from_json(Decoding().to_json() | own)
-    except (BackboneError, TypeError, ValueError) as error:
+        decoding = from_json(Decoding, to_json(Decoding()) | own)
+    except (BackboneError, UsageError, TypeError, ValueError) as error:
         raise corrupt(place / RECORD, str(error)) from error
     if preprocessing is not None and preprocessing != saved:
         raise ModelError(

@@ -16,7 +16,7 @@ from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.feature_classifier import Labelled, paired, refuse_unknown_classes
 from regraft.classifiers.network_settings import saved_parameters
 from regraft.classifiers.warm_start import start_from
-from regraft.data.images import Picture
+from regraft.data.images import ImageLike
 from regraft.features.embed import EmbeddingStats
 from regraft.training.activations import Predictor, Runtime
 from regraft.training.augment import Augmentation, find_augmentation
@@ -123,7 +123,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(
         self,
-        X: Sequence[Picture],
+        X: Sequence[ImageLike],
         y: Sequence[str],
         *,
         validation: Labelled | None = None,
@@ -178,7 +178,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def trainer(
         self,
-        X: Sequence[Picture],
+        X: Sequence[ImageLike],
         y: Sequence[str],
         *,
         validation: Labelled | None = None,
@@ -212,7 +212,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             warnings = start_from(self.start, network, self, classes)
             backbone = retrained(backbone)
 
-        def part(images: Sequence[Picture], names: Sequence[str]) -> LabelledImages:
+        def part(images: Sequence[ImageLike], names: Sequence[str]) -> LabelledImages:
             return LabelledImages(
                 images,
                 names,
@@ -234,7 +234,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             **options,
         )
 
-    def predict_proba(self, X: Sequence[Picture]) -> NDArray[np.float64]:
+    def predict_proba(self, X: Sequence[ImageLike]) -> NDArray[np.float64]:
         """Return the probability of each class for each picture, (n, classes).
 
         Args:
@@ -247,7 +247,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         rows, self.embedding_stats_ = self._predictor(X)
         return rows
 
-    def predict(self, X: Sequence[Picture]) -> NDArray[np.str_]:
+    def predict(self, X: Sequence[ImageLike]) -> NDArray[np.str_]:
         """Return the name of the most probable class of each picture, (n,)."""
         best = self.predict_proba(X).argmax(1)
         names: NDArray[np.str_] = self.classes_[best]

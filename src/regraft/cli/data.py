@@ -21,7 +21,7 @@ from regraft.cli.output import (
 from regraft.errors import DataError, RunError, UsageError
 
 if TYPE_CHECKING:
-    from regraft.data.fetching import FetchedData
+    from regraft.data.named import FetchedData
     from regraft.experiment.config import DataConfig
 
 _MOST_CLASSES = 20  # that are listed by name
@@ -40,7 +40,7 @@ def check(
 ) -> int:
     """Decode every image and list what is wrong: bad files, duplicates, groups in two parts."""
     from regraft.cli import bridge
-    from regraft.data.checks import check as check_images
+    from regraft.data.check import check as check_images
 
     report = check_images(bridge.data_plan(data).read(), verbose=not as_json)
     if out is not None:
@@ -190,7 +190,7 @@ def fetch(
     as_json: JsonOption = False,
 ) -> None:
     """Bring a named data set into a folder for each class, checked and without known junk."""
-    from regraft.data.fetching import fetch_data
+    from regraft.data.named import fetch_data
 
     if name is None:
         if to is not None or source is not None:
@@ -209,7 +209,7 @@ def fetch(
 
 
 def _list_named(*, as_json: bool) -> None:
-    from regraft.data.named import NAMED
+    from regraft.data.named import named_data
     from regraft.report.tables import Table
 
     if as_json:
@@ -218,13 +218,13 @@ def _list_named(*, as_json: bool) -> None:
                 "name": data.name,
                 "title": data.title,
                 "classes": data.classes,
-                "images": data.pictures,
+                "images": data.images,
                 "bytes": data.size or None,
                 "licence": data.licence,
                 "page": data.page,
                 "files": [file.url for file in data.files],
             }
-            for data in NAMED
+            for data in named_data()
         ]
         echo_json({"data_sets": listed})
         return
@@ -232,12 +232,12 @@ def _list_named(*, as_json: bool) -> None:
         (
             data.name,
             data.classes,
-            f"{data.pictures:,}",
+            f"{data.images:,}",
             _size(data.size) if data.files else "by hand",
             data.title,
             data.licence,
         )
-        for data in NAMED
+        for data in named_data()
     )
     echo_table(Table(("name", "classes", "images", "download", "what", "licence"), rows))
     echo_err(
@@ -252,7 +252,7 @@ def _echo_fetched(fetched: FetchedData, folder: Path) -> None:
     counts = [f"{label} {count:,}" for label, count in source.classes.items()]
     more = len(counts) - _MOST_CLASSES
     echo(
-        f"{source.pictures:,} images of {len(counts)} classes in {folder}\n"
+        f"{source.images:,} images of {len(counts)} classes in {folder}\n"
         f"classes: {', '.join(counts[:_MOST_CLASSES])}{f' and {more} more' if more > 0 else ''}"
     )
     if source.parts:

@@ -249,7 +249,7 @@ def _echo_row(row: dict[str, Any]) -> None:
 
 def _images(files: Iterable[str]) -> Iterable[str]:
     """Yield what the arguments name: files, images below folders, lines of standard input."""
-    from regraft.data.images import IMAGE_SUFFIXES
+    from regraft.data.sources import IMAGE_SUFFIXES
 
     found = False
     for name in files:

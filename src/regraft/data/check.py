@@ -57,7 +57,7 @@ _LOOK_ALIKES: _Kinds = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Finding:
     """One thing that a reader should know about a data set.
 
@@ -145,7 +145,9 @@ class CheckReport:
         images = dataclasses.replace(
             checked,
             parts=tuple(parts.get(path, "") for path in checked.paths),
-            groups=groups and tuple(groups.get(path, "") for path in checked.paths),
+            groups=tuple(groups.get(path, "") for path in checked.paths)
+            if groups is not None
+            else None,
             settled=True,
         )
         return _report(dataclasses.replace(self._evidence, images=images))

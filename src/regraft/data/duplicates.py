@@ -135,7 +135,7 @@ def copies(all_facts: Sequence[ImageFacts | None]) -> Groups:
     return [places for places in groups.values() if len(places) > 1]
 
 
-def _nearcopies(all_facts: Sequence[ImageFacts | None], distance: int) -> Groups:
+def near_copies(all_facts: Sequence[ImageFacts | None], distance: int) -> Groups:
     """Return the places of images that look alike but differ in content, group by group."""
     hashed = [(p, facts.sha256, facts.hashes) for p, facts in enumerate(all_facts) if facts]
     known = [(place, sha256, hashes) for place, sha256, hashes in hashed if hashes]

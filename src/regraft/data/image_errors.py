@@ -20,8 +20,10 @@ from PIL import Image, UnidentifiedImageError, features
 
 from regraft.errors import ImageError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-FORMATS += ("AVIF",) if features.check("avif") else ()
+FORMATS = (
+    *("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"),
+    *(["AVIF"] if features.check("avif") else []),
+)
 """The formats that are read, in Pillow's words."""
 
 _CONVERT = "convert it to JPEG or PNG"

@@ -177,7 +177,7 @@ class FetchedData:
     def to_json(self) -> dict[str, Any]:
         """Return it, and the record of its source, as values that JSON can hold."""
         own = {"folder": str(self.folder), "already": self.already, "resumed": self.resumed}
-        return own | {"images": self.source.images} | to_json(self.source)
+        return {**own, "images": self.source.images, **to_json(self.source)}
 
 
 @functools.cache

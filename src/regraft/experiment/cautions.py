@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from regraft.data.checks import CheckReport
-from regraft.data.labels import list_names
+from regraft.data.check import CheckReport
+from regraft.errors import list_names
 from regraft.results import metrics
 from regraft.results.intervals import Estimate, percent, points
 from regraft.results.predictions import Predictions
@@ -30,7 +30,7 @@ def cautions(
 
     Example:
         >>> import numpy as np
-        >>> from regraft.data.checks import check
+        >>> from regraft.data.check import check
         >>> from regraft.data.dataset import Dataset
         >>> shares = np.array([[0.9, 0.1]] * 16)
         >>> paths, truth = tuple("0123456789abcdef"), tuple("x" * 15 + "y")

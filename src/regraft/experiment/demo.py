@@ -6,8 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from regraft.data.digits import write_digits
-from regraft.data.drawn import make_flowers
+from regraft.data.synthetic import make_flowers, write_digits
 from regraft.errors import RunError
 from regraft.experiment.campaign import Campaign, Say
 from regraft.experiment.cautions import cautions_of_comparison

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from regraft.classifiers.saving import load_model
-from regraft.data.checks import check, usable
-from regraft.data.dataset import PARTS, Dataset
-from regraft.data.split import Split
+from regraft.data.check import check, usable
+from regraft.data.dataset import Dataset, Split
+from regraft.data.sources import PARTS
 from regraft.errors import ImageError
 from regraft.experiment.preparation import DataPlan
 from regraft.results.predictions import evaluate

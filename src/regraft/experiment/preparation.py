@@ -7,11 +7,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from regraft.data.checks import CheckReport, check, usable
-from regraft.data.cutting import grouped
-from regraft.data.dataset import Dataset
+from regraft.data.check import CheckReport, check, usable
+from regraft.data.dataset import Dataset, Split
 from regraft.data.manifest import is_manifest
-from regraft.data.split import Split
 from regraft.data.tables import column_names
 from regraft.errors import DataError, UsageError
 
@@ -116,7 +114,7 @@ class DataPlan:
         Raises:
             DataError: The folder or table cannot be used, or there are no such groups.
         """
-        return grouped(self._listed(), self.group_by)
+        return self._listed().grouped(self.group_by)
 
     def _listed(self) -> Dataset:
         source = Path(self.source)

@@ -45,7 +45,7 @@ def make_folds(
 
     Example:
         >>> import tempfile
-        >>> from regraft.data.drawn import make_flowers
+        >>> from regraft.data.synthetic import make_flowers
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     places = make_folds(make_flowers(folder, species=2, per_class=4, size=16), folds=2)
         >>> np.bincount(places).tolist()

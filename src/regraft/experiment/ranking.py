@@ -62,7 +62,7 @@ def rank_backbones(
 
     Example:
         >>> import tempfile
-        >>> from regraft.data.drawn import make_flowers
+        >>> from regraft.data.synthetic import make_flowers
         >>> spec = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = make_flowers(folder, species=2, per_class=8, size=32)

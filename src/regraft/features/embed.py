@@ -19,7 +19,7 @@ from PIL import Image
 
 from regraft.backbones.engines import expected_engine
 from regraft.backbones.spec import Compute
-from regraft.data.images import DECODER_VERSION, Decoding, Picture, decode, read_picture
+from regraft.data.images import DECODER_VERSION, Decoding, ImageLike, decode, read_image
 from regraft.errors import BackboneError, ImageError, UsageError
 from regraft.features.cache import FeatureCache, FeatureRows, Matrix, StoredType
 from regraft.progress import progress_bar
@@ -80,7 +80,7 @@ class Embedded:
         return self.rows.read(self.sha256s)
 
 
-def as_list(images: Sequence[Picture]) -> list[Picture]:
+def as_list(images: Sequence[ImageLike]) -> list[ImageLike]:
     """Return images as a list, in the order in which they are iterated over.
 
     A column of a table looks ``images[0]`` up by its label, not by its position; a list does not.
@@ -104,7 +104,7 @@ def as_list(images: Sequence[Picture]) -> list[Picture]:
 
 def embed(
     backbone: Backbone,
-    images: Sequence[Picture],
+    images: Sequence[ImageLike],
     *,
     cache: FeatureCache,
     width: int,
@@ -238,7 +238,7 @@ class _Filling:
         self._claimed: set[str] = set()
         self._lock = threading.Lock()
 
-    def run(self, images: Sequence[Picture], *, verbose: bool) -> tuple[list[str], list[str]]:
+    def run(self, images: Sequence[ImageLike], *, verbose: bool) -> tuple[list[str], list[str]]:
         """Return the name and the SHA-256 of each image when all have a row."""
         names: list[str] = []
         sha256s: list[str] = []
@@ -264,7 +264,7 @@ class _Filling:
                 advance(len(waiting))
         return names, sha256s
 
-    def _in_order(self, images: Sequence[Picture]) -> Generator[_Loaded, None, None]:
+    def _in_order(self, images: Sequence[ImageLike]) -> Generator[_Loaded, None, None]:
         """Yield loaded images in order while threads work on the next two batches of them."""
         workers = threads()
         waiting: deque[Future[_Loaded]] = deque()
@@ -279,8 +279,8 @@ class _Filling:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _load(self, image: Picture) -> _Loaded:
-        content = read_picture(image, limits=self._decoding.limits)
+    def _load(self, image: ImageLike) -> _Loaded:
+        content = read_image(image, limits=self._decoding.limits)
         with self._lock:
             first = content.sha256 not in self._claimed
             self._claimed.add(content.sha256)

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from regraft.backbones.spec import BackboneSpec, Compute, EngineName, PrecisionName
 from regraft.backbones.weights import stored_hash
-from regraft.data.images import Picture
+from regraft.data.images import ImageLike
 from regraft.errors import UsageError
 from regraft.features.cache import FeatureCache, Matrix
 from regraft.features.embed import Embedded, EmbeddingStats, as_list, embed
@@ -75,7 +75,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """The network, built at the first use in a process."""
         return _built(*self._identity())
 
-    def fit(self, X: Sequence[Picture], y: object = None) -> Self:
+    def fit(self, X: Sequence[ImageLike], y: object = None) -> Self:
         """Build the network, so that a wrong name or weights are found out; nothing is learned.
 
         Args:
@@ -91,7 +91,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         _ = self.backbone_
         return self
 
-    def transform(self, X: Sequence[Picture]) -> Matrix:
+    def transform(self, X: Sequence[ImageLike]) -> Matrix:
         """Return the features of images, float32 of shape (n, d), in their order.
 
         Args:
@@ -103,7 +103,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """
         return self.stream(X).matrix()
 
-    def stream(self, X: Sequence[Picture]) -> Embedded:
+    def stream(self, X: Sequence[ImageLike]) -> Embedded:
         """Embed images without holding all their rows in memory.
 
         Args:

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from regraft.data.labels import list_names
-from regraft.errors import RunError
+from regraft.errors import RunError, list_names
 from regraft.results.intervals import Estimate, Right, accuracy_json, over_seeds, over_splits
 from regraft.results.learning_curve import LearningCurve, fit_curve
 from regraft.results.paired import (

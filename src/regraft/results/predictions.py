@@ -14,10 +14,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from regraft.data.dataset import PARTS, Dataset
-from regraft.data.labels import list_names
+from regraft.data.dataset import Dataset
+from regraft.data.sources import PARTS
 from regraft.data.tables import plain_cell, safe_cell
-from regraft.errors import DataError
+from regraft.errors import DataError, list_names
 from regraft.files import write_text
 from regraft.results import metrics
 from regraft.results.intervals import accuracy_json

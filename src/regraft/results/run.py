@@ -18,7 +18,7 @@ import filelock
 import numpy as np
 
 from regraft.data import manifest
-from regraft.data.provenance import read_source
+from regraft.data.named import read_source
 from regraft.errors import DataError, RegraftError, RunError
 from regraft.files import read_json, remove_leftovers, write_json
 from regraft.results import metrics
@@ -27,9 +27,8 @@ from regraft.settings import from_json, settings_class, to_json
 from regraft.version import __version__
 
 if TYPE_CHECKING:
-    from regraft.data.checks import CheckReport
-    from regraft.data.dataset import Dataset
-    from regraft.data.split import Split
+    from regraft.data.check import CheckReport
+    from regraft.data.dataset import Dataset, Split
 
 FORMAT: Literal["regraft-run"] = "regraft-run"
 VERSION: Literal[1] = 1
@@ -351,8 +350,8 @@ class Run:
             DataError: The manifest is missing or damaged.
             RunError: It is that of another split (``SPLIT-HASH``).
         """
-        stored = manifest.read(self.folder)
-        digest = manifest.manifest_hash(stored.rows, stored.classes)
+        stored = manifest.read_manifest(self.folder)
+        digest = manifest.manifest_hash(stored.rows, stored.facts.classes)
         if digest != self.split_hash:
             raise RunError(
                 "the manifest is not that of this run",

@@ -21,7 +21,7 @@ from regraft.backbones.backbone import Backbone
 from regraft.backbones.embedder import Embedder
 from regraft.backbones.engines import Engine, make_engine
 from regraft.backbones.spec import Compute, EngineName, PrecisionName
-from regraft.data.images import Picture
+from regraft.data.images import ImageLike
 from regraft.features.cache import STORED_AS, FeatureCache, FeatureRows, StoredType
 from regraft.features.embed import EmbeddingStats, as_list, embed, key_facts
 from regraft.files import free_bytes, sha256_bytes
@@ -153,7 +153,7 @@ class ActivationCache:
     cache: FeatureCache
     stored: StoredType = "float32"
 
-    def plain(self, images: Sequence[Picture]) -> tuple[CachedActivations, int]:
+    def plain(self, images: Sequence[ImageLike]) -> tuple[CachedActivations, int]:
         """Return the rows of images as they are, and how many had to be computed.
 
         Raises:
@@ -397,7 +397,7 @@ class Predictor:
         """
         return cls(runtime, recall_mode(phases[-1], runtime).cache if phases else None)
 
-    def __call__(self, images: Sequence[Picture]) -> tuple[NDArray[np.float64], EmbeddingStats]:
+    def __call__(self, images: Sequence[ImageLike]) -> tuple[NDArray[np.float64], EmbeddingStats]:
         """Return the probability of each class for each image, (n, classes), and what it cost.
 
         Raises:
@@ -436,7 +436,7 @@ class Predictor:
             batches = [every[start : start + size] for start in range(0, len(every), size)]
             return np.concatenate([within_memory(run, batch) for batch in batches])
 
-    def _pixels(self, images: Sequence[Picture]) -> Images:
+    def _pixels(self, images: Sequence[ImageLike]) -> Images:
         backbone = self.runtime.backbone
         return Images(
             images,

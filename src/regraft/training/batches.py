@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from regraft.backbones.backbone import Backbone
-from regraft.data.images import Decoding, Picture, decode, open_image, read_picture
+from regraft.data.images import Decoding, ImageLike, decode, open_image, read_image
 from regraft.errors import ImageError, RegraftError, UsageError
 from regraft.features.embed import as_list
 from regraft.files import free_bytes, sha256_json, temporary_folder
@@ -80,7 +80,7 @@ class LabelledImages:
 
     def __init__(
         self,
-        images: Sequence[Picture],
+        images: Sequence[ImageLike],
         labels: Sequence[str],
         classes: Sequence[str],
         *,
@@ -124,7 +124,7 @@ class LabelledImages:
     def fingerprint(self) -> str:
         """Return a hash of the content and the label of every image, in their order."""
         limits = self._decoding.limits
-        contents = [read_picture(image, limits=limits).sha256 for image in self.images]
+        contents = [read_image(image, limits=limits).sha256 for image in self.images]
         return sha256_json([contents, self.labels])
 
 
@@ -153,7 +153,7 @@ class Images:
 
     def __init__(
         self,
-        images: Sequence[Picture],
+        images: Sequence[ImageLike],
         prepare: Callable[[Image.Image], Pixels],
         *,
         size: int,
@@ -166,7 +166,7 @@ class Images:
         self._pixels = _reserved(folder / "images.npy", (len(images), size, size, 3))
 
         def place(position: int) -> None:
-            content = read_picture(images[position], limits=decoding.limits)
+            content = read_image(images[position], limits=decoding.limits)
             self.sha256s[position] = content.sha256
             try:
                 self._pixels[position] = prepare(decode(content, decoding))

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from regraft.data.images import Picture
+from regraft.data.images import ImageLike
 from regraft.errors import RegraftError, UsageError
 from regraft.progress import progress_bar
 from regraft.system import exact_float32
@@ -46,14 +46,16 @@ class RateSearch:
 class Trainable(Protocol):
     """A learner that says how it would be trained, such as ``NetworkClassifier``."""
 
-    def trainer(self, X: Sequence[Picture], y: Sequence[str], *, validation: Any = None) -> Trainer:
+    def trainer(
+        self, X: Sequence[ImageLike], y: Sequence[str], *, validation: Any = None
+    ) -> Trainer:
         """Return what trains a network of its own; the learner stays as it is."""
         ...
 
 
 def search_rate(
     learner: Trainable,
-    X: Sequence[Picture],
+    X: Sequence[ImageLike],
     y: Sequence[str],
     *,
     validation: Any = None,
