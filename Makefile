@@ -8,7 +8,7 @@ TORCH ?= default
 BIN := .venv/bin
 UV := $(BIN)/uv
 
-.PHONY: demo test test-slow lint format types check lock bench wheel clean
+.PHONY: demo test test-slow lint format types check lock bench keras-weights wheel clean
 
 demo: .venv/run.stamp
 	$(BIN)/regraft demo
@@ -49,6 +49,11 @@ wheel: .venv/run.stamp
 bench: .venv-bench/bench.stamp
 	.venv-bench/bin/python benchmarks/memory.py
 	.venv-bench/bin/python benchmarks/training.py
+
+# Whether Regraft and Keras compute the same from Keras' files; writes docs/keras-weights.md.
+keras-weights: .venv-bench/bench.stamp
+	.venv-bench/bin/python benchmarks/keras_weights.py write build/keras-weights
+	.venv-bench/bin/python benchmarks/keras_weights.py check build/keras-weights
 
 .venv/uv.stamp: requirements/uv.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Regraft needs Python 3.11 or newer")'

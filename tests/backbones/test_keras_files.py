@@ -228,8 +228,8 @@ def tiny(*names):
 @pytest.mark.parametrize(
     ("layers", "why"),
     [
-        (("conv2_block1_3_conv",), "stride in their first one"),
-        (("res2a_branch2a",), "stride in their first one"),
+        (("conv2_block1_3_conv",), "biases and other strides"),
+        (("res2a_branch2a",), "biases and other strides"),
         (("conv2d_93", "batch_normalization_93"), "average pooling"),
         (("block35_1_conv", "conv2d_1"), "no names of their own"),
         (("block1_conv1", "block2_sepconv1"), "pads on one side"),

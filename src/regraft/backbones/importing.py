@@ -65,7 +65,7 @@ def import_weights(
     arguments = tuple(dict(arguments).items())
     if path.suffix.lower() in KERAS_SUFFIXES:
         keras = read_keras(path, find(backbone))
-        state, notes = dict(keras.state), keras.notes
+        state, notes = keras.state, keras.notes
         arguments = tuple({**dict(keras.arguments), **dict(arguments)}.items())
         preprocessing = preprocessing or keras.preprocessing
     else:

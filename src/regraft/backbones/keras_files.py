@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,25 +31,16 @@ _SHOWN = 3
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-@dataclass(frozen=True, kw_only=True)
-class KerasFile:
-    """What a Keras file holds, in timm's terms.
+class KerasFile(NamedTuple):
+    """What a Keras file holds, in timm's terms: all that importing it needs."""
 
-    Args:
-        state: Tensors by the names that timm gives them.
-        arguments: For the network's constructor.
-        preprocessing: Keras' own.
-        notes: What the reader should know, one sentence each.
-    """
-
-    state: Mapping[str, Tensor]
+    state: dict[str, Tensor]
     arguments: tuple[tuple[str, Any], ...]
     preprocessing: Preprocessing
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Same:
+class _Same(NamedTuple):
     """A network that Keras and timm build alike."""
 
     title: str
@@ -73,9 +64,8 @@ def read_keras(path: Path, entry: Entry) -> KerasFile:
         entry: The network that the weights are meant for.
 
     Raises:
-        ModelError: ``MODEL-CORRUPT``: the file is damaged.
-        WeightsError: ``WEIGHTS-MISSING``, or ``WEIGHTS-MISFIT``: it is the file of another network,
-            or timm has no such network.
+        ModelError: The file is damaged (``MODEL-CORRUPT``) or holds NaN.
+        WeightsError: It holds another network, or one that timm does not have (``WEIGHTS-MISFIT``).
     """
     layers = _read_layers(path)
     network = _identify(layers, path)
@@ -109,12 +99,9 @@ def read_keras(path: Path, entry: Entry) -> KerasFile:
     classes = [len(state[name]) for name in ("head.fc.bias", "classifier.bias") if name in state]
     if classes and classes[0] != 1000:
         arguments = (*arguments, ("num_classes", classes[0]))
-    return KerasFile(
-        state={name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in state.items()},
-        arguments=arguments,
-        preprocessing=preprocessing,
-        notes=(f"read from a file of Keras' {network.title}",),
-    )
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in state.items()}
+    note = f"read from a file of Keras' {network.title}"
+    return KerasFile(tensors, arguments, preprocessing, (note,))
 
 
 def _read_layers(path: Path) -> dict[str, Arrays]:
@@ -205,9 +192,8 @@ def _tensors(module: str, arrays: Arrays, path: Path) -> dict[str, NDArray[np.fl
     first, *rest = arrays
     if first.ndim == 1 and len(arrays) in {3, 4}:
         names = ("weight", "bias", "running_mean", "running_var")
-        scale = [np.ones_like(first)] if len(arrays) == 3 else []
-        values = [*scale, *arrays]
-        return {f"{module}.{name}": value for name, value in zip(names, values, strict=True)}
+        scaled = arrays if len(arrays) == 4 else [np.ones_like(first), *arrays]
+        return {f"{module}.{name}": value for name, value in zip(names, scaled, strict=True)}
     if "pre_logits" in module and first.ndim == 2:  # a convolution in timm's VGG
         side = 7 if module.endswith("fc1") else 1
         if len(first) % side**2:
@@ -216,10 +202,8 @@ def _tensors(module: str, arrays: Arrays, path: Path) -> dict[str, NDArray[np.fl
         first = first.reshape(side, side, -1, first.shape[1])  # Keras flattens height, width, depth
     if first.ndim not in {2, 4} or len(rest) > 1:
         raise _corrupt(path, f"unexpected arrays for {module}")
-    if first.ndim == 2:
-        weight = first.T
-    else:
-        weight = first.transpose((2, 3, 0, 1) if module.endswith("conv_dw") else (3, 2, 0, 1))
+    axes = (2, 3, 0, 1) if module.endswith("conv_dw") else (3, 2, 0, 1)
+    weight = first.T if first.ndim == 2 else first.transpose(axes)
     if module == "classifier":  # a convolution in MobileNet v1
         weight = weight.reshape(weight.shape[:2])
     bias = {f"{module}.bias": rest[0]} if rest else {}
@@ -230,8 +214,9 @@ def _normalised(arrays: Arrays, usual: Preprocessing) -> Preprocessing:
     """Return the preprocessing of a network that has its own layer for it: mean and variance."""
     mean, variance = (array.ravel().astype(float) for array in arrays[:2])
     if np.allclose(variance, _IMAGENET_STD):
-        # Keras' ImageNet weights hold the deviations here, and divide by their root twice.
-        variance = variance**2
+        variance = (
+            variance**2
+        )  # Keras' ImageNet weights hold deviations and divide by their root twice
     return replace(usual, mean=tuple(mean.tolist()), std=tuple(np.sqrt(variance).tolist()))
 
 
@@ -289,16 +274,16 @@ def _own(parts: list[str]) -> list[str]:
     return ["conv_pw", "conv_dw", "conv_pwl"] if len(parts) == 3 else ["conv_dw", "conv_pw"]
 
 
-def _densenet(counts: tuple[int, ...]) -> dict[str, str]:
+def _densenet(*deep: int) -> dict[str, str]:
     names = {"conv1_conv": "conv0", "conv1_bn": "norm0", "bn": "norm5"}
     inner = {"0_bn": "norm1", "1_conv": "conv1", "1_bn": "norm2", "2_conv": "conv2"}
-    for block, count in enumerate(counts, start=1):
+    for block, count in enumerate((6, 12, *deep), start=1):
         for layer in range(1, count + 1):
             for part, own in inner.items():
                 place = f"denseblock{block}.denselayer{layer}.{own}"
                 names[f"conv{block + 1}_block{layer}_{part}"] = place
-        names |= {f"pool{block + 1}_bn": f"transition{block}.norm"}
-        names |= {f"pool{block + 1}_conv": f"transition{block}.conv"}
+        names[f"pool{block + 1}_bn"] = f"transition{block}.norm"
+        names[f"pool{block + 1}_conv"] = f"transition{block}.conv"
     names = {layer: f"features.{place}" for layer, place in names.items()}
     return {**names, "fc1000": "classifier", "predictions": "classifier"}
 
@@ -312,24 +297,19 @@ _NETWORKS = (
     _Same("VGG16", "vgg16", "block5_conv3", "caffe", _vgg((2, 2, 3, 3, 3))),
     _Same("MobileNet", "mobilenetv1_100", "conv_pw_13", "tf", _mobilenet(), _SAME),
     _Same("MobileNetV2", "mobilenetv2_100", "block_16_project", "tf", _mobilenet_v2(), _SAME),
-    _Same(
-        "DenseNet201", "densenet201", "conv4_block48_1_conv", "torch", _densenet((6, 12, 48, 32))
-    ),
-    _Same(
-        "DenseNet169", "densenet169", "conv4_block32_1_conv", "torch", _densenet((6, 12, 32, 32))
-    ),
-    _Same(
-        "DenseNet121", "densenet121", "conv4_block24_1_conv", "torch", _densenet((6, 12, 24, 16))
-    ),
+    _Same("DenseNet201", "densenet201", "conv4_block48_1_conv", "torch", _densenet(48, 32)),
+    _Same("DenseNet169", "densenet169", "conv4_block32_1_conv", "torch", _densenet(32, 32)),
+    _Same("DenseNet121", "densenet121", "conv4_block24_1_conv", "torch", _densenet(24, 16)),
     _Same("EfficientNetB0", "efficientnet_b0", "block7a_dwconv", "torch", _efficientnet(), _SAME),
 )
 _OTHERS = "these can be read: " + ", ".join(sorted(network.title for network in _NETWORKS))
-_RESNET = (
-    "its convolutions have biases, and its blocks stride in their first one, timm's in their second"
-)
 # Networks of which timm's is another one: a layer that only they have, and where they differ.
 _DIFFERENT = (
-    (r"res2a_branch2a|conv2_block1_3_conv", "ResNet", _RESNET),
+    (
+        r"res2a_branch2a|conv2_block1_3_conv",
+        "ResNet",
+        "it has biases and other strides than timm's",
+    ),
     (r"block35_1_conv", "InceptionResNetV2", "its layers have no names of their own"),
     (r"conv2d_\d+", "InceptionV3", "its average pooling leaves out the border, timm's counts it"),
     (r"block2_sepconv1", "Xception", "its pooling pads on one side, timm's on both"),
