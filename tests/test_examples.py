@@ -12,7 +12,7 @@ from regraft.data.named import find_data
 from regraft.data.synthetic import make_flowers
 from regraft.experiment.campaign import Campaign
 from regraft.experiment.plan import read_plan
-from regraft.report.comparison import comparison_table
+from regraft.report.comparison_page import comparison_table
 from regraft.results.comparison import Comparison
 from regraft.training.augment import find_augmentation
 from regraft.training.batches import epoch_batches

@@ -68,7 +68,7 @@ def test_a_row_is_added_for_each_picture_as_far_as_there_are_some(flowers, tmp_p
 
 
 def test_the_first_pictures_are_of_different_classes(flowers, tmp_path, monkeypatch):
-    from regraft.report import preview as module
+    from regraft.report import gallery as module
 
     names = []
     drawn = module.preview_sheet

@@ -10,7 +10,7 @@ from regraft.backbones.state import write_state
 from regraft.cli.app import app
 from regraft.data.synthetic import make_flowers
 from regraft.errors import UsageError
-from regraft.report.comparison import compare_runs, comparison_table
+from regraft.report.comparison_page import compare_runs, comparison_table
 from regraft.results.run import Run
 
 NETWORK = ("--backbone", "simple_cnn", "--arg", "size=48")

@@ -13,7 +13,7 @@ from regraft.errors import ModelError, RegraftError, RunError
 from regraft.experiment.evaluation import evaluate_on
 from regraft.experiment.preparation import DataPlan
 from regraft.experiment.runner import fit_run
-from regraft.report.comparison import compare_runs, comparison_table
+from regraft.report.comparison_page import compare_runs, comparison_table
 from regraft.training.callbacks import History
 from regraft.training.checkpoint import Checkpoints
 from regraft.training.phases import Phase, two_stage

@@ -185,7 +185,7 @@ def test_several_splits_are_judged_split_by_split_whatever_their_order(run_of, s
 
 def test_a_method_without_a_test_part_is_left_out(run_of, split):
     untested = run_of(split, 0)
-    untested.data["metrics"].pop("test")
+    del untested.metrics["test"]
 
     assert compare_methods([("untested", [untested]), ("tested", [run_of(split, 1)])]) == []
 

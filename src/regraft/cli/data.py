@@ -141,7 +141,7 @@ def preview(
     from regraft.cli import bridge
     from regraft.data.images import open_image
     from regraft.files import atomic_path
-    from regraft.report.preview import preview_sheet
+    from regraft.report.gallery import preview_sheet
     from regraft.settings import changed_fields, to_json
     from regraft.training.augment import AUGMENTATIONS, find_augmentation
 

@@ -189,7 +189,7 @@ def compare(
     from regraft.experiment.comparing import Asked
     from regraft.experiment.comparing import compare as compare_methods
     from regraft.experiment.config import read_minutes
-    from regraft.report.comparison import write_comparison
+    from regraft.report.comparison_page import write_comparison
 
     minutes = None if budget == "none" else read_minutes(budget, option="--budget")
     if backbone is None:
@@ -254,7 +254,7 @@ def run(
     from regraft.experiment.campaign import RUNS, Campaign
     from regraft.experiment.cautions import cautions_of_comparison
     from regraft.experiment.plan import read_plan
-    from regraft.report.comparison import write_comparison
+    from regraft.report.comparison_page import write_comparison
     from regraft.results.comparison import Comparison
 
     planned = read_plan(plan, small=small, data="" if data is None else str(data))
@@ -319,8 +319,7 @@ def find_lr(
         raise UsageError("the curve is an SVG file", path=out, hint="end its name in .svg")
     from regraft.cli import bridge
     from regraft.files import write_text
-    from regraft.report.figures import standalone
-    from regraft.report.rates import rates_figure, shown
+    from regraft.report.figures import lr_figure, standalone
     from regraft.settings import to_json
     from regraft.training.lr_finder import search_rate
 
@@ -331,7 +330,7 @@ def find_lr(
         learner, train.paths, train.labels, lowest=lowest, highest=highest, steps=steps
     )
     if out is not None:
-        figure = rates_figure(found.rates, found.losses, found.suggestion)
+        figure = lr_figure(found.rates, found.losses, found.suggestion)
         write_text(out, standalone(figure) + "\n")
     if as_json:
         drawn = None if out is None else str(out)
@@ -341,8 +340,8 @@ def find_lr(
     if found.suggestion is None:
         echo_err("no rate lowers the loss: try more --steps, another range or --batch-size")
     else:
-        echo(shown(found.suggestion))
-        echo_err(f"next:   regraft fit with the same options and --lr {shown(found.suggestion)}")
+        echo(f"{found.suggestion:.2g}")
+        echo_err(f"next:   regraft fit with the same options and --lr {found.suggestion:.2g}")
     if out is not None:
         echo_err(f"curve:  {out}")
     echo_refused(bad)
@@ -365,7 +364,7 @@ def _said_what_is_kept(place: Path) -> Iterator[None]:
 
 def _show(comparison: Comparison, page: Path | None, *, form: TableFormat, as_json: bool) -> int:
     """Print a comparison, and where its page is; return the exit code."""
-    from regraft.report.comparison import comparison_table
+    from regraft.report.comparison_page import comparison_table
 
     if as_json:
         echo_json(comparison.to_json(None if page is None else str(page)))

@@ -121,7 +121,7 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Write the page of each run again, from its folder alone."""
-    from regraft.report.page import write_page
+    from regraft.report.run_page import write_page
     from regraft.results.store import open_runs
 
     if data is not None and not data.exists():
@@ -144,7 +144,7 @@ def compare_runs(
     as_json: JsonOption = False,
 ) -> None:
     """Put several runs in one table: description, data, epochs, accuracies and time."""
-    from regraft.report import comparison as pages
+    from regraft.report import comparison_page as pages
     from regraft.results.store import open_runs
     from regraft.settings import to_json
 
@@ -174,7 +174,7 @@ def demo(
     begun = time.monotonic()
     folder = out or RunStore(Path()).free_folder("regraft demo")
     from regraft.experiment.demo import run_demo
-    from regraft.report.comparison import comparison_table
+    from regraft.report.comparison_page import comparison_table
 
     # Two processes of one thread each do not wait for each other where other programs are at work.
     shown = run_demo(folder, jobs=2, verbose=not as_json, say=echo_err)

@@ -12,7 +12,7 @@ from regraft.experiment.campaign import Campaign, Say
 from regraft.experiment.cautions import cautions_of_comparison
 from regraft.experiment.plan import Plan, read_plan
 from regraft.files import write_text
-from regraft.report.comparison import write_comparison
+from regraft.report.comparison_page import write_comparison
 from regraft.report.tables import Duration
 from regraft.results.comparison import Comparison
 

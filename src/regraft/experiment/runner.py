@@ -20,7 +20,7 @@ from regraft.experiment.naming import learner_name
 from regraft.experiment.preparation import DataPlan, PreparedData
 from regraft.experiment.starting import refuse_learned_test_pictures
 from regraft.experiment.unchanged import initial_weights
-from regraft.report.page import write_page
+from regraft.report.run_page import write_page
 from regraft.results.predictions import Predictions, evaluate
 from regraft.results.run import (
     CHECKPOINTS,

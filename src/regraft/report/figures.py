@@ -6,6 +6,7 @@ No figure is registered anywhere (no pyplot), and the same data give the same by
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
 import xml.etree.ElementTree as ET
@@ -16,6 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from regraft.errors import printable
+from regraft.results.comparison import Row
+from regraft.results.intervals import percent
+from regraft.results.learning_curve import LearningCurve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,10 +41,16 @@ _SETTINGS: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 10,
+    "axes.axisbelow": True,
     "axes.edgecolor": RULE,
     "axes.labelcolor": MUTED,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.titlecolor": MUTED,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
     "text.color": INK,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
@@ -51,9 +61,17 @@ _SETTINGS: Any = {
     "grid.color": RULE,
     "grid.linewidth": 0.8,
 }
+_DASHED = (0, (3, 3))
 _HEAT = (31, 111, 139)
 _MOST_LABELS = 150
 _FEW_EPOCHS = 20  # up to so many each has a dot of its own
+_WIDE = 9.2  # inches
+_LETTERS = 46  # of a name beside the bars
+_MOST_CURVES = 8
+_COARSE = (0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 36000.0, 360000.0)
+_UNITS = (0.001, 0.01, 0.1, 1, 60, 3600, 86400)
+_FINE = sorted({round(unit * n, 3) for unit in _UNITS for n in (1, 2, 3, 5, 10, 20, 30)})
+_OFFSETS = [(10.0, 5.0), (-10.0, 5.0), (10.0, -5.0), (-10.0, -5.0), (0.0, 11.0), (0.0, -11.0)]
 
 
 def heat_map(counts: npt.NDArray[np.int64], classes: Sequence[str], *, alt: str) -> str:
@@ -65,28 +83,23 @@ def heat_map(counts: npt.NDArray[np.int64], classes: Sequence[str], *, alt: str)
         alt: What a reader who cannot see the figure is told.
 
     Returns:
-        An ``<svg>`` element to stand in a page.
+        An ``<svg>`` element to stand in a page, as all functions here that draw.
     """
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    picture = np.zeros((*shares.shape, 4), dtype=np.uint8)
-    picture[..., :3] = _HEAT
+    pixels = np.zeros((*shares.shape, 4), dtype=np.uint8)
+    pixels[..., :3] = _HEAT
     # The square root lets a single error be seen beside a full diagonal.
-    picture[..., 3] = np.round(255 * np.sqrt(shares)).astype(np.uint8)
+    pixels[..., 3] = np.round(255 * np.sqrt(shares)).astype(np.uint8)
     side = float(np.clip(len(classes) * 0.105, 4.5, 11.0))
 
     def draw(axes: Axes) -> None:
-        axes.imshow(picture, interpolation="none", aspect="equal")
+        axes.imshow(pixels, interpolation="none", aspect="equal")
+        names = [_short(name, 24) for name in classes if len(classes) <= _MOST_LABELS]
         size = float(np.clip(side * 50 / max(len(classes), 1), 3.0, 9.0))
-        if len(classes) <= _MOST_LABELS:
-            names = [shortened(name, 24) for name in classes]
-            axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
-            axes.set_yticks(range(len(names)), names, fontsize=size)
-            axes.tick_params(axis="x", labelcolor=INK)
-        else:
-            axes.set_xticks([])
-            axes.set_yticks([])
-        axes.set_xlabel("named")
-        axes.set_ylabel("true")
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
+        axes.set_yticks(range(len(names)), names, fontsize=size)
+        axes.tick_params(axis="x", labelcolor=INK)
+        axes.set(xlabel="predicted", ylabel="true")
         axes.spines[:].set_visible(True)
 
     return element(draw, (side + 1.6, side + 1.4), alt=alt, key="heat")
@@ -104,50 +117,225 @@ def curves(
     Args:
         history: One mapping per epoch; keys with ``accuracy`` or ``loss`` in them are drawn.
         alt: What a reader who cannot see the figure is told.
-        borders: Where broken lines stand, between one phase of a training and the next.
+        borders: Where dashed lines stand, between one phase of a training and the next.
         rings: The epochs, counted from 1, at which validation curves have a ring.
-
-    Returns:
-        An ``<svg>`` element to stand in a page.
     """
     from matplotlib.ticker import MaxNLocator
 
     epochs = list(range(1, len(history) + 1))
+    line = ".-" if len(epochs) <= _FEW_EPOCHS else "-"
 
     def panel(axes: Axes, word: str) -> None:
         names = [name for name in history[0] if word in name]
-        dots = "." if len(epochs) <= _FEW_EPOCHS else ""
         for name, colour in zip(names, (ACCENT, WARM, MUTED, INK), strict=False):
             values = [float(epoch.get(name, np.nan)) for epoch in history]
             label = name.replace("val_", "validation ").replace("train_", "training ")
-            axes.plot(
-                epochs,
-                values,
-                dots + "-",
-                color=colour,
-                linewidth=1.8,
-                label=label.replace("_", " "),
-            )
+            axes.plot(epochs, values, line, color=colour, lw=1.8, label=label.replace("_", " "))
             if name.startswith("val") and rings:
                 marked = [values[epoch - 1] for epoch in rings]
                 axes.plot(rings, marked, "o", color=colour, fillstyle="none", markersize=9)
         for border in borders:
-            axes.axvline(border, color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
-        axes.set_xlim(0.5, len(epochs) + 0.5)
+            axes.axvline(border, color=MUTED, lw=1, linestyle=_DASHED)
+        axes.set(xlim=(0.5, len(epochs) + 0.5), xlabel="epoch", title=word)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlabel("epoch")
-        axes.set_title(word, fontsize=10, loc="left", color=MUTED)
         axes.grid(visible=True, axis="y")
         if word == "accuracy":
-            percent_axis(axes.yaxis)
+            _percent_axis(axes.yaxis)
         if names:
-            axes.legend(frameon=False, fontsize=9)
+            axes.legend()
 
     def draw(left: Axes, right: Axes) -> None:
         panel(left, "accuracy")
         panel(right, "loss")
 
     return element(draw, (9.0, 3.2), alt=alt, key="curves", panels=2)
+
+
+def lr_figure(rates: Sequence[float], losses: Sequence[float], suggestion: float | None) -> str:
+    """Draw the loss at each learning rate, and where it falls most steeply.
+
+    Args:
+        rates: Rising, above 0; drawn on a logarithmic axis.
+        losses: The smoothed training loss at each.
+        suggestion: Marked with a dashed line; None where no rate is good.
+
+    Example:
+        >>> lr_figure([1e-3, 1e-2, 1e-1], [2.0, 1.0, 3.0], 1e-2)[:4]
+        '<svg'
+    """
+
+    def draw(axes: Axes) -> None:
+        axes.plot(rates, losses, color=ACCENT, lw=1.8)
+        axes.set(xscale="log", xlim=(rates[0], rates[-1]), xlabel="learning rate")
+        axes.set(title="training loss, smoothed")
+        axes.set_ylim(bottom=0)
+        axes.grid(visible=True)
+        axes.minorticks_off()
+        axes.tick_params(axis="x", pad=7)
+        axes.xaxis.set_major_formatter(lambda rate, _place: f"{rate:g}")
+        if suggestion is not None:
+            point = suggestion, losses[list(rates).index(suggestion)]
+            axes.axvline(suggestion, color=WARM, lw=1.2, linestyle=_DASHED)
+            axes.plot(*point, "o", color=WARM, markersize=6)
+            text = f"steepest at {suggestion:.2g}"
+            axes.annotate(text, point, (8, 4), textcoords="offset points", color=WARM)
+
+    said = "no rate lowers it" if suggestion is None else f"suggested {suggestion:.2g}"
+    alt = f"Training loss while the learning rate rises step by step; {said}."
+    return element(draw, (7.2, 3.6), alt=alt, key="rates")
+
+
+def bars(rows: Sequence[Row]) -> str:
+    """Draw the accuracies of each method: the test part with its interval, the others beside it.
+
+    Args:
+        rows: From top to bottom, numbered from 1; at least one.
+    """
+    marks: list[tuple[str, dict[str, Any], list[float | None]]] = [
+        ("test, 95 % interval", {"marker": "o", "color": ACCENT}, _values(rows, "test")),
+        (
+            "validation",
+            {"marker": "o", "color": MUTED, "fillstyle": "none"},
+            _values(rows, "validation"),
+        ),
+        ("train", {"marker": "|", "color": MUTED, "mew": 1.6}, _values(rows, "train")),
+        (
+            "published test",
+            {"marker": "x", "color": WARM, "mew": 1.8},
+            [None if (share := row.published.get("test")) is None else share for row in rows],
+        ),
+    ]
+
+    def draw(axes: Axes) -> None:
+        for at, row in enumerate(rows):
+            if row.test is not None:
+                axes.plot(row.test.estimate.interval, [at] * 2, color=ACCENT, lw=7, alpha=0.35)
+        for name, style, values in marks:
+            places = [(value, at) for at, value in enumerate(values) if value is not None]
+            if places:
+                axes.plot(*zip(*places, strict=True), ls="none", ms=7, label=name, **style)
+        names = [f"{_short(row.description)}  {at}" for at, row in enumerate(rows, 1)]
+        axes.set_yticks(range(len(rows)), names)
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.set_xlim(right=1.004)
+        _percent_axis(axes.xaxis)
+        axes.grid(visible=True, axis="x")
+        axes.spines["left"].set_visible(False)
+        axes.legend(ncols=4, loc="lower right", bbox_to_anchor=(1.0, 1.0))
+
+    spoken = "; ".join(
+        f"{row.description}: {percent(row.test.estimate)}" for row in rows if row.test is not None
+    )
+    size = (_WIDE, 0.9 + 0.32 * len(rows))
+    return element(draw, size, alt=f"Test accuracy. {spoken}", key="bars")
+
+
+def learning_curves(found: Sequence[LearningCurve]) -> str:
+    """Draw accuracy against images per class, with the power law where one could be fitted.
+
+    Args:
+        found: At least one; of many those that end highest are drawn.
+    """
+    shown = sorted(found, key=lambda curve: -curve.points[-1][1].value)[:_MOST_CURVES]
+    sizes = sorted({size for curve in shown for size, _ in curve.points})
+    colours = (ACCENT, WARM, INK, MUTED)
+
+    def draw(axes: Axes) -> None:
+        axes.set_xscale("log")
+        for at, curve in enumerate(shown):
+            line = "-" if at < len(colours) else (0, (4, 2))
+            _draw_curve(axes, curve, colours[at % len(colours)], line)
+        axes.minorticks_off()
+        axes.set_xticks(sizes, [f"{size:,.0f}" for size in sizes])
+        _percent_axis(axes.yaxis)
+        axes.set_ylim(top=min(axes.get_ylim()[1], 1.004))
+        axes.grid(visible=True)
+        axes.set(xlabel="training images per class", ylabel="test accuracy")
+        axes.legend(ncols=2, loc="lower left", bbox_to_anchor=(-0.01, 1.0))
+
+    spoken = "; ".join(f"{curve.name}: {curve.note}" for curve in shown)
+    alt = f"Test accuracy against training images per class. {spoken}"
+    return element(draw, (_WIDE, 4.2 + 0.22 * ((len(shown) + 1) // 2)), alt=alt, key="sizes")
+
+
+def _draw_curve(axes: Axes, curve: LearningCurve, colour: str, line: Any) -> None:
+    sizes, shares = zip(*curve.points, strict=True)
+    for size, share in curve.points:
+        axes.plot([size] * 2, share.interval, color=colour, lw=1.4, alpha=0.5)
+    if curve.fit is not None:
+        along = np.geomspace(sizes[0], sizes[-1], 60)
+        axes.fill_between(along, *curve.fit.band(along), color=colour, alpha=0.12, lw=0)
+        axes.plot(along, curve.fit.accuracy(along), color=colour, lw=1.6, linestyle=line)
+    joined: Any = (0, (1, 2)) if curve.fit is None else "none"
+    style: Any = {"marker": "o", "markersize": 6, "color": colour, "linestyle": joined, "lw": 1}
+    axes.plot(sizes, [share.value for share in shares], label=_short(curve.name), **style)
+
+
+def cost(rows: Sequence[Row]) -> str:
+    """Draw test accuracy against the time of one run, and the front of what is worth its time.
+
+    On the front stands every method that no other beats in less time; the legend names these.
+
+    Args:
+        rows: In the order of the table; those without a test part are left out.
+    """
+    points = [
+        (number, row, max(row.seconds, 1e-3), row.test.estimate)
+        for number, row in enumerate(rows, 1)
+        if row.test is not None
+    ]
+    front = [points[at] for at in pareto_front([(time, s.value) for *_, time, s in points])]
+    times = [time for *_, time, _ in points]
+    left, right = min(times) / 1.5, max(times) * 1.5
+    low, high = min(s.low for *_, s in points), max(s.high for *_, s in points)
+    room = max(0.02, 0.06 * (high - low))
+    height = 4.6 + 0.22 * ((len(front) + 1) // 2)
+
+    def draw(axes: Axes) -> None:
+        axes.set(xscale="log", xlim=(left, right))
+        axes.set_ylim(max(0.0, low - room), min(1.0, high + room) + 0.004)
+        edge = [*(share.value for *_, share in front), front[-1][-1].value]
+        steps = [*(time for *_, time, _ in front), right]
+        axes.step(steps, edge, where="post", color=WARM, lw=1.2, linestyle=_DASHED)
+        for point in points:
+            number, row, time, share = point
+            colour = ACCENT if point in front else MUTED
+            label = f"{number}  {_short(row.description)}" if point in front else None
+            axes.plot([time] * 2, share.interval, color=colour, lw=1.4, alpha=0.5)
+            axes.plot(time, share.value, "o", color=colour, markersize=6, label=label)
+        _number_points(axes, [(str(n), time, share.value) for n, _, time, share in points])
+        coarse, ticks = ([t for t in some if left <= t <= right] for some in (_COARSE, _FINE))
+        ticks = coarse if len(coarse) > 2 else ticks
+        axes.minorticks_off()
+        axes.set_xticks(ticks, [_spoken(tick) for tick in ticks])
+        _percent_axis(axes.yaxis)
+        axes.grid(visible=True)
+        axes.set(xlabel="time of one run", ylabel="test accuracy")
+        axes.legend(ncols=2, loc="lower left", bbox_to_anchor=(-0.01, 1.0))
+
+    spoken = "; ".join(row.description for _, row, *_ in front)
+    alt = f"Test accuracy against time. No other method is as good in less time than: {spoken}."
+    return element(draw, (_WIDE, height), alt=alt, key="cost")
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Return which points no other beats: none is both as cheap and better, or as good and cheaper.
+
+    Args:
+        points: Cost and value of each.
+
+    Returns:
+        Their places, cheapest first.
+
+    Example:
+        >>> pareto_front([(1.0, 0.8), (9.0, 0.9), (5.0, 0.7)])
+        [0, 1]
+    """
+    front: list[int] = []
+    for at in sorted(range(len(points)), key=lambda at: (points[at][0], -points[at][1])):
+        if not front or points[at][1] > points[front[-1]][1]:
+            front.append(at)
+    return front
 
 
 def element(draw: Any, size: tuple[float, float], *, alt: str, key: str, panels: int = 1) -> str:
@@ -196,15 +384,15 @@ font-family: sans-serif; color: red"><path style="fill: #123"/></svg>'
 def _embeddable(svg: str, *, alt: str, key: str) -> str:
     """Return an SVG document as an element: no name spaces, ids of its own, the page's colours."""
     root = ET.fromstring(svg)  # noqa: S314 - written by matplotlib a moment ago
-    for element in root.iter():
-        element.tag = _local(element.tag)
-        for name, value in list(element.attrib.items()):
-            del element.attrib[name]
-            element.set(_local(name), _adapted(_local(name), value, key))
-    root.attrib.pop("width", None)
+    for node in root.iter():
+        node.tag = _local(node.tag)
+        for name, value in list(node.attrib.items()):
+            del node.attrib[name]
+            node.set(_local(name), _adapted(_local(name), value, key))
     wide = float(root.attrib["viewBox"].split()[2])
+    for name in ("width", "height"):
+        root.attrib.pop(name, None)
     root.set("style", f"max-width: {wide * 4 / 3:.0f}px")
-    root.attrib.pop("height", None)
     root.set("role", "img")
     root.set("aria-label", printable(alt))
     return ET.tostring(root, encoding="unicode", short_empty_elements=True)
@@ -228,19 +416,48 @@ def _local(name: str) -> str:
     return name.rsplit("}", 1)[-1]
 
 
-def percent_axis(axis: Any) -> None:
+def _percent_axis(axis: Any) -> None:
     """Let an axis over shares from 0 to 1 show percentages."""
     from matplotlib.ticker import PercentFormatter
 
     axis.set_major_formatter(PercentFormatter(xmax=1, symbol=" %"))
 
 
-def shortened(name: str, most: int) -> str:
-    """Return a name for a figure: what cannot be printed escaped, cut after ``most`` letters.
-
-    Example:
-        >>> shortened("a long name", 7)
-        'a long…'
-    """
+def _short(name: str, most: int = _LETTERS) -> str:
+    """Return a name for a figure: what cannot be printed escaped, cut after ``most`` letters."""
     shown = printable(name)
     return shown if len(shown) <= most else shown[: most - 1] + "…"
+
+
+def _values(rows: Sequence[Row], part: str) -> list[float | None]:
+    found = [getattr(row, part) for row in rows]
+    return [None if repeated is None else repeated.estimate.value for repeated in found]
+
+
+def _number_points(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
+    """Write a number beside each point, where neither a point nor another number stands."""
+    figure: Any = axes.figure
+    figure.draw_without_rendering()  # so that the axes know their place
+    scale = 72 / figure.dpi
+    places = [scale * axes.transData.transform((x, y)) for _, x, y in points]
+    taken = list(places)
+    for (text, x, y), place in zip(points, places, strict=True):
+        distances = [min(math.dist(place + np.array(o), t) for t in taken) for o in _OFFSETS]
+        best = next((at for at, far in enumerate(distances) if far > 9), int(np.argmax(distances)))
+        taken.append(place + np.array(_OFFSETS[best]))
+        axes.annotate(
+            text,
+            (x, y),
+            _OFFSETS[best],
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            size=9,
+        )
+
+
+def _spoken(seconds: float) -> str:
+    for unit, name in ((3600, "h"), (60, "min")):
+        if seconds >= unit:
+            return f"{seconds / unit:g} {name}"
+    return f"{seconds:g} s"

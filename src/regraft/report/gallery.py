@@ -1,37 +1,43 @@
-"""The pictures to look at: wrong ones by pair of classes, the surest and least sure right ones."""
+"""Images to look at: wrong ones by pair of classes, right ones, and augmented views."""
 
 from __future__ import annotations
 
 import base64
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from regraft.data.images import thumbnail
-from regraft.errors import RegraftError
+from regraft.errors import RegraftError, UsageError, printable
 from regraft.files import sha256_bytes, sha256_file, write_bytes
 from regraft.results.metrics import Confused, most_confused
 from regraft.results.predictions import Predictions
+
+Pixels = NDArray[np.uint8]
 
 MOST_THUMBNAILS = 200
 MOST_IN_A_PAIR = 24
 _IN_A_ROW = 8
 _SIDE = 160
+_PAPER, _INK, _MUTED = (255, 255, 255), (34, 34, 34), (110, 110, 110)
+_LEAST_CELL = 96  # pixels; smaller images are enlarged, so that their titles have room
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture in the gallery.
+    """An image in the gallery.
 
     Args:
         path: Where it lies in the data set.
         true: Its class.
-        predicted: What it was named.
-        confidence: The probability of the named class, 0 to 1.
+        predicted: The predicted class.
+        confidence: The probability of the predicted class, 0 to 1.
         true_probability: The probability of its own class, 0 to 1.
         image: A ``data:`` address of its thumbnail, or ``None`` where the file is missing.
     """
@@ -46,63 +52,58 @@ class Shown:
 
 @dataclass(frozen=True)
 class Pair:
-    """The wrong pictures of one pair of classes, the surest mistake first.
+    """The wrong images of one pair of classes, the most confident mistake first.
 
     Args:
         confused: The pair.
-        pictures: Those that are shown.
+        images: Those that are shown.
         hidden: How many are not.
     """
 
     confused: Confused
-    pictures: tuple[Shown, ...]
+    images: tuple[Shown, ...]
     hidden: int
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """What the page shows in pictures.
+    """What the page shows in images.
 
     Args:
-        pairs: The wrong pictures by pair of classes, the most frequent pair first.
+        pairs: The wrong images by pair of classes, the most frequent pair first.
         hidden_pairs: How many pairs are not shown at all.
-        hidden: How many wrong pictures are not shown.
-        missing: How many of the pictures to be shown were not there, or other ones in their place.
-        surest: Right ones with the highest confidence.
-        least_sure: Right ones with the lowest confidence.
+        hidden: How many wrong images are not shown.
+        missing: How many of the images to be shown were not there, or other ones in their place.
+        most_confident: Right ones with the highest confidence.
+        least_confident: Right ones with the lowest confidence.
     """
 
     pairs: tuple[Pair, ...]
     hidden_pairs: int
     hidden: int
     missing: int
-    surest: tuple[Shown, ...]
-    least_sure: tuple[Shown, ...]
+    most_confident: tuple[Shown, ...]
+    least_confident: tuple[Shown, ...]
 
 
+@dataclass(frozen=True)
 class Thumbnails:
-    """Small pictures for a page, kept in the run's folder so that the page can be written again.
+    """Small images for a page, kept in the run's folder so that the page can be written again.
 
     Args:
         folder: Where they are kept.
         data_root: The folder that the paths are relative to; ``None``: only what is kept is shown.
-        hashes: The SHA-256 of the pictures that were judged, by path: another file of the same name
-            is not shown in their place.
+        hashes: The SHA-256 of the images that were predicted, by path: another file of the same
+            name is not shown in their place.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        data_root: str | os.PathLike[str] | None,
-        hashes: Mapping[str, str],
-    ) -> None:
-        self._folder = folder
-        self._root = None if data_root is None else Path(data_root)
-        self._hashes = hashes
+    folder: Path
+    data_root: Path | None
+    hashes: Mapping[str, str]
 
     def address(self, path: str) -> str | None:
-        """Return the ``data:`` address of a picture's thumbnail; ``None`` if it cannot be read."""
-        kept = self._folder / f"{sha256_bytes(path.encode('utf-8', 'surrogateescape'))[:24]}.jpg"
+        """Return the ``data:`` address of an image's thumbnail; ``None`` if it cannot be read."""
+        kept = self.folder / f"{sha256_bytes(path.encode('utf-8', 'surrogateescape'))[:24]}.jpg"
         data = self._fresh(path)
         if data is not None:
             write_bytes(kept, data)
@@ -113,94 +114,167 @@ class Thumbnails:
         return "data:image/jpeg;base64," + base64.b64encode(data).decode()
 
     def _fresh(self, path: str) -> bytes | None:
-        if self._root is None or not _stays_inside(self._root, path):
+        root = self.data_root
+        # A foreign run cannot show other files than those of the data.
+        if root is None or not _inside(root, path):
             return None
         try:
-            if sha256_file(self._root / path) != self._hashes.get(path):
+            if sha256_file(root / path) != self.hashes.get(path):
                 return None
-            return thumbnail(self._root / path, side=_SIDE)
+            return thumbnail(root / path, side=_SIDE)
         except (RegraftError, OSError):
             return None  # moved, deleted or damaged since: the page shows a placeholder
 
 
 def gallery(p: Predictions, thumbnails: Thumbnails) -> Gallery:
-    """Choose the pictures to show, at most ``MOST_THUMBNAILS`` wrong ones.
+    """Choose the images to show, at most ``MOST_THUMBNAILS`` wrong ones.
 
     Args:
         p: The predictions of one part.
-        thumbnails: Where the small pictures come from.
+        thumbnails: Where the small images come from.
 
     Example:
         >>> p = Predictions(("a.jpg",), ("x",), ("x", "y"), np.array([[0.1, 0.9]]), ("test",))
-        >>> gallery(p, Thumbnails(Path("none"), None, {})).pairs[0].pictures[0].image is None
+        >>> gallery(p, Thumbnails(Path("none"), None, {})).pairs[0].images[0].image is None
         True
     """
+
+    def shown(indices: Sequence[int]) -> tuple[Shown, ...]:
+        return tuple(
+            Shown(
+                path=p.paths[index],
+                true=p.truth[index],
+                predicted=p.predicted[index],
+                confidence=float(p.confidence[index]),
+                true_probability=float(p.probabilities[index, p.truth_index[index]]),
+                image=thumbnails.address(p.paths[index]),
+            )
+            for index in indices
+        )
+
     confused = most_confused(p, limit=None)
-    wrong = _wrong_by_pair(p)
-    pairs = []
+    wrong: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    for index in _most_confident_first(p, ~p.correct):
+        wrong[p.truth[index], p.predicted[index]].append(index)
+    pairs: list[Pair] = []
     left = MOST_THUMBNAILS
     for pair in confused:
         chosen = wrong[pair.true, pair.predicted][: min(left, MOST_IN_A_PAIR)]
         if not chosen:
             break
         left -= len(chosen)
-        pictures = tuple(_shown(p, index, thumbnails) for index in chosen)
-        pairs.append(Pair(pair, pictures, pair.count - len(chosen)))
-    surest, least_sure = _right_rows(p)
-    rows = [
-        tuple(_shown(p, index, thumbnails) for index in indices) for indices in (surest, least_sure)
-    ]
-    shown = [picture for pair in pairs for picture in pair.pictures]
+        pairs.append(Pair(pair, shown(chosen), pair.count - len(chosen)))
+    most, least = map(shown, _right_rows(p))
+    every = [one for images in (*(pair.images for pair in pairs), most, least) for one in images]
     return Gallery(
         pairs=tuple(pairs),
         hidden_pairs=len(confused) - len(pairs),
-        hidden=int((~p.correct).sum()) - len(shown),
-        missing=sum(picture.image is None for picture in (*shown, *rows[0], *rows[1])),
-        surest=rows[0],
-        least_sure=rows[1],
+        hidden=int((~p.correct).sum()) - MOST_THUMBNAILS + left,
+        missing=sum(one.image is None for one in every),
+        most_confident=most,
+        least_confident=least,
     )
 
 
-def _wrong_by_pair(p: Predictions) -> dict[tuple[str, str], list[int]]:
-    """Return where the wrong pictures of each pair stand, the surest mistake first."""
-    found: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
-    wrong = np.flatnonzero(~p.correct)
-    for index in wrong[np.argsort(-p.confidence[wrong], kind="stable")].tolist():
-        found[p.truth[index], p.predicted[index]].append(index)
+def preview_sheet(
+    images: Sequence[tuple[str, Pixels]],
+    augment: Callable[[Pixels, np.random.Generator], Pixels],
+    *,
+    views: int = 7,
+    seed: int = 0,
+    title: str = "",
+    subtitle: str = "",
+) -> Image.Image:
+    """Draw a sheet: a row for each image, first as it is, then augmented.
+
+    Args:
+        images: A name and the pixels (size, size, 3) of each image, all of one size.
+        augment: From an image and a random generator to a view of the same size.
+        views: How many views of each image, 1 or more.
+        seed: Another seed, other views.
+        title: A line above the sheet.
+        subtitle: A smaller line below it.
+
+    Raises:
+        UsageError: There is no image or no view to show.
+
+    Example:
+        >>> grey = np.full((128, 128, 3), 128, np.uint8)
+        >>> sheet = preview_sheet([("grey", grey)], lambda image, random: image, views=2)
+        >>> sheet.width > 3 * 128
+        True
+    """
+    if not images or views < 1:
+        raise UsageError("a sheet shows at least one view of one image")
+    cell = max(_LEAST_CELL, images[0][1].shape[1])
+    margin, gap, step = cell // 8, max(cell // 32, 4), max(cell // 16, 4)
+    bold, small = _font(max(cell // 12, 12), "-Bold"), _font(max(cell // 17, 10))
+    line = round(bold.size * 1.6)
+    head = margin + line * (bool(title) + bool(subtitle)) + step * bool(title or subtitle)
+    # Between the images as they are and their views is one more gap.
+    left = [margin + at * (cell + gap) + (step if at else 0) for at in range(1 + views)]
+    width = left[-1] + cell + margin
+    top = [head + line + row * (cell + line + step) for row in range(len(images))]
+    sheet = Image.new("RGB", (width, top[-1] + cell + line + margin), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+
+    def write(
+        x: float, y: float, text: str, font: ImageFont.FreeTypeFont, ink: tuple[int, ...]
+    ) -> None:
+        draw.text((x, y), _fitted(text, font, width - 2 * margin), ink, font)
+
+    write(margin, margin, title, bold, _INK)
+    write(margin, margin + line * bool(title), subtitle, small, _MUTED)
+    for at, across in enumerate(left):
+        write(across, head, f"view {at}" if at else "as it is", small, _MUTED)
+    for row, (name, pixels) in enumerate(images):
+        for at, across in enumerate(left):
+            random = np.random.default_rng([seed, row, at - 1]) if at else None
+            view = Image.fromarray(pixels if random is None else augment(pixels, random))
+            enlarged = view.resize((cell, cell), Image.Resampling.NEAREST)
+            sheet.paste(enlarged if view.width < cell else view, (across, top[row]))
+        write(margin, top[row] + cell + gap // 2, name, small, _INK)
+    return sheet
+
+
+def _most_confident_first(p: Predictions, chosen: NDArray[np.bool_]) -> list[int]:
+    places = np.flatnonzero(chosen)
+    found: list[int] = places[np.argsort(-p.confidence[places], kind="stable")].tolist()
     return found
 
 
 def _right_rows(p: Predictions) -> tuple[list[int], list[int]]:
-    """Return where the surest and the least sure right pictures stand; no picture is in both."""
-    right = np.flatnonzero(p.correct)
-    order = right[np.argsort(-p.confidence[right], kind="stable")].tolist()
+    """Return where the most and the least confident right images stand; no image is in both.
+
+    Of the most confident ones the first of each class comes first, for a varied row.
+    """
+    order = _most_confident_first(p, p.correct)
     count = min(_IN_A_ROW, len(order) // 2)
-    least_sure = order[::-1][:count]
-    rest = order[: len(order) - count]
-    return _one_per_class_first(p, rest)[:count], least_sure
-
-
-def _one_per_class_first(p: Predictions, order: list[int]) -> list[int]:
-    """Return ``order`` with the first picture of each class in front, for a varied row."""
+    least, rest = order[::-1][:count], order[: len(order) - count]
     first: dict[str, int] = {}
-    for index in order:
+    for index in rest:
         first.setdefault(p.truth[index], index)
-    front = set(first.values())
-    return [*first.values(), *(index for index in order if index not in front)]
+    return list(dict.fromkeys([*first.values(), *rest]))[:count], least
 
 
-def _shown(p: Predictions, index: int, thumbnails: Thumbnails) -> Shown:
-    return Shown(
-        path=p.paths[index],
-        true=p.truth[index],
-        predicted=p.predicted[index],
-        confidence=float(p.confidence[index]),
-        true_probability=float(p.probabilities[index, p.truth_index[index]]),
-        image=thumbnails.address(p.paths[index]),
-    )
-
-
-def _stays_inside(root: Path, path: str) -> bool:
-    """Return whether ``path`` stays in ``root``, so that a foreign run cannot show other files."""
+def _inside(root: Path, path: str) -> bool:
     whole = os.path.normpath(root / path)
     return Path(whole).is_relative_to(os.path.normpath(root))
+
+
+def _fitted(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """Return a text shortened in its middle until it is no wider than so many pixels."""
+    whole = shown = printable(text)
+    keep = len(whole)
+    while font.getlength(shown) > width and keep > 2:
+        keep -= 1
+        shown = whole[: keep - keep // 2] + "…" + whole[-(keep // 2) :]
+    return shown
+
+
+def _font(size: int, weight: str = "") -> ImageFont.FreeTypeFont:
+    """Return the font of the figures, which has more scripts than Pillow's own."""
+    import matplotlib as mpl
+
+    file = Path(mpl.get_data_path(), "fonts", "ttf", f"DejaVuSans{weight}.ttf")
+    return ImageFont.truetype(str(file), size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from typing import Any
 
 from regraft.data.tables import safe_cell
 from regraft.errors import printable
-from regraft.report.latex import tabular
 from regraft.results.comparison import Repeated
 from regraft.results.intervals import Estimate, percent, points
 from regraft.results.metrics import Confused, Scores
@@ -20,6 +20,21 @@ from regraft.results.run import PART_TITLES
 from regraft.settings import to_json
 
 NOTHING = "\N{EN DASH}"
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "`": r"\textasciigrave{}",
+    "\N{MINUS SIGN}": "$-$",
+    "\N{EN DASH}": r"\textendash{}",
+    "\N{PLUS-MINUS SIGN}": r"$\pm$",
+    "★": r"$\star$",
+    '"': r"\char34{}",
+} | {letter: "\\" + letter for letter in "&%$#_{}"}
+_CSV = {"": "value", " low": "low", " high": "high", " n": "n"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +60,7 @@ class Duration:
 
 @dataclass(frozen=True)
 class Share:
-    """A share of which neither n nor interval is known, such as one that others printed.
+    """A share of which neither n nor interval is known, such as a published one.
 
     Args:
         value: 0 to 1; shown with the digits it has, one after the point at least and two at most.
@@ -73,13 +88,13 @@ class Table:
         columns: The names of the columns.
         rows: One tuple per row, a cell per column.
         notes: Sentences that belong below the table.
-        best: The row to mark, if one can be told from all the others.
+        best: The row to mark, if one is better than all the others.
 
     Example:
-        >>> print(Table(("class", "pictures"), (("rose", 12), ("lily", 7))).to_text())
-        class  pictures
-        rose         12
-        lily          7
+        >>> print(Table(("class", "images"), (("rose", 12), ("lily", 7))).to_text())
+        class  images
+        rose       12
+        lily        7
     """
 
     columns: tuple[str, ...]
@@ -87,23 +102,16 @@ class Table:
     notes: tuple[str, ...] = ()
     best: int | None = None
 
-    def shown(self) -> list[list[str]]:
-        """Return every cell as text, the best row's first cell with a star."""
-        rows = [[show(cell) for cell in row] for row in self.rows]
-        if self.best is not None:
-            rows[self.best][0] += " *"
-        return rows
-
     def numeric(self, column: int) -> bool:
         """Return whether a column holds numbers, which stand to the right."""
-        kinds = [row[column] for row in self.rows if row[column] is not None]
-        return bool(kinds) and all(
-            isinstance(cell, int | float | Duration | Share) for cell in kinds
-        )
+        cells = [row[column] for row in self.rows if row[column] is not None]
+        return bool(cells) and all(isinstance(cell, NUMBERS) for cell in cells)
 
     def compact(self) -> list[list[str]]:
         """Return head and cells as text; an n that a whole column shares stands in its head."""
-        head, rows = list(self.columns), self.shown()
+        head, rows = list(self.columns), [[show(cell) for cell in row] for row in self.rows]
+        if self.best is not None:
+            rows[self.best][0] += " *"
         for index, column in enumerate(zip(*self.rows, strict=True)):
             sizes = {found.n for cell in column if (found := _estimate(cell)) is not None}
             if len(sizes) == 1 and len(self.rows) > 1:
@@ -117,15 +125,12 @@ class Table:
         """Return the table aligned for a terminal."""
         rows = [[printable(cell) for cell in row] for row in self.compact()]
         widths = [max(map(width_of, column)) for column in zip(*rows, strict=True)]
-        right = [self.numeric(index) for index in range(len(self.columns))]
         lines = []
         for row in rows:
-            cells = [
-                " " * (width - width_of(cell)) + cell
-                if flush
-                else cell + " " * (width - width_of(cell))
-                for cell, width, flush in zip(row, widths, right, strict=True)
-            ]
+            cells = []
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True)):
+                room = " " * (width - width_of(cell))
+                cells.append(room + cell if self.numeric(index) else cell + room)
             lines.append("  ".join(cells).rstrip())
         return "\n".join([*lines, *_below(self.notes)])
 
@@ -137,27 +142,28 @@ class Table:
         return "\n".join([*lines, *_below(tuple(map(_escaped, self.notes)))])
 
     def to_latex(self) -> str:
-        """Return the table for a paper, with the rules of booktabs."""
-        right = [self.numeric(index) for index in range(len(self.columns))]
-        return tabular(*self.compact(), right=right, notes=self.notes)
+        """Return the table for a paper, with the rules of the package booktabs."""
+        head, *body = (" & ".join(map(_latex, row)) + r" \\" for row in self.compact())
+        columns = ("r" if self.numeric(index) else "l" for index in range(len(self.columns)))
+        lines = [
+            r"% needs \usepackage{booktabs}",
+            rf"\begin{{tabular}}{{{''.join(columns)}}}",
+            *(r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"),
+        ]
+        return "\n".join([*lines, *("\n" + _latex(note) for note in self.notes)])
 
     def to_csv(self) -> str:
         """Return the table as CSV for a spreadsheet; an estimate fills four columns.
 
         With repeats there is a fifth, the standard deviation.
         """
-        wide = [_endings([row[at] for row in self.rows]) for at in range(len(self.columns))]
+        columns: list[list[Any]] = []
+        for at, name in enumerate(self.columns):
+            columns += _csv_columns(name, [row[at] for row in self.rows])
         stream = io.StringIO(newline="")
         writer = csv.writer(stream)  # \r\n ends a line, so that both are quoted within cells
-        head: list[str] = []
-        for name, endings in zip(self.columns, wide, strict=True):
-            head += [name + ending for ending in endings]
-        writer.writerow([safe_cell(name) for name in head])
-        for row in self.rows:
-            cells: list[Any] = []
-            for cell, endings in zip(row, wide, strict=True):
-                cells += _wide(cell)[: len(endings)] if len(endings) > 1 else [_plain(cell)]
-            writer.writerow([safe_cell(cell) if isinstance(cell, str) else cell for cell in cells])
+        for row in zip(*columns, strict=True):
+            writer.writerow([safe_cell(cell) if isinstance(cell, str) else cell for cell in row])
         return stream.getvalue().replace("\r\n", "\n").rstrip("\n")
 
     def to_json(self) -> str:
@@ -197,14 +203,14 @@ def parts_table(metrics: Mapping[str, Mapping[str, Any] | None]) -> Table:
 
 
 def class_table(scores: Sequence[Scores]) -> Table:
-    """Return precision, recall, F1 and support of every class."""
-    columns = ("class", "precision", "recall", "F1", "pictures")
+    """Return precision, recall, F1 and support of every class, or of the averages."""
+    columns = ("class", "precision", "recall", "F1", "images")
     return Table(columns, tuple((s.name, s.precision, s.recall, s.f1, s.support) for s in scores))
 
 
 def confused_table(pairs: Sequence[Confused]) -> Table:
     """Return the most confused pairs with their share of the true class."""
-    columns = ("true", "named", "pictures", "share of the true class")
+    columns = ("true", "predicted", "images", "share of the true class")
     return Table(columns, tuple((p.true, p.predicted, p.count, p.share) for p in pairs))
 
 
@@ -227,60 +233,24 @@ def show(cell: Cell) -> str:
     Example:
         >>> show(1200), show(0.12345), show(None)
         ('1,200', '0.1235', '–')
+        >>> show(Repeated(Estimate(0.912, 0.901, 0.922, 850), 0.008, 3))
+        '91.2 % ± 0.8 [90.1, 92.2], n = 850'
     """
     if cell is None:
         return NOTHING
+    if isinstance(cell, Repeated):
+        value, whole = percent(cell.estimate, parts=""), percent(cell.estimate)
+        return whole if cell.sd is None else value + spread(cell.sd) + whole.removeprefix(value)
     if isinstance(cell, Estimate):
         return percent(cell)
-    if isinstance(cell, Repeated):
-        return _repeated(cell)
     if isinstance(cell, float):
         return f"{cell:.4g}"
     return f"{cell:,}" if isinstance(cell, int) else str(cell)
 
 
-def _repeated(cell: Repeated) -> str:
-    """Return ``91.2 % ± 0.8 [90.1, 92.2], n = 850``: mean, standard deviation, interval."""
-    whole = percent(cell.estimate)
-    if cell.sd is None:
-        return whole
-    value = percent(cell.estimate, parts="")
-    spread = points(cell.sd, signed=False).removesuffix(" points")
-    return f"{value} ± {spread}{whole.removeprefix(value)}"
-
-
-def _estimate(cell: Cell) -> Estimate | None:
-    if isinstance(cell, Repeated):
-        return cell.estimate
-    return cell if isinstance(cell, Estimate) else None
-
-
-def _plain(cell: Cell) -> Any:
-    if isinstance(cell, Estimate):
-        return to_json(cell)
-    if isinstance(cell, Repeated):
-        return to_json(cell.estimate) | {"sd": cell.sd, "repeats": cell.repeats}
-    if isinstance(cell, Share):
-        return cell.value
-    return cell.seconds if isinstance(cell, Duration) else cell
-
-
-def _endings(column: Sequence[Cell]) -> tuple[str, ...]:
-    """Return what the names of the columns end in that a spreadsheet needs for one of ours."""
-    if not any(_estimate(cell) is not None for cell in column):
-        return ("",)
-    spread = any(isinstance(cell, Repeated) and cell.sd is not None for cell in column)
-    return ("", " low", " high", " n", " sd")[: 5 if spread else 4]
-
-
-def _wide(cell: Cell) -> list[Any]:
-    found = _estimate(cell)
-    if found is None:
-        return [None] * 5
-    spread = cell.sd if isinstance(cell, Repeated) else None
-    if not found.known:
-        return [None, None, None, 0, None]
-    return [found.value, found.low, found.high, found.n, spread]
+def spread(sd: float) -> str:
+    """Return a standard deviation as it stands behind a percentage: `` ± 0.8``."""
+    return f" ± {points(sd, signed=False).removesuffix(' points')}"
 
 
 def width_of(text: str) -> int:
@@ -291,8 +261,42 @@ def width_of(text: str) -> int:
     )
 
 
+def _estimate(cell: Cell) -> Estimate | None:
+    if isinstance(cell, Repeated):
+        return cell.estimate
+    return cell if isinstance(cell, Estimate) else None
+
+
+def _plain(cell: Cell) -> Any:
+    if (found := _estimate(cell)) is not None:
+        more = {"sd": cell.sd, "repeats": cell.repeats} if isinstance(cell, Repeated) else {}
+        return to_json(found) | more
+    if isinstance(cell, Share):
+        return cell.value
+    return cell.seconds if isinstance(cell, Duration) else cell
+
+
+def _csv_columns(name: str, cells: Sequence[Cell]) -> list[list[Any]]:
+    """Return the columns, name first, that a spreadsheet needs for one of ours."""
+    if all(_estimate(cell) is None for cell in cells):
+        return [[name, *map(_plain, cells)]]
+    values = [{} if _estimate(cell) is None else _plain(cell) for cell in cells]
+    endings = _CSV | ({" sd": "sd"} if any(value.get("sd") is not None for value in values) else {})
+    return [[name + end, *(v.get(key) for v in values)] for end, key in endings.items()]
+
+
 def _escaped(text: str) -> str:
     return "".join("\\" + c if c in "\\|<>*_`[]" else c for c in printable(text))
+
+
+def _latex(text: str) -> str:
+    """Return text so that LaTeX prints every character of it as it stands."""
+    shown = "".join(_LATEX.get(letter, letter) for letter in printable(text))
+    shown = re.sub(r"(?<=\d) \\%", r"\\,\\%", shown)
+    # Two of these in a row would melt into another character: a dash, a quotation mark.
+    shown = re.sub(r"([-',])(?=\1)", r"\1{}", shown)
+    # After the end of a row LaTeX takes a bracket or a star for an argument.
+    return f"{{{shown[0]}}}{shown[1:]}" if shown[:1] in {"[", "*"} else shown
 
 
 def _below(notes: tuple[str, ...]) -> list[str]:

@@ -1,0 +1,465 @@
+"""The page of a run: one self-contained HTML file.
+
+A new section is a block of ``templates/run.html.j2`` with its entry in the list at the top of it,
+and its values in :func:`write_page`; a new measure is an entry of ``results.metrics.MEASURES``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from regraft.files import write_text
+from regraft.report import figures, text
+from regraft.report.gallery import Thumbnails, gallery
+from regraft.report.tables import (
+    NOTHING,
+    Cell,
+    Duration,
+    Table,
+    accuracy_of,
+    class_table,
+    confused_table,
+    parts_table,
+)
+from regraft.results import metrics
+from regraft.results.intervals import Estimate, percent
+from regraft.results.metrics import Scores
+from regraft.results.predictions import Predictions, part_name
+from regraft.results.run import PART_TITLES, REPORT, THUMBNAILS, Run
+from regraft.settings import to_json
+from regraft.version import __version__
+
+Phase = Mapping[str, Any]
+
+_MOST_CELLS = 30  # classes that still fit into a table of true by predicted
+_MOST_HEAT = 400  # classes that still make a heat map: a pixel each
+_MOST_ROWS = 300  # classes that a table shows; predictions.csv has them all
+_MOST_PAIRS = 12
+_MOST_FINDINGS = 100
+_FINDING_KEYS = ("severity", "message", "path", "advice")
+_GRID = {"parameters", "mean", "sd"}
+_OPTIMIZERS = {
+    "sgd": "SGD",
+    "rmsprop": "RMSprop",
+    "adam": "Adam",
+    "adamw": "AdamW",
+    "nadam": "NAdam",
+}
+_SCHEDULES = {
+    "cosine": "cosine decay",
+    "one_cycle": "one cycle",
+    "plateau": "a tenth after two epochs without a better validation loss",
+}
+_STORED = {"pooled": "the features", "map": "the last feature map"}
+_EPOCH_COLUMNS = {
+    "phase": "phase",
+    "epoch": "epoch",
+    "train_loss": "training loss",
+    "train_accuracy": "training accuracy",
+    "val_loss": "validation loss",
+    "val_accuracy": "validation accuracy",
+    "lr": "learning rate",
+    "seconds": "time",
+}
+
+
+def write_page(run: Run, *, data_root: str | os.PathLike[str] | None = None) -> Path:
+    """Write the page of a run into its folder.
+
+    Args:
+        run: A finished run.
+        data_root: The folder of the images, or the table that lists them. Without it the
+            thumbnails of the last time are shown.
+
+    Returns:
+        The path of the page.
+    """
+    root = None if data_root is None else Path(data_root)
+    if root is not None and root.is_file():
+        root = root.parent
+    part = next((title for title in ("test", "validation") if title in run.metrics), "train")
+    p = run.predictions.part(part_name(part))
+    scores = metrics.per_class(p)
+    hashes = {row.path: row.sha256 for row in run.rows()}
+    remarks = text.remarks(run)
+    html = text.render(
+        "run.html.j2",
+        version=__version__,
+        run=run,
+        record=run.record,
+        part=part,
+        done=text.what_was_done(run.record),
+        found=text.what_was_found(p, part),
+        remarks=remarks,
+        accuracy=metrics.accuracy(p),
+        baseline=metrics.majority_baseline(p),
+        clean=accuracy_of((run.metrics.get("test") or {}).get("without_leaks")),
+        errors=int((~p.correct).sum()),
+        parts=parts_table(run.metrics),
+        measures=_measures(run),
+        confusion=_matrix(p),
+        heat=_heat(p),
+        pairs=confused_table(metrics.most_confused(p, _MOST_PAIRS)),
+        all_pairs=len(metrics.most_confused(p, None)),
+        scores=class_table(_worst(scores)),
+        averages=class_table([replace(a, name=f"{a.name} average") for a in metrics.averages(p)]),
+        fewest=min((score.support for score in scores if score.support), default=0),
+        without_images=[score.name for score in scores if score.support == 0],
+        gallery=gallery(p, Thumbnails(run.folder / THUMBNAILS, root, hashes)),
+        fitting=fitting(run.record.history, run.metrics),
+        findings=_findings(run.check, remarks),
+        counts=_class_counts(run),
+        facts=_facts(run),
+    )
+    path = run.folder / REPORT
+    write_text(path, html)
+    return path
+
+
+# ---- results and confusion ----------------------------------------------------------------------
+
+
+def _measures(run: Run) -> Table:
+    """Return what else was measured on each part."""
+    titles = [title for title in PART_TITLES.values() if title in run.metrics]
+    present = [key for key in metrics.MEASURES if any(key in run.metrics[t] for t in titles)]
+    rows: list[tuple[Cell, ...]] = [
+        (title, *(_estimate(run.metrics[title].get(key)) for key in present)) for title in titles
+    ]
+    return Table(("part", *(metrics.MEASURES[key] for key in present)), tuple(rows))
+
+
+def _estimate(value: Mapping[str, Any] | None) -> Estimate | None:
+    return Estimate(**value) if value and value.get("value") is not None else None
+
+
+def _matrix(p: Predictions) -> list[tuple[str, list[tuple[int, float, bool, str]], int]]:
+    """Return each true class with its cells and its number of images; nothing for many classes.
+
+    A cell is a count, its share of the row, whether it is right, and the same in words.
+    """
+    if len(p.classes) > _MOST_CELLS:
+        return []
+    rows = []
+    for i, (true, counts) in enumerate(zip(p.classes, metrics.confusion(p).tolist(), strict=True)):
+        support, cells = sum(counts), []
+        for j, (predicted, n) in enumerate(zip(p.classes, counts, strict=True)):
+            share = n / support if support else 0.0
+            spoken = f"{n} of {support} “{true}” predicted as “{predicted}” ({percent(share)})"
+            cells.append((n, share, i == j, spoken))
+        rows.append((true, cells, support))
+    return rows
+
+
+def _heat(p: Predictions) -> str | None:
+    if not _MOST_CELLS < len(p.classes) <= _MOST_HEAT:
+        return None
+    alt = "Confusion matrix as a heat map; the table of the most confused pairs says the same."
+    return figures.heat_map(metrics.confusion(p), p.classes, alt=alt)
+
+
+def _worst(scores: Sequence[Scores]) -> Sequence[Scores]:
+    """Return all classes in their order, or of too many those with the lowest F1."""
+    if len(scores) <= _MOST_ROWS:
+        return scores
+    return sorted(scores, key=lambda s: s.f1.value if s.f1.known else 2.0)[:_MOST_ROWS]
+
+
+# ---- fitting ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """What happened while fitting.
+
+    Args:
+        tables: Titled tables: a grid of parameters, the phases, a row per epoch.
+        facts: Names and values of the rest.
+        curves: Accuracy and loss after each epoch as an ``<svg>`` element, if there were epochs.
+        sentence: Whether a network overfits.
+    """
+
+    tables: tuple[tuple[str, Table], ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
+    curves: str | None = None
+    sentence: str = ""
+
+
+def fitting(history: Mapping[str, Any] | None, measured: Mapping[str, Any]) -> Fitting:
+    """Arrange a learner's history: a grid or the phases and epochs of a training, and the rest.
+
+    Args:
+        history: The learner's ``history_``, or None.
+        measured: What was measured on each part.
+
+    Example:
+        >>> fitting({"folds": 3, "best": {"C": 1.0}}, {}).facts
+        (('folds', '3'), ('best', 'C 1'))
+    """
+    rest = {key: value for key, value in (history or {}).items() if value not in (None, [], {})}
+    tables, curves, sentence = [], None, ""
+    if history is not None and {"phases", "epochs"} <= set(history):
+        phases, epochs = rest.pop("phases", []), rest.pop("epochs", [])
+        held = accuracy_of(measured.get("validation"))
+        on = f", on {held.n:,} validation images" if held.known else ""
+        if phases:
+            tables.append(("What was trained, phase by phase", _phases_table(phases)))
+        if epochs:
+            tables.append((f"After each epoch{on}", _epochs_table(epochs)))
+            curves = _training_curves(phases, epochs)
+        sentence = text.overfitting(measured)
+    for key, value in list(rest.items()):
+        if isinstance(value, list | tuple) and all(
+            isinstance(row, Mapping) and set(row) >= _GRID for row in value
+        ):
+            tables.append((str(key), _grid_table(rest.pop(key), rest.get("best"))))
+    facts = tuple((str(key), text.flat(value)) for key, value in rest.items())
+    return Fitting(tuple(tables), facts, curves, sentence)
+
+
+def _grid_table(rows: Sequence[Mapping[str, Any]], best: Any) -> Table:
+    """Return a column per parameter and the accuracy; the chosen point is marked."""
+    names = tuple(dict.fromkeys(str(name) for row in rows for name in row["parameters"]))
+    body: list[tuple[Cell, ...]] = [
+        (
+            *(text.flat(row["parameters"].get(name)) for name in names),
+            percent(float(row["mean"])),
+            percent(float(row["sd"])),
+        )
+        for row in rows
+    ]
+    chosen = [index for index, row in enumerate(rows) if row["parameters"] == best]
+    columns = (*names, "cross-validated accuracy", "standard deviation over folds")
+    return Table(columns, tuple(body), best=chosen[0] if chosen else None)
+
+
+def _epochs_table(epochs: Sequence[Mapping[str, Any]]) -> Table:
+    def cell(name: str, value: Any) -> Cell:
+        if value is not None and name.endswith("accuracy"):
+            return percent(float(value))
+        return Duration(float(value)) if value is not None and name == "seconds" else value
+
+    names = [name for name in _EPOCH_COLUMNS if any(name in epoch for epoch in epochs)]
+    rows = tuple(tuple(cell(name, epoch.get(name)) for name in names) for epoch in epochs)
+    return Table(tuple(_EPOCH_COLUMNS[name] for name in names), rows)
+
+
+def _training_curves(phases: Sequence[Phase], epochs: Sequence[Mapping[str, Any]]) -> str:
+    """Draw all phases; dashed lines stand between them, rings at their best epochs."""
+    lines = [
+        {k: v for k, v in epoch.items() if k.endswith(("accuracy", "loss")) and v is not None}
+        for epoch in epochs
+    ]
+    places = {(e.get("phase"), e.get("epoch")): at for at, e in enumerate(epochs, start=1)}
+    last = {phase: at for (phase, _), at in places.items()}
+    best = [places.get((phase.get("phase"), phase.get("best_epoch"))) for phase in phases]
+    return figures.curves(
+        lines,
+        alt="Accuracy and loss after each epoch. Dashed lines stand between phases, rings at the "
+        "epoch with the best validation accuracy of a phase.",
+        borders=[at + 0.5 for at in list(last.values())[:-1]],
+        rings=[at for at in best if at is not None],
+    )
+
+
+def _phases_table(phases: Sequence[Phase]) -> Table:
+    """Return what was trained, a column per phase."""
+    before, counted = 0, []
+    for phase in phases:
+        counted.append({**phase, "epochs_before": before})
+        before += int(phase.get("last_epoch") or 0)
+    rows = [(name, *(say(phase) for phase in counted)) for name, say in _PHASE_ROWS.items()]
+    told = tuple(row for row in rows if any(cell not in {None, NOTHING} for cell in row[1:]))
+    return Table(("", *(f"Phase {number}" for number in range(1, len(phases) + 1))), told)
+
+
+def _setting(phase: Phase, name: str) -> Any:
+    return (phase.get("trained") or {}).get(name)
+
+
+def _trained(phase: Phase) -> str:
+    trunk = text.trained_stages(phase)
+    part = "the last layer of the head" if _setting(phase, "head") == "last" else "the new head"
+    return f"{part} and {trunk}" if trunk else f"{part} alone"
+
+
+def _parameters(phase: Phase) -> str | None:
+    if phase.get("parameters") is None:
+        return None
+    share = phase.get("share_of_parameters")
+    return f"{phase['parameters']:,}" + ("" if share is None else f", {percent(share)} of all")
+
+
+def _optimizer(phase: Phase) -> str | None:
+    name = _setting(phase, "optimizer")
+    if name is None:
+        return None
+    momentum = _setting(phase, "momentum") if name in {"sgd", "rmsprop"} else None
+    more = {"momentum": momentum, "weight decay": _setting(phase, "weight_decay")}
+    told = [f"{key} {value:g}" for key, value in more.items() if value]
+    return ", ".join([_OPTIMIZERS.get(name, str(name)), *told])
+
+
+def _rate(phase: Phase) -> str | None:
+    rate, schedule = _setting(phase, "lr"), _setting(phase, "schedule")
+    if rate is None:
+        return None
+    words = [f"{rate:g}", _SCHEDULES.get(str(schedule), str(schedule))]
+    warmup, decay = _setting(phase, "warmup"), _setting(phase, "layer_decay")
+    if warmup and schedule == "cosine":
+        words.append(f"warm-up for {percent(warmup, digits=0)} of the phase")
+    if decay not in {None, 1}:
+        words.append(f"times {decay:g} per stage away from the head")
+    return ", ".join(words)
+
+
+def _epochs(phase: Phase) -> str | None:
+    run, planned = phase.get("last_epoch"), _setting(phase, "epochs")
+    if run is None:
+        return None
+    said = f"{run}" if planned in {None, run} else f"{run} of {planned}"
+    if phase.get("stopped") == "patience":
+        waited = _setting(phase, "patience")
+        return f"{said}; stopped after {waited} epochs without a better validation accuracy"
+    return f"{said}; stopped by the time budget" if phase.get("stopped") else said
+
+
+def _best(phase: Phase) -> str:
+    best, before = phase.get("best_epoch"), phase["epochs_before"]
+    if best is None:
+        return "the last; there were no validation images to choose by"
+    counted = f" ({before + best} in all)" if before else ""
+    kept = "the last one's" if _setting(phase, "keep") == "last" else "its"
+    return f"{best}{counted}, by validation accuracy; {kept} weights were kept"
+
+
+def _mode(phase: Phase) -> str | None:
+    mode, boundary = phase.get("mode"), phase.get("boundary") or {}
+    if mode != "cached":
+        why = f" ({boundary['why']})" if boundary.get("why") else ""
+        said = f"live: each image went through the whole network in every epoch{why}"
+        return None if mode is None else said
+    said = "cached: each image went through the frozen part once"
+    stage, size = boundary.get("stage"), boundary.get("bytes")
+    if stage is not None:
+        what = _STORED.get(stage, f"the activation behind {stage}")
+        said += f"; {what} was stored as {boundary.get('dtype')}"
+    return said + (f" ({_size(size)})" if size else "")
+
+
+def _gradient_error(phase: Phase) -> str | None:
+    error = (phase.get("boundary") or {}).get("gradient_error")
+    return None if error is None else f"{100 * float(error):.2g} %"
+
+
+def _unchanged(phase: Phase) -> str | None:
+    frozen = phase.get("frozen") or {}
+    if "before" not in frozen:
+        return None
+    if phase.get("share_of_parameters") == 1:
+        return "nothing was frozen"
+    same = frozen["before"] == frozen.get("after")
+    return "yes, bit for bit" if same else "NO: they changed, which must not happen"
+
+
+def _at_once(phase: Phase) -> str | None:
+    found = phase.get("micro_batch")
+    return None if found is None else f"{found}; the memory was not enough for whole batches"
+
+
+def _time(phase: Phase) -> str | None:
+    return None if phase.get("seconds") is None else str(Duration(float(phase["seconds"])))
+
+
+def _size(count: float) -> str:
+    """Return a number of bytes as people say it.
+
+    Example:
+        >>> _size(512), _size(12_300_000)
+        ('512 bytes', '12 MB')
+    """
+    for unit, step in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= step:
+            return f"{count / step:{'.2g' if count < 100 * step else '.0f'}} {unit}"
+    return f"{count:.0f} bytes"
+
+
+# The rows of the table of phases: a new one needs its entry here.
+_PHASE_ROWS: dict[str, Callable[[Phase], Cell]] = {
+    "trained": _trained,
+    "parameters": _parameters,
+    "optimizer": _optimizer,
+    "learning rate": _rate,
+    "epochs": _epochs,
+    "best epoch": _best,
+    "execution": _mode,
+    "gradient error by caching": _gradient_error,
+    "images at a time": _at_once,
+    "frozen tensors unchanged": _unchanged,
+    "time": _time,
+}
+
+
+# ---- data and settings --------------------------------------------------------------------------
+
+
+def _findings(check: Mapping[str, Any] | None, remarks: Sequence[str]) -> dict[str, Any]:
+    """Return what the data check found and no remark says already: a table, and how many."""
+    every = [entry for entry in (check or {}).get("findings") or [] if isinstance(entry, Mapping)]
+    found = [e for e in every if not any(str(e.get("message")) in remark for remark in remarks)]
+    rows = [
+        tuple(text.flat(e[key]) if e.get(key) else None for key in _FINDING_KEYS)
+        for e in found[:_MOST_FINDINGS]
+    ]
+    return {
+        "checked": check is not None,
+        "table": Table(("", "found", "file", "advice"), tuple(rows)),
+        "total": len(found),
+        "remarked": len(every) - len(found),
+        "names": [entry["names"] for entry in every if entry.get("names")],
+    }
+
+
+def _class_counts(run: Run) -> Table:
+    counts, classes = run.record.data.counts, run.record.data.classes[:_MOST_ROWS]
+    body: list[tuple[Cell, ...]] = [
+        (name, *(part.get(name, 0) for part in counts.values())) for name in classes
+    ]
+    total: tuple[Cell, ...] = ("all", *(sum(part.values()) for part in counts.values()))
+    return Table(("class", *counts), (*body, total))
+
+
+def _facts(run: Run) -> dict[str, list[tuple[str, str]]]:
+    """Return the settings as titled lists of names and values."""
+    record, data = run.record, run.record.data
+    settings = {key: value for key, value in record.split.settings.items() if key != "division"}
+    method = dict(record.method)
+    if isinstance(method.get("phases"), list):
+        method["phases"] = f"{len(method['phases'])}, see Fitting; run.json has them whole"
+    # The hashes are short enough to be compared by eye; run.json has them whole.
+    hashes = {part: value and value[:12] for part, value in data.fingerprint.items()}
+    groups: dict[str, dict[str, Any]] = {
+        "Method": method,
+        "Backbone": to_json(record.backbone),
+        "Split": {
+            "hash": run.split_hash,
+            "seed": record.split.seed,
+            **settings,
+            "test part looked at": f"{run.test_looks} ×",
+        },
+        "Data": {"folder": data.root_name, "images": data.images, "fingerprint": hashes},
+        "Environment": {"regraft": record.regraft, **record.environment},
+        "Time": {k: Duration(v) for k, v in (record.seconds | {"all": run.seconds}).items()},
+    }
+    return {
+        title: [
+            (name, text.flat(value))
+            for name, value in facts.items()
+            if value not in (None, "", [], {})
+        ]
+        for title, facts in groups.items()
+    }

@@ -1,0 +1,399 @@
+"""What pages say in plain English, only as far as the numbers carry it; templates to HTML."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from regraft.errors import printable
+from regraft.report.tables import NOTHING, NUMBERS, Duration, accuracy_of, show, spread
+from regraft.results.comparison import Comparison, Row, best_validated
+from regraft.results.intervals import Estimate, percent, points
+from regraft.results.metrics import accuracy, majority_baseline
+from regraft.results.paired import Verdict
+from regraft.results.predictions import Predictions
+from regraft.results.run import Run, RunRecord
+
+Phases = Sequence[Mapping[str, Any]]
+
+_CLASSIFIERS = {
+    "logistic": "Logistic regression",
+    "linear_svm": "A linear support vector machine",
+    "knn": "A nearest-neighbour classifier",
+    "random_forest": "A random forest",
+    "gradient_boosting": "Gradient boosting",
+    "xgboost": "XGBoost",
+}
+_NAMES = {"n": "Training images", "d": "Features per image"}
+_MOST_NAMES = 4
+_QUICKER = 0.7  # of the time of the chosen method: what counts as less
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What a comparison comes to.
+
+    Args:
+        best: The row that is better than every other, if there is one.
+        sentences: The best row first, or why there is none.
+    """
+
+    best: int | None
+    sentences: tuple[str, ...]
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    Example:
+        >>> count(1, "image"), count(1200, "class")
+        ('1 image', '1,200 classes')
+    """
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun}{'es' if noun.endswith(('s', 'x')) else 's'}"
+
+
+def flat(value: Any) -> str:
+    """Return a JSON value on one line.
+
+    Example:
+        >>> flat({"size": 224, "mean": [0.5, 0.25]})
+        'size 224 · mean 0.5, 0.25'
+    """
+    if isinstance(value, Mapping):
+        return " · ".join(f"{key} {flat(item)}" for key, item in value.items()) or NOTHING
+    if isinstance(value, list | tuple):
+        return ", ".join(map(flat, value)) or NOTHING
+    if value is None:
+        return NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+# ---- one run ------------------------------------------------------------------------------------
+
+
+def what_was_done(record: RunRecord) -> str:
+    """Return what was fitted, on which images, in a sentence.
+
+    Example:
+        >>> what_was_done(RunRecord(description="", config={"method": {"classifier": "knn"}}))
+        'A nearest-neighbour classifier was fitted to distinguish 0 classes.'
+    """
+    backbone, method = record.backbone.name, record.method
+    if record.training is not None:
+        random = method.get("strategy") == "from_scratch" or method.get("weights") == "random"
+        random = random and not method.get("start")
+        fitted = training_in_words(record.training["phases"], backbone, random=random)
+    else:
+        on = f" on the features of {backbone}" if backbone else ""
+        chosen = method.get("classifier")
+        fitted = f"{_CLASSIFIERS.get(str(chosen), chosen) or 'A classifier'} was fitted{on}"
+    learned = (record.metrics.get("train") or {}).get("n")
+    images = f" from {count(learned, 'image')}" if learned else ""
+    source = f" of {record.data.root_name}" if record.data.root_name else ""
+    return f"{fitted}{images}{source} to distinguish {count(len(record.data.classes), 'class')}."
+
+
+def what_was_found(p: Predictions, part: str) -> str:
+    """Return what came out on a part, in one or two sentences."""
+    share, baseline = accuracy(p), majority_baseline(p)
+    if not share.known:
+        return "No image was set aside to measure it on."
+    right, n = int(p.correct.sum()), len(p)
+    unseen = " that it had never seen" if part == "test" else ""
+    correct = "every one" if right == n else f"{right:,}"
+    frequent = Counter(p.truth).most_common(1)[0][0]
+    always = f"Always predicting “{frequent}” would be right for {percent(baseline, parts='')}"
+    text = f"Of {count(n, f'{part} image')}{unseen} it predicted {correct} correctly. {always}"
+    if share.low <= baseline.value:
+        return f"{text} of them."
+    low, high = map(percent, share.interval)
+    return f"{text} of them. On other images like these expect between {low} and {high}."
+
+
+def remarks(run: Run) -> list[str]:
+    """Return what to bear in mind: the warnings of a run, and later looks at the test part."""
+    looked = (
+        f"the test part of this split was looked at {run.test_looks} times: choosing by what is "
+        "seen there makes the accuracy look better than it is"
+    )
+    return [*run.record.warnings, *([looked] if run.test_looks > 1 else [])]
+
+
+def training_in_words(phases: Phases, backbone: str, *, random: bool = False) -> str:
+    """Return what all the phases together did.
+
+    Args:
+        phases: The records of the phases, as ``history_["phases"]`` holds them.
+        backbone: What the network is called.
+        random: Whether its trunk began with random weights.
+
+    Example:
+        >>> training_in_words([{"share_of_stages": 0.0}, {"share_of_stages": 0.5}], "vgg16")
+        'A new head was trained on the frozen vgg16, then together with 50 % of the stages,'
+    """
+    trunks = [trained_stages(phase) for phase in phases]
+    if not trunks:
+        return f"A new head was put on {backbone} and nothing was trained"
+    if random and trunks[0] == "all stages":
+        return f"{backbone} was trained, beginning with random weights,"
+    start = f"A new head was trained on {'' if trunks[0] else 'the frozen '}{backbone}"
+    if not any(trunks):
+        return start
+    if len(trunks) == 1:
+        return f"A new head was trained together with {trunks[0]} of {backbone}"
+    if trunks == ["", trunks[-1]]:
+        return f"{start}, then together with {trunks[-1]},"
+    last = trunks[-1] or "nothing else"
+    return f"{start} in {len(trunks)} phases, in the last together with {last},"
+
+
+def trained_stages(phase: Mapping[str, Any]) -> str:
+    """Return which stages of the trunk a phase trained; nothing where it trained none."""
+    share, trained = float(phase.get("share_of_stages") or 0), phase.get("trained") or {}
+    start, pattern = trained.get("unfreeze_from"), trained.get("unfreeze_matching")
+    if not share:
+        return ""
+    if share == 1 and pattern is None:
+        return "all stages"
+    text = f"{percent(share, digits=0)} of the stages"
+    if start is not None:
+        return f"{text}, from {start} on"
+    return text if pattern is None else f"what matches /{pattern}/ in {text}"
+
+
+def overfitting(metrics: Mapping[str, Mapping[str, Any] | None]) -> str:
+    """Return in a sentence how much better a network is on its training images.
+
+    The interval of the difference is Newcombe's (Statistics in Medicine 17, 1998, method 10).
+
+    Args:
+        metrics: For ``train`` and ``validation`` accuracy, n and interval, as a run holds them.
+
+    Example:
+        >>> overfitting({"train": {"accuracy": 1.0, "n": 4, "interval": [0.51, 1.0]}})
+        ''
+    """
+    train, held = (accuracy_of(metrics.get(part)) for part in ("train", "validation"))
+    if not (train.known and held.known):
+        return ""
+    found = (
+        f"The network predicts {percent(train, parts='')} of its {train.n:,} training images "
+        f"correctly and {percent(held, parts='')} of the {held.n:,} validation images"
+    )
+    if train.value <= held.value:
+        return f"{found}: it does not overfit."
+    difference = train.value - held.value
+    low = difference - math.hypot(train.value - train.low, held.high - held.value)
+    high = difference + math.hypot(train.high - train.value, held.value - held.low)
+    low_text, high_text = (points(end).removesuffix(" points") for end in (low, high))
+    found += (
+        f": a gap of {points(difference).removeprefix('+')} "
+        f"(95 % interval {low_text} to {high_text})"
+    )
+    if low > 0:
+        return f"{found}, more than chance explains. It overfits."
+    return f"{found}, which so few images cannot distinguish from none."
+
+
+# ---- a comparison -------------------------------------------------------------------------------
+
+
+def conclude(comparison: Comparison) -> Conclusion:
+    """Return what may be concluded: which method is best, or which are not distinguishable.
+
+    The method with the highest validation accuracy stands against all others, as in the verdicts.
+
+    Example:
+        >>> conclude(Comparison("nothing", ()))
+        Conclusion(best=None, sentences=())
+    """
+    tested = [row for row in comparison.rows if row.test is not None]
+    best: int | None = None
+    said: list[str] = []
+    splits = [frozenset(run.split_hash for run in row.runs) for row in tested]
+    if len(set(splits)) > 1:
+        first = (
+            f"These runs used {len(frozenset.union(*splits))} different splits, so their "
+            "accuracies were measured on different images. They stand side by side here, but runs "
+            "on different splits cannot be called better or worse: fit them on one split to "
+            "compare them."
+        )
+        said = [first, *(f"{verdict.verdict}." for verdict in comparison.verdicts[:_MOST_NAMES])]
+    elif comparison.verdicts:
+        chosen = tested[best_validated([(row.description, row.runs) for row in tested])]
+        winner, said = _against_others(chosen, tested, comparison.verdicts)
+        best = None if winner is None else comparison.rows.index(winner)
+    if comparison.faithful and (agreement := _published(tested)):
+        said.append(agreement)
+    return Conclusion(best, tuple(said))
+
+
+def looks(runs: Sequence[Run]) -> str:
+    """Return how often the test part was looked at, a sentence; nothing where there is none."""
+    tested = [run for run in runs if "test" in run.metrics]
+    if not tested:
+        return ""
+    more = sum(run.test_looks for run in tested) - len(tested)
+    once = f"The test part was looked at once per run, {count(len(tested), 'time')} in all"
+    if more > 0:
+        return f"{once}, and {count(more, 'more time')} when runs were evaluated again."
+    return f"{once}."
+
+
+def _against_others(
+    chosen: Row, tested: Sequence[Row], verdicts: Sequence[Verdict]
+) -> tuple[Row | None, list[str]]:
+    """Return the best row, if there is one, and what is said of it beside the others."""
+    name = chosen.description
+    own = {verdict.a: verdict for verdict in verdicts}  # the chosen one is always the second
+    others = [row for row in tested if row is not chosen]
+    by_outcome: dict[str | None, list[Row]] = {"a": [], "b": [], None: []}
+    for row in others:
+        by_outcome[own[row.description].better].append(row)
+    better, beaten, equal = by_outcome["a"], by_outcome["b"], by_outcome[None]
+    validated = all(row.validation is not None for row in tested)
+    by = "highest validation accuracy" if validated else "highest test accuracy"
+    right = f"{percent(_accuracy(chosen))} of the test images right"
+    sentence = f"{own[max(better or equal or beaten, key=_accuracy).description].verdict}."
+    winner = chosen if len(beaten) == len(others) else None
+    if len(others) == 1 and not equal:
+        winner = chosen if beaten else better[0]
+        said = [f"★ {sentence}"]
+    elif winner:
+        first = f"★ {name} is the best: it has the {by} and, with {right}, is better than each of"
+        every = f"{first} the other {len(others)} by more than chance explains."
+        said = [every, f"Of these, the nearest: {sentence}"]
+    elif better:
+        said = [f"{name} has the {by}, but is not the best: {sentence}"]
+    else:
+        losers = beaten[0].description if len(beaten) == 1 else f"{len(beaten)} of the others"
+        also = f"is better than {losers}, but " if beaten else ""
+        names = _listed([row.description for row in sorted(equal, key=_accuracy, reverse=True)])
+        first = f"{name} has the {by} and, with {right}, {also}is not distinguishable from {names}."
+        said = [first, sentence]
+        said += _cheapest(chosen, equal)
+    if not validated:
+        said.append(
+            "There is no validation part to choose by, and the best of several test accuracies is "
+            "too high by the luck of the choice."
+        )
+    return winner, said
+
+
+def _cheapest(chosen: Row, equal: Sequence[Row]) -> list[str]:
+    """Say which of the methods that are not distinguishable is quickest, if by much."""
+    quick = min((chosen, *equal), key=lambda row: row.seconds)
+    if quick.seconds > _QUICKER * chosen.seconds:
+        return []
+    most, least = Duration(chosen.seconds), Duration(quick.seconds)
+    of = f"Of these {len(equal) + 1}, {quick.description} takes the least time"
+    return [f"{of}: {least}, where {chosen.description} takes {most}."]
+
+
+def _accuracy(row: Row) -> float:
+    return row.test.estimate.value if row.test is not None else 0.0
+
+
+def _published(rows: Sequence[Row]) -> str:
+    """Return how many published accuracies lie where they were measured again."""
+    found = [
+        (float(row.published["test"]), row.test.estimate)
+        for row in rows
+        if row.test is not None and row.published.get("test") is not None
+    ]
+    if not found:
+        return ""
+    above = sum(share > measured.high for share, measured in found)
+    below = sum(share < measured.low for share, measured in found)
+    return (
+        f"{count(len(found), 'published test figure')}: {len(found) - above - below} within the "
+        f"95 % interval of what was measured here, {above} above and {below} below."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return names as a list in a sentence.
+
+    Example:
+        >>> _listed(["a", "b", "c"]), _listed(["a", "b", "c", "d", "e"])
+        ('a, b and c', 'a, b, c and 2 more')
+    """
+    if len(names) > _MOST_NAMES:
+        names = [*names[: _MOST_NAMES - 1], f"{len(names) - _MOST_NAMES + 1} more"]
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+# ---- templates ----------------------------------------------------------------------------------
+
+
+def render(template: str, **values: Any) -> str:
+    """Return the page that a template makes of ``values``: everything escaped, nothing fetched.
+
+    Args:
+        template: The name of a file in ``templates/``.
+        values: What the template speaks about; text in it is escaped.
+    """
+    return _environment().get_template(template).render(**values)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("regraft.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": percent,
+        "value": lambda share, digits=1: percent(share, digits=digits, parts=""),
+        "interval": _interval,
+        "spread": spread,
+        "show": show,
+        "title": _title,
+        "duration": lambda seconds: str(Duration(float(seconds))),
+        "place": lambda share: f"{100 * share:.2f}%",
+        "count": count,
+        "svg": Markup,  # figures are our own markup; text in them was escaped when they were drawn
+    }
+    environment.tests |= {
+        "estimate": lambda cell: isinstance(cell, Estimate),
+        "number": lambda cell: isinstance(cell, NUMBERS),
+    }
+    return environment
+
+
+def _visible(value: Any) -> Any:
+    """Return text with escapes for what HTML cannot carry, such as undecodable bytes."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        # A percent sign must not begin a line.
+        return re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", printable(value))
+    return value
+
+
+def _interval(share: Estimate, counted: bool = True) -> str:
+    """Return what follows the value: ``[91.6, 95.8], n = 500``, without the n if not counted."""
+    if not share.known:
+        return ""
+    whole = percent(share, parts="interval n" if counted else "interval")
+    return whole.removeprefix(percent(share, parts="")).strip()
+
+
+def _title(name: str) -> str:
+    """Return a key as a title: ``weights_sha256`` as ``Weights SHA-256``."""
+    words = _NAMES.get(name) or str(name).replace("_", " ").replace("sha256", "SHA-256")
+    return words[:1].upper() + words[1:]
