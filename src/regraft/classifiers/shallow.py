@@ -1,14 +1,37 @@
-"""The named shallow classifiers, each with the scaling and the grid that suit it."""
+"""Shallow classifiers on features: the named ones, grid search, fit and calibration."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from regraft.errors import UsageError
-from regraft.system import threads
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+
+from regraft.classifiers.rotation import (
+    Rotation,
+    Scaling,
+    can_rotate,
+    check_scale,
+    fit_scaling,
+    rotate,
+    turn_back,
+)
+from regraft.classifiers.shallow_files import ShallowModel, to_model
+from regraft.errors import DataError, ModelError, UsageError
+from regraft.settings import did_you_mean
+from regraft.system import Stopwatch, threads
+
+FOLDS = 3
+_ONE_THREAD = 4_000_000  # below so many numbers, threads cost more than they bring
+_TRIAL_ROWS, _TRIAL_COLUMNS = 24, 5
+
+Grid = Mapping[str, Sequence[Any]]
 
 
 @dataclass(frozen=True)
@@ -17,13 +40,160 @@ class Shallow:
 
     Attributes:
         make: From a seed to the unfitted classifier.
-        scale: The scaling that suits it, a key of ``scaling.SCALES``.
+        scale: The scaling that suits it, a key of ``rotation.SCALES``.
         grid: Parameter names and the values to try; empty where no search pays.
     """
 
     make: Callable[[int], Any]
     scale: str
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FittedShallow:
+    """What ``fit_shallow`` learned.
+
+    Attributes:
+        estimator: The scikit-learn classifier; it knows scaled features and the classes 0 to k - 1.
+            None in a loaded learner.
+        scaling: What is done to the features first.
+        model: The classifier as data, or why it cannot be kept so.
+        history: Rows, columns, grid table, best parameters, temperature and seconds, as JSON
+            values.
+        warnings: What the fit complained about, each complaint once.
+    """
+
+    estimator: Any
+    scaling: Scaling
+    model: ShallowModel | ModelError
+    history: dict[str, Any]
+    warnings: tuple[str, ...]
+
+    def predict_proba(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return the probability of each class for each row of unscaled features.
+
+        Args:
+            features: (n, d).
+
+        Returns:
+            (n, k), rows sum to 1.
+        """
+        scaled = self.scaling.apply(features)
+        if isinstance(self.model, ShallowModel):
+            return self.model.predict_proba(scaled)
+        if hasattr(self.estimator, "predict_proba"):
+            return np.asarray(self.estimator.predict_proba(scaled), dtype=np.float64)
+        scores = self.estimator.decision_function(scaled)
+        return margin_probabilities(scores, self.history["temperature"])
+
+
+def fit_shallow(
+    features: NDArray[np.float32],
+    labels: NDArray[np.intp],
+    *,
+    classifier: Any = "logistic",
+    grid: str | Grid | None = "default",
+    scale: str = "auto",
+    seed: int = 0,
+) -> FittedShallow:
+    """Scale features, search a grid by cross-validation and fit the best classifier on all rows.
+
+    Args:
+        features: (n, d), finite; overwritten by the scaled features.
+        labels: The class of each row, 0 to k - 1, every class at least once, (n,).
+        classifier: A name of ``NAMED`` or a scikit-learn classifier.
+        grid: ``"default"`` for the named classifier's own, None for no search, or parameter names
+            and the values to try. With equal accuracy the first point wins.
+        scale: A key of ``rotation.SCALES``, or ``"auto"`` for what suits a named classifier and
+            ``"unit"`` for any other.
+        seed: For folds and for classifiers that draw numbers.
+
+    Raises:
+        UsageError: Classifier, grid or scale are impossible.
+        DataError: There is only one class.
+
+    Example:
+        >>> rows = np.array([[0.0], [0.1], [0.2], [1.0], [1.1], [1.2]], dtype=np.float32)
+        >>> fitted = fit_shallow(rows, np.array([0, 0, 0, 1, 1, 1]))
+        >>> fitted.history["best"], [point["mean"] for point in fitted.history["grid"]]
+        ({'C': 1.0}, [1.0, 1.0, 1.0])
+    """
+    count, width = features.shape
+    estimator, entry = find_shallow(classifier, seed=seed)
+    points = _candidates(estimator, entry.grid if grid == "default" else grid)
+    search = _Search(_fold_count(labels), seed, Stopwatch())
+    with search.watch.step("scale"):
+        scaling = fit_scaling(entry.scale if scale == "auto" else scale, features)
+        features = scaling.apply(features, out=features)
+    rotation = _rotation(estimator, points, features, search.watch)
+    matrix = features if rotation is None else rotation.coordinates
+    with _recorded() as caught, _few_threads(matrix.size):
+        table, best = search.run(estimator, points, matrix, labels)
+        temperature = search.temperature(estimator, matrix, labels)
+    if rotation is not None:
+        turn_back(estimator, rotation, features)
+    with search.watch.step("convert"):
+        model = _as_data(estimator, features, temperature)
+    complaints, converged = _complaints(caught, searched=bool(table) or points == [{}])
+    history: dict[str, Any] = {
+        "classifier": {"type": type(estimator).__name__, "parameters": estimator.get_params()},
+        "n": count,
+        "d": width,
+        "scale": scaling.name,
+        "rotated": rotation is not None,
+        "folds": search.folds if table else 0,
+        "grid": table,
+        "best": best,
+        "temperature": temperature,
+        "converged": converged,
+        "seconds": search.watch.seconds,
+    }
+    return FittedShallow(estimator, scaling, model, _plain(history), complaints)
+
+
+def check_settings(classifier: Any, grid: str | Grid | None, scale: str, *, seed: int = 0) -> None:
+    """Refuse what ``fit_shallow`` would refuse, before any long work.
+
+    Raises:
+        UsageError: Classifier, grid or scale are impossible.
+
+    Example:
+        >>> check_settings("logistic", {"C": [1, 10]}, "auto")
+    """
+    estimator, entry = find_shallow(classifier, seed=seed)
+    _candidates(estimator, entry.grid if grid == "default" else grid)
+    if scale != "auto":
+        check_scale(scale)
+
+
+def refuse_unsaveable(classifier: Any) -> None:
+    """Refuse, before any long work, a classifier that could not be saved: a small one is tried.
+
+    Args:
+        classifier: A name of ``NAMED``, all of which can be saved, or a scikit-learn classifier.
+
+    Raises:
+        ModelError: It cannot be kept as data (``MODEL-UNSAVEABLE``).
+        UsageError: The name is unknown, or the object is no classifier.
+
+    Example:
+        >>> refuse_unsaveable("random_forest")
+    """
+    estimator, _ = find_shallow(classifier)
+    if isinstance(classifier, str):
+        return
+    rows = np.random.default_rng(0).normal(size=(_TRIAL_ROWS, _TRIAL_COLUMNS)).astype(np.float32)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            to_model(estimator.fit(rows, np.arange(_TRIAL_ROWS) % 3), rows)
+    except ModelError:
+        raise
+    except Exception:  # noqa: BLE001 - so few rows say nothing about the real ones
+        return
+
+
+# ---- the named classifiers ---------------------------------------------------------------------
 
 
 def _logistic(_: int) -> Any:
@@ -104,15 +274,15 @@ def find_shallow(classifier: Any, *, seed: int = 0) -> tuple[Any, Shallow]:
     Example:
         >>> find_shallow("knn")[1].scale
         'unit'
-        >>> try:
-        ...     find_shallow("logistics")
-        ... except UsageError as error:
-        ...     print(error.hint.partition("?")[0])
-        did you mean 'logistic'
     """
     if isinstance(classifier, str):
         if classifier not in NAMED:
-            raise _unknown(classifier)
+            known = f"known: {', '.join(NAMED)}"
+            raise UsageError(
+                f"unknown classifier {classifier!r}",
+                hint=f"{did_you_mean(classifier, NAMED)} {known}".strip(),
+                code="USAGE-CLASSIFIER",
+            )
         return NAMED[classifier].make(seed), NAMED[classifier]
     from sklearn.base import clone, is_classifier
 
@@ -133,11 +303,282 @@ def find_shallow(classifier: Any, *, seed: int = 0) -> tuple[Any, Shallow]:
     return fresh.set_params(**seeds), Shallow(lambda _: classifier, "unit")
 
 
-def _unknown(name: str) -> UsageError:
-    near = difflib.get_close_matches(name, NAMED, n=1)
-    known = "known: " + ", ".join(NAMED)
+# ---- probabilities from scores -----------------------------------------------------------------
+
+
+def margin_probabilities(scores: NDArray[Any], temperature: float) -> NDArray[np.float64]:
+    """Return the softmax of scores divided by a temperature.
+
+    Args:
+        scores: (n, k), or (n,) for two classes, positive for the second.
+        temperature: Above 0; a higher one gives less certain probabilities.
+
+    Returns:
+        (n, k), rows sum to 1; the largest probability belongs to the largest score.
+
+    Example:
+        >>> margin_probabilities(np.array([0.0, 4.0]), 2.0).round(2).tolist()
+        [[0.5, 0.5], [0.12, 0.88]]
+    """
+    return np.asarray(softmax(_per_class(scores) / temperature, axis=1))
+
+
+def fit_temperature(scores: NDArray[Any], labels: NDArray[np.intp]) -> float:
+    """Return the temperature under which the labels are most likely.
+
+    Guo et al., On calibration of modern neural networks, 2017, section 4.2. Unlike one sigmoid per
+    class (Platt 1999), a single temperature never changes which class is predicted. As Platt does,
+    one more image of a wrong class is imagined: no classifier is certain of everything.
+
+    Args:
+        scores: Of rows that the classifier has not seen, (n, k) or (n,).
+        labels: 0 to k - 1, (n,).
+
+    Example:
+        >>> scores, labels = np.array([[9.0, 0.0]] * 100), np.repeat([0, 1], [75, 25])
+        >>> temperature = fit_temperature(scores, labels)
+        >>> margin_probabilities(scores, temperature)[0].round(2).tolist()
+        [0.75, 0.25]
+    """
+    wide = _per_class(scores)
+    spread = float(np.std(wide))
+    if spread == 0.0:
+        return 1.0
+    right = np.zeros(wide.shape, dtype=bool)
+    right[np.arange(len(wide)), labels] = True
+
+    def surprise(logarithm: float) -> float:
+        logarithms = log_softmax(wide / np.exp(logarithm), axis=1)
+        return -float(logarithms[right].sum() + logarithms[~right].mean())
+
+    # A thousandth to a thousand times the scores' own spread is from certain to indifferent.
+    middle = float(np.log(spread))
+    found = minimize_scalar(surprise, bounds=(middle - 7.0, middle + 7.0), method="bounded")
+    return float(np.exp(found.x))
+
+
+def _per_class(scores: NDArray[Any]) -> NDArray[np.float64]:
+    wide = np.asarray(scores, dtype=np.float64)
+    return np.stack([-wide / 2.0, wide / 2.0], axis=1) if wide.ndim == 1 else wide
+
+
+# ---- search and fit ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Search:
+    folds: int
+    seed: int
+    watch: Stopwatch
+
+    def run(
+        self,
+        estimator: Any,
+        points: list[dict[str, Any]],
+        matrix: NDArray[Any],
+        labels: NDArray[np.intp],
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Fit ``estimator`` with the best point; return the table of the grid and that point."""
+        table: list[dict[str, Any]] = []
+        best: dict[str, Any] = {}
+        seen = len(labels) - -(-len(labels) // self.folds) if self.folds > 1 else len(labels)
+        points = [point for point in points if point.get("n_neighbors", 0) <= seen]
+        if self.folds > 1 and points and points != [{}]:
+            with self.watch.step("grid"):
+                table, best = self._table(estimator, points, matrix, labels)
+        estimator.set_params(**best)
+        if getattr(estimator, "n_neighbors", 0) > len(labels):
+            warnings.warn(f"{len(labels)} neighbours: there are no more images", stacklevel=1)
+            estimator.set_params(n_neighbors=len(labels))
+        with self.watch.step("fit"):
+            estimator.fit(matrix, labels)
+        return table, best
+
+    def _table(
+        self,
+        estimator: Any,
+        points: list[dict[str, Any]],
+        matrix: NDArray[Any],
+        labels: NDArray[np.intp],
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        from sklearn.model_selection import GridSearchCV
+
+        lists = [{name: [value] for name, value in point.items()} for point in points]
+        search = GridSearchCV(
+            estimator, lists, cv=self._splitter(), refit=False, error_score="raise"
+        ).fit(matrix, labels)
+        results = search.cv_results_
+        table = [
+            {"parameters": point, "mean": float(mean), "sd": float(sd)}
+            for point, mean, sd in zip(
+                results["params"],
+                results["mean_test_score"],
+                results["std_test_score"],
+                strict=True,
+            )
+        ]
+        return table, dict(search.best_params_)
+
+    def temperature(self, estimator: Any, matrix: NDArray[Any], labels: NDArray[np.intp]) -> float:
+        """Return the temperature for scores of rows that the classifier has not seen, else 1."""
+        from sklearn.model_selection import cross_val_predict
+
+        if hasattr(estimator, "predict_proba"):
+            return 1.0
+        if not hasattr(estimator, "decision_function"):
+            raise UsageError(
+                f"{type(estimator).__name__} gives neither probabilities nor scores",
+                hint="choose a classifier with predict_proba or decision_function",
+                code="USAGE-CLASSIFIER",
+            )
+        scores, classes = estimator.decision_function(matrix[:1]), int(labels.max()) + 1
+        if scores.ndim == 2 and scores.shape[1] != classes:
+            raise UsageError(
+                f"{type(estimator).__name__} gives no score per class",
+                why=f"{scores.shape[1]} scores for {classes} classes",
+                hint="choose a classifier with one score per class, or with predict_proba",
+                code="USAGE-CLASSIFIER",
+            )
+        if self.folds < 2:
+            return 1.0
+        with self.watch.step("calibrate"):
+            scores = cross_val_predict(
+                estimator, matrix, labels, cv=self._splitter(), method="decision_function"
+            )
+            return fit_temperature(scores, labels)
+
+    def _splitter(self) -> Any:
+        from sklearn.model_selection import StratifiedKFold
+
+        return StratifiedKFold(self.folds, shuffle=True, random_state=self.seed)
+
+
+def _fold_count(labels: NDArray[np.intp]) -> int:
+    counts = np.bincount(labels)
+    if len(counts) < 2:
+        raise DataError("a classifier needs at least two classes", code="DATA-ONE-CLASS")
+    return int(min(FOLDS, counts.min()))
+
+
+def _candidates(estimator: Any, grid: str | Grid | None) -> list[dict[str, Any]]:
+    """Return the settings to choose from; each is one that can be used."""
+    points = _grid_points(estimator, grid)
+    _refuse_pairwise(estimator, points)
+    return points
+
+
+def _grid_points(estimator: Any, grid: str | Grid | None) -> list[dict[str, Any]]:
+    from sklearn.model_selection import ParameterGrid
+
+    if grid is None:
+        return [{}]
+    if not isinstance(grid, Mapping):
+        raise _bad_grid(f"found {grid!r:.80}")
+    known = estimator.get_params()
+    unknown = [str(name) for name in grid if name not in known]
+    if unknown:
+        raise _bad_grid(f"unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+    try:
+        return [dict(point) for point in ParameterGrid(dict(grid))]
+    except (TypeError, ValueError) as error:
+        raise _bad_grid(str(error)) from error
+
+
+def _refuse_pairwise(estimator: Any, points: list[dict[str, Any]]) -> None:
+    """Refuse scores of pairs of classes: of three classes there are as many pairs as classes."""
+    from sklearn.base import clone
+
+    for point in points:
+        candidate = clone(estimator).set_params(**point)
+        parts = {"": candidate, **candidate.get_params()}
+        for name, value in parts.items():
+            owner, _, parameter = name.rpartition("__")
+            if parameter != "decision_function_shape" or value != "ovo":
+                continue
+            if not hasattr(parts[owner], "predict_proba"):
+                raise UsageError(
+                    "this classifier scores pairs of classes, not classes",
+                    why='decision_function_shape="ovo"',
+                    hint='pass decision_function_shape="ovr"',
+                    code="USAGE-CLASSIFIER",
+                )
+
+
+def _bad_grid(why: str) -> UsageError:
     return UsageError(
-        f"unknown classifier {name!r}",
-        hint=f"did you mean {near[0]!r}? {known}" if near else known,
-        code="USAGE-CLASSIFIER",
+        "this grid cannot be searched",
+        why=why,
+        hint='pass "default", None, or parameter names with lists of values, {"C": [0.1, 1, 10]}',
+        code="USAGE-GRID",
     )
+
+
+def _rotation(
+    estimator: Any,
+    points: list[dict[str, Any]],
+    features: NDArray[np.float32],
+    watch: Stopwatch,
+) -> Rotation | None:
+    from sklearn.base import clone
+
+    count, width = features.shape
+    if count >= width:
+        return None
+    if not all(can_rotate(clone(estimator).set_params(**point)) for point in points):
+        return None
+    with watch.step("rotate"), _few_threads(features.size):
+        return rotate(features)
+
+
+@contextmanager
+def _recorded() -> Iterator[list[warnings.WarningMessage]]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield caught
+
+
+def _as_data(
+    estimator: Any, features: NDArray[np.float32], temperature: float
+) -> ShallowModel | ModelError:
+    try:
+        return to_model(estimator, features, temperature=temperature)
+    except ModelError as error:
+        return error
+
+
+def _complaints(
+    caught: list[warnings.WarningMessage], *, searched: bool
+) -> tuple[tuple[str, ...], bool]:
+    from sklearn.exceptions import ConvergenceWarning
+
+    stopped = sum(issubclass(one.category, ConvergenceWarning) for one in caught)
+    said = dict.fromkeys(
+        str(one.message).strip().splitlines()[0]
+        for one in caught
+        if not issubclass(one.category, ConvergenceWarning)
+    )
+    if stopped:
+        said[f"{stopped} fits stopped before they had converged; raise max_iter"] = None
+    if not searched:
+        said["a class has a single image: no cross-validation, the grid was not searched"] = None
+    return tuple(said), stopped == 0
+
+
+def _few_threads(cells: int) -> AbstractContextManager[Any]:
+    from threadpoolctl import threadpool_limits
+
+    limits: AbstractContextManager[Any] = threadpool_limits(1 if cells <= _ONE_THREAD else None)
+    return limits
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON holds it; objects become their text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return repr(value)
+    return value if value is None or isinstance(value, str | int | float) else repr(value)

@@ -1,4 +1,10 @@
-"""What is done to features before a shallow classifier sees them; saved together with it."""
+"""What is done to features before a shallow classifier sees them: scaling, and exact rotation.
+
+The optimum of a linear model with an L2 penalty is a combination of the training rows (the
+representer theorem), so for n rows of d > n features nothing is lost by turning the coordinates
+until the rows fill at most n of them. Every grid point and fold is then fitted on (n, n) instead of
+(n, d), and the coefficients are turned back at the end.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +15,145 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from regraft.classifiers.linear import principal_directions
 from regraft.errors import UsageError
 
 _COMPONENTS = 64
 _CELLS = 8_000_000  # numbers that are widened to float64 at once: 64 MB
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Rows in the coordinates of the space that they span.
+
+    Attributes:
+        coordinates: (n, r) float64, r <= n; inner products of rows are those of the features.
+        back: (n, r): the features times this, transposed, is the orthonormal basis (r, d).
+    """
+
+    coordinates: NDArray[np.float64]
+    back: NDArray[np.float64]
+
+    def coefficients(
+        self, rotated: NDArray[np.float64], features: NDArray[np.float32]
+    ) -> NDArray[np.float64]:
+        """Return coefficients for features from those for coordinates.
+
+        Args:
+            rotated: (k, r).
+            features: The rows that were rotated, (n, d).
+
+        Returns:
+            (k, d).
+        """
+        combination = rotated @ self.back.T
+        turned = np.zeros((len(rotated), features.shape[1]))
+        for rows in _blocks(features.shape[0], features.shape[1]):
+            turned += combination[:, rows] @ features[rows].astype(np.float64)
+        return turned
+
+
+def rotate(features: NDArray[np.float32]) -> Rotation:
+    """Turn n rows of d features into at most n coordinates.
+
+    Works by the eigenvalues of the n x n matrix of inner products in float64: unlike a Cholesky
+    factor it does not mind equal rows, unlike a singular value decomposition it needs no second
+    d x n matrix. Directions below the rounding of the float32 features are left out.
+
+    Args:
+        features: (n, d), n < d.
+
+    Example:
+        >>> rows = np.array([[3.0, 0.0, 4.0], [3.0, 0.0, 4.0]], dtype=np.float32)
+        >>> rotation = rotate(rows)
+        >>> rotation.coordinates.shape
+        (2, 1)
+        >>> np.abs(rotation.coordinates).round(6).tolist()
+        [[5.0], [5.0]]
+    """
+    count, width = features.shape
+    products = np.zeros((count, count))
+    for columns in _blocks(width, count):
+        block = features[:, columns].astype(np.float64)
+        products += block @ block.T
+    values, vectors = np.linalg.eigh(products)
+    kept = _known(values)
+    lengths, vectors = np.sqrt(values[kept]), vectors[:, kept]
+    return Rotation(coordinates=vectors * lengths, back=vectors / lengths)
+
+
+def principal_directions(features: NDArray[np.float32], count: int) -> NDArray[np.float64]:
+    """Return the directions in which centred rows vary most, strongest first.
+
+    Args:
+        features: (n, d), each column with mean 0.
+        count: How many at most; there are no more than the rows span.
+
+    Returns:
+        Orthonormal rows (r, d), r <= count.
+
+    Example:
+        >>> rows = np.array([[-2.0, 0.0], [2.0, 0.0]], dtype=np.float32)
+        >>> np.abs(principal_directions(rows, 5)).tolist()
+        [[1.0, 0.0]]
+    """
+    if features.shape[0] < features.shape[1]:
+        rotation = rotate(features)
+        strongest = np.eye(rotation.back.shape[1])[::-1][:count]
+        return rotation.coefficients(strongest, features)
+    covariance = np.zeros((features.shape[1],) * 2)
+    for rows in _blocks(*features.shape):
+        block = features[rows].astype(np.float64)
+        covariance += block.T @ block
+    values, vectors = np.linalg.eigh(covariance)
+    return np.asarray(vectors[:, _known(values)].T[::-1][:count])
+
+
+def can_rotate(classifier: Any) -> bool:
+    """Say whether rotating the features leaves what ``classifier`` learns unchanged.
+
+    Example:
+        >>> from sklearn.svm import LinearSVC
+        >>> can_rotate(LinearSVC()), can_rotate(LinearSVC(penalty="l1"))
+        (True, False)
+    """
+    from sklearn.linear_model import LogisticRegression, RidgeClassifier
+    from sklearn.svm import LinearSVC
+
+    if type(classifier) is LogisticRegression:
+        # Only L-BFGS takes the same steps in turned coordinates, so that even an early stop agrees.
+        ridge = classifier.l1_ratio in {None, 0} and bool(np.isfinite(classifier.C))
+        return classifier.solver == "lbfgs" and ridge and _penalty(classifier) == "l2"
+    if type(classifier) is LinearSVC:
+        return _penalty(classifier) == "l2"
+    return type(classifier) is RidgeClassifier and not classifier.positive
+
+
+def _penalty(classifier: Any) -> str:
+    # From scikit-learn 1.8 on l1_ratio alone tells the penalty; the old word is "deprecated".
+    penalty = classifier.penalty
+    return "l2" if penalty in {"l2", "deprecated"} else str(penalty)
+
+
+def turn_back(classifier: Any, rotation: Rotation, features: NDArray[np.float32]) -> None:
+    """Make a classifier that was fitted on coordinates one for features, in place.
+
+    Args:
+        classifier: One that ``can_rotate``, fitted on ``rotation.coordinates``.
+        rotation: What ``rotate(features)`` gave.
+        features: The rows that were rotated, (n, d).
+    """
+    classifier.coef_ = rotation.coefficients(classifier.coef_, features)
+    classifier.n_features_in_ = features.shape[1]
+
+
+def _known(squares: NDArray[np.float64]) -> NDArray[np.bool_]:
+    # float32 features are known to 6e-8 of their length, so smaller singular values are noise.
+    return squares > max(float(squares[-1]), 0.0) * np.finfo(np.float32).eps ** 2
+
+
+def _blocks(length: int, width: int) -> list[slice]:
+    step = max(1, _CELLS // max(1, width))
+    return [slice(start, start + step) for start in range(0, length, step)]
 
 
 @dataclass(frozen=True)

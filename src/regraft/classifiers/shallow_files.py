@@ -1,0 +1,359 @@
+"""Fitted shallow classifiers as data: how they are taken from scikit-learn and how they predict.
+
+Linear classifiers and nearest neighbours become arrays, XGBoost its own JSON, and whatever else
+gives probabilities becomes ONNX, where that agrees with the fitted classifier. A learner predicts
+through its data from the moment it is fitted, so that a saved one cannot answer differently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy.special import expit, softmax
+
+from regraft.errors import ModelError, UsageError
+from regraft.settings import settings_class
+
+Scores = NDArray[np.float64]
+AGREEMENT = 1e-5  # the largest difference of a probability
+_CELLS = 8_000_000  # numbers widened to float64 at once: 64 MB
+_LINEAR = frozenset(
+    {"LogisticRegression", "LinearDiscriminantAnalysis", "LinearSVC", "RidgeClassifier"}
+    | {"RidgeClassifierCV", "Perceptron", "SGDClassifier"}
+)
+
+
+@settings_class(ModelError, code="MODEL-CORRUPT", kw_only=True)
+class LinearRecord:
+    """One score per class, linear in the features.
+
+    Args:
+        kind: Tells the records apart.
+        link: From scores to probabilities: over all classes, or each class against the rest.
+    """
+
+    kind: Literal["linear"] = "linear"
+    link: Literal["softmax", "one_vs_rest"] = "softmax"
+
+
+@settings_class(ModelError, code="MODEL-CORRUPT", kw_only=True)
+class NeighboursRecord:
+    """The training rows, of which the nearest vote.
+
+    Args:
+        kind: Tells the records apart.
+        metric: The distance.
+        weights: Whether near ones count more.
+        neighbours: How many vote.
+        classes: How many classes there are.
+    """
+
+    kind: Literal["neighbours"] = "neighbours"
+    metric: Literal["euclidean", "cosine"]
+    weights: Literal["uniform", "distance"]
+    neighbours: Annotated[int, Field(ge=1)]
+    classes: Annotated[int, Field(ge=2)]
+
+
+@settings_class(ModelError, code="MODEL-CORRUPT", kw_only=True)
+class FileRecord:
+    """A file of another library.
+
+    Args:
+        kind: Whose: ONNX, or XGBoost's own JSON.
+    """
+
+    kind: Literal["onnx", "xgboost"]
+
+
+ShallowRecord = LinearRecord | NeighboursRecord | FileRecord
+
+
+@dataclass(frozen=True)
+class ShallowModel:
+    """A fitted classifier as data.
+
+    Attributes:
+        record: What it is.
+        arrays: What it learned, by name.
+        content: The bytes of its file, where it is one.
+
+    Example:
+        >>> weights = np.array([[1.0, 0.0], [0.0, 1.0]])
+        >>> arrays = {"coefficients": weights, "intercepts": np.zeros(2)}
+        >>> linear = ShallowModel(LinearRecord(), arrays)
+        >>> linear.predict_proba(np.array([[2.0, 0.0]])).round(2).tolist()
+        [[0.88, 0.12]]
+    """
+
+    record: ShallowRecord
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    content: bytes = b""
+
+    def predict_proba(self, features: NDArray[Any]) -> Scores:
+        """Return the probability of each class for each row.
+
+        Args:
+            features: (n, d), finite.
+
+        Returns:
+            (n, k), rows sum to 1.
+        """
+        step = max(1, _CELLS // max(1, features.shape[1]))
+        starts = range(0, max(1, len(features)), step)
+        return np.concatenate([self._score(features[start : start + step]) for start in starts])
+
+    def check(self, width: int, classes: int) -> None:
+        """Make sure that it predicts so many classes from so many features.
+
+        Raises:
+            ValueError: It does not.
+        """
+        shapes = {name: array.shape for name, array in self.arrays.items()}
+        if isinstance(self.record, LinearRecord):
+            if shapes != {"coefficients": (classes, width), "intercepts": (classes,)}:
+                raise ValueError(f"a linear classifier with the arrays {shapes}")
+        elif isinstance(self.record, NeighboursRecord):
+            _check_neighbours(self.record, self.arrays, width, classes)
+        elif self.arrays or not self.content:
+            raise ValueError("the file of the classifier is missing")
+        for row in (np.zeros((1, width), np.float32), np.ones((3, width), np.float32)):
+            found = self.predict_proba(row)
+            if found.shape != (len(row), classes) or not np.allclose(found.sum(axis=1), 1.0):
+                raise ValueError(f"its probabilities are {found!r:.100}")
+
+    @cached_property
+    def _score(self) -> Callable[[NDArray[Any]], Scores]:
+        if isinstance(self.record, LinearRecord):
+            return _linear_scorer(self.record, self.arrays)
+        if isinstance(self.record, NeighboursRecord):
+            return _neighbours_scorer(self.record, self.arrays)
+        make = {"onnx": _onnx_scorer, "xgboost": _xgboost_scorer}
+        return make[self.record.kind](self.content)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("record", "arrays", "content")}
+
+
+def to_model(
+    classifier: Any, features: NDArray[np.float32], *, temperature: float = 1.0
+) -> ShallowModel:
+    """Return a fitted scikit-learn or XGBoost classifier as data.
+
+    Args:
+        classifier: Fitted on the classes 0 to k - 1.
+        features: What it was fitted on; both must agree there.
+        temperature: What the scores of a classifier without probabilities are divided by.
+
+    Raises:
+        ModelError: It cannot be kept as data, or does not agree (``MODEL-UNSAVEABLE``).
+
+    Example:
+        >>> from sklearn.svm import LinearSVC
+        >>> rows = np.array([[0.0], [1.0], [4.0], [5.0]], np.float32)
+        >>> to_model(LinearSVC().fit(rows, [0, 0, 1, 1]), rows).record.kind
+        'linear'
+    """
+    package, name = type(classifier).__module__.partition(".")[0], type(classifier).__name__
+    certain = hasattr(classifier, "predict_proba")
+    if package == "sklearn" and name in _LINEAR:
+        model = _take_linear(classifier, temperature)
+        if not certain:
+            return model
+    elif not certain:
+        raise unsaveable(f"{name} gives no probabilities")
+    elif package == "sklearn" and name == "KNeighborsClassifier" and _metric(classifier):
+        model = _take_neighbours(classifier)
+    elif package == "xgboost":
+        content = bytes(classifier.get_booster().save_raw("json"))
+        model = ShallowModel(FileRecord(kind="xgboost"), content=content)
+    else:
+        model = ShallowModel(FileRecord(kind="onnx"), content=_to_onnx(classifier, features))
+    expected = np.asarray(classifier.predict_proba(features), dtype=np.float64)
+    try:
+        found = model.predict_proba(features)
+    except Exception as error:  # of the other library, whatever it is
+        raise unsaveable(f"{name} cannot be read back: {error}") from error
+    # Where all probabilities agree, so do all labels but those of ties.
+    if found.shape != expected.shape or not np.allclose(found, expected, rtol=0, atol=AGREEMENT):
+        raise unsaveable(f"{name} would answer differently after it is loaded")
+    return model
+
+
+def unsaveable(why: str) -> ModelError:
+    """Return the error for a classifier that cannot be kept as data."""
+    return ModelError(
+        "this classifier cannot be saved",
+        why=why[:300],
+        hint="model files hold data only, never code; linear classifiers, nearest neighbours, "
+        "XGBoost and what skl2onnx converts exactly can be saved",
+        code="MODEL-UNSAVEABLE",
+    )
+
+
+# ---- linear ------------------------------------------------------------------------------------
+
+
+def _take_linear(classifier: Any, temperature: float) -> ShallowModel:
+    separate = getattr(classifier, "loss", "") == "log_loss" or (
+        type(classifier).__name__ == "LogisticRegression" and classifier.solver == "liblinear"
+    )
+    divisor = 1.0 if hasattr(classifier, "predict_proba") else temperature
+    coefficients = np.atleast_2d(classifier.coef_).astype(np.float64) / divisor
+    intercepts = np.broadcast_to(classifier.intercept_, len(coefficients)) / divisor
+    intercepts = intercepts.astype(np.float64)
+    if len(coefficients) == 1:  # one score for two classes: half of it for one, against the other
+        separate = False
+        coefficients = np.concatenate([-coefficients / 2, coefficients / 2])
+        intercepts = np.concatenate([-intercepts / 2, intercepts / 2])
+    record = LinearRecord(link="one_vs_rest" if separate else "softmax")
+    # In one order in memory before and after saving: the order decides how products are rounded.
+    arrays = {"coefficients": np.ascontiguousarray(coefficients), "intercepts": intercepts}
+    return ShallowModel(record, arrays)
+
+
+def _linear_scorer(
+    record: LinearRecord, arrays: Mapping[str, NDArray[Any]]
+) -> Callable[[NDArray[Any]], Scores]:
+    def score(features: NDArray[Any]) -> Scores:
+        scores = features.astype(np.float64) @ arrays["coefficients"].T + arrays["intercepts"]
+        if record.link == "softmax":
+            return np.asarray(softmax(scores, axis=1))
+        separate = np.maximum(expit(scores), np.finfo(np.float64).tiny)
+        return np.asarray(separate / separate.sum(axis=1, keepdims=True))
+
+    return score
+
+
+# ---- nearest neighbours ------------------------------------------------------------------------
+
+
+def _metric(classifier: Any) -> str:
+    """Return the distance of a classifier, or nothing where it is none of ours."""
+    if classifier.weights not in {"uniform", "distance"} or classifier.metric_params:
+        return ""
+    if classifier.metric == "minkowski" and classifier.p == 2:
+        return "euclidean"
+    return classifier.metric if classifier.metric in {"euclidean", "cosine"} else ""
+
+
+def _take_neighbours(classifier: Any) -> ShallowModel:
+    record = NeighboursRecord(
+        metric="cosine" if _metric(classifier) == "cosine" else "euclidean",
+        weights=classifier.weights,
+        neighbours=int(classifier.n_neighbors),
+        classes=len(classifier.classes_),
+    )
+    # scikit-learn has no public name for the rows that it keeps.
+    rows = np.ascontiguousarray(classifier._fit_X, dtype=np.float32)  # noqa: SLF001
+    return ShallowModel(record, {"features": rows, "classes": classifier._y.astype(np.int32)})  # noqa: SLF001
+
+
+def _neighbours_scorer(
+    record: NeighboursRecord, arrays: Mapping[str, NDArray[Any]]
+) -> Callable[[NDArray[Any]], Scores]:
+    cosine = record.metric == "cosine"
+    known = _unit_rows(arrays["features"]) if cosine else arrays["features"].astype(np.float64)
+    squares, count = (known**2).sum(axis=1), record.neighbours
+
+    def score(features: NDArray[Any]) -> Scores:
+        asked = _unit_rows(features) if cosine else features.astype(np.float64)
+        order = squares - 2.0 * asked @ known.T  # the row's own square changes no order
+        nearest = np.argpartition(order, count - 1, axis=1)[:, :count]
+        # Again without the cancellation of the expanded square: equal images are at exactly 0.
+        pairs = zip(nearest, asked, strict=True)
+        exact = np.array([((known[rows] - row) ** 2).sum(axis=1) for rows, row in pairs])
+        exact = exact.reshape(len(asked), count)
+        distance = exact / 2.0 if cosine else np.sqrt(exact)
+        votes = np.ones_like(distance)
+        if record.weights == "distance":
+            same = distance == 0.0
+            apart = 1.0 / np.where(same, 1.0, distance)
+            votes = np.where(same.any(axis=1, keepdims=True), same, apart)
+        shares = np.zeros((len(asked), record.classes))
+        np.add.at(shares, (np.arange(len(asked))[:, None], arrays["classes"][nearest]), votes)
+        return np.asarray(shares / shares.sum(axis=1, keepdims=True))
+
+    return score
+
+
+def _unit_rows(features: NDArray[Any]) -> Scores:
+    wide = features.astype(np.float64)
+    length = np.sqrt((wide**2).sum(axis=1, keepdims=True))
+    return np.asarray(wide / np.where(length == 0.0, 1.0, length))
+
+
+def _check_neighbours(
+    record: NeighboursRecord, arrays: Mapping[str, NDArray[Any]], width: int, classes: int
+) -> None:
+    if set(arrays) != {"features", "classes"} or record.classes != classes:
+        raise ValueError(f"neighbours of {record.classes} classes with {sorted(arrays)}")
+    rows, codes = arrays["features"], arrays["classes"]
+    if rows.shape != (len(codes), width) or rows.dtype.kind != "f" or codes.dtype.kind != "i":
+        raise ValueError(f"neighbours of the shapes {rows.shape} and {codes.shape}")
+    if not 1 <= record.neighbours <= len(codes):
+        raise ValueError(f"{record.neighbours} neighbours of {len(codes)} rows")
+    if codes.ndim != 1 or codes.min() < 0 or codes.max() >= classes:
+        raise ValueError("a neighbour has no class")
+
+
+# ---- files of other libraries ------------------------------------------------------------------
+
+
+def _to_onnx(classifier: Any, features: NDArray[np.float32]) -> bytes:
+    from skl2onnx import to_onnx
+    from skl2onnx.common.data_types import FloatTensorType
+
+    kinds = [("features", FloatTensorType([None, features.shape[1]]))]
+    try:
+        made = to_onnx(classifier, initial_types=kinds, options={"zipmap": False})
+    except Exception as error:  # skl2onnx raises whatever a converter stumbles over
+        name, said = type(classifier).__name__, str(error).strip().split("\n")[0]
+        raise unsaveable(f"skl2onnx does not convert {name}: {said}") from error
+    return bytes(made.SerializeToString())
+
+
+def _onnx_scorer(content: bytes) -> Callable[[NDArray[Any]], Scores]:
+    import onnxruntime
+
+    if b"location" in content:  # how ONNX names the file of a tensor that lies elsewhere
+        raise ValueError("a part of it lies in another file")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # one order of sums
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+    def score(features: NDArray[Any]) -> Scores:
+        _, shares = session.run(None, {"features": features.astype(np.float32)})
+        shares = np.maximum(np.asarray(shares, dtype=np.float64), 0.0)
+        return np.asarray(shares / shares.sum(axis=1, keepdims=True))
+
+    return score
+
+
+def _xgboost_scorer(content: bytes) -> Callable[[NDArray[Any]], Scores]:
+    try:
+        from xgboost import Booster
+    except ImportError as error:
+        raise UsageError(
+            "this classifier needs a package that is not installed",
+            why="it is of XGBoost",
+            hint='pip install "regraft[boost]"',
+            code="USAGE-EXTRA",
+        ) from error
+    booster = Booster()
+    booster.load_model(bytearray(content))
+
+    def score(features: NDArray[Any]) -> Scores:
+        found = np.asarray(booster.inplace_predict(features.astype(np.float32)), dtype=np.float64)
+        if found.ndim == 1:
+            return np.stack([1.0 - found, found], axis=1)
+        return np.asarray(found / found.sum(axis=1, keepdims=True))
+
+    return score
