@@ -25,14 +25,45 @@ OLDEST_TORCH = "2.10"
 _FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 _ELEMENT_TYPES = _FLOATS | {"bool", "uint8", "int8", "int16", "int32", "int64"}
 _CODE_SUFFIXES = {
-    **dict.fromkeys((".pkl", ".pickle", ".joblib", ".npy", ".npz", ".skops"), "can hold a pickle"),
+    **dict.fromkeys(
+        (".pkl", ".pickle", ".cpickle", ".dill", ".joblib", ".npy", ".npz", ".skops"),
+        "can hold a pickle",
+    ),
     **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z", ".mar"), "is an archive"),
     **dict.fromkeys((".h5", ".hdf5", ".keras"), "is a Keras file and can hold code"),
     ".ckpt": "is a training checkpoint that usually needs its own classes to be read",
 }
+_CODE_STARTS = (b"PK\x03\x04", b"\x93NUMPY", b"\x89HDF", *(bytes((0x80, n)) for n in range(2, 6)))
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "model_ema", "state_dict_ema", "net")
 _PREFIXES = ("module.", "_orig_mod.")
 _ADVICE = "save the weights as safetensors: safetensors.torch.save_file(net.state_dict(), FILE)"
+
+
+def may_hold_code(path: str | os.PathLike[str]) -> str:
+    """Say why a file could run code when it is read in full, or "" if it is plain data.
+
+    Args:
+        path: Any file; judged by the end of its name and by its first bytes.
+
+    Example:
+        >>> may_hold_code("model.pkl"), may_hold_code("model.json")
+        ('.pkl can hold a pickle', '')
+    """
+    file = Path(path)
+    suffix = file.suffix.lower()
+    if suffix in _CODE_SUFFIXES or suffix in PYTORCH_SUFFIXES:
+        return f"{suffix} {_CODE_SUFFIXES.get(suffix, 'can hold a pickle')}"
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            return ""
+        with file.open("rb") as stream:
+            start = stream.read(9)
+    except OSError:  # what is not there or not readable is refused later, by name
+        return ""
+    # The ninth byte of a safetensors file is the brace that opens its header; the eight before are
+    # a length, which may look like anything.
+    is_code = start.startswith(_CODE_STARTS) and start[8:] != b"{"
+    return "it begins like a pickle or an archive" if is_code else ""
 
 
 def read_state(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
@@ -13,8 +13,22 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from regraft.backbones.spec import BackboneSpec, Compute
-from regraft.classifiers.fitting import FittedShallow, Grid, check_settings, fit_shallow
-from regraft.data.images import Decoding, ImageLike
+from regraft.classifiers import shallow
+from regraft.classifiers.model_files import (
+    ModelFiles,
+    ModelRecord,
+    ShallowPart,
+    backbone_record,
+    corrupt,
+    is_registered,
+    open_backbone,
+    portable_compute,
+    write_model,
+)
+from regraft.classifiers.rotation import Scaling
+from regraft.classifiers.shallow import FittedShallow, Grid, check_settings, fit_shallow
+from regraft.classifiers.shallow_files import ShallowModel, unsaveable
+from regraft.data.images import ImageLike
 from regraft.errors import DataError, UsageError
 from regraft.features.embed import EmbeddingStats, as_list, key_facts
 from regraft.features.extractor import FeatureExtractor
@@ -24,31 +38,31 @@ if TYPE_CHECKING:
 
 
 class Labelled(Protocol):
-    """Anything with pictures and the name of the class of each, such as a ``Dataset``."""
+    """Anything with images and the name of the class of each, such as a ``Dataset``."""
 
     @property
     def paths(self) -> Sequence[ImageLike]:
-        """The pictures."""
+        """The images."""
 
     @property
     def labels(self) -> Sequence[str]:
-        """The name of the class of each picture."""
+        """The name of the class of each image."""
 
 
 class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Classify pictures by the features of a pre-trained network that stays as it is.
+    """Classify images by the features of a pre-trained network that stays as it is.
 
-    A scikit-learn classifier whose X is a list of pictures (paths, Pillow images or H×W×3 uint8
+    A scikit-learn classifier whose X is a list of images (paths, Pillow images or H×W×3 uint8
     arrays) and whose y is a list of class names. Thanks to the cache of features, grids, folds and
-    other classifiers on the same pictures pass no picture through the network twice.
+    other classifiers on the same images pass no image through the network twice.
 
     Args:
         backbone: A name, or a spec with weights, arguments and preprocessing of its own.
         classifier: ``"logistic"``, ``"linear_svm"``, ``"knn"``, ``"random_forest"``,
             ``"gradient_boosting"``, ``"xgboost"``, or any scikit-learn classifier, which is cloned.
         grid: ``"default"`` for the named classifier's own grid, None for no search, or parameter
-            names with lists of values; searched by 3-fold cross-validation on training pictures.
-        scale: ``"auto"``, or a key of ``scaling.SCALES``: ``"unit"``, ``"columns"``,
+            names with lists of values; searched by 3-fold cross-validation on training images.
+        scale: ``"auto"``, or a key of ``rotation.SCALES``: ``"unit"``, ``"columns"``,
             ``"principal"``, ``"none"``.
         pooling: ``"avg"``, ``"flatten"`` or ``"stage:NAME"``.
         compute: Engine, precision, cache and decoding; see ``Compute``.
@@ -123,24 +137,24 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Learn to tell the classes apart.
 
         Args:
-            paths: Pictures.
-            labels: The name of the class of each picture.
-            validation: Pictures to report an accuracy for in ``history_``. They choose nothing: the
-                grid is searched by cross-validation on the training pictures alone, so that all
+            paths: Images.
+            labels: The name of the class of each image.
+            validation: Images to report an accuracy for in ``history_``. They choose nothing: the
+                grid is searched by cross-validation on the training images alone, so that all
                 learners see the same amount of training data.
 
         Raises:
             UsageError: The parameters contradict each other, or labels are no names.
-            DataError: There is only one class, or a picture cannot be used.
+            DataError: There is only one class, or an image cannot be used.
             BackboneError: The network cannot be built.
         """
-        pictures, names = paired(paths, labels)
+        images, names = paired(paths, labels)
         check_settings(self.classifier, self.grid, self.scale, seed=self.seed)
         classes, indices = np.unique(np.asarray(names, dtype=object), return_inverse=True)
         if validation is not None:
             refuse_unknown_classes(validation.labels, classes.tolist())
         extractor = self._extractor()
-        features = extractor.transform(pictures)
+        features = extractor.transform(images)
         self.embedding_stats_ = extractor.stats_
         fitted = fit_shallow(
             features,
@@ -157,15 +171,15 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict(self, paths: Sequence[ImageLike]) -> NDArray[np.str_]:
-        """Return the name of the most probable class of each picture, (n,).
+        """Return the name of the most probable class of each image, (n,).
 
         Equal probabilities go to the class that comes first in ``classes_``.
 
         Args:
-            paths: Pictures.
+            paths: Images.
 
         Raises:
-            ImageError: A picture cannot be used.
+            ImageError: An image cannot be used.
         """
         best = self.predict_proba(paths).argmax(axis=1)
         named: NDArray[np.str_] = self.classes_[best]
@@ -175,10 +189,10 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return the probability of each class, (n, k), columns in the order of ``classes_``.
 
         Args:
-            paths: Pictures.
+            paths: Images.
 
         Raises:
-            ImageError: A picture cannot be used.
+            ImageError: An image cannot be used.
             UsageError: Parameters that shape features have been changed since the fit.
         """
         self._refuse_other_features()
@@ -188,15 +202,97 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         blocks = (self._fitted.predict_proba(block) for block in embedded.blocks())
         return np.concatenate([nothing, *blocks])
 
-    def save(self, folder: str | os.PathLike[str], *, with_backbone: bool = True) -> None:
-        """Write the learner into a folder as data; see ``saving.save_model``.
+    def refuse_unsaveable(self) -> None:
+        """Refuse, before any fitting, a classifier that could not be saved afterwards.
 
         Raises:
-            UsageError: Parameters that shape features have been changed since the fit.
+            ModelError: It cannot be kept as data (``MODEL-UNSAVEABLE``).
+            UsageError: It is none.
         """
-        from regraft.classifiers.saving import save_model
+        shallow.refuse_unsaveable(self.classifier)
 
-        save_model(self, folder, with_backbone=with_backbone)
+    def save(self, folder: str | os.PathLike[str], *, with_backbone: bool = True) -> None:
+        """Write the learner into a folder as data, with its preprocessing and its classes.
+
+        Args:
+            folder: Where the model shall stand; an older model there is replaced, anything else is
+                not.
+            with_backbone: Whether the network's weights go with it, so that the model predicts on
+                any machine.
+
+        Raises:
+            ModelError: The classifier cannot be kept as data (``MODEL-UNSAVEABLE``), or a value is
+                not finite (``MODEL-NAN``).
+            UsageError: Parameters that shape features have been changed since the fit.
+            RegraftError: The folder holds something else (``FILE-EXISTS``) or cannot be written.
+        """
+        self._refuse_other_features()
+        fitted, backbone = self._fitted, self.backbone_
+        if fitted.model is None:
+            raise unsaveable(fitted.obstacle)
+        named = self.classifier
+        record = ModelRecord(
+            classes=tuple(map(str, self.classes_)),
+            backbone=backbone_record(backbone),
+            compute=portable_compute(self.compute),
+            history=self.history_,
+            warnings=self.warnings_,
+            shallow=ShallowPart(
+                name=named if isinstance(named, str) else type(named).__name__,
+                scaling=fitted.scaling.name,
+                model=fitted.model.record,
+            ),
+        )
+        arrays = {f"classifier.{name}": array for name, array in fitted.model.arrays.items()}
+        arrays |= {f"scaling.{name}": array for name, array in fitted.scaling.arrays.items()}
+        goes_with = with_backbone and not is_registered(backbone.spec.name)
+        write_model(
+            folder,
+            record,
+            arrays,
+            content=fitted.model.content,
+            backbone=backbone if goes_with else None,
+        )
+
+    @classmethod
+    def from_files(
+        cls, files: ModelFiles, *, weights: str | os.PathLike[str] | None = None
+    ) -> Self:
+        """Return the learner that a saved model holds; see ``saving.load_model``.
+
+        Args:
+            files: The model.
+            weights: The file of the network's weights, for a model that was saved without them.
+
+        Raises:
+            ModelError: Its parts do not fit together, or its network is not to be had.
+        """
+        record, part = files.record, files.record.shallow
+        assert part is not None
+        arrays: dict[str, dict[str, NDArray[Any]]] = {"classifier": {}, "scaling": {}}
+        for full, array in files.arrays.items():
+            owner, _, name = full.partition(".")
+            if owner not in arrays:
+                raise corrupt(files.place, f"unknown array {full!r:.80}")
+            arrays[owner][name] = array
+        scaling = Scaling(part.scaling, arrays["scaling"])
+        model = ShallowModel(part.model, arrays["classifier"], files.content)
+        _check_fit(model, scaling, record, files.place)
+        learner = cls(
+            record.backbone.spec,
+            classifier=part.name,
+            scale=part.scaling,
+            compute=record.compute,
+        )
+
+        def build(spec: BackboneSpec) -> Backbone:
+            learner.backbone = spec
+            return learner.backbone_
+
+        open_backbone(files, build, weights=weights)
+        fitted = FittedShallow(None, scaling, model, record.history, record.warnings)
+        learner._become(fitted, record.classes, record.history, record.warnings)
+        return learner
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_fitted")
@@ -224,14 +320,9 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _features(self) -> dict[str, Any]:
         """Return what shapes the features: a classifier is of use on the same ones alone."""
         backbone = self.backbone_
-        # Limits shape no number.
-        decoding = replace(self.compute.decoding, limits=Decoding().limits)
-        return key_facts(
-            backbone,
-            backbone.spec.pooling,
-            replace(self.compute, decoding=decoding),
-            engine="any",  # all are as exact, and a model may go to a machine with another one
-        )
+        # All engines are as exact, and a model may go to a machine with another one.
+        compute = portable_compute(self.compute)
+        return key_facts(backbone, backbone.spec.pooling, compute, engine="any")
 
     def _refuse_other_features(self) -> None:
         check_is_fitted(self)
@@ -247,23 +338,34 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         )
 
 
-def paired(
-    pictures: Sequence[ImageLike], labels: Sequence[str]
-) -> tuple[list[ImageLike], list[str]]:
-    """Return pictures, and labels as plain texts, as lists: what belongs together by position.
+def _check_fit(model: ShallowModel, scaling: Scaling, record: ModelRecord, place: Path) -> None:
+    """Refuse a classifier or a scaling that is not for these features and classes."""
+    width = record.backbone.feature_dim
+    if why := scaling.problem(width):
+        raise corrupt(place, why)
+    try:
+        model.check(scaling.width(width), len(record.classes))
+    except UsageError:  # a library that it needs is not installed
+        raise
+    except Exception as error:  # of the library that reads it, whatever it is
+        raise corrupt(place, str(error)) from error
+
+
+def paired(images: Sequence[ImageLike], labels: Sequence[str]) -> tuple[list[ImageLike], list[str]]:
+    """Return images, and labels as plain texts, as lists: what belongs together by position.
 
     Args:
-        pictures: Paths, Pillow images or H×W×3 arrays of 8 bits.
-        labels: The name of the class of each picture.
+        images: Paths, Pillow images or H×W×3 arrays of 8 bits.
+        labels: The name of the class of each image.
 
     Raises:
-        UsageError: The numbers differ, there is a single picture, or a label is no name
+        UsageError: The numbers differ, there is a single image, or a label is no name
             (``USAGE-LABELS``).
     """
-    taken, names = as_list(pictures), list(labels)
+    taken, names = as_list(images), list(labels)
     if len(names) != len(taken):
         raise UsageError(
-            "every picture needs one label", why=f"{len(taken)} pictures, {len(names)} labels"
+            "every image needs one label", why=f"{len(taken)} images, {len(names)} labels"
         )
     for name in names:
         if not isinstance(name, str) or not name:
@@ -300,7 +402,7 @@ def refuse_changes(fitted: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 
 
 def refuse_unknown_classes(labels: Sequence[str], classes: list[str]) -> None:
-    """Make sure that validation pictures show nothing that training pictures do not.
+    """Make sure that validation images show nothing that training images do not.
 
     Raises:
         DataError: Some do (``DATA-LABELS``).
@@ -308,7 +410,7 @@ def refuse_unknown_classes(labels: Sequence[str], classes: list[str]) -> None:
     unknown = sorted(set(labels) - set(classes))
     if unknown:
         raise DataError(
-            "the validation pictures have classes that the training pictures lack",
+            "the validation images have classes that the training images lack",
             why=f"unknown {', '.join(unknown)}; known {', '.join(classes)}",
             hint="split one data set, so that both parts have the same classes",
             code="DATA-LABELS",

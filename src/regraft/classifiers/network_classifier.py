@@ -4,29 +4,54 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
 
 from regraft.backbones.backbone import Backbone, build, retrained
+from regraft.backbones.catalog import find
+from regraft.backbones.loading import load_state, misfit, state_sha256
 from regraft.backbones.spec import BackboneSpec, Compute
-from regraft.classifiers.feature_classifier import Labelled, paired, refuse_unknown_classes
-from regraft.classifiers.network_settings import saved_parameters
-from regraft.classifiers.warm_start import start_from
+from regraft.backbones.state import read_state
+from regraft.classifiers.feature_classifier import (
+    Labelled,
+    paired,
+    refuse_changes,
+    refuse_unknown_classes,
+)
+from regraft.classifiers.model_files import (
+    ModelFiles,
+    ModelRecord,
+    NetworkPart,
+    backbone_record,
+    corrupt,
+    is_registered,
+    open_backbone,
+    portable_compute,
+    read_model,
+    write_model,
+)
 from regraft.data.images import ImageLike
+from regraft.errors import ModelError, RegraftError, UsageError
 from regraft.features.embed import EmbeddingStats
 from regraft.training.activations import Predictor, Runtime
 from regraft.training.augment import Augmentation, find_augmentation
 from regraft.training.batches import LabelledImages
 from regraft.training.callbacks import Callback
-from regraft.training.heads import Head, find_head
+from regraft.training.heads import Head, Pool, find_head, head_to_json
 from regraft.training.network import TransferNetwork
 from regraft.training.phases import Phase, frozen
 from regraft.training.regularize import Regularization, find_regularization
 from regraft.training.trainer import Trainer, TrainingConfig
+
+_HEAD = "head."
 
 
 class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -160,14 +185,12 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             callbacks=callbacks,
         )
         trainer.run()
-        restore(
-            self,
+        self._become(
+            trainer.predictor(),
+            trainer.trained_backbone(),
             classes=trainer.classes,
-            network=trainer.network,
-            backbone=trainer.trained_backbone(),
             history={"phases": trainer.records, "epochs": trainer.epochs},
             warnings=trainer.warnings,
-            predictor=trainer.predictor(),
         )
         self.embedding_stats_ = EmbeddingStats(
             len(trainer.train) + len(trainer.validation or ()),
@@ -209,7 +232,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         network = TransferNetwork(backbone, head, outputs=outputs, seed=config.seed)
         warnings = []
         if self.start is not None:
-            warnings = start_from(self.start, network, self, classes)
+            warnings = self._start(network, classes)
             backbone = retrained(backbone)
 
         def part(images: Sequence[ImageLike], names: Sequence[str]) -> LabelledImages:
@@ -254,10 +277,103 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return names
 
     def save(self, folder: str | os.PathLike[str], *, with_backbone: bool = True) -> None:
-        """Write the learner into a folder as data; see ``saving.save_model``."""
-        from regraft.classifiers.saving import save_model
+        """Write the learner into a folder as data, with its preprocessing and its classes.
 
-        save_model(self, folder, with_backbone=with_backbone)
+        Args:
+            folder: Where the model shall stand; an older model there is replaced, anything else is
+                not.
+            with_backbone: Whether the network's weights go with it; those of a trained trunk must.
+
+        Raises:
+            ModelError: The head is not one of Regraft's own (``MODEL-UNSAVEABLE``), or a value is
+                not finite (``MODEL-NAN``).
+            UsageError: The weights of a trained trunk would be left out (``MODEL-WEIGHTS``), or
+                parameters were changed since the fit (``USAGE-REFIT``).
+            RegraftError: The folder holds something else (``FILE-EXISTS``) or cannot be written.
+        """
+        check_is_fitted(self)
+        head, trained = self._head_values(), self._trunk_was_trained()
+        refuse_changes(self._fitted_with, self._saved_parameters())
+        if trained and not with_backbone:
+            raise UsageError(
+                "a trunk that was trained cannot be left out of its model",
+                path=folder,
+                why="its weights exist nowhere else",
+                hint="save it with its backbone",
+                code="MODEL-WEIGHTS",
+            )
+        backbone = self.backbone_
+        record = ModelRecord(
+            classes=tuple(map(str, self.classes_)),
+            backbone=backbone_record(backbone, trained=trained),
+            compute=portable_compute(self.compute),
+            history=self.history_,
+            warnings=self.warnings_,
+            network=NetworkPart(
+                head=head,  # type: ignore[arg-type] # one of Regraft's own, as was seen
+                output=self.output,
+                phases=None if self.phases is None else tuple(self.phases),
+                batch_size=int(self.batch_size),
+                seed=int(self.seed),
+            ),
+        )
+        tensors = self.network_.head.state_dict()
+        arrays = {f"{_HEAD}{name}": tensor.cpu().numpy() for name, tensor in tensors.items()}
+        goes_with = trained or (with_backbone and not is_registered(backbone.spec.name))
+        write_model(folder, record, arrays, backbone=backbone if goes_with else None)
+
+    def refuse_unsaveable(self) -> None:
+        """Refuse, before any fitting, a head that could not be saved afterwards.
+
+        Raises:
+            ModelError: It is not one of Regraft's own (``MODEL-UNSAVEABLE``).
+            UsageError: There is no head of that name.
+        """
+        self._head_values()
+
+    @classmethod
+    def from_files(
+        cls, files: ModelFiles, *, weights: str | os.PathLike[str] | None = None
+    ) -> Self:
+        """Return the learner that a saved model holds; see ``saving.load_model``.
+
+        Args:
+            files: The model.
+            weights: The file of the network's weights, for a model that was saved without them.
+
+        Raises:
+            ModelError: Its parts do not fit together, or its network is not to be had.
+        """
+        record, part = files.record, files.record.network
+        assert part is not None
+        tensors = _head_tensors(files)
+        backbone = _open_backbone(files, weights=weights)
+        learner = cls(
+            backbone.spec,
+            head=part.head,
+            phases=None if part.phases is None else list(part.phases),
+            output=part.output,
+            batch_size=part.batch_size,
+            seed=part.seed,
+            compute=record.compute,
+        )
+        outputs = 1 if part.output == "sigmoid" else len(record.classes)
+        try:
+            network = TransferNetwork(backbone, _SavedHead(part.head, tensors), outputs=outputs)
+            runtime = Runtime.prepare(network, backbone, record.compute, batch_size=part.batch_size)
+            predictor = Predictor.from_records(runtime, record.history["phases"])
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError) as error:
+            raise corrupt(files.place, str(error)) from error
+        except (ValueError, RegraftError) as error:
+            raise corrupt(files.place, str(error)) from error
+        learner._become(
+            predictor,
+            backbone,
+            classes=record.classes,
+            history=record.history,
+            warnings=record.warnings,
+        )
+        return learner
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "network_")
@@ -283,41 +399,137 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             compute=self.compute,
         )
 
+    def _head_values(self) -> Head:
+        """Return the head that is trained, unless it is somebody's own, which no file can hold."""
+        chosen = find_head(self.head)
+        regularization = find_regularization(self.regularize) or Regularization()
+        try:
+            head_to_json(chosen)
+        except UsageError as error:
+            raise ModelError(
+                "this head cannot be saved",
+                why=f"{type(chosen).__name__} is not one of Regraft's own",
+                hint=f"model files hold data only, never code; {error.hint}",
+                code="MODEL-UNSAVEABLE",
+            ) from error
+        return regularization.head(chosen)
 
-def restore(
-    learner: NetworkClassifier,
-    *,
-    classes: Sequence[str],
-    network: TransferNetwork,
-    backbone: Backbone,
-    history: dict[str, Any],
-    warnings: Sequence[str],
-    predictor: Predictor | None = None,
-) -> None:
-    """Make a learner a fitted one: the last step of ``fit``, and of loading a saved model.
+    def _trunk_was_trained(self) -> bool:
+        """Return whether the trunk's weights are other than those that its spec names."""
+        phases = self.history_["phases"]
+        trained = any(phase["share_of_stages"] and phase["last_epoch"] for phase in phases)
+        return trained or self.start is not None
 
-    Args:
-        learner: Its parameters stay as they are.
-        classes: The class names in the order of the outputs.
-        network: Trunk and head with their trained weights.
-        backbone: The trunk of that network, with its preprocessing.
-        history: ``phases`` and ``epochs``.
-        warnings: What a reader should know.
-        predictor: What predicts; by default the one that the history describes.
-    """
-    learner.classes_ = np.array(list(classes))
-    learner.network_ = network.eval()
-    learner.backbone_ = backbone
-    learner.history_ = history
-    learner.warnings_ = tuple(warnings)
-    learner._fitted_with = saved_parameters(learner)  # noqa: SLF001 - the other half of the class
-    if predictor is None:
-        runtime = Runtime.prepare(
-            network,
-            backbone,
-            learner.compute,
-            batch_size=learner.batch_size,
-            verbose=learner.verbose,
+    def _saved_parameters(self) -> dict[str, Any]:
+        """Return the parameters that a saved network is described with, as they are now."""
+        names = ("head", "regularize", "output", "start", "batch_size", "seed")
+        compute = portable_compute(self.compute)
+        return {
+            **{name: getattr(self, name) for name in names},
+            "phases": None if self.phases is None else tuple(self.phases),
+            "precision": compute.precision,
+            "decoding": compute.decoding,
+        }
+
+    def _become(
+        self,
+        predictor: Predictor,
+        backbone: Backbone,
+        *,
+        classes: Sequence[str],
+        history: dict[str, Any],
+        warnings: Sequence[str],
+    ) -> None:
+        """Become a fitted learner: the last step of ``fit``, and of loading a saved model."""
+        self.classes_ = np.array(list(classes))
+        self.network_ = predictor.runtime.network.eval()
+        self.backbone_ = backbone
+        self.history_ = history
+        self.warnings_ = tuple(warnings)
+        self._fitted_with = self._saved_parameters()
+        self._predictor = predictor
+
+    def _start(self, network: TransferNetwork, classes: Sequence[str]) -> list[str]:
+        """Copy the weights of a saved model into a network, and say what was taken of it."""
+        assert self.start is not None
+        place = Path(self.start)
+        files = read_model(place / "model" if (place / "model").is_dir() else place)
+        backbone, record = _open_backbone(files), files.record
+        trunk, own = backbone.module.state_dict(), network.trunk.state_dict()
+        if {k: v.shape for k, v in trunk.items()} != {k: v.shape for k, v in own.items()}:
+            raise UsageError(
+                "the model to start from has another network",
+                path=place,
+                why=f"it is {backbone.spec.name} with other layers or sizes",
+                hint="name the same backbone with the same arguments",
+            )
+        if backbone.preprocessing != network.preprocessing:
+            raise UsageError(
+                "the model to start from has another preprocessing",
+                path=place,
+                why=f"its own is {backbone.preprocessing}",
+                hint="give the backbone this preprocessing: its weights have learned with it",
+            )
+        with torch.no_grad():
+            network.trunk.load_state_dict(trunk)
+        if record.network is None:
+            return [f"started from the trunk of {place.name}; the head is new"]
+        head = _head_tensors(files)
+        same = not misfit(network.head.state_dict(), head)
+        if same and record.classes == tuple(classes) and record.network.output == self.output:
+            network.head.load_state_dict(head)
+            return [f"started from trunk and head of {place.name}"]
+        return [
+            f"started from the trunk of {place.name}; the head is new, its classes or layers differ"
+        ]
+
+
+class _SavedHead:
+    """A head whose tensors are known; it is built only where they fit."""
+
+    def __init__(self, head: Head, tensors: Mapping[str, Tensor]) -> None:
+        self._head = head
+        self._tensors = tensors
+
+    def build(self, shape: tuple[int, ...], outputs: int, *, pool: Pool) -> nn.Module:
+        """Return the head with its tensors.
+
+        Raises:
+            ValueError: The tensors are not those of this head.
+        """
+        width = pool(torch.zeros(1, *shape)).shape[1]
+        with torch.device("meta"):  # costs no memory, whatever sizes a damaged record names
+            empty = self._head.build(
+                shape, outputs, pool=lambda maps: maps.new_empty(len(maps), width)
+            )
+        if found := misfit(empty.state_dict(), self._tensors):
+            raise ValueError(f"the tensors are not those of the head: {found}")
+        module = self._head.build(shape, outputs, pool=pool)
+        module.load_state_dict(dict(self._tensors), strict=True)
+        return module
+
+
+def _head_tensors(files: ModelFiles) -> dict[str, Tensor]:
+    strange = [name for name in files.arrays if not name.startswith(_HEAD)]
+    if strange:
+        raise corrupt(files.place, f"unknown array {strange[0]!r:.80}")
+    return {
+        name.removeprefix(_HEAD): torch.from_numpy(np.array(array))
+        for name, array in files.arrays.items()
+    }
+
+
+def _open_backbone(files: ModelFiles, *, weights: str | os.PathLike[str] | None = None) -> Backbone:
+    """Return the network; what is said of its weights is what was known when they were saved."""
+
+    def built(spec: BackboneSpec) -> Backbone:
+        backbone = build(spec)
+        if files.backbone is not None and is_registered(spec.name):
+            state = read_state(files.backbone)
+            load_state(backbone.network, state, path=files.backbone, entry=find(spec.name))
+        backbone.weights = replace(
+            files.record.backbone.weights, sha256=state_sha256(backbone.module)
         )
-        predictor = Predictor.from_records(runtime, history.get("phases") or ())
-    learner._predictor = predictor  # noqa: SLF001 - the other half of the class
+        return backbone
+
+    return open_backbone(files, built, weights=weights)

@@ -1,58 +1,15 @@
-"""Saving a fitted learner as data and getting it back; see ``model_folder`` for the files."""
+"""Saving a fitted learner as data and getting it back; see ``model_files`` for the files."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Any
 
 from sklearn.utils.validation import check_is_fitted
 
 from regraft.backbones.spec import Preprocessing
-from regraft.classifiers import conversion
 from regraft.classifiers.feature_classifier import FeatureClassifier
-from regraft.classifiers.feature_saving import read_feature_model, write_feature_model
-from regraft.classifiers.model_folder import read_model
-from regraft.classifiers.model_record import unknown
+from regraft.classifiers.model_files import read_model
 from regraft.classifiers.network_classifier import NetworkClassifier
-from regraft.classifiers.network_saving import head_record, read_network_model, write_network_model
-from regraft.classifiers.shallow import find_shallow
-
-
-def can_save(classifier: Any) -> bool:
-    """Say, before any fitting, whether a learner with this classifier can be saved.
-
-    Args:
-        classifier: A name of ``shallow.NAMED`` or a scikit-learn classifier.
-
-    Raises:
-        UsageError: The name is unknown, or the object is no classifier.
-
-    Example:
-        >>> from sklearn.svm import SVC
-        >>> can_save("random_forest"), can_save(SVC())
-        (True, False)
-    """
-    return not conversion.obstacle(find_shallow(classifier)[0])
-
-
-def refuse_unsaveable(learner: FeatureClassifier | NetworkClassifier) -> None:
-    """Refuse, before any fitting, a learner that could not be saved afterwards.
-
-    Args:
-        learner: A learner, fitted or not.
-
-    Raises:
-        ModelError: Its classifier or its head is not kept as data (``MODEL-UNSAVEABLE``).
-        UsageError: A name in it is unknown.
-
-    Example:
-        >>> refuse_unsaveable(FeatureClassifier("vgg16", classifier="knn"))
-    """
-    if isinstance(learner, NetworkClassifier):
-        head_record(learner)
-    elif why := conversion.obstacle(find_shallow(learner.classifier)[0]):
-        raise conversion.unsaveable(why)
 
 
 def save_model(
@@ -80,6 +37,7 @@ def save_model(
     Example:
         >>> import tempfile
         >>> import numpy as np
+        >>> from pathlib import Path
         >>> from regraft.backbones.spec import BackboneSpec
         >>> dark, light = [np.full((32, 32, 3), shade, np.uint8) for shade in (20, 220)]
         >>> learner = FeatureClassifier(BackboneSpec("simple_cnn", weights=None), classifier="knn")
@@ -89,10 +47,7 @@ def save_model(
         ['day']
     """
     check_is_fitted(learner)
-    if isinstance(learner, NetworkClassifier):
-        write_network_model(learner, folder, with_backbone=with_backbone)
-    else:
-        write_feature_model(learner, folder, with_backbone=with_backbone)
+    learner.save(folder, with_backbone=with_backbone)
 
 
 def load_model(
@@ -112,15 +67,9 @@ def load_model(
 
     Raises:
         ModelError: ``MODEL-MISSING``, ``MODEL-UNSAFE``, ``MODEL-CHECKSUM``, ``MODEL-VERSION``,
-            ``MODEL-UNKNOWN`` (of a kind that is not known), ``MODEL-CORRUPT``, ``MODEL-NAN``,
-            ``MODEL-PREPROCESSING`` (another than the saved one) or ``MODEL-WEIGHTS`` (the network
-            is not there, or is not the one that was saved).
+            ``MODEL-CORRUPT``, ``MODEL-NAN``, ``MODEL-PREPROCESSING`` (another than the saved one)
+            or ``MODEL-WEIGHTS`` (the network is not there, or is not the one that was saved).
     """
-    place = Path(folder)
-    files = read_model(place)
-    kind = files.record.get("learner")
-    if kind == "FeatureClassifier":
-        return read_feature_model(files, place, preprocessing=preprocessing, weights=weights)
-    if kind == "NetworkClassifier":
-        return read_network_model(files, place, preprocessing=preprocessing, weights=weights)
-    raise unknown("learner", kind, "FeatureClassifier, NetworkClassifier", place)
+    files = read_model(folder, preprocessing=preprocessing)
+    kind = NetworkClassifier if files.record.shallow is None else FeatureClassifier
+    return kind.from_files(files, weights=weights)

@@ -57,7 +57,8 @@ class FittedShallow:
         estimator: The scikit-learn classifier; it knows scaled features and the classes 0 to k - 1.
             None in a loaded learner.
         scaling: What is done to the features first.
-        model: The classifier as data, or why it cannot be kept so.
+        model: The classifier as data; None where it cannot be kept so.
+        obstacle: Why it cannot.
         history: Rows, columns, grid table, best parameters, temperature and seconds, as JSON
             values.
         warnings: What the fit complained about, each complaint once.
@@ -65,9 +66,10 @@ class FittedShallow:
 
     estimator: Any
     scaling: Scaling
-    model: ShallowModel | ModelError
+    model: ShallowModel | None
     history: dict[str, Any]
     warnings: tuple[str, ...]
+    obstacle: str = ""
 
     def predict_proba(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the probability of each class for each row of unscaled features.
@@ -79,7 +81,7 @@ class FittedShallow:
             (n, k), rows sum to 1.
         """
         scaled = self.scaling.apply(features)
-        if isinstance(self.model, ShallowModel):
+        if self.model is not None:
             return self.model.predict_proba(scaled)
         if hasattr(self.estimator, "predict_proba"):
             return np.asarray(self.estimator.predict_proba(scaled), dtype=np.float64)
@@ -133,7 +135,7 @@ def fit_shallow(
     if rotation is not None:
         turn_back(estimator, rotation, features)
     with search.watch.step("convert"):
-        model = _as_data(estimator, features, temperature)
+        model, obstacle = _as_data(estimator, features, temperature)
     complaints, converged = _complaints(caught, searched=bool(table) or points == [{}])
     history: dict[str, Any] = {
         "classifier": {"type": type(estimator).__name__, "parameters": estimator.get_params()},
@@ -148,7 +150,7 @@ def fit_shallow(
         "converged": converged,
         "seconds": search.watch.seconds,
     }
-    return FittedShallow(estimator, scaling, model, _plain(history), complaints)
+    return FittedShallow(estimator, scaling, model, _plain(history), complaints, obstacle)
 
 
 def check_settings(classifier: Any, grid: str | Grid | None, scale: str, *, seed: int = 0) -> None:
@@ -539,11 +541,11 @@ def _recorded() -> Iterator[list[warnings.WarningMessage]]:
 
 def _as_data(
     estimator: Any, features: NDArray[np.float32], temperature: float
-) -> ShallowModel | ModelError:
+) -> tuple[ShallowModel | None, str]:
     try:
-        return to_model(estimator, features, temperature=temperature)
+        return to_model(estimator, features, temperature=temperature), ""
     except ModelError as error:
-        return error
+        return None, error.why
 
 
 def _complaints(

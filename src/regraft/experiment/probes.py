@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from regraft.classifiers.fitting import fit_shallow
+from regraft.classifiers.shallow import fit_shallow
 from regraft.data.dataset import Dataset
 from regraft.errors import UsageError
 

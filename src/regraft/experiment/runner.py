@@ -11,7 +11,6 @@ from typing import Any
 from regraft.backbones.spec import BackboneSpec
 from regraft.classifiers.feature_classifier import FeatureClassifier
 from regraft.classifiers.network_classifier import NetworkClassifier
-from regraft.classifiers.saving import refuse_unsaveable
 from regraft.data.dataset import Dataset
 from regraft.errors import RunError, UsageError
 from regraft.experiment.cautions import cautions
@@ -76,7 +75,7 @@ def fit_run(
             to start from has learned pictures of the test part (``START-LEAK``).
     """
     _refuse_inside(out, plan.source)
-    refuse_unsaveable(learner)
+    learner.refuse_unsaveable()
     watch = Stopwatch()
     with reserve(out) as place:
         if resume:

@@ -1,0 +1,468 @@
+"""The files of a saved model, data only, each with its SHA-256 in a manifest.
+
+    model.json               what the model is: a `ModelRecord`
+    arrays.safetensors       what the classifier or the head learned
+    classifier.onnx, .json   a shallow classifier that is kept as ONNX, or as XGBoost's own JSON
+    backbone.safetensors     the network's weights, unless they were left out
+    manifest.json            the SHA-256 of each of the others
+
+Nothing else is ever read, and nothing is read that could run code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from regraft.backbones.backbone import Backbone
+from regraft.backbones.catalog import find
+from regraft.backbones.resolving import WeightsFacts
+from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
+from regraft.backbones.state import may_hold_code, read_state, write_state
+from regraft.classifiers.shallow_files import ShallowRecord
+from regraft.data.images import Decoding
+from regraft.errors import ModelError, RegraftError
+from regraft.files import atomic_folder, read_json, sha256_file, write_bytes, write_json
+from regraft.settings import from_json, settings_class, to_json
+from regraft.training.heads import AnyHead
+from regraft.training.phases import Phase
+from regraft.version import __version__
+
+FORMAT = 1
+RECORD, ARRAYS, BACKBONE, MANIFEST = (
+    "model.json",
+    "arrays.safetensors",
+    "backbone.safetensors",
+    "manifest.json",
+)
+CONTENTS = {"onnx": "classifier.onnx", "xgboost": "classifier.json"}
+_LARGEST = {  # bytes
+    RECORD: 16 << 20,
+    ARRAYS: 8 << 30,
+    BACKBONE: 16 << 30,
+    **dict.fromkeys(CONTENTS.values(), 4 << 30),
+}
+_LARGEST_ARGUMENT = 10_000  # of a network; beyond it somebody wants to exhaust the memory
+_GIVEN = "given"  # weights that no name stands for
+
+Name = Annotated[str, Field(min_length=1)]
+
+
+@settings_class(ModelError, code="MODEL-CORRUPT", kw_only=True)
+class BackboneRecord:
+    """What network to build, and what it must turn out to be.
+
+    Args:
+        spec: The network; its weights are a name, none, or ``"given"``.
+        preprocessing: What it was fed with.
+        feature_dim: Numbers per image.
+        weights: What its weights were when the model was saved.
+    """
+
+    spec: BackboneSpec
+    preprocessing: Preprocessing
+    feature_dim: Annotated[int, Field(ge=1, le=10_000_000)]
+    weights: WeightsFacts
+
+
+@settings_class(ModelError, code="MODEL-CORRUPT", kw_only=True)
+class ShallowPart:
+    """The classifier of a ``FeatureClassifier``.
+
+    Args:
+        name: What it was called, or its class.
+        scaling: What is done to the features first.
+        model: What it is kept as.
+    """
+
+    name: Name
+    scaling: str
+    model: Annotated[ShallowRecord, Field(discriminator="kind")]
+
+
+@settings_class(ModelError, code="MODEL-CORRUPT", kw_only=True)
+class NetworkPart:
+    """The head of a ``NetworkClassifier``, and how it was trained.
+
+    Args:
+        head: What stands on the trunk.
+        output: What becomes a probability.
+        phases: What was trained; None for the default.
+        batch_size: Images per step.
+        seed: What everything random was drawn from.
+    """
+
+    head: AnyHead
+    output: Literal["softmax", "sigmoid"]
+    phases: tuple[Phase, ...] | None
+    batch_size: Annotated[int, Field(ge=2, le=65_536)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+
+
+@settings_class(ModelError, code="MODEL-CORRUPT", kw_only=True)
+class ModelRecord:
+    """What ``model.json`` holds.
+
+    Args:
+        classes: The names of the classes in the order of the probabilities.
+        backbone: The network.
+        compute: How numbers were computed.
+        history: How the model was fitted.
+        warnings: What a reader should know.
+        shallow: The classifier on features; None for a network.
+        network: The head; None for a classifier on features.
+        regraft: The version that wrote it.
+    """
+
+    classes: Annotated[tuple[Name, ...], Field(min_length=2, max_length=100_000)]
+    backbone: BackboneRecord
+    compute: Compute
+    history: dict[str, Any]
+    warnings: tuple[str, ...]
+    shallow: ShallowPart | None = None
+    network: NetworkPart | None = None
+    regraft: str = __version__
+
+    def __post_init__(self) -> None:
+        why = ""
+        if len(set(self.classes)) < len(self.classes):
+            why = "a class is named twice"
+        elif (self.shallow is None) == (self.network is None):
+            why = "a model has either a shallow classifier or a head"
+        elif self.network and self.network.output == "sigmoid" and len(self.classes) != 2:
+            why = "one sigmoid output tells two classes apart, not more"
+        if why:
+            raise ModelError("not a model", why=why, code="MODEL-CORRUPT")
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """What a folder holds, verified.
+
+    Attributes:
+        place: The folder.
+        record: What the model is.
+        arrays: Arrays by name, all finite.
+        content: The bytes of the file of a shallow classifier, if there is one.
+        backbone: The file of the network's weights, if it is there.
+    """
+
+    place: Path
+    record: ModelRecord
+    arrays: dict[str, NDArray[Any]]
+    content: bytes
+    backbone: Path | None
+
+
+# ---- writing -----------------------------------------------------------------------------------
+
+
+def portable_compute(compute: Compute) -> Compute:
+    """Return what of a computation means the same on another machine."""
+    decoding = dataclasses.replace(compute.decoding, limits=Decoding().limits)
+    return Compute(engine=compute.engine, precision=compute.precision, decoding=decoding)
+
+
+def backbone_record(backbone: Backbone, *, trained: bool = False) -> BackboneRecord:
+    """Return a network as it is described on another machine.
+
+    Args:
+        backbone: The network.
+        trained: Whether no name stands for its weights any more.
+    """
+    spec, entry = backbone.spec, find(backbone.spec.name)
+    if entry.path is not None:  # imported weights: their name means nothing elsewhere
+        name = entry.identifier if entry.source == "regraft" else backbone.identifier
+        arguments = tuple(sorted({**dict(entry.arguments), **dict(spec.arguments)}.items()))
+        spec = dataclasses.replace(spec, name=name, arguments=arguments, weights=_GIVEN)
+    elif trained or spec.weights not in {None, "default"}:
+        spec = dataclasses.replace(spec, weights=_GIVEN)  # a path of this machine helps nobody
+    return BackboneRecord(
+        spec=spec,
+        preprocessing=backbone.preprocessing,
+        feature_dim=backbone.feature_dim,
+        weights=backbone.weights,
+    )
+
+
+def write_model(
+    folder: str | os.PathLike[str],
+    record: ModelRecord,
+    arrays: Mapping[str, NDArray[Any]],
+    *,
+    content: bytes = b"",
+    backbone: Backbone | None = None,
+) -> None:
+    """Write a model's folder, whole or not at all; an older model there is replaced.
+
+    Args:
+        folder: Where the model shall stand.
+        record: What it is.
+        arrays: Arrays by name.
+        content: The file of a shallow classifier, if it is one.
+        backbone: The network whose weights go with it, or None to leave them out.
+
+    Raises:
+        ModelError: A value is NaN or infinite (``MODEL-NAN``).
+        RegraftError: The folder holds something else (``FILE-EXISTS``) or cannot be written.
+    """
+    target = Path(folder)
+    is_model = (target / RECORD).is_file() and (target / MANIFEST).is_file()
+    is_empty = target.is_dir() and not any(target.iterdir())
+    with atomic_folder(target, replace=is_model or is_empty) as part:
+        write_json(part / RECORD, to_json(record))
+        write_state(
+            part / ARRAYS,
+            {name: torch.from_numpy(np.array(array, order="C")) for name, array in arrays.items()},
+        )
+        if content:
+            assert record.shallow is not None
+            write_bytes(part / CONTENTS[record.shallow.model.kind], content)
+        if backbone is not None:
+            state = backbone.module.state_dict()
+            write_state(part / BACKBONE, {name: _halved(value) for name, value in state.items()})
+        hashes = {file.name: sha256_file(file) for file in sorted(part.iterdir())}
+        write_json(part / MANIFEST, {"format": FORMAT, "files": hashes})
+
+
+def _halved(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor as float16 where that loses nothing; it is widened when it is read."""
+    if tensor.dtype != torch.float32:
+        return tensor
+    half = tensor.half()
+    return half if torch.equal(half.float(), tensor) else tensor
+
+
+# ---- reading -----------------------------------------------------------------------------------
+
+
+def read_model(
+    folder: str | os.PathLike[str], *, preprocessing: Preprocessing | None = None
+) -> ModelFiles:
+    """Read a model's folder after every file has been verified.
+
+    Args:
+        folder: Where the model stands.
+        preprocessing: What the caller believes to be the model's preprocessing, if anything.
+
+    Raises:
+        ModelError: ``MODEL-MISSING``, ``MODEL-UNSAFE`` (a file could hold code), ``MODEL-CHECKSUM``
+            (changed since it was written), ``MODEL-VERSION`` (of a newer Regraft),
+            ``MODEL-CORRUPT``, ``MODEL-NAN`` or ``MODEL-PREPROCESSING``.
+    """
+    place = Path(folder)
+    _refuse_code(place)
+    if not (place / RECORD).exists() or not (place / MANIFEST).exists():
+        raise ModelError(
+            "no saved model",
+            path=place,
+            why=f"a model is a folder with {RECORD}, {ARRAYS} and {MANIFEST}",
+            code="MODEL-MISSING",
+        )
+    names = _verified_names(place)
+    record = _record(place / RECORD)
+    saved = record.backbone.preprocessing
+    if preprocessing is not None and preprocessing != saved:
+        raise ModelError(
+            "this model was fitted under another preprocessing",
+            path=place,
+            why=f"asked for {preprocessing}; the model's own is {saved}",
+            hint="leave the preprocessing out: the model brings its own",
+            code="MODEL-PREPROCESSING",
+        )
+    kind = "" if record.shallow is None else record.shallow.model.kind
+    file = CONTENTS.get(kind, "")
+    if {*names} - {RECORD, ARRAYS, BACKBONE} != ({file} if file else set()):
+        raise corrupt(place, f"a model of this kind has not the files {names}")
+    return ModelFiles(
+        place=place,
+        record=record,
+        arrays={name: tensor.numpy() for name, tensor in read_state(place / ARRAYS).items()},
+        content=(place / file).read_bytes() if file else b"",
+        backbone=place / BACKBONE if BACKBONE in names else None,
+    )
+
+
+def open_backbone(
+    files: ModelFiles,
+    build: Callable[[BackboneSpec], Backbone],
+    *,
+    weights: str | os.PathLike[str] | None = None,
+) -> Backbone:
+    """Build the network of a model and return it, unless it is not the one that was saved.
+
+    Args:
+        files: The model.
+        build: From a spec to the network.
+        weights: The file of its weights, for a model that was saved without them.
+
+    Raises:
+        ModelError: ``MODEL-WEIGHTS`` or ``MODEL-CORRUPT``.
+    """
+    saved, place = files.record.backbone, files.place
+    refuse_extravagance(dict(saved.spec.arguments), place)
+    try:
+        backbone = build(_located(files, weights))
+    except RegraftError as error:
+        raise ModelError(
+            "the network of this model cannot be built",
+            path=place,
+            why=f"{error.code}: {error}",
+            hint=error.hint if error.code == "MODEL-WEIGHTS" else "",
+            code="MODEL-WEIGHTS",
+        ) from error
+    except Exception as error:
+        # Arguments from a file reach the constructors of any network of timm or torchvision, and
+        # what those raise on nonsense is theirs to choose.
+        raise corrupt(place / RECORD, f"the network cannot be built: {error}") from error
+    found = (backbone.weights.sha256, backbone.feature_dim)
+    if found != (saved.weights.sha256, saved.feature_dim):
+        raise ModelError(
+            "the network's weights are not those that the model was fitted with",
+            path=place,
+            why=f"{found[1]} features, SHA-256 {found[0][:12]}…; "
+            f"saved with {saved.feature_dim} and {saved.weights.sha256[:12]}…",
+            hint=f"the model was fitted with {saved.weights.source}",
+            code="MODEL-WEIGHTS",
+        )
+    return backbone
+
+
+def corrupt(path: str | os.PathLike[str], why: str) -> ModelError:
+    """Return the error for a model whose parts do not fit together."""
+    return ModelError(
+        "the saved model is damaged",
+        path=path,
+        why=why[:300],
+        hint="copy it again from where it was saved",
+        code="MODEL-CORRUPT",
+    )
+
+
+def refuse_extravagance(value: Any, place: Path) -> None:
+    """Refuse arguments of a network with a number that could only exhaust the memory.
+
+    Raises:
+        ModelError: ``MODEL-CORRUPT``.
+    """
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            refuse_extravagance(item, place)
+    elif isinstance(value, int | float) and abs(value) > _LARGEST_ARGUMENT:
+        raise corrupt(place / RECORD, f"{value} is beyond {_LARGEST_ARGUMENT}")
+
+
+def is_registered(name: str) -> bool:
+    """Return whether a network is one of the user's own, which builds itself."""
+    try:
+        return find(name).source == "registered"
+    except RegraftError:
+        return False  # the name is refused where the network is built
+
+
+def _located(files: ModelFiles, given: str | os.PathLike[str] | None) -> BackboneSpec:
+    """Return the spec with the file of its weights: beside the model, given, or where it says."""
+    saved = files.record.backbone
+    spec = dataclasses.replace(saved.spec, preprocessing=saved.preprocessing)
+    if files.backbone is not None:
+        if is_registered(spec.name):
+            return spec
+        return dataclasses.replace(spec, weights=str(files.backbone))
+    if given is not None:
+        return dataclasses.replace(spec, weights=os.fspath(given))
+    if spec.weights == _GIVEN:
+        raise ModelError(
+            "this model was saved without its network's weights",
+            why=f"it needs those of {spec.name}",
+            hint="load_model(folder, weights=FILE), or save it with them",
+            code="MODEL-WEIGHTS",
+        )
+    return spec
+
+
+def _refuse_code(place: Path) -> None:
+    for file in sorted(place.iterdir()) if place.is_dir() else [place]:
+        if why := may_hold_code(file):
+            raise ModelError(
+                "a file that could run code is no model and was not read",
+                path=file,
+                why=why,
+                hint="model files hold data only: JSON, safetensors and ONNX",
+                code="MODEL-UNSAFE",
+            )
+
+
+def _verified_names(place: Path) -> list[str]:
+    """Return the files that the manifest lists, each of them unchanged."""
+    manifest = _read_object(place / MANIFEST)
+    version = manifest.get("format")
+    if type(version) is not int or version < 1:
+        raise corrupt(place / MANIFEST, f"format is {version!r:.40}")
+    if version > FORMAT:
+        raise ModelError(
+            "this model was saved by a newer Regraft",
+            path=place / MANIFEST,
+            why=f"format {version}; this one reads {FORMAT}",
+            hint="pip install --upgrade regraft",
+            code="MODEL-VERSION",
+        )
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not {RECORD, ARRAYS} <= set(files) <= set(_LARGEST):
+        raise corrupt(place / MANIFEST, f"it lists {files!r:.200}")
+    if BACKBONE not in files and (place / BACKBONE).exists():
+        raise corrupt(place / MANIFEST, f"{BACKBONE} is there but not listed")
+    for name, sha256 in files.items():
+        _verify(place / name, sha256, limit=_LARGEST[name])
+    return list(files)
+
+
+def _record(file: Path) -> ModelRecord:
+    try:
+        return from_json(ModelRecord, _read_object(file), path=file)
+    except RegraftError as error:
+        why = f"{error.what}: {error.why}" if error.why else error.what
+        raise corrupt(file, why) from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise corrupt(file, str(error)) from error
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    try:
+        found = read_json(file, limit=_LARGEST[RECORD])
+    except RegraftError as error:
+        raise corrupt(file, error.why or error.what) from error
+    if not isinstance(found, dict):
+        raise corrupt(file, f"it holds a {type(found).__name__}, no object")
+    return found
+
+
+def _verify(file: Path, sha256: Any, *, limit: int) -> None:
+    try:
+        facts = file.stat()
+        if not stat.S_ISREG(facts.st_mode):  # a FIFO would block for ever
+            raise corrupt(file, "not a regular file")
+        if facts.st_size > limit:
+            raise corrupt(file, f"{facts.st_size} bytes, the limit is {limit}")
+        found = sha256_file(file)
+    except OSError as error:
+        raise corrupt(file, error.strerror or str(error)) from error
+    if found != sha256:
+        raise ModelError(
+            "a file of the model has changed since it was saved",
+            path=file,
+            why=f"SHA-256 is {found[:12]}…, the manifest says {str(sha256)[:12]}…",
+            hint="copy the model again from where it was saved, or fit it again",
+            code="MODEL-CHECKSUM",
+        )
