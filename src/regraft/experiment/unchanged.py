@@ -12,8 +12,7 @@ from pathlib import Path
 from regraft.backbones.spec import BackboneSpec
 from regraft.backbones.weights import stored_hash
 from regraft.classifiers.model_files import MANIFEST
-from regraft.data.checks import check
-from regraft.data.cutting import division
+from regraft.data.check import check
 from regraft.data.dataset import Dataset
 from regraft.data.split import division
 from regraft.errors import RunError
