@@ -1,7 +1,7 @@
 """The files of a saved model, data only, each with its SHA-256 in a manifest.
 
     model.json               what the model is: a `ModelRecord`
-    arrays.safetensors       what the classifier or the head learned
+    arrays.safetensors       what the scaling, the classifier or the head learned
     classifier.onnx, .json   a shallow classifier that is kept as ONNX, or as XGBoost's own JSON
     backbone.safetensors     the network's weights, unless they were left out
     manifest.json            the SHA-256 of each of the others
@@ -221,10 +221,9 @@ def write_model(
     is_empty = target.is_dir() and not any(target.iterdir())
     with atomic_folder(target, replace=is_model or is_empty) as part:
         write_json(part / RECORD, to_json(record))
-        write_state(
-            part / ARRAYS,
-            {name: torch.from_numpy(np.array(array, order="C")) for name, array in arrays.items()},
-        )
+        if arrays:
+            tensors = {k: torch.from_numpy(np.array(v, order="C")) for k, v in arrays.items()}
+            write_state(part / ARRAYS, tensors)
         if content:
             assert record.shallow is not None
             write_bytes(part / CONTENTS[record.shallow.model.kind], content)
@@ -266,7 +265,7 @@ def read_model(
         raise ModelError(
             "no saved model",
             path=place,
-            why=f"a model is a folder with {RECORD}, {ARRAYS} and {MANIFEST}",
+            why=f"a model is a folder with {RECORD} and {MANIFEST}",
             code="MODEL-MISSING",
         )
     names = _verified_names(place)
@@ -284,10 +283,11 @@ def read_model(
     file = CONTENTS.get(kind, "")
     if {*names} - {RECORD, ARRAYS, BACKBONE} != ({file} if file else set()):
         raise corrupt(place, f"a model of this kind has not the files {names}")
+    tensors = read_state(place / ARRAYS) if ARRAYS in names else {}
     return ModelFiles(
         place=place,
         record=record,
-        arrays={name: tensor.numpy() for name, tensor in read_state(place / ARRAYS).items()},
+        arrays={name: tensor.numpy() for name, tensor in tensors.items()},
         content=(place / file).read_bytes() if file else b"",
         backbone=place / BACKBONE if BACKBONE in names else None,
     )
@@ -419,10 +419,11 @@ def _verified_names(place: Path) -> list[str]:
             code="MODEL-VERSION",
         )
     files = manifest.get("files")
-    if not isinstance(files, dict) or not {RECORD, ARRAYS} <= set(files) <= set(_LARGEST):
+    if not isinstance(files, dict) or not {RECORD} <= set(files) <= set(_LARGEST):
         raise corrupt(place / MANIFEST, f"it lists {files!r:.200}")
-    if BACKBONE not in files and (place / BACKBONE).exists():
-        raise corrupt(place / MANIFEST, f"{BACKBONE} is there but not listed")
+    for name in _LARGEST:
+        if name not in files and (place / name).exists():
+            raise corrupt(place / MANIFEST, f"{name} is there but not listed")
     for name, sha256 in files.items():
         _verify(place / name, sha256, limit=_LARGEST[name])
     return list(files)
