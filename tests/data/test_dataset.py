@@ -17,7 +17,7 @@ sizes = st.lists(st.integers(1, 30), min_size=2, max_size=6)
 
 
 def dataset(class_sizes):
-    """Return a data set with these numbers of pictures that need not exist."""
+    """Return a data set with these numbers of images that need not exist."""
     rows = [(f"c{k}/{i}.jpg", f"c{k}") for k, size in enumerate(class_sizes) for i in range(size)]
     classes = tuple(f"c{k}" for k in range(len(class_sizes)))
     paths, labels = zip(*rows, strict=True)
@@ -146,12 +146,12 @@ def test_files_that_cannot_be_read_are_all_named_and_a_pipe_does_not_block(folde
 
 @given(sizes, st.integers(0, 3), st.data())
 def test_per_class_is_exact_and_nested(class_sizes, seed, data):
-    pictures = dataset(class_sizes)
+    images = dataset(class_sizes)
     many = data.draw(st.integers(1, min(class_sizes)))
     few = data.draw(st.integers(1, many))
 
-    large = pictures.subset(per_class=many, seed=seed)
-    small = pictures.subset(per_class=few, seed=seed)
+    large = images.subset(per_class=many, seed=seed)
+    small = images.subset(per_class=few, seed=seed)
 
     assert set(large.counts().values()) == {many}
     assert set(small.counts().values()) == {few}
@@ -160,12 +160,12 @@ def test_per_class_is_exact_and_nested(class_sizes, seed, data):
 
 @given(sizes, st.integers(0, 3), st.data())
 def test_size_is_exact_nested_and_in_proportion(class_sizes, seed, data):
-    pictures = dataset(class_sizes)
-    many = data.draw(st.integers(len(class_sizes), len(pictures)))
+    images = dataset(class_sizes)
+    many = data.draw(st.integers(len(class_sizes), len(images)))
     few = data.draw(st.integers(len(class_sizes), many))
 
-    large = pictures.subset(size=many, seed=seed)
-    small = pictures.subset(size=few, seed=seed)
+    large = images.subset(size=many, seed=seed)
+    small = images.subset(size=few, seed=seed)
 
     assert len(large) == many
     assert len(small) == few
@@ -175,27 +175,27 @@ def test_size_is_exact_nested_and_in_proportion(class_sizes, seed, data):
 
 @given(sizes, st.floats(0.3, 1))
 def test_a_fraction_is_the_size_it_rounds_to(class_sizes, fraction):
-    pictures = dataset([size + 10 for size in class_sizes])
+    images = dataset([size + 10 for size in class_sizes])
 
-    part = pictures.subset(fraction=fraction)
+    part = images.subset(fraction=fraction)
 
-    assert abs(len(part) - fraction * len(pictures)) <= 0.5
+    assert abs(len(part) - fraction * len(images)) <= 0.5
     for name, count in part.counts().items():
-        assert abs(count - fraction * pictures.counts()[name]) < 2
+        assert abs(count - fraction * images.counts()[name]) < 2
 
 
 def test_equal_classes_get_equal_shares():
     assert dataset([40, 40, 40]).subset(fraction=0.25).counts() == {"c0": 10, "c1": 10, "c2": 10}
 
 
-def test_a_subset_does_not_depend_on_the_order_of_pictures_and_keeps_it():
-    pictures = dataset([20, 30])
+def test_a_subset_does_not_depend_on_the_order_of_images_and_keeps_it():
+    images = dataset([20, 30])
 
-    part = pictures.subset(size=17, seed=1)
+    part = images.subset(size=17, seed=1)
 
-    assert set(shuffled(pictures, 5).subset(size=17, seed=1).paths) == set(part.paths)
-    assert list(part.paths) == [path for path in pictures.paths if path in set(part.paths)]
-    assert set(pictures.subset(size=17, seed=2).paths) != set(part.paths)
+    assert set(shuffled(images, 5).subset(size=17, seed=1).paths) == set(part.paths)
+    assert list(part.paths) == [path for path in images.paths if path in set(part.paths)]
+    assert set(images.subset(size=17, seed=2).paths) != set(part.paths)
 
 
 @pytest.mark.parametrize("options", [{"per_class": 3}, {"size": 6}, {"size": 1}, {"fraction": 0.1}])

@@ -1,99 +1,452 @@
-"""Published layouts: which picture belongs to which class and part."""
+"""Archives of strangers: whole in a new folder, or refused with nothing left behind."""
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
 
 import numpy as np
 import pytest
-from regraft.data.oxford import FLOWERS_17, FLOWERS_102
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.io import savemat
 
-from regraft.data.layouts import ClassFolders, LabelFiles, LeafFolders, NamePrefixes, NumberRanges
-from regraft.errors import DataError
+from regraft.data.layouts import Layout, UnpackLimits, arrange, unpack
+from regraft.data.named import find_data
+from regraft.errors import DataError, RegraftError
+
+FILES = {"set/rose/1.jpg": b"one" * 100, "set/rose/2.jpg": b"two", "set/lily/1.jpg": b""}
+PACKERS = {"tar": bytes, "gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
+
+
+def zipped(files, compression=zipfile.ZIP_DEFLATED):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", compression) as file:
+        for name, data in files.items():
+            file.writestr(name, data)
+    return stream.getvalue()
+
+
+def tarred(members):
+    """Return a tar of members: (name, data) or a ready TarInfo."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as file:
+        for member in members:
+            if isinstance(member, tarfile.TarInfo):
+                file.addfile(member)
+                continue
+            info = tarfile.TarInfo(member[0])
+            info.size = len(member[1])
+            file.addfile(info, io.BytesIO(member[1]))
+    return stream.getvalue()
+
+
+def special(name, kind, target=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def archive(tmp_path, data, name="set.zip"):
+    path = tmp_path / "in" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def contents(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def refused(tmp_path, data, code, **options):
+    """Check that an archive is refused and that nothing is left of it; return the error."""
+    path = archive(tmp_path, data)
+    with pytest.raises(DataError) as refusal:
+        unpack(path, tmp_path / "out", **options)
+    assert refusal.value.code == code
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "in"]
+    return refusal.value
+
+
+@pytest.mark.parametrize("packer", ["zip", *PACKERS])
+def test_files_come_out_whatever_the_kind_and_the_name_of_the_archive(packer, tmp_path):
+    data = zipped(FILES) if packer == "zip" else PACKERS[packer](tarred(FILES.items()))
+
+    junk = unpack(archive(tmp_path, data, "no-telling-name"), tmp_path / "out")
+
+    assert contents(tmp_path / "out") == FILES
+    assert junk == 0
+
+
+def test_what_systems_leave_behind_is_counted_and_left_out(tmp_path):
+    junk = {"__MACOSX/set/rose/._1.jpg": b"x", "set/rose/Thumbs.db": b"x", "set/.DS_Store": b"x"}
+
+    left_out = unpack(archive(tmp_path, zipped({**FILES, **junk})), tmp_path / "out")
+
+    assert contents(tmp_path / "out") == FILES
+    assert left_out == 3
+
+
+def test_modes_of_the_archive_are_not_taken_over(tmp_path):
+    info = zipfile.ZipInfo("a.jpg")
+    info.external_attr = (stat.S_IFREG | 0o4777) << 16
+
+    unpack(archive(tmp_path, zipped({info: b"a"})), tmp_path / "out")
+
+    assert stat.S_IMODE((tmp_path / "out" / "a.jpg").stat().st_mode) & 0o7111 == 0
+
+
+OUTWARDS = [
+    *("../evil.jpg", "a/../../evil.jpg", "/evil.jpg", "C:/evil.jpg", "c:evil.jpg"),
+    *("a/c:evil.jpg", "a\\..\\b"),
+]
+
+
+@pytest.mark.parametrize("name", OUTWARDS)
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_one_name_that_leads_out_refuses_the_whole_archive(kind, name, tmp_path):
+    files = {**FILES, name: b"evil"}
+
+    error = refused(
+        tmp_path, zipped(files) if kind == "zip" else tarred(files.items()), "ARCHIVE-UNSAFE"
+    )
+
+    assert "evil" in error.what or "b" in error.what
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        special("set/link", tarfile.SYMTYPE, "/etc/passwd"),
+        special("set/link", tarfile.SYMTYPE, "rose/1.jpg"),
+        special("set/hard", tarfile.LNKTYPE, "set/rose/1.jpg"),
+        special("set/device", tarfile.CHRTYPE),
+        special("set/block", tarfile.BLKTYPE),
+        special("set/pipe", tarfile.FIFOTYPE),
+    ],
+    ids=lambda member: member.name,
+)
+def test_links_devices_and_pipes_in_a_tar_refuse_the_whole_archive(member, tmp_path):
+    error = refused(tmp_path, tarred([*FILES.items(), member]), "ARCHIVE-UNSAFE")
+
+    assert member.name in error.what
+
+
+def test_a_file_through_a_link_is_never_written(tmp_path):
+    outside = tmp_path / "in" / "outside"
+    outside.mkdir(parents=True)
+    members = [special("door", tarfile.SYMTYPE, str(outside)), ("door/evil.jpg", b"evil")]
+
+    refused(tmp_path, tarred(members), "ARCHIVE-UNSAFE")
+
+    assert list(outside.iterdir()) == []
+
+
+def test_a_link_in_a_zip_refuses_the_whole_archive(tmp_path):
+    info = zipfile.ZipInfo("set/link")
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+
+    refused(tmp_path, zipped({**FILES, info: b"/etc/passwd"}), "ARCHIVE-UNSAFE")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("set/a.jpg", "set/A.JPG"),
+        ("Rose/1.jpg", "rose/2.jpg"),
+        ("caf\u00e9.jpg", "cafe\u0301.jpg"),
+        ("a.jpg", "a.jpg."),
+        ("a", "a/b"),
+        ("a/b", "a"),
+    ],
+)
+def test_two_names_that_are_one_on_another_system_refuse_the_whole_archive(one, other, tmp_path):
+    refused(tmp_path, tarred([(one, b"1"), (other, b"2")]), "ARCHIVE-UNSAFE")
+
+
+@pytest.mark.parametrize("packer", ["zip", "gz", "xz"])
+def test_a_bomb_is_refused(packer, tmp_path):
+    zeros = bytes(32 << 20)
+    data = zipped({"a.bmp": zeros}) if packer == "zip" else PACKERS[packer](tarred([("a", zeros)]))
+
+    refused(tmp_path, data, "ARCHIVE-TOO-LARGE")
+
+
+def test_a_bomb_among_what_is_left_out_is_refused_too(tmp_path):
+    data = gzip.compress(tarred([("__MACOSX/a", bytes(32 << 20))]))
+
+    refused(tmp_path, data, "ARCHIVE-TOO-LARGE", limits=UnpackLimits(members=1000))
+
+
+def test_a_header_that_claims_less_than_comes_does_not_let_more_out(tmp_path):
+    data = bytearray(zipped({"a.bmp": bytes(1 << 20)}))
+    with zipfile.ZipFile(io.BytesIO(data)) as file:
+        directory = file.start_dir
+    for place in (22, directory + 24):  # the size as it is announced, in both headers
+        data[place : place + 4] = (1000).to_bytes(4, "little")
+
+    refused(tmp_path, bytes(data), "ARCHIVE-DAMAGED")
+
+
+def test_a_long_name_that_claims_to_be_huge_is_refused_before_it_is_read(tmp_path):
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1 << 30
+
+    refused(tmp_path, info.tobuf() + bytes(1024), "ARCHIVE-TOO-LARGE")
+
+
+def test_more_members_than_allowed_are_refused(tmp_path):
+    files = {f"{number}.jpg": b"" for number in range(11)}
+    path = archive(tmp_path, zipped(files))
+
+    unpack(path, tmp_path / "eleven", limits=UnpackLimits(members=11))
+    assert len(contents(tmp_path / "eleven")) == 11
+    with pytest.raises(DataError, match="more than 10 members"):
+        unpack(path, tmp_path / "out", limits=UnpackLimits(members=10))
+
+
+def test_overlapping_members_are_refused(tmp_path):
+    data = bytearray(zipped({"a.jpg": os.urandom(900), "b.jpg": os.urandom(900)}))
+    with zipfile.ZipFile(io.BytesIO(data)) as file:
+        second = bytes(data).index(b"PK\x01\x02", file.start_dir + 4)
+    data[second + 42 : second + 46] = bytes(4)  # the second member begins where the first does
+
+    refused(tmp_path, bytes(data), "ARCHIVE-DAMAGED")
+
+
+def test_a_disk_that_is_too_small_is_named_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("regraft.data.layouts.free_bytes", lambda _folder: 50)
+
+    refused(tmp_path, zipped(FILES), "ARCHIVE-TOO-LARGE")
+
+
+@pytest.mark.parametrize("packer", ["zip", *PACKERS])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.99])
+def test_a_cut_archive_is_refused(share, packer, tmp_path):
+    files = {f"{number}.jpg": os.urandom(3000) for number in range(8)}
+    data = zipped(files) if packer == "zip" else PACKERS[packer](tarred(files.items()))
+    # The zeros that fill up a tar may go, as long as its end mark stays.
+    whole = len(data) if packer != "tar" else 8 * 3584 + 512
+
+    refused(tmp_path, data[: int(whole * share)], "ARCHIVE-DAMAGED")
+
+
+def test_a_tar_that_is_cut_between_two_members_is_refused(tmp_path):
+    refused(tmp_path, tarred(FILES.items())[: 2 * 1024], "ARCHIVE-DAMAGED")
+
+
+def test_a_flipped_bit_is_noticed_where_the_kind_has_checksums(tmp_path):
+    files = {"a.jpg": os.urandom(3000)}
+    for data in (zipped(files, zipfile.ZIP_STORED), gzip.compress(tarred(files.items()), 0)):
+        flipped = bytearray(data)
+        flipped[1500] ^= 1
+        refused(tmp_path, bytes(flipped), "ARCHIVE-DAMAGED")
+
+
+@pytest.mark.parametrize("data", [b"", b"<html>sign in</html>", b"PK\x03\x04", os.urandom(5000)])
+def test_what_is_no_archive_is_named(data, tmp_path):
+    error = refused(tmp_path, data, "ARCHIVE-DAMAGED")
+
+    assert "set.zip" in str(error)
+
+
+def test_an_archive_with_a_password_is_named(tmp_path):
+    data = bytearray(zipped({"a.jpg": b"a"}))
+    with zipfile.ZipFile(io.BytesIO(data)) as file:
+        place = file.start_dir + 8
+    data[6] |= 1
+    data[place] |= 1
+
+    refused(tmp_path, bytes(data), "ARCHIVE-ENCRYPTED")
+
+
+def test_a_folder_that_is_there_is_left_as_it_is(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.jpg").write_bytes(b"mine")
+
+    with pytest.raises(RegraftError) as refusal:
+        unpack(archive(tmp_path, zipped(FILES)), tmp_path / "out")
+
+    assert refusal.value.code == "FILE-EXISTS"
+    assert contents(tmp_path / "out") == {"mine.jpg": b"mine"}
+
+
+def test_a_missing_archive_and_a_folder_instead_of_one_are_named(tmp_path):
+    for path in (tmp_path / "none.zip", tmp_path):
+        with pytest.raises(DataError) as refusal:
+            unpack(path, tmp_path / "out")
+        assert refusal.value.path == str(path)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from regraft.data.layouts import unpack
+print("begin", flush=True)
+unpack(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def test_a_kill_while_unpacking_leaves_no_folder_that_looks_whole(tmp_path):
+    files = {f"{number}.jpg": os.urandom(20_000) for number in range(3000)}
+    path = archive(tmp_path, zipped(files, zipfile.ZIP_STORED))
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, path, tmp_path / "out"], stdout=subprocess.PIPE
+    )
+    process.stdout.readline()
+    deadline = time.monotonic() + 30
+    while not list(tmp_path.glob(".out.*.part/*")) and process.poll() is None:
+        assert time.monotonic() < deadline
+
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+
+    assert not (tmp_path / "out").exists()
+    unpack(path, tmp_path / "out")
+    assert len(contents(tmp_path / "out")) == 3000
+
+
+names = st.text(st.sampled_from("aA.é\u0301/\\: ~-"), min_size=1, max_size=12)
+
+
+@settings(max_examples=150)
+@given(st.lists(names, min_size=1, max_size=5, unique=True), st.booleans())
+def test_whatever_the_names_files_are_inside_or_nothing_is_there(tmp_path_factory, given, as_zip):
+    root = tmp_path_factory.mktemp("fuzz")
+    data = {name: name.encode() for name in given}
+    path = archive(root, zipped(data) if as_zip else tarred(data.items()))
+
+    try:
+        unpack(path, root / "out")
+    except RegraftError:
+        assert sorted(root.iterdir()) == [root / "in"]
+    else:
+        inside = contents(root / "out")
+        assert len(inside) == sum(not (as_zip and name.endswith("/")) for name in data)
+        assert set(inside.values()) <= set(data.values())
+    assert sorted((root / "in").iterdir()) == [path]
+
+
+@settings(max_examples=150)
+@given(st.data())
+def test_whatever_is_damaged_the_answer_is_one_of_ours(tmp_path_factory, data):
+    root = tmp_path_factory.mktemp("fuzz")
+    kind = data.draw(st.sampled_from(["zip", *PACKERS]))
+    whole = zipped(FILES) if kind == "zip" else PACKERS[kind](tarred(FILES.items()))
+    bad = bytearray(whole)
+    for _ in range(data.draw(st.integers(1, 4))):
+        bad[data.draw(st.integers(0, len(bad) - 1))] = data.draw(st.integers(0, 255))
+    path = archive(root, bytes(bad))
+
+    try:
+        unpack(path, root / "out")
+    except RegraftError:
+        assert sorted(root.iterdir()) == [root / "in"]
+    else:
+        assert (root / "out").is_dir()
+
+
+JPEG = b"\xff\xd8\xff"
+FLOWERS = find_data("flowers102").layout
 
 
 def touch(root, *names):
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
+        path.write_bytes(JPEG + name.encode())
     return root
 
 
-def placed(layout, root):
-    found = layout.arrange(root)
-    return {
-        each.source.relative_to(root).as_posix(): f"{each.part}/{each.label}".strip("/")
-        for each in found.placements
-    }
+def class_folders(*names, **options):
+    return Layout("class_folders", names, **options)
 
 
-def test_class_folders_are_found_at_any_depth_and_others_are_no_class(tmp_path):
-    touch(tmp_path, "a/b/rose/1.jpg", "a/b/lily/2.jpg", "a/b/other/3.jpg")
+@pytest.fixture
+def placed(tmp_path):
+    """Return a function that arranges a folder and returns what came about and where."""
 
-    assert placed(ClassFolders(("lily", "rose")), tmp_path) == {
-        "a/b/lily/2.jpg": "lily",
-        "a/b/rose/1.jpg": "rose",
-    }
+    def arranged(layout, *names):
+        touch(tmp_path / "source", *names)
+        found = arrange(layout, tmp_path / "source", tmp_path / "into", move=False)
+        return found, {path for path in contents(tmp_path / "into") if "SOURCE." not in path}
 
-
-def test_the_highest_of_two_such_folders_is_taken(tmp_path):
-    touch(tmp_path, "set/rose/1.jpg", "set/lily/2.jpg", "set/set/rose/1.jpg", "set/set/lily/2.jpg")
-
-    assert set(placed(ClassFolders(("lily", "rose")), tmp_path)) == {
-        "set/lily/2.jpg",
-        "set/rose/1.jpg",
-    }
+    return arranged
 
 
-def test_given_parts_are_kept(tmp_path):
-    touch(tmp_path, *(f"x/{part}/{c}/1.jpg" for part in ("train", "valid", "test") for c in "ab"))
+@pytest.mark.parametrize(
+    ("layout", "names", "expected"),
+    [
+        (
+            class_folders("lily", "rose"),
+            ("a/b/rose/1.jpg", "a/b/lily/2.jpg", "a/b/other/3.jpg"),
+            {"lily/2.jpg", "rose/1.jpg"},
+        ),
+        (
+            class_folders("lily", "rose"),
+            ("set/rose/1.jpg", "set/lily/2.jpg", "set/set/rose/3.jpg", "set/set/lily/4.jpg"),
+            {"lily/2.jpg", "rose/1.jpg"},
+        ),
+        (
+            class_folders("a", "b"),
+            [f"x/{part}/{c}/1.jpg" for part in ("train", "valid", "test") for c in "ab"],
+            {f"{part}/{c}/1.jpg" for part in ("train", "val", "test") for c in "ab"},
+        ),
+        (
+            Layout("leaf_folders"),
+            ("a/Pear/1.png", "a/Fig/1.png", "b/b/Pear/2.png"),
+            {"Pear/1.png", "Fig/1.png"},
+        ),
+        (
+            Layout("name_prefixes", ("cat", "dog")),
+            ("train/cat.0.jpg", "train/dog.0.jpg", "train/fish.0.jpg", "test1/1.jpg"),
+            {"cat/cat.0.jpg", "dog/dog.0.jpg"},
+        ),
+    ],
+)
+def test_images_come_to_their_part_and_class(layout, names, expected, placed):
+    assert placed(layout, *names)[1] == expected
 
-    assert placed(ClassFolders(("a", "b")), tmp_path) == {
-        f"x/{folder}/{c}/1.jpg": f"{part}/{c}"
-        for folder, part in (("train", "train"), ("valid", "val"), ("test", "test"))
-        for c in "ab"
-    }
+
+def test_folders_that_are_no_class_are_named_with_their_images(placed):
+    google = ("BACKGROUND_Google",)
+    layout = class_folders(among=("ant",), leave_out=google)
+
+    found, _ = placed(layout, "o/ant/1.jpg", "o/bee/1.jpg", "o/BACKGROUND_Google/1.jpg")
+
+    assert found.classes == {"ant": 1, "bee": 1}
+    assert found.removed == {"images in BACKGROUND_Google, which is no class": 1}
 
 
-def test_a_folder_that_is_no_class_is_named_with_its_pictures(tmp_path):
-    touch(tmp_path, "o/ant/1.jpg", "o/bee/1.jpg", "o/BACKGROUND_Google/1.jpg")
+def test_leaf_folders_are_classes_and_collections_of_them_are_not(placed):
+    names = ("Apple/Apple A/1.png", "Apple/Apple B/1.png", "Apple/Total/1.png", "Pear/1.png")
 
-    found = ClassFolders(among=("ant",), leave_out=("BACKGROUND_Google",)).arrange(tmp_path)
+    found, _ = placed(Layout("leaf_folders", leave_out=("Total",)), *names)
 
-    assert {each.label for each in found.placements} == {"ant", "bee"}
-    assert {name: len(files) for name, files in found.removed.items()} == {"BACKGROUND_Google": 1}
-
-
-def test_a_missing_class_is_an_error_that_names_the_classes(tmp_path):
-    with pytest.raises(DataError, match="lily, rose") as refusal:
-        ClassFolders(("lily", "rose")).arrange(touch(tmp_path, "set/rose/1.jpg"))
-
-    assert refusal.value.code == "DATA-LAYOUT"
-
-
-def test_leaf_folders_are_classes_and_collections_of_them_are_not(tmp_path):
-    touch(tmp_path, "Apple/Apple A/1.png", "Apple/Apple B/1.png", "Apple/Total/1.png", "Pear/1.png")
-
-    found = LeafFolders(leave_out=("Total",)).arrange(tmp_path)
-
-    assert {each.label for each in found.placements} == {"Apple A", "Apple B", "Pear"}
-    assert {name: len(files) for name, files in found.removed.items()} == {"Total": 1}
-
-
-def test_of_two_leaf_folders_of_one_name_one_is_taken(tmp_path):
-    touch(tmp_path, "a/Pear/1.png", "a/Fig/1.png", "b/b/Pear/2.png")
-
-    assert set(placed(LeafFolders(), tmp_path)) == {"a/Pear/1.png", "a/Fig/1.png"}
+    assert found.classes == {"Apple A": 1, "Apple B": 1, "Pear": 1}
+    assert found.removed == {"images in Total, which is no class": 1}
 
 
 @pytest.mark.parametrize("folder", ["jpg/", "", "sorted/{}/"])
-def test_numbers_decide_the_class_however_the_pictures_are_sorted(folder, tmp_path):
+def test_numbers_decide_the_class_however_the_images_are_sorted(folder, placed):
     numbers = {1: "daffodil", 80: "daffodil", 81: "snowdrop", 1280: "windflower", 1360: "pansy"}
-    for number, name in numbers.items():
-        touch(tmp_path, f"{folder.format(name)}image_{number:04}.jpg")
-    touch(tmp_path, "jpg/files.txt", "jpg/image_1361.jpg")
+    names = [f"{folder.format(name)}image_{n:04}.jpg" for n, name in numbers.items()]
 
-    found = NumberRanges(FLOWERS_17, each=80).arrange(tmp_path)
+    _, there = placed(find_data("flowers17").layout, *names, "jpg/files.txt", "jpg/image_1361.jpg")
 
-    assert {int(e.source.stem[6:]): e.label for e in found.placements} == numbers
+    assert there == {f"{name}/image_{n:04}.jpg" for n, name in numbers.items()}
 
 
 def matlab(root, labels, **parts):
@@ -102,19 +455,19 @@ def matlab(root, labels, **parts):
     return root
 
 
-def test_labels_and_parts_come_from_matlab_files(tmp_path):
-    touch(tmp_path, *(f"jpg/image_{n:05}.jpg" for n in range(1, 5)))
-    matlab(tmp_path, [77, 1, 60, 102], trnid=[3], valid=[1], tstid=[4, 2])
+def test_labels_and_parts_come_from_matlab_files(tmp_path, placed):
+    names = [f"jpg/image_{n:05}.jpg" for n in range(1, 5)]
+    matlab(touch(tmp_path / "source", *names), [77, 1, 60, 102], trnid=[3], valid=[1], tstid=[4, 2])
 
-    found = LabelFiles(FLOWERS_102).arrange(tmp_path)
+    _, there = placed(FLOWERS)
 
-    assert {int(e.source.stem[6:]): (e.part, e.label) for e in found.placements} == {
-        1: ("val", "passion flower"),
-        2: ("test", "pink primrose"),
-        3: ("train", "pink-yellow dahlia"),
-        4: ("test", "blackberry lily"),
+    assert there == {
+        "val/passion flower/image_00001.jpg",
+        "test/pink primrose/image_00002.jpg",
+        "train/pink-yellow dahlia/image_00003.jpg",
+        "test/blackberry lily/image_00004.jpg",
     }
-    assert {paper.name for paper in found.papers} == {"imagelabels.mat", "setid.mat"}
+    assert (tmp_path / "into" / "SOURCE.setid.mat").is_file()
 
 
 @pytest.mark.parametrize(
@@ -127,52 +480,60 @@ def test_labels_and_parts_come_from_matlab_files(tmp_path):
         ([5], {"trnid": [1], "valid": []}, "KeyError"),
     ],
 )
-def test_matlab_files_that_make_no_sense_are_refused(labels, parts, reason, tmp_path):
-    touch(tmp_path, "jpg/image_00001.jpg")
+def test_matlab_files_that_make_no_sense_are_refused(labels, parts, reason, tmp_path, placed):
+    matlab(touch(tmp_path / "source", "jpg/image_00001.jpg"), labels, **parts)
 
     with pytest.raises(DataError, match=reason) as refusal:
-        LabelFiles(FLOWERS_102).arrange(matlab(tmp_path, labels, **parts))
+        placed(FLOWERS)
 
     assert refusal.value.code == "DATA-LAYOUT"
 
 
-def test_a_damaged_matlab_file_is_named(tmp_path):
-    touch(tmp_path, "jpg/image_00001.jpg")
-    matlab(tmp_path, [1], trnid=[1], valid=[], tstid=[])
-    (tmp_path / "setid.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200))
+def test_a_damaged_matlab_file_is_named(tmp_path, placed):
+    root = touch(tmp_path / "source", "jpg/image_00001.jpg")
+    matlab(root, [1], trnid=[1], valid=[], tstid=[])
+    (root / "setid.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200))
 
     with pytest.raises(DataError, match="cannot read the MATLAB file") as refusal:
-        LabelFiles(FLOWERS_102).arrange(tmp_path)
+        placed(FLOWERS)
 
-    assert refusal.value.path == str(tmp_path / "setid.mat")
-
-
-def test_the_class_before_the_first_dot_is_taken_from_names(tmp_path):
-    touch(tmp_path, "train/cat.0.jpg", "train/dog.0.jpg", "train/fish.0.jpg", "test1/1.jpg")
-
-    assert placed(NamePrefixes(("cat", "dog")), tmp_path) == {
-        "train/cat.0.jpg": "cat",
-        "train/dog.0.jpg": "dog",
-    }
+    assert refusal.value.path == str(root / "setid.mat")
 
 
 @pytest.mark.parametrize(
     "layout",
     [
-        ClassFolders(("a", "b")),
-        ClassFolders(among=("a",)),
-        LeafFolders(among=("a",)),
-        NumberRanges(("a", "b"), each=2),
-        NamePrefixes(("a", "b")),
-        LabelFiles(("a", "b")),
+        class_folders("a", "b"),
+        class_folders(among=("a",)),
+        Layout("leaf_folders", among=("a",)),
+        Layout("number_ranges", ("a", "b"), each=2),
+        Layout("name_prefixes", ("a", "b")),
+        Layout("label_files", ("a", "b")),
     ],
-    ids=lambda layout: type(layout).__name__,
+    ids=lambda layout: layout.kind,
 )
-def test_every_layout_names_a_folder_that_is_laid_out_otherwise(layout, tmp_path):
-    touch(tmp_path, "only/picture.jpg")
-
+def test_every_layout_names_a_folder_that_is_laid_out_otherwise(layout, tmp_path, placed):
     with pytest.raises(DataError) as refusal:
-        layout.arrange(tmp_path)
+        placed(layout, "only/image.jpg")
 
     assert refusal.value.code == "DATA-LAYOUT"
-    assert refusal.value.path == str(tmp_path)
+    assert refusal.value.path == str(tmp_path / "source")
+
+
+def test_what_is_left_over_is_counted_by_what_it_is(tmp_path, placed):
+    touch(tmp_path / "source", "train/cat.0.jpg", "train/dog.0.jpg", "test/2.jpg", "notes.txt")
+    (tmp_path / "source" / "test" / "1.jpg").write_bytes(JPEG + b"train/cat.0.jpg")
+
+    found, _ = placed(Layout("name_prefixes", ("cat", "dog")))
+
+    assert found.classes == {"cat": 1, "dog": 1}
+    assert found.removed == {
+        "copies of other images, in test": 1,
+        "other images, in test": 1,
+        ".txt: not an image": 1,
+    }
+
+
+def test_two_images_of_one_class_with_the_same_name_are_refused(placed):
+    with pytest.raises(DataError, match="the same name"):
+        placed(class_folders("a", "b"), "train/a/1.jpg", "train/a/1.JPG", "train/b/1.jpg")

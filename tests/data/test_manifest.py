@@ -10,16 +10,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from regraft.data.dataset import Dataset
-from regraft.data.manifest import Row, manifest_hash, read, write
-from regraft.data.split import Split, read_manifest
+from regraft.data.dataset import Dataset, Split
+from regraft.data.manifest import Facts, Row, manifest_hash, read_manifest, write_manifest
 from regraft.errors import DataError, RegraftError
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """Return a folder of two classes of eight made-up pictures, some with awkward names."""
-    root = tmp_path / "pictures"
+def images(tmp_path):
+    """Return a folder of two classes of eight made-up images, some with awkward names."""
+    root = tmp_path / "images"
     odd = ["=1+1", "-x", "@y", "'q", "a,b", 'c"d', "e\nf", os.fsdecode(b"\xff")]
     for name in ("rose", "=cmd()"):
         (root / name).mkdir(parents=True)
@@ -30,9 +29,9 @@ def pictures(tmp_path):
 
 
 @pytest.fixture
-def written(pictures, tmp_path):
+def written(images, tmp_path):
     """Return the folder of a written split."""
-    Dataset.from_folder(pictures).split().write(tmp_path / "split")
+    Dataset.from_folder(images).split().write(tmp_path / "split")
     return tmp_path / "split"
 
 
@@ -42,22 +41,29 @@ def refused(*arguments, **options):
     return caught.value.code
 
 
-def test_a_split_comes_back_as_it_was(pictures, written):
-    split = Dataset.from_folder(pictures).split()
+def write(folder, *rows):
+    """Write rows as a split whose hash is right."""
+    classes = tuple(sorted({row.label for row in rows}))
+    facts = Facts(hash=manifest_hash(rows, classes), classes=classes, seed=0)
+    write_manifest(folder, rows, facts)
 
-    again = Split.read(written, root=pictures)
+
+def test_a_split_comes_back_as_it_was(images, written):
+    split = Dataset.from_folder(images).split()
+
+    again = Split.read(written, root=images)
 
     assert again.hash == split.hash
     assert again.settings == split.settings
     assert set(again.test.paths) == set(split.test.paths)
-    assert Split.read(written / "split.csv", root=pictures).hash == split.hash
+    assert Split.read(written / "split.csv", root=images).hash == split.hash
 
 
-def test_the_rows_can_be_read_where_the_pictures_are_not(pictures, written):
-    split = Dataset.from_folder(pictures).split()
-    shutil.rmtree(pictures)
+def test_the_rows_can_be_read_where_the_images_are_not(images, written):
+    split = Dataset.from_folder(images).split()
+    shutil.rmtree(images)
 
-    rows = read_manifest(written)
+    rows = read_manifest(written).rows
 
     assert {row.sha256 for row in rows if row.part == "test"} == set(split.test.hashes())
 
@@ -70,17 +76,17 @@ def test_no_cell_of_the_table_is_a_formula(written):
     assert not any(cell.startswith(("=", "+", "-", "@")) for row in rows for cell in row)
 
 
-def test_moved_pictures_are_found_under_their_new_root(pictures, written, tmp_path):
-    moved = pictures.rename(tmp_path / "moved")
+def test_moved_images_are_found_under_their_new_root(images, written, tmp_path):
+    moved = images.rename(tmp_path / "moved")
 
     assert len(Split.read(written, root=moved).train) > 0
-    assert refused(written, root=pictures) == "SPLIT-FILE-MISSING"
+    assert refused(written, root=images) == "SPLIT-FILE-MISSING"
 
 
-def test_a_changed_picture_is_found(pictures, written):
-    (pictures / "rose" / "a,b.jpg").write_bytes(b"other")
+def test_a_changed_image_is_found(images, written):
+    (images / "rose" / "a,b.jpg").write_bytes(b"other")
 
-    assert refused(written, root=pictures) == "SPLIT-FILE-CHANGED"
+    assert refused(written, root=images) == "SPLIT-FILE-CHANGED"
 
 
 @pytest.mark.parametrize(
@@ -91,12 +97,12 @@ def test_a_changed_picture_is_found(pictures, written):
         (",train", ",train,more", "SPLIT-INVALID"),
     ],
 )
-def test_a_changed_table_is_refused(pictures, written, old, new, code):
+def test_a_changed_table_is_refused(images, written, old, new, code):
     table = written / "split.csv"
     data = table.read_bytes()
     table.write_bytes(data.replace(old.encode(), new.encode(), 1))
 
-    assert refused(written, root=pictures) == code
+    assert refused(written, root=images) == code
 
 
 @pytest.mark.parametrize(
@@ -107,40 +113,39 @@ def test_a_changed_table_is_refused(pictures, written, old, new, code):
         ({"format": 99}, "SPLIT-INVALID"),
     ],
 )
-def test_a_changed_description_is_refused(pictures, written, change, code):
+def test_a_changed_description_is_refused(images, written, change, code):
     file = written / "split.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
 
-    assert refused(written, root=pictures) == code
+    assert refused(written, root=images) == code
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "null"])
-def test_a_damaged_description_is_refused(pictures, written, text):
+def test_a_damaged_description_is_refused(images, written, text):
     (written / "split.json").write_text(text)
 
-    assert refused(written, root=pictures) == "SPLIT-INVALID"
+    assert refused(written, root=images) == "SPLIT-INVALID"
 
 
 @pytest.mark.parametrize("name", ["split.csv", "split.json"])
-def test_a_missing_half_is_named(pictures, written, name):
+def test_a_missing_half_is_named(images, written, name):
     (written / name).unlink()
 
-    assert refused(written, root=pictures) == "SPLIT-MISSING"
+    assert refused(written, root=images) == "SPLIT-MISSING"
 
 
-def test_a_path_that_leads_out_is_refused_even_with_a_right_hash(pictures, tmp_path):
-    facts = {"seed": 0, "settings": {}}
+def test_a_path_that_leads_out_is_refused_even_with_a_right_hash(images, tmp_path):
     for number, path in enumerate(["../secret.jpg", "/etc/passwd", "a/../../x"]):
         folder = tmp_path / str(number)
-        write(folder, [Row(path, "00", "rose", "train")], ["rose"], facts)
+        write(folder, Row(path, "00", "rose", "train"))
 
-        assert refused(folder, root=pictures) == "SPLIT-INVALID"
+        assert refused(folder, root=images) == "SPLIT-INVALID"
 
 
-def test_an_unknown_part_is_refused_even_with_a_right_hash(pictures, tmp_path):
-    write(tmp_path, [Row("x", "00", "rose", "dev")], ["rose"], {"seed": 0, "settings": {}})
+def test_an_unknown_part_is_refused_even_with_a_right_hash(images, tmp_path):
+    write(tmp_path, Row("x", "00", "rose", "dev"))
 
-    assert refused(tmp_path, root=pictures) == "SPLIT-INVALID"
+    assert refused(tmp_path, root=images) == "SPLIT-INVALID"
 
 
 def test_looks_at_the_test_part_are_counted_without_loss(written):
@@ -148,27 +153,25 @@ def test_looks_at_the_test_part_are_counted_without_loss(written):
         counts = list(pool.map(Split.count_test_look, [written] * 20))
 
     assert sorted(counts) == list(range(1, 21))
-    assert read(written).test_looks == 20
+    assert read_manifest(written).facts.test_looks == 20
 
 
-def test_writing_the_same_split_again_keeps_the_count_and_another_one_starts_anew(
-    pictures, written
-):
+def test_writing_the_same_split_again_keeps_the_count_and_another_one_starts_anew(images, written):
     Split.count_test_look(written)
 
-    Dataset.from_folder(pictures).split().write(written)
-    assert read(written).test_looks == 1
+    Dataset.from_folder(images).split().write(written)
+    assert read_manifest(written).facts.test_looks == 1
 
-    Dataset.from_folder(pictures).split(seed=1).write(written)
-    assert read(written).test_looks == 0
+    Dataset.from_folder(images).split(seed=1).write(written)
+    assert read_manifest(written).facts.test_looks == 0
 
 
-def test_a_damaged_split_can_be_written_anew(pictures, written):
+def test_a_damaged_split_can_be_written_anew(images, written):
     (written / "split.json").write_text("{")
 
-    Dataset.from_folder(pictures).split().write(written)
+    Dataset.from_folder(images).split().write(written)
 
-    assert read(written).test_looks == 0
+    assert read_manifest(written).facts.test_looks == 0
 
 
 def test_counting_where_there_is_no_split_leaves_nothing_behind(tmp_path):
@@ -203,9 +206,8 @@ text = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1
 def test_any_names_survive_the_way_through_the_table(tmp_path, names):
     folder = tmp_path / "any"
     rows = [Row(path, "00", label, "train") for path, label in names]
-    classes = sorted({row.label for row in rows})
 
-    write(folder, rows, classes, {"seed": 0, "settings": {}})
+    write(folder, *rows)
 
-    assert sorted(read(folder).rows) == sorted(rows)
+    assert sorted(read_manifest(folder).rows) == sorted(rows)
     shutil.rmtree(folder)

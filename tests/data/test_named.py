@@ -1,53 +1,628 @@
-"""The catalogue of named data sets."""
+"""Named data sets from a server on this machine: small archives in the published layouts."""
 
+import dataclasses
+import hashlib
+import io
+import os
 import re
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
 
+import numpy as np
 import pytest
-from regraft.data.oxford import FLOWERS_17, FLOWERS_102
+from PIL import Image
+from scipy.io import savemat
 
-from regraft.data.named import NAMED, find_data
-from regraft.download import check_address
-from regraft.errors import UsageError
+from regraft.data.check import check
+from regraft.data.dataset import Dataset
+from regraft.data.named import RemoteFile, fetch_data, find_data, named_data, read_source
+from regraft.download import OFFLINE_SWITCHES, check_address
+from regraft.errors import DataError, RegraftError, UsageError
+from regraft.files import home, unfinished_mark
 
 
-@pytest.mark.parametrize("data", NAMED, ids=lambda data: data.name)
+@pytest.fixture(autouse=True)
+def no_switches_and_no_pause(monkeypatch):
+    monkeypatch.setattr("regraft.download.PAUSE_SECONDS", 0.0)
+    for switch in OFFLINE_SWITCHES:
+        monkeypatch.delenv(switch, raising=False)
+
+
+def image(number, kind="JPEG"):
+    """Return the bytes of an image unlike those of other numbers."""
+    pixels = np.random.default_rng(number).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).resize((80, 80)).save(stream, kind)
+    return stream.getvalue()
+
+
+def zipped(files):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as file:
+        for name, data in files.items():
+            file.writestr(name, data)
+    return stream.getvalue()
+
+
+def tarred(files, mode="w:gz"):
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode=mode) as file:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            file.addfile(info, io.BytesIO(data))
+    return stream.getvalue()
+
+
+def matlab(**values):
+    stream = io.BytesIO()
+    savemat(stream, {name: np.array([value]) for name, value in values.items()})
+    return stream.getvalue()
+
+
+def flower_photos():
+    classes = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
+    files = {
+        f"flower_photos/{c}/{n}.jpg": image(10 * i + n)
+        for i, c in enumerate(classes)
+        for n in range(2)
+    }
+    return tarred({**files, "flower_photos/LICENSE.txt": b"by Anna"})
+
+
+def flowers17():
+    numbers = (1, 81, 161, 241, 321, 401, 481, 561, 641, 721, 801, 881, 961, 1041, 1121, 1201, 1281)
+    files = {f"jpg/image_{n:04}.jpg": image(n) for n in numbers}
+    return tarred({**files, "jpg/files.txt": b"image_0001.jpg\n", "jpg/files.txt~": b""})
+
+
+def flowers102():
+    archive = tarred({f"jpg/image_{n:05}.jpg": image(n) for n in range(1, 7)}, mode="w")
+    labels = matlab(labels=[77, 77, 1, 1, 77, 1])
+    return archive, labels, matlab(trnid=[1, 3], valid=[2, 4], tstid=[5, 6])
+
+
+def caltech101():
+    folders = ("accordion", "BACKGROUND_Google", "Faces", "Faces_easy")
+    inner = {f"101_ObjectCategories/{c}/image_0001.jpg": image(n) for n, c in enumerate(folders)}
+    return zipped(
+        {
+            "caltech-101/101_ObjectCategories.tar.gz": tarred(inner),
+            "caltech-101/Annotations.tar": tarred({"a.mat": b""}, mode="w"),
+            "__MACOSX/caltech-101/._Annotations.tar": b"x",
+        }
+    )
+
+
+def chest_xray():
+    files = {}
+    for number, (part, label) in enumerate(
+        (part, label) for part in ("train", "val", "test") for label in ("NORMAL", "PNEUMONIA")
+    ):
+        name = f"chest_xray/{part}/{label}/person{number}_virus_1.jpeg"
+        files[name] = image(number)
+        files[f"chest_xray/{name}"] = files[name]
+        files[f"__MACOSX/chest_xray/{part}/{label}/._person{number}_virus_1.jpeg"] = b"x"
+        files[f"chest_xray/{part}/{label}/.DS_Store"] = b"x"
+    return zipped(files)
+
+
+def dogs_vs_cats():
+    good = {
+        f"PetImages/{c}/{n}.jpg": image(n + 50 * (c == "Dog"))
+        for c in ("Cat", "Dog")
+        for n in (0, 1)
+    }
+    return zipped(
+        {
+            **good,
+            "PetImages/Cat/666.jpg": b"",
+            "PetImages/Dog/11702.jpg": b"<html>",
+            "PetImages/Cat/Thumbs.db": b"x",
+            "PetImages/Dog/Thumbs.db": b"x",
+            "MSR-LA - 3467.docx": b"x",
+            "readme[1].txt": b"x",
+        }
+    )
+
+
+ARCHIVES = {
+    "flower_photos": flower_photos,
+    "flowers17": flowers17,
+    "flowers102": flowers102,
+    "caltech101": caltech101,
+    "chest_xray": chest_xray,
+    "dogs_vs_cats": dogs_vs_cats,
+}
+
+
+def publish(web, monkeypatch, name, **changes):
+    """Serve a small data set under the names of the real one; return its archives."""
+    made = ARCHIVES[name]()
+    made = made if isinstance(made, tuple) else (made,)
+    files = tuple(
+        RemoteFile(
+            url=web.serve_ranges(f"/{file.file_name}", data, ETag='"1"'),
+            size=len(data) if file.size else 0,
+            sha256=hashlib.sha256(data).hexdigest() if file.sha256 else "",
+            name=file.file_name,
+        )
+        for file, data in zip(find_data(name).files, made, strict=True)
+    )
+    small = dataclasses.replace(find_data(name), files=files, **changes)
+    others = tuple(data for data in named_data() if data.name != name)
+    monkeypatch.setattr("regraft.data.named.named_data", lambda: (small, *others))
+    return {file.file_name: data for file, data in zip(files, made, strict=True)}
+
+
+def fetch(name, to, **options):
+    return fetch_data(name, to, verbose=False, **options)
+
+
+EXPECTED = {
+    "flower_photos": ({"daisy": 2, "dandelion": 2, "roses": 2, "sunflowers": 2, "tulips": 2}, {}),
+    "flowers17": (dict.fromkeys(sorted(find_data("flowers17").layout.names), 1), {}),
+    "flowers102": (
+        {"passion flower": 3, "pink primrose": 3},
+        {"train": 2, "val": 2, "test": 2},
+    ),
+    "caltech101": ({"Faces": 1, "Faces_easy": 1, "accordion": 1}, {}),
+    "chest_xray": ({"NORMAL": 3, "PNEUMONIA": 3}, {"train": 2, "val": 2, "test": 2}),
+    "dogs_vs_cats": ({"Cat": 2, "Dog": 2}, {}),
+}
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_what_was_fetched_is_read_as_a_data_set_without_a_word_about_it(
+    name, web, tmp_path, monkeypatch
+):
+    publish(web, monkeypatch, name)
+
+    fetched = fetch(name, tmp_path / "set")
+
+    classes, parts = EXPECTED[name]
+    assert fetched.source.classes == classes
+    assert fetched.source.parts == parts
+    data = Dataset.from_folder(tmp_path / "set")
+    assert data.counts() == classes
+    assert (data.ignored, data.notes) == ((), ())
+    if parts:
+        assert {part: data.parts.count(part) for part in parts} == parts
+    found = check(data, verbose=False)
+    assert found.bad_files == ()
+    assert {finding.code for finding in found.findings} <= {"DATA-FEW"}  # they are few on purpose
+    assert read_source(tmp_path / "set") == fetched.source
+    assert list(tmp_path.iterdir()) == [tmp_path / "set"]
+
+
+def test_known_junk_is_left_out_and_said(web, tmp_path, monkeypatch):
+    publish(web, monkeypatch, "chest_xray")
+
+    removed = fetch("chest_xray", tmp_path / "set").source.removed
+
+    assert removed == {
+        "copies of other images, in chest_xray/chest_xray": 6,
+        "files that a system left behind (__MACOSX, Thumbs.db, …)": 12,
+    }
+
+
+def test_broken_files_are_left_out_and_named(web, tmp_path, monkeypatch):
+    publish(web, monkeypatch, "dogs_vs_cats")
+
+    source = fetch("dogs_vs_cats", tmp_path / "set").source
+
+    assert source.broken == ("PetImages/Cat/666.jpg", "PetImages/Dog/11702.jpg")
+    assert source.removed == {
+        ".docx: not an image": 1,
+        ".txt: not an image": 1,
+        "files that a system left behind (__MACOSX, Thumbs.db, …)": 2,
+    }
+
+
+def test_a_folder_that_is_no_class_is_left_out_and_said(web, tmp_path, monkeypatch):
+    publish(web, monkeypatch, "caltech101")
+
+    removed = fetch("caltech101", tmp_path / "set").source.removed
+
+    assert removed["images in BACKGROUND_Google, which is no class"] == 1
+
+
+def test_the_licence_stands_beside_the_classes(web, tmp_path, monkeypatch):
+    publish(web, monkeypatch, "flower_photos")
+
+    source = fetch("flower_photos", tmp_path / "set").source
+
+    assert (tmp_path / "set" / "SOURCE.LICENSE.txt").read_bytes() == b"by Anna"
+    assert source.licence == find_data("flower_photos").licence
+    assert source.citation
+
+
+def test_where_images_came_from_is_written_down(web, tmp_path, monkeypatch):
+    archives = publish(web, monkeypatch, "chest_xray")
+
+    (file,) = fetch("chest_xray", tmp_path / "set").source.files
+
+    data = archives["ChestXRay2017.zip"]
+    assert (file.size, file.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert file.checked == "size"  # no checksum is published
+    assert file.url == f"{web.url}/ChestXRay2017.zip"
+
+
+def test_another_number_of_images_than_published_is_said(web, tmp_path, monkeypatch):
+    publish(web, monkeypatch, "chest_xray")
+    notes = fetch("chest_xray", tmp_path / "a").source.notes
+    assert notes[0] == "it has 6 images of 2 classes, published are 5,856 of 2"
+
+    publish(web, monkeypatch, "chest_xray", images=6)
+    assert "published are" not in fetch("chest_xray", tmp_path / "b").source.notes[0]
+
+
+def test_the_second_time_nothing_is_done(web, tmp_path, monkeypatch):
+    publish(web, monkeypatch, "flower_photos")
+    first = fetch("flower_photos", tmp_path / "set")
+    web.log.clear()
+
+    second = fetch("flower_photos", tmp_path / "set")
+
+    assert (first.already, second.already) == (False, True)
+    assert second.source == first.source
+    assert web.log == []
+
+
+def test_the_download_is_not_kept_once_its_images_are_there(web, tmp_path, monkeypatch):
+    publish(web, monkeypatch, "flower_photos")
+
+    fetch("flower_photos", tmp_path / "set")
+
+    left = [path for path in (home() / "downloads").rglob("*") if path.is_file()]
+    assert [path.name for path in left if path.name != ".lock"] == []
+
+
+def test_a_folder_that_lost_images_is_not_taken_for_whole(web, tmp_path, monkeypatch):
+    publish(web, monkeypatch, "flower_photos")
+    fetch("flower_photos", tmp_path / "set")
+    (tmp_path / "set" / "daisy" / "0.jpg").unlink()
+
+    with pytest.raises(DataError, match="9 images are there, 10 were fetched") as refusal:
+        fetch("flower_photos", tmp_path / "set")
+
+    assert refusal.value.code == "DATA-CHANGED"
+
+
+def test_a_damaged_record_is_named(web, tmp_path, monkeypatch):
+    publish(web, monkeypatch, "flower_photos")
+    fetch("flower_photos", tmp_path / "set")
+    for damage in ("{", "[]", '{"name": 1}'):
+        (tmp_path / "set" / "SOURCE.json").write_text(damage)
+        with pytest.raises(DataError) as refusal:
+            fetch("flower_photos", tmp_path / "set")
+        assert refusal.value.code == "DATA-SOURCE"
+
+
+def test_a_folder_with_other_things_is_left_alone(web, tmp_path, monkeypatch):
+    publish(web, monkeypatch, "flower_photos")
+    (tmp_path / "mine.jpg").write_bytes(b"mine")
+
+    with pytest.raises(RegraftError) as refusal:
+        fetch("flower_photos", tmp_path)
+
+    assert refusal.value.code == "FILE-EXISTS"
+    assert list(tmp_path.iterdir()) == [tmp_path / "mine.jpg"]
+    assert web.log == []
+
+
+def test_an_empty_folder_is_filled(web, tmp_path, monkeypatch):
+    publish(web, monkeypatch, "flower_photos")
+    (tmp_path / "set").mkdir()
+
+    assert fetch("flower_photos", tmp_path / "set").source.images == 10
+
+
+def test_a_wrong_checksum_is_refused_with_both_sums_and_the_file_is_not_used(
+    web, tmp_path, monkeypatch
+):
+    (data,) = publish(web, monkeypatch, "flower_photos").values()
+    changed = data[:-1] + bytes([data[-1] ^ 1])
+    web.serve_ranges("/flower_photos.tgz", changed)
+
+    with pytest.raises(DataError) as refusal:
+        fetch("flower_photos", tmp_path / "set")
+
+    assert refusal.value.code == "DATA-CHECKSUM"
+    for each in (data, changed):
+        assert hashlib.sha256(each).hexdigest() in refusal.value.why
+    assert not (tmp_path / "set").exists()
+    assert [p.name for p in (home() / "downloads" / "flower_photos").iterdir()] == [".lock"]
+
+
+def test_without_a_checksum_another_size_is_refused(web, tmp_path, monkeypatch):
+    publish(web, monkeypatch, "chest_xray")
+    web.serve_ranges("/ChestXRay2017.zip", b"PK other")
+
+    with pytest.raises(DataError, match="it has 8 bytes, published are") as refusal:
+        fetch("chest_xray", tmp_path / "set")
+
+    assert refusal.value.code == "DATA-CHECKSUM"
+
+
+def test_an_archive_that_is_refused_leaves_nothing(web, tmp_path, monkeypatch):
+    monkeypatch.setitem(ARCHIVES, "flower_photos", lambda: tarred({"../evil.jpg": b"evil"}))
+    publish(web, monkeypatch, "flower_photos")
+
+    with pytest.raises(DataError) as refusal:
+        fetch("flower_photos", tmp_path / "set")
+
+    assert refusal.value.code == "ARCHIVE-UNSAFE"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("how", ["switch", "closed"])
+def test_without_a_network_it_is_said_at_once_where_it_was_looked_for_and_what_to_do(
+    how, web, tmp_path, monkeypatch
+):
+    publish(web, monkeypatch, "flower_photos")
+    if how == "switch":
+        monkeypatch.setenv("REGRAFT_OFFLINE", "1")
+    else:
+        files = (RemoteFile(url="http://127.0.0.1:1/flower_photos.tgz"),)
+        small = dataclasses.replace(find_data("flower_photos"), files=files)
+        monkeypatch.setattr("regraft.data.named.named_data", lambda: (small,))
+    start = time.monotonic()
+
+    with pytest.raises(DataError) as refusal:
+        fetch("flower_photos", tmp_path / "set")
+
+    assert time.monotonic() - start < 2
+    assert refusal.value.code == "DATA-DOWNLOAD"
+    assert str(home() / "downloads" / "flower_photos") in refusal.value.why
+    assert ("REGRAFT_OFFLINE" if how == "switch" else "does not answer") in refusal.value.why
+    assert "--from" in refusal.value.hint
+    assert "flower_photos.tgz" in refusal.value.hint
+    assert web.log == []
+
+
+def test_a_server_that_fails_is_named_and_what_came_before_is_not_asked_for_again(
+    web, tmp_path, monkeypatch
+):
+    archives = publish(web, monkeypatch, "flowers102")
+    web.serve("/setid.mat", b"", status=404)
+
+    with pytest.raises(DataError, match=r"setid\.mat: the server answered 404") as refusal:
+        fetch("flowers102", tmp_path / "set")
+
+    assert "--from" in refusal.value.hint
+    web.log.clear()
+    web.serve_ranges("/setid.mat", archives["setid.mat"])
+    damaged = home() / "downloads" / "flowers102" / "imagelabels.mat"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    fetch("flowers102", tmp_path / "set")
+    assert web.asked("GET") == ["/imagelabels.mat", "/setid.mat"]
+
+
+def test_what_is_published_for_people_with_an_account_says_how_to_bring_it(tmp_path):
+    with pytest.raises(DataError, match="--from") as refusal:
+        fetch("animals", tmp_path / "set")
+
+    assert refusal.value.code == "DATA-BY-HAND"
+
+
+def test_a_disk_that_is_too_small_is_named_before_the_download(web, tmp_path, monkeypatch):
+    publish(web, monkeypatch, "flower_photos")
+    monkeypatch.setattr("regraft.data.named.free_bytes", lambda _folder: 10)
+
+    with pytest.raises(RegraftError, match="10 are free"):
+        fetch("flower_photos", tmp_path / "set")
+
+    assert web.log == []
+
+
+def test_an_archive_at_hand_is_taken_and_stays(tmp_path):
+    files = {f"animals/{c}/{c}_{n}.jpg": image(n) for n, c in enumerate(("cats", "dogs", "panda"))}
+    given = tmp_path / "animals.zip"
+    given.write_bytes(zipped(files))
+
+    fetched = fetch("animals", tmp_path / "set", source=given)
+
+    assert fetched.source.classes == {"cats": 1, "dogs": 1, "panda": 1}
+    (file,) = fetched.source.files
+    assert (file.checked, file.url) == ("nothing", "")
+    assert given.is_file()
+
+
+def test_a_folder_at_hand_is_copied_and_stays_as_it_is(tmp_path):
+    given = tmp_path / "flowers"
+    for number, name in enumerate(("daisy", "dandelion", "rose", "sunflower", "tulip")):
+        (given / name).mkdir(parents=True)
+        (given / name / "1.jpg").write_bytes(image(number))
+        (given / "flowers" / name).mkdir(parents=True)
+        (given / "flowers" / name / "1.jpg").write_bytes(image(number))
+    (given / "dandelion" / "flickr.py").write_text("stray")
+    before = sorted(given.rglob("*"))
+
+    fetched = fetch("flowers_recognition", tmp_path / "set", source=given)
+
+    assert fetched.source.images == 5
+    assert fetched.source.removed == {
+        "copies of other images, in flowers": 5,
+        ".py: not an image": 1,
+    }
+    assert sorted(given.rglob("*")) == before
+
+
+def test_images_that_a_data_set_does_not_have_are_said_not_lost(tmp_path):
+    given = tmp_path / "mine"
+    for number, name in enumerate(("cats", "dogs", "panda", "fish")):
+        (given / name).mkdir(parents=True)
+        (given / name / "1.jpg").write_bytes(image(number))
+
+    fetched = fetch("animals", tmp_path / "set", source=given)
+
+    assert fetched.source.removed == {"other images, in fish": 1}
+
+
+def test_names_that_begin_with_their_class_are_sorted(tmp_path):
+    inner = zipped(
+        {f"train/{c}.{n}.jpg": image(n + 7 * (c == "dog")) for c in ("cat", "dog") for n in (0, 1)}
+    )
+    given = tmp_path / "dogs-vs-cats.zip"
+    given.write_bytes(zipped({"train.zip": inner, "test1.zip": zipped({"test1/1.jpg": b""})}))
+
+    fetched = fetch("dogs_vs_cats_kaggle", tmp_path / "set", source=given)
+
+    assert fetched.source.classes == {"cat": 2, "dog": 2}
+
+
+def test_the_published_file_at_hand_is_compared_with_what_is_published(web, tmp_path, monkeypatch):
+    ((name, data),) = publish(web, monkeypatch, "flower_photos").items()
+    given = tmp_path / name
+    given.write_bytes(data)
+    assert fetch("flower_photos", tmp_path / "a", source=given).source.files[0].checked == "SHA-256"
+
+    given.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(DataError) as refusal:
+        fetch("flower_photos", tmp_path / "b", source=given)
+    assert refusal.value.code == "DATA-CHECKSUM"
+
+    given.write_bytes(
+        zipped(
+            {
+                f"{c}/1.jpg": image(n)
+                for n, c in enumerate(("daisy", "dandelion", "roses", "sunflowers", "tulips"))
+            }
+        )
+    )
+    other = fetch("flower_photos", tmp_path / "c", source=given).source
+    assert other.files[0].checked == "nothing"
+    assert "another edition" in other.notes[0]
+
+
+def test_several_files_at_hand_are_found_together(web, tmp_path, monkeypatch):
+    archives = publish(web, monkeypatch, "flowers102")
+    given = tmp_path / "given"
+    given.mkdir()
+    for name, data in archives.items():
+        (given / name).write_bytes(data)
+
+    fetch("flowers102", tmp_path / "a", source=given)
+    fetch("flowers102", tmp_path / "b", source=given / "102flowers.tgz")
+
+    for each in ("a", "b"):
+        counts = Dataset.from_folder(tmp_path / each).counts()
+        assert counts == {"passion flower": 3, "pink primrose": 3}
+    (given / "setid.mat").unlink()
+    with pytest.raises(DataError, match=r"not there: setid\.mat"):
+        fetch("flowers102", tmp_path / "c", source=given / "102flowers.tgz")
+    assert web.log == []
+
+
+def test_what_is_given_must_exist_and_lie_elsewhere(tmp_path):
+    with pytest.raises(DataError, match="nothing is there"):
+        fetch("animals", tmp_path / "set", source=tmp_path / "none.zip")
+    for to, source in (("a", "a"), ("a/b", "a"), ("a", "a/b")):
+        with pytest.raises(UsageError, match="lie one in the other"):
+            fetch("animals", tmp_path / to, source=tmp_path / source)
+
+
+SCRIPT = """
+import dataclasses, sys
+from regraft.data import named
+url, sha256, to = sys.argv[1:]
+files = (named.RemoteFile(url=url, sha256=sha256),)
+small = dataclasses.replace(named.find_data("flower_photos"), files=files)
+named.named_data = lambda: (small,)
+print(named.fetch_data("flower_photos", to, verbose=False).source.images)
+"""
+
+
+def start(url, data, to):
+    command = [sys.executable, "-c", SCRIPT, url, hashlib.sha256(data).hexdigest(), str(to)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_fetch_that_was_ended_in_the_middle_goes_on_the_next_time(
+    number, web, tmp_path, monkeypatch
+):
+    (data,) = publish(web, monkeypatch, "flower_photos").values()
+    half = len(data) // 2
+
+    def stall(handler):
+        web.answer(handler, 200, {"Content-Length": str(len(data)), "ETag": '"1"'}, data[:half])
+        time.sleep(1.5)
+
+    whole = web.pages["/flower_photos.tgz"]
+    web.pages["/flower_photos.tgz"] = stall
+    process = start(f"{web.url}/flower_photos.tgz", data, tmp_path / "set")
+    store = home() / "downloads" / "flower_photos"
+    deadline = time.monotonic() + 60
+    while not sum(path.stat().st_size for path in store.glob(".*.partial")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, number)
+    process.communicate()
+    assert not (tmp_path / "set").exists()
+    web.pages["/flower_photos.tgz"] = whole
+
+    fetched = fetch("flower_photos", tmp_path / "set")
+
+    assert web.ranges == [f"bytes={half}-"]
+    assert fetched.resumed == half
+    assert fetched.source.images == 10
+
+
+def test_processes_that_fetch_the_same_make_one_good_folder(web, tmp_path, monkeypatch):
+    (data,) = publish(web, monkeypatch, "flower_photos").values()
+    url = f"{web.url}/flower_photos.tgz"
+
+    processes = [start(url, data, tmp_path / "set") for _ in range(4)]
+    counts = [process.communicate(timeout=120)[0] for process in processes]
+
+    assert counts == ["10\n"] * 4
+    assert web.asked("GET") == ["/flower_photos.tgz"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "set"]
+
+
+def test_what_a_killed_fetch_left_of_its_folder_is_cleared_away(web, tmp_path, monkeypatch):
+    publish(web, monkeypatch, "flower_photos")
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = tmp_path / f".set.{unfinished_mark(ended.pid)}.part"
+    left.mkdir()
+    stranger = tmp_path / f".other.{unfinished_mark(ended.pid)}.part"
+    stranger.mkdir()
+
+    fetch("flower_photos", tmp_path / "set")
+
+    assert sorted(tmp_path.iterdir()) == [stranger, tmp_path / "set"]
+
+
+@pytest.mark.parametrize("data", named_data(), ids=lambda data: data.name)
 def test_an_entry_says_all_that_a_reader_needs(data):
     assert re.fullmatch(r"[a-z0-9_]+", data.name)
     assert data.title
     assert data.licence
     assert data.citation
     assert data.page.startswith("https://")
-    assert 1 < data.classes < data.pictures
-
-
-@pytest.mark.parametrize("file", [f for data in NAMED for f in data.files], ids=lambda f: f.name)
-def test_a_download_is_encrypted_and_can_be_checked(file):
-    check_address(file.url)
-    known = file.checksums
-    assert known.sha256 or known.size
-    assert re.fullmatch(r"|[0-9a-f]{64}", known.sha256)
-    assert re.fullmatch(r"|[0-9a-f]{32}", known.md5)
+    assert 1 < data.classes < data.images
+    assert len(set(data.layout.names)) in {0, data.classes}
+    for file in data.files:
+        check_address(file.url)
+        assert file.sha256 or file.size
+        assert re.fullmatch(r"|[0-9a-f]{64}", file.sha256)
+        assert re.fullmatch(r"|[0-9a-f]{32}", file.md5)
 
 
 def test_names_are_unique():
-    assert len({data.name for data in NAMED}) == len(NAMED)
+    assert len({data.name for data in named_data()}) == len(named_data()) == 11
 
 
-def test_classes_named_in_a_layout_are_as_many_as_are_promised():
-    for data in NAMED:
-        names = getattr(data.layout, "names", ())
-        assert len(set(names)) in {0, data.classes}
-    assert len(set(FLOWERS_17)) * 80 == find_data("flowers17").pictures
-    assert len(set(FLOWERS_102)) == 102
-
-
-def test_an_unknown_name_names_the_nearest():
-    with pytest.raises(UsageError, match="flowers17") as refusal:
-        find_data("flower17")
+@pytest.mark.parametrize(("name", "said"), [("flower17", "flowers17"), ("zzz", "flower_photos")])
+def test_an_unknown_name_shows_the_nearest_or_all(name, said):
+    with pytest.raises(UsageError, match=said) as refusal:
+        find_data(name)
 
     assert refusal.value.code == "DATA-UNKNOWN"
-
-
-def test_a_name_like_none_shows_all():
-    with pytest.raises(UsageError, match="there are flower_photos, flowers17"):
-        find_data("zzzzzz")

@@ -1,24 +1,26 @@
 """Cutting: exact, the same everywhere, and nothing of one part known from another."""
 
+from collections import Counter
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, reject
 from hypothesis import strategies as st
-from regraft.data.sampling import exact, quotas
 
-from regraft.data.dataset import Dataset
-from regraft.data.split import Split, read_manifest
+from regraft.data.dataset import Dataset, Split
+from regraft.data.manifest import read_manifest
+from regraft.data.split import as_fraction, quotas, stratified_order
 from regraft.errors import DataError, UsageError
 
 
 def dataset(names, *, contents=None, **columns):
-    """Return a data set of made-up pictures ``class/name`` whose contents differ or are given."""
+    """Return a data set of made-up images ``class/name`` whose contents differ or are given."""
     paths = tuple(map(Path, names))
     labels = tuple(path.parent.name for path in paths)
     known = dict(zip(paths, contents or names, strict=True))
-    return Dataset(paths, labels, tuple(sorted(set(labels))), _known_hashes=known, **columns)
+    return Dataset(paths, labels, tuple(sorted(set(labels))), known_hashes=known, **columns)
 
 
 def classes_of(**sizes):
@@ -26,7 +28,7 @@ def classes_of(**sizes):
 
 
 def placed(split):
-    """Return the part of each picture."""
+    """Return the part of each image."""
     return {str(path): part for part, data in split.parts().items() for path in data.paths}
 
 
@@ -47,14 +49,14 @@ def test_every_class_is_cut_exactly(class_sizes, val, test, seed):
 
     split = data.split(val=val, test=test, seed=seed)
 
-    shares = [1 - exact(val) - exact(test), exact(val), exact(test)]
+    shares = [1 - as_fraction(val) - as_fraction(test), as_fraction(val), as_fraction(test)]
     for name, size in data.counts().items():
         assert [part.counts()[name] for part in split.parts().values()] == quotas(size, shares)
     assert sorted(placed(split)) == sorted(map(str, data.paths))
 
 
 @given(st.permutations(classes_of(a=6, b=7, c=4)), st.integers(0, 3))
-def test_the_order_of_the_pictures_does_not_matter(names, seed):
+def test_the_order_of_the_images_does_not_matter(names, seed):
     split = dataset(names).split(seed=seed)
 
     assert split.hash == dataset(sorted(names)).split(seed=seed).hash
@@ -94,7 +96,7 @@ def test_a_class_too_small_is_named_with_its_count_and_the_least_number():
     error = refused(dataset(classes_of(a=20, b=2, c=1)))
 
     assert error.code == "SPLIT-TOO-FEW"
-    assert "b: 2 pictures, c: 1 pictures; least number needed: 3" in str(error)
+    assert "b: 2 images, c: 1 images; least number needed: 3" in str(error)
 
 
 @given(st.lists(st.integers(0, 5), min_size=2, max_size=4), st.booleans(), st.booleans())
@@ -103,7 +105,7 @@ def test_any_class_sizes_give_a_full_split_or_that_error(class_sizes, with_val, 
     known = dict(zip(map(Path, names), names, strict=True))
     classes = tuple(f"c{k}" for k in range(len(class_sizes)))
     labels = tuple(name.split("/")[0] for name in names)
-    data = Dataset(tuple(map(Path, names)), labels, classes, _known_hashes=known)
+    data = Dataset(tuple(map(Path, names)), labels, classes, known_hashes=known)
     options = {"val": 0.2 * with_val, "test": 0.2 * with_test}
 
     if min(class_sizes) < 1 + with_val + with_test:
@@ -148,7 +150,7 @@ def test_copies_of_a_file_stay_in_one_part(numbers, seed):
     assert split.settings["copies"] == len(names) - len(set(contents))
 
 
-def test_a_pattern_keeps_groups_together_and_pictures_without_one_are_alone():
+def test_a_pattern_keeps_groups_together_and_images_without_one_are_alone():
     names = [f"{c}/p{i % 9}_{i}.jpg" for c in "ab" for i in range(60)] + ["a/x.jpg", "b/y.jpg"]
 
     split = dataset(names).split(group_by=r"/(p\d+)_")
@@ -157,7 +159,7 @@ def test_a_pattern_keeps_groups_together_and_pictures_without_one_are_alone():
     for group in range(9):
         assert len({part for name, part in part_of.items() if f"/p{group}_" in name}) == 1
     assert split.settings["groups"] == 11
-    assert split.settings["pictures_without_group"] == 2
+    assert split.settings["images_without_group"] == 2
 
 
 @pytest.mark.parametrize("pattern", [r"(?P<group>p\d)x?(_)", r"(p\d)_", r"p\d"])
@@ -199,13 +201,13 @@ def test_a_column_that_is_not_there_is_an_error():
     assert refused(dataset(classes_of(a=9, b=9)), group_by="column").code == "SPLIT-GROUP-COLUMN"
 
 
-def test_too_few_groups_are_an_error_that_counts_pictures_and_groups():
+def test_too_few_groups_are_an_error_that_counts_images_and_groups():
     names = [f"a/p{i % 2}_{i}.jpg" for i in range(10)] + classes_of(b=9)
 
     error = refused(dataset(names), group_by=r"(p\d)_")
 
     assert error.code == "SPLIT-TOO-FEW"
-    assert "a: 10 pictures in 2 separate groups; least number needed: 3" in str(error)
+    assert "a: 10 images in 2 separate groups; least number needed: 3" in str(error)
 
 
 def given_parts(names, parts, **columns):
@@ -300,7 +302,7 @@ def test_copies_in_two_given_parts_are_refused_or_moved_into_train():
     assert moved.settings["moved_copies"] == 1
 
 
-def test_parts_with_a_picture_in_common_are_no_split():
+def test_parts_with_an_image_in_common_are_no_split():
     data = dataset(classes_of(a=2, b=2))
 
     with pytest.raises(DataError):
@@ -314,7 +316,7 @@ def test_patients_of_the_chest_x_rays_are_kept_apart(assets):
     split = data.split(group_by=r"person(\d+)", regroup=True)
 
     assert "170 groups" in str(error)
-    assert split.settings["pictures_without_group"] == 1575
+    assert split.settings["images_without_group"] == 1575
     for name, size in data.counts().items():
         for part, share in (("val", 0.15), ("test", 0.25)):
             assert abs(split.parts()[part].counts()[name] - share * size) <= 1
@@ -330,7 +332,7 @@ def test_ants_and_bees_have_no_test_part_so_it_is_cut_from_train(assets):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_pictures_that_look_alike_come_to_the_same_part(seed):
+def test_images_that_look_alike_come_to_the_same_part(seed):
     alike = [("a/0.jpg", "a/1.jpg", "a/2.jpg"), ("b/3.jpg", "b/4.jpg")]
 
     split = dataset(classes_of(a=12, b=12)).split(seed=seed, alike=alike)
@@ -341,7 +343,7 @@ def test_pictures_that_look_alike_come_to_the_same_part(seed):
     assert split.settings["look_alikes"] == 5
 
 
-def test_given_parts_are_kept_even_where_pictures_of_two_parts_look_alike():
+def test_given_parts_are_kept_even_where_images_of_two_parts_look_alike():
     names = ["train/a/0.jpg", "train/a/1.jpg", "test/a/2.jpg"] + [
         f"{part}/b/{i}.jpg" for part in ("train", "test") for i in range(3)
     ]
@@ -360,6 +362,171 @@ def test_a_class_too_small_for_every_part_can_go_into_train_as_a_whole():
     error = refused(data)
     split = data.split(small_classes="train")
 
-    assert "a: 2 pictures" in str(error)
+    assert "a: 2 images" in str(error)
     assert split.train.counts()["a"] == 2
     assert split.test.counts() == {"a": 0, "b": 5}
+
+
+def numbered(*sizes):
+    return classes_of(**{f"c{number}": size for number, size in enumerate(sizes)})
+
+
+def folds_of(data, folds, **options):
+    return [data.split(folds=folds, fold=fold, **options) for fold in range(folds)]
+
+
+@given(
+    st.lists(st.integers(6, 40), min_size=2, max_size=5),
+    st.integers(2, 6),
+    st.sampled_from([0, 0.15, 0.3]),
+    st.integers(0, 3),
+)
+def test_the_folds_of_one_seed_hold_every_image_once_and_are_even(sizes, folds, val, seed):
+    data = dataset(numbered(*sizes))
+
+    splits = folds_of(data, folds, val=val, seed=seed)
+
+    tested = [path for split in splits for path in split.test.paths]
+    assert sorted(tested) == sorted(data.paths)
+    for name in data.classes:
+        counts = [split.test.counts()[name] for split in splits]
+        assert max(counts) - min(counts) <= 1
+    whole = [len(split.test) for split in splits]
+    assert max(whole) - min(whole) <= 1
+    for split in splits:
+        assert sum(map(len, split.parts().values())) == len(data)
+        assert bool(len(split.val)) == bool(val)
+
+
+@given(st.lists(st.integers(0, 29), min_size=80, max_size=80), st.integers(2, 4), st.integers(0, 2))
+def test_groups_and_look_alikes_are_never_torn_by_folds(numbers, folds, seed):
+    names = [f"c{i % 2}/{i}.jpg" for i in range(80)]
+    data = dataset(names, groups=tuple(f"g{number}" if number < 15 else "" for number in numbers))
+    alike = [tuple(names[40:43]), tuple(names[60:62])]
+
+    try:
+        splits = folds_of(data, folds, val=0.2, seed=seed, alike=alike)
+    except DataError:
+        reject()  # a group is too large for such folds
+
+    tested = [path for split in splits for path in split.test.paths]
+    assert sorted(tested) == sorted(data.paths)
+    for split in splits:
+        part_of = {str(p): part for part, held in split.parts().items() for p in held.paths}
+        parts_of_group = {}
+        for name, group in zip(names, data.groups, strict=True):
+            parts_of_group.setdefault(group or name, set()).add(part_of[name])
+        assert max(map(len, parts_of_group.values())) == 1
+        assert all(len({part_of[name] for name in group}) == 1 for group in alike)
+
+
+def test_the_share_of_validation_is_one_of_the_other_folds():
+    split = dataset(numbered(50, 50)).split(folds=5, fold=2, val=0.25)
+
+    assert {name: len(part) for name, part in split.parts().items()} == {
+        "train": 60,
+        "val": 20,
+        "test": 20,
+    }
+    assert (split.settings["folds"], split.settings["fold"]) == (5, 2)
+    assert split.settings["test"] is None
+
+
+def test_another_seed_gives_other_folds():
+    data = dataset(numbered(30, 30))
+
+    assert data.split(folds=3, seed=0).hash != data.split(folds=3, seed=1).hash
+
+
+def test_folds_do_not_depend_on_the_order_of_the_images():
+    names = numbered(11, 13, 7)
+
+    one, other = (dataset(order).split(folds=4, fold=1) for order in (names, names[::-1]))
+
+    assert one.hash == other.hash
+
+
+def test_a_class_smaller_than_the_number_of_folds_is_refused_or_always_in_train():
+    data = dataset(numbered(3, 20))
+
+    with pytest.raises(DataError, match="least number needed: 5"):
+        data.split(folds=5)
+    splits = folds_of(data, 5, small_classes="train")
+
+    assert [split.train.counts()["c0"] for split in splits] == [3] * 5
+    assert Counter(p for split in splits for p in split.test.paths) == Counter(data.paths[3:])
+
+
+def test_two_folds_leave_enough_of_each_class_for_validation():
+    data = dataset(numbered(3, 20))
+
+    assert len(data.split(folds=2, val=0).test)
+    with pytest.raises(DataError, match="least number needed: 4"):
+        data.split(folds=2)
+
+
+def test_parts_of_their_own_are_cut_anew_by_folds_only_on_request():
+    data = dataset(numbered(6, 6), parts=("train", "test") * 6)
+
+    with pytest.raises(DataError) as caught:
+        data.split(folds=3)
+
+    assert caught.value.code == "SPLIT-FOLDS"
+    assert len(data.split(folds=3, regroup=True).test) == 4
+
+
+@pytest.mark.parametrize(
+    "options", [{"folds": 1}, {"folds": 3, "fold": 3}, {"folds": 3, "fold": -1}, {"fold": 1}]
+)
+def test_folds_without_sense_are_refused(options):
+    with pytest.raises(UsageError):
+        dataset(numbered(9, 9)).split(**options)
+
+
+@given(st.lists(st.integers(1, 20), min_size=20, max_size=60), st.integers(0, 5))
+def test_groups_come_close_to_the_wanted_sizes_and_every_part_gets_one(group_sizes, seed):
+    groups = [f"g{number}" for number, size in enumerate(group_sizes) for _ in range(size)]
+    names = [f"x/{number}.jpg" for number in range(len(groups))] + numbered(9)
+    data = dataset(names, groups=(*groups, *[""] * 9))
+
+    split = data.split(seed=seed)
+
+    for part, share in zip(split.parts().values(), (0.6, 0.15, 0.25), strict=True):
+        assert abs(part.counts()["x"] - share * len(groups)) <= max(group_sizes)
+        assert part.counts()["x"] > 0
+
+
+weights = st.lists(st.integers(1, 50), min_size=2, max_size=5)
+
+
+def shares_of(numbers):
+    return [Fraction(number, sum(numbers)) for number in numbers]
+
+
+@given(st.integers(0, 1000), weights)
+def test_quotas_add_up_and_leave_no_part_empty(total, numbers):
+    shares = shares_of(numbers)
+
+    counts = quotas(total + len(shares), shares)
+
+    assert sum(counts) == total + len(shares)
+    assert min(counts) >= 1
+
+
+def test_a_share_of_zero_gets_nothing():
+    assert quotas(10, [Fraction(1), Fraction(0), Fraction(0)]) == [10, 0, 0]
+
+
+def test_what_is_left_over_goes_to_the_largest_remainder():
+    assert quotas(10, [as_fraction(0.48), as_fraction(0.25), as_fraction(0.27)]) == [5, 2, 3]
+
+
+def test_shares_are_the_decimals_that_were_written():
+    assert quotas(20, [1 - as_fraction(0.15), as_fraction(0.15)]) == [17, 3]
+
+
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=5))
+def test_the_stratified_order_names_every_image_once(class_sizes):
+    order = stratified_order(class_sizes)
+
+    assert sorted(order) == [(k, i) for k, size in enumerate(class_sizes) for i in range(size)]

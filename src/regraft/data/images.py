@@ -137,7 +137,7 @@ class Content:
     data: bytes | Image.Image = field(repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageFacts:
     """What is known about one image file after it was decoded in full.
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from regraft.data.checks import check, usable
-from regraft.data.findings import findings_of
 
-from regraft.data.dataset import Dataset
-from regraft.data.split import Split
+from regraft.data.check import check, usable
+from regraft.data.dataset import Dataset, Split
+from regraft.data.duplicates import inspect_all
+from regraft.data.images import Decoding, ImageFacts
+from regraft.data.synthetic import make_flowers
 from regraft.errors import BadImagesError, UsageError
 
 
@@ -72,7 +74,7 @@ def test_a_sound_data_set_has_no_findings(data):
     assert report.findings == ()
     assert report.bad == ()
     assert report.counts == {"all": {"a": 4, "b": 4}}
-    assert report.to_text() == "8 pictures, nothing to report"
+    assert report.to_text() == "8 images, nothing to report"
 
 
 def test_all_bad_files_are_reported_at_once_in_one_finding(data):
@@ -93,7 +95,7 @@ def test_all_bad_files_are_reported_at_once_in_one_finding(data):
         "page.jpg": "IMG-NOT-AN-IMAGE",
     }
     assert codes(report) == ["DATA-BAD-IMAGES"]
-    assert "4 pictures of 11" in report.findings[0].message
+    assert "4 images of 11" in report.findings[0].message
     assert report.counts["all"] == {"a": 3, "b": 4}
 
 
@@ -134,7 +136,7 @@ def test_copies_in_two_parts_are_an_error(data):
     assert "1 in train and test" in finding(report, "DATA-LEAK").message
 
 
-def test_a_picture_saved_again_is_a_near_duplicate(data):
+def test_an_image_saved_again_is_a_near_duplicate(data):
     report = check(data(sound() | {"a/again.jpg": jpeg(0, quality=40)}))
 
     assert report.near_duplicates == (("a/0.jpg", "a/again.jpg"),)
@@ -160,7 +162,7 @@ def test_the_distance_of_near_duplicates_can_be_chosen(data):
         check(dataset, near_distance=-1)
 
 
-def test_flat_pictures_are_told_apart_and_collide_with_nothing(data):
+def test_flat_images_are_told_apart_and_collide_with_nothing(data):
     flat = {}
     for level in (0, 100, 200):
         stream = io.BytesIO()
@@ -183,20 +185,18 @@ def test_classes_too_small_for_a_split_are_named_with_the_least_number(data):
     assert found.label == "tiny"
 
 
-@settings(max_examples=80, derandomize=True, database=None)
+@settings(max_examples=40, derandomize=True, database=None)
 @given(st.lists(st.integers(0, 12), min_size=2, max_size=6))
-def test_findings_about_class_sizes_follow_from_the_counts(sizes):
-    from regraft.data.findings import Evidence
-    from regraft.data.inspection import Inspection, Pictures
-
+def test_findings_about_class_sizes_follow_from_the_counts(tmp_path_factory, sizes):
+    file = tmp_path_factory.mktemp("one") / "x.jpg"
+    file.write_bytes(jpeg(0))
     classes = tuple(f"class{number}" for number in range(len(sizes)))
     labels = tuple(name for name, size in zip(classes, sizes, strict=True) for _ in range(size))
-    paths = tuple(Path(str(number)) for number in range(len(labels)))
-    pictures = Pictures(paths, tuple(map(str, paths)), labels, None, None, classes)
-    inspection = Inspection.empty(len(labels))
-    inspection.sha256 = [bytes([number]) for number in range(1, len(labels) + 1)]
+    for number in range(len(labels)):
+        (file.parent / f"{number}.jpg").hardlink_to(file)
+    paths = tuple(file.parent / f"{number}.jpg" for number in range(len(labels)))
 
-    found = {finding.code for finding in findings_of(Evidence(pictures, inspection, [], []))}
+    found = set(codes(check(Dataset(paths, labels, classes))))
 
     present = [size for size in sizes if size]
     assert ("DATA-FEW" in found) == (min(sizes) < 3)
@@ -221,7 +221,7 @@ def test_a_class_missing_in_a_part_is_named(data):
     assert (found.label, found.part, found.severity) == ("b", "test", "warning")
 
 
-def test_a_split_without_validation_needs_no_more_than_one_picture_to_learn_from(data):
+def test_a_split_without_validation_needs_no_more_than_one_image_to_learn_from(data):
     every = data(sound(per_class=2))
 
     report = check(Split(every.take([0, 2]), every.take([]), every.take([1, 3])))
@@ -275,7 +275,7 @@ def test_odd_kinds_are_counted_as_notes(data):
     assert "2 of 16" in finding(report, "NOTE-GREY").message
 
 
-def test_grey_pictures_among_themselves_are_not_worth_a_word(data):
+def test_grey_images_among_themselves_are_not_worth_a_word(data):
     grey = {}
     for number in range(6):
         stream = io.BytesIO()
@@ -337,12 +337,12 @@ def test_lines_of_c_libraries_do_not_reach_the_terminal(tmp_path):
     file.write_bytes(damaged)
 
     def stderr_of(call):
-        imports = "from regraft.data import checks, dataset, images"
+        imports = "from regraft.data import check, dataset, images"
         command = [sys.executable, "-c", f"import sys; {imports}; {call}", str(file)]
         return subprocess.run(command, capture_output=True, timeout=60, check=True).stderr
 
     heard = stderr_of("images.inspect(sys.argv[1])")
-    silenced = stderr_of("checks.check(dataset.Dataset((sys.argv[1],), ('a',), ('a',)))")
+    silenced = stderr_of("check.check(dataset.Dataset((sys.argv[1],), ('a',), ('a',)))")
 
     assert b"Fax4Decode" in heard
     assert silenced == b""
@@ -354,13 +354,13 @@ def with_one_bad(data):
     return dataset, check(dataset)
 
 
-def test_a_data_set_without_bad_pictures_stays_what_it_is(data):
+def test_a_data_set_without_bad_images_stays_what_it_is(data):
     dataset = data(sound())
 
     assert usable(dataset, check(dataset)) is dataset
 
 
-def test_bad_pictures_stop_by_default(with_one_bad):
+def test_bad_images_stop_by_default(with_one_bad):
     dataset, report = with_one_bad
 
     with pytest.raises(BadImagesError) as caught:
@@ -370,7 +370,7 @@ def test_bad_pictures_stop_by_default(with_one_bad):
     assert "skip" in caught.value.hint
 
 
-def test_on_request_bad_pictures_are_left_out_and_listed(with_one_bad):
+def test_on_request_bad_images_are_left_out_and_listed(with_one_bad):
     dataset, report = with_one_bad
 
     kept = usable(dataset, report, skip_bad=True)
@@ -380,7 +380,7 @@ def test_on_request_bad_pictures_are_left_out_and_listed(with_one_bad):
     assert "1 of 121" in kept.notes[-1]
 
 
-def test_more_bad_pictures_than_allowed_stop_all_the_same(with_one_bad):
+def test_more_bad_images_than_allowed_stop_all_the_same(with_one_bad):
     dataset, report = with_one_bad
 
     with pytest.raises(BadImagesError, match=r"max_bad=0\.001"):
@@ -390,7 +390,7 @@ def test_more_bad_pictures_than_allowed_stop_all_the_same(with_one_bad):
 def test_a_whole_class_is_never_lost(data):
     dataset = data(sound(per_class=9) | {"c/only.jpg": b""})
 
-    with pytest.raises(BadImagesError, match="no picture would be left of: c"):
+    with pytest.raises(BadImagesError, match="no image would be left of: c"):
         usable(dataset, check(dataset), skip_bad=True, max_bad=1.0)
 
 
@@ -411,14 +411,11 @@ def test_radiographs_are_not_all_taken_for_the_same(assets):
 
 
 def test_a_checked_split_is_not_decoded_again(tmp_path, monkeypatch):
-    from regraft.data.drawn import make_flowers
-
-    from regraft.data import inspection
 
     data = make_flowers(tmp_path, species=2, per_class=8, size=32)
     report = check(data)
     split = report.hashed(data).split()
-    monkeypatch.setattr(inspection, "inspect", None)
+    monkeypatch.setattr("regraft.data.duplicates.inspect", None)
 
     again = report.across(split)
 
@@ -427,7 +424,6 @@ def test_a_checked_split_is_not_decoded_again(tmp_path, monkeypatch):
 
 
 def test_a_check_hands_over_the_hashes_that_it_has_read(tmp_path):
-    from regraft.data.drawn import make_flowers
 
     data = make_flowers(tmp_path, species=2, per_class=2, size=32)
     expected = data.hashes()
@@ -439,7 +435,7 @@ def test_a_check_hands_over_the_hashes_that_it_has_read(tmp_path):
     assert report.hashed(fresh).hashes() == expected
 
 
-def test_every_group_in_two_parts_is_named_and_bad_pictures_count_for_none(data, tmp_path):
+def test_every_group_in_two_parts_is_named_and_bad_images_count_for_none(data, tmp_path):
     contents = sound() | {"a/cut.jpg": b""}
     groups = ("anna", "bob", "carl", "anna", "dora", "", "dora", "", "bob")
     report = check(data(contents, groups=groups))
@@ -455,7 +451,7 @@ def test_every_group_in_two_parts_is_named_and_bad_pictures_count_for_none(data,
 
 
 def plants():
-    """Return pictures of twelve plants of two classes, three of each."""
+    """Return images of twelve plants of two classes, three of each."""
     return {
         f"{label}/p{label}{i // 3}_{i}.jpg": jpeg(100 * ord(label) + i)
         for label in "ab"
@@ -485,7 +481,7 @@ def test_likely_groups_that_a_split_keeps_apart_are_not_worth_a_word(data):
     assert report.findings == ()
 
 
-def test_leaked_pictures_are_copies_look_alikes_and_members_of_groups_of_an_earlier_part(data):
+def test_leaked_images_are_copies_look_alikes_and_members_of_groups_of_an_earlier_part(data):
     contents = sound() | {"a/copy.jpg": jpeg(0), "b/again.jpg": jpeg(101, quality=40)}
     groups = ("", "", "", "anna", "", "", "", "anna", "", "")
     every = data(contents, groups=groups)
@@ -516,3 +512,32 @@ def test_the_patients_of_the_chest_x_rays_in_both_parts_are_found_and_named(asse
     assert len(report.across(kept).leaked()) == 320
     assert report.across(apart).leaked() == ()
     assert "DATA-GROUP-LEAK" not in codes(report.across(apart))
+
+
+def test_memory_grows_by_less_than_600_bytes_an_image(monkeypatch):
+    def facts(path, _decoding):
+        number = int(path.name) + 1
+        sha256, coarse = f"{number:064x}", number * 0x9E3779B97F4A7C15 % 2**64
+        hashes = (coarse, 2**255 + number)
+        return ImageFacts(sha256, 10, 10, "RGB", "JPEG", 1, hashes, ("NOTE-TINY",))
+
+    monkeypatch.setattr("regraft.data.duplicates.inspect", facts)
+    count = 5000
+    paths = tuple(Path(str(number)) for number in range(count))
+    tracemalloc.start()
+
+    found, bad = inspect_all(paths, Decoding(), verbose=False)
+
+    grown = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert grown < 600 * count
+    assert (len(found), bad) == (count, {})
+
+
+def test_an_error_that_is_no_image_error_is_not_hidden(monkeypatch):
+    def inspect(_path, _decoding):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("regraft.data.duplicates.inspect", inspect)
+    with pytest.raises(ZeroDivisionError):
+        check(Dataset(("1.jpg",), ("x",), ("x",)))

@@ -9,7 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from PIL import Image
-from regraft.data.quiet import native_stderr_silenced, pillow_allows, pillow_warnings_ignored
+
+from regraft.data.image_errors import (
+    native_stderr_silenced,
+    pillow_held_back,
+)
+from regraft.data.images import Content, decode
+from regraft.errors import ImageError
 
 
 def warn_as(module):
@@ -17,7 +23,7 @@ def warn_as(module):
 
 
 def test_only_warnings_from_pillow_are_ignored():
-    with pillow_warnings_ignored():
+    with pillow_held_back(1):
         warn_as("PIL.TiffImagePlugin")
         with pytest.raises(UserWarning, match="odd"):
             warn_as("numpy")
@@ -30,7 +36,7 @@ def test_the_filters_are_as_before_after_many_threads():
     before = list(warnings.filters)
 
     def work(_):
-        with pillow_warnings_ignored():
+        with pillow_held_back(1):
             warn_as("PIL.Image")
 
     with ThreadPoolExecutor(8) as pool:
@@ -46,7 +52,7 @@ def test_the_limit_of_pillow_is_raised_while_any_thread_needs_it(own, monkeypatc
 
     with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
         for stack, pixels in ((first, 300), (second, 50)):  # as two threads that overlap
-            stack.enter_context(pillow_allows(pixels))
+            stack.enter_context(pillow_held_back(pixels))
             limits.append(Image.MAX_IMAGE_PIXELS)
         first.close()
         limits.append(Image.MAX_IMAGE_PIXELS)
@@ -56,7 +62,7 @@ def test_the_limit_of_pillow_is_raised_while_any_thread_needs_it(own, monkeypatc
 
 
 def run(body):
-    program = "import os, sys\nfrom regraft.data.quiet import native_stderr_silenced\n"
+    program = "import os, sys\nfrom regraft.data.image_errors import native_stderr_silenced\n"
     done = subprocess.run(
         [sys.executable, "-c", program + textwrap.dedent(body)],
         capture_output=True,
@@ -110,3 +116,49 @@ def test_a_captured_stderr_is_left_alone(capsys):
         print("heard", file=sys.stderr)
 
     assert capsys.readouterr().err == "heard\n"
+
+
+NOT_READ = [
+    (b"%!PS-Adobe-3.0 EPSF-3.0\n", "PostScript", "PNG"),
+    (b"%PDF-1.7\n", "PDF", "PNG"),
+    (b"SIMPLE  =                    T", "FITS", "convert"),
+    (b"<?xml version='1.0'?>\n<svg xmlns=''/>", "SVG", "PNG"),
+    (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC", "pillow-heif"),
+    (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "HEIC", "pillow-heif"),
+    (b"\xff\x0a\0\0", "JPEG XL", "convert"),
+    (b"\0" * 128 + b"DICM", "DICOM", "PNG"),
+]
+NO_PICTURE = [
+    (b"<!DOCTYPE html><title>404</title>", "HTML", "again"),
+    (b"\n\n <HTML>", "HTML", "again"),
+    (b'{"error": "not found"}', "JSON", "again"),
+    (b"not found\n", "text", "again"),
+    ("nicht gefunden: größer".encode(), "text", "again"),
+    (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS", "git lfs pull"),
+    (b"PK\x03\x04", "ZIP", "unpack"),
+    (b"\0" * 5000, "zero bytes", "again"),
+    (b"\x01\x02\x03\x04", "no known kind", "again"),
+    (b"RIFF\0\0\0\0WAVEfmt ", "audio or video", "again"),
+]
+
+
+@pytest.mark.parametrize(
+    ("data", "looks", "advice", "code"),
+    [(*case, "IMG-FORMAT") for case in NOT_READ]
+    + [(*case, "IMG-NOT-AN-IMAGE") for case in NO_PICTURE],
+)
+def test_other_files_are_named_and_answered_with_advice(data, looks, advice, code):
+    with pytest.raises(ImageError) as caught:
+        decode(Content("x.jpg", "0" * 64, data))
+
+    assert caught.value.code == code
+    assert looks in caught.value.why
+    assert advice in caught.value.hint
+    assert caught.value.path == "x.jpg"
+
+
+def test_messages_name_no_object_in_memory():
+    with pytest.raises(ImageError) as caught:
+        decode(Content("x.jpg", "0" * 64, b"GIF89a damaged"))
+
+    assert "0x" not in str(caught.value)

@@ -1,0 +1,153 @@
+"""The search for like images finds exactly what comparing each with each would find."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regraft.data.dataset import Dataset
+from regraft.data.duplicates import alike, propose_groups
+from regraft.data.sources import find_groups
+from regraft.errors import UsageError
+
+
+def compared_one_by_one(hashes, fine, distance):
+    close = np.bitwise_count(hashes[:, None] ^ hashes[None]) <= distance
+    close &= np.bitwise_count(fine[:, None] ^ fine[None]).sum(-1) <= 3 * distance
+    numbers = np.arange(len(hashes))
+    while True:
+        smaller = np.where(close, numbers[None], len(hashes)).min(axis=1)
+        if (smaller == numbers).all():
+            return np.unique(numbers, return_inverse=True)[1]
+        numbers = smaller
+
+
+def crowd(seed):
+    """Return hashes of which many lie a few bits apart, and some fine ones that disagree."""
+    rng = np.random.default_rng(seed)
+    hashes = rng.integers(0, 2**63, 40, dtype=np.uint64)
+    for _ in range(3):
+        flipped = hashes ^ (np.uint64(1) << rng.integers(0, 64, len(hashes)).astype(np.uint64))
+        hashes = np.concatenate((hashes, flipped))
+    fine = np.zeros((len(hashes), 4), np.uint64)
+    fine[::5] = rng.integers(0, 2**63, (len(fine[::5]), 4), dtype=np.uint64)
+    return hashes, fine
+
+
+@pytest.mark.parametrize("distance", [0, 1, 3, 4, 7, 20])
+def test_the_groups_are_those_of_comparing_each_with_each(distance):
+    hashes, fine = crowd(distance)
+
+    groups = alike(hashes, fine, distance=distance)
+
+    expected = compared_one_by_one(hashes, fine, distance)
+    assert np.array_equal(groups[:, None] == groups, expected[:, None] == expected)
+
+
+def test_hashes_that_agree_only_coarsely_are_not_alike():
+    fine = np.array([[0, 0, 0, 0], [0, 0, 0, 0b1111111111111]], np.uint64)
+
+    assert alike(np.zeros(2, np.uint64), fine, distance=4).tolist() == [0, 1]
+
+
+def test_no_and_one_image_are_fine():
+    assert alike(np.zeros(0, np.uint64), np.zeros((0, 4), np.uint64), distance=4).tolist() == []
+    assert alike(np.zeros(1, np.uint64), np.zeros((1, 4), np.uint64), distance=4).tolist() == [0]
+
+
+@pytest.mark.parametrize("distance", [-1, 64])
+def test_a_distance_out_of_range_is_refused(distance):
+    with pytest.raises(UsageError, match="between 0 and 63"):
+        alike(np.zeros(1, np.uint64), np.zeros((1, 4), np.uint64), distance=distance)
+
+
+def test_a_crowd_of_like_images_is_one_group_in_bounded_time():
+    rng = np.random.default_rng(0)
+    hashes = np.full(3000, 12345, np.uint64)
+    hashes ^= np.uint64(1) << rng.integers(0, 64, 3000).astype(np.uint64)
+    fine = np.zeros((3000, 4), np.uint64)
+    fine[:, 0] = np.arange(3000) % 64
+
+    assert set(alike(hashes, fine, distance=4)) == {0}
+
+
+def proposed(names):
+    """Return the expression proposed for paths ``class/name``, or None."""
+    found = propose_groups(names, [name.split("/")[0] for name in names])
+    return found and found.expression
+
+
+def numbered(pattern, **ranges):
+    """Return a path for every combination of the values."""
+    names = [pattern]
+    for key, values in ranges.items():
+        names = [name.replace(f"<{key}>", str(value)) for name in names for value in values]
+    return names
+
+
+def test_patients_of_radiographs_are_proposed_with_the_constant_numbers_of_their_names():
+    names = numbered("sick/person<p>_bacteria_<i>.jpeg", p=range(12), i=range(3))
+    names += numbered("well/NORMAL2-IM-<p>-<i>.jpeg", p=range(12), i=range(2))
+
+    found = propose_groups(names, [name.split("/")[0] for name in names])
+
+    assert found.expression == "NORMAL2-IM-[0-9]+|person[0-9]+"
+    assert found.groups[0] == "person0"
+    assert found.groups[-1] == "NORMAL2-IM-11"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expression"),
+    [
+        ("<c>/video<c>_<p>_frame<i>.jpg", "video0_[0-9]+|video1_[0-9]+"),
+        ("<c>/<p>_<i>.jpg", "(?:^|/)([0-9]+)[^/]*$"),
+        ("<c>/plant <p>.<i>.jpg", r"plant\ [0-9]+"),
+    ],
+)
+def test_identifiers_are_found_in_many_ways_of_naming(pattern, expression):
+    assert proposed(numbered(pattern, c=range(2), p=range(20), i=range(4))) == expression
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "<c>/image_<i>.jpg",
+        "<c>/cat.<i>.jpg",
+        "<c>/rose (<i>).jpg",
+        "<c>/n0144<c>_<i>.JPEG",
+        "<c>/<i>_0faa23cce9_n.jpg",
+        "<c>/IMG_2020_<i>.jpg",
+    ],
+)
+def test_mere_numbering_is_taken_for_no_identifier(pattern):
+    assert proposed(numbered(pattern, c=range(3), i=range(50))) is None
+
+
+def test_a_folder_that_looks_like_an_identifier_does_not_confuse_the_expression():
+    names = numbered("<c>/person0/person<p>_<i>.jpg", c=range(2), p=range(1, 15), i=range(3))
+
+    found = propose_groups(names, [name.split("/")[0] for name in names])
+
+    assert set(found.groups) == {f"person{number}" for number in range(1, 15)}
+
+
+@given(st.lists(st.text(alphabet="ab01_-./", min_size=1, max_size=12), max_size=60))
+def test_any_names_give_a_proposal_that_finds_what_it_says_or_none(names):
+    found = propose_groups(names, ["x"] * len(names))
+
+    if found is not None:
+        again = [name or "" for name in find_groups(names, found.expression)]
+        assert again == list(found.groups)
+        assert any(again)
+
+
+def test_what_is_no_expression_is_refused():
+    with pytest.raises(UsageError):
+        find_groups(["a.jpg"], "(")
+
+
+@pytest.mark.parametrize("folder", ["flowers5", "flowers17", "animals", "hymenoptera"])
+def test_photographs_that_are_only_numbered_give_no_proposal(assets, folder):
+    data = Dataset.from_folder(assets / "data" / folder)
+
+    assert propose_groups(data.relative_paths(), data.labels) is None

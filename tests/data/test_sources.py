@@ -1,0 +1,657 @@
+"""Class folders: every layout is read as it was meant, or refused in words of its own."""
+
+import os
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regraft.data.dataset import Dataset
+from regraft.data.sources import (
+    class_name,
+    is_below,
+    is_junk,
+    ordered_classes,
+)
+from regraft.errors import DataError, UsageError, list_names
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Return a function that makes files below a data folder and returns the folder."""
+    root = tmp_path / "data"
+
+    def build(*names):
+        root.mkdir(exist_ok=True)
+        for name in names:
+            path = root / name
+            if name.endswith("/"):
+                path.mkdir(parents=True, exist_ok=True)
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(name.encode("utf-8", "surrogateescape"))
+        return root
+
+    return build
+
+
+def refused(folder, **options):
+    with pytest.raises(DataError) as caught:
+        Dataset.from_folder(folder, **options)
+    return caught.value
+
+
+def test_one_folder_for_each_class(make):
+    data = Dataset.from_folder(make("rose/1.jpg", "rose/2.PNG", "Lily/1.webp"))
+
+    assert data.classes == ("Lily", "rose")
+    assert data.counts() == {"Lily": 1, "rose": 2}
+    assert data.relative_paths() == ("Lily/1.webp", "rose/1.jpg", "rose/2.PNG")
+    assert data.parts is None
+
+
+def test_the_order_in_which_the_system_lists_files_does_not_matter(make, monkeypatch):
+    folder = make("b/1.jpg", "b/2.jpg", "a/1.jpg", "a/2.jpg")
+    first = Dataset.from_folder(folder)
+    real = os.scandir
+
+    class Backwards:
+        def __init__(self, path):
+            self.entries = sorted(real(path), key=lambda entry: entry.name, reverse=True)
+
+        def __enter__(self):
+            return iter(self.entries)
+
+        def __exit__(self, *_):
+            return None
+
+    monkeypatch.setattr(os, "scandir", Backwards)
+
+    assert Dataset.from_folder(folder) == first
+
+
+def test_junk_folders_are_no_classes(make):
+    folder = make("a/1.jpg", "b/1.jpg", ".ipynb_checkpoints/x.jpg", "__MACOSX/._a.jpg", ".DS_Store")
+
+    data = Dataset.from_folder(folder)
+
+    assert data.classes == ("a", "b")
+    assert data.ignored == (("hidden and system files", 3),)
+
+
+def test_other_files_and_stray_images_are_counted_and_noted(make):
+    data = Dataset.from_folder(make("a/1.jpg", "b/1.jpg", "b/list.txt", "logo.png"))
+
+    assert data.ignored == ((".txt: not an image", 1), ("images outside a class folder", 1))
+    assert "left out: images outside a class folder (1)" in data.notes
+
+
+def test_empty_class_folders_are_all_listed_unless_allowed(make):
+    folder = make("a/1.jpg", "b/2.jpg", "c/", "d/notes.txt")
+
+    error = refused(folder)
+
+    assert error.code == "DATA-EMPTY-CLASS"
+    assert "c, d" in str(error)
+    assert Dataset.from_folder(folder, allow_empty=True).counts() == {
+        "a": 1,
+        "b": 1,
+        "c": 0,
+        "d": 0,
+    }
+
+
+def test_each_wrong_layout_has_its_own_message(make, tmp_path):
+    (tmp_path / "file").touch()
+    for name in ("nothing", "flat", "lone"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "flat" / "1.jpg").touch()
+    (tmp_path / "lone" / "cat").mkdir()
+    (tmp_path / "lone" / "cat" / "1.jpg").touch()
+
+    codes = [
+        refused(tmp_path / name).code for name in ("missing", "file", "nothing", "flat", "lone")
+    ]
+
+    assert codes == [
+        "DATA-NOT-FOUND",
+        "DATA-NOT-A-FOLDER",
+        "DATA-NO-CLASSES",
+        "DATA-FLAT",
+        "DATA-ONE-CLASS",
+    ]
+
+
+def test_one_class_alone_may_be_looked_at_on_request(make):
+    folder = make("cat/1.jpg")
+
+    assert Dataset.from_folder(folder, allow_empty=True).classes == ("cat",)
+    assert Dataset.from_folder(folder, classes=["cat"]).classes == ("cat",)
+
+
+def test_folders_of_one_name_under_two_parents_are_never_merged(make):
+    error = refused(make("a/x/1.jpg", "b/x/1.jpg"))
+
+    assert error.code == "DATA-NESTED"
+    assert "a/x (1), b/x (1)" in str(error)
+
+
+def test_empty_folders_below_a_class_do_not_matter(make):
+    assert len(Dataset.from_folder(make("a/1.jpg", "a/old/", "b/1.jpg"))) == 2
+
+
+def test_given_parts_are_recognised_in_any_spelling(make):
+    folder = make(
+        "Training/a/1.jpg",
+        "Training/b/1.jpg",
+        "valid/a/2.jpg",
+        "valid/b/2.jpg",
+        "TEST/a/3.jpg",
+        "TEST/b/3.jpg",
+    )
+
+    data = Dataset.from_folder(folder)
+
+    assert data.classes == ("a", "b")
+    assert dict(zip(data.relative_paths(), data.parts, strict=True))["valid/a/2.jpg"] == "val"
+    assert sorted(set(data.parts)) == ["test", "train", "val"]
+
+
+def test_a_class_may_be_called_train(make):
+    data = Dataset.from_folder(make("bus/1.jpg", "car/1.jpg", "train/1.jpg"))
+
+    assert data.classes == ("bus", "car", "train")
+    assert data.parts is None
+
+
+@pytest.mark.parametrize(
+    ("names", "code"),
+    [
+        (("train/a/1.jpg", "test/a/2.jpg", "more/a/1.jpg"), "DATA-PARTS-MIXED"),
+        (("train/a/1.jpg", "val/a/2.jpg", "validation/a/1.jpg"), "DATA-PARTS-TWICE"),
+        (("train/cat.0.jpg", "test/1.jpg"), "DATA-FLAT"),
+        (("train/a/1.jpg", "train/b/1.jpg", "test/A/2.jpg", "test/b/2.jpg"), "DATA-CLASS-TWINS"),
+    ],
+)
+def test_confused_parts_are_refused(make, names, code):
+    assert refused(make(*names)).code == code
+
+
+def test_a_class_that_train_lacks_is_an_error_with_both_sets(make):
+    error = refused(make("train/a/1.jpg", "train/b/1.jpg", "test/a/1.jpg", "test/c/1.jpg"))
+
+    assert error.code == "DATA-CLASSES-DIFFER"
+    assert "train: a, b; test: a, c" in str(error)
+
+
+def test_a_class_that_test_lacks_is_noted_with_both_sets(make):
+    data = Dataset.from_folder(make("train/a/1.jpg", "train/b/1.jpg", "test/a/2.jpg"))
+
+    assert data.notes == ("the part test lacks b (it has: a)",)
+
+
+def test_names_that_differ_by_case_or_unicode_form_are_refused_with_both(make):
+    assert "'Cat' and 'cat'" in str(refused(make("cat/1.jpg", "Cat/1.jpg")))
+
+
+def test_composed_and_decomposed_twins_are_refused_and_told_apart_in_the_message(make):
+    names = [unicodedata.normalize(form, "café") for form in ("NFC", "NFD")]
+
+    error = refused(make(*(f"{name}/1.jpg" for name in names)))
+
+    assert error.code == "DATA-CLASS-TWINS"
+    assert all(ascii(name) in error.why for name in names)
+
+
+def test_twins_that_are_meant_can_be_named(make):
+    data = Dataset.from_folder(make("a/1.jpg", "A/1.jpg"), classes=["a", "A"])
+
+    assert data.classes == ("a", "A")
+
+
+def test_a_decomposed_folder_name_gives_the_composed_class(make):
+    data = Dataset.from_folder(make(unicodedata.normalize("NFD", "café/1.jpg"), "tea/1.jpg"))
+
+    assert data.classes == (unicodedata.normalize("NFC", "café"), "tea")
+    assert all(path.is_file() for path in data.paths)
+
+
+def test_chosen_classes_keep_their_order_and_the_others_are_counted(make):
+    data = Dataset.from_folder(make("a/1.jpg", "b/1.jpg", "c/1.jpg"), classes=["c", "a"])
+
+    assert data.classes == ("c", "a")
+    assert data.ignored == (("class folders that were not asked for", 1),)
+    assert "missing: d; there: a" in str(refused(data.root, classes=["a", "d"]))
+
+
+ODD_NAMES = [
+    "a b",
+    "-rf",
+    "🌹",
+    "new\nline",
+    "comma, \"quote\" 'x'",
+    "<script>",
+    "=cmd()",
+    "@x",
+    "x..",
+    "é" * 80,
+    os.fsdecode(b"\xff\xfe-bytes"),
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_odd_names_of_classes_and_files_work(make, name):
+    data = Dataset.from_folder(make(f"{name}/{name}.jpg", "plain/1.jpg"))
+
+    assert unicodedata.normalize("NFC", name) in data.classes
+    assert len(set(data.hashes())) == 2
+    assert len(data.fingerprint) == 64
+
+
+def test_a_name_of_255_bytes_works(make):
+    assert len(Dataset.from_folder(make(f"{'n' * 251}/{'f' * 251}.jpg", "plain/1.jpg"))) == 2
+
+
+def test_a_link_to_an_image_of_the_same_class_is_left_out_and_counted(make):
+    folder = make("a/1.jpg", "b/1.jpg")
+    (folder / "a" / "0.jpg").symlink_to("1.jpg")
+
+    data = Dataset.from_folder(folder)
+
+    assert data.relative_paths() == ("a/1.jpg", "b/1.jpg")
+    assert ("links to an image that is there", 1) in data.ignored
+
+
+@pytest.mark.parametrize(
+    "names", [("a/1.jpg", "b/1.jpg"), ("train/a/1.jpg", "train/b/1.jpg", "test/a/2.jpg")]
+)
+def test_a_file_linked_into_another_class_or_part_is_refused(make, names):
+    folder = make(*names)
+    place = (folder / names[-1]).parent / "link.jpg"
+    place.symlink_to(folder / names[0])
+
+    assert refused(folder).code == "DATA-LINK-TWICE"
+
+
+def test_a_part_linked_to_another_part_is_refused(make):
+    folder = make("train/a/1.jpg", "train/b/1.jpg")
+    (folder / "test").symlink_to("train")
+
+    assert refused(folder).code == "DATA-LINK-TWICE"
+
+
+def test_images_that_are_links_into_a_hidden_store_work(make):
+    folder = make(".store/1", ".store/2", "a/", "b/")
+    (folder / "a" / "1.jpg").symlink_to("../.store/1")
+    (folder / "b" / "1.jpg").symlink_to("../.store/2")
+
+    assert Dataset.from_folder(folder).counts() == {"a": 1, "b": 1}
+
+
+def test_nothing_is_written_into_the_data_folder(make):
+    folder = make("a/1.jpg", "a/2.jpg", "a/3.jpg", "b/1.jpg", "b/2.jpg", "b/3.jpg")
+    before = sorted(folder.rglob("*"))
+
+    Dataset.from_folder(folder).split()
+
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_real_folders_are_read(assets):
+    counts = {
+        name: len(Dataset.from_folder(assets / "data" / name))
+        for name in ("flowers5", "flowers17", "animals", "hymenoptera", "chest_xray")
+    }
+
+    assert counts == {
+        "flowers5": 2000,
+        "flowers17": 1360,
+        "animals": 450,
+        "hymenoptera": 396,
+        "chest_xray": 5840,
+    }
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Return a function that writes a table beside four images and returns its path."""
+    for name in ("1.jpg", "2.jpg", "3.jpg", "a, b.jpg"):
+        (tmp_path / name).write_bytes(name.encode())
+
+    def write(text):
+        file = tmp_path / "labels.csv"
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return file
+
+    return write
+
+
+def refused_table(*arguments, **options):
+    with pytest.raises(DataError) as caught:
+        Dataset.from_csv(*arguments, **options)
+    return caught.value
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_any_common_dialect_is_understood(table, delimiter, end, mark):
+    lines = ["path,label", "1.jpg,rose", "2.jpg,lily", ""]
+    text = end.join(lines).replace(",", delimiter)
+
+    data = Dataset.from_csv(table(mark + text.encode()))
+
+    assert data.labels == ("rose", "lily")
+    assert data.classes == ("lily", "rose")
+
+
+def test_quoted_cells_keep_commas_quotes_and_newlines(table):
+    data = Dataset.from_csv(table('label,path\n"x, ""y""\nz","a, b.jpg"\nplain,1.jpg\n'))
+
+    assert data.relative_paths() == ("a, b.jpg", "1.jpg")
+    assert data.labels[0] == 'x, "y"\nz'
+
+
+def test_labels_are_text_whatever_they_look_like(table):
+    data = Dataset.from_csv(table("path,label\n1.jpg,NA\n2.jpg,007\n3.jpg,1e3\n"))
+
+    assert data.labels == ("NA", "007", "1e3")
+
+
+def test_other_columns_parts_and_groups(table):
+    file = table("file,class,set,who\n1.jpg,a,Training,p1\n2.jpg,b,valid,\n3.jpg,a,TEST,p1\n")
+
+    data = Dataset.from_csv(file, path="file", label="class", part="set", group="who")
+
+    assert data.parts == ("train", "val", "test")
+    assert data.groups == ("p1", "", "p1")
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        ("path,class\n1.jpg,a\n", "DATA-CSV-COLUMN", "its columns: path, class"),
+        ("", "DATA-CSV-COLUMN", "its columns: none"),
+        ("path,label,label\n1.jpg,a,b\n", "DATA-CSV-COLUMN", "2 columns label"),
+        ("path,label\n", "DATA-CSV-EMPTY", "no row"),
+        ("path,label\n1.jpg,a\n9.jpg,b\n", "DATA-CSV-FILE", "line 3"),
+        ('path,label\n1.jpg,"a\nb"\n9.jpg,b\n', "DATA-CSV-FILE", "line 4"),
+        ("path,label\n1.jpg,a\n../x.jpg,b\n", "DATA-CSV-OUTSIDE", "line 3"),
+        ("path,label\n/etc/passwd,a\n", "DATA-CSV-OUTSIDE", "line 2"),
+        ("path,label\n,a\n", "DATA-CSV-OUTSIDE", "line 2"),
+        ("path,label\n1.jpg,a\n./1.jpg,b\n", "DATA-CSV-TWICE", "lines 2 and 3"),
+        ("path,label\n1.jpg, \n", "DATA-CSV-LABEL", "line 2"),
+        ("path,label\n1.jpg,a,b\n", "DATA-CSV", "line 2 has 3 cells, the header 2"),
+        ('path,label\n1.jpg,"a\n', "DATA-CSV", "line 2"),
+        ("path,label\n1.jpg,rose\n2.jpg,Rose\n", "DATA-CLASS-TWINS", "'Rose' and 'rose'"),
+        ("path,label\n1.jpg,rose\n2.jpg,rose \n", "DATA-CLASS-TWINS", "'rose '"),
+    ],
+)
+def test_each_fault_is_named_with_its_line(table, text, code, words):
+    error = refused_table(table(text))
+
+    assert error.code == code
+    assert words in str(error)
+
+
+def test_an_unknown_part_is_named_with_its_line(table):
+    error = refused_table(table("path,label,part\n1.jpg,a,dev1\n"), part="part")
+
+    assert error.code == "DATA-CSV-PART"
+    assert "line 2: 'dev1'" in str(error)
+
+
+def test_a_group_is_one_however_it_is_typed_and_blank_cells_are_groups_of_their_own(table):
+    rows = '1.jpg,a,M\u00fcller\n2.jpg,b,Mu\u0308ller \n3.jpg,a, \n"a, b.jpg",b,\u00a0\n'
+
+    data = Dataset.from_csv(table(f"path,label,who\n{rows}"), group="who")
+
+    assert data.groups == ("M\u00fcller", "M\u00fcller", "", "")
+    assert data.notes == ()
+
+
+def test_groups_that_differ_by_case_stay_apart_and_are_told(table):
+    data = Dataset.from_csv(table("path,label,who\n1.jpg,a,p1\n2.jpg,b,P1\n"), group="who")
+
+    assert data.groups == ("p1", "P1")
+    assert data.notes == ("groups that differ only by case are kept apart: P1 and p1",)
+
+
+def test_a_missing_table_and_one_in_utf16_are_refused_table(table, tmp_path):
+    assert refused_table(tmp_path / "none.csv").code == "DATA-NOT-FOUND"
+    assert "UTF-16" in str(refused_table(table("path,label\n1.jpg,a\n".encode("utf-16"))))
+    assert refused_table(tmp_path).code == "DATA-CSV"
+
+
+def test_labels_that_differ_by_case_can_be_named_and_others_left_out(table):
+    file = table("path,label\n1.jpg,a\n2.jpg,A\n3.jpg,other\n")
+
+    data = Dataset.from_csv(file, classes=["A", "a"])
+
+    assert data.classes == ("A", "a")
+    assert data.labels == ("a", "A")
+    assert data.ignored == (("rows of classes that were not asked for", 1),)
+
+
+label = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_size=1, max_size=20)
+
+
+@given(label.filter(lambda text: text.strip() and text.strip().casefold() != "plain"))
+def test_any_label_survives(tmp_path_factory, text):
+    folder = tmp_path_factory.mktemp("labels")
+    (folder / "1.jpg").touch()
+    quoted = text.replace('"', '""')
+    (folder / "t.csv").write_text(f'path,label\n1.jpg,"{quoted}"\n', encoding="utf-8", newline="")
+
+    data = Dataset.from_csv(folder / "t.csv")
+
+    assert data.labels == (unicodedata.normalize("NFC", text),)
+
+
+@pytest.fixture
+def named(tmp_path):
+    """Return a function that makes empty files and returns their folder."""
+
+    def build(*names):
+        for name in names:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+        return tmp_path
+
+    return build
+
+
+def test_the_class_stands_before_the_number(named):
+    folder = named(
+        "cat.0.jpg", "dog.12.jpg", "sub/cat_0003.jpg", "dog (2).png", "b2_01.jpg", "dog.jpg"
+    )
+
+    data = Dataset.from_names(folder)
+
+    assert data.counts() == {"b2": 1, "cat": 2, "dog": 3}
+
+
+def test_a_pattern_may_name_the_group_as_well(named):
+    folder = named("person1_virus_3.jpg", "person1_virus_4.jpg", "person2_flu_1.jpg")
+
+    data = Dataset.from_names(folder, pattern=r"^(?P<group>person\d+)_(?P<label>[a-z]+)_")
+
+    assert data.classes == ("flu", "virus")
+    assert data.groups == ("person1", "person1", "person2")
+
+
+def test_groups_in_names_are_compared_in_one_form(named):
+    folder = named("Mu\u0308ller a_1.jpg", "M\u00fcller a_2.jpg", "m\u00fcller b_3.jpg")
+
+    data = Dataset.from_names(folder, pattern=r"^(?P<group>\S+ )(?P<label>[a-z])_")
+
+    assert sorted(data.groups) == ["M\u00fcller", "M\u00fcller", "m\u00fcller"]
+    assert "M\u00fcller and m\u00fcller" in data.notes[0]
+
+
+def test_names_that_do_not_match_are_listed(named):
+    with pytest.raises(DataError) as caught:
+        Dataset.from_names(named("cat.0.jpg", "0001.jpg", "0002.jpg"))
+
+    assert caught.value.code == "DATA-NAMES"
+    assert "2 file names" in str(caught.value)
+    assert "0001.jpg, 0002.jpg" in str(caught.value)
+
+
+def test_a_folder_without_images_is_refused(named):
+    with pytest.raises(DataError) as caught:
+        Dataset.from_names(named("notes.txt"))
+
+    assert caught.value.code == "DATA-NO-PICTURES"
+    assert "1 .txt" in str(caught.value)
+
+
+@pytest.mark.parametrize("pattern", ["(", "(.*)"])
+def test_patterns_that_cannot_work_are_refused(named, pattern):
+    with pytest.raises(UsageError):
+        Dataset.from_names(named("cat.0.jpg"), pattern=pattern)
+
+
+@pytest.fixture
+def rose(tmp_path):
+    """Return a data folder with one class folder, ``rose``, of one image."""
+    folder = tmp_path / "data" / "rose"
+    folder.mkdir(parents=True)
+    (folder / "1.jpg").write_bytes(b"1")
+    return folder
+
+
+def images(folder, **options):
+    data = Dataset.from_folder(folder.parent, classes=["rose"], **options)
+    return [str(path) for path in data.paths], dict(data.ignored)
+
+
+@pytest.mark.parametrize(
+    "name", [".DS_Store", "._rose.jpg", "Thumbs.db", "__MACOSX", "@eaDir", ".git", "desktop.ini"]
+)
+def test_what_systems_leave_behind_is_junk(name):
+    assert is_junk(name)
+
+
+@pytest.mark.parametrize("name", ["-rose.jpg", " rose.jpg", "_rose", "ros\ne.jpg", "🌹.png"])
+def test_odd_names_are_no_junk(name):
+    assert not is_junk(name)
+
+
+def test_junk_and_other_files_are_counted_not_silently_dropped(rose):
+    for name in ("._1.jpg", "Thumbs.db", "notes.txt", "more.TXT", "README"):
+        (rose / name).touch()
+
+    found, ignored = images(rose)
+
+    assert found == [str(rose / "1.jpg")]
+    assert ignored == {
+        "hidden and system files": 2,
+        ".txt: not an image": 2,
+        "no suffix: not an image": 1,
+    }
+
+
+def test_broken_and_odd_files_named_as_images_are_kept_for_the_check(rose):
+    (rose / "empty.png").touch()
+    (rose / "nowhere.jpg").symlink_to(rose / "gone.jpg")
+    os.mkfifo(rose / "pipe.jpg")
+
+    found, _ = images(rose)
+
+    assert sorted(Path(path).name for path in found) == [
+        "1.jpg",
+        "empty.png",
+        "nowhere.jpg",
+        "pipe.jpg",
+    ]
+
+
+@pytest.mark.parametrize("target", ["..", ".", "../../data", "loop"])
+def test_links_that_lead_in_a_circle_are_refused(rose, target):
+    (rose / "loop").symlink_to(target)
+
+    with pytest.raises(DataError) as caught:
+        images(rose)
+
+    assert caught.value.code == "DATA-LINK-LOOP"
+
+
+def test_links_to_each_other_are_refused(rose):
+    (rose / "a.jpg").symlink_to("b.jpg")
+    (rose / "b.jpg").symlink_to("a.jpg")
+
+    with pytest.raises(DataError) as caught:
+        images(rose)
+
+    assert caught.value.code == "DATA-LINK-LOOP"
+
+
+def test_a_circle_through_a_folder_outside_is_refused(rose, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "back").symlink_to(rose.parent)
+    (rose / "away").symlink_to(outside)
+
+    with pytest.raises(DataError) as caught:
+        images(rose, follow_outside=True)
+
+    assert caught.value.code == "DATA-LINK-LOOP"
+
+
+def test_a_link_that_leads_out_is_refused_unless_asked_for(rose, tmp_path):
+    (tmp_path / "secret.jpg").touch()
+    (rose / "2.jpg").symlink_to(tmp_path / "secret.jpg")
+
+    with pytest.raises(DataError) as caught:
+        images(rose)
+
+    assert caught.value.code == "DATA-LINK-OUTSIDE"
+    assert len(images(rose, follow_outside=True)[0]) == 2
+
+
+def test_a_folder_beside_with_the_same_beginning_is_outside():
+    assert not is_below("/data/rose", "/data/roses/1.jpg")
+
+
+def test_a_folder_that_cannot_be_read_is_named(rose, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+
+    with pytest.raises(DataError, match="Permission denied") as caught:
+        images(rose)
+
+    assert caught.value.code == "DATA-UNREADABLE"
+
+
+def test_the_order_is_by_code_point():
+    assert ordered_classes(["é", "b", "a2", "C", "a10"]) == ["C", "a10", "a2", "b", "é"]
+
+
+def test_a_given_order_is_kept():
+    assert ordered_classes(["a", "b", "c"], wanted=["c", "a"]) == ["c", "a"]
+
+
+def test_a_class_asked_for_twice_is_refused():
+    with pytest.raises(DataError):
+        ordered_classes(["a"], wanted=["a", "a"])
+
+
+@pytest.mark.parametrize("pair", [("cat", "CAT"), ("cat", " cat"), ("straße", "STRASSE")])
+def test_twins_are_refused(pair):
+    with pytest.raises(DataError) as caught:
+        ordered_classes(pair)
+
+    assert caught.value.code == "DATA-CLASS-TWINS"
+
+
+def test_undecodable_names_keep_their_bytes():
+    assert class_name("\udcff") == "\udcff"
+
+
+def test_messages_show_names_a_terminal_can_carry():
+    assert list_names(["a\nb", "\udcff"]) == "a\\nb, \\udcff"
