@@ -26,7 +26,7 @@ _HOME = {
     "FeatureClassifier": "regraft.classifiers.feature_classifier",
     "FeatureExtractor": "regraft.features.extractor",
     "fine_tune": "regraft.training.phases",
-    "fit_run": "regraft.experiment.runner",
+    "fit_run": "regraft.experiment.run",
     "from_scratch": "regraft.training.phases",
     "frozen": "regraft.training.phases",
     "import_weights": "regraft.backbones.weights",
@@ -94,7 +94,7 @@ if TYPE_CHECKING:
     from regraft.data.dataset import Dataset, Split
     from regraft.data.images import Decoding
     from regraft.errors import RegraftError
-    from regraft.experiment.runner import fit_run
+    from regraft.experiment.run import fit_run
     from regraft.features.extractor import FeatureExtractor
     from regraft.results.predictions import Predictions, evaluate
     from regraft.results.run import Run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,10 +40,10 @@ def check(
     as_json: JsonOption = False,
 ) -> int:
     """Decode every image and list what is wrong: bad files, duplicates, groups in two parts."""
-    from regraft.cli import bridge
     from regraft.data.check import check as check_images
+    from regraft.experiment.prepare import read_images
 
-    report = check_images(bridge.data_plan(data).read(), verbose=not as_json)
+    report = check_images(read_images(data), verbose=not as_json)
     if out is not None:
         report.write(out)
     if as_json:
@@ -61,10 +62,10 @@ def split(
     as_json: JsonOption = False,
 ) -> int:
     """Split the images into train, validation and test, and write the manifest with its hash."""
-    from regraft.cli import bridge
+    from regraft.experiment.prepare import prepare
 
     _refuse_run(out)
-    prepared = bridge.data_plan(data).prepare(verbose=not as_json)
+    prepared = prepare(data, verbose=not as_json)
     split, bad = prepared.split, prepared.report.bad
     _refuse_other_split(out, split.hash)
     split.write(out)
@@ -138,8 +139,8 @@ def preview(
         raise UsageError("the sheet is a PNG file", path=out, hint="end its name in .png")
     from regraft.backbones.prepare import prepare
     from regraft.backbones.spec import Preprocessing
-    from regraft.cli import bridge
     from regraft.data.images import open_image
+    from regraft.experiment.prepare import read_images
     from regraft.files import atomic_path
     from regraft.report.gallery import preview_sheet
     from regraft.settings import changed_fields, to_json
@@ -148,7 +149,7 @@ def preview(
     found = find_augmentation(augment)
     if found is None:
         raise UsageError("there is no augmentation to show", hint="give --augment a name")
-    listed = bridge.data_plan(data, allow_empty_class=True).read()
+    listed = read_images(replace(data, allow_empty_class=True))
     chosen = listed.subset(size=min(images, len(listed)), seed=seed)
     preprocessing = Preprocessing.torch(size)
     sheet = preview_sheet(

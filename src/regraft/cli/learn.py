@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -71,24 +72,19 @@ def fit(
     """Transfer a network to your images and measure it on some of them kept apart."""
     if resume and out is None:
         raise UsageError("--resume needs the folder of the run", hint="name it with --out FOLDER")
-    from regraft.cli import bridge
-    from regraft.experiment.runner import fit_run
+    from regraft.experiment.config import RunConfig
+    from regraft.experiment.run import fit_run
     from regraft.report.tables import parts_table
     from regraft.results.store import RunStore
     from regraft.training.callbacks import TensorBoard
 
-    learner = bridge.learner(data, method, resume=resume, verbose=not as_json)
-    recipe = bridge.recipe(data, method)
     name = f"{data.source.stem} {method.backbone} {method.label}"
     place = out or RunStore(Path("runs")).free_folder(name)
     with _said_what_is_kept(place):
         run = fit_run(
-            recipe.data_plan,
-            learner,
+            RunConfig(data, method),
             out=place,
-            description=method.description,
             command=_command_line(),
-            recipe=recipe.plan,
             resume=resume,
             callbacks=() if tensorboard is None else [TensorBoard(tensorboard)],
             verbose=not as_json,
@@ -122,30 +118,22 @@ def extract(
     as_json: JsonOption = False,
 ) -> None:
     """Write the features of all images to HDF5: features, labels and label_names."""
-    from regraft.backbones.spec import Compute
-    from regraft.cli import bridge
-    from regraft.experiment.extraction import extract_to_file
+    from regraft.experiment.run import extract_features
     from regraft.features.extractor import FeatureExtractor
-    from regraft.settings import to_json
 
     extractor = FeatureExtractor(
         method.spec,
         pooling=method.pooling,
-        compute=Compute(
-            engine=method.engine,
-            precision=method.precision,
-            cache="default" if method.cache else None,
-        ),
+        compute=method.compute,
         verbose=not as_json,
     )
-    written = extract_to_file(bridge.data_plan(data), extractor, out)
+    stats, columns = extract_features(data, extractor, out)
     if as_json:
-        echo_json(to_json(written))
+        facts = {"file": str(out), "images": stats.images, "columns": columns}
+        echo_json({**facts, "embedded": stats.embedded, "seconds": round(stats.seconds, 3)})
         return
     echo(str(out))
-    echo_err(
-        f"{written.images} rows of {written.columns} numbers; {written.embedded} images embedded"
-    )
+    echo_err(f"{stats.images} rows of {columns} numbers; {stats.embedded} images embedded")
 
 
 def compare(
@@ -182,12 +170,9 @@ def compare(
     as_json: JsonOption = False,
 ) -> int:
     """Try the methods of transferring a network, cheapest first, and put them in one table."""
-    if splits > 1 and folds:
-        raise UsageError("--splits and --folds are two ways to repeat", hint="give one of them")
     from regraft.backbones.catalog import DEFAULT_BACKBONE
-    from regraft.cli import bridge
-    from regraft.experiment.comparing import Asked
-    from regraft.experiment.comparing import compare as compare_methods
+    from regraft.experiment.compare import CompareConfig
+    from regraft.experiment.compare import compare as compare_methods
     from regraft.experiment.config import read_minutes
     from regraft.report.comparison_page import write_comparison
 
@@ -197,23 +182,18 @@ def compare(
     named = list(dict.fromkeys(backbone or [DEFAULT_BACKBONE]))
     if len(named) > 1 and (method.weights != "default" or method.arguments):
         raise UsageError("--weights and --arg go with one --backbone")
-    recipe = bridge.recipe(data.absolute(), method)
-    network = {key: recipe.row[key] for key in ("weights", "arguments") if key in recipe.row}
     folder = out or Path("runs") / f"compare-{data.source.absolute().stem}"
-    asked = Asked(
-        recipe.plan["data"],
-        [{**network, "backbone": name} for name in named],
+    config = CompareConfig(
+        data=data,
+        backbones=tuple(replace(method, backbone=name) for name in named),
         seeds=seeds,
         splits=splits,
         folds=folds,
-        per_class=per_class or (),
+        per_class=tuple(per_class or ()),
         budget=None if minutes is None else 60 * minutes,
-        options={
-            key: v for key, v in recipe.row.items() if key in {"device", "engine", "precision"}
-        },
     )
     comparison = compare_methods(
-        asked, folder, command=_command_line(), verbose=not as_json, say=echo_err
+        config, folder, command=_command_line(), verbose=not as_json, say=echo_err
     )
     page = write_comparison(comparison, folder / _PAGE) if comparison.rows else None
     return _show(comparison, page, form=form, as_json=as_json)
@@ -251,9 +231,9 @@ def run(
 ) -> int:
     """Run a plan: finished runs are skipped, and a killed one resumes where it was."""
     from regraft.errors import RunError
-    from regraft.experiment.campaign import RUNS, Campaign
-    from regraft.experiment.cautions import cautions_of_comparison
+    from regraft.experiment.batch import RUNS, PlanRunner
     from regraft.experiment.plan import read_plan
+    from regraft.experiment.warnings import comparison_warnings
     from regraft.report.comparison_page import write_comparison
     from regraft.results.comparison import Comparison
 
@@ -268,8 +248,8 @@ def run(
             hint="leave resume (--resume) out to begin anew",
             code="RUN-RESUME",
         )
-    campaign = Campaign(folder, command=_command_line(), verbose=not as_json, say=echo_err)
-    outcome = campaign.run(planned, jobs=jobs)
+    runner = PlanRunner(folder, command=_command_line(), verbose=not as_json, say=echo_err)
+    outcome = runner.run(planned, jobs=jobs)
     comparison = Comparison.of(
         outcome.rows,
         title=planned.title or plan.stem,
@@ -277,7 +257,7 @@ def run(
         faithful=not small,
         warnings=(
             *((planned.note,) if planned.note else ()),
-            *cautions_of_comparison([(row.description, row.runs) for row in outcome.rows]),
+            *comparison_warnings([(row.description, row.runs) for row in outcome.rows]),
         ),
         command=_command_line(),
     )
@@ -317,15 +297,16 @@ def find_lr(
     """
     if out is not None and out.suffix.lower() != ".svg":
         raise UsageError("the curve is an SVG file", path=out, hint="end its name in .svg")
-    from regraft.cli import bridge
+    from regraft.experiment.prepare import prepare, take_amount
+    from regraft.experiment.run import build
     from regraft.files import write_text
     from regraft.report.figures import lr_figure, standalone
     from regraft.settings import to_json
     from regraft.training.lr_finder import search_rate
 
-    learner = bridge.learner(data, method, verbose=not as_json)
-    prepared = bridge.data_plan(data).prepare(verbose=not as_json)
-    train, bad = prepared.train, prepared.report.bad
+    prepared = prepare(data, verbose=not as_json)
+    train, bad = take_amount(prepared.split.train, method), prepared.report.bad
+    learner = build(method, verbose=not as_json)
     found = search_rate(
         learner, train.paths, train.labels, lowest=lowest, highest=highest, steps=steps
     )

@@ -132,15 +132,15 @@ def rank(
     Nothing is trained or downloaded, and the test part of the split that `fit` would make is not
     looked at. Features are cached: a second call, and `fit`, compute none of them again.
     """
-    from regraft.cli import bridge
     from regraft.experiment.config import read_minutes
     from regraft.experiment.ranking import rank_backbones
 
     ranking = rank_backbones(
-        bridge.data_plan(data, per_class=per_class),
+        data,
         names,
         folds=folds,
         budget=None if budget is None else 60 * read_minutes(budget, option="--budget"),
+        per_class=per_class,
         ablate=ablate,
         engine=method.engine,
         verbose=not as_json,

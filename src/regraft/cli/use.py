@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from shlex import quote
@@ -97,11 +97,10 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> int:
     """Measure a fitted model on labelled images, apart by whether it learned from them."""
-    from regraft.cli import bridge
-    from regraft.experiment.evaluation import evaluate_on
+    from regraft.experiment.evaluate import evaluate_on
     from regraft.report.tables import parts_table
 
-    result = evaluate_on(run, bridge.data_plan(data, allow_empty_class=True), verbose=not as_json)
+    result = evaluate_on(run, replace(data, allow_empty_class=True), verbose=not as_json)
     if as_json:
         echo_json(result.to_json())
     else:

@@ -13,13 +13,20 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, PlainSerializer
+from pydantic import BeforeValidator, Field
 
 from regraft.backbones.catalog import DEFAULT_BACKBONE
-from regraft.backbones.spec import BackboneSpec, Preprocessing
+from regraft.backbones.spec import (
+    BackboneSpec,
+    BoundaryChoice,
+    Compute,
+    EngineName,
+    PrecisionName,
+    Preprocessing,
+)
 from regraft.errors import UsageError
 from regraft.files import sha256_json
-from regraft.settings import AnyPath, changed_fields, from_json, hash_key, settings_class, to_json
+from regraft.settings import AnyPath, changed_fields, from_json, hash_key, settings_class
 from regraft.training.augment import AUGMENTATIONS, Augmentation, find_augmentation
 from regraft.training.heads import (
     HEADS,
@@ -28,7 +35,6 @@ from regraft.training.heads import (
     MLPHead,
     find_head,
     head_from_json,
-    head_to_json,
 )
 from regraft.training.phases import (
     OptimizerName,
@@ -69,7 +75,7 @@ _ONLY: dict[str, tuple[Strategy, ...]] = {
     ),
 }
 _IN_PHASES = ("unfreeze", "epochs", "head_epochs", "optimizer", "lr")  # what phases say already
-_AMOUNTS = ("per_class", "size", "fraction")  # of the images to learn from
+AMOUNTS = ("per_class", "size", "fraction")  # of the images to learn from
 _LABELS = ("id", "description", "published")
 _NOT_COMPUTED = (*_LABELS, "cache")  # what changes nothing of what is computed
 # What says how images are cut, not which they are, and what only lets pass what is refused else.
@@ -80,7 +86,7 @@ _ALLOW = ("skip_bad", "max_bad", "allow_empty_class", "follow_links")
 PANELS: Mapping[str, tuple[str, ...]] = {
     "Data": (
         *("val", "test", "seed", "group_by", "regroup", "keep_parts", "folds", "fold"),
-        *("small_classes", "allow_empty_class", *_AMOUNTS, "label_from_name", "root"),
+        *("small_classes", "allow_empty_class", *AMOUNTS, "label_from_name", "root"),
         *("follow_links", "skip_bad", "max_bad"),
     ),
     "Network": ("backbone", "weights", "arguments"),
@@ -185,13 +191,7 @@ def _preprocessing(value: Any) -> Any:
     return value
 
 
-def _written_head(head: Any) -> Any:
-    return head if isinstance(head, str) else head_to_json(head)
-
-
-HeadValue = Annotated[
-    str | LinearHead | MLPHead | ConvHead, BeforeValidator(_head), PlainSerializer(_written_head)
-]
+HeadValue = Annotated[str | LinearHead | MLPHead | ConvHead, BeforeValidator(_head)]
 AugmentValue = Annotated[
     str | Augmentation | None,
     BeforeValidator(_named(Augmentation, AUGMENTATIONS, find_augmentation)),
@@ -381,10 +381,10 @@ features
     output: Literal["softmax", "sigmoid"] = "softmax"
     start: AnyPath | None = None
     time_budget: Minutes = None
-    boundary: Literal["auto", "off", "float32", "float16", "bfloat16"] = "auto"
+    boundary: BoundaryChoice = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    engine: Literal["auto", "torch", "openvino"] = "auto"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    engine: EngineName = "auto"
+    precision: PrecisionName = "fp32"
     cache: bool = True
     seed: Seed = 0
 
@@ -406,7 +406,7 @@ features
                 "weights does nothing with the strategy from_scratch",
                 hint="it begins with random weights; fine_tune begins with trained ones",
             )
-        if len(given.keys() & set(_AMOUNTS)) > 1:
+        if len(given.keys() & set(AMOUNTS)) > 1:
             raise UsageError("give one of per_class, size and fraction")
 
     @property
@@ -448,6 +448,17 @@ features
             arguments=tuple(self.arguments.items()),
             preprocessing=self.preprocessing,
             seed=self.seed if random else 0,
+        )
+
+    @property
+    def compute(self) -> Compute:
+        """How numbers are computed and kept."""
+        return Compute(
+            device=self.device,
+            engine=self.engine,
+            precision=self.precision,
+            cache="default" if self.cache else None,
+            boundary=self.boundary,
         )
 
     def all_phases(self) -> tuple[Phase, ...]:
@@ -556,14 +567,16 @@ def told(value: Any) -> str:
 
     Example:
         >>> told(Augmentation(rotation=30, flip=True)), told((256, 64))
-        ('rotation=30 flip=True', '256-64')
+        ('rotation=30,flip=true', '256-64')
     """
     if dataclasses.is_dataclass(value):
         value = changed_fields(value)
     if isinstance(value, Mapping):
-        return " ".join(f"{name}={told(item)}" for name, item in value.items())
+        return ",".join(f"{name}={told(item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
         return "-".join(map(told, value))
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -571,7 +584,7 @@ def _told_head(head: Any) -> str:
     if isinstance(head, str):
         return head
     name = next((name for name, known in HEADS.items() if known == head), None)
-    return name or " ".join(filter(None, (str(to_json(head_to_json(head))["kind"]), told(head))))
+    return name or " ".join(filter(None, (head.kind, told(head))))
 
 
 def _absolute(base: Path, path: Path) -> Path:

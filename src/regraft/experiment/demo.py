@@ -8,9 +8,9 @@ from pathlib import Path
 
 from regraft.data.synthetic import make_flowers, write_digits
 from regraft.errors import RunError
-from regraft.experiment.campaign import Campaign, Say
-from regraft.experiment.cautions import cautions_of_comparison
+from regraft.experiment.batch import PlanRunner, Say
 from regraft.experiment.plan import Plan, read_plan
+from regraft.experiment.warnings import comparison_warnings
 from regraft.files import write_text
 from regraft.report.comparison_page import write_comparison
 from regraft.report.tables import Duration
@@ -133,9 +133,9 @@ def run_demo(
     write_digits(place / PICTURES / "digits", per_class=DIGITS_PER_CLASS)
     plans = {name: _plan(name, place) for name in SIDES}
     rows = tuple(row for plan in plans.values() for row in plan.rows)
-    campaign = Campaign(place, command=f"regraft demo --out {place.name}", verbose=verbose, say=say)
-    campaign.run(Plan("", rows), jobs=jobs)  # all of them together, so that no core waits
-    return [_shown(name, plan, campaign) for name, plan in plans.items()]
+    runner = PlanRunner(place, command=f"regraft demo --out {place.name}", verbose=verbose, say=say)
+    runner.run(Plan("", rows), jobs=jobs)  # all of them together, so that no core waits
+    return [_shown(name, plan, runner) for name, plan in plans.items()]
 
 
 def _plan(name: str, place: Path) -> Plan:
@@ -147,18 +147,16 @@ def _plan(name: str, place: Path) -> Plan:
     return read_plan(place / f"{name}.toml")
 
 
-def _shown(name: str, plan: Plan, campaign: Campaign) -> Shown:
+def _shown(name: str, plan: Plan, runner: PlanRunner) -> Shown:
     """Compare the finished runs of one plan, and write its page."""
-    outcome = replace(campaign, say=lambda _line: None).run(plan)
+    outcome = replace(runner, say=lambda _line: None).run(plan)
     comparison = Comparison.of(
         outcome.rows,
         title=plan.title,
         failures=outcome.failures,
-        warnings=tuple(
-            cautions_of_comparison([(row.description, row.runs) for row in outcome.rows])
-        ),
-        command=campaign.command,
+        warnings=tuple(comparison_warnings([(row.description, row.runs) for row in outcome.rows])),
+        command=runner.command,
     )
-    page = write_comparison(comparison, campaign.folder / f"{name}.html")
-    pictures, file = campaign.folder / PICTURES / name, campaign.folder / f"{name}.toml"
+    page = write_comparison(comparison, runner.folder / f"{name}.html")
+    pictures, file = runner.folder / PICTURES / name, runner.folder / f"{name}.toml"
     return Shown(name, pictures, file, comparison, page)

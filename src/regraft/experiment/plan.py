@@ -5,58 +5,163 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import tomllib
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from regraft.errors import RegraftError, UsageError
-from regraft.experiment.config import RunConfig
-from regraft.experiment.keys import refuse_unknown, refuse_wrong_kinds
-from regraft.experiment.preparation import DataPlan
-from regraft.experiment.recipe import (
-    DATA_KEYS,
-    ROW_KEYS,
-    TOLD,
-    Recipe,
-    absolute_paths,
-    described,
-    refuse_wrong_values,
-    short,
+from regraft.experiment.config import (
+    AMOUNTS,
+    Count,
+    DataConfig,
+    MethodConfig,
+    PathText,
+    Plain,
+    RunConfig,
+    told,
 )
-from regraft.experiment.small_size import SmallSize
-from regraft.experiment.strategies import refuse_idle_options
-from regraft.settings import changed_fields, from_json
+from regraft.settings import did_you_mean, from_json, read_toml, settings_class
+from regraft.training.phases import Phase
 
+Table = dict[str, Any]  # as TOML has it; lists may still stand for many runs
 _REPEATS = ("seed", "fold")  # runs that differ in nothing else belong to one row of the table
-# What only lets pass what would be refused: it cuts nothing in another way.
-_ALLOW = ("skip_bad", "max_bad", "allow_empty_class", "follow_links")
-_LISTS = ("phases",)  # keys whose value is a list by itself
+# What a line about a row tells of it.
+_TOLD = (
+    *("backbone", "strategy", "classifier", "head", "unfreeze", "regularize", "augment"),
+    "per_class",
+)
 
 
-class _Top:
-    """The keys of a plan, with what kind of value they have."""
+@settings_class(kw_only=True)
+class StandIn:
+    """What stands in for a network at the small size.
 
-    title: str
-    note: str
-    data: Mapping[str, Any]
-    defaults: Mapping[str, Any]
-    small: Mapping[str, Any]
-    rows: Sequence[Any]
+    Args:
+        backbone: The other network.
+        weights: Its weights.
+        arguments: Its arguments.
+        size: Height and width of its images in pixels; None for its own.
+        stages: From the names of stages to those of the other network.
+    """
 
-
-_TOP = tuple(_Top.__annotations__)
-
-
-class _OfARow:
-    """What a row may say besides the keys of a recipe, with what kind of value."""
-
-    data: Mapping[str, Any]
-    small: Mapping[str, Any]
+    backbone: str
+    weights: PathText = "default"
+    arguments: dict[str, Plain] = field(default_factory=dict)
+    size: Count | None = None
+    stages: dict[str, str] = field(default_factory=dict)
 
 
-_OF_A_ROW = tuple(_OfARow.__annotations__)
+@settings_class(kw_only=True)
+class SmallSize:
+    """What takes the place of what in a plan, under ``[small]``.
+
+    Args:
+        data: Fields of ``DataConfig``, in place of those of the plan and of its rows.
+        row: Fields of every row, in place of its own.
+        epochs: The most epochs of each phase, of ``epochs`` and of ``head_epochs``.
+        steps: The most batches of each epoch, where there are ``phases``.
+        backbones: What stands in for a network, by its name.
+
+    Example:
+        >>> small = SmallSize(epochs=2, backbones={"vgg16": StandIn(backbone="simple_cnn")})
+        >>> whole = MethodConfig(backbone="vgg16", strategy="frozen", epochs=30)
+        >>> small.shrink(whole).title, small.shrink(whole).epochs
+        ('simple_cnn + frozen (linear)', 2)
+    """
+
+    data: Table = field(default_factory=dict)
+    row: Table = field(default_factory=dict)
+    epochs: Count | None = None
+    steps: Count | None = None
+    backbones: dict[str, StandIn] = field(default_factory=dict)
+
+    @property
+    def note(self) -> str:
+        """What the reader of the table should know.
+
+        Example:
+            >>> SmallSize(epochs=2).note
+            'this is the small size, at most 2 epochs: its figures stand beside published ones to \
+show the table, not to be compared'
+        """
+        parts = [
+            f"{new.backbone} at {new.size or 'its own'} pixels for {old}"
+            for old, new in self.backbones.items()
+        ]
+        parts += [f"at most {self.epochs} epochs"] if self.epochs else []
+        return (
+            f"this is the small size{''.join(f', {each}' for each in parts)}: its figures stand "
+            "beside published ones to show the table, not to be compared"
+        )
+
+    def changed(self, row: Table, own: Table) -> Table:
+        """Return a row, whose lists still stand for many, with what is given in its place.
+
+        Args:
+            row: The row.
+            own: What the row itself gives as ``small``; it comes last.
+        """
+        given = {**self.row, **own}
+        if set(AMOUNTS) & set(given):  # a row learns from one amount
+            row = {key: value for key, value in row.items() if key not in AMOUNTS}
+        return {**row, **given}
+
+    def shrink(self, method: MethodConfig) -> MethodConfig:
+        """Return a method with its stand-in and no more epochs than allowed."""
+        stand_in = self.backbones.get(method.backbone)
+        stages = stand_in.stages if stand_in else {}
+        method = _with(stand_in, method) if stand_in else method
+        if method.strategy == "features":
+            return method
+        if method.phases is not None:
+            return replace(
+                method, phases=tuple(self._shorter(one, stages) for one in method.phases)
+            )
+        if self.epochs is None:
+            return method
+        epochs, first = self._fewer(method.epochs), method.head_epochs
+        first = self._fewer(first) if method.strategy == "two_stage" else first
+        return replace(method, epochs=epochs, head_epochs=first)
+
+    def _fewer(self, epochs: int | None) -> int | None:
+        return min((n for n in (epochs, self.epochs) if n is not None), default=None)
+
+    def _shorter(self, phase: Phase, stages: Mapping[str, str]) -> Phase:
+        first = phase.unfreeze_from
+        return replace(
+            phase,
+            epochs=min(phase.epochs, self.epochs or phase.epochs),
+            steps=min(filter(None, (phase.steps, self.steps)), default=None),
+            unfreeze_from=None if first is None else stages.get(first, first),
+        )
+
+
+def _with(stand_in: StandIn, method: MethodConfig) -> MethodConfig:
+    arguments, preprocessing = stand_in.arguments, method.preprocessing
+    if stand_in.size is not None and preprocessing is not None:
+        preprocessing = preprocessing.at_size(stand_in.size)
+    elif stand_in.size is not None:
+        arguments = {**arguments, "size": stand_in.size}
+    return replace(
+        method,
+        backbone=stand_in.backbone,
+        weights="random" if method.weights == "random" else stand_in.weights,
+        arguments=arguments,
+        preprocessing=preprocessing,
+    )
+
+
+@settings_class(kw_only=True)
+class _PlanFile:
+    """The keys of a plan: ``data`` and ``defaults`` of every row, its rows, and ``small``."""
+
+    title: str = ""
+    note: str = ""
+    data: Table = field(default_factory=dict)
+    defaults: Table = field(default_factory=dict)
+    small: SmallSize = SmallSize()
+    rows: tuple[Table, ...] = ({},)  # a plan without rows stands for a single run
 
 
 @dataclass(frozen=True)
@@ -65,13 +170,21 @@ class PlannedRow:
 
     Args:
         description: The line that tells it from the others.
-        recipes: Its runs: one, or one for each seed or fold.
-        published: What its source printed.
+        configs: Its runs: one, or one for each seed or fold.
     """
 
     description: str
-    recipes: tuple[Recipe, ...]
-    published: Mapping[str, Any]
+    configs: tuple[RunConfig, ...]
+
+    @property
+    def published(self) -> dict[str, float | str]:
+        """What the source of the row printed."""
+        return self.configs[0].method.published or {}
+
+    @property
+    def id(self) -> str:
+        """What other rows call it."""
+        return self.configs[0].method.id or self.description
 
 
 @dataclass(frozen=True)
@@ -93,9 +206,9 @@ class Plan:
     rows: tuple[PlannedRow, ...]
     note: str = ""
 
-    def recipes(self) -> tuple[Recipe, ...]:
+    def configs(self) -> tuple[RunConfig, ...]:
         """Return the runs of all rows, in their order."""
-        return tuple(recipe for row in self.rows for recipe in row.recipes)
+        return tuple(config for row in self.rows for config in row.configs)
 
     def only(self, names: Sequence[str]) -> Plan:
         """Return the rows with these ids or descriptions, and those that they start from.
@@ -103,17 +216,20 @@ class Plan:
         Raises:
             UsageError: There is no such row.
         """
-        ids: dict[str, list[PlannedRow]] = {}
+        known: dict[str, list[PlannedRow]] = {}
         for row in self.rows:
-            ids.setdefault(str(row.recipes[0].row.get("id", row.description)), []).append(row)
-        refuse_unknown_rows(names, ids)
-        links = {recipe.link: row for row in self.rows for recipe in row.recipes}
+            known.setdefault(row.id, []).append(row)
+        for name in names:
+            if name not in known:
+                why = f"there are {', '.join(known)}"
+                raise UsageError(f"the plan has no row {name!r}", why=why)
+        links = {config.link: row for row in self.rows for config in row.configs}
         kept: set[str] = set()
-        waiting = [row for name in names for row in ids[name]]
+        waiting = [row for name in names for row in known[name]]
         while waiting:
             row = waiting.pop()
             kept.add(row.description)
-            starts = {str(recipe.row.get("start", "")) for recipe in row.recipes}
+            starts = {str(config.method.start) for config in row.configs}
             waiting += [links[start] for start in starts if start in links]
         return replace(self, rows=tuple(row for row in self.rows if row.description in kept))
 
@@ -124,8 +240,8 @@ def read_plan(path: str | os.PathLike[str], *, small: bool = False, data: str = 
     Args:
         path: The file. Paths in it are relative to its folder.
         small: Whether to take the small size that the plan describes under ``[small]``.
-        data: The folder of the pictures, where it is not the one that the plan names. A small
-            size takes it for every row; a whole plan must be about one set of pictures then.
+        data: The folder of the images, where it is not the one that the plan names. A small size
+            takes it for every row; a whole plan must be about one set of images then.
 
     Raises:
         UsageError: The file is missing or no plan, a key is unknown, or a value is impossible.
@@ -134,82 +250,79 @@ def read_plan(path: str | os.PathLike[str], *, small: bool = False, data: str = 
     if not file.is_file():
         raise UsageError("no such plan", path=file, hint="name a TOML file, or a run's run.json")
     try:
-        text = file.read_text(encoding="utf-8")
-        values = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
-    except ValueError as error:
-        raise UsageError("the plan cannot be read", path=file, why=str(error)) from error
-    if file.suffix == ".json":
-        config = values.get("config") if isinstance(values, dict) else None
-        if not config:
-            raise UsageError("this is no plan", path=file, why="it holds no settings of a run")
-        run = from_json(RunConfig, config, path=file)
-        fold = {"fold": run.data.fold} if run.data.folds else {}
-        values = {
-            "data": {**changed_fields(run.data), **fold},
-            "rows": [changed_fields(run.method)],
-        }
-    try:
-        return plan_from(values, base=file.parent, small=small, data=data)
+        if file.suffix == ".json":
+            return _plan_of_run(file, small=small, data=data)
+        return plan_from(read_toml(file), base=file.parent, small=small, data=data)
     except RegraftError as error:
         raise UsageError(error.what, path=file, why=error.why, hint=error.hint) from error
 
 
-def plan_from(
-    values: Mapping[str, Any], *, base: Path | None = None, small: bool = False, data: str = ""
-) -> Plan:
+def _plan_of_run(file: Path, *, small: bool, data: str) -> Plan:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError("the plan cannot be read", why=str(error)) from error
+    found = values.get("config") if isinstance(values, dict) else None
+    if not found or small:
+        why = "a single run has no small size" if found else "it holds no settings of a run"
+        raise UsageError("this is no plan", why=why)
+    config = from_json(RunConfig, found).absolute(file.parent)
+    if data:
+        config = replace(config, data=replace(config.data, source=Path(data).absolute()))
+    return Plan("", (PlannedRow(config.description, (config,)),))
+
+
+def plan_from(values: Table, *, base: Path = Path(), small: bool = False, data: str = "") -> Plan:
     """Return the plan that plain values describe; see :func:`read_plan`.
 
     Args:
-        values: ``title``, ``note``, ``data`` (fields of ``DataPlan``), ``defaults`` (of every row),
-            ``rows``, and ``small`` (see ``SmallSize``). A row may have fields of ``data`` of its
-            own, and keys for the small size.
-        base: The folder that relative paths begin in; None for the current one.
+        values: ``title``, ``note``, ``data`` (fields of ``DataConfig``), ``defaults`` (of every
+            row), ``rows`` (fields of ``MethodConfig``), and ``small`` (see ``SmallSize``). A row
+            may have fields of ``data`` of its own, and fields for the small size.
+        base: The folder that relative paths begin in.
         small: Whether to take the small size.
         data: See :func:`read_plan`.
 
     Raises:
         UsageError: A key is unknown, or a value is impossible.
     """
-    refuse_unknown(values, _TOP)
-    refuse_wrong_kinds(values, _Top)
-    described_small = SmallSize.of(values.get("small", {}))
-    changes = described_small if small else None
-    folder = base or Path()
+    file = from_json(_PlanFile, values)
+    if not file.rows:
+        raise UsageError("the plan has no rows")
     planned: list[PlannedRow] = []
     sources: set[str] = set()
-    for number, given in enumerate(_rows_of(values), start=1):
+    for number, row in enumerate(file.rows, start=1):
         try:
-            row = _with_defaults(given, values.get("defaults", {}))
-            part, own = (row.pop(key) for key in _OF_A_ROW)
-            refuse_unknown(own, ROW_KEYS)
-            part = {**values.get("data", {}), **part}
-            if changes is not None:
-                part, row = {**part, **changes.data}, changes.changed(row, own)
-            part = absolute_paths(part, folder)
+            part, own = _tables(file, row, small=small)
             sources.add(str(part.get("source", "")))
             if data:
                 part["source"] = str(Path(data).absolute())
-            planned += _expanded(part, row, changes, folder)
+            planned += _expanded(part, own, file.small if small else None, base)
         except RegraftError as error:
-            name = given.get("id") or given.get("description") or f"number {number}"
+            name = row.get("id") or row.get("description") or f"number {number}"
             raise UsageError(f"row {name}: {error.what}", why=error.why, hint=error.hint) from error
     if data and not small:
         _refuse_one_folder_for_several(sources)
-    planned = _linked(planned)
-    _refuse_twins(planned)
-    notes = [str(values.get("note", "")), changes.note if changes else ""]
-    return Plan(str(values.get("title", "")), tuple(planned), "; ".join(filter(None, notes)))
+    linked = _linked(planned)
+    _refuse_twins(linked)
+    notes = [file.note, file.small.note if small else ""]
+    return Plan(file.title, tuple(linked), "; ".join(filter(None, notes)))
 
 
-def refuse_unknown_rows(names: Sequence[str], known: Mapping[str, Any]) -> None:
-    """Refuse names of rows that a plan has not.
-
-    Raises:
-        UsageError: Naming the rows that there are.
-    """
-    for name in names:
-        if name not in known:
-            raise UsageError(f"the plan has no row {name!r}", why=f"there are {', '.join(known)}")
+def repeated(
+    data: DataConfig,
+    method: MethodConfig,
+    *,
+    splits: Iterable[int],
+    folds: Iterable[int],
+    seeds: Iterable[int],
+) -> PlannedRow:
+    """Return the row of one method, measured on several splits and folds with several seeds."""
+    configs = [
+        RunConfig(replace(data, seed=split, fold=fold), replace(method, seed=seed))
+        for split, fold, seed in itertools.product(splits, folds, seeds)
+    ]
+    return PlannedRow(method.title, tuple(configs))
 
 
 def _refuse_one_folder_for_several(sources: Collection[str]) -> None:
@@ -221,71 +334,53 @@ def _refuse_one_folder_for_several(sources: Collection[str]) -> None:
         )
 
 
-def _rows_of(values: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """Return the rows of a plan; one that has none stands for a single run."""
-    rows: Sequence[Any] = values.get("rows", [{}])
-    if not rows:
-        raise UsageError("the plan has no rows")
-    for row in rows:
-        if not isinstance(row, Mapping):
-            raise UsageError(f"a row cannot be {row!r:.100}", why="it is a table, [[rows]] in TOML")
-    return rows
+def _tables(file: _PlanFile, row: Table, *, small: bool) -> tuple[Table, Table]:
+    """Return what a row says of data and method; its own tables replace those of the plan."""
+    merged = {**file.defaults, **row}
+    for name in ("data", "small"):
+        for each in (file.defaults, row):
+            if not isinstance(each.get(name, {}), dict):
+                raise UsageError(f"{name} cannot be {each[name]!r:.100}", why="it is a table")
+        merged[name] = {**file.defaults.get(name, {}), **row.get(name, {})}
+    part, own = {**file.data, **merged.pop("data")}, merged.pop("small")
+    known = [each.name for each in fields(MethodConfig)]
+    for key in {**own, **file.small.row}:  # a wrong key is one, small or not
+        if key not in known:
+            raise UsageError(f"unknown key {key!r}", hint=did_you_mean(key, known))
+    if small:
+        return {**part, **file.small.data}, file.small.changed(merged, own)
+    return part, merged
 
 
-def _with_defaults(row: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row with the defaults; its own tables replace theirs key by key."""
-    for each in (defaults, row):
-        refuse_wrong_kinds(each, _OfARow)
-    tables = {key: {**defaults.get(key, {}), **row.get(key, {})} for key in _OF_A_ROW}
-    return {**defaults, **row, **tables}
-
-
-def _expanded(
-    data: Mapping[str, Any], row: Mapping[str, Any], small: SmallSize | None, base: Path
-) -> Iterator[PlannedRow]:
+def _expanded(data: Table, row: Table, small: SmallSize | None, base: Path) -> Iterator[PlannedRow]:
     """Yield the rows of the table that one row of the plan stands for."""
-    refuse_unknown(data, DATA_KEYS)
-    refuse_unknown(row, ROW_KEYS)
-    varied = {key: value for key, value in row.items() if _is_list(key, value)}
+    varied = {key: value for key, value in row.items() if _is_varied(key, value)}
     if not all(varied.values()):
         raise UsageError("an empty list stands for no run at all")
-    ways = {key: values for key, values in varied.items() if key not in _REPEATS}
-    for choice in itertools.product(*ways.values()):
-        chosen = dict(zip(ways, choice, strict=True))
-        own = {**row, **chosen}
-        refuse_wrong_values({key: own[key] for key in own if key not in _REPEATS})
-        own = own if small is None else small.shrunk(own)
-        own["description"] = _described(row, chosen, own)
-        own = absolute_paths(own, base)  # now that a list is one of its values
-        yield PlannedRow(
-            own["description"], tuple(_repeats(data, own)), dict(own.get("published", {}))
-        )
-
-
-def _repeats(data: Mapping[str, Any], row: Mapping[str, Any]) -> Iterator[Recipe]:
-    """Yield one recipe for each seed, each split and each fold."""
-    seeds = row["seed"] if isinstance(row.get("seed"), list) else [row.get("seed", 0)]
     splits = data["seed"] if isinstance(data.get("seed"), list) else [data.get("seed", 0)]
     if not splits:
         raise UsageError("an empty list stands for no run at all")
-    refuse_wrong_kinds({key: value for key, value in data.items() if key != "seed"}, DataPlan)
-    folds: Sequence[int | None] = [data.get("fold")]  # the one that is named, or all of them
-    if data.get("folds") and "fold" not in data:
-        folds = range(data["folds"])
-    for split, fold, seed in itertools.product(splits, folds, seeds):
-        part = {**data, "seed": split} | ({} if fold is None else {"fold": fold})
-        recipe = Recipe(part, {**row, "seed": seed})
-        refuse_idle_options(recipe.options())
-        yield recipe
+    seeds = varied.pop("seed", [row.get("seed", 0)])
+    for choice in itertools.product(*varied.values()):
+        chosen = dict(zip(varied, choice, strict=True))
+        configs = []
+        for split, seed in itertools.product(splits, seeds):
+            part = from_json(DataConfig, {**data, "seed": split}).absolute(base)
+            whole = from_json(MethodConfig, {**row, **chosen, "seed": seed})
+            method = whole if small is None else small.shrink(whole)
+            method = replace(method, description=_described(row, chosen, method))
+            method = method.absolute(base)
+            # The one that is named, or all of them.
+            folds = range(part.folds) if part.folds and "fold" not in data else [part.fold]
+            configs += [RunConfig(replace(part, fold=fold), method) for fold in folds]
+        yield PlannedRow(configs[0].description, tuple(configs))
 
 
-def _described(row: Mapping[str, Any], chosen: Mapping[str, Any], own: Mapping[str, Any]) -> str:
-    told: tuple[str, ...] = TOLD
-    if row.get("description"):
-        line, told = str(own["description"]), ("description",)
-    else:
-        line = described({key: value for key, value in own.items() if key != "description"})
-    rest = [f"{key} {short(value)}" for key, value in chosen.items() if key not in told]
+def _described(row: Table, chosen: Table, method: MethodConfig) -> str:
+    named = bool(row.get("description"))
+    line = method.description if named else replace(method, description="").title
+    hidden = ("description",) if named else _TOLD
+    rest = [f"{key} {told(value)}" for key, value in chosen.items() if key not in hidden]
     return ", ".join([line, *rest])
 
 
@@ -298,50 +393,47 @@ def _linked(planned: Sequence[PlannedRow]) -> list[PlannedRow]:
         UsageError: The earlier row stands for several, or is not measured on the same split.
     """
     linked: list[PlannedRow] = []
-    by_id: dict[str, list[PlannedRow]] = {}
+    known: dict[str, list[PlannedRow]] = {}
     for row in planned:
-        start = str(row.recipes[0].row.get("start", ""))
-        if start in by_id:
-            earlier, *others = by_id[start]
+        start = str(row.configs[0].method.start)
+        if start in known:
+            earlier, *others = known[start]
             if others:
                 raise UsageError(
                     f"{row.description}: {start!r} to start from stands for several rows",
                     why=", ".join(one.description for one in (earlier, *others)),
                     hint="write them as rows of their own, each with its id",
                 )
-            recipes = [
-                replace(one, row={**one.row, "start": _start(one, earlier).link})
-                for one in row.recipes
+            configs = [
+                replace(one, method=replace(one.method, start=Path(_start(one, earlier).link)))
+                for one in row.configs
             ]
-            row = replace(row, recipes=tuple(recipes))  # noqa: PLW2901 - the same row, linked
+            row = replace(row, configs=tuple(configs))  # noqa: PLW2901 - the same row, linked
         linked.append(row)
-        by_id.setdefault(str(row.recipes[0].row.get("id", row.description)), []).append(row)
+        known.setdefault(row.id, []).append(row)
     return linked
 
 
-def _start(recipe: Recipe, earlier: PlannedRow) -> Recipe:
+def _start(config: RunConfig, earlier: PlannedRow) -> RunConfig:
     """Return the repeat of an earlier row to start from: on the same split, if can be, same seed.
 
-    On another split of the same pictures it would have learned from what is now the test part.
+    On another split of the same images it would have learned from what is now the test part.
     """
-    same = [one for one in earlier.recipes if _split(one) == _split(recipe)]
-    if not same and any(one.data["source"] == recipe.data["source"] for one in earlier.recipes):
+    data = config.data
+    same = [one for one in earlier.configs if one.data.split_key == data.split_key]
+    if not same and any(one.data.source == data.source for one in earlier.configs):
         raise UsageError(
-            f"{recipe.description}: nothing to start from on this split",
-            why=f"{earlier.description} is not measured on it, so its test pictures are others",
+            f"{config.description}: nothing to start from on this split",
+            why=f"{earlier.description} is not measured on it, so its test images are others",
             hint="give both rows the same data",
         )
-    candidates = same or earlier.recipes
-    return next((one for one in candidates if one.seed == recipe.seed), candidates[0])
+    candidates = same or earlier.configs
+    seed = config.method.seed
+    return next((one for one in candidates if one.method.seed == seed), candidates[0])
 
 
-def _split(recipe: Recipe) -> DataPlan:
-    """Return what says which pictures there are and how they are cut."""
-    return DataPlan(**{key: recipe.data[key] for key in recipe.data if key not in _ALLOW})
-
-
-def _is_list(key: str, value: Any) -> bool:
-    if key not in _LISTS:
+def _is_varied(key: str, value: Any) -> bool:
+    if key != "phases":
         return isinstance(value, list)
     return isinstance(value, list) and bool(value) and isinstance(value[0], list)
 
@@ -350,14 +442,14 @@ def _refuse_twins(planned: Sequence[PlannedRow]) -> None:
     seen: dict[str, str] = {}
     lines: set[str] = set()
     for row in planned:
-        for recipe in row.recipes:
-            if recipe.digest in seen:
+        for config in row.configs:
+            if config.key in seen:
                 raise UsageError(
                     "two rows are the same run",
-                    why=f"{seen[recipe.digest]!r} and {row.description!r}",
+                    why=f"{seen[config.key]!r} and {row.description!r}",
                     hint="change what tells them apart, or delete one",
                 )
-            seen[recipe.digest] = row.description
+            seen[config.key] = row.description
         if row.description in lines:
             raise UsageError(
                 "two rows have the same description",

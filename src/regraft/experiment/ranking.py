@@ -17,17 +17,19 @@ from regraft.errors import BackboneError, ModelError, WeightsError
 from regraft.experiment.ablation import Mistake, measure_mistakes
 from regraft.experiment.bench import NEIGHBOURS, PROBE, Bench, Budget
 from regraft.experiment.candidates import Candidate, LeftOut, find_candidates
-from regraft.experiment.preparation import DataPlan, PreparedData
+from regraft.experiment.config import DataConfig
+from regraft.experiment.prepare import PreparedData, prepare
 from regraft.experiment.probes import make_folds
 from regraft.experiment.standings import Measured, Ranking, compared, in_order
 
 
 def rank_backbones(
-    plan: DataPlan,
+    data: DataConfig,
     backbones: Sequence[str | BackboneSpec] | None = None,
     *,
     folds: int = 5,
     budget: float | None = None,
+    per_class: int | None = None,
     ablate: bool = False,
     engine: EngineName = "auto",
     cache: str | os.PathLike[str] | None = "default",
@@ -42,12 +44,12 @@ def rank_backbones(
     not of the luck of the folds, which for a fixed classifier is the smaller part.
 
     Args:
-        plan: Which pictures; its seed makes the folds, and with ``per_class``, ``size`` or
-            ``fraction`` so many of the training and validation pictures together are used.
+        data: Which images; its seed makes the folds.
         backbones: Names or specs; None for all whose weights are on this machine.
         folds: Of the cross-validation, at least 2.
         budget: Seconds for everything. The quickest networks come first, and at least one is
             measured; those whose trunk would not be done in time are left out. None for no limit.
+        per_class: How many images of each class of training and validation together are used.
         ablate: Whether to measure each network with the usual wrong preprocessings as well.
         engine: What runs the trunks.
         cache: As in :class:`regraft.features.extractor.FeatureExtractor`.
@@ -66,8 +68,8 @@ def rank_backbones(
         >>> spec = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = make_flowers(folder, species=2, per_class=8, size=32)
-        ...     plan = DataPlan(folder)
-        ...     ranking = rank_backbones(plan, [spec], folds=2, engine="torch", cache=None)
+        ...     data = DataConfig(folder)
+        ...     ranking = rank_backbones(data, [spec], folds=2, engine="torch", cache=None)
         >>> ranking.rows[0].backbone, ranking.images
         ('simple_cnn', 12)
     """
@@ -75,17 +77,16 @@ def rank_backbones(
     candidates, left_out = find_candidates(backbones)
     if not candidates:
         raise _nothing_to_rank(left_out)
-    whole = dataclasses.replace(plan, per_class=None, size=None, fraction=None)
-    prepared = whole.prepare(verbose=verbose)
-    data = _learnable(prepared, plan)
+    prepared = prepare(data, verbose=verbose)
+    images = _learnable(prepared, per_class, data.seed)
     places = make_folds(
-        data,
+        images,
         folds=folds,
-        seed=plan.seed,
-        small_classes=plan.small_classes,
+        seed=data.seed,
+        small_classes=data.small_classes,
         alike=prepared.report.near_duplicates,
     )
-    bench = Bench(data, places, plan.seed, engine, cache, verbose)
+    bench = Bench(images, places, data.seed, engine, cache, verbose)
     skip_broken = backbones is None
     affordable = _by_cost(candidates, bench, clock, left_out, skip_broken=skip_broken)
     measured = in_order(_measure(affordable, bench, clock, left_out))
@@ -117,21 +118,17 @@ def _nothing_to_rank(left_out: Sequence[LeftOut]) -> WeightsError:
     )
 
 
-def _learnable(prepared: PreparedData, plan: DataPlan) -> Dataset:
-    """Return the training and validation pictures together, or as many as the plan wants."""
+def _learnable(prepared: PreparedData, per_class: int | None, seed: int) -> Dataset:
+    """Return the training and validation images together, or so many of each class."""
     train, val = prepared.split.train, prepared.split.val
     groups = train.groups if train.groups is None else (*train.groups, *(val.groups or ()))
-    data = dataclasses.replace(
+    images = dataclasses.replace(
         train,
         paths=(*train.paths, *val.paths),
         labels=(*train.labels, *val.labels),
         groups=groups,
     )
-    if plan.per_class is None and plan.size is None and plan.fraction is None:
-        return data
-    return data.subset(
-        per_class=plan.per_class, size=plan.size, fraction=plan.fraction, seed=plan.seed
-    )
+    return images if per_class is None else images.subset(per_class=per_class, seed=seed)
 
 
 def _by_cost(

@@ -1,4 +1,4 @@
-"""What a careful colleague would say before anyone trusts a number of a run or of a comparison."""
+"""What a reader should know before trusting a number of a run or of a comparison."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from regraft.results.intervals import Estimate, percent, points
 from regraft.results.predictions import Predictions
 from regraft.results.run import PART_TITLES, Run
 
-_FEW = 100  # pictures, below which a share is uncertain by ten points or so
+_FEW = 100  # images, below which a share is uncertain by ten points or so
 _WIDE = 0.15
 _GAP = 0.1
-_OTHER_MIX = 0.05  # difference of a class's share of the pictures
+_OTHER_MIX = 0.05  # difference of a class's share of the images
 
 
-def cautions(
+def run_warnings(
     predictions: Predictions, report: CheckReport, *, notes: Sequence[str] = ()
 ) -> list[str]:
     """Return what to bear in mind about a run, a sentence each, what spoils it most first.
@@ -35,8 +35,8 @@ def cautions(
         >>> shares = np.array([[0.9, 0.1]] * 16)
         >>> paths, truth = tuple("0123456789abcdef"), tuple("x" * 15 + "y")
         >>> p = Predictions(paths, truth, ("x", "y"), shares, ("val",) * 16)
-        >>> cautions(p, check(Dataset((), (), ())))[1].partition(";")[0]
-        '16 validation pictures: 93.8 % may be anything from 72 to 99 %'
+        >>> run_warnings(p, check(Dataset((), (), ())))[1].partition(";")[0]
+        '16 validation images: 93.8 % may be anything from 72 to 99 %'
     """
     parts = {name: predictions.part(name) for name in PART_TITLES}
     accuracies = {name: metrics.accuracy(part) for name, part in parts.items()}
@@ -47,26 +47,26 @@ def cautions(
         *_no_test(accuracies),
         *_few(accuracies),
         *_no_better(parts["test"] if len(parts["test"]) else parts["val"]),
-        *_learned_by_heart(accuracies),
+        *_overfitted(accuracies),
         *notes,
     ]
     return list(dict.fromkeys(said))
 
 
-def cautions_of_comparison(ways: Sequence[tuple[str, Sequence[Run]]]) -> list[str]:
+def comparison_warnings(methods: Sequence[tuple[str, Sequence[Run]]]) -> list[str]:
     """Return what to bear in mind about runs that stand side by side, a sentence each.
 
     Args:
-        ways: Each way of learning with its runs: other seeds on one split, or other splits.
+        methods: Each method with its runs: other seeds on one split, or other splits.
 
     Returns:
-        What concerns the ways together, then what every single run warns of.
+        What concerns the methods together, then what every single run warns of.
 
     Example:
-        >>> cautions_of_comparison([])
+        >>> comparison_warnings([])
         []
     """
-    measured = [(name, runs) for name, runs in ways if runs]
+    measured = [(name, runs) for name, runs in methods if runs]
     runs = [run for _, several in measured for run in several]
     if not runs:
         return []
@@ -74,17 +74,17 @@ def cautions_of_comparison(ways: Sequence[tuple[str, Sequence[Run]]]) -> list[st
     splits = {run.split_hash for run in runs}
     said = []
     if once:
-        rows = "every way was" if len(once) == len(measured) else f"{list_names(once, most=3)}:"
+        rows = "every method was" if len(once) == len(measured) else f"{list_names(once, most=3)}:"
         said.append(
             f"{rows} measured once, with one seed: another seed may change an accuracy as much as "
-            "the ways differ; repeat with several seeds (compare --seeds 3, or seed = [0, 1, 2] in "
-            "a plan)"
+            "the methods differ; repeat with several seeds (compare --seeds 3, or seed = [0, 1, 2] "
+            "in a plan)"
         )
     if len(splits) == 1 and len(runs) > 1:
         test = runs[0].metrics.get("test") or {}
-        on = f" with {test['n']:,} test pictures" if test.get("n") else ""
+        on = f" with {test['n']:,} test images" if test.get("n") else ""
         said.append(
-            f"all runs share one split{on}: what depends on the choice of the pictures is not "
+            f"all runs share one split{on}: what depends on the choice of the images is not "
             "measured; use folds or another seed of the split to see it (compare --folds 5, or "
             "folds = 5 in a plan)"
         )
@@ -99,7 +99,7 @@ def _leaks(test: Predictions, leaked: Sequence[str]) -> Iterable[str]:
     rest = test.take([place for place, path in enumerate(test.paths) if path not in out])
     whole, clean = metrics.accuracy(test), metrics.accuracy(rest)
     text = (
-        f"{len(test) - len(rest):,} of {len(test):,} test pictures have a copy, a like picture or "
+        f"{len(test) - len(rest):,} of {len(test):,} test images have a copy, a similar image or "
         "a member of their group in train or validation"
     )
     if not clean.known:
@@ -108,14 +108,14 @@ def _leaks(test: Predictions, leaked: Sequence[str]) -> Iterable[str]:
     text += f": without them the test accuracy is {percent(clean)}, with them {percent(whole)}"
     lost = sorted(set(test.truth) - set(rest.truth))
     if lost:
-        text += f", but no picture of {list_names(lost, most=3)} is left"
+        text += f", but no image of {list_names(lost, most=3)} is left"
     elif _mixed_otherwise(test, rest):
         macro = [metrics.averages(p)[0].recall for p in (rest, test)]
         text += (
             "; the classes are mixed otherwise there, so rather compare the mean recall of the "
             f"classes, {percent(macro[0])} and {percent(macro[1])}"
         )
-    yield f"{text}; cut the set anew (--regroup) for a test without such pictures"
+    yield f"{text}; cut the set anew (--regroup) for a test without such images"
 
 
 def _mixed_otherwise(whole: Predictions, part: Predictions) -> bool:
@@ -129,7 +129,7 @@ def _no_test(accuracies: dict[str, Estimate]) -> Iterable[str]:
         there = "validation" if accuracies["val"].known else "train"
         yield (
             f"there is no test part: the numbers come from the {there} part, which the fit has "
-            "seen or was tuned on, and are too good; set some pictures apart (--test 0.25)"
+            "seen or was tuned on, and are too good; set some images apart (--test 0.25)"
         )
 
 
@@ -139,7 +139,7 @@ def _few(accuracies: dict[str, Estimate]) -> Iterable[str]:
         if share.known and (share.n < _FEW or share.high - share.low > _WIDE):
             low, high = (percent(end, digits=0) for end in share.interval)
             yield (
-                f"{share.n:,} {PART_TITLES[name]} picture{'s' if share.n > 1 else ''}: "
+                f"{share.n:,} {PART_TITLES[name]} image{'s' if share.n > 1 else ''}: "
                 f"{percent(share, parts='')} may be anything from {low.removesuffix(' %')} to "
                 f"{high}; set more of them apart, or cross-validate"
             )
@@ -150,13 +150,13 @@ def _no_better(p: Predictions) -> Iterable[str]:
     if accuracy.known and accuracy.low <= baseline.value:
         frequent = Counter(p.truth).most_common(1)[0][0]
         yield (
-            f"the model ({percent(accuracy)}) cannot be told from always answering “{frequent}” "
-            f"({percent(baseline, parts='')}); more pictures, another backbone or a longer "
+            f"the model ({percent(accuracy)}) cannot be told from always predicting “{frequent}” "
+            f"({percent(baseline, parts='')}); more images, another backbone or a longer "
             "training may help"
         )
 
 
-def _learned_by_heart(accuracies: dict[str, Estimate]) -> Iterable[str]:
+def _overfitted(accuracies: dict[str, Estimate]) -> Iterable[str]:
     train = accuracies["train"]
     for name in ("val", "test"):
         new = accuracies[name]
@@ -164,7 +164,7 @@ def _learned_by_heart(accuracies: dict[str, Estimate]) -> Iterable[str]:
             gap = points(train.value - new.value).removeprefix("+")
             yield (
                 f"training accuracy ({percent(train)}) is {gap} above {PART_TITLES[name]} "
-                f"({percent(new)}): much of what was learned does not carry over to new pictures; "
+                f"({percent(new)}): much of what was learned does not carry over to new images; "
                 "try augmentation, regularization or training less of the network"
             )
             return

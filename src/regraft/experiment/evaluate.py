@@ -1,4 +1,4 @@
-"""A finished run measured on labelled pictures, apart by whether it learned from them."""
+"""A finished run measured on labelled images, apart by whether it learned from them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from regraft.data.check import check, usable
 from regraft.data.dataset import Dataset, Split
 from regraft.data.sources import PARTS
 from regraft.errors import ImageError
-from regraft.experiment.preparation import DataPlan
+from regraft.experiment.config import DataConfig
+from regraft.experiment.prepare import read_images
 from regraft.results.predictions import evaluate
 from regraft.results.run import PART_TITLES, Run
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model scored on the pictures of a folder, part by part.
+    """What a model scored on the images of a folder, part by part.
 
     Attributes:
-        metrics: For train, validation and test the summary of the pictures of that part, or None.
-            Pictures that the run never saw belong to the test part.
-        new: How many of the test pictures were unknown to the run.
-        bad: The error of each picture that could not be used and was left out.
+        metrics: For train, validation and test the summary of the images of that part, or None.
+            Images that the run never saw belong to the test part.
+        new: How many of the test images were unknown to the run.
+        bad: The error of each image that could not be used and was left out.
         test_looks: How often the run's test part was looked at, this time included.
     """
 
@@ -46,41 +47,37 @@ class Evaluation:
 
     def comment(self) -> str:
         """Return what a reader should know about these numbers, in one line."""
-        known = (
-            "all of them were in the run's own split"
-            if not self.new
-            else f"{self.new} are new to the run"
-        )
-        return f"test pictures: {known}; its test part was looked at {self.test_looks} times"
+        known = f"{self.new} are new to the run" if self.new else "all are of the run's own split"
+        return f"test images: {known}; its test part was looked at {self.test_looks} times"
 
 
 def evaluate_on(
-    run: str | os.PathLike[str], plan: DataPlan, *, verbose: bool = False
+    run: str | os.PathLike[str], data: DataConfig, *, verbose: bool = False
 ) -> Evaluation:
-    """Measure the model of a run on the pictures of a plan.
+    """Measure the model of a run on images.
 
-    Pictures are recognised by their content: what the run learned from counts as train wherever it
-    lies now, so that a model never scores on pictures it has learned.
+    Images are recognised by their content: what the run learned from counts as train wherever it
+    lies now, so that a model never scores on images it has learned.
 
     Args:
         run: The folder of a run.
-        plan: Which pictures; its split is not used.
+        data: Which images; they are not split.
         verbose: Whether to show progress on standard error.
 
     Raises:
         RunError: There is no finished run, or its manifest is that of another split
             (``SPLIT-HASH``).
         ModelError: The model is damaged or unsafe.
-        DataError: The pictures cannot be used, or a class is unknown to the model.
+        DataError: The images cannot be used, or a class is unknown to the model.
     """
     finished = Run.open(run)
     # Of a content that stands in several parts the last row counts: train before the others.
     rows = sorted(finished.rows(), key=lambda row: PARTS.index(row.part), reverse=True)
     known = {row.sha256: row.part for row in rows}
     learner = load_model(finished.folder / "model")
-    data = plan.read()
-    report = check(data, verbose=verbose)
-    good = report.hashed(usable(data, report, skip_bad=plan.skip_bad, max_bad=plan.max_bad))
+    images = read_images(data)
+    report = check(images, verbose=verbose)
+    good = report.hashed(usable(images, report, skip_bad=data.skip_bad, max_bad=data.max_bad))
     parts, new = _parts_by_content(good, known)
     summaries: dict[str, dict[str, Any] | None] = dict.fromkeys(PART_TITLES.values())
     for name, part in parts.items():

@@ -1,0 +1,137 @@
+"""From a folder or table to a checked split: the data part of every experiment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from regraft.data.check import CheckReport, check, usable
+from regraft.data.dataset import Dataset, Split
+from regraft.data.manifest import is_manifest
+from regraft.data.tables import column_names
+from regraft.errors import DataError, UsageError
+from regraft.experiment.config import DataConfig, MethodConfig
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """A split whose images were all decoded once, and what was found.
+
+    Attributes:
+        split: The parts.
+        report: What the check found.
+        images: All images that can be used, not split.
+        stamps: Size and time of each file when it was checked.
+    """
+
+    split: Split
+    report: CheckReport
+    images: Dataset = field(repr=False)
+    stamps: dict[Path, tuple[int, int]] = field(repr=False)
+
+    def refuse_changed_files(self) -> None:
+        """Make sure that no image was changed since it was checked.
+
+        Raises:
+            DataError: Files are gone or have another size or time (code ``DATA-CHANGED``).
+        """
+        changed = [path for path, stamp in self.stamps.items() if _stamp(path) != stamp]
+        if changed:
+            raise DataError(
+                f"{len(changed)} images changed while the run was at work",
+                path=changed[0],
+                why="their size or time is not what it was when they were checked",
+                hint="let nothing write there, and run again",
+                code="DATA-CHANGED",
+            )
+
+
+def read_images(data: DataConfig) -> Dataset:
+    """Return the data set as it lies there with its groups: nothing decoded, nothing split.
+
+    Raises:
+        DataError: The folder or table cannot be used, or there are no such groups.
+    """
+    return _listed(data).grouped(data.group_by)
+
+
+def prepare(
+    data: DataConfig, *, shared: PreparedData | None = None, verbose: bool = False
+) -> PreparedData:
+    """Read, check and split images.
+
+    Args:
+        data: Which images, and how they are split.
+        shared: What was prepared before of the same images; then nothing is decoded again, and they
+            are only split.
+        verbose: Whether to show progress on standard error.
+
+    Raises:
+        DataError: The folder cannot be used or split as asked.
+        BadImagesError: Images cannot be used and ``skip_bad`` is off or they are too many.
+    """
+    if shared is None:
+        images = read_images(data)
+        stamps = {path: _stamp(path) for path in images.paths}
+        report = check(images, verbose=verbose)
+        good = usable(images, report, skip_bad=data.skip_bad, max_bad=data.max_bad)
+        images = report.hashed(good)
+    else:
+        images, report, stamps = shared.images, shared.report, shared.stamps
+    as_written = _is_written_split(data) and not data.regroup  # also where it lacks a part
+    split = images.split(
+        val=0.0 if as_written else data.val,
+        test=0.0 if as_written else data.test,
+        seed=data.seed,
+        group_by=data.group_by,
+        regroup=data.regroup,
+        keep_parts=data.keep_parts,
+        folds=data.folds,
+        fold=data.fold,
+        small_classes=data.small_classes,
+        alike=report.near_duplicates,
+    )
+    return PreparedData(split, report.across(split), images, stamps)
+
+
+def take_amount(images: Dataset, method: MethodConfig) -> Dataset:
+    """Return as many of the images as a method learns from; other seeds, other images."""
+    if method.per_class is method.size is method.fraction is None:
+        return images
+    return images.subset(
+        per_class=method.per_class, size=method.size, fraction=method.fraction, seed=method.seed
+    )
+
+
+def _listed(data: DataConfig) -> Dataset:
+    source = data.source
+    if data.root is not None and source.is_dir():
+        raise UsageError(
+            "root (--root) does nothing for a folder of images",
+            path=source,
+            why="it is where the paths in a CSV table begin",
+            hint="leave it out",
+        )
+    if data.label_from_name is not None:
+        return Dataset.from_names(source, pattern=data.label_from_name)
+    if _is_written_split(data):
+        return Split.read(source, root=data.root or source.parent).joined()
+    if source.suffix.lower() in {".csv", ".tsv"} and source.is_file():
+        known = set(column_names(source)) | ({"group"} if data.group_by == "column" else set())
+        columns = {name: name for name in ("part", "group") if name in known}
+        return Dataset.from_csv(source, root=data.root, **columns)
+    return Dataset.from_folder(
+        source, allow_empty=data.allow_empty_class, follow_outside=data.follow_links
+    )
+
+
+def _is_written_split(data: DataConfig) -> bool:
+    return data.source.suffix == ".csv" and data.source.is_file() and is_manifest(data.source)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        facts = path.stat()
+    except OSError:
+        return (0, 0)
+    return (facts.st_size, facts.st_mtime_ns)

@@ -1,0 +1,292 @@
+"""One experiment, whole: prepare the data, fit, predict every part, write the run and its page."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from regraft.classifiers.feature_classifier import FeatureClassifier
+from regraft.classifiers.network_classifier import NetworkClassifier
+from regraft.classifiers.saving import refuse_unsaveable
+from regraft.data.dataset import Dataset
+from regraft.errors import RunError, UsageError
+from regraft.experiment.config import DataConfig, MethodConfig, RunConfig
+from regraft.experiment.prepare import PreparedData, prepare, read_images, take_amount
+from regraft.experiment.staleness import initial_weights
+from regraft.experiment.warnings import run_warnings
+from regraft.features.embed import EmbeddingStats
+from regraft.features.extractor import FeatureExtractor
+from regraft.features.hdf5 import refuse_existing, write_features
+from regraft.report.run_page import write_page
+from regraft.results.predictions import Predictions, evaluate
+from regraft.results.run import (
+    CHECKPOINTS,
+    EPOCHS,
+    MODEL,
+    RECORD,
+    BackboneFacts,
+    Run,
+    RunRecord,
+    reserve,
+)
+from regraft.settings import to_json
+from regraft.system import Stopwatch, environment
+from regraft.training.callbacks import Callback
+
+Learner = FeatureClassifier | NetworkClassifier
+
+
+def build(method: MethodConfig, *, verbose: bool = False) -> Learner:
+    """Return the learner that a configuration describes, not fitted yet.
+
+    Raises:
+        BackboneError: The network cannot be described.
+
+    Example:
+        >>> net = build(MethodConfig(backbone="simple_cnn", strategy="from_scratch", epochs=60))
+        >>> net.backbone.weights, net.phases[0].epochs
+        (None, 60)
+    """
+    if method.strategy == "features":
+        return FeatureClassifier(
+            method.spec,
+            classifier=method.classifier,
+            grid=None if method.grid == "none" else method.grid,
+            scale=method.scale,
+            pooling=method.pooling,
+            compute=method.compute,
+            seed=method.seed,
+            verbose=verbose,
+        )
+    return NetworkClassifier(
+        method.spec,
+        head=method.head,
+        phases=method.all_phases(),
+        augment=method.augment,
+        views=method.views,
+        regularize=method.regularize,
+        class_weight=method.class_weight,
+        sampling=method.sampling,
+        output=method.output,
+        start=method.start,
+        batch_size=method.batch_size,
+        seed=method.seed,
+        time_budget=method.time_budget,
+        compute=method.compute,
+        verbose=verbose,
+    )
+
+
+def fit_run(
+    config: RunConfig,
+    *,
+    out: str | os.PathLike[str],
+    command: str = "",
+    shared: PreparedData | None = None,
+    resume: bool = False,
+    callbacks: Sequence[Callback] = (),
+    verbose: bool = False,
+) -> Run:
+    """Fit what a configuration describes, measure it on every part, and leave a run with its page.
+
+    The test part is predicted once, after everything was chosen. A network keeps checkpoints in the
+    folder while it is trained; the same call on the folder of a killed run resumes from them.
+
+    Args:
+        config: Images and method; ``run.json`` keeps it, so that the run can be run again.
+        out: The folder of the run; it must be empty, absent or hold an unfinished run.
+        command: How to repeat it.
+        shared: What another run on the same images has prepared: nothing is decoded again.
+        resume: Whether there must be a checkpoint to resume from.
+        callbacks: Who hears of each epoch of a network.
+        verbose: Whether to show progress on standard error.
+
+    Raises:
+        DataError: The images cannot be used or split as asked.
+        BackboneError: The network or its weights are not to be had.
+        ModelError: The learner could not be saved afterwards (``MODEL-UNSAVEABLE``).
+        RunError: The folder is taken, there is nothing to resume (``RUN-RESUME``), or the run to
+            start from has learned images of the test part (``START-LEAK``).
+    """
+    config = config.absolute()
+    _refuse_inside(out, config.data.source)
+    learner = build(config.method, verbose=verbose)
+    refuse_unsaveable(learner)
+    watch = Stopwatch()
+    with reserve(out) as place:
+        if resume:
+            _refuse_nothing_to_resume(place)
+        with watch.step("check and split"):
+            prepared = prepare(config.data, shared=shared, verbose=verbose)
+            train = take_amount(prepared.split.train, config.method)
+            if config.method.start is not None:
+                refuse_learned_test_images(config.method.start, prepared.split.test)
+        initial = initial_weights(config.method)  # as they are before what may take hours
+        with watch.step("fit"):
+            _fit(learner, train, prepared.split.val, place, callbacks)
+        embedded = learner.embedding_stats_.embedded
+        with watch.step("predict"):
+            parts = {**prepared.split.parts(), "train": train}
+            predictions, more = _predict_parts(learner, parts)
+            prepared.refuse_changed_files()
+        notes = (*learner.warnings_, *learner.backbone_.notes)
+        record = RunRecord(
+            description=config.description,
+            config=to_json(config),
+            backbone=_backbone_facts(learner, initial),
+            seconds=watch.seconds,
+            images=len(predictions),
+            # A network that trains its trunk sees every image many times.
+            images_embedded=min(embedded + more, len(predictions)),
+            epochs=_epochs(learner),
+            history=learner.history_,
+            environment=environment(),
+            warnings=tuple(run_warnings(predictions, prepared.report, notes=notes)),
+            leaked=tuple(prepared.report.leaked("test")),
+            command=command,
+        )
+        run = Run.write(
+            place, record, predictions, split=prepared.split, check=prepared.report, learner=learner
+        )
+        shutil.rmtree(place / CHECKPOINTS, ignore_errors=True)
+    write_page(run, data_root=config.data.source)
+    return run
+
+
+def refuse_learned_test_images(start: Path, test: Dataset) -> None:
+    """Refuse to start from a run that has learned images of the test part.
+
+    The contents of the files are compared, along all the runs that it started from itself, as far
+    as their folders are there. Of a model without its run nothing is known.
+
+    Args:
+        start: The folder of a run or of its model.
+        test: The images to test on.
+
+    Raises:
+        RunError: Naming the run that has learned some of them (``START-LEAK``), or one whose
+            manifest is that of another split (``SPLIT-HASH``).
+    """
+    tested = test.hashes()
+    for run in _ancestors(start):
+        learned = {row.sha256 for row in run.rows() if row.part != "test"}
+        count = sum(sha256 in learned for sha256 in tested)
+        if count:
+            images = "1 test image was" if count == 1 else f"{count} test images were"
+            raise RunError(
+                f"{images} learned by the run to start from",
+                path=run.folder,
+                why="a test would tell how well they are remembered",
+                hint="take the same seed of the split and the same images as that run",
+                code="START-LEAK",
+            )
+
+
+def extract_features(
+    data: DataConfig, extractor: FeatureExtractor, file: str | os.PathLike[str]
+) -> tuple[EmbeddingStats, int]:
+    """Write the features of all images into an HDF5 file, in blocks, so that memory stays flat.
+
+    Args:
+        data: Which images; they are not split.
+        extractor: What turns images into rows.
+        file: A file that does not exist yet.
+
+    Returns:
+        What it took, and how many numbers each row has.
+
+    Raises:
+        DataError: The images cannot be used, or the file exists.
+    """
+    refuse_existing(file)
+    images = read_images(data)
+    embedded = extractor.fit(images.paths).stream(images.paths)
+    write_features(file, embedded, images.labels, classes=images.classes)
+    return embedded.stats, embedded.shape[1]
+
+
+def _ancestors(start: Path) -> Iterator[Run]:
+    """Yield a run, the one that it started from, and so on."""
+    seen: set[Path] = set()
+    place: Path | None = start
+    while place is not None:
+        if place.name == MODEL and not (place / RECORD).is_file():
+            place = place.parent
+        if place.resolve() in seen or not (place / RECORD).is_file():
+            return
+        seen.add(place.resolve())
+        run = Run.open(place)
+        yield run
+        earlier = run.record.method.get("start")
+        place = Path(earlier).expanduser() if earlier else None  # runs know the home as ~
+
+
+def _refuse_inside(out: str | os.PathLike[str], source: Path) -> None:
+    data = source.resolve()
+    if data.is_dir() and Path(out).resolve().is_relative_to(data):
+        raise UsageError(
+            "a run cannot stand inside its images",
+            path=out,
+            why=f"it would become a class of {source}",
+            hint="choose another folder with out (--out)",
+        )
+
+
+def _refuse_nothing_to_resume(place: Path) -> None:
+    kept = place / CHECKPOINTS
+    if not kept.is_dir() or not any(kept.iterdir()):
+        raise RunError(
+            "there is nothing to resume",
+            path=place,
+            why="no checkpoint of a network stands there",
+            hint="leave resume (--resume) out to begin anew",
+            code="RUN-RESUME",
+        )
+
+
+def _fit(
+    learner: Learner, train: Dataset, val: Dataset, place: Path, callbacks: Sequence[Callback]
+) -> None:
+    if isinstance(learner, NetworkClassifier):
+        learner.fit(
+            train.paths,
+            train.labels,
+            validation=val if len(val) else None,
+            checkpoints=place / CHECKPOINTS,
+            callbacks=callbacks,
+        )
+    else:  # which does not look at the validation part
+        (place / EPOCHS).unlink(missing_ok=True)  # of a network that was begun here and given up
+        learner.fit(train.paths, train.labels)
+
+
+def _epochs(learner: Learner) -> int | None:
+    return len(learner.history_["epochs"]) if isinstance(learner, NetworkClassifier) else None
+
+
+def _predict_parts(learner: Learner, parts: dict[str, Dataset]) -> tuple[Predictions, int]:
+    """Return the predictions of all parts, and how many images had to be embedded for them."""
+    answers, embedded = [], 0
+    for name, part in parts.items():
+        if len(part):
+            answers.append(evaluate(learner, part, name))
+            embedded += learner.embedding_stats_.embedded
+    return answers[0].joined(*answers[1:]), embedded
+
+
+def _backbone_facts(learner: Learner, initial: dict[str, str]) -> BackboneFacts:
+    backbone: Any = learner.backbone_
+    return BackboneFacts(
+        name=backbone.spec.name,
+        weights=backbone.weights.source,
+        weights_sha256=backbone.weights.sha256,
+        licence=backbone.weights.licence,
+        preprocessing=to_json(backbone.preprocessing),
+        feature_dim=backbone.feature_dim,
+        parameters=backbone.parameters,
+        notes=tuple(backbone.notes),
+        initial=initial,
+    )
