@@ -10,7 +10,7 @@ import pytest
 from regraft.backbones.spec import BackboneSpec, Preprocessing
 from regraft.data.named import find_data
 from regraft.data.synthetic import make_flowers
-from regraft.experiment.campaign import Campaign
+from regraft.experiment.batch import PlanRunner
 from regraft.experiment.plan import read_plan
 from regraft.report.comparison_page import comparison_table
 from regraft.results.comparison import Comparison
@@ -393,7 +393,7 @@ def test_the_small_plans_of_all_documents_run_to_the_end_with_published_beside_m
         of_two = any(one.row.get("output") == "sigmoid" for one in plan_of(path).recipes())
         plan = read_plan(path, small=True, data=str(folders[2 if of_two else 3]))
 
-        outcome = Campaign(tmp_path / "runs" / path.stem).run(plan)
+        outcome = PlanRunner(tmp_path / "runs" / path.stem).run(plan)
 
         assert outcome.failures == ()
         assert [row.description for row in outcome.rows] == [row.description for row in plan.rows]

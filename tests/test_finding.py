@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from regraft.cli.app import app
 from regraft.data.synthetic import make_flowers
 from regraft.errors import DataError, UsageError
-from regraft.experiment.preparation import DataPlan
+from regraft.experiment.config import DataConfig
+from regraft.experiment.prepare import prepare
 from regraft.training import rate_finder
 
 
@@ -64,7 +65,7 @@ def test_only_pictures_that_fit_learns_from_are_looked_at(flowers, monkeypatch):
     monkeypatch.setattr(rate_finder, "search_rate", record)
     find(flowers, "--seed", "3", "--test", "0.5", "--val", "0.25")
 
-    split = DataPlan(flowers, seed=3, test=0.5, val=0.25).prepare().split
+    split = prepare(DataConfig(flowers, seed=3, test=0.5, val=0.25)).split
     assert asked == list(split.train.paths)
 
 

@@ -24,6 +24,9 @@ from regraft.backbones.weights import import_weights
 from regraft.data.manifest import read_manifest
 from regraft.data.synthetic import make_flowers
 from regraft.errors import BackboneError, BadImagesError, DataError, ImageError, ModelError
+from regraft.experiment.config import DataConfig, MethodConfig, RunConfig
+from regraft.experiment.prepare import prepare
+from regraft.experiment.run import fit_run
 
 SPEC = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 
@@ -237,22 +240,18 @@ def test_every_bad_picture_is_listed_before_anything_is_learned(tmp_path):
     for name in ("one", "two", "three"):
         (tmp_path / "daisy" / f"{name}.jpg").write_bytes(b"")
 
-    from regraft.experiment.preparation import DataPlan
-
     with pytest.raises(BadImagesError) as refused:
-        DataPlan(tmp_path).prepare()
+        prepare(DataConfig(tmp_path))
 
     assert len(refused.value.errors) == 3
     assert len(check(Dataset.from_folder(tmp_path)).bad) == 3
 
 
 def test_a_picture_that_changes_while_a_run_is_at_work_ends_it(tmp_path):
-    from regraft.experiment.preparation import DataPlan
-
     make_flowers(tmp_path, species=2, per_class=8, size=48)
-    prepared = DataPlan(tmp_path).prepare()
+    prepared = prepare(DataConfig(tmp_path))
     prepared.refuse_changed_files()
-    Image.new("RGB", (48, 48)).save(prepared.train.paths[0])
+    Image.new("RGB", (48, 48)).save(prepared.split.train.paths[0])
 
     with pytest.raises(DataError) as refused:
         prepared.refuse_changed_files()
@@ -260,15 +259,21 @@ def test_a_picture_that_changes_while_a_run_is_at_work_ends_it(tmp_path):
     assert refused.value.code == "DATA-CHANGED"
 
 
-def test_fewer_training_pictures_leave_the_test_part_as_it_is(tmp_path):
-    from regraft.experiment.preparation import DataPlan
-
+def test_fewer_training_images_leave_the_test_part_as_it_is(tmp_path):
     make_flowers(tmp_path, species=2, per_class=20, size=48)
+    small = {"backbone": "simple_cnn", "weights": "random", "classifier": "knn", "cache": False}
 
-    whole, few = (DataPlan(tmp_path, per_class=n).prepare() for n in (None, 3))
+    whole, few = (
+        fit_run(
+            RunConfig(DataConfig(tmp_path), MethodConfig(**small, per_class=n)),
+            out=tmp_path.with_name(f"{tmp_path.name}-{n}"),
+        )
+        for n in (None, 3)
+    )
 
-    assert whole.split.hash == few.split.hash
-    assert len(few.train) == 6
+    assert whole.split_hash == few.split_hash
+    assert few.metrics["train"]["n"] == 6
+    assert few.metrics["test"]["n"] == whole.metrics["test"]["n"]
 
 
 def test_a_clone_of_a_fitted_learner_knows_nothing(fitted, flowers):

@@ -8,7 +8,7 @@ from regraft.backbones.spec import BackboneSpec
 from regraft.backbones.state import write_state
 from regraft.data.synthetic import make_flowers
 from regraft.errors import RegraftError, UsageError
-from regraft.experiment.campaign import Campaign
+from regraft.experiment.batch import PlanRunner
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_where_nothing_could_be_run_the_reason_is_said(regraft, command, place, 
     def broken(*_arguments):
         raise RegraftError("the disk is full")
 
-    monkeypatch.setattr(Campaign, "fit", broken)
+    monkeypatch.setattr(PlanRunner, "fit", broken)
     result = regraft(*command, "--out", place / "broken")
 
     assert result.return_value == 1

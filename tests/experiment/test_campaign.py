@@ -6,13 +6,13 @@ import shutil
 import time
 
 import pytest
+from regraft.experiment.campaign import Campaign
 
 from regraft.backbones.spec import BackboneSpec
 from regraft.backbones.state import write_state
 from regraft.data.synthetic import make_flowers
 from regraft.errors import RunError
 from regraft.experiment import campaign, runner
-from regraft.experiment.campaign import Campaign
 from regraft.experiment.plan import plan_from, read_plan
 
 TINY = {"backbone": "simple_cnn", "weights": "random", "arguments": {"size": 48}, "engine": "torch"}

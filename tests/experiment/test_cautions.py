@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from regraft.experiment.cautions import cautions, cautions_of_comparison
 
 from regraft.data.check import Finding, check
 from regraft.data.dataset import Dataset
-from regraft.experiment.cautions import cautions, cautions_of_comparison
 from regraft.results.predictions import Predictions
 from regraft.results.run import Run
 

@@ -5,14 +5,14 @@ import shutil
 from dataclasses import replace
 
 import pytest
-
-from regraft.data.synthetic import make_flowers
-from regraft.errors import RegraftError, RunError
-from regraft.experiment import comparing
 from regraft.experiment.campaign import Outcome
 from regraft.experiment.comparing import Asked, compare
 from regraft.experiment.costs import Costs
 from regraft.experiment.ladder import Choice, Rung
+
+from regraft.data.synthetic import make_flowers
+from regraft.errors import RegraftError, RunError
+from regraft.experiment import comparing
 
 NETWORK = {"backbone": "simple_cnn", "arguments": {"size": 48}, "weights": "net.safetensors"}
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from regraft.experiment.costs import Costs, measure_costs
 
 NETWORK = {"backbone": "simple_cnn", "arguments": {"size": 48}, "weights": "random"}

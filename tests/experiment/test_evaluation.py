@@ -3,15 +3,15 @@
 import shutil
 
 import pytest
+from regraft.experiment.evaluation import evaluate_on
+from regraft.experiment.preparation import DataPlan
+from regraft.experiment.runner import fit_run
+from regraft.experiment.starting import refuse_learned_test_pictures
 
 from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.feature_classifier import FeatureClassifier
 from regraft.data.synthetic import make_flowers
 from regraft.errors import RunError
-from regraft.experiment.evaluation import evaluate_on
-from regraft.experiment.preparation import DataPlan
-from regraft.experiment.runner import fit_run
-from regraft.experiment.starting import refuse_learned_test_pictures
 
 SPEC = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 

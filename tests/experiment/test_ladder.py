@@ -3,9 +3,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from regraft.experiment.costs import Costs
 from regraft.experiment.ladder import Rung, choose, ordered, rungs
+
 from regraft.experiment.plan import plan_from
 
 NETWORKS = [{"backbone": "vgg16"}, {"backbone": "resnet50"}]

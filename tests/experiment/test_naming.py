@@ -1,8 +1,8 @@
 import pytest
+from regraft.experiment.naming import learner_name, plain, strategy_name
 
 from regraft.backbones.spec import BackboneSpec
 from regraft.classifiers.network_classifier import NetworkClassifier
-from regraft.experiment.naming import learner_name, plain, strategy_name
 from regraft.training.augment import Augmentation
 from regraft.training.heads import MLPHead
 from regraft.training.phases import Phase, fine_tune, from_scratch, frozen, two_stage

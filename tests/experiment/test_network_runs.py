@@ -4,15 +4,15 @@ import json
 
 import numpy as np
 import pytest
+from regraft.experiment.evaluation import evaluate_on
+from regraft.experiment.preparation import DataPlan
 
 from regraft import BackboneSpec, FeatureClassifier, load_model
 from regraft.backbones.spec import Compute
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.data.synthetic import make_flowers
 from regraft.errors import ModelError, RegraftError, RunError
-from regraft.experiment.evaluation import evaluate_on
-from regraft.experiment.preparation import DataPlan
-from regraft.experiment.runner import fit_run
+from regraft.experiment.run import fit_run
 from regraft.report.comparison_page import compare_runs, comparison_table
 from regraft.training.callbacks import History
 from regraft.training.checkpoint import Checkpoints

@@ -4,11 +4,11 @@ import csv
 import shutil
 
 import pytest
+from regraft.experiment.preparation import DataPlan
 
 from regraft.data import checks
 from regraft.data.synthetic import make_flowers
 from regraft.errors import BadImagesError, DataError
-from regraft.experiment.preparation import DataPlan
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from regraft.experiment.preparation import DataPlan
 
 from regraft.backbones.backbone import build
 from regraft.backbones.importing import save_module
@@ -25,7 +26,6 @@ from regraft.experiment.candidates import (
     LeftOut,
     find_candidates,
 )
-from regraft.experiment.preparation import DataPlan
 from regraft.experiment.probes import make_folds, predict_out_of_fold
 from regraft.experiment.ranking import rank_backbones
 from regraft.experiment.standings import Ranking, compared, in_order

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from regraft.experiment.recipe import ROW_KEYS, Recipe, absolute_paths
 
 from regraft.classifiers.feature_classifier import FeatureClassifier
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.errors import UsageError
 from regraft.experiment.plan import plan_from
-from regraft.experiment.recipe import ROW_KEYS, Recipe, absolute_paths
 from regraft.training.augment import Augmentation
 from regraft.training.heads import HEADS
 from regraft.training.phases import Phase

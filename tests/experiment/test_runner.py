@@ -3,15 +3,15 @@
 import json
 
 import pytest
+from regraft.experiment.evaluation import evaluate_on
+from regraft.experiment.extraction import extract_to_file
+from regraft.experiment.preparation import DataPlan
+from regraft.experiment.runner import fit_run, learner_name
 
 from regraft import BackboneSpec, FeatureClassifier, load_model
 from regraft.backbones.spec import Compute
 from regraft.data.synthetic import make_flowers
 from regraft.errors import DataError, RunError
-from regraft.experiment.evaluation import evaluate_on
-from regraft.experiment.extraction import extract_to_file
-from regraft.experiment.preparation import DataPlan
-from regraft.experiment.runner import fit_run, learner_name
 from regraft.features.extractor import FeatureExtractor
 from regraft.results.run import Run
 

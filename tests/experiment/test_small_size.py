@@ -3,10 +3,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from regraft.experiment.small_size import SmallSize
 
 from regraft.errors import UsageError
 from regraft.experiment.plan import plan_from
-from regraft.experiment.small_size import SmallSize
 
 MINI = {"backbone": "efficientnet_lite0", "size": 64, "stages": {"features.17": "blocks.4.0"}}
 WRONG = {

@@ -3,14 +3,14 @@
 import shutil
 
 import pytest
+from regraft.experiment.preparation import DataPlan
+from regraft.experiment.runner import fit_run
 
 from regraft import BackboneSpec
 from regraft.backbones.spec import Compute
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.data.synthetic import make_flowers
 from regraft.errors import RunError
-from regraft.experiment.preparation import DataPlan
-from regraft.experiment.runner import fit_run
 from regraft.training.phases import frozen
 
 SPEC = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
+from regraft.experiment.strategies import LearnerOptions, build_learner, read_minutes, read_unfreeze
 
 from regraft.backbones.spec import BackboneSpec
 from regraft.classifiers.feature_classifier import FeatureClassifier
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.errors import UsageError
-from regraft.experiment.strategies import LearnerOptions, build_learner, read_minutes, read_unfreeze
 from regraft.training.phases import fine_tune, from_scratch, frozen, two_stage
 
 SPEC = BackboneSpec("vgg16")

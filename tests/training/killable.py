@@ -158,7 +158,7 @@ def main():
 
     import regraft.classifiers.network_classifier
     import regraft.cli.app
-    import regraft.experiment.runner  # noqa: F401
+    import regraft.experiment.run  # noqa: F401
 
     torch.set_num_threads(1)
     weight = torch.ones(1, requires_grad=True)
