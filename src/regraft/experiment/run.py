@@ -10,7 +10,6 @@ from typing import Any
 
 from regraft.classifiers.feature_classifier import FeatureClassifier
 from regraft.classifiers.network_classifier import NetworkClassifier
-from regraft.classifiers.saving import refuse_unsaveable
 from regraft.data.dataset import Dataset
 from regraft.errors import RunError, UsageError
 from regraft.experiment.config import DataConfig, MethodConfig, RunConfig
@@ -114,7 +113,7 @@ def fit_run(
     config = config.absolute()
     _refuse_inside(out, config.data.source)
     learner = build(config.method, verbose=verbose)
-    refuse_unsaveable(learner)
+    learner.refuse_unsaveable()
     watch = Stopwatch()
     with reserve(out) as place:
         if resume:
