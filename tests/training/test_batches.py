@@ -11,15 +11,20 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from regraft.backbones.spec import BackboneSpec
+from regraft.data.images import open_image
 from regraft.errors import ImageError, UsageError
 from regraft.training import batches as module
 from regraft.training.batches import (
-    AugmentedPictures,
-    Pictures,
+    AugmentedImages,
+    Images,
+    LabelledImages,
+    balanced_order,
     epoch_batches,
     generator,
     prefetched,
 )
+
+BACKBONE = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)).build()
 
 
 def noisy(picture, random):
@@ -30,7 +35,7 @@ def noisy(picture, random):
 def squares():
     random = np.random.default_rng(0)
     arrays = [random.integers(256, size=(8, 8, 3), dtype=np.uint8) for _ in range(6)]
-    return Pictures(arrays, np.asarray, size=8)
+    return Images(arrays, np.asarray, size=8)
 
 
 @given(st.integers(0, 300), st.integers(2, 40))
@@ -50,21 +55,20 @@ def test_steps_bound_the_batches_of_an_epoch():
 
 @pytest.mark.parametrize("batch_size", [1, 0, -4])
 def test_a_batch_size_below_two_is_refused(batch_size):
-    with pytest.raises(UsageError, match="two pictures or more"):
+    with pytest.raises(UsageError, match="two images or more"):
         epoch_batches(np.arange(4), batch_size, None)
 
 
 def test_pictures_are_those_that_the_backbone_prepares(tmp_path):
-    backbone = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)).build()
     random = np.random.default_rng(0)
     array = random.integers(256, size=(130, 100, 3), dtype=np.uint8)
     picture = Image.fromarray(random.integers(256, size=(99, 140, 3), dtype=np.uint8))
     file = tmp_path / "a.png"
     picture.save(file)
     given_pictures = [file, array, picture]
-    expected = [backbone.prepare(p) for p in (picture, Image.fromarray(array), picture)]
+    expected = [BACKBONE.prepare(p) for p in (picture, Image.fromarray(array), picture)]
 
-    pictures = Pictures(given_pictures, backbone.prepare, size=96)
+    pictures = Images(given_pictures, BACKBONE.prepare, size=48)
 
     assert len(pictures) == 3
     assert np.array_equal(pictures.take(np.array([2, 0, 1]), 5), np.stack(expected)[[2, 0, 1]])
@@ -72,8 +76,8 @@ def test_pictures_are_those_that_the_backbone_prepares(tmp_path):
 
 def test_the_file_of_pictures_goes_with_them(squares, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    pictures = Pictures([np.zeros((8, 8, 3), np.uint8)], np.asarray, size=8)
-    assert [file.name for file in tmp_path.rglob("*.npy")] == ["pictures.npy"]
+    pictures = Images([np.zeros((8, 8, 3), np.uint8)], np.asarray, size=8)
+    assert [file.name for file in tmp_path.rglob("*.npy")] == ["images.npy"]
 
     del pictures
     gc.collect()
@@ -82,7 +86,7 @@ def test_the_file_of_pictures_goes_with_them(squares, monkeypatch, tmp_path):
 
 
 def test_no_pictures_are_no_error():
-    assert len(Pictures([], np.asarray, size=8)) == 0
+    assert len(Images([], np.asarray, size=8)) == 0
 
 
 def test_a_picture_that_cannot_be_read_is_named(tmp_path):
@@ -90,30 +94,30 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path):
     file.write_bytes(b"no picture")
 
     with pytest.raises(ImageError, match=r"broken\.jpg"):
-        Pictures([np.zeros((8, 8, 3), np.uint8), Path(file)], np.asarray, size=8)
+        Images([np.zeros((8, 8, 3), np.uint8), Path(file)], np.asarray, size=8)
 
 
 def test_a_view_depends_on_seed_epoch_and_sample_only(squares):
-    views = AugmentedPictures(squares, noisy, seed=3)
+    views = AugmentedImages(squares, noisy, seed=3)
     together = views.take(np.array([4, 1, 2]), 7)
 
-    again = AugmentedPictures(squares, noisy, seed=3)
+    again = AugmentedImages(squares, noisy, seed=3)
     assert torch.equal(again.take(np.array([1]), 7)[0], together[1])
     assert torch.equal(again.take(np.array([2, 4]), 7), together[[2, 0]])
     assert not torch.equal(again.take(np.array([1]), 8)[0], together[1])
-    other_seed = AugmentedPictures(squares, noisy, seed=4)
+    other_seed = AugmentedImages(squares, noisy, seed=4)
     assert not torch.equal(other_seed.take(np.array([1]), 7)[0], together[1])
 
 
 def test_views_of_earlier_phases_are_not_shown_again(squares):
-    first = AugmentedPictures(squares, noisy, seed=3)
-    second = AugmentedPictures(squares, noisy, seed=3, before=5)
+    first = AugmentedImages(squares, noisy, seed=3)
+    second = AugmentedImages(squares, noisy, seed=3, before=5)
 
     assert torch.equal(second.take(np.array([1]), 2), first.take(np.array([1]), 7))
 
 
 def test_a_number_of_views_comes_around(squares):
-    views = AugmentedPictures(squares, noisy, seed=0, views=2)
+    views = AugmentedImages(squares, noisy, seed=0, views=2)
     seen = [views.take(np.array([3]), epoch) for epoch in range(4)]
 
     assert len(views) == 6
@@ -132,7 +136,7 @@ def test_randomness_for_another_purpose_or_number_is_another():
 
 
 def test_prefetching_keeps_the_order_and_the_numbers(squares, monkeypatch):
-    views = AugmentedPictures(squares, noisy, seed=0)
+    views = AugmentedImages(squares, noisy, seed=0)
     batches = epoch_batches(np.arange(6)[::-1].copy(), 2, None) * 3
     plain = [views.take(batch, 1) for batch in batches]
 
@@ -141,3 +145,129 @@ def test_prefetching_keeps_the_order_and_the_numbers(squares, monkeypatch):
         ahead = list(prefetched(views, batches, 1))
 
         assert all(torch.equal(a, b) for a, b in zip(ahead, plain, strict=True))
+
+
+CLASSES = ["a", "b", "c"]
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Return 20 files, sorted by class, each of its own grey."""
+    paths = [tmp_path / f"{i:02d}.png" for i in range(20)]
+    for i, path in enumerate(paths):
+        Image.new("RGB", (40, 30), (12 * i, 12 * i, 12 * i)).save(path)
+    return paths
+
+
+LABELS = ["a"] * 9 + ["b"] * 8 + ["c"] * 3
+
+
+def part_of(images, labels=LABELS, classes=CLASSES):
+    return LabelledImages(images, labels, classes, backbone=BACKBONE)
+
+
+def test_a_target_has_a_one_in_the_column_of_its_class(files):
+    part = part_of(files)
+
+    assert len(part) == 20
+    assert part.targets.shape == (20, 3)
+    assert part.targets.sum(1).tolist() == [1.0] * 20
+    assert [CLASSES[i] for i in part.targets.argmax(1)] == LABELS
+    assert part.codes.tolist() == part.targets.argmax(1).tolist()
+
+
+def test_the_order_of_the_columns_is_that_of_the_classes_and_a_part_may_lack_one(files):
+    part = part_of(files[:2], ["c", "a"], ["c", "b", "a"])
+
+    assert part.targets.tolist() == [[1, 0, 0], [0, 0, 1]]
+
+
+def test_an_unknown_class_is_never_given_a_column(files):
+    with pytest.raises(KeyError, match="mauve"):
+        part_of(files[:1], ["mauve"])
+
+
+def test_nothing_is_read_before_it_is_needed(tmp_path):
+    part = part_of([tmp_path / "missing.png"] * 2, ["a", "b"])
+
+    assert len(part) == 2
+    with pytest.raises(ImageError, match=r"missing\.png"):
+        _ = part.pixels
+
+
+def test_pictures_are_decoded_once(files, monkeypatch):
+    counted = []
+    made = module.Images
+    monkeypatch.setattr(module, "Images", lambda *a, **k: counted.append(1) or made(*a, **k))
+    part = part_of(files)
+
+    first = part.pixels.take(np.array([3]), 0)
+    again = part.pixels.take(np.array([3]), 1)
+
+    assert counted == [1]
+    assert torch.equal(first, again)
+    wanted = BACKBONE.prepare(open_image(files[3]))
+    assert np.array_equal(first[0].numpy(), wanted)
+
+
+def test_a_few_pictures_are_spread_over_the_part(files):
+    pictures, targets = part_of(files).few(5)
+
+    assert pictures.shape == (5, 48, 48, 3)
+    assert pictures.dtype == torch.uint8
+    assert pictures[:, 16, 16, 0].tolist() == [0, 12 * 4, 12 * 9, 12 * 14, 12 * 19]
+    assert targets.argmax(1).tolist() == [0, 0, 1, 1, 2]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_few_of_fewer_pictures_are_all_of_them_once(files, count):
+    pictures, targets = part_of(files[:count], LABELS[:count]).few()
+
+    assert len(pictures) == len(targets) == count
+    assert pictures[:, 16, 16, 0].tolist() == [12 * i for i in range(count)]
+
+
+def test_a_few_pictures_may_be_arrays():
+    arrays = np.full((4, 40, 30, 3), 7, np.uint8)
+
+    pictures, _ = part_of(arrays, LABELS[:4]).few(2)
+
+    assert (pictures == 7).all()
+
+
+def test_the_fingerprint_is_that_of_contents_and_labels_in_their_order(files, tmp_path):
+    whole = part_of(files).fingerprint()
+    copies = [tmp_path / f"copy_{path.name}" for path in files]
+    for path, copy in zip(files, copies, strict=True):
+        copy.write_bytes(path.read_bytes())
+
+    assert part_of(copies).fingerprint() == whole
+    assert part_of(files[:-1], LABELS[:-1]).fingerprint() != whole
+    assert part_of(files[::-1], LABELS).fingerprint() != whole
+    assert part_of(files, ["b", *LABELS[1:]]).fingerprint() != whole
+    Image.new("RGB", (40, 30)).save(files[5])
+    assert part_of(files).fingerprint() != whole
+
+
+@given(codes=st.lists(st.integers(0, 5), max_size=60), seed=st.integers(0, 99))
+def test_a_balanced_order_has_as_many_samples_as_there_are_and_only_these(codes, seed):
+    codes = np.array(codes, dtype=np.int64)
+
+    order = balanced_order(codes, np.random.default_rng(seed))
+
+    assert order.shape == codes.shape
+    assert set(codes[order]) <= set(codes)
+    assert np.array_equal(order, balanced_order(codes, np.random.default_rng(seed)))
+
+
+def test_in_a_balanced_order_classes_and_the_samples_of_a_class_are_equally_likely():
+    codes = np.array([2] * 6000 + [7] * 20 + [4] * 3980)
+    np.random.default_rng(0).shuffle(codes)
+
+    order = balanced_order(codes, np.random.default_rng(1))
+
+    _, counts = np.unique(codes[order], return_counts=True)
+    assert np.abs(counts - 10_000 / 3).max() < 200
+    rare = np.bincount(order, minlength=len(codes))[codes == 7]
+    assert rare.min() > 110  # 167 on average
+    assert rare.max() < 225

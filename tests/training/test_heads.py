@@ -89,36 +89,37 @@ def test_one_dropout_stands_behind_every_hidden_layer():
     assert [layer.p for layer in layers if isinstance(layer, nn.Dropout)] == [0.5, 0.5]
 
 
-@pytest.mark.parametrize("widths", [(0,), (4, -1)])
-def test_a_hidden_layer_needs_units(widths):
-    with pytest.raises(UsageError, match="needs units"):
-        MLPHead(widths=widths).build((8, 2, 2), 3, pool=average)
-
-
-@pytest.mark.parametrize("share", [-0.1, 1.0, 1.5, float("nan")])
-@pytest.mark.parametrize("kind", [LinearHead, MLPHead, ConvHead])
-def test_dropout_is_a_share_below_one(kind, share):
-    with pytest.raises(UsageError, match="share of the units"):
-        kind(dropout=share).build((8, 2, 2), 3, pool=average)
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        *((MLPHead, "widths", value) for value in ((0,), (4, -1), (10**6 + 1,), (4,) * 101)),
+        *(
+            (kind, "dropout", value)
+            for kind in (LinearHead, MLPHead, ConvHead)
+            for value in (-1, 1)
+        ),
+        (MLPHead, "activation", "swish"),
+        (LinearHead, "pooling", "max"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_its_name(kind, name, value):
+    with pytest.raises(UsageError, match=f"{name} cannot be"):
+        kind(**{name: value})
 
 
 def test_dropouts_must_match_the_hidden_layers():
     with pytest.raises(UsageError, match="2 dropouts for 1 layers"):
-        MLPHead(widths=(6,), dropout=(0.1, 0.2)).build((8, 2, 2), 3, pool=average)
+        MLPHead(widths=(6,), dropout=(0.1, 0.2))
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_one():
     with pytest.raises(UsageError, match="did you mean 'mlp_256'"):
         find_head("mlp_265")
-    with pytest.raises(UsageError, match="unknown activation 'swish'"):
-        MLPHead(activation="swish").build((8, 2, 2), 3, pool=average)
-    with pytest.raises(UsageError, match="cannot pool by 'max'"):
-        LinearHead(pooling="max").build((8, 2, 2), 3, pool=average)
 
 
-@pytest.mark.parametrize("value", [{}, {"kind": "svm"}, {"kind": "linear", "widths": [3]}])
+@pytest.mark.parametrize("value", [{}, {"kind": "svm"}, {"kind": "linear", "widths": [3]}, 3])
 def test_unknown_json_is_refused(value):
-    with pytest.raises(UsageError, match="unknown head"):
+    with pytest.raises(UsageError):
         head_from_json(value)
 
 

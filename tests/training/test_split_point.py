@@ -5,7 +5,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from regraft.training.steps import probabilities
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -14,19 +13,20 @@ from regraft.backbones.network import Network
 from regraft.backbones.spec import BackboneSpec, Preprocessing
 from regraft.errors import RegraftError
 from regraft.features.cache import FeatureCache, encode
-from regraft.training import boundary as module
+from regraft.training import split_point as module
 from regraft.training.heads import ConvHead, LinearHead, MLPHead
-from regraft.training.network import TransferNetwork, build_optimizer, parameter_groups
+from regraft.training.network import TransferNetwork, parameter_groups
+from regraft.training.optim import build_optimizer, probabilities
 from regraft.training.phases import Phase
 from regraft.training.split_point import (
     EXACT,
-    Boundary,
+    SplitPoint,
     behind_trunk,
     choose_precision,
     distance,
-    find_boundary,
+    find_split_point,
     gradients,
-    named_boundary,
+    named_split_point,
 )
 
 NETWORKS = {
@@ -85,19 +85,19 @@ def networks():
 
 @pytest.fixture
 def small():
-    return graft("simple_cnn")
+    return graft("test_resnet")
 
 
 def cut(network, trained):
-    """Return the boundary just in front of what is trained."""
+    """Return the split point just in front of what is trained."""
     if trained.first == len(network.stages):
         return behind_trunk(network)
-    return named_boundary(network, network.stages[trained.first - 1].name)
+    return named_split_point(network, network.stages[trained.first - 1].name)
 
 
-def rows_of(network, boundary, pictures):
+def rows_of(network, split_point, pictures):
     with torch.no_grad():
-        return boundary.before(network.eval())(network.normalise(pictures))
+        return split_point.before(network.eval())(network.normalise(pictures))
 
 
 def step(network, phase, run, inputs):
@@ -129,12 +129,12 @@ def test_a_step_from_activations_is_the_step_of_the_whole_network(networks, name
     chosen = {"unfreeze_from": BY_NAME[name]} if part == "by name" else {"unfreeze": part}
     phase = Phase(lr=0.01, **chosen)
     pictures = draw(network)
-    boundary = cut(network, network.freeze(phase))
-    rows = rows_of(network, boundary, pictures)
+    split_point = cut(network, network.freeze(phase))
+    rows = rows_of(network, split_point, pictures)
 
     whole_loss, whole, whole_after = step(network, phase, network, pictures)
     network.load_state_dict(start)
-    kept_loss, kept, kept_after = step(network, phase, boundary.behind(network), rows)
+    kept_loss, kept, kept_after = step(network, phase, split_point.behind(network), rows)
 
     assert any(isinstance(m, nn.Dropout) and m.p for m in network.modules())
     assert torch.equal(whole_loss, kept_loss)
@@ -148,9 +148,9 @@ def test_trained_batch_norm_works_with_the_statistics_of_the_batch_on_both_ways(
     network = graft("mobilenet_v2", size=48)
     phase = Phase(unfreeze=0.25)
     pictures, other = draw(network), draw(network, seed=1)
-    boundary = cut(network, network.freeze(phase))
-    rows = rows_of(network, boundary, torch.cat([pictures, other]))
-    suffix = boundary.behind(network)
+    split_point = cut(network, network.freeze(phase))
+    rows = rows_of(network, split_point, torch.cat([pictures, other]))
+    suffix = split_point.behind(network)
     network.set_mode()
     torch.manual_seed(7)
     alone = suffix(rows[:PICTURES])[0]
@@ -165,17 +165,17 @@ def test_activations_keep_their_order_in_memory(small):
     network = small
     network.freeze(Phase(unfreeze=0.5))
     pictures = draw(network)
-    boundary = named_boundary(network, network.stages[1].name)
+    split_point = named_split_point(network, network.stages[1].name)
 
-    rows = rows_of(network, boundary, pictures)
+    rows = rows_of(network, split_point, pictures)
 
-    assert boundary.channels_last
-    assert rows.shape == (PICTURES, boundary.width)
-    back = boundary.activation(rows)
-    assert back.shape == (PICTURES, *boundary.shape)
+    assert split_point.channels_last
+    assert rows.shape == (PICTURES, split_point.width)
+    back = split_point.activation(rows)
+    assert back.shape == (PICTURES, *split_point.shape)
     assert back.is_contiguous(memory_format=torch.channels_last)
     wanted = gradients(network, pictures, loss)
-    found = gradients(boundary.behind(network), rows, loss)
+    found = gradients(split_point.behind(network), rows, loss)
     assert all(torch.equal(a, b) for a, b in zip(wanted, found, strict=True))
 
 
@@ -183,28 +183,28 @@ def test_activations_keep_their_order_in_memory(small):
     ("head", "name", "shape"),
     [
         (LinearHead(), "pooled", (128,)),
-        (LinearHead(pooling="flatten"), "map", (128, 2, 2)),
-        (ConvHead(), "map", (128, 2, 2)),
-        (MLPHead(widths=(4,)), "map", (128, 2, 2)),
+        (LinearHead(pooling="flatten"), "map", (128, 1, 1)),
+        (ConvHead(), "map", (128, 1, 1)),
+        (MLPHead(widths=(4,)), "map", (128, 1, 1)),
     ],
 )
 def test_behind_the_whole_trunk_stands_what_the_head_begins_with(head, name, shape):
     network = graft("simple_cnn", head)
     pictures = draw(network)
 
-    boundary = behind_trunk(network)
+    split_point = behind_trunk(network)
 
-    assert (boundary.name, boundary.shape) == (name, shape)
-    rows = rows_of(network, boundary, pictures)
-    assert torch.equal(boundary.behind(network)(rows), network(pictures))
+    assert (split_point.name, split_point.shape) == (name, shape)
+    rows = rows_of(network, split_point, pictures)
+    assert torch.equal(split_point.behind(network)(rows), network(pictures))
 
 
 def test_the_nearest_place_with_the_same_gradients_is_taken(small):
     trained = small.freeze(Phase(unfreeze=0.5))
 
-    boundary = find_boundary(small, trained.first, draw(small), loss)
+    split_point = find_split_point(small, trained.first, draw(small), loss)
 
-    assert boundary.name == small.stages[trained.first - 1].name
+    assert split_point.name == small.stages[trained.first - 1].name
 
 
 def test_a_cut_through_a_dense_block_moves_back_to_its_beginning():
@@ -213,12 +213,12 @@ def test_a_cut_through_a_dense_block_moves_back_to_its_beginning():
     pictures = draw(network, 2)
     names = [stage.name for stage in network.stages]
 
-    boundary = find_boundary(network, trained.first, pictures, loss)
+    split_point = find_split_point(network, trained.first, pictures, loss)
 
-    assert names.index(boundary.name) < trained.first - 1  # layers there read all before them
-    rows = rows_of(network, boundary, pictures)
+    assert names.index(split_point.name) < trained.first - 1  # layers there read all before them
+    rows = rows_of(network, split_point, pictures)
     whole = gradients(network, pictures, loss)
-    assert distance(whole, gradients(boundary.behind(network), rows, loss)) <= EXACT
+    assert distance(whole, gradients(split_point.behind(network), rows, loss)) <= EXACT
 
 
 class Forked(nn.Module):
@@ -268,23 +268,23 @@ def test_a_network_whose_parts_see_the_picture_itself_cannot_be_cut(twice):
     assert [stage.name for stage in network.stages] == ["first", "second"]
 
     assert trained.first == 1
-    assert find_boundary(network, 1, draw(network), loss) is None
+    assert find_split_point(network, 1, draw(network), loss) is None
     assert_whole(network)
 
 
-def test_a_part_that_runs_twice_is_no_boundary():
+def test_a_part_that_runs_twice_is_no_split_point():
     network = forked(twice=True)
 
     with pytest.raises(RegraftError, match="more than once"):
-        named_boundary(network, "first").behind(network)
+        named_split_point(network, "first").behind(network)
     assert_whole(network)
 
 
 def test_an_unknown_place_is_refused(small):
-    with pytest.raises(RegraftError, match="no such boundary") as caught:
-        named_boundary(small, "nowhere")
+    with pytest.raises(RegraftError, match="no such split point") as caught:
+        named_split_point(small, "nowhere")
 
-    assert caught.value.code == "TRAIN-BOUNDARY"
+    assert caught.value.code == "TRAIN-SPLIT-POINT"
 
 
 def assert_whole(network):
@@ -297,9 +297,9 @@ def assert_whole(network):
 def test_the_network_is_whole_again_after_a_step(small):
     pictures = draw(small)
     before = small.eval()(pictures)
-    boundary = named_boundary(small, small.stages[1].name)
+    split_point = named_split_point(small, small.stages[1].name)
 
-    boundary.behind(small)(rows_of(small, boundary, pictures))
+    split_point.behind(small)(rows_of(small, split_point, pictures))
 
     assert_whole(small)
     assert torch.equal(small(pictures), before)
@@ -308,9 +308,9 @@ def test_the_network_is_whole_again_after_a_step(small):
 def test_the_network_is_whole_again_after_an_error(small, monkeypatch):
     pictures = draw(small)
     before = small.eval()(pictures)
-    boundary = named_boundary(small, small.stages[1].name)
-    suffix = boundary.behind(small)
-    rows = rows_of(small, boundary, pictures)
+    split_point = named_split_point(small, small.stages[1].name)
+    suffix = split_point.behind(small)
+    rows = rows_of(small, split_point, pictures)
 
     def fail(_features):
         raise MemoryError
@@ -324,29 +324,29 @@ def test_the_network_is_whole_again_after_an_error(small, monkeypatch):
     assert torch.equal(small(pictures), before)
 
 
-def test_looking_for_a_boundary_leaves_modes_and_gradients_as_they_were(small):
+def test_looking_for_a_split_point_leaves_modes_and_gradients_as_they_were(small):
     trained = small.freeze(Phase(unfreeze=0.5))
     small.set_mode()
     modes = [part.training for part in small.modules()]
 
-    find_boundary(small, trained.first, draw(small), loss)
+    find_split_point(small, trained.first, draw(small), loss)
 
     assert [part.training for part in small.modules()] == modes
     assert all(p.grad is None for p in small.parameters())
     assert_whole(small)
 
 
-def test_what_stands_behind_a_boundary_follows_the_mode_and_the_weights_of_the_network(small):
+def test_what_stands_behind_a_split_point_follows_the_mode_and_the_weights_of_the_network(small):
     small.freeze(Phase(unfreeze=0.5))
-    boundary = named_boundary(small, small.stages[1].name)
-    suffix = boundary.behind(small)
+    split_point = named_split_point(small, small.stages[1].name)
+    suffix = split_point.behind(small)
     small.set_mode()
     frozen = small.trunk.get_submodule(small.stages[0].name)
 
     assert not any(part.training for part in frozen.modules())
     suffix.eval()
     assert not any(part.training for part in small.modules())
-    rows = rows_of(small, boundary, draw(small))
+    rows = rows_of(small, split_point, draw(small))
     before = suffix(rows)
     with torch.no_grad():
         small.head[-1].bias += 1
@@ -386,7 +386,7 @@ def test_an_accelerator_without_float64_is_cut_and_predicts_all_the_same(no_doub
     network = graft("simple_cnn", LinearHead())
     pictures = draw(network)
 
-    found = find_boundary(network, network.freeze(Phase(unfreeze=0.5)).first, pictures, loss)
+    found = find_split_point(network, network.freeze(Phase(unfreeze=0.5)).first, pictures, loss)
 
     assert found is not None
     assert probabilities(network(pictures)).dtype == torch.float64
@@ -402,16 +402,16 @@ def test_the_distance_of_gradients_is_relative_and_never_hides_a_wrong_zero():
 
 
 def precision(noise=0.0, change=None):
-    network = graft("simple_cnn", LinearHead())
+    network = graft("test_resnet", LinearHead())
     network.freeze(Phase(unfreeze=0.5))
-    boundary = named_boundary(network, network.stages[1].name)
+    split_point = named_split_point(network, network.stages[1].name)
     pictures = draw(network)
-    rows = rows_of(network, boundary, pictures)
+    rows = rows_of(network, split_point, pictures)
     if noise:
         rows = rows * (1 + noise * torch.randn(rows.shape, generator=torch.manual_seed(0)))
     if change is not None:
         change(rows)
-    return choose_precision(network, boundary, pictures, rows, loss)
+    return choose_precision(network, split_point, pictures, rows, loss)
 
 
 def test_sixteen_bits_are_enough_where_they_hardly_change_the_gradient():
@@ -424,7 +424,7 @@ def test_sixteen_bits_are_enough_where_they_hardly_change_the_gradient():
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_what_is_beyond_the_range_of_float16_is_not_stored_in_it(small, sign):
     whole = draw(small)
-    rows = rows_of(small, named_boundary(small, small.stages[1].name), whole)
+    rows = rows_of(small, named_split_point(small, small.stages[1].name), whole)
     assert rows.abs().max() < 1000
 
     def outlier(found):
@@ -486,5 +486,5 @@ def test_a_number_beyond_float16_is_an_error_where_it_is_stored_and_not_infinity
 
 
 def test_the_width_is_the_product_of_the_shape():
-    assert Boundary("map", (512, 7, 7)).width == 512 * 7 * 7
-    assert Boundary("pooled", (512,)).width == 512
+    assert SplitPoint("map", (512, 7, 7)).width == 512 * 7 * 7
+    assert SplitPoint("pooled", (512,)).width == 512

@@ -2,14 +2,17 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
-from regraft.backbones.network import average
+from regraft.backbones.network import Stage, average
 from regraft.backbones.spec import BackboneSpec
 from regraft.errors import UsageError
 from regraft.training.heads import HEADS, ConvHead, LinearHead, MLPHead
-from regraft.training.network import TransferNetwork, build_optimizer, parameter_groups
-from regraft.training.phases import Phase, choose_trained, two_stage
+from regraft.training.network import TransferNetwork, choose_trained, parameter_groups
+from regraft.training.optim import build_optimizer
+from regraft.training.phases import Phase, two_stage
 
 NETWORKS = {
     "simple_cnn": (("size", 48),),
@@ -24,14 +27,14 @@ STRATEGIES = {
     "half": [Phase(unfreeze=0.5)],
     "all": [Phase(unfreeze=1.0)],
     "two_stage": two_stage(),
-    "norms": [Phase(unfreeze_matching=r"norm|bn\d|features\.4\.")],
+    "norms": [Phase(unfreeze_matching=r"norm|bn\d|features\.[34]\.")],
 }
 
 
 NORMED = MLPHead(widths=(4,), pooling="avg", dropout=0.5, batch_norm=True)
 
 
-def graft(name="simple_cnn", head=None, arguments=None, **options):
+def graft(name="test_resnet", head=None, arguments=None, **options):
     chosen = NETWORKS[name] if arguments is None else arguments
     backbone = BackboneSpec(name, weights=None, arguments=chosen).build()
     return backbone, TransferNetwork(backbone, head or LinearHead(), outputs=3, **options)
@@ -142,15 +145,16 @@ def test_the_checksum_sees_a_frozen_buffer_that_moves():
     network.freeze(Phase(unfreeze_last=1))
     before = network.frozen_checksum()
 
-    network.trunk.get_submodule("stem.1").running_mean += 1e-6
+    network.trunk.get_submodule("bn1").running_mean += 1e-6
 
     assert network.frozen_checksum() != before
 
 
 def test_batch_norm_without_parameters_moves_with_its_trained_stage():
-    backbone = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)).build()
-    backbone.module.blocks[2].bn2 = nn.BatchNorm2d(128, affine=False)
-    backbone.module.blocks[0].bn2 = nn.BatchNorm2d(32, affine=False)
+    backbone = BackboneSpec("test_resnet", weights=None, arguments=(("size", 48),)).build()
+    last, first = backbone.module.layer4[0], backbone.module.layer1[0]
+    last.bn2 = nn.BatchNorm2d(last.bn2.num_features, affine=False)
+    first.bn2 = nn.BatchNorm2d(first.bn2.num_features, affine=False)
     stages = [
         type(stage)(
             name=stage.name,
@@ -168,8 +172,8 @@ def test_batch_norm_without_parameters_moves_with_its_trained_stage():
     optimizer.step()
 
     moved = changed(network.trunk, before)
-    assert "blocks.2.bn2.running_mean" in moved
-    assert "blocks.0.bn2.running_mean" not in moved
+    assert "layer4.0.bn2.running_mean" in moved
+    assert "layer1.0.bn2.running_mean" not in moved
     assert {f"trunk.{name}" for name in moved} <= set(network.trained_tensors())
 
 
@@ -450,7 +454,7 @@ def test_each_stage_away_from_the_head_is_trained_at_a_lower_rate():
     assert [group["lr"] for group in groups] == pytest.approx([0.1, 0.05, 0.025, 0.0125])
     names = {id(p): n for n, p in network.trunk.named_parameters()}
     firsts = [names[id(group["params"][0])] for group in groups[1:]]
-    assert [name[:8] for name in firsts] == ["features", "features", "features"]
+    assert [name.partition(".")[0] for name in firsts] == ["layer4", "layer3", "layer2"]
     grouped = [id(p) for group in groups for p in group["params"]]
     assert len(grouped) == len(set(grouped))
     assert set(grouped) == {id(p) for p in network.parameters() if p.requires_grad}
@@ -458,32 +462,92 @@ def test_each_stage_away_from_the_head_is_trained_at_a_lower_rate():
 
 def test_the_distance_counts_stages_that_are_not_trained():
     _, network = graft()
-    phase = Phase(unfreeze_matching=r"^stem\.", lr=1.0, layer_decay=0.5)
+    phase = Phase(unfreeze_matching=r"^conv1\.", lr=1.0, layer_decay=0.5)
 
     groups = parameter_groups(network, phase, choose_trained(phase, network.stages))
 
-    assert [group["lr"] for group in groups] == [1.0, 0.5**4]
+    assert [group["lr"] for group in groups] == [1.0, 0.5**5]
+
+
+STAGES = [
+    Stage(name=name, modules=(name,), parameters=(f"{name}.weight", f"{name}.bias"))
+    for name in ("stem", "low", "middle", "high")
+]
+
+
+def trained_stages(phase):
+    trained = choose_trained(phase, STAGES)
+    return [stage.name for stage in STAGES if trained.parameters >= set(stage.parameters)]
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "settings"),
+    ("phase", "expected"),
     [
-        ("sgd", torch.optim.SGD, {"momentum": 0.9, "weight_decay": 0.01}),
-        ("rmsprop", torch.optim.RMSprop, {"momentum": 0.9, "weight_decay": 0.01, "alpha": 0.9}),
-        ("adam", torch.optim.Adam, {"betas": (0.8, 0.99), "weight_decay": 0.01}),
-        ("adamw", torch.optim.AdamW, {"betas": (0.8, 0.99), "weight_decay": 0.01}),
-        ("nadam", torch.optim.NAdam, {"betas": (0.8, 0.99), "weight_decay": 0.01}),
+        (Phase(), []),
+        (Phase(unfreeze=0.01), ["high"]),
+        (Phase(unfreeze=0.5), ["middle", "high"]),
+        (Phase(unfreeze=1), ["stem", "low", "middle", "high"]),
+        (Phase(unfreeze_from="low"), ["low", "middle", "high"]),
+        (Phase(unfreeze_last=0), []),
+        (Phase(unfreeze_last=1), ["high"]),
+        (Phase(unfreeze_last=4), ["stem", "low", "middle", "high"]),
+        (Phase(unfreeze_matching=r"^(stem|middle)\."), ["stem", "middle"]),
     ],
 )
-def test_every_optimizer_is_built_as_the_phase_says_and_steps(name, kind, settings):
-    layer = nn.Linear(2, 2)
-    before = layer.weight.detach().clone()
-    phase = Phase(optimizer=name, momentum=0.9, betas=(0.8, 0.99), weight_decay=0.01, lr=0.1)
+def test_the_stages_that_a_phase_names_are_trained(phase, expected):
+    trained = choose_trained(phase, STAGES)
 
-    optimizer = build_optimizer(phase, [{"params": list(layer.parameters()), "lr": 0.1}])
-    layer(torch.ones(1, 2)).sum().backward()
-    optimizer.step()
+    assert trained_stages(phase) == expected
+    assert trained.stages == len(expected) / 4
+    names = [stage.name for stage in STAGES]
+    assert trained.first == (names.index(expected[0]) if expected else 4)
 
-    assert type(optimizer) is kind
-    assert {key: optimizer.defaults[key] for key in settings} == settings
-    assert not torch.equal(layer.weight, before)
+
+@given(st.floats(0, 1), st.integers(1, 40))
+def test_a_share_is_rounded_to_the_nearest_stage_and_a_half_upwards(share, count):
+    stages = [Stage(name=f"{i}", modules=(), parameters=(f"{i}.weight",)) for i in range(count)]
+
+    trained = len(choose_trained(Phase(unfreeze=share), stages).parameters)
+
+    nearest = share * count - 0.5 <= trained <= share * count + 0.5
+    assert trained == (0 if share == 0 else 1) or nearest
+    assert len(choose_trained(Phase(unfreeze=0.5), stages).parameters) == (count + 1) // 2
+
+
+def test_a_pattern_may_name_single_parameters():
+    trained = choose_trained(Phase(unfreeze_matching=r"bias$"), STAGES[1:])
+
+    assert trained.parameters == {"low.bias", "middle.bias", "high.bias"}
+    assert (trained.first, trained.stages) == (0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("phase", "message"),
+    [
+        (Phase(unfreeze_from="top"), "there is no stage 'top'.*stem, low"),
+        (Phase(unfreeze_last=5), "there are 4"),
+        (Phase(unfreeze_matching="gamma"), "no parameter of the trunk matches.*stem.weight"),
+    ],
+)
+def test_what_is_not_there_cannot_be_trained(phase, message):
+    with pytest.raises(UsageError, match=message):
+        choose_trained(phase, STAGES)
+
+
+def test_a_trunk_without_stages_trains_nothing():
+    assert choose_trained(Phase(unfreeze=1.0), []) == choose_trained(Phase(), [])
+
+
+def test_stages_of_a_real_network_are_chosen():
+    backbone, _ = graft()
+    trunk = {name for stage in backbone.stages for name in stage.parameters}
+
+    half = choose_trained(Phase(unfreeze=0.5), backbone.stages)
+    upper = choose_trained(Phase(unfreeze_from="layer2"), backbone.stages)
+    norms = choose_trained(Phase(unfreeze_matching=r"\.bn\d\."), backbone.stages)
+
+    assert half == upper
+    assert half.parameters == {n for n in trunk if n.startswith(("layer2", "layer3", "layer4"))}
+    assert norms.parameters == {n for n in trunk if ".bn" in n}
+    assert (norms.first, norms.stages) == (1, 0.8)
+    assert choose_trained(Phase(unfreeze=1.0), backbone.stages).parameters == trunk

@@ -1,0 +1,510 @@
+"""Augmentations as values, and what they do to an image: against Keras' map and torchvision."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy import ndimage
+from torchvision.transforms import InterpolationMode, v2
+
+from regraft.errors import UsageError
+from regraft.settings import to_json
+from regraft.training import augment as module
+from regraft.training.augment import (
+    AUGMENTATIONS,
+    OPERATIONS,
+    Augmentation,
+    Fill,
+    affine,
+    find_augmentation,
+    moved,
+    operate,
+    rand_augment,
+    trivial_augment,
+    warp,
+)
+
+FILLS = get_args(Fill)
+GEOMETRIC = {"ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"}
+
+
+def picture(height=48, width=None, seed=0):
+    coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    size = (width or height, height)
+    return np.array(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
+
+
+def view(augmentation, seed=0, shown=None):
+    return augmentation(picture() if shown is None else shown, np.random.default_rng(seed))
+
+
+EVERYTHING = Augmentation(
+    rotation=40,
+    shift_x=0.2,
+    shift_y=0.1,
+    shear=10,
+    zoom=0.3,
+    flip=True,
+    vertical_flip=True,
+    fill="constant",
+    fill_value=40,
+    brightness=0.3,
+    contrast=0.3,
+    saturation=0.3,
+    policy="randaugment",
+    erasing=1.0,
+)
+
+share = st.floats(0, 1)
+augmentations = st.builds(
+    Augmentation,
+    rotation=st.floats(0, 180),
+    shift_x=share,
+    shift_y=share,
+    shear=st.floats(0, 80),
+    zoom=st.floats(0, 0.9),
+    flip=st.booleans(),
+    vertical_flip=st.booleans(),
+    fill=st.sampled_from(FILLS),
+    fill_value=st.floats(0, 255),
+    brightness=share,
+    contrast=share,
+    saturation=share,
+    policy=st.sampled_from([None, "trivial", "randaugment"]),
+    num_ops=st.integers(1, 3),
+    magnitude=st.integers(0, 30),
+    erasing=share,
+)
+
+
+@given(augmentation=augmentations, seed=st.integers(0, 2**32), side=st.sampled_from([1, 5, 24]))
+@settings(max_examples=100)
+def test_every_view_has_the_size_of_the_picture_and_is_repeatable(augmentation, seed, side):
+    shown = picture(side)
+    before = shown.copy()
+
+    once, again = view(augmentation, seed, shown), view(augmentation, seed, shown)
+
+    assert once.shape == shown.shape
+    assert once.dtype == np.uint8
+    assert once.flags.c_contiguous
+    assert np.array_equal(once, again)
+    assert np.array_equal(shown, before)
+
+
+@given(augmentation=augmentations)
+def test_an_augmentation_survives_json_and_text(augmentation):
+    text = ",".join(f"{key}={value}" for key, value in to_json(augmentation).items())
+
+    assert Augmentation(**json.loads(json.dumps(to_json(augmentation)))) == augmentation
+    assert find_augmentation(text) == augmentation
+
+
+def test_no_setting_leaves_the_picture_as_it_is():
+    assert np.array_equal(view(Augmentation()), picture())
+
+
+@pytest.mark.parametrize("augmentation", [EVERYTHING, *AUGMENTATIONS.values()])
+def test_different_numbers_give_different_views(augmentation):
+    views = {view(augmentation, seed).tobytes() for seed in range(12)}
+
+    assert len(views) > 6
+
+
+@pytest.mark.parametrize("augmentation", [EVERYTHING, AUGMENTATIONS["trivial"]])
+def test_views_are_the_same_in_threads_and_after_other_random_numbers(augmentation):
+    alone = [view(augmentation, seed) for seed in range(40)]
+    np.random.seed(1)  # noqa: NPY002 - the global state must not matter
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda seed: view(augmentation, seed), range(40)))
+
+    assert all(map(np.array_equal, alone, together))
+
+
+def test_a_flip_exchanges_left_and_right_half_of_the_time():
+    shown = picture()
+    views = [view(Augmentation(flip=True), seed) for seed in range(200)]
+    flipped = sum(np.array_equal(one, shown[:, ::-1]) for one in views)
+
+    assert 70 < flipped < 130
+    assert sum(np.array_equal(one, shown) for one in views) == 200 - flipped
+
+
+def test_a_vertical_flip_exchanges_top_and_bottom():
+    shown = picture()
+    views = {view(Augmentation(vertical_flip=True), seed).tobytes() for seed in range(30)}
+
+    assert views == {shown.tobytes(), shown[::-1].tobytes()}
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Return the list of what the geometry is asked for from now on."""
+    seen = []
+
+    def record(height, width, **arguments):
+        seen.append(arguments)
+        return affine(height, width, **arguments)
+
+    monkeypatch.setattr(module, "affine", record)
+    return seen
+
+
+def test_the_geometry_is_drawn_evenly_from_its_ranges_and_each_number_apart(drawn):
+    augmentation = Augmentation(rotation=30, shift_x=0.25, shift_y=0.5, shear=8, zoom=0.4)
+    for seed in range(400):
+        view(augmentation, seed, picture(8))
+
+    columns = {
+        "rotation": ([d["rotation"] for d in drawn], -30, 30),
+        "down": ([d["shift"][0] for d in drawn], -4, 4),
+        "right": ([d["shift"][1] for d in drawn], -2, 2),
+        "shear": ([d["shear"] for d in drawn], -8, 8),
+        "rows": ([d["zoom"][0] for d in drawn], 0.6, 1.4),
+        "columns": ([d["zoom"][1] for d in drawn], 0.6, 1.4),
+    }
+    for values, low, high in columns.values():
+        quarters, _ = np.histogram(values, bins=4, range=(low, high))
+        assert quarters.sum() == 400
+        assert quarters.min() > 60
+    between = np.corrcoef([values for values, _, _ in columns.values()]) - np.eye(6)
+    assert np.abs(between).max() < 0.25
+
+
+def test_one_affine_map_does_all_the_geometry(monkeypatch):
+    calls = []
+    monkeypatch.setattr(module, "warp", lambda *a, **k: calls.append(1) or warp(*a, **k))
+
+    view(AUGMENTATIONS["rotation50_shift20_zoom30"])
+
+    assert calls == [1]
+
+
+def test_changing_one_setting_leaves_the_others_as_they_were(drawn):
+    view(Augmentation(rotation=30, zoom=0.2))
+    view(Augmentation(rotation=30, zoom=0.2, shift_x=0.1, flip=True, policy="trivial"))
+
+    assert drawn[0]["rotation"] == drawn[1]["rotation"]
+    assert drawn[0]["zoom"] == drawn[1]["zoom"]
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
+def test_colours_vary_around_the_picture_as_it_is(name):
+    shown = picture().astype(float)
+    grey = shown.mean(2, keepdims=True)
+    strength = {
+        "brightness": lambda p: p.mean(),
+        "contrast": lambda p: p.std(),
+        "saturation": lambda p: np.abs(p - p.mean(2, keepdims=True)).mean(),
+    }[name]
+    views = [strength(view(Augmentation(**{name: 0.4}), seed).astype(float)) for seed in range(60)]
+    plain = strength(shown)
+
+    assert np.abs(shown - grey).mean() > 10  # else the saturation would be nothing to measure
+    assert min(views) < 0.8 * plain
+    assert max(views) > 1.1 * plain
+
+
+def test_erasing_makes_noise_of_one_rectangle_with_its_probability():
+    black = np.zeros((60, 60, 3), np.uint8)
+    erased = [view(Augmentation(erasing=0.3), seed, black).any(2) for seed in range(400)]
+    hit = [mask for mask in erased if mask.any()]
+
+    assert 80 < len(hit) < 160
+    for mask in hit:
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        rectangle = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        assert rectangle.all()
+        assert 0.01 < mask.mean() < 0.43
+
+
+def test_what_lies_outside_is_filled_as_asked_for_the_policy_too():
+    white = np.full((32, 32, 3), 255, np.uint8)
+    turned = Augmentation(rotation=45, fill="constant", fill_value=9)
+    views = [view(Augmentation(policy="trivial", fill="nearest"), s, white) for s in range(60)]
+    black = [view(Augmentation(policy="trivial", fill="constant"), s, white) for s in range(60)]
+
+    assert (view(turned, 1, white) == 9).any()
+    different = [not np.array_equal(a, b) for a, b in zip(views, black, strict=True)]
+    assert 10 < sum(different) < 40  # 5 of 14 operations are geometric
+
+
+def test_the_names_hold_what_the_teaching_material_used():
+    published = {
+        "rotation30_zoom30_reflect": "rotation=30,zoom=0.3,flip=true,fill=reflect",
+        "zoom30": "zoom=0.3,flip=true",
+        "rotation50_shift20_zoom30": "rotation=50,shift_x=.2,shift_y=.2,shear=.2,zoom=.3,flip=true",
+        "rotation30_shift10_zoom20": "rotation=30,shift_x=.1,shift_y=.1,shear=.2,zoom=.2,flip=true",
+        "rotation30_shift20_zoom20": "rotation=30,shift_x=.2,shift_y=.2,shear=.2,zoom=.2,flip=true",
+        "rotation20_shift7": "rotation=20,shift_x=.07,shift_y=.07,flip=true",
+    }
+    for name, text in published.items():
+        assert AUGMENTATIONS[name] == find_augmentation(text.replace("=.", "=0."))
+    assert {"standard", "trivial", "randaugment"} | set(published) == set(AUGMENTATIONS)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rotation", 181),
+        ("rotation", -5),
+        ("shear", 90),
+        ("zoom", 1.0),
+        ("shift_x", 20),
+        ("shift_y", -0.1),
+        ("flip", 0.5),
+        ("fill", "wrap"),
+        ("fill_value", 256),
+        ("policy", "autoaugment"),
+        ("num_ops", 0),
+        ("magnitude", 31),
+        ("erasing", float("nan")),
+        ("brightness", "much"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_its_name(name, value):
+    with pytest.raises(UsageError, match=f"{name} cannot be"):
+        Augmentation(**{name: value})
+
+
+def keras_matrix(height, width, *, theta, tx, ty, shear, zx, zy):
+    """Return the matrix of Keras' apply_affine_transform; rows are its x."""
+    theta, shear = np.deg2rad(theta), np.deg2rad(shear)
+    matrix = np.array(
+        [[np.cos(theta), -np.sin(theta), 0], [np.sin(theta), np.cos(theta), 0], [0, 0, 1]]
+    )
+    matrix = matrix @ np.array([[1, 0, tx], [0, 1, ty], [0, 0, 1]])
+    matrix = matrix @ np.array([[1, -np.sin(shear), 0], [0, np.cos(shear), 0], [0, 0, 1]])
+    matrix = matrix @ np.array([[zx, 0, 0], [0, zy, 0], [0, 0, 1]])
+    offset_x, offset_y = height / 2 - 0.5, width / 2 - 0.5
+    there = np.array([[1, 0, offset_x], [0, 1, offset_y], [0, 0, 1]])
+    back = np.array([[1, 0, -offset_x], [0, 1, -offset_y], [0, 0, 1]])
+    return there @ matrix @ back
+
+
+def keras_affine(shown, *, fill, fill_value, **keras):
+    """Return what Keras' apply_affine_transform gives, in floats."""
+    matrix = keras_matrix(*shown.shape[:2], **keras)
+    channels = [
+        ndimage.affine_transform(
+            shown[..., channel].astype(np.float32),
+            matrix[:2, :2],
+            matrix[:2, 2],
+            order=1,
+            mode=fill,
+            cval=fill_value,
+        )
+        for channel in range(3)
+    ]
+    return np.stack(channels, axis=-1)
+
+
+def clear_of_edges(matrix, height, width):
+    """Return where it does not depend on the last digit whether a place is outside."""
+    places = np.stack([*np.indices((height, width)), np.ones((height, width))])
+    row, column, _ = np.tensordot(matrix, places, axes=1)
+    edges = [row, row - height + 1, column, column - width + 1]
+    return np.all([np.abs(distance) > 1e-4 for distance in edges], axis=0)
+
+
+@given(
+    size=st.tuples(st.integers(20, 90), st.integers(20, 90)),
+    rotation=st.floats(-180, 180),
+    shift=st.tuples(st.floats(-0.4, 0.4), st.floats(-0.4, 0.4)),
+    shear=st.floats(-40, 40),
+    zoom=st.tuples(st.floats(0.5, 2.5), st.floats(0.5, 2.5)),
+    fill=st.sampled_from(FILLS),
+    fill_value=st.integers(0, 255),
+)
+@settings(max_examples=150)
+def test_the_picture_is_the_one_that_keras_gives(
+    size, rotation, shift, shear, zoom, fill, fill_value
+):
+    shown = picture(*size)
+    pixels = (shift[0] * size[0], shift[1] * size[1])
+
+    found = warp(
+        shown,
+        affine(*size, rotation=rotation, shift=pixels, shear=shear, zoom=zoom),
+        fill=fill,
+        fill_value=fill_value,
+    )
+
+    keras = {
+        "theta": rotation,
+        "tx": pixels[0],
+        "ty": pixels[1],
+        "shear": shear,
+        "zx": zoom[0],
+        "zy": zoom[1],
+    }
+    expected = keras_affine(shown, fill=fill, fill_value=fill_value, **keras)
+    clear = clear_of_edges(keras_matrix(*size, **keras), *size)
+    assert found.shape == shown.shape
+    assert found.dtype == np.uint8
+    assert (np.abs(found - expected)[clear] <= 1).mean() > 0.999
+
+
+@pytest.mark.parametrize("fill", FILLS)
+def test_a_whole_view_of_224_pixels_is_within_one_grey_level(fill):
+    shown = picture(224)
+    keras = {"theta": 33, "tx": 20, "ty": -31, "shear": 12, "zx": 1.3, "zy": 0.8}
+    matrix = affine(224, 224, rotation=33, shift=(20, -31), shear=12, zoom=(1.3, 0.8))
+
+    found = warp(shown, matrix, fill=fill)
+
+    expected = keras_affine(shown, **keras, fill=fill, fill_value=0)
+    assert np.abs(found - expected).max() <= 1
+
+
+@pytest.mark.parametrize("fill", FILLS)
+def test_no_change_leaves_every_pixel_as_it_was(fill):
+    shown = picture(37, 52)
+
+    assert np.array_equal(warp(shown, affine(37, 52), fill=fill, fill_value=99), shown)
+
+
+@pytest.mark.parametrize("fill", FILLS)
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 5), (2, 2)])
+def test_pictures_of_a_few_pixels_keep_their_size(fill, height, width):
+    shown = picture(9)[:height, :width]
+
+    assert warp(shown, affine(height, width, rotation=30), fill=fill).shape == shown.shape
+
+
+def test_a_quarter_turn_is_exact():
+    shown = picture(40)
+
+    assert np.array_equal(warp(shown, affine(40, 40, rotation=90)), np.rot90(shown, -1))
+
+
+def test_mirrored_edges_are_repeated_as_scipy_reflects():
+    row = np.repeat(np.array([[10, 20, 30, 40]], np.uint8)[..., None], 3, axis=2)
+
+    assert warp(row, moved(0, -2), fill="reflect")[0, :, 0].tolist() == [20, 10, 10, 20]
+    assert warp(row, moved(0, -2), fill="nearest")[0, :, 0].tolist() == [10, 10, 10, 20]
+    assert warp(row, moved(0, -2), fill="constant", fill_value=7)[0, :, 0].tolist() == [
+        7,
+        7,
+        10,
+        20,
+    ]
+
+
+def test_a_picture_that_cannot_be_written_to_is_read_without_a_warning():
+    shown = picture(20)
+    before = shown.copy()
+    shown.flags.writeable = False
+
+    warp(shown, affine(20, 20, rotation=10))
+
+    assert np.array_equal(shown, before)
+
+
+def reference(shown, name, amount):
+    """Return torchvision's operation on a Pillow picture, with bilinear sampling."""
+    published = v2.TrivialAugmentWide()
+    image = published._apply_image_or_video_transform(
+        Image.fromarray(shown), name, amount, InterpolationMode.BILINEAR, {Image.Image: None}
+    )
+    return np.asarray(image).astype(int)
+
+
+AMOUNTS = {
+    **dict.fromkeys(("ShearX", "ShearY"), (0.3, -0.99)),
+    **dict.fromkeys(("TranslateX", "TranslateY"), (7.0, -32.0)),
+    **dict.fromkeys(("Brightness", "Color", "Contrast", "Sharpness"), (0.6, -0.9)),
+    "Rotate": (40.0, -135.0),
+    "Posterize": (2.0, 5.0),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_does_what_torchvision_does(name):
+    shown = picture(80, 96)
+    for amount in AMOUNTS.get(name, (0.0,)):
+        difference = np.abs(operate(shown, name, amount) - reference(shown, name, amount))
+
+        # Where black fills begin, a row of pixels is rounded to either side.
+        assert (difference <= 1).mean() > (0.97 if name in GEOMETRIC else 0.9999)
+
+
+@pytest.mark.parametrize("level", [255.0, 100.0, 0.0, 153.5])
+def test_solarize_inverts_from_its_level_on(level):
+    shown = picture(80, 96)
+
+    found = operate(shown, "Solarize", level)
+
+    assert np.array_equal(found, np.where(shown >= level, 255 - shown, shown))
+
+
+@pytest.mark.parametrize(
+    ("space", "published"),
+    [(module._TRIVIAL, v2.TrivialAugmentWide), (module._RAND, v2.RandAugment)],
+)
+def test_the_strengths_are_the_published_ones(space, published):
+    theirs = published._AUGMENTATION_SPACE
+    assert set(theirs) == set(OPERATIONS)
+    for name, (low, high) in space.items():
+        levels, signed = theirs[name]
+        scale = 255.0 if name == "Solarize" else 1.0
+        expected = levels(module.BINS, 1, 1).double() * scale
+        ours = torch.linspace(low, high, module.BINS, dtype=torch.float64)
+
+        assert torch.allclose(ours.round() if name == "Posterize" else ours, expected, atol=1e-4)
+        assert signed == (name not in {"Posterize", "Solarize"})
+
+
+@pytest.fixture
+def operated(monkeypatch):
+    """Return the list of operations and amounts that a policy asks for from now on."""
+    seen = []
+
+    def record(shown, name, amount, **_border):
+        seen.append((name, amount))
+        return shown
+
+    monkeypatch.setattr(module, "operate", record)
+    return seen
+
+
+def test_trivial_augment_draws_every_operation_equally_often_and_both_signs(operated):
+    random = np.random.default_rng(0)
+    for _ in range(2800):
+        trivial_augment(picture(80, 96), random, fill="nearest", fill_value=0)
+
+    names = [name for name, _ in operated]
+    turns = np.array([amount for name, amount in operated if name == "Rotate"])
+    assert all(140 < names.count(name) < 260 for name in OPERATIONS)
+    assert 0.35 < (turns < 0).mean() < 0.65
+    assert np.abs(turns).max() <= 135
+    assert len(set(np.abs(turns).round(6))) > 25  # of 31 strengths
+
+
+def test_rand_augment_applies_so_many_operations_of_one_strength(operated):
+    random = np.random.default_rng(0)
+    for _ in range(300):
+        rand_augment(picture(80, 96), random, num_ops=3, magnitude=15, fill="nearest", fill_value=0)
+
+    strengths = {name: abs(amount) for name, amount in operated}
+    assert len(operated) == 900
+    assert set(strengths) == set(OPERATIONS)
+    assert strengths["Rotate"] == 15
+    assert strengths["TranslateX"] == pytest.approx(75 / 331 * 96)
+    assert strengths["TranslateY"] == pytest.approx(75 / 331 * 80)
+
+
+def test_the_global_generators_are_neither_read_nor_moved():
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+
+    for seed in range(30):
+        trivial_augment(picture(80, 96), np.random.default_rng(seed), fill="nearest", fill_value=0)
+
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,0 +1,216 @@
+"""Regularizations as values, and what they make of heads, phases and batches."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from regraft.backbones.network import average
+from regraft.errors import UsageError
+from regraft.settings import to_json
+from regraft.training.heads import HEADS
+from regraft.training.phases import Phase, two_stage
+from regraft.training.regularize import (
+    REGULARIZATIONS,
+    Regularization,
+    cut_mix,
+    find_regularization,
+    mix_up,
+)
+
+between = st.floats(0, 1, exclude_min=True, exclude_max=True)
+
+
+@given(
+    regularization=st.builds(
+        Regularization,
+        dropout=st.none() | st.floats(0, 1, exclude_max=True),
+        weight_decay=st.none() | st.floats(0, 10),
+        label_smoothing=st.floats(0, 1, exclude_max=True),
+        mixing=st.sampled_from([None, "mixup", "cutmix"]),
+        mixing_alpha=st.none() | between,
+        average=st.none() | between,
+        clip=st.none() | st.floats(0, 100, exclude_min=True),
+    )
+)
+def test_a_regularization_survives_json_and_text(regularization):
+    text = ",".join(f"{key}={value}" for key, value in to_json(regularization).items())
+
+    assert Regularization(**json.loads(json.dumps(to_json(regularization)))) == regularization
+    assert find_regularization(text) == regularization
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_head_gets_the_dropout(name):
+    head = Regularization(dropout=0.35).head(HEADS[name])
+    module = head.build((8, 4, 4), 3, pool=average)
+    shares = {layer.p for layer in module.modules() if isinstance(layer, nn.Dropout)}
+
+    assert shares == {0.35}
+
+
+def test_what_is_not_named_stays_as_head_and_phases_have_it():
+    nothing = Regularization()
+    phases = [Phase(weight_decay=0.02)]
+
+    assert nothing.head(HEADS["mlp_256"]) is HEADS["mlp_256"]
+    assert nothing.phases(phases) == phases
+    assert nothing.mix() is None
+
+
+def test_a_dropout_of_0_takes_it_away():
+    assert Regularization(dropout=0).head(HEADS["mlp_256"]).dropout == 0
+
+
+def test_a_head_without_a_dropout_is_refused_and_left_alone_where_none_is_asked_for():
+    class Own:
+        def build(self, shape, outputs, *, pool):
+            return nn.Flatten()
+
+    own = Own()
+
+    assert Regularization(label_smoothing=0.1).head(own) is own
+    with pytest.raises(UsageError, match="no dropout"):
+        Regularization(dropout=0.3).head(own)
+
+
+def test_the_weight_decay_of_every_phase_is_replaced_and_nothing_else():
+    phases = two_stage()
+
+    changed = Regularization(weight_decay=0.05).phases(phases)
+
+    assert [phase.weight_decay for phase in changed] == [0.05, 0.05]
+    assert Regularization(weight_decay=0).phases(changed) == phases
+
+
+@pytest.mark.parametrize(
+    ("text", "function", "alpha"),
+    [
+        ("mixing=mixup", mix_up, 0.2),
+        ("mixing=cutmix", cut_mix, 1.0),
+        ("mixing=mixup,mixing_alpha=0.7", mix_up, 0.7),
+        ("mixing=cutmix,mixing_alpha=0.7", cut_mix, 0.7),
+    ],
+)
+def test_mixing_has_the_alpha_of_its_paper_unless_one_is_given(text, function, alpha):
+    found = find_regularization(text).mix()
+
+    assert (found.func, found.keywords) == (function, {"alpha": alpha})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("dropout", 1.0),
+        ("weight_decay", -1e-4),
+        ("weight_decay", float("inf")),
+        ("label_smoothing", 1),
+        ("label_smoothing", None),
+        ("mixing", "cutout"),
+        *(("mixing_alpha", value) for value in (0, -1, float("nan"), float("inf"))),
+        ("average", 1),
+        ("average", 0),
+        ("clip", 0),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_its_name(name, value):
+    with pytest.raises(UsageError, match=f"{name} cannot be"):
+        Regularization(**{name: value})
+
+
+def test_the_names_are_those_of_the_teaching_material_and_a_standard():
+    assert REGULARIZATIONS["dropout"] == Regularization(dropout=0.3)
+    assert find_regularization("standard,dropout=0.5").label_smoothing == 0.1
+    with pytest.raises(UsageError, match="did you mean 'standard'"):
+        find_regularization("standart")
+
+
+N, SIZE, CLASSES = 6, 10, 6
+
+
+def batch(dtype=torch.uint8):
+    """Return pictures of one level each, and the classes that these levels stand for."""
+    levels = torch.arange(N, dtype=dtype) * 40
+    pictures = levels.view(N, 1, 1, 1).expand(N, SIZE, SIZE, 3)
+    return pictures, torch.eye(CLASSES)
+
+
+@given(
+    mix=st.sampled_from([mix_up, cut_mix]),
+    alpha=st.floats(0.05, 5),
+    seed=st.integers(0, 1000),
+    dtype=st.sampled_from([torch.uint8, torch.float32]),
+)
+def test_targets_hold_the_shares_of_what_is_seen_and_sum_to_one(mix, alpha, seed, dtype):
+    pictures, targets = batch(dtype)
+    before = pictures.clone()
+
+    mixed, soft = mix(pictures, targets, np.random.default_rng(seed), alpha=alpha)
+
+    assert mixed.shape == pictures.shape
+    assert torch.allclose(soft.sum(1), torch.ones(N), atol=1e-6)
+    assert (soft >= 0).all()
+    levels = torch.arange(CLASSES) * 40.0
+    assert torch.allclose(mixed.float().mean((1, 2, 3)), soft @ levels, atol=1e-3)
+    assert torch.equal(pictures, before)
+
+
+def test_mixup_blends_in_floats_between_0_and_255():
+    pictures, targets = batch()
+
+    mixed, _ = mix_up(pictures, targets, np.random.default_rng(4), alpha=1.0)
+
+    assert mixed.dtype == torch.float32
+    assert mixed.min() >= 0
+    assert mixed.max() <= 255
+    assert (mixed % 1).any()
+
+
+def test_cutmix_pastes_one_rectangle_and_keeps_8_bits():
+    pictures, targets = batch()
+
+    mixed, _ = cut_mix(pictures, targets, np.random.default_rng(0), alpha=1.0)
+
+    assert mixed.dtype == torch.uint8
+    foreign = (mixed != pictures).any(3)
+    shapes = [mask.nonzero() for mask in foreign if mask.any()]
+    assert shapes
+    for places in shapes:
+        (top, left), (bottom, right) = places.amin(0).tolist(), places.amax(0).tolist()
+        assert len(places) == (bottom - top + 1) * (right - left + 1)
+
+
+@pytest.mark.parametrize("mix", [mix_up, cut_mix])
+def test_the_share_is_drawn_from_the_beta_distribution_named(mix):
+    pictures = torch.zeros(2, 64, 64, 3)
+    targets = torch.eye(2)
+    shares = []
+    for seed in range(600):
+        _, soft = mix(pictures, targets, np.random.default_rng(seed), alpha=0.4)
+        shares.append(float(soft[0].max()))
+
+    # The larger share of a Beta(0.4, 0.4), where the partner is another picture (half the time).
+    drawn = np.random.default_rng(0).beta(0.4, 0.4, 20_000)
+    if mix is mix_up:
+        expected = (1 + np.maximum(drawn, 1 - drawn).mean()) / 2
+        assert np.mean(shares) == pytest.approx(expected, abs=0.02)
+    assert 0.4 < np.mean(np.array(shares) == 1) < 0.75
+
+
+@pytest.mark.parametrize("mix", [mix_up, cut_mix])
+def test_everything_random_comes_from_the_generator(mix):
+    pictures, targets = batch()
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+
+    first = mix(pictures, targets, np.random.default_rng(5), alpha=0.4)
+    again = mix(pictures, targets, np.random.default_rng(5), alpha=0.4)
+    other = mix(pictures, targets, np.random.default_rng(6), alpha=0.4)
+
+    assert all(map(torch.equal, first, again))
+    assert not torch.equal(first[0].float(), other[0].float())
+    assert torch.equal(torch.get_rng_state(), state)
