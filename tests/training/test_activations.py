@@ -1,4 +1,8 @@
-"""Activations are computed once, kept in few bits, and shared with whoever asks for the same."""
+"""Activations are computed once and shared; both modes train and predict the same."""
+
+import copy
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,16 +12,28 @@ from PIL import Image
 from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.feature_classifier import FeatureClassifier
 from regraft.classifiers.network_classifier import NetworkClassifier
+from regraft.classifiers.saving import load_model
 from regraft.data.images import Decoding
+from regraft.errors import ImageError, RegraftError, UsageError
 from regraft.features.cache import FeatureCache
+from regraft.settings import to_json
 from regraft.training import activations as module
-from regraft.training.activations import Keeper, KeptRows, needed_bytes
+from regraft.training.activations import (
+    ActivationCache,
+    CachedActivations,
+    ExecutionMode,
+    Predictor,
+    Runtime,
+    choose_mode,
+    recall_mode,
+    why_live,
+)
 from regraft.training.augment import find_augmentation
-from regraft.training.batches import AugmentedPictures, Pictures
-from regraft.training.heads import LinearHead
+from regraft.training.batches import AugmentedImages, Images
+from regraft.training.heads import LinearHead, MLPHead
 from regraft.training.network import TransferNetwork
-from regraft.training.phases import Phase
-from regraft.training.split_point import Boundary, named_boundary
+from regraft.training.phases import Phase, two_stage
+from regraft.training.split_point import SplitPoint, behind_trunk, named_split_point
 
 SMALL = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 RANDOM = np.random.default_rng(0)
@@ -36,10 +52,10 @@ class Calls(list):
 def passed(monkeypatch):
     """Count what passes the frozen part."""
     seen = Calls()
-    before = Boundary.before
+    before = SplitPoint.before
 
-    def counting(boundary, network):
-        reach = before(boundary, network)
+    def counting(split_point, network):
+        reach = before(split_point, network)
 
         def run(batch):
             seen.append(len(batch))
@@ -47,30 +63,32 @@ def passed(monkeypatch):
 
         return run
 
-    monkeypatch.setattr(Boundary, "before", counting)
+    monkeypatch.setattr(SplitPoint, "before", counting)
     return seen
 
 
-def keeper(folder, stage=None, **changes):
-    backbone = SMALL.build()
-    network = TransferNetwork(backbone, LinearHead(), outputs=2).to(
-        memory_format=torch.channels_last
-    )
-    return Keeper(
-        backbone=backbone,
-        network=network,
-        boundary=named_boundary(network, stage or network.stages[1].name),
-        cache=FeatureCache(folder),
-        **{"engine": "torch", "precision": "fp32", "device": "cpu", **changes},
-    )
+def open_cache(folder, stage=None, *, stored="float32", seed=0, **changes):
+    spec = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),), seed=seed)
+    backbone = spec.build()
+    network = TransferNetwork(backbone, LinearHead(), outputs=2)
+    compute = Compute(**{"engine": "torch", "device": "cpu", "cache": folder, **changes})
+    runtime = Runtime.prepare(network, backbone, compute)
+    cache = runtime.activations(named_split_point(network, stage or network.stages[1].name))
+    cache.stored = stored
+    return cache
 
 
-def exact(keeper, pictures):
+def prepared(cache, pictures):
+    prepare = cache.runtime.backbone.prepare
+    return np.stack([prepare(Image.fromarray(picture)) for picture in pictures])
+
+
+def exact(cache, pictures):
     """Return the activations of pictures as torch computes them."""
-    squares = np.stack([keeper.backbone.prepare(Image.fromarray(p)) for p in pictures])
-    network = keeper.network.eval()
+    network = cache.runtime.network.eval()
+    squares = torch.from_numpy(prepared(cache, pictures))
     with torch.no_grad():
-        return keeper.boundary.before(network)(network.normalise(torch.from_numpy(squares)))
+        return cache.split_point.before(network)(network.normalise(squares))
 
 
 EVERY = np.arange(10)
@@ -80,7 +98,7 @@ EVERY = np.arange(10)
     ("stored", "error"), [("float32", 0.0), ("float16", 2**-11), ("bfloat16", 2**-8)]
 )
 def test_rows_come_back_as_exactly_as_they_are_stored(tmp_path, stored, error):
-    kept = keeper(tmp_path, stored=stored)
+    kept = open_cache(tmp_path, stored=stored)
 
     rows, computed = kept.plain(PICTURES)
 
@@ -93,7 +111,7 @@ def test_rows_come_back_as_exactly_as_they_are_stored(tmp_path, stored, error):
 
 
 def test_samples_are_handed_out_in_the_order_asked_for_in_every_epoch(tmp_path):
-    rows, _ = keeper(tmp_path).plain(PICTURES)
+    rows, _ = open_cache(tmp_path).plain(PICTURES)
     every = rows.take(EVERY, epoch=0)
 
     asked = np.array([7, 0, 7, 3])
@@ -104,7 +122,7 @@ def test_samples_are_handed_out_in_the_order_asked_for_in_every_epoch(tmp_path):
 
 @pytest.mark.parametrize("stored", ["float32", "float16", "bfloat16"])
 def test_rows_that_are_too_many_for_memory_are_read_from_disk(tmp_path, monkeypatch, stored):
-    kept = keeper(tmp_path, stored=stored)
+    kept = open_cache(tmp_path, stored=stored)
     held, _ = kept.plain(PICTURES)
     monkeypatch.setattr(module, "_IN_MEMORY", 0)
 
@@ -118,7 +136,7 @@ def test_rows_that_are_too_many_for_memory_are_read_from_disk(tmp_path, monkeypa
 
 
 def test_a_picture_that_occurs_twice_passes_once(tmp_path, passed):
-    rows, computed = keeper(tmp_path).plain([PICTURES[0], PICTURES[1], PICTURES[0]])
+    rows, computed = open_cache(tmp_path).plain([PICTURES[0], PICTURES[1], PICTURES[0]])
     passed_pictures = sum(passed[-1:])
 
     assert computed == passed_pictures == 2
@@ -137,46 +155,39 @@ def test_a_picture_that_occurs_twice_passes_once(tmp_path, passed):
     ],
     ids=str,
 )
-def test_what_shapes_a_row_is_part_of_its_key(tmp_path, changes):
-    keeper(tmp_path, stored="float16").plain(PICTURES)
+def test_what_shapes_a_row_is_part_of_its_key(tmp_path, changes, monkeypatch):
+    monkeypatch.setattr(module, "has_bf16", lambda _device: True)
+    open_cache(tmp_path, stored="float16").plain(PICTURES)
 
-    _, again = keeper(tmp_path, stored="float16").plain(PICTURES)
-    _, other = keeper(tmp_path, **{"stored": "float16", **changes}).plain(PICTURES)
+    _, again = open_cache(tmp_path, stored="float16").plain(PICTURES)
+    _, other = open_cache(tmp_path, **{"stored": "float16", **changes}).plain(PICTURES)
 
     assert again == 0
     assert other == 10
 
 
 def test_rows_of_other_weights_are_never_taken_for_these(tmp_path):
-    one = keeper(tmp_path)
-    one.plain(PICTURES)
-    other = Keeper(**{**vars_of(one), "backbone": BackboneSpec(
-        "simple_cnn", weights=None, arguments=(("size", 48),), seed=1
-    ).build()})  # fmt: skip
+    open_cache(tmp_path).plain(PICTURES)
 
-    assert other.plain(PICTURES)[1] == 10
-
-
-def vars_of(keeper):
-    return {name: getattr(keeper, name) for name in Keeper.__dataclass_fields__}
+    assert open_cache(tmp_path, seed=1).plain(PICTURES)[1] == 10
 
 
 # --- views
 
 
 def augmented(kept, views, seed=3, augment="standard", pictures=PICTURES):
-    plain = Pictures(pictures, kept.backbone.prepare, size=48)
-    return AugmentedPictures(plain, find_augmentation(augment), seed=seed, views=views)
+    plain = Images(pictures, kept.runtime.backbone.prepare, size=48)
+    return AugmentedImages(plain, find_augmentation(augment), seed=seed, views=views)
 
 
 def about(seed=3, augment="standard"):
-    return {"augment": find_augmentation(augment).to_json(), "seed": seed}
+    return {"augment": to_json(find_augmentation(augment)), "seed": seed}
 
 
 def test_views_are_those_of_live_augmentation_and_epochs_take_turns(tmp_path):
-    kept = keeper(tmp_path)
+    kept = open_cache(tmp_path)
     live = augmented(kept, views=None)
-    network = kept.network.eval()
+    network = kept.runtime.network.eval()
 
     rows, computed = kept.views(augmented(kept, views=3), 3, about())
 
@@ -185,7 +196,7 @@ def test_views_are_those_of_live_augmentation_and_epochs_take_turns(tmp_path):
     for view in range(3):
         with torch.no_grad():
             pictures = network.normalise(live.take(EVERY, view))
-            wanted = kept.boundary.before(network)(pictures)
+            wanted = kept.split_point.before(network)(pictures)
         assert torch.equal(taken[view], wanted)
         assert torch.equal(taken[view], taken[view + 3])
     assert torch.equal(taken[0], taken[6])
@@ -194,7 +205,7 @@ def test_views_are_those_of_live_augmentation_and_epochs_take_turns(tmp_path):
 
 
 def test_more_views_need_only_what_is_new(tmp_path):
-    kept = keeper(tmp_path)
+    kept = open_cache(tmp_path)
     first, _ = kept.views(augmented(kept, views=2), 2, about())
 
     more, computed = kept.views(augmented(kept, views=3), 3, about())
@@ -205,7 +216,7 @@ def test_more_views_need_only_what_is_new(tmp_path):
 
 @pytest.mark.parametrize("changes", [{"seed": 4}, {"augment": "standard,flip=false"}], ids=str)
 def test_views_of_another_seed_or_augmentation_are_others(tmp_path, changes):
-    kept = keeper(tmp_path)
+    kept = open_cache(tmp_path)
     first, _ = kept.views(augmented(kept, views=1), 1, about())
 
     other, computed = kept.views(augmented(kept, views=1, **changes), 1, about(**changes))
@@ -215,7 +226,7 @@ def test_views_of_another_seed_or_augmentation_are_others(tmp_path, changes):
 
 
 def test_equal_pictures_have_views_of_their_own(tmp_path):
-    kept = keeper(tmp_path)
+    kept = open_cache(tmp_path)
     twins = [PICTURES[0], PICTURES[0]]
 
     rows, computed = kept.views(augmented(kept, views=1, pictures=twins), 1, about())
@@ -226,7 +237,7 @@ def test_equal_pictures_have_views_of_their_own(tmp_path):
 
 
 def test_views_and_pictures_as_they_are_do_not_meet_in_the_cache(tmp_path):
-    kept = keeper(tmp_path)
+    kept = open_cache(tmp_path)
     kept.views(augmented(kept, views=1), 1, about())
 
     assert kept.plain(PICTURES)[1] == 10
@@ -235,7 +246,7 @@ def test_views_and_pictures_as_they_are_do_not_meet_in_the_cache(tmp_path):
 # --- the learner
 
 
-def network(**changes):
+def small(**changes):
     chosen = {"phases": ONCE, "device": "cpu", "engine": "torch", "batch_size": 4, **changes}
     how = {name: chosen.pop(name) for name in Compute.__dataclass_fields__ if name in chosen}
     return NetworkClassifier(SMALL, compute=Compute(**how), **chosen)
@@ -248,7 +259,7 @@ def test_the_first_learner_reads_what_the_second_has_computed_and_the_other_way_
     features = FeatureClassifier(
         SMALL, pooling=pooling, classifier="knn", compute=Compute(engine=engine)
     )
-    second = network(head=head, engine=engine)
+    second = small(head=head, engine=engine)
     half = slice(0, 4)
 
     features.fit(PICTURES[half], LABELS[half])
@@ -263,19 +274,17 @@ def test_the_first_learner_reads_what_the_second_has_computed_and_the_other_way_
 
 
 def test_both_learners_read_the_same_numbers(tmp_path):
-    trunk = keeper(tmp_path, stage="pooled")
+    trunk = open_cache(tmp_path, stage="pooled")
     rows, _ = trunk.plain(PICTURES)
 
-    features = SMALL.build().engine("torch")(
-        np.stack([trunk.backbone.prepare(Image.fromarray(p)) for p in PICTURES])
-    )
+    features = SMALL.build().engine("torch")(prepared(trunk, PICTURES))
 
     assert np.array_equal(rows.take(EVERY, 0).numpy(), features)
 
 
 def test_pictures_that_were_trained_with_do_not_pass_again_to_be_predicted():
     for phases in (ONCE, HALF):
-        fitted = network(phases=phases).fit(PICTURES, LABELS)
+        fitted = small(phases=phases).fit(PICTURES, LABELS)
 
         fitted.predict_proba(PICTURES)
         assert (fitted.embedding_stats_.images, fitted.embedding_stats_.embedded) == (10, 0)
@@ -287,8 +296,8 @@ def test_pictures_that_were_trained_with_do_not_pass_again_to_be_predicted():
     "changes", [{}, {"phases": HALF}, {"phases": HALF, "augment": "standard", "views": 2}], ids=str
 )
 def test_a_second_fit_computes_nothing_where_the_cache_is_a_folder(tmp_path, changes):
-    first = network(cache=tmp_path, **changes).fit(PICTURES, LABELS)
-    second = network(cache=tmp_path, **changes).fit(PICTURES, LABELS)
+    first = small(cache=tmp_path, **changes).fit(PICTURES, LABELS)
+    second = small(cache=tmp_path, **changes).fit(PICTURES, LABELS)
 
     assert first.embedding_stats_.embedded == 10 * changes.get("views", 1)
     assert second.embedding_stats_.embedded == 0
@@ -296,23 +305,24 @@ def test_a_second_fit_computes_nothing_where_the_cache_is_a_folder(tmp_path, cha
 
 
 def test_large_activations_do_not_stay_in_the_common_cache(private_home):
-    fitted = network(phases=HALF).fit(PICTURES, LABELS)
+    fitted = small(phases=HALF).fit(PICTURES, LABELS)
     fitted.predict_proba(OTHERS)
 
     assert not list((private_home / "features").rglob("*.npy"))
 
 
 def test_without_a_cache_nothing_stays(private_home):
-    network(cache=None).fit(PICTURES, LABELS)
+    small(cache=None).fit(PICTURES, LABELS)
 
     assert not (private_home / "features").exists()
 
 
-def test_needed_bytes_count_what_is_stored():
-    boundary = Boundary("blocks.3", (4, 5, 6))
+def test_needed_bytes_count_what_is_stored(tmp_path):
+    width = open_cache(tmp_path).split_point.width
 
-    assert needed_bytes(boundary, "float32", 7) == 2 * needed_bytes(boundary, "bfloat16", 7)
-    assert needed_bytes(boundary, "float16", 7) == 7 * 120 * 2
+    needed = [open_cache(tmp_path, stored=kind).needed_bytes(7) for kind in module.STORED_AS]
+
+    assert needed == [7 * width * 4, 7 * width * 2, 7 * width * 2]
 
 
 def test_kept_rows_have_the_length_of_one_view(tmp_path):
@@ -320,8 +330,523 @@ def test_kept_rows_have_the_length_of_one_view(tmp_path):
     digests = ["ab" * 32, "cd" * 32]
     rows.append(digests, np.array([[1, 2], [3, 4]], np.float32))
 
-    views = KeptRows(rows, [[digests[0]], [digests[1]]])
+    views = CachedActivations(rows, [[digests[0]], [digests[1]]])
 
     assert len(views) == 1
     assert views.take(np.array([0]), 0).tolist() == [[1, 2]]
     assert views.take(np.array([0]), 1).tolist() == [[3, 4]]
+
+
+NORMED = BackboneSpec("mobilenet_v2", weights=None, arguments=(("size", 48),))
+QUICK = Phase(unfreeze=0.5, epochs=3, optimizer="sgd", lr=0.05, momentum=0.9)
+
+
+def draw(count, seed=0):
+    """Return noisy pictures in three colours, and their classes."""
+    random = np.random.default_rng(seed)
+    pictures = random.integers(0, 90, (count, 48, 48, 3)).astype(np.uint8)
+    for i, picture in enumerate(pictures):
+        picture[..., i % 3] += np.uint8(100)
+    return pictures, ["abc"[i % 3] for i in range(count)]
+
+
+COLOURED, COLOURS = draw(22)
+UNSEEN, _ = draw(7, seed=1)
+
+
+def learner(**changes):
+    chosen = {"phases": [QUICK], "batch_size": 8, "device": "cpu", "engine": "torch", **changes}
+    how = {name: chosen.pop(name) for name in Compute.__dataclass_fields__ if name in chosen}
+    return NetworkClassifier(chosen.pop("backbone", SMALL), compute=Compute(**how), **chosen)
+
+
+def fitted(**changes):
+    return learner(**changes).fit(COLOURED, COLOURS)
+
+
+def mode_of(learner, phase=-1):
+    """Return the mode, where it was cut and why."""
+    record = learner.history_["phases"][phase]
+    return record["mode"], record["boundary"]
+
+
+def weights(learner):
+    return learner.network_.state_dict()
+
+
+def furthest(one, other):
+    """Return the largest difference between the weights of two learners."""
+    pairs = [(t.double(), weights(other)[n].double()) for n, t in weights(one).items()]
+    return max(float((a - b).abs().max()) for a, b in pairs)
+
+
+# --- cached and live training are the same training
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"phases": [Phase(epochs=3, lr=0.01)]},
+        {"phases": [Phase(epochs=3, lr=0.01)], "head": "mlp_256"},
+        {"phases": [QUICK], "head": MLPHead(widths=(8,), dropout=0.5, batch_norm=True)},
+        {"phases": [QUICK], "augment": "standard", "views": 2},
+        {"phases": [QUICK], "regularize": "average=0.9,clip=0.5,label_smoothing=0.1"},
+        {"phases": two_stage(2, head_epochs=2, unfreeze=0.5, lr=1e-3)},
+        {"phases": [QUICK], "sampling": "balanced", "class_weight": "balanced"},
+        {"phases": [replace(QUICK, epochs=1)], "backbone": NORMED},
+    ],
+    ids=str,
+)
+def test_training_from_activations_ends_with_the_weights_of_training_live(changes):
+    kept = fitted(boundary="float32", **changes)
+    live = fitted(boundary="off", **changes)
+
+    assert {phase["mode"] for phase in kept.history_["phases"]} == {"cached"}
+    assert {phase["mode"] for phase in live.history_["phases"]} == {"live"}
+    assert furthest(kept, live) <= 1e-5
+    start = learner(**{**changes, "phases": []}).fit(COLOURED, COLOURS)
+    assert furthest(kept, start) > 1e-3  # something was learned
+    assert np.abs(kept.predict_proba(UNSEEN) - live.predict_proba(UNSEEN)).max() <= 1e-5
+
+
+def test_what_validation_says_is_the_same_on_in_both_modes(monkeypatch):
+    class Held:
+        paths, labels = COLOURED[:5], COLOURS[:5]
+
+    kept, live = (
+        learner(boundary=choice).fit(COLOURED, COLOURS, validation=Held)
+        for choice in ("float32", "off")
+    )
+
+    for one, other in zip(kept.history_["epochs"], live.history_["epochs"], strict=True):
+        assert one["val_loss"] == pytest.approx(other["val_loss"], rel=1e-5)
+        assert one["val_accuracy"] == other["val_accuracy"]
+
+
+# --- live, and why
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"boundary": "off"}, "no activations were to be kept"),
+        ({"phases": [Phase(unfreeze=1.0, epochs=1)]}, "the whole trunk is trained"),
+        (
+            {"phases": [Phase(unfreeze_matching="features.0", epochs=1)]},
+            "the whole trunk is trained",
+        ),
+        ({"regularize": "mixing=mixup"}, "images are mixed in every batch"),
+        ({"regularize": "mixing=cutmix"}, "images are mixed in every batch"),
+        ({"augment": "standard"}, "images are augmented anew in every epoch"),
+        (
+            {"backbone": NORMED, "phases": [Phase(batchnorm="batch_statistics", epochs=1)]},
+            "frozen batch norm works with the statistics of each batch",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_phase_that_must_run_live_says_why(changes, why):
+    found = fitted(**changes)
+
+    assert mode_of(found) == ("live", {"why": why})
+    assert found.embedding_stats_.embedded == len(COLOURED)
+    assert found.predict_proba(UNSEEN).shape == (7, 3)
+
+
+def test_batch_statistics_do_not_matter_to_a_network_without_batch_norm():
+    plain = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 64),))
+    phase = Phase(batchnorm="batch_statistics", unfreeze=0.5, epochs=1)
+
+    found = fitted(backbone=plain, phases=[phase])
+
+    assert mode_of(found)[0] == "cached"
+
+
+def test_each_phase_goes_its_own_mode():
+    found = fitted(phases=two_stage(1, head_epochs=1, unfreeze=1.0))
+
+    assert [mode_of(found, phase)[0] for phase in (0, 1)] == ["cached", "live"]
+    assert mode_of(found, 0)[1]["stage"] == "pooled"
+
+
+def test_the_second_stage_is_cut_further_in_front():
+    found = fitted(phases=two_stage(1, head_epochs=1, unfreeze=0.5))
+
+    stages = [mode_of(found, phase)[1]["stage"] for phase in (0, 1)]
+    assert stages == ["pooled", found.backbone_.stages[1].name]
+
+
+def test_an_unknown_choice_is_refused():
+    with pytest.raises(UsageError, match="boundary cannot be 'half'"):
+        fitted(boundary="half")
+
+
+# --- in how many bits, and what they take
+
+
+def test_behind_the_whole_trunk_rows_are_float32():
+    found = fitted(phases=[Phase(epochs=1)])
+
+    assert mode_of(found) == (
+        "cached",
+        {
+            "stage": "pooled",
+            "shape": [128],
+            "dtype": "float32",
+            "bytes": 22 * 128 * 4,
+            "gradient_error": None,
+        },
+    )
+
+
+def test_in_the_middle_sixteen_bits_are_enough_and_the_error_is_told():
+    kept = mode_of(fitted())[1]
+
+    assert kept["dtype"] == "float16"
+    assert 0 < kept["gradient_error"] <= 1e-2
+    assert kept["bytes"] == 22 * np.prod(kept["shape"]) * 2
+
+
+@pytest.mark.parametrize("choice", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("unfreeze", [0.0, 0.5])
+def test_a_choice_of_bits_is_obeyed(choice, unfreeze):
+    found = fitted(boundary=choice, phases=[Phase(unfreeze=unfreeze, epochs=1)])
+    mode, kept = mode_of(found)
+
+    assert (mode, kept["dtype"]) == ("cached", choice)
+    assert kept["bytes"] == 22 * np.prod(kept["shape"]) * (4 if choice == "float32" else 2)
+    assert kept["gradient_error"] is None
+    again = found.predict_proba(COLOURED)
+    assert found.embedding_stats_.embedded == 0
+    assert np.isfinite(again).all()
+
+
+@pytest.mark.parametrize("choice", ["auto", "float16"])
+def test_a_picture_beyond_float16_makes_it_bfloat16_and_not_infinity(choice, monkeypatch):
+    """The pictures that were looked at fit; one of the others does not."""
+    with_outlier(monkeypatch, at=13)
+
+    found = fitted(boundary=choice)
+
+    assert mode_of(found)[0] == "cached"
+    assert mode_of(found)[1]["dtype"] == "bfloat16"
+    assert all(tensor.isfinite().all() for tensor in weights(found).values())
+    assert np.isfinite(found.predict_proba(COLOURED)).all()
+    assert found.embedding_stats_.embedded == 0
+
+
+def with_outlier(monkeypatch, at):
+    """Let the activations of one picture of the training part be larger than float16 can hold."""
+    built = ActivationCache.built_engine.func
+    marked = COLOURED[at]
+
+    def build(cache):
+        engine = built(cache)
+
+        def run(pictures):
+            rows = engine(pictures)
+            rows[[bool((p == marked).all()) for p in pictures], 0] = 70_000.0
+            return rows
+
+        run.name, run.precision, run.notes = engine.name, engine.precision, engine.notes
+        return run
+
+    monkeypatch.setattr(ActivationCache, "built_engine", property(build))
+
+
+def test_activations_that_the_budget_does_not_allow_are_not_kept():
+    enough = mode_of(fitted())[1]["bytes"]
+
+    assert mode_of(fitted(disk_budget=enough))[0] == "cached"
+    mode, why = mode_of(fitted(disk_budget=enough - 1))
+
+    assert mode == "live"
+    assert why == {
+        "why": f"its activations would take {enough:,} bytes, and {enough - 1:,} are allowed"
+    }
+
+
+def test_without_a_budget_half_of_the_free_disk_is_allowed(monkeypatch):
+    needed = mode_of(fitted())[1]["bytes"]
+    monkeypatch.setattr(module, "free_bytes", lambda _cache: 2 * needed - 2)
+
+    mode, why = mode_of(fitted())
+
+    assert mode == "live"
+    assert re.search(rf"{needed - 1:,} are allowed", why["why"])
+
+
+def test_validation_and_views_count_for_the_budget():
+    class Held:
+        paths, labels = COLOURED[:5], COLOURS[:5]
+
+    chosen = learner(augment="standard", views=3)
+    chosen.fit(COLOURED, COLOURS, validation=Held)
+
+    kept = mode_of(chosen)[1]
+    assert kept["bytes"] == (3 * 22 + 5) * np.prod(kept["shape"]) * 2
+
+
+# --- the choice itself
+
+
+@pytest.fixture
+def runtime(tmp_path):
+    backbone = SMALL.build()
+    network = TransferNetwork(backbone, LinearHead(), outputs=3)
+    return Runtime.prepare(network, backbone, Compute(engine="torch", cache=tmp_path))
+
+
+def test_a_network_that_cannot_be_cut_runs_live(runtime, monkeypatch):
+    monkeypatch.setattr(module, "find_split_point", lambda *_arguments: None)
+
+    mode = choose_mode(
+        runtime,
+        runtime.network.freeze(Phase(unfreeze=0.5)),
+        few=lambda: (torch.zeros(2, 48, 48, 3, dtype=torch.uint8), torch.eye(3)[:2]),
+        loss=torch.nn.functional.cross_entropy,
+        samples=2,
+    )
+
+    assert mode.facts() == {
+        "mode": "live",
+        "boundary": {"why": "this network cannot be cut in front of what is trained"},
+    }
+
+
+def test_images_are_not_looked_at_where_the_whole_trunk_is_frozen(runtime):
+    mode = choose_mode(
+        runtime,
+        runtime.network.freeze(Phase()),
+        few=lambda: pytest.fail("no image is needed"),
+        loss=torch.nn.functional.cross_entropy,
+        samples=10,
+    )
+
+    assert mode.cache.split_point == behind_trunk(runtime.network)
+    assert mode.size == 10 * 128 * 4
+
+
+@pytest.mark.parametrize("phase", [Phase(), Phase(unfreeze=0.5), Phase(unfreeze=1.0)])
+def test_what_is_described_is_recalled(runtime, phase):
+    trained = runtime.network.freeze(phase)
+    draw = torch.Generator().manual_seed(0)
+    few = torch.randint(256, (4, 48, 48, 3), dtype=torch.uint8, generator=draw)
+    mode = ExecutionMode(None, "the whole trunk is trained")
+    if trained.first:
+        mode = choose_mode(
+            runtime,
+            trained,
+            few=lambda: (few, torch.eye(3)[torch.arange(4) % 3]),
+            loss=torch.nn.functional.cross_entropy,
+            samples=2,
+        )
+
+    again = recall_mode(mode.facts(), runtime)
+
+    assert again.facts() == mode.facts()
+
+
+def test_the_first_reason_is_that_nobody_wants_activations(runtime):
+    trained = runtime.network.freeze(Phase(unfreeze=1.0))
+    asked = {"choice": "off", "changing": "they change"}
+
+    why = why_live(runtime.network, Phase(unfreeze=1.0), trained, **asked)
+
+    assert why == "no activations were to be kept"
+
+
+def test_nothing_speaks_against_activations_of_a_frozen_trunk(runtime):
+    trained = runtime.network.freeze(Phase())
+
+    assert not why_live(runtime.network, Phase(), trained, choice="auto", changing="")
+
+
+def test_a_live_mode_without_a_reason_says_nothing_of_a_split_point():
+    assert ExecutionMode(None).facts() == {"mode": "live", "boundary": None}
+
+
+@pytest.mark.parametrize(("device", "engine"), [("cpu", "openvino"), ("cuda", "torch")])
+def test_an_accelerator_is_not_left_idle_by_openvino(monkeypatch, device, engine):
+    monkeypatch.setattr(module, "choose_device", lambda _device: device)
+    monkeypatch.setattr(TransferNetwork, "to", lambda network, *_a, **_k: network)
+    backbone = SMALL.build()
+    network = TransferNetwork(backbone, LinearHead(), outputs=3)
+
+    found = Runtime.prepare(network, backbone, Compute(engine="openvino"))
+
+    assert (found.compute.device, found.compute.engine) == (device, engine)
+
+
+# --- predictions
+
+SQUARES = list(RANDOM.integers(0, 256, (12, 48, 48, 3), dtype=np.uint8))
+NEW = list(RANDOM.integers(0, 256, (9, 48, 48, 3), dtype=np.uint8))
+THREE = ["a", "b", "c"] * 4
+PHASES = {
+    "behind the trunk": [Phase(epochs=2, lr=0.01)],
+    "in the middle": [Phase(unfreeze=0.5, epochs=2, lr=0.01)],
+    "live": [Phase(unfreeze=1.0, epochs=2, lr=0.01)],
+}
+
+
+def trained_as(mode, **changes):
+    chosen = {"device": "cpu", "engine": "torch", "batch_size": 4, **changes}
+    how = {name: chosen.pop(name) for name in Compute.__dataclass_fields__ if name in chosen}
+    learner = NetworkClassifier(SMALL, phases=PHASES[mode], compute=Compute(**how), **chosen)
+    return learner.fit(SQUARES, THREE)
+
+
+@pytest.fixture(scope="module", params=PHASES)
+def trained(request, tmp_path_factory):
+    return trained_as(request.param, cache=tmp_path_factory.mktemp("cache"))
+
+
+def live(learner, pictures=NEW):
+    """Return probabilities of the whole network, straight from the module."""
+    squares = torch.from_numpy(np.stack(pictures))
+    with torch.inference_mode():
+        return learner.network_.eval()(squares).double().softmax(1).numpy()
+
+
+def test_probabilities_are_those_of_the_whole_network(trained):
+    found = trained.predict_proba(NEW)
+
+    kept = (trained.history_["phases"][-1]["boundary"] or {}).get("dtype", "float32")
+    assert np.abs(found - live(trained)).max() < (1e-6 if kept == "float32" else 2e-3)
+    assert found.dtype == np.float64
+    assert found.sum(1) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_asking_twice_gives_the_same_bits_and_changes_nothing(trained):
+    before = {n: t.clone() for n, t in trained.network_.state_dict().items()}
+
+    first, again = trained.predict_proba(NEW), trained.predict_proba(NEW)
+
+    assert np.array_equal(first, again)
+    assert all(torch.equal(t, before[n]) for n, t in trained.network_.state_dict().items())
+    assert not any(part.training for part in trained.network_.modules())
+
+
+def test_the_order_of_pictures_is_that_of_the_answers(trained):
+    order = np.array([5, 0, 8, 5])
+
+    some = trained.predict_proba([NEW[i] for i in order])
+
+    assert np.abs(some - trained.predict_proba(NEW)[order]).max() < 1e-6
+
+
+def test_statistics_say_how_many_pictures_passed(trained):
+    new = [np.full((48, 48, 3), shade, np.uint8) for shade in range(0, 250, 50)]
+
+    trained.predict_proba(new)
+
+    assert (trained.embedding_stats_.images, trained.embedding_stats_.embedded) == (5, 5)
+    assert trained.embedding_stats_.seconds >= 0
+
+
+def test_no_pictures_have_no_answers(trained):
+    assert trained.predict_proba([]).shape == (0, 3)
+    assert trained.embedding_stats_.images == 0
+
+
+def test_a_picture_that_cannot_be_read_is_named(trained, tmp_path):
+    with pytest.raises(ImageError, match=r"missing\.png"):
+        trained.predict_proba([NEW[0], tmp_path / "missing.png"])
+
+
+@pytest.mark.parametrize("output", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("mode", PHASES)
+def test_a_saved_model_answers_with_the_same_bits(mode, output, tmp_path):
+    labels = ["a", "b"] * 6 if output == "sigmoid" else THREE
+    learner = NetworkClassifier(
+        SMALL,
+        phases=PHASES[mode],
+        output=output,
+        compute=Compute(device="cpu", engine="torch"),
+        head="mlp_256",
+    )
+    learner.fit(SQUARES, labels).save(tmp_path / "model")
+
+    loaded = load_model(tmp_path / "model")
+
+    wanted = learner.predict_proba(NEW)
+    assert np.array_equal(loaded.predict_proba(NEW), wanted)
+    assert loaded.embedding_stats_.embedded == 9 * (mode != "behind the trunk")  # the common cache
+    assert loaded.classes_.tolist() == learner.classes_.tolist()
+    assert loaded.history_ == learner.history_
+
+
+def test_a_loaded_model_keeps_large_activations_to_itself(tmp_path, private_home):
+    trained_as("in the middle").save(tmp_path / "model")
+
+    load_model(tmp_path / "model").predict_proba(NEW)
+
+    assert not list((private_home / "features").rglob("*.npy"))
+
+
+def test_a_copy_of_the_weights_in_the_whole_network_answers_the_same():
+    learner = trained_as("in the middle", boundary="float32")
+    before = learner.predict_proba(NEW)
+
+    whole = copy.deepcopy(learner.network_)
+
+    with torch.inference_mode():
+        found = whole(torch.from_numpy(np.stack(NEW))).double().softmax(1).numpy()
+    assert np.abs(found - before).max() < 1e-6
+
+
+def test_a_picture_beyond_float16_is_answered_from_float32(monkeypatch):
+    learner = trained_as("in the middle")
+    cache = learner._predictor.cache
+    assert cache.stored == "float16"
+    engine = cache.built_engine
+
+    def run(pictures):
+        rows = engine(pictures)
+        rows[:, 0] = 70_000.0
+        return rows
+
+    run.name, run.precision, run.notes = engine.name, engine.precision, engine.notes
+    monkeypatch.setattr(ActivationCache, "built_engine", property(lambda _cache: run))
+    learner._predictor = replace(learner._predictor, cache=replace(cache))
+
+    found = learner.predict_proba(NEW)
+
+    assert np.isfinite(found).all()
+    assert found.sum(1) == pytest.approx(1.0)
+
+
+def test_pictures_too_many_for_the_memory_are_answered_in_parts(monkeypatch):
+    learner = trained_as("live", batch_size=8)
+    together = learner.predict_proba(NEW)
+    forward = TransferNetwork.forward
+
+    def greedy(self, pictures):
+        if len(pictures) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, pictures)
+
+    monkeypatch.setattr(TransferNetwork, "forward", greedy)
+
+    assert np.abs(learner.predict_proba(NEW) - together).max() < 1e-6
+
+
+def test_a_history_without_phases_is_run_live():
+    learner = NetworkClassifier(SMALL, phases=[], compute=Compute(device="cpu")).fit(SQUARES, THREE)
+
+    assert learner._predictor.cache is None
+    assert np.allclose(learner.predict_proba(NEW), live(learner), atol=1e-6)
+
+
+def test_the_records_of_another_network_are_refused(runtime):
+    facts = {"mode": "cached", "boundary": {"stage": "nowhere", "dtype": "float32"}}
+
+    with pytest.raises(RegraftError, match="no such split point"):
+        Predictor.from_records(runtime, [facts])
+
+
+def test_bfloat16_arithmetic_answers_nearly_the_same():
+    exact, quick = (trained_as("live", precision=precision) for precision in ("fp32", "bf16"))
+
+    assert np.abs(exact.predict_proba(NEW) - quick.predict_proba(NEW)).max() < 0.1
