@@ -2,14 +2,11 @@
 
 Archives are untrusted. One is unpacked whole or not at all, and a member that leads out of the
 folder, is a link or a device, is encrypted, or has the name of another one on some system
-(``A.jpg`` and ``a.jpg``) refuses it. What comes out is counted while it comes, for headers may lie.
+(``A.jpg`` and ``a.jpg``) refuses it, as does what would become too large.
 """
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import io
 import lzma
 import os
 import re
@@ -20,27 +17,19 @@ import unicodedata
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 from regraft.data.image_errors import looks_like
 from regraft.data.sources import PART_NAMES, PARTS, SOURCE_PREFIX, is_image_name, is_junk
 from regraft.errors import DataError, list_names
-from regraft.files import atomic_folder, free_bytes, sha256_file
-from regraft.progress import progress_bar
+from regraft.files import atomic_folder, free_bytes
 from regraft.settings import settings_class
 
-T = TypeVar("T")
 _BLOCK = 1 << 20
 _TAR_BLOCK = 512
-_PACKERS: tuple[tuple[bytes, Callable[..., Any]], ...] = (
-    (b"\x1f\x8b", gzip.open),
-    (b"BZh", bz2.open),
-    (b"\xfd7zXZ\x00", lzma.open),
-)
 _DAMAGE = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError),
     *(RecursionError, NotImplementedError),  # the last one of a zip that is packed in another way
@@ -146,7 +135,7 @@ def arrange(layout: Layout, source: Path, into: Path, *, move: bool) -> Arranged
         if other is not each.source:
             why = f"{other.relative_to(source)} and {each.source.relative_to(source)}"
             raise _other_layout(source, why, "two images of one class have the same name")
-    removed = _left_over(source, found)  # looks for copies, so before anything is moved
+    removed = _left_over(source, found)
     # Not shutil.copy: with the mode of a read-only source a copy could not be deleted.
     put: Callable[[Path, Path], Any] = Path.replace if move else shutil.copyfile
     for each, target in targets.items():
@@ -169,16 +158,13 @@ def files_below(folder: Path) -> Iterator[Path]:
         yield from _files_in(place)
 
 
-def unpack(
-    archive: Path, folder: Path, *, limits: UnpackLimits = UnpackLimits(), verbose: bool = False
-) -> int:
+def unpack(archive: Path, folder: Path, *, limits: UnpackLimits = UnpackLimits()) -> int:
     """Unpack an archive into a new folder, which appears whole or not at all.
 
     Args:
         archive: A zip or tar file; the kind is read from its content.
         folder: Where the files shall stand; it must not exist.
         limits: What the archive may become.
-        verbose: Whether to show progress.
 
     Returns:
         How many files that a system left behind were not taken.
@@ -190,18 +176,20 @@ def unpack(
         RegraftError: The folder is there already (``FILE-EXISTS``) or cannot be written.
     """
     try:
-        with archive.open("rb") as stream, atomic_folder(folder) as part:
-            junk = _unpack(archive, stream, part, limits, verbose=verbose)
-            if hasattr(os, "sync"):  # one flush for all; flushing file by file takes minutes
-                os.sync()
-            return junk
-    except FileNotFoundError as error:
-        raise DataError("archive not found", path=archive, code="DATA-NOT-FOUND") from error
+        archive.open("rb").close()
     except OSError as error:
         what, why = "cannot read the archive", error.strerror or ""
         raise DataError(what, path=archive, why=why, code="DATA-UNREADABLE") from error
-    except _DAMAGE as error:
-        raise _damaged(archive, str(error)[:200] or type(error).__name__) from error
+    with atomic_folder(folder) as part:
+        if free_bytes(part) < archive.stat().st_size:
+            raise _too_large(archive, "there is less free on that disk than the archive has")
+        try:
+            kind = _unpack_zip if zipfile.is_zipfile(archive) else _unpack_tar
+            return kind(archive, part, limits)
+        except (OSError, *_DAMAGE) as error:
+            if getattr(error, "errno", None) is not None:
+                raise  # of the disk, not of a packer
+            raise _damaged(archive, str(error)[:200] or type(error).__name__) from error
 
 
 def _class_folders(layout: Layout, folder: Path) -> _Arrangement:
@@ -382,69 +370,75 @@ def _left_over(source: Path, found: _Arrangement) -> dict[str, int]:
     used.update(image for images in found.removed.values() for image in images)
     rest = [file for file in files_below(source) if file not in used]
     images = [file for file in rest if is_image_name(file.name)]
-    copies = _copies(images, [each.source for each in found.placements])
-    other = [file for file in images if file not in copies]
-    for what, files in (("copies of other images", sorted(copies)), ("other images", other)):
-        if files:
-            folder = Path(os.path.commonpath([file.parent for file in files]))
-            place = folder.relative_to(source).as_posix()
-            removed[f"{what}, in {'the folder itself' if place == '.' else place}"] = len(files)
+    if images:
+        folder = Path(os.path.commonpath([file.parent for file in images]))
+        place = folder.relative_to(source).as_posix()
+        removed[f"other images, in {'the folder itself' if place == '.' else place}"] = len(images)
     suffixes = Counter(file.suffix.lower() for file in rest if not is_image_name(file.name))
     for suffix, count in sorted(suffixes.items()):
         removed[f"{suffix or 'no suffix'}: not an image"] = count
     return removed
 
 
-def _copies(files: list[Path], originals: Iterable[Path]) -> set[Path]:
-    """Return those files that have the same content as one of the originals."""
-    sizes = {file: file.stat().st_size for file in files}
-    wanted = set(sizes.values())
-    alike = [file for file in originals if sizes and file.stat().st_size in wanted]
-    there = {file.stat().st_size for file in alike}
-    hashes = {sha256_file(file) for file in alike}
-    return {file for file in files if sizes[file] in there and sha256_file(file) in hashes}
+def _unpack_zip(archive: Path, part: Path, limits: UnpackLimits) -> int:
+    with zipfile.ZipFile(archive) as file:
+        members = [info for info in file.infolist() if not info.is_dir()]
+        if any(info.flag_bits & 1 for info in members):
+            hint = "unpack it yourself and give the folder"
+            what, code = "the archive asks for a password", "ARCHIVE-ENCRYPTED"
+            raise DataError(what, path=archive, hint=hint, code=code)
+        if sum(info.compress_size for info in members) > archive.stat().st_size:
+            raise _damaged(archive, "its members overlap")
+        written: dict[str, str] = {}
+        size = 0
+        for count, info in enumerate(members, 1):
+            if stat.S_IFMT(info.external_attr >> 16) not in {0, stat.S_IFREG}:
+                raise _unsafe(archive, info.filename, "it is a link or a device")
+            size += info.file_size  # no more than that comes out
+            _check_size(archive, count, size, limits)
+            _check_name(archive, info.orig_filename, written)
+        kept = [info for info in members if not _is_junk(info.filename)]
+        file.extractall(part, kept)  # noqa: S202 - their names are checked
+    return len(members) - len(kept)
 
 
-def _unpack(
-    archive: Path, stream: IO[bytes], part: Path, limits: UnpackLimits, *, verbose: bool
-) -> int:
-    packed, free = archive.stat().st_size, free_bytes(part)
-    if free < packed:
-        raise _too_large(archive, f"only {free:,} bytes are free on that disk")
-    allowed = min(limits.size, max(16 << 20, packed * limits.ratio), free)
-    start = stream.read(_TAR_BLOCK)
-    stream.seek(0)
-    if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        members = _zip_members(archive, stream, packed, part)
-    else:
-        members = _tar_members(archive, stream, start, allowed, part)
+def _unpack_tar(archive: Path, part: Path, limits: UnpackLimits) -> int:
+    members, size = [], 0
     written: dict[str, str] = {}
-    size = junk = shown = 0
-    title = f"Unpacking {archive.name}"
-    with progress_bar(title, packed, unit="bytes", visible=verbose) as advance:
-        for count, member in enumerate(members):
-            size += member.size
-            if count >= limits.members:
-                raise _too_large(archive, f"it has more than {limits.members:,} members")
-            if size > allowed:
-                why = f"more than {allowed:,} bytes would come out of {packed:,}"
-                raise _too_large(archive, why)
-            _check_name(archive, member.name, written)
-            if any(map(is_junk, PurePosixPath(member.name).parts)):
-                junk += 1
-                continue
-            member.extract()
-            advance(max(0, stream.tell() - shown))
-            shown = max(shown, stream.tell())
-    return junk
+    with tarfile.open(archive) as file:
+        for info in file:  # its header comes before its data, so that a bomb is noticed early
+            if not (info.isreg() or info.isdir()):
+                raise _unsafe(archive, info.name, "it is a link, a device or no plain file")
+            if info.isreg():
+                members.append(info)
+                size += info.size
+                _check_size(archive, len(members), size, limits)
+                _check_name(archive, info.name, written)
+        assert file.fileobj is not None
+        file.fileobj.seek(file.offset)
+        end = file.fileobj.read(_TAR_BLOCK)
+        if len(end) < _TAR_BLOCK or end.strip(b"\0"):  # tarfile takes damage for the end
+            raise _damaged(archive, "it ends without a tar's end mark")
+        while file.fileobj.read(_BLOCK):  # to the end, where the packers keep their checksums
+            pass
+        kept = [info for info in members if not _is_junk(info.name)]
+        for info in kept:
+            info.mode = None  # type: ignore[assignment]  # as the system has it for new files
+        file.extractall(part, kept, filter="data")
+    return len(members) - len(kept)
 
 
-class _Member(NamedTuple):
-    """One file of an archive: its name, its size as announced, and what writes it."""
+def _is_junk(name: str) -> bool:
+    return any(map(is_junk, PurePosixPath(name).parts))
 
-    name: str
-    size: int
-    extract: Callable[[], object]
+
+def _check_size(archive: Path, count: int, size: int, limits: UnpackLimits) -> None:
+    packed = archive.stat().st_size
+    allowed = min(limits.size, max(16 << 20, packed * limits.ratio))
+    if count > limits.members:
+        raise _too_large(archive, f"it has more than {limits.members:,} members")
+    if size > allowed:
+        raise _too_large(archive, f"over {allowed:,} bytes would come out of {packed:,}")
 
 
 def _check_name(archive: Path, name: str, written: dict[str, str]) -> None:
@@ -466,76 +460,6 @@ def _check_name(archive: Path, name: str, written: dict[str, str]) -> None:
         if key in written and (place is path or written[key] != exact):
             raise _unsafe(archive, name, f"{written[key]!a} is the same name on some systems")
         written[key] = exact
-
-
-def _zip_members(archive: Path, stream: IO[bytes], packed: int, part: Path) -> Iterator[_Member]:
-    with zipfile.ZipFile(stream) as file:
-        if sum(info.compress_size for info in file.infolist()) > packed:
-            raise _damaged(archive, "its members overlap")
-        for info in file.infolist():
-            if info.flag_bits & 1:
-                hint = "unpack it yourself and give the folder"
-                what, code = "the archive asks for a password", "ARCHIVE-ENCRYPTED"
-                raise DataError(what, path=archive, hint=hint, code=code)
-            if stat.S_IFMT(info.external_attr >> 16) not in {0, stat.S_IFREG, stat.S_IFDIR}:
-                raise _unsafe(archive, info.filename, "it is a link or a device")
-            if not info.is_dir():
-                write = partial(file.extract, info, part)
-                yield _Member(info.orig_filename, info.file_size, write)
-
-
-def _tar_members(
-    archive: Path, stream: IO[bytes], start: bytes, allowed: int, part: Path
-) -> Iterator[_Member]:
-    opened = next((opener for magic, opener in _PACKERS if start.startswith(magic)), None)
-    # Headers and padding come on top of the files: at most as much again for images.
-    bounded: Any = _Bounded(archive, stream if opened is None else opened(stream), 2 * allowed)
-    with tarfile.open(fileobj=bounded, mode="r:") as file:
-        while (info := file.next()) is not None:
-            if info.isdir():
-                continue
-            if not info.isreg():
-                raise _unsafe(archive, info.name, "it is a link, a device or no plain file")
-            write = partial(file.extract, info, part, set_attrs=False, filter="data")
-            yield _Member(info.name, info.size, write)
-        bounded.seek(file.offset)
-        end = bounded.read(_TAR_BLOCK)
-        if len(end) < _TAR_BLOCK or end.strip(b"\0"):  # tarfile takes damage for the end
-            raise _damaged(archive, "it ends without a tar's end mark")
-        while bounded.read(_BLOCK):  # to the end, where the packers keep their checksums
-            pass
-
-
-class _Bounded(io.RawIOBase):
-    """A stream that ends with an error where an archive would become too large.
-
-    It also bounds how much is read at once: tar keeps long names in blocks that may claim any size.
-    """
-
-    def __init__(self, archive: Path, stream: IO[bytes], most: int) -> None:
-        self._archive = archive
-        self._stream = stream
-        self._most = most
-
-    def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= 16 * _BLOCK:
-            raise _too_large(self._archive, "one of its headers claims to be larger than 16 MiB")
-        return self._bounded(lambda: self._stream.read(size))
-
-    def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
-        return self._bounded(lambda: self._stream.seek(min(position, self._most + 1), whence))
-
-    def tell(self) -> int:
-        return self._stream.tell()
-
-    def _bounded(self, move: Callable[[], T]) -> T:
-        try:
-            result = move()
-        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-            raise _damaged(self._archive, str(error)[:200]) from error
-        if self._stream.tell() > self._most:
-            raise _too_large(self._archive, "its files together are far larger than itself")
-        return result
 
 
 def _damaged(archive: Path, why: str) -> DataError:

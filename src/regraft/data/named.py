@@ -21,7 +21,6 @@ from regraft.errors import DataError, DownloadError, RegraftError, UsageError, l
 from regraft.files import (
     atomic_folder,
     file_sums,
-    free_bytes,
     home,
     locked,
     read_json,
@@ -273,7 +272,7 @@ def fetch_data(
             what = "the new folder and what it is made from lie one in the other"
             raise UsageError(what, path=folder, hint="name another folder with --to")
         files, tree = _given(data, given)
-        return _assemble(data, folder, files, tree, verbose=verbose)
+        return _assemble(data, folder, files, tree)
     if not data.files:
         why = "its publisher hands it out only to people with an account"
         hint = f"get it from {data.page} and then `regraft data fetch {data.name} --from"
@@ -284,7 +283,7 @@ def fetch_data(
         if (there := _already(data, folder)) is not None:  # another process was faster
             return there
         files = _download(data, store, seconds=seconds, verbose=verbose)
-        fetched = _assemble(data, folder, files, None, verbose=verbose)
+        fetched = _assemble(data, folder, files, None)
         for file in files:
             file.path.unlink(missing_ok=True)
     return fetched
@@ -331,12 +330,6 @@ def _download(data: NamedData, store: Path, *, seconds: float, verbose: bool) ->
     missing = [file for file in data.files if not _is_here(file, store / file.file_name)]
     if missing and (refused := network_refused(missing[0].url)):
         raise _not_downloaded(data, f"looked in {store}: not there; the network: {refused}")
-    needed = sum(file.size for file in missing)
-    if needed > (free := free_bytes(store)):
-        what = "the disk is too small for the download"
-        why = f"{needed:,} bytes are to come, {free:,} are free"
-        hint = "make room, or set REGRAFT_HOME to a folder on another disk"
-        raise RegraftError(what, path=store, why=why, hint=hint, code="FILE-WRITE")
     files = []
     for file in data.files:
         path, resumed, sums = store / file.file_name, 0, file.checksums
@@ -413,7 +406,7 @@ def _given(data: NamedData, given: Path) -> tuple[list[_Local], Path | None]:
 
 
 def _assemble(
-    data: NamedData, folder: Path, files: Sequence[_Local], tree: Path | None, *, verbose: bool
+    data: NamedData, folder: Path, files: Sequence[_Local], tree: Path | None
 ) -> FetchedData:
     """Unpack, arrange and write the record; the folder appears whole or not at all."""
     if folder.is_dir():
@@ -421,7 +414,7 @@ def _assemble(
     remove_leftovers(folder.parent, folder.name)
     with atomic_folder(folder) as part:
         work = part / ".unpacked"
-        junk = 0 if tree else _unpack_all(data, files, work, verbose=verbose)
+        junk = 0 if tree else _unpack_all(data, files, work)
         arranged = arrange(data.layout, tree or work, part, move=tree is None)
         shutil.rmtree(work, ignore_errors=tree is not None)
         source = _record(data, files, arranged, junk)
@@ -431,18 +424,15 @@ def _assemble(
     return FetchedData(folder, source, resumed=sum(file.resumed for file in files))
 
 
-def _unpack_all(data: NamedData, files: Sequence[_Local], work: Path, *, verbose: bool) -> int:
+def _unpack_all(data: NamedData, files: Sequence[_Local], work: Path) -> int:
     """Unpack the archives and those within them; return how many files were junk."""
     packed = [file.path for file in files if file.path.suffix not in _PLAIN]
-    junk = sum(
-        unpack(path, work / path.name if len(packed) > 1 else work, verbose=verbose)
-        for path in packed
-    )
+    junk = sum(unpack(path, work / path.name if len(packed) > 1 else work) for path in packed)
     for file in files:
         if file.path not in packed:
             shutil.copyfile(file.path, work / file.path.name)
     for inner in [file for file in files_below(work) if file.name in data.inner]:
-        junk += unpack(inner, inner.with_name(f"{inner.name} unpacked"), verbose=verbose)
+        junk += unpack(inner, inner.with_name(f"{inner.name} unpacked"))
         inner.unlink()
     return junk
 
