@@ -174,9 +174,9 @@ def compared(folder: Path, name: str) -> tuple[float, float, float]:
     """Return the largest differences of features, flattened maps and outputs over all forms."""
     import torch
 
-    from regraft.backbones.embedder import Normalise
+    from regraft.backbones.engines import Normalise
+    from regraft.backbones.sources import import_weights
     from regraft.backbones.spec import BackboneSpec
-    from regraft.backbones.weights import import_weights
 
     expected = np.load(folder / "expected.npz")
     pixels, maps = expected["pixels"], expected["maps"]
@@ -202,7 +202,7 @@ def difference(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 def refusal(folder: Path, name: str) -> str:
-    from regraft.backbones.weights import import_weights
+    from regraft.backbones.sources import import_weights
     from regraft.errors import WeightsError
 
     try:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from regraft.backbones.backbone import build
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 # Tests do not time: on a busy machine everything is slow.
@@ -60,13 +62,13 @@ def only_this_machine(monkeypatch):
 @pytest.fixture
 def store_mine():
     """Return a function that stores a small network of a seed under the name `mine`, anew."""
+    from regraft.backbones.sources import save_module
     from regraft.backbones.spec import BackboneSpec
-    from regraft.backbones.weights import save_module
 
     def store(seed):
-        network = BackboneSpec(
-            "simple_cnn", weights=None, arguments=(("size", 48),), seed=seed
-        ).build()
+        network = build(
+            BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),), seed=seed)
+        )
         save_module(
             network.module,
             name="mine",

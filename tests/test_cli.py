@@ -20,8 +20,8 @@ NETWORK = ["--backbone", "simple_cnn", "--weights"]
 def place(tmp_path_factory):
     """Return a folder with drawn flowers in ``flowers`` and weights in ``net.safetensors``."""
     from regraft.backbones.backbone import build
+    from regraft.backbones.checkpoint_files import write_state
     from regraft.backbones.spec import BackboneSpec
-    from regraft.backbones.state import write_state
 
     folder = tmp_path_factory.mktemp("cli")
     make_flowers(folder / "flowers", species=3, per_class=12, size=48)

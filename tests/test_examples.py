@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from regraft.backbones.backbone import build
 from regraft.backbones.spec import BackboneSpec, Preprocessing
 from regraft.data.named import find_data
 from regraft.data.synthetic import make_flowers
@@ -124,7 +125,7 @@ def published(document):
 @functools.cache
 def trunk(name, arguments, size):
     weights = BackboneSpec(name, weights=None, arguments={**dict(arguments), "size": size})
-    return weights.build()
+    return build(weights)
 
 
 def grafted(recipe, classes):

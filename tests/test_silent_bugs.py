@@ -19,8 +19,9 @@ from regraft import (
     evaluate,
     load_model,
 )
+from regraft.backbones.backbone import build
+from regraft.backbones.sources import import_weights
 from regraft.backbones.spec import Compute
-from regraft.backbones.weights import import_weights
 from regraft.data.manifest import read_manifest
 from regraft.data.synthetic import make_flowers
 from regraft.errors import BackboneError, BadImagesError, DataError, ImageError, ModelError
@@ -64,17 +65,17 @@ def test_a_preprocessing_edited_in_the_file_of_a_model_is_noticed(fitted, tmp_pa
 
 
 def test_imported_weights_keep_their_preprocessing_against_all_comers(tmp_path):
-    from regraft.backbones.state import write_state
+    from regraft.backbones.checkpoint_files import write_state
 
-    write_state(tmp_path / "net.safetensors", SPEC.build().module.state_dict())
+    write_state(tmp_path / "net.safetensors", build(SPEC).module.state_dict())
     own = Preprocessing.tf(96)
     import_weights(
         tmp_path / "net.safetensors", name="mine", backbone="simple_cnn", preprocessing=own
     )
 
-    assert BackboneSpec("mine").build().preprocessing == own
+    assert build(BackboneSpec("mine")).preprocessing == own
     with pytest.raises(BackboneError):
-        BackboneSpec("mine", preprocessing=Preprocessing.torch(96)).build()
+        build(BackboneSpec("mine", preprocessing=Preprocessing.torch(96)))
 
 
 def test_normalised_numbers_never_cross_a_public_boundary(fitted):
@@ -82,7 +83,7 @@ def test_normalised_numbers_never_cross_a_public_boundary(fitted):
 
     for use in (
         fitted.predict,
-        SPEC.build().embed,
+        build(SPEC).embed,
         FeatureExtractor(SPEC, compute=Compute(cache=None)).transform,
     ):
         with pytest.raises(ImageError):
@@ -90,7 +91,7 @@ def test_normalised_numbers_never_cross_a_public_boundary(fitted):
 
 
 def test_features_are_computed_in_eval_mode_whatever_the_mode_of_the_network(flowers):
-    backbone = SPEC.build()
+    backbone = build(SPEC)
     expected = backbone.embed(flowers.paths[:4])
     before = {name: value.clone() for name, value in backbone.module.state_dict().items()}
 
@@ -149,10 +150,10 @@ def test_a_changed_picture_is_computed_anew_and_never_served_from_the_cache(tmp_
 
 
 def test_the_same_weights_built_with_other_arguments_are_another_network(tmp_path):
-    from regraft.backbones.state import write_state
+    from regraft.backbones.checkpoint_files import write_state
 
     name = "mobilenetv3_small_050"
-    module = BackboneSpec(name, weights=None).build().module
+    module = build(BackboneSpec(name, weights=None)).module
     write_state(tmp_path / "net.safetensors", module.state_dict())
     spectra = {}
     for pad in ("", "same"):
@@ -162,7 +163,7 @@ def test_the_same_weights_built_with_other_arguments_are_another_network(tmp_pat
             backbone=name,
             arguments=(("pad_type", pad),),
         )
-        spectra[pad] = BackboneSpec(stored.name).build().fingerprint
+        spectra[pad] = build(BackboneSpec(stored.name)).fingerprint
 
     assert spectra[""] != spectra["same"]
 
@@ -282,7 +283,7 @@ def test_a_clone_of_a_fitted_learner_knows_nothing(fitted, flowers):
 
 
 def test_rows_do_not_depend_on_the_company_they_are_embedded_in(flowers):
-    backbone = SPEC.build()
+    backbone = build(SPEC)
     together = backbone.embed(flowers.paths[:7])
     alone = np.concatenate([backbone.embed([path]) for path in flowers.paths[:7]])
 

@@ -29,7 +29,7 @@ _HOME = {
     "fit_run": "regraft.experiment.run",
     "from_scratch": "regraft.training.phases",
     "frozen": "regraft.training.phases",
-    "import_weights": "regraft.backbones.weights",
+    "import_weights": "regraft.backbones.sources",
     "LinearHead": "regraft.training.heads",
     "list_backbones": "regraft.backbones.catalog",
     "load_model": "regraft.classifiers.saving",
@@ -85,8 +85,8 @@ __all__ = [
 if TYPE_CHECKING:
     from regraft.backbones.backbone import Backbone
     from regraft.backbones.catalog import list_backbones, register_backbone
+    from regraft.backbones.sources import import_weights
     from regraft.backbones.spec import BackboneSpec, Preprocessing
-    from regraft.backbones.weights import import_weights
     from regraft.classifiers.feature_classifier import FeatureClassifier
     from regraft.classifiers.network_classifier import NetworkClassifier
     from regraft.classifiers.saving import load_model, save_model

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from regraft.backbones.backbone import Backbone, build
+from regraft.backbones.checkpoint_files import write_state
 from regraft.backbones.spec import BackboneSpec, Preprocessing
-from regraft.backbones.state import write_state
 from regraft.errors import BackboneError
 
 SMALL = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
@@ -112,8 +112,8 @@ def test_where_weights_come_from_does_not_change_the_fingerprint(tmp_path):
 @pytest.mark.parametrize(
     ("name", "size", "message"),
     [
-        ("vit_tiny_patch16_224", 192, "takes pictures of 224 pixels only"),
-        ("alexnet", 32, "cannot take pictures of 32 pixels"),
+        ("vit_tiny_patch16_224", 192, "takes images of 224 pixels only"),
+        ("alexnet", 32, "cannot take images of 32 pixels"),
     ],
 )
 def test_a_size_that_the_network_cannot_take_is_an_error(name, size, message):
@@ -146,7 +146,7 @@ def test_the_most_probable_classes_come_first(tmp_path):
     assert [guess.label for guess in guesses[:2]] == ["goldfish", "tench"]
     assert guesses[1].wnid == "n01440764"
     assert 1 >= guesses[0].probability > guesses[1].probability > guesses[2].probability
-    assert "does not say how its pictures are to be prepared" in backbone.notes[0]
+    assert "does not say how its images are to be prepared" in backbone.notes[0]
 
 
 REAL = {
@@ -192,7 +192,7 @@ def test_real_weights_name_real_photographs_as_often_as_published(assets, file):
 
 def test_a_network_on_another_device_is_measured_there():
     """As after training on an accelerator; the device without memory stands for one here."""
-    built = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)).build()
+    built = build(BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)))
     built.module.to("meta")
 
     moved = Backbone(

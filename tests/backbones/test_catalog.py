@@ -1,12 +1,35 @@
 """The catalogue finds every network the field names, and says what is near when it does not."""
 
+import dataclasses
+import importlib.util
+from pathlib import Path
+
 import pytest
+import torch
 
 from regraft.backbones import catalog
 from regraft.backbones.backbone import build
-from regraft.backbones.catalog import find, list_backbones, register_backbone
-from regraft.backbones.spec import BackboneSpec
+from regraft.backbones.catalog import (
+    DEFAULT_BACKBONE,
+    GROUPS,
+    known,
+    list_backbones,
+    register_backbone,
+)
+from regraft.backbones.checkpoint_files import write_state
+from regraft.backbones.own import SimpleCNN
+from regraft.backbones.published import hub_cache, in_group, is_here, torch_cache
+from regraft.backbones.sources import SOURCES, find
+from regraft.backbones.spec import BackboneSpec, Preprocessing
+from regraft.backbones.weights import store
 from regraft.errors import BackboneError
+
+_spec = importlib.util.spec_from_file_location(
+    "network_facts", Path(__file__).with_name("network_facts.py")
+)
+network_facts = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(network_facts)
+facts_of = network_facts.facts_of
 
 
 @pytest.mark.parametrize(
@@ -41,7 +64,7 @@ def test_the_fields_names_and_the_libraries_spellings_are_known(name, identifier
 @pytest.mark.parametrize(
     ("name", "source"),
     [
-        ("convnext_tiny", "timm"),
+        ("convnext_small", "timm"),
         ("timm:resnet50", "timm"),
         ("resnet50.a1_in1k", "timm"),
         ("torchvision:resnet50", "torchvision"),
@@ -56,15 +79,13 @@ def test_any_name_of_timm_and_torchvision_is_known(name, source):
 
 
 def test_the_catalogue_states_what_the_libraries_state():
-    from regraft.backbones import from_timm, from_torchvision
-
-    adapters = {"timm": from_timm.entry, "torchvision": from_torchvision.entry}
     for entry in list_backbones():
-        if entry.source in adapters:
-            theirs = adapters[entry.source](entry.identifier, name=entry.name)
-
+        source = SOURCES[entry.source]
+        if theirs := source.entry(entry.identifier, name=entry.name):
             assert entry.licence == theirs.licence, entry.name
             assert entry.weights == theirs.weights or entry.installed, entry.name
+        own = source.preprocessing(entry.identifier)
+        assert entry.preprocessing in {None, own}, entry.name
 
 
 @pytest.mark.parametrize(
@@ -78,7 +99,7 @@ def test_an_unknown_name_is_an_error(name):
 
 
 def test_the_error_for_an_unknown_name_gives_the_nearest():
-    with pytest.raises(BackboneError, match=r"nearest: .*mobilenet_v2"):
+    with pytest.raises(BackboneError, match="did you mean 'mobilenet_v2'"):
         find("mobilnet_v2")
 
 
@@ -88,15 +109,75 @@ def test_names_are_unique():
     assert len(names) == len(set(names))
 
 
-def test_a_network_of_ones_own_can_be_registered_once(monkeypatch):
+def test_a_network_of_ones_own_can_be_registered_once(monkeypatch, tmp_path):
     monkeypatch.setattr(catalog, "_registered", {})
-    register_backbone(
-        "mine",
-        lambda _spec: build(BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))),
-    )
+    own = Preprocessing.torch(48)
+    register_backbone("mine", SimpleCNN, preprocessing=own, features="features", licence="mit")
 
-    assert build("mine").feature_dim == 128
+    backbone = build(BackboneSpec("mine", arguments={"num_classes": 3}))
+
+    assert (backbone.feature_dim, backbone.preprocessing) == (128, own)
+    assert (backbone.weights.licence, backbone.weights.source) == ("mit", "the network's own")
     assert "mine" in [entry.name for entry in list_backbones()]
     for taken in ("mine", "vgg16", "mobilenetv2_100"):
         with pytest.raises(BackboneError, match="already"):
-            register_backbone(taken, build)
+            register_backbone(taken, SimpleCNN, preprocessing=own, features="features")
+
+
+def test_a_registered_network_takes_a_file_of_weights(monkeypatch, tmp_path):
+    monkeypatch.setattr(catalog, "_registered", {})
+    own = Preprocessing.torch(48)
+    register_backbone("mine", SimpleCNN, preprocessing=own, features="features")
+    state = build(BackboneSpec("simple_cnn", weights=None, seed=7)).module.state_dict()
+    write_state(tmp_path / "net.safetensors", state)
+
+    built = build(BackboneSpec("mine", weights=str(tmp_path / "net.safetensors")))
+
+    assert all(torch.equal(state[name], value) for name, value in built.module.state_dict().items())
+
+
+def test_every_group_has_networks_and_the_default_is_here(tmp_path):
+    sizes = {group: len(in_group(group)) for group in GROUPS}
+
+    assert 30 <= sum(sizes.values()) - sizes["here"] <= 45
+    assert all(sizes[group] >= 10 for group in ("classic", "small", "strong"))
+    assert DEFAULT_BACKBONE in [entry.name for entry in in_group("here")]
+    assert "vgg16" not in [entry.name for entry in in_group("here")]
+    with pytest.raises(BackboneError, match="strong"):
+        in_group("strng")
+
+
+@pytest.mark.parametrize("place", ["the store", "torch hub", "the hub"])
+def test_weights_that_lie_here_are_seen_without_being_read(place):
+    name = {"torch hub": "alexnet"}.get(place, "vgg16")
+    file = {
+        "the store": store() / "vgg16" / "weights.safetensors",
+        "torch hub": torch_cache() / "alexnet-owt-7be5be79.pth",
+        "the hub": hub_cache() / "models--timm--vgg16.tv_in1k/snapshots/abc/model.safetensors",
+    }[place]
+    assert not is_here(known(name))
+
+    file.parent.mkdir(parents=True)
+    file.touch()
+
+    assert is_here(known(name))
+
+
+def test_licences_that_do_not_allow_every_use_are_marked():
+    marked = {entry.licence for entry in list_backbones() if not entry.permissive}
+
+    assert marked == {"cc-by-nc-4.0", "dinov3-license", "fastvit-license"}
+
+
+CHEAP = ("squeezenet", "efficientnet_lite1", "vit_tiny_patch16_224", "simple_cnn", "repvit_m1_1")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        pytest.param(e, id=e.name, marks=[] if e.name in CHEAP else [pytest.mark.slow])
+        for e in list_backbones()
+    ],
+)
+def test_parameters_multiply_adds_and_widths_are_those_of_the_network(entry):
+    assert dataclasses.astuple(entry.facts) == tuple(facts_of(entry))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from regraft.backbones.embedder import Embedder, Normalise
+from regraft.backbones.engines import Embedder, Normalise
 from regraft.backbones.network import average
 from regraft.backbones.spec import Preprocessing
 

@@ -8,8 +8,7 @@ import torch
 
 from regraft.backbones import engines
 from regraft.backbones.backbone import build
-from regraft.backbones.embedder import Embedder
-from regraft.backbones.engines import TorchEngine
+from regraft.backbones.engines import Embedder, TorchEngine
 from regraft.backbones.spec import BackboneSpec
 from regraft.errors import UsageError
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from regraft.backbones.fetching import cached, fetch, hub_cache, network_refused, torch_cache
+from regraft.backbones.published import cached, fetch, hub_cache, network_refused, torch_cache
 from regraft.download import OFFLINE_SWITCHES
 from regraft.errors import ModelError, WeightsError
 
@@ -233,7 +233,7 @@ def test_folders_of_the_caches_follow_the_environment(monkeypatch, tmp_path):
 
 SCRIPT = """
 import sys
-from regraft.backbones.fetching import fetch
+from regraft.backbones.published import fetch
 print(fetch(sys.argv[1], verbose=False).path.stat().st_size)
 """
 

@@ -5,8 +5,10 @@ import timm
 import torch
 
 from regraft.backbones import from_timm
+from regraft.backbones.backbone import build
 from regraft.backbones.spec import BackboneSpec
 from regraft.errors import BackboneError
+from regraft.settings import from_json, to_json
 
 
 @pytest.mark.parametrize(
@@ -36,8 +38,8 @@ def test_the_tag_decides_size_and_filter(identifier, size, resize, interpolation
 def test_the_preprocessing_is_that_of_timms_own_transform(name):
     from PIL import Image
 
-    from regraft.backbones.embedder import Normalise
-    from regraft.backbones.prepare import prepare
+    from regraft.backbones.backbone import prepare
+    from regraft.backbones.engines import Normalise
 
     config = timm.get_pretrained_cfg(name).to_dict()
     transform = timm.data.create_transform(**timm.data.resolve_data_config(config))
@@ -72,7 +74,7 @@ def test_mobilenet_at_half_width_has_the_published_number_of_parameters():
     spec = BackboneSpec(
         "mobilenet_v1", weights=None, arguments={"channel_multiplier": 0.5, "size": 64}
     )
-    backbone = spec.build()
+    backbone = build(spec)
     trunk = {name for stage in backbone.stages for name in stage.parameters}
     counts = {name: value.numel() for name, value in backbone.module.named_parameters()}
     averages = sum(
@@ -84,7 +86,7 @@ def test_mobilenet_at_half_width_has_the_published_number_of_parameters():
     assert sum(counts[name] for name in trunk) == backbone.parameters == 818_592
     assert backbone.parameters + averages == 829_536
     assert backbone.feature_dim == 512
-    assert BackboneSpec.from_json(spec.to_json()) == spec
+    assert from_json(BackboneSpec, to_json(spec)) == spec
 
 
 @pytest.mark.parametrize("multiplier", [0, -1, 9, float("nan"), "half"])

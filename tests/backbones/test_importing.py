@@ -7,18 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from regraft.backbones.catalog import find, list_backbones
+from regraft.backbones.backbone import build
+from regraft.backbones.catalog import list_backbones
+from regraft.backbones.checkpoint_files import write_state
+from regraft.backbones.sources import find, import_weights, save_module
 from regraft.backbones.spec import BackboneSpec, Preprocessing
-from regraft.backbones.state import write_state
-from regraft.backbones.weights import (
-    find_weights,
-    import_weights,
-    list_weights,
-    save_module,
-    store,
-    verify_weights,
-)
+from regraft.backbones.weights import find_weights, list_weights, store, verify_weights
 from regraft.errors import BackboneError, ModelError, WeightsError
+from regraft.settings import to_json
 
 SMALL = "simple_cnn"
 GREY = Preprocessing.tf(64, mode="squash", resize=64, mean=(0.4, 0.4, 0.4))
@@ -26,7 +22,7 @@ GREY = Preprocessing.tf(64, mode="squash", resize=64, mean=(0.4, 0.4, 0.4))
 
 @pytest.fixture
 def module():
-    return BackboneSpec(SMALL, weights=None, seed=5).build().module
+    return build(BackboneSpec(SMALL, weights=None, seed=5)).module
 
 
 @pytest.fixture
@@ -42,11 +38,12 @@ def take(file, **changes):
 def test_an_imported_file_is_a_backbone_like_any_other(file, module):
     stored = take(file, preprocessing=GREY, licence="mit")
 
-    backbone = BackboneSpec("mine").build()
+    backbone = build(BackboneSpec("mine"))
 
     assert backbone.preprocessing == GREY
     assert backbone.weights.licence == "mit"
-    assert find("mine").path == stored.path
+    assert find("mine").stored
+    assert stored.path.is_file()
     assert "mine" in [entry.name for entry in list_backbones()]
     for name, tensor in module.state_dict().items():
         assert torch.equal(backbone.module.state_dict()[name], tensor), name
@@ -57,7 +54,7 @@ def test_what_is_stored_says_all_about_it(file):
 
     record = json.loads((store() / "mine" / "weights.json").read_text())
 
-    assert record == stored.to_json()
+    assert record == to_json(stored)
     assert record["preprocessing_from"] == "given"
     assert record["source"] == "mine.safetensors"
     assert record["num_classes"] == stored.num_classes == 5
@@ -82,7 +79,7 @@ def test_a_pytorch_file_is_converted_and_its_wrapper_noted(module, tmp_path):
     assert stored.path.suffix == ".safetensors"
     assert len(stored.notes) == 2
     assert torch.equal(
-        next(iter(BackboneSpec("mine").build().module.parameters())),
+        next(iter(build(BackboneSpec("mine")).module.parameters())),
         next(iter(module.parameters())),
     )
 
@@ -182,7 +179,7 @@ def test_weights_for_the_network_of_imported_weights_belong_to_that_network(file
 
 
 def test_a_name_of_timm_is_kept_so_that_it_never_means_imported_weights(tmp_path):
-    module = BackboneSpec("test_resnet", weights=None).build().module
+    module = build(BackboneSpec("test_resnet", weights=None)).module
     write_state(tmp_path / "net.safetensors", module.state_dict())
 
     stored = import_weights(
@@ -190,12 +187,12 @@ def test_a_name_of_timm_is_kept_so_that_it_never_means_imported_weights(tmp_path
     )
 
     assert stored.backbone == "timm:test_resnet.r160_in1k"
-    assert BackboneSpec("test_resnet").build().feature_dim > 0
+    assert build(BackboneSpec("test_resnet")).feature_dim > 0
 
 
 def test_a_trained_module_is_a_backbone_for_the_next_task():
     arguments = {"num_classes": 3}
-    module = BackboneSpec(SMALL, weights=None, arguments=arguments).build().module
+    module = build(BackboneSpec(SMALL, weights=None, arguments=arguments)).module
     labels = ("rose", "daisy", "tulip")
 
     stored = save_module(
@@ -211,13 +208,13 @@ def test_a_trained_module_is_a_backbone_for_the_next_task():
     assert stored.num_classes == 3
     assert stored.labels == labels
     assert find_weights("flowers") == stored
-    assert BackboneSpec("flowers").build().preprocessing == GREY
+    assert build(BackboneSpec("flowers")).preprocessing == GREY
 
 
 @pytest.mark.parametrize("labels", [("a", "b"), ("a", "b", "b")])
 def test_labels_that_do_not_fit_the_head_are_refused(labels):
     arguments = {"num_classes": 3}
-    module = BackboneSpec(SMALL, weights=None, arguments=arguments).build().module
+    module = build(BackboneSpec(SMALL, weights=None, arguments=arguments)).module
 
     with pytest.raises(BackboneError) as refusal:
         save_module(
@@ -253,7 +250,7 @@ def test_real_weights_in_half_precision_are_imported_strictly(assets):
         preprocessing=Preprocessing.tf(224),
     )
 
-    backbone = BackboneSpec("my_mobilenet").build()
+    backbone = build(BackboneSpec("my_mobilenet"))
 
     assert stored.num_classes == 1000
     assert dict(stored.arguments) == {"pad_type": "same"}
@@ -272,7 +269,7 @@ TRUNKS = {
 @pytest.mark.parametrize("network", TRUNKS)
 def test_weights_without_a_classifier_give_the_features_of_those_with_it(network, tmp_path):
     arguments, head = TRUNKS[network]
-    whole = BackboneSpec(network, weights=None, arguments=arguments).build()
+    whole = build(BackboneSpec(network, weights=None, arguments=arguments))
     state = whole.module.state_dict()
     trunk = {name: tensor for name, tensor in state.items() if not name.startswith(head)}
     write_state(tmp_path / "notop.safetensors", trunk)
@@ -281,7 +278,7 @@ def test_weights_without_a_classifier_give_the_features_of_those_with_it(network
     stored = import_weights(
         tmp_path / "notop.safetensors", name="mine", backbone=network, arguments=arguments
     )
-    backbone = BackboneSpec("mine").build()
+    backbone = build(BackboneSpec("mine"))
 
     assert len(trunk) < len(state)
     assert stored.num_classes is None
@@ -295,13 +292,13 @@ def test_weights_without_a_classifier_give_the_features_of_those_with_it(network
 
 
 def test_a_file_without_a_classifier_may_be_named_where_it_lies(tmp_path):
-    whole = BackboneSpec("test_resnet", weights=None).build()
+    whole = build(BackboneSpec("test_resnet", weights=None))
     state = whole.module.state_dict()
     trunk = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
     write_state(tmp_path / "notop.safetensors", trunk)
     image = np.zeros((32, 32, 3), np.uint8)
 
-    backbone = BackboneSpec("test_resnet", weights=str(tmp_path / "notop.safetensors")).build()
+    backbone = build(BackboneSpec("test_resnet", weights=str(tmp_path / "notop.safetensors")))
 
     np.testing.assert_array_equal(backbone.embed([image]), whole.embed([image]))
     with pytest.raises(BackboneError, match=r"\(notop.safetensors\) have no classifier"):
@@ -310,7 +307,7 @@ def test_a_file_without_a_classifier_may_be_named_where_it_lies(tmp_path):
 
 @pytest.mark.parametrize("lost", [("fc.weight",), ("fc.weight", "fc.bias", "conv1.0.weight")])
 def test_part_of_a_classifier_or_more_than_it_may_not_be_missing(lost, tmp_path):
-    state = BackboneSpec("test_resnet", weights=None).build().module.state_dict()
+    state = build(BackboneSpec("test_resnet", weights=None)).module.state_dict()
     assert set(lost) <= set(state)
     write_state(tmp_path / "net.safetensors", {k: v for k, v in state.items() if k not in lost})
 
@@ -321,7 +318,7 @@ def test_part_of_a_classifier_or_more_than_it_may_not_be_missing(lost, tmp_path)
 
 
 def test_the_network_that_a_trunk_fits_is_named(tmp_path):
-    state = BackboneSpec("squeezenet", weights=None).build().module.state_dict()
+    state = build(BackboneSpec("squeezenet", weights=None)).module.state_dict()
     trunk = {name: tensor for name, tensor in state.items() if "classifier" not in name}
     write_state(tmp_path / "net.safetensors", trunk)
 

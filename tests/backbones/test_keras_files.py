@@ -8,10 +8,11 @@ import pytest
 import timm
 import torch
 
-from regraft.backbones.catalog import find
+from regraft.backbones.backbone import build
 from regraft.backbones.keras_files import read_keras
+from regraft.backbones.sources import find, import_weights
 from regraft.backbones.spec import BackboneSpec
-from regraft.backbones.weights import import_weights, list_weights
+from regraft.backbones.weights import list_weights
 from regraft.errors import ModelError, WeightsError
 
 # Names of layers with weights in the order in which Keras 3.15 makes them, which is timm's too.
@@ -104,7 +105,7 @@ def test_vgg16_computes_what_keras_does(top, vgg16, tmp_path):
 
     stored = import_weights(path, name="mine", backbone="vgg16", arguments={"mlp_ratio": 0.01})
     trunk = BackboneSpec("mine", arguments={"mlp_ratio": 0.01, "size": 32}, pooling="flatten")
-    (row,) = trunk.build().embed([image])
+    (row,) = build(trunk).embed([image])
 
     caffe = image[..., ::-1].astype(np.float32) - (103.939, 116.779, 123.68)
     expected = convolved(caffe, vgg16)
@@ -138,7 +139,7 @@ def keras_layers(title):
     classes = 5 if title == "MobileNetV2" else 1000
     identifier = find(BACKBONES[title]).identifier.partition(".")[0]
     if title == "MobileNet":
-        module = BackboneSpec("mobilenet_v1", weights=None, arguments=width).build().module
+        module = build(BackboneSpec("mobilenet_v1", weights=None, arguments=width)).module
     else:
         module = timm.create_model(identifier, num_classes=classes)
     state = {

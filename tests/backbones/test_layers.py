@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from regraft.backbones.backbone import build
-from regraft.backbones.layers import layer_table
+from regraft.backbones.network import layer_table
 from regraft.backbones.spec import BackboneSpec
 
 

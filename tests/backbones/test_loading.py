@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from regraft.backbones.catalog import find
-from regraft.backbones.loading import build_network, load_state, misfit, state_sha256
+from regraft.backbones.network import misfit, state_sha256
+from regraft.backbones.sources import build_network, find, load_state
 from regraft.errors import BackboneError, WeightsError
 
 

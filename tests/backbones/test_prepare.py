@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regraft.backbones.prepare import prepare
+from regraft.backbones.backbone import prepare
 from regraft.backbones.spec import Preprocessing
 from regraft.errors import ImageError
 

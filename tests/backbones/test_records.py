@@ -7,23 +7,25 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from regraft.backbones.records import StoredWeights, read_record
 from regraft.backbones.spec import Preprocessing
-from regraft.backbones.stored import find_weights, list_weights, store
+from regraft.backbones.weights import StoredWeights, find_weights, list_weights, read_record, store
 from regraft.errors import ModelError
+from regraft.settings import to_json
 
-SOUND = StoredWeights(
-    name="mine",
-    backbone="simple_cnn",
-    arguments=(("num_classes", 2), ("size", 64)),
-    preprocessing=Preprocessing.tf(64),
-    licence="mit",
-    source="mine.safetensors",
-    sha256="0" * 64,
-    num_classes=2,
-    labels=("rose", "daisy"),
-    notes=("a note",),
-).to_json()
+SOUND = to_json(
+    StoredWeights(
+        name="mine",
+        backbone="simple_cnn",
+        arguments=(("num_classes", 2), ("size", 64)),
+        preprocessing=Preprocessing.tf(64),
+        licence="mit",
+        source="mine.safetensors",
+        sha256="0" * 64,
+        num_classes=2,
+        labels=("rose", "daisy"),
+        notes=("a note",),
+    )
+)
 
 
 def write(record, name="mine"):
@@ -37,8 +39,8 @@ def write(record, name="mine"):
 def test_a_record_survives_the_way_to_disk_and_back():
     folder = write(SOUND)
 
-    assert read_record(folder).to_json() == SOUND
-    assert read_record(folder).path == folder / "weights.safetensors"
+    assert to_json(read_record("mine")) == SOUND
+    assert read_record("mine").path == folder / "weights.safetensors"
 
 
 HARM = {
@@ -55,7 +57,7 @@ HARM = {
     "no preprocessing": {"preprocessing": None},
     "preprocessing out of range": {"preprocessing": {**SOUND["preprocessing"], "size": 10**9}},
     "an argument that is an object": {"arguments": {"weights": {"a": 1}}},
-    "arguments as a list": {"arguments": []},
+    "arguments as a list": {"arguments": ["size"]},
     "notes as text": {"notes": "a note"},
 }
 
@@ -72,7 +74,7 @@ def test_a_record_with_a_wrong_value_is_refused_with_the_name_of_the_file(harm):
     assert list_weights() == ()
 
 
-@pytest.mark.parametrize("key", sorted(SOUND))
+@pytest.mark.parametrize("key", ["name", "backbone", "preprocessing", "sha256"])
 def test_a_record_that_lacks_a_key_is_refused(key):
     record = {name: value for name, value in SOUND.items() if name != key}
     write(record)
@@ -94,16 +96,6 @@ def test_a_record_that_is_no_object_is_refused(text):
         find_weights("mine")
 
     assert refusal.value.code == "MODEL-CORRUPT"
-
-
-def test_a_record_of_a_newer_version_says_so():
-    write({**SOUND, "format": 2, "regraft": "9.0"})
-
-    with pytest.raises(ModelError, match=r"9\.0") as refusal:
-        find_weights("mine")
-
-    assert refusal.value.code == "MODEL-VERSION"
-    assert "upgrade" in refusal.value.hint
 
 
 anything = st.recursive(
@@ -131,4 +123,4 @@ def test_any_value_anywhere_is_read_or_refused_and_nothing_else(key, inner, valu
     except ModelError as error:
         refused = error
 
-    assert refused is None or refused.code in {"MODEL-CORRUPT", "MODEL-VERSION"}
+    assert refused is None or refused.code == "MODEL-CORRUPT"

@@ -3,9 +3,9 @@
 import pytest
 
 from regraft.backbones.backbone import build
+from regraft.backbones.checkpoint_files import write_state
+from regraft.backbones.sources import import_weights
 from regraft.backbones.spec import BackboneSpec, Preprocessing
-from regraft.backbones.state import write_state
-from regraft.backbones.weights import import_weights
 from regraft.errors import BackboneError, ModelError, WeightsError
 
 SMALL = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
@@ -100,16 +100,17 @@ def test_random_weights_say_so():
 
 
 def test_pictures_prepared_otherwise_than_for_the_weights_are_noted():
-    from regraft.backbones.catalog import find
-    from regraft.backbones.resolving import resolve_preprocessing
+    from regraft.backbones.backbone import choose_preprocessing
+    from regraft.backbones.sources import build_network, find
 
     entry = find("efficientnet_lite0")
     own = entry.preprocessing
     other = Preprocessing.torch(own.size)
+    network = build_network(entry, {}, empty=True)
 
     def notes(preprocessing, weights="default"):
         spec = BackboneSpec("efficientnet_lite0", weights=weights, preprocessing=preprocessing)
-        return resolve_preprocessing(spec, entry, None, None)[1]
+        return choose_preprocessing(spec, entry, network)[1]
 
     assert "prepared otherwise" in notes(other)[0]
     assert notes(other, weights=None) == ()

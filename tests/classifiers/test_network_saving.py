@@ -9,13 +9,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from regraft.classifiers.model_folder import ARRAYS, BACKBONE, FORMAT, MANIFEST, RECORD
 from sklearn.exceptions import NotFittedError
 
 from regraft.backbones import catalog
+from regraft.backbones.backbone import build
 from regraft.backbones.catalog import register_backbone
+from regraft.backbones.checkpoint_files import write_state
 from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
-from regraft.backbones.state import write_state
-from regraft.classifiers.model_folder import ARRAYS, BACKBONE, FORMAT, MANIFEST, RECORD
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.classifiers.saving import load_model, refuse_unsaveable
 from regraft.data.images import Decoding
@@ -224,7 +225,7 @@ def test_a_trained_trunk_is_never_left_out(trained, tmp_path):
 def test_a_frozen_trunk_may_be_left_out_and_is_asked_for_by_its_hash(tmp_path):
     file, other = tmp_path / "net.safetensors", tmp_path / "other.safetensors"
     for path, seed in ((file, 5), (other, 6)):
-        built = dataclasses.replace(SMALL, seed=seed).build()
+        built = build(dataclasses.replace(SMALL, seed=seed))
         write_state(path, built.module.state_dict())
     spec = dataclasses.replace(SMALL, weights=str(file))
     fitted = learner(backbone=spec, phases=frozen(1)).fit(*TWO)
@@ -242,7 +243,7 @@ def test_a_frozen_trunk_may_be_left_out_and_is_asked_for_by_its_hash(tmp_path):
 
 def test_a_trained_network_of_your_own_travels_too(tmp_path, monkeypatch):
     monkeypatch.setattr(catalog, "_registered", {})
-    register_backbone("my_net", lambda spec: dataclasses.replace(SMALL, seed=spec.seed).build())
+    register_backbone("my_net", lambda spec: build(dataclasses.replace(SMALL, seed=spec.seed)))
     fitted = learner(backbone="my_net").fit(*TWO)
     fitted.save(tmp_path / "model")
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from regraft.classifiers.model_folder import ARRAYS, BACKBONE, FORMAT, MANIFEST, RECORD
 from sklearn.exceptions import NotFittedError
 from sklearn.svm import SVC
 
 from regraft.backbones.backbone import build
+from regraft.backbones.checkpoint_files import write_state
+from regraft.backbones.sources import import_weights
 from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
-from regraft.backbones.state import write_state
-from regraft.backbones.weights import import_weights
 from regraft.classifiers.feature_classifier import FeatureClassifier
-from regraft.classifiers.model_folder import ARRAYS, BACKBONE, FORMAT, MANIFEST, RECORD
 from regraft.classifiers.saving import can_save, load_model
 from regraft.data.images import Decoding
 from regraft.errors import ModelError, RegraftError, UsageError

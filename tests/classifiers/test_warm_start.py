@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from regraft.backbones.backbone import build
 from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
 from regraft.classifiers.feature_classifier import FeatureClassifier
 from regraft.classifiers.network_classifier import NetworkClassifier
@@ -109,7 +110,7 @@ def test_the_source_task_helps_the_target_task_through_the_trunk_alone(source, f
 
     assert same_trunk(target, source)
     assert target.backbone_.weights.sha256 == source.backbone_.weights.sha256
-    assert target.backbone_.weights.sha256 != SMALL.build().weights.sha256
+    assert target.backbone_.weights.sha256 != build(SMALL).weights.sha256
     assert np.allclose(
         target.backbone_.embed(PICTURES), source.backbone_.embed(PICTURES), atol=1e-5
     )

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from regraft.backbones.backbone import build
+from regraft.backbones.checkpoint_files import write_state
 from regraft.backbones.spec import BackboneSpec
-from regraft.backbones.state import write_state
 from regraft.data.synthetic import make_flowers
 from regraft.errors import RegraftError, UsageError
 from regraft.experiment.batch import PlanRunner
@@ -15,7 +16,7 @@ from regraft.experiment.batch import PlanRunner
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compare")
     make_flowers(folder / "flowers", species=2, per_class=12, size=48)
-    network = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)).build()
+    network = build(BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)))
     write_state(folder / "net.safetensors", network.module.state_dict())
     return folder
 

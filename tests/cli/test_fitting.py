@@ -5,8 +5,9 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from regraft.backbones.backbone import build
+from regraft.backbones.checkpoint_files import write_state
 from regraft.backbones.spec import BackboneSpec
-from regraft.backbones.state import write_state
 from regraft.cli.app import app
 from regraft.data.synthetic import make_flowers
 from regraft.errors import UsageError
@@ -21,7 +22,7 @@ def place(tmp_path_factory):
     """Return a folder with drawn flowers in ``flowers`` and weights in ``net.safetensors``."""
     folder = tmp_path_factory.mktemp("fitting")
     make_flowers(folder / "flowers", species=2, per_class=12, size=48)
-    network = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)).build()
+    network = build(BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)))
     write_state(folder / "net.safetensors", network.module.state_dict())
     return folder
 

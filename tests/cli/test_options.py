@@ -90,7 +90,7 @@ def test_fetched_weights_are_one_object_too(monkeypatch):
         def to_json(self):
             return {"name": "a_net"}
 
-    fetched = "regraft.backbones.weights.fetch_weights"
+    fetched = "regraft.backbones.sources.fetch_weights"
     monkeypatch.setattr(fetched, lambda *_arguments, **_options: Stored())
 
     result = regraft("weights", "fetch", "a_net", "--json")

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from regraft.backbones.backbone import build
-from regraft.backbones.importing import save_module
+from regraft.backbones.sources import save_module
 from regraft.backbones.spec import BackboneSpec, Preprocessing
 from regraft.cli.app import app
 from regraft.data.synthetic import make_flowers

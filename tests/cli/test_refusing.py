@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from regraft.backbones.backbone import build
+from regraft.backbones.checkpoint_files import write_state
 from regraft.backbones.spec import BackboneSpec
-from regraft.backbones.state import write_state
 from regraft.data.synthetic import make_flowers
 
 SKIP = ("--skip-bad", "--max-bad", "0.1")
@@ -16,7 +17,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("refusing")
     make_flowers(folder / "flowers", species=2, per_class=12, size=48)
     (folder / "flowers" / "daisy" / "empty.jpg").write_bytes(b"")
-    network = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)).build()
+    network = build(BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)))
     write_state(folder / "net.safetensors", network.module.state_dict())
     return folder
 

@@ -9,6 +9,7 @@ import torch
 from regraft.backbones.backbone import build
 from regraft.backbones.catalog import list_backbones
 from regraft.backbones.spec import BackboneSpec
+from regraft.settings import from_json, to_json
 
 # The smallest comfortable inputs; None is the native size of a network that takes no other.
 SIZES = {"alexnet": 64, "vgg16": 32, "vgg19": 32, "inception_v3": 96, "inception_resnet_v2": 96}
@@ -103,7 +104,7 @@ def check_facts(backbone):
     """What a run records is there and plain."""
     assert len(backbone.fingerprint) == len(backbone.weights.sha256) == 64
     assert backbone.weights.licence == "none"
-    assert BackboneSpec.from_json(backbone.spec.to_json()) == backbone.spec
+    assert from_json(BackboneSpec, to_json(backbone.spec)) == backbone.spec
     assert backbone.preprocessing.size <= backbone.preprocessing.resize
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from regraft.backbones.backbone import build
 from regraft.backbones.catalog import list_backbones
 from regraft.backbones.spec import BackboneSpec
 from regraft.training.heads import LinearHead
@@ -39,7 +40,7 @@ def grafted(name):
     arguments = {} if size is None else {"size": size}
     if name.startswith("vgg"):
         arguments["mlp_ratio"] = 0.01  # the former head is no part of the trunk
-    backbone = BackboneSpec(name, weights=None, arguments=arguments).build()
+    backbone = build(BackboneSpec(name, weights=None, arguments=arguments))
     network = TransferNetwork(backbone, LinearHead(), outputs=CLASSES)
     return backbone, network, {n: t.clone() for n, t in network.state_dict().items()}
 

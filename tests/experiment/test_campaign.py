@@ -8,8 +8,9 @@ import time
 import pytest
 from regraft.experiment.campaign import Campaign
 
+from regraft.backbones.backbone import build
+from regraft.backbones.checkpoint_files import write_state
 from regraft.backbones.spec import BackboneSpec
-from regraft.backbones.state import write_state
 from regraft.data.synthetic import make_flowers
 from regraft.errors import RunError
 from regraft.experiment import campaign, runner
@@ -323,7 +324,7 @@ def test_runs_with_other_weights_in_the_same_file_are_refused(flowers, tmp_path,
     def write(seed):
         arguments = (("size", 48),)
         spec = BackboneSpec("simple_cnn", weights=None, arguments=arguments, seed=seed)
-        write_state(tmp_path / "net.safetensors", spec.build().module.state_dict())
+        write_state(tmp_path / "net.safetensors", build(spec).module.state_dict())
 
     write(0)
     plan = planned(flowers, {**way, "weights": str(tmp_path / "net.safetensors")})

@@ -10,6 +10,7 @@ from regraft.experiment.comparing import Asked, compare
 from regraft.experiment.costs import Costs
 from regraft.experiment.ladder import Choice, Rung
 
+from regraft.backbones.backbone import build
 from regraft.data.synthetic import make_flowers
 from regraft.errors import RegraftError, RunError
 from regraft.experiment import comparing
@@ -19,12 +20,12 @@ NETWORK = {"backbone": "simple_cnn", "arguments": {"size": 48}, "weights": "net.
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
+    from regraft.backbones.checkpoint_files import write_state
     from regraft.backbones.spec import BackboneSpec
-    from regraft.backbones.state import write_state
 
     folder = tmp_path_factory.mktemp("comparing")
     make_flowers(folder / "flowers", species=2, per_class=12, size=48)
-    network = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)).build()
+    network = build(BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)))
     write_state(folder / "net.safetensors", network.module.state_dict())
     return folder
 

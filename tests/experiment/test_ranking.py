@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from regraft.experiment.preparation import DataPlan
 
 from regraft.backbones.backbone import build
-from regraft.backbones.importing import save_module
+from regraft.backbones.sources import save_module
 from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
 from regraft.backbones.weights import find_weights, store
 from regraft.data.dataset import Dataset

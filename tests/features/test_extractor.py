@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
+from regraft.backbones.backbone import build
 from regraft.backbones.engines import TorchEngine
 from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
 from regraft.data.images import DECODER_VERSION, Decoding, Limits
@@ -232,7 +233,7 @@ def test_weights_that_change_under_their_path_are_noticed(photographs, tmp_path)
     file = tmp_path / "weights.safetensors"
     spec = dataclasses.replace(SMALL, weights=str(file))
     for seed in (1, 2):
-        save_file(dataclasses.replace(SMALL, seed=seed).build().module.state_dict(), file)
+        save_file(build(dataclasses.replace(SMALL, seed=seed)).module.state_dict(), file)
         extractor = make(backbone=spec)
         extractor.transform(photographs)
 

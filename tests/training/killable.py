@@ -46,7 +46,7 @@ def run(job):
 
 def train(job):
     """Fit the learner of a job and write down its weights, history and warnings."""
-    from regraft.backbones.loading import state_sha256
+    from regraft.backbones.network import state_sha256
     from regraft.backbones.spec import BackboneSpec, Compute
     from regraft.classifiers.network_classifier import NetworkClassifier
     from regraft.data.dataset import Dataset

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from regraft.backbones.backbone import build
 from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.feature_classifier import FeatureClassifier
 from regraft.classifiers.network_classifier import NetworkClassifier
@@ -69,7 +70,7 @@ def passed(monkeypatch):
 
 def open_cache(folder, stage=None, *, stored="float32", seed=0, **changes):
     spec = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),), seed=seed)
-    backbone = spec.build()
+    backbone = build(spec)
     network = TransferNetwork(backbone, LinearHead(), outputs=2)
     compute = Compute(**{"engine": "torch", "device": "cpu", "cache": folder, **changes})
     runtime = Runtime.prepare(network, backbone, compute)
@@ -277,7 +278,7 @@ def test_both_learners_read_the_same_numbers(tmp_path):
     trunk = open_cache(tmp_path, stage="pooled")
     rows, _ = trunk.plain(PICTURES)
 
-    features = SMALL.build().engine("torch")(prepared(trunk, PICTURES))
+    features = build(SMALL).engine("torch")(prepared(trunk, PICTURES))
 
     assert np.array_equal(rows.take(EVERY, 0).numpy(), features)
 
@@ -592,7 +593,7 @@ def test_validation_and_views_count_for_the_budget():
 
 @pytest.fixture
 def runtime(tmp_path):
-    backbone = SMALL.build()
+    backbone = build(SMALL)
     network = TransferNetwork(backbone, LinearHead(), outputs=3)
     return Runtime.prepare(network, backbone, Compute(engine="torch", cache=tmp_path))
 
@@ -670,7 +671,7 @@ def test_a_live_mode_without_a_reason_says_nothing_of_a_split_point():
 def test_an_accelerator_is_not_left_idle_by_openvino(monkeypatch, device, engine):
     monkeypatch.setattr(module, "choose_device", lambda _device: device)
     monkeypatch.setattr(TransferNetwork, "to", lambda network, *_a, **_k: network)
-    backbone = SMALL.build()
+    backbone = build(SMALL)
     network = TransferNetwork(backbone, LinearHead(), outputs=3)
 
     found = Runtime.prepare(network, backbone, Compute(engine="openvino"))

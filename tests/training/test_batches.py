@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from regraft.backbones.backbone import build
 from regraft.backbones.spec import BackboneSpec
 from regraft.data.images import open_image
 from regraft.errors import ImageError, UsageError
@@ -24,7 +25,7 @@ from regraft.training.batches import (
     prefetched,
 )
 
-BACKBONE = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)).build()
+BACKBONE = build(BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)))
 
 
 def noisy(picture, random):

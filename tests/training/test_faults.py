@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from regraft.backbones.backbone import build
+from regraft.backbones.checkpoint_files import write_state
 from regraft.backbones.spec import BackboneSpec
-from regraft.backbones.state import write_state
 from regraft.data.synthetic import make_flowers
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")
@@ -331,7 +332,7 @@ class CommandLine:
     def __init__(self, zygote, folder):
         self.zygote, self.folder = zygote, folder
         make_flowers(folder / "flowers", species=2, per_class=12, size=48)
-        network = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)).build()
+        network = build(BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)))
         write_state(folder / "net.safetensors", network.module.state_dict())
 
     def start(self, name, *more, **job):

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from regraft.backbones.backbone import build
 from regraft.backbones.network import Stage, average
 from regraft.backbones.spec import BackboneSpec
 from regraft.errors import UsageError
@@ -36,7 +37,7 @@ NORMED = MLPHead(widths=(4,), pooling="avg", dropout=0.5, batch_norm=True)
 
 def graft(name="test_resnet", head=None, arguments=None, **options):
     chosen = NETWORKS[name] if arguments is None else arguments
-    backbone = BackboneSpec(name, weights=None, arguments=chosen).build()
+    backbone = build(BackboneSpec(name, weights=None, arguments=chosen))
     return backbone, TransferNetwork(backbone, head or LinearHead(), outputs=3, **options)
 
 
@@ -151,7 +152,7 @@ def test_the_checksum_sees_a_frozen_buffer_that_moves():
 
 
 def test_batch_norm_without_parameters_moves_with_its_trained_stage():
-    backbone = BackboneSpec("test_resnet", weights=None, arguments=(("size", 48),)).build()
+    backbone = build(BackboneSpec("test_resnet", weights=None, arguments=(("size", 48),)))
     last, first = backbone.module.layer4[0], backbone.module.layer1[0]
     last.bn2 = nn.BatchNorm2d(last.bn2.num_features, affine=False)
     first.bn2 = nn.BatchNorm2d(first.bn2.num_features, affine=False)
@@ -364,7 +365,7 @@ def test_the_size_is_that_of_trunk_and_new_head():
 
 
 def published(name, size, **arguments):
-    return BackboneSpec(name, weights=None, arguments={"size": size, **arguments}).build()
+    return build(BackboneSpec(name, weights=None, arguments={"size": size, **arguments}))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from regraft.backbones.backbone import Backbone
+from regraft.backbones.backbone import Backbone, build
 from regraft.backbones.network import Network
 from regraft.backbones.spec import BackboneSpec, Preprocessing
 from regraft.errors import RegraftError
@@ -53,7 +53,7 @@ def graft(name, head=HEAD, **arguments):
     """Return a network with random weights, whose every branch passes something on."""
     arguments = arguments or NETWORKS.get(name, {"size": 48})
     network = TransferNetwork(
-        BackboneSpec(name, weights=None, arguments=arguments).build(), head, outputs=3
+        build(BackboneSpec(name, weights=None, arguments=arguments)), head, outputs=3
     )
     random = torch.Generator().manual_seed(1)
     with torch.no_grad():

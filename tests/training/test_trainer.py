@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from regraft.backbones.loading import state_sha256
+from regraft.backbones.backbone import build
+from regraft.backbones.network import state_sha256
 from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.data.dataset import Dataset
@@ -418,7 +419,7 @@ def test_phases_of_no_epochs_are_recorded_and_change_nothing(epochs, train, held
 @pytest.mark.parametrize("changes", [{}, {"augment": "standard"}, {"boundary": "off"}])
 def test_frozen_batch_norm_does_not_move(changes, train, held):
     phases = [Phase(epochs=1), Phase(epochs=2, unfreeze_last=1, lr=0.01)]
-    before = copy.deepcopy(SPEC.build().module)
+    before = copy.deepcopy(build(SPEC).module)
 
     after = fit(train, held, phases=phases, **changes).network_.trunk
 
@@ -455,7 +456,7 @@ def test_activations_after_batch_statistics_are_those_of_the_pretrained_trunk(tr
 
     fitted = learner(phases=phases, cache=tmp_path).fit(train.paths, train.labels)
 
-    plain = SPEC.build().embed(train.paths)
+    plain = build(SPEC).embed(train.paths)
     kept, computed = fitted._predictor.keeper.plain(train.paths)
     assert computed == 0
     assert np.allclose(kept.take(np.arange(20), 0).numpy(), plain, atol=1e-4)

@@ -1,4 +1,4 @@
-"""A trained network that turns pictures into rows, with its preprocessing and its stages."""
+"""A trained network that turns images into rows, with its preprocessing and its stages."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,39 +15,71 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from regraft.backbones import engines
-from regraft.backbones.catalog import find, registered_builder
-from regraft.backbones.embedder import Embedder, Normalise
-from regraft.backbones.layers import Layer, layer_table
-from regraft.backbones.loading import build_network, state_sha256
+from regraft.backbones.catalog import Entry
+from regraft.backbones.checkpoint_files import read_state
+from regraft.backbones.from_timm import imagenet_classes
 from regraft.backbones.network import (
+    Layer,
     Network,
     Stage,
     average,
     channels_first,
     classifier_modules,
     find_stages,
+    layer_table,
+    state_sha256,
     tap,
     within,
 )
-from regraft.backbones.prepare import prepare
-from regraft.backbones.resolving import (
-    WeightsFacts,
-    resolve_arguments,
-    resolve_preprocessing,
-    resolve_weights,
+from regraft.backbones.sources import (
+    build_network,
+    check_size,
+    find,
+    load_state,
+    locate,
+    usual_preprocessing,
 )
-from regraft.backbones.spec import BackboneSpec, Preprocessing
-from regraft.data.images import DECODER_VERSION, ImageLike, open_image
-from regraft.errors import BackboneError
+from regraft.backbones.spec import BackboneSpec, EngineName, PrecisionName, Preprocessing
+from regraft.data.images import DECODER_VERSION, ImageLike, open_image, refuse_huge_resize
+from regraft.errors import BackboneError, WeightsError
 from regraft.files import sha256_json
+from regraft.settings import to_json
 from regraft.system import threads
 
 _RETRAINED = "trained further from"
+# Torch's 8-bit resize is faster, but its rounded filter weights move some pixels by a level and,
+# where a small image is enlarged, many by several. Pillow is what the weights were trained with.
+_FILTERS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "nearest": Image.Resampling.NEAREST,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Guess:
-    """One class that a network sees in a picture.
+class WeightsFacts:
+    """Where the numbers of a network come from.
+
+    Args:
+        sha256: Hash over all tensors in the order of their names.
+        licence: ``"unknown"`` where none is stated, ``"none"`` for random weights.
+        source: A repository, an address, the name of a file, or ``"random, seed 0"``.
+        classifier: Whether the classifier is among them.
+
+    Example:
+        >>> WeightsFacts(sha256="ab", licence="unknown", source="net.safetensors").licence
+        'unknown'
+    """
+
+    sha256: str
+    licence: str
+    source: str
+    classifier: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopK:
+    """One of the most probable classes that a network sees in an image.
 
     Args:
         wnid: The WordNet identifier of the class.
@@ -54,7 +87,7 @@ class Guess:
         probability: Between 0 and 1, after the softmax.
 
     Example:
-        >>> Guess(wnid="n01440764", label="tench", probability=0.9).label
+        >>> TopK(wnid="n01440764", label="tench", probability=0.9).label
         'tench'
     """
 
@@ -77,7 +110,7 @@ class Backbone:
         notes: What a reader of results should know, one sentence each.
 
     Raises:
-        BackboneError: The network takes no pictures of this size, or has no such stage.
+        BackboneError: The network takes no images of this size, or has no such stage.
 
     Example:
         >>> backbone = build(BackboneSpec("simple_cnn", weights=None))
@@ -104,11 +137,11 @@ class Backbone:
         self.notes = notes
         self.module = network.module.eval()
         self._network = network
-        self._check_size()
+        check_size(network, preprocessing.size, name=spec.name)
         trunk_calls, self._top = self._measure()
         self.stages: tuple[Stage, ...] = find_stages(network, self._top, trunk_calls)
         device = next(self.module.parameters()).device  # a trained network may stand on another
-        self.embedder = Embedder(self.module, preprocessing, self._rows()).to(device)
+        self.embedder = engines.Embedder(self.module, preprocessing, self._rows()).to(device)
         self.feature_dim: int = self._run(self.embedder, self._blank(torch.uint8)).shape[1]
 
     @property
@@ -127,7 +160,7 @@ class Backbone:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all that decides which numbers a picture becomes."""
+        """A hash of all that decides which numbers a image becomes."""
         return self.fingerprint_of(self.spec.pooling)
 
     def fingerprint_of(self, pooling: str) -> str:
@@ -137,24 +170,24 @@ class Backbone:
                 "network": self.identifier,
                 "weights": self.weights.sha256,
                 "arguments": self.arguments,
-                "preprocessing": self.preprocessing.to_json(),
+                "preprocessing": to_json(self.preprocessing),
                 "pooling": pooling,
                 "decoder": DECODER_VERSION,
             }
         )
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Return an upright RGB picture as the square that enters the network, (size, size, 3).
+        """Return an upright RGB image as the square that enters the network, (size, size, 3).
 
         Raises:
-            ImageError: The picture is too long and thin (``IMG-ASPECT``).
+            ImageError: The image is too long and thin (``IMG-ASPECT``).
         """
         return prepare(image, self.preprocessing)
 
     def engine(
-        self, name: engines.EngineName = "auto", precision: engines.Precision = "fp32"
+        self, name: EngineName = "auto", precision: PrecisionName = "fp32"
     ) -> engines.Engine:
-        """Return what turns prepared pictures (n, size, size, 3) into rows (n, feature_dim).
+        """Return what turns prepared images (n, size, size, 3) into rows (n, feature_dim).
 
         Args:
             name: ``"torch"``, ``"openvino"``, or ``"auto"`` for the faster one on this machine.
@@ -171,15 +204,15 @@ class Backbone:
             size=self.preprocessing.size,
         )
 
-    def embed(self, pictures: Sequence[ImageLike], *, batch_size: int = 32) -> NDArray[np.float32]:
-        """Return one row per picture, shape (n, feature_dim).
+    def embed(self, images: Sequence[ImageLike], *, batch_size: int = 32) -> NDArray[np.float32]:
+        """Return one row per image, shape (n, feature_dim).
 
         Args:
-            pictures: Paths, PIL pictures or H × W × 3 arrays of 8 bits.
-            batch_size: How many pictures go through the network at once.
+            images: Paths, PIL images or H × W × 3 arrays of 8 bits.
+            batch_size: How many images go through the network at once.
 
         Raises:
-            ImageError: A picture cannot be read.
+            ImageError: A image cannot be read.
 
         Example:
             >>> backbone = build(BackboneSpec("simple_cnn", weights=None))
@@ -187,41 +220,35 @@ class Backbone:
             (1, 128)
         """
         engine = self._default_engine
-        rows = [engine(batch) for batch in self._batches(pictures, batch_size)]
+        rows = [engine(batch) for batch in self._batches(images, batch_size)]
         return np.concatenate(rows) if rows else np.empty((0, self.feature_dim), np.float32)
 
-    def top_k(self, pictures: Sequence[ImageLike], k: int = 5) -> list[list[Guess]]:
-        """Return the ``k`` most probable ImageNet classes of each picture, the most probable first.
+    def top_k(self, images: Sequence[ImageLike], k: int = 5) -> list[list[TopK]]:
+        """Return the ``k`` most probable ImageNet classes of each image, the most probable first.
 
         Args:
-            pictures: Paths, PIL pictures or H × W × 3 arrays of 8 bits.
+            images: Paths, PIL images or H × W × 3 arrays of 8 bits.
             k: How many classes.
 
         Raises:
             BackboneError: The network has no trained ImageNet head (``BACKBONE-HEAD``).
-            ImageError: A picture cannot be read.
+            ImageError: A image cannot be read.
         """
-        from regraft.backbones.from_timm import imagenet_classes
-
         self._check_imagenet_head()
-        normalise = Normalise(self.preprocessing)
+        normalise = engines.Normalise(self.preprocessing)
         classes = imagenet_classes()
-        guesses = []
-        for batch in self._batches(pictures, 32):
+        found = []
+        for batch in self._batches(images, 32):
             logits = self._run(self.module, normalise(torch.from_numpy(batch)))
             best = logits.float().softmax(1).topk(min(k, logits.shape[1]))
             for values, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-                guesses.append(
+                found.append(
                     [
-                        Guess(
-                            wnid=classes[index][0],
-                            label=classes[index][1],
-                            probability=value,
-                        )
+                        TopK(wnid=classes[index][0], label=classes[index][1], probability=value)
                         for value, index in zip(values, indices, strict=True)
                     ]
                 )
-        return guesses
+        return found
 
     def layer_table(self, top: bool = False) -> list[Layer]:
         """Return the network's layers in the order of the forward pass.
@@ -257,16 +284,6 @@ class Backbone:
         with torch.inference_mode():
             return apply(batch.to(device))
 
-    def _check_size(self) -> None:
-        size, needed = self.preprocessing.size, self._network.size
-        if self._network.fixed_size and size != needed:
-            raise BackboneError(
-                f"{self.spec.name} takes pictures of {needed} pixels only",
-                why=f"{size} were asked for",
-                hint="leave the size out, or choose a convolutional network",
-                code="BACKBONE-SIZE",
-            )
-
     def _measure(self) -> tuple[list[str], tuple[str, ...]]:
         """Return the calls of the trunk, and the names of the modules that only the head runs."""
         try:
@@ -275,7 +292,7 @@ class Backbone:
             )
         except RuntimeError as error:
             raise BackboneError(
-                f"{self.spec.name} cannot take pictures of {self.preprocessing.size} pixels",
+                f"{self.spec.name} cannot take images of {self.preprocessing.size} pixels",
                 why=str(error).splitlines()[0][:200],
                 hint=f"it was designed for {self._network.size}",
                 code="BACKBONE-SIZE",
@@ -300,12 +317,10 @@ class Backbone:
         reach = tap(self.module, stage.output)
         return lambda batch: average(reach(batch), network.layout)
 
-    def _batches(
-        self, pictures: Sequence[ImageLike], batch_size: int
-    ) -> Iterator[NDArray[np.uint8]]:
+    def _batches(self, images: Sequence[ImageLike], batch_size: int) -> Iterator[NDArray[np.uint8]]:
         with ThreadPoolExecutor(threads()) as pool:
-            for start in range(0, len(pictures), batch_size):
-                batch = pictures[start : start + batch_size]
+            for start in range(0, len(images), batch_size):
+                batch = images[start : start + batch_size]
                 yield np.stack(list(pool.map(lambda one: self.prepare(open_image(one)), batch)))
 
     def _check_imagenet_head(self) -> None:
@@ -343,13 +358,12 @@ def build(spec: BackboneSpec | str) -> Backbone:
     """
     spec = BackboneSpec(spec) if isinstance(spec, str) else spec
     entry = find(spec.name)
-    if entry.source == "registered":
-        return registered_builder(entry.name)(spec)
-    arguments = resolve_arguments(spec, entry)
-    size = arguments.pop("size", None)
-    network = build_network(entry, arguments, seed=spec.seed, empty=spec.weights is not None)
-    preprocessing, notes = resolve_preprocessing(spec, entry, network, size)
-    weights = resolve_weights(spec, entry, network)
+    arguments = {**dict(entry.arguments), **dict(spec.arguments)}
+    _refuse_other_arguments(spec, entry)
+    given = {name: value for name, value in arguments.items() if name != "size"}
+    network = build_network(entry, given, seed=spec.seed, empty=spec.weights is not None)
+    preprocessing, notes = choose_preprocessing(spec, entry, network)
+    weights = _put_weights(spec, entry, network)
     if not weights.classifier:
         notes += (f"the weights of {spec.name} ({weights.source}) have no classifier",)
     return Backbone(
@@ -358,9 +372,31 @@ def build(spec: BackboneSpec | str) -> Backbone:
         preprocessing=preprocessing,
         weights=weights,
         identifier=f"{entry.source}:{entry.identifier}",
-        arguments={**dict(entry.arguments), **dict(spec.arguments)},
+        arguments=arguments,
         notes=notes,
     )
+
+
+def prepare(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Return an image resized and cropped, as 8-bit RGB of shape (size, size, 3).
+
+    The resize runs without Python's lock, so that threads add up.
+
+    Args:
+        image: An upright image of mode RGB.
+        preprocessing: Its geometry is used; the normalisation happens inside the network.
+
+    Raises:
+        ImageError: The image is so long and thin that resizing it would fill the memory.
+
+    Example:
+        >>> prepare(Image.new("RGB", (500, 375)), Preprocessing.torch()).shape
+        (224, 224, 3)
+    """
+    scaled = image.resize(_resized(image, preprocessing), _FILTERS[preprocessing.interpolation])
+    size = preprocessing.size
+    left, top = round((scaled.width - size) / 2), round((scaled.height - size) / 2)
+    return np.array(scaled.crop((left, top, left + size, top + size)))
 
 
 def retrained(backbone: Backbone) -> Backbone:
@@ -392,3 +428,109 @@ def retrained(backbone: Backbone) -> Backbone:
         arguments=backbone.arguments,
         notes=backbone.notes,
     )
+
+
+def choose_preprocessing(
+    spec: BackboneSpec, entry: Entry, network: Network
+) -> tuple[Preprocessing, tuple[str, ...]]:
+    """Return the preprocessing to use, and a note where it was assumed or is not the weights' own.
+
+    Args:
+        spec: What was asked for.
+        entry: The network's entry.
+        network: The network that was built.
+
+    Raises:
+        BackboneError: Another preprocessing than that of imported weights, or another size than
+            that of the preprocessing, was asked for (``BACKBONE-PREPROCESSING``).
+    """
+    size, given = dict(spec.arguments).get("size"), spec.preprocessing
+    own = usual_preprocessing(entry, network)
+    if given is None:
+        chosen = usual_preprocessing(entry, network, size)
+        return chosen, _assumed(spec, entry, chosen)
+    if entry.stored and given != own:
+        raise BackboneError(
+            f"another preprocessing than that of the imported weights {entry.name}",
+            why=f"asked for {given}; the weights' own is {own}",
+            hint="leave the preprocessing out, or import the file again under another name",
+            code="BACKBONE-PREPROCESSING",
+        )
+    if size is not None and size != given.size:
+        raise BackboneError(
+            "the argument size and the preprocessing contradict each other",
+            why=f"{size!r} and {given.size}",
+            hint="give one of them",
+            code="BACKBONE-PREPROCESSING",
+        )
+    if spec.weights != "default" or given == own.at_size(given.size):
+        return given, ()
+    note = (
+        f"images are prepared otherwise than those that the weights of {entry.name} were trained "
+        f"on, so its features are worse: {given} instead of {own}; leave preprocessing out unless "
+        "this is meant"
+    )
+    return given, (note,)
+
+
+def _assumed(spec: BackboneSpec, entry: Entry, chosen: Preprocessing) -> tuple[str, ...]:
+    if spec.weights in {None, "default"} or entry.stored:
+        return ()
+    found = f"{Path(str(spec.weights)).name} does not say how its images are to be prepared"
+    return (f"{found}; the preprocessing of {entry.name} is assumed: {chosen}.",)
+
+
+def _refuse_other_arguments(spec: BackboneSpec, entry: Entry) -> None:
+    """Refuse arguments that imported weights were not made with; only ``size`` may change."""
+    own = dict(entry.arguments)
+    changed = [name for name, value in spec.arguments if name != "size" and own.get(name) != value]
+    if entry.stored and changed:
+        raise BackboneError(
+            f"the imported weights {entry.name} have arguments of their own",
+            why=f"{', '.join(changed)} would change them",
+            hint="leave the arguments out, or import the file again under another name",
+            code="BACKBONE-ARGUMENT",
+        )
+
+
+def _put_weights(spec: BackboneSpec, entry: Entry, network: Network) -> WeightsFacts:
+    """Put the weights that were asked for into the network, and say where they come from."""
+    absent: tuple[str, ...] = ()
+    if spec.weights is None:
+        licence, source = "none", f"random, seed {spec.seed}"
+    elif spec.weights != "default":
+        path = Path(spec.weights)
+        licence, source = "unknown", path.name
+        absent = load_state(network, read_state(path), path=path, entry=entry)
+    elif entry.trained:
+        licence, source = entry.licence, "the network's own"
+    elif not entry.weights and not entry.stored:
+        raise WeightsError(
+            f"{entry.name} has no trained weights to fetch",
+            hint="give a file of weights (--weights FILE); weights=None gives random ones",
+            code="WEIGHTS-NONE",
+        )
+    else:
+        found = locate(entry)
+        licence, source = found.licence, found.source
+        # Of PyTorch's own files only those with a hash in the catalogue come here.
+        state = read_state(found.path, sha256=found.sha256, importing=True)
+        absent = load_state(network, state, path=found.path, entry=entry)
+    return WeightsFacts(
+        sha256=state_sha256(network.module), licence=licence, source=source, classifier=not absent
+    )
+
+
+def _resized(image: Image.Image, preprocessing: Preprocessing) -> tuple[int, int]:
+    """Return the width and height after the resize, in pixels."""
+    if preprocessing.mode == "squash":
+        return preprocessing.size, preprocessing.size
+    side = preprocessing.resize
+    if preprocessing.mode == "squash_crop":
+        return side, side
+    width, height = image.size
+    refuse_huge_resize(width, height, side, name=getattr(image, "filename", "") or "image")
+    # As torchvision and timm compute it: the long side is cut off, not rounded.
+    if width <= height:
+        return side, int(side * height / width)
+    return int(side * width / height), side

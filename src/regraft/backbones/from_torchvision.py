@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torchvision.models as zoo
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models.swin_transformer import SwinTransformer
 from torchvision.models.vision_transformer import Encoder, VisionTransformer
 
@@ -16,13 +17,14 @@ from regraft.backbones.network import Apply, Network, average, child_groups, tap
 from regraft.backbones.spec import Interpolation, Preprocessing
 from regraft.errors import BackboneError
 
-AUXILIARY = ("AuxLogits", "aux1", "aux2")
 _RESERVED = frozenset({"weights", "progress", "weights_backbone", "aux_logits", "transform_input"})
 # The weights of these two expect another input range, which the networks make for themselves.
 _INCEPTION = {"transform_input": True, "aux_logits": False, "init_weights": True}
 _OWN = {"googlenet": _INCEPTION, "inception_v3": _INCEPTION}
 _CONTAINERS = (nn.Sequential, nn.ModuleList, Encoder)
 _INTERPOLATIONS: dict[str, Interpolation] = {"bilinear": "bilinear", "bicubic": "bicubic"}
+# Old files of DenseNets: module names may not hold dots any more.
+_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 # Where the last feature map is: what goes into the first of these that a network has, or what comes
 # out of the first of those. The order matters: some networks have several.
 _LAST_INPUTS = ("avgpool", "classifier.0", "heads")
@@ -120,6 +122,21 @@ def build(identifier: str, arguments: Mapping[str, Any]) -> Network:
         fixed_size=transformer,
         layout="NHWC" if isinstance(module, SwinTransformer) else "NCHW",
     )
+
+
+def rename_keys(state: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Tensor]:
+    """Return tensors under today's names where a file has old ones.
+
+    Args:
+        state: Tensors by name.
+        own: The names in the network; not needed here.
+
+    Example:
+        >>> list(rename_keys({"features.denselayer1.norm.1.bias": Tensor()}, []))
+        ['features.denselayer1.norm1.bias']
+    """
+    del own
+    return {_OLD_DENSENET.sub(r"\1\2", name): tensor for name, tensor in state.items()}
 
 
 def _default_weights(identifier: str) -> Any:

@@ -1,17 +1,25 @@
-"""What the adapters hand over: a module, its last feature map, its parts in depth order."""
+"""A network taken apart: its module, its last feature map, its parts in depth order, its layers.
+
+What concerns any network alike stands here: tapping a submodule, finding stages, listing layers,
+comparing tensors.
+"""
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from regraft.errors import BackboneError
+from regraft.files import sha256_bytes, sha256_json
 
 Layout = Literal["NCHW", "NHWC", "NLC"]
+_SHOWN = 3  # names in an error
 Apply = Callable[[Tensor], Tensor]
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)  # noqa: SLF001 - the common base has no public name
 
@@ -64,7 +72,6 @@ def channels_first(features: Tensor, layout: Layout) -> Tensor:
     """Return feature maps with the channels behind the batch axis, whatever their layout.
 
     Example:
-        >>> import torch
         >>> channels_first(torch.zeros(1, 7, 7, 768), "NHWC").shape
         torch.Size([1, 768, 7, 7])
     """
@@ -79,7 +86,6 @@ def average(features: Tensor, layout: Layout = "NCHW") -> Tensor:
     """Return the average of each channel over all positions, shape (n, channels).
 
     Example:
-        >>> import torch
         >>> average(torch.ones(2, 512, 7, 7)).shape
         torch.Size([2, 512])
     """
@@ -102,7 +108,6 @@ def tap(module: nn.Module, name: str, side: Literal["input", "output"] = "output
         side: Whether to take what goes in or what comes out.
 
     Example:
-        >>> import torch
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Flatten())
         >>> tap(net, "0")(torch.zeros(1, 3, 4, 4)).shape
         torch.Size([1, 8, 4, 4])
@@ -136,7 +141,6 @@ def record_calls(module: nn.Module, run: Callable[[], Any]) -> list[str]:
     """Return the names of the submodules in the order in which they finish while ``run`` runs.
 
     Example:
-        >>> import torch
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Flatten())
         >>> record_calls(net, lambda: net(torch.zeros(1, 3, 4, 4)))
         ['0', '1']
@@ -251,6 +255,116 @@ def within(name: str, parts: Sequence[str]) -> bool:
     return any(name == part or name.startswith(part + ".") for part in parts)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One row of the table.
+
+    Args:
+        index: Its place in the order of the forward pass, from 0.
+        name: The module's name in the network; "" is the network itself.
+        type: The module's class.
+        output_shape: Shape of its output for one picture, without the batch axis.
+        parameters: How many numbers it holds itself, its submodules' not counted.
+        trainable: How many of them are not frozen.
+
+    Example:
+        >>> row = Layer(
+        ...     index=0, name="fc", type="Linear", output_shape=(2,), parameters=4, trainable=4
+        ... )
+        >>> row.name
+        'fc'
+    """
+
+    index: int
+    name: str
+    type: str
+    output_shape: tuple[int, ...]
+    parameters: int
+    trainable: int
+
+
+def layer_table(
+    module: nn.Module, run: Callable[[], Any], *, without: Sequence[str] = ()
+) -> list[Layer]:
+    """Return the layers that ``run`` calls, in the order in which they finish.
+
+    Listed are modules without submodules and modules with parameters of their own. A layer that is
+    called several times is listed once; one whose parameters are used without a call comes first.
+
+    Args:
+        module: The network.
+        run: A forward pass of one picture.
+        without: Names of the parts to leave out.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU())
+        >>> [row.parameters for row in layer_table(net, lambda: net(torch.zeros(1, 3, 8, 8)))]
+        [1792, 0]
+    """
+    layers = {
+        name: child
+        for name, child in module.named_modules()
+        if not within(name, without) and (_own(child) or next(child.children(), None) is None)
+    }
+    shapes: dict[str, tuple[int, ...]] = {}
+    handles = [
+        child.register_forward_hook(functools.partial(_note, shapes, name))
+        for name, child in layers.items()
+    ]
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    uncalled = [name for name, child in layers.items() if name not in shapes and _own(child)]
+    return [
+        Layer(
+            index=index,
+            name=name,
+            type=type(layers[name]).__name__,
+            output_shape=shapes.get(name, ()),
+            parameters=sum(own.numel() for own in _own(layers[name])),
+            trainable=sum(own.numel() for own in _own(layers[name]) if own.requires_grad),
+        )
+        for index, name in enumerate((*uncalled, *shapes))
+    ]
+
+
+def misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """Return what does not fit between a network and a file, or "" if all does.
+
+    Example:
+        >>> misfit({"a": torch.zeros(2)}, {"b": torch.zeros(2)})
+        '1 missing (a); 1 unexpected (b)'
+    """
+    shapes = [
+        f"{name} is {_shape(given[name])}, expected {_shape(own[name])}"
+        for name in own
+        if name in given and given[name].shape != own[name].shape
+    ]
+    parts = [
+        _some("missing", [name for name in own if name not in given]),
+        _some("unexpected", [name for name in given if name not in own]),
+        _some("of another shape", shapes),
+    ]
+    return "; ".join(part for part in parts if part)
+
+
+def state_sha256(module: nn.Module) -> str:
+    """Return the SHA-256 over all tensors of a network in the order of their names.
+
+    Example:
+        >>> state_sha256(nn.Linear(2, 1)) == state_sha256(nn.Linear(2, 1))
+        False
+    """
+    rows = []
+    for name, tensor in sorted(module.state_dict().items()):
+        plain = tensor.detach().cpu().contiguous()
+        data = plain.flatten().view(torch.uint8).numpy().data
+        rows.append([name, str(plain.dtype), list(plain.shape), sha256_bytes(data)])
+    return sha256_json(rows)
+
+
 def _blocks(
     module: nn.Module, prefix: str, containers: tuple[type[nn.Module], ...]
 ) -> Iterator[tuple[str, list[str]]]:
@@ -293,3 +407,25 @@ def _attach_plain_layers(module: nn.Module, covers: list[list[str]], calls: Sequ
             current = inside
         elif calls.count(name) == 1 and next(module.get_submodule(name).parameters(), None) is None:
             covers[current].append(name)
+
+
+def _own(module: nn.Module) -> list[nn.Parameter]:
+    return list(module.parameters(recurse=False))
+
+
+def _note(
+    shapes: dict[str, tuple[int, ...]], name: str, _module: nn.Module, _inputs: Any, output: Any
+) -> None:
+    first = output[0] if isinstance(output, tuple | list) else output
+    shapes.setdefault(name, tuple(first.shape[1:]) if isinstance(first, Tensor) else ())
+
+
+def _some(what: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    more = ", …" if len(names) > _SHOWN else ""
+    return f"{len(names)} {what} ({', '.join(names[:_SHOWN])}{more})"
+
+
+def _shape(tensor: Tensor) -> str:
+    return "×".join(str(side) for side in tensor.shape) or "one number"

@@ -6,8 +6,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 
@@ -15,33 +14,28 @@ from regraft.data.images import Decoding
 from regraft.errors import BackboneError
 from regraft.settings import settings_class
 
-if TYPE_CHECKING:
-    from regraft.backbones.backbone import Backbone
-
+LARGEST_SIDE = 4096
 Mode = Literal["crop", "squash", "squash_crop"]
 Interpolation = Literal["bicubic", "bilinear", "nearest"]
 Channels = Literal["RGB", "BGR"]
 EngineName = Literal["auto", "torch", "openvino"]
 PrecisionName = Literal["fp32", "bf16"]
 BoundaryChoice = Literal["auto", "off", "float32", "float16", "bfloat16"]
-Triple = tuple[float, float, float]
+Side = Annotated[int, pydantic.Field(ge=1, le=LARGEST_SIDE)]
+Positive = Annotated[float, pydantic.Field(gt=0)]
+Arguments = tuple[tuple[str, Any], ...]
 
-LARGEST_SIDE = 4096
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 _HALF = (0.5, 0.5, 0.5)
 _CAFFE_MEAN = (103.939, 116.779, 123.68)
 
 
-def _path_as_text(value: Any) -> Any:
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
-@dataclass(frozen=True, kw_only=True)
+@settings_class(BackboneError, code="BACKBONE-PREPROCESSING", kw_only=True)
 class Preprocessing:
-    """How a picture becomes the numbers that a network was trained on.
+    """How an image becomes the numbers that a network was trained on.
 
-    The picture is resized and cropped as 8-bit RGB; the network then sees
+    The image is resized and cropped as 8-bit RGB; the network then sees
     ``(x / scale - mean) / std`` in the channel order ``channels``.
 
     Args:
@@ -63,33 +57,22 @@ class Preprocessing:
         (0.5, 0.5, 0.5)
     """
 
-    size: int
-    resize: int
+    size: Side
+    resize: Side
     mode: Mode = "crop"
     interpolation: Interpolation = "bicubic"
-    mean: Triple = _IMAGENET_MEAN
-    std: Triple = _IMAGENET_STD
-    scale: float = 255.0
+    mean: tuple[float, float, float] = _IMAGENET_MEAN
+    std: tuple[Positive, Positive, Positive] = _IMAGENET_STD
+    scale: Positive = 255.0
     channels: Channels = "RGB"
 
     def __post_init__(self) -> None:
-        for name in ("mean", "std"):
-            object.__setattr__(self, name, _triple(name, getattr(self, name)))
-        for name, allowed in (
-            ("mode", get_args(Mode)),
-            ("interpolation", get_args(Interpolation)),
-            ("channels", get_args(Channels)),
-        ):
-            if getattr(self, name) not in allowed:
-                raise _refused(name, getattr(self, name), "one of " + ", ".join(allowed))
-        if not _whole(self.size) or not 1 <= self.size <= LARGEST_SIDE:
-            raise _refused("size", self.size, f"a whole number from 1 to {LARGEST_SIDE}")
-        if not _whole(self.resize) or not self.size <= self.resize <= LARGEST_SIDE:
-            raise _refused("resize", self.resize, f"a whole number from size to {LARGEST_SIDE}")
-        if not _number(self.scale) or self.scale <= 0:
-            raise _refused("scale", self.scale, "a number above 0")
-        if min(self.std) <= 0:
-            raise _refused("std", self.std, "three numbers above 0")
+        if self.resize < self.size:
+            raise BackboneError(
+                f"resize cannot be {self.resize}",
+                why=f"it should be at least the size, {self.size}",
+                code="BACKBONE-PREPROCESSING",
+            )
 
     @classmethod
     def torch(cls, size: int = 224, **changes: Any) -> Self:
@@ -144,38 +127,37 @@ class Preprocessing:
             >>> Preprocessing.torch(224).at_size(112).resize
             128
         """
-        resize = max(size, round(self.resize * size / self.size)) if _whole(size) else size
+        whole = isinstance(size, int) and not isinstance(size, bool)
+        resize = max(size, round(self.resize * size / self.size)) if whole else size
         return dataclasses.replace(self, size=size, resize=resize)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON values.
-
-        Example:
-            >>> Preprocessing.from_json(Preprocessing.tf().to_json()) == Preprocessing.tf()
-            True
-        """
-        return {**dataclasses.asdict(self), "mean": list(self.mean), "std": list(self.std)}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Return the preprocessing written by `to_json`.
-
-        Raises:
-            BackboneError: A field is missing, unknown or out of range (``BACKBONE-PREPROCESSING``).
-        """
-        _check_keys(cls, value, code="BACKBONE-PREPROCESSING")
-        return cls(**value)
-
     def __str__(self) -> str:
-        way = "resize" if self.mode == "crop" else "squash to"
-        cut = "squash" if self.mode == "squash" else f"{way} {self.resize}, centre crop"
+        resized = "resize" if self.mode == "crop" else "squash to"
+        cut = "squash" if self.mode == "squash" else f"{resized} {self.resize}, centre crop"
         return (
             f"{self.size} px ({cut}, {self.interpolation}), {self.channels}, "
             f"scale 1/{self.scale:g}, mean {_shown(self.mean)}, std {_shown(self.std)}"
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+def read_arguments(value: Any) -> Any:
+    """Return constructor arguments, given as pairs or a mapping, as sorted pairs of plain values.
+
+    Raises:
+        BackboneError: An argument is no plain value (``BACKBONE-ARGUMENT``).
+
+    Example:
+        >>> read_arguments({"size": 96, "layers": [2, 2]})
+        (('layers', (2, 2)), ('size', 96))
+    """
+    pairs = value.items() if isinstance(value, Mapping) else value
+    try:
+        return tuple(sorted((str(key), _plain(key, item)) for key, item in pairs))
+    except (TypeError, ValueError):
+        return value  # refused by the check of the field
+
+
+@settings_class(BackboneError, code="BACKBONE-INVALID")
 class BackboneSpec:
     """A backbone as plain values: hashable, cheap to clone, the same on every machine.
 
@@ -197,19 +179,17 @@ class BackboneSpec:
         'default'
     """
 
-    name: str = dataclasses.field(kw_only=False)
+    name: str
+    _: dataclasses.KW_ONLY
     weights: str | None = "default"
-    arguments: tuple[tuple[str, Any], ...] = ()
+    arguments: Annotated[
+        Arguments, pydantic.BeforeValidator(read_arguments), pydantic.PlainSerializer(dict)
+    ] = ()
     preprocessing: Preprocessing | None = None
     pooling: str = "avg"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        given = self.arguments
-        pairs = given.items() if isinstance(given, Mapping) else given
-        object.__setattr__(
-            self, "arguments", tuple(sorted((str(key), _plain(key, value)) for key, value in pairs))
-        )
         stage = self.pooling.removeprefix("stage:") if self.pooling.startswith("stage:") else ""
         if self.pooling not in {"avg", "flatten"} and not stage:
             raise BackboneError(
@@ -219,46 +199,9 @@ class BackboneSpec:
                 code="BACKBONE-POOLING",
             )
 
-    def build(self) -> Backbone:
-        """Return the network with its weights, ready to embed pictures.
 
-        Raises:
-            BackboneError: The name, an argument, the input size or the pooling is impossible.
-            WeightsError: The weights are missing, damaged or of another network.
-        """
-        from regraft.backbones.backbone import build
-
-        return build(self)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON values.
-
-        Example:
-            >>> spec = BackboneSpec("mobilenet_v2", arguments=(("pad_type", "same"),))
-            >>> BackboneSpec.from_json(spec.to_json()) == spec
-            True
-        """
-        shown = self.preprocessing
-        return {
-            "name": self.name,
-            "weights": self.weights,
-            "arguments": dict(self.arguments),
-            "preprocessing": None if shown is None else shown.to_json(),
-            "pooling": self.pooling,
-            "seed": self.seed,
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Return the spec written by `to_json`.
-
-        Raises:
-            BackboneError: A field is missing, unknown or out of range.
-        """
-        _check_keys(cls, value, code="BACKBONE-INVALID")
-        shown = value.get("preprocessing")
-        own = None if shown is None else Preprocessing.from_json(shown)
-        return cls(**{**value, "preprocessing": own})
+def _path_as_text(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 @settings_class(kw_only=True)
@@ -295,41 +238,19 @@ class Compute:
     )
     boundary: BoundaryChoice = "auto"
     disk_budget: Annotated[int, pydantic.Field(ge=0)] | None = None
-    decoding: Decoding = field(default_factory=Decoding)
+    decoding: Decoding = dataclasses.field(default_factory=Decoding)
 
 
 def _geometry(size: int) -> dict[str, Any]:
     # 224 of 256 pixels is what most ImageNet networks since AlexNet were tested with.
-    return {"size": size, "resize": round(size / 0.875)}
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _number(value: object) -> bool:
-    return (_whole(value) or isinstance(value, float)) and math.isfinite(value)  # type: ignore[arg-type]
-
-
-def _triple(name: str, values: Any) -> Triple:
-    listed = isinstance(values, tuple | list)
-    if not listed or len(values) != 3 or not all(_number(value) for value in values):
-        raise _refused(name, values, "three finite numbers")
-    return (float(values[0]), float(values[1]), float(values[2]))
-
-
-def _refused(name: str, value: object, expected: str) -> BackboneError:
-    return BackboneError(
-        f"preprocessing: {name} is out of range",
-        why=f"found {value!r:.100}, expected {expected}",
-        code="BACKBONE-PREPROCESSING",
-    )
+    return {"size": size, "resize": round(size / 0.875) if isinstance(size, int) else size}
 
 
 def _plain(key: object, value: Any) -> Any:
     if isinstance(value, list | tuple):
         return tuple(_plain(key, item) for item in value)
-    if value is None or isinstance(value, str | bool) or _number(value):
+    finite = not isinstance(value, float) or math.isfinite(value)
+    if value is None or (isinstance(value, str | bool | int | float) and finite):
         return value
     raise BackboneError(
         f"argument {key!s:.100} is no plain value",
@@ -339,20 +260,6 @@ def _plain(key: object, value: Any) -> Any:
     )
 
 
-def _check_keys(kind: type[Any], value: Mapping[str, Any], *, code: str) -> None:
-    if not isinstance(value, Mapping):
-        raise BackboneError(f"{kind.__name__} is not an object", why=f"{value!r:.100}", code=code)
-    fields = dataclasses.fields(kind)
-    needed = {field.name for field in fields if field.default is dataclasses.MISSING}
-    known = {field.name for field in fields}
-    unknown, missing = sorted(set(value) - known), sorted(needed - set(value))
-    if unknown or missing:
-        found = f"unknown {unknown[:5]}" if unknown else f"missing {missing[:5]}"
-        raise BackboneError(
-            f"cannot read {kind.__name__}", why=found, hint=f"known: {sorted(known)}", code=code
-        )
-
-
-def _shown(values: Triple) -> str:
+def _shown(values: tuple[float, float, float]) -> str:
     same = len(set(values)) == 1
     return f"{values[0]:g}" if same else "/".join(f"{value:g}" for value in values)

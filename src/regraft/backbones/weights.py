@@ -1,50 +1,202 @@
-"""Weights of networks: imported, downloaded or trained here, kept with hash and preprocessing.
+"""The store of weights on disk: one folder for each name, with the tensors and their record.
 
-Wherever weights come from, they end in the store, one folder for each name with safetensors and a
-record, from where they are used like those of any other network.
+Wherever weights come from, they end here and are then used like those of any other network. To
+carry weights to another machine, copy the whole folder, whose path `regraft weights path` prints.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from regraft.backbones import fetching
-from regraft.backbones.fetching import Fetched
-from regraft.backbones.importing import import_weights, keep_fitting, save_module
-from regraft.backbones.records import StoredWeights, check_name, read_record
-from regraft.backbones.state import read_checkpoint, read_state
-from regraft.backbones.stored import (
-    find_weights,
-    list_weights,
-    locked,
-    problem_of,
-    store,
-    stored_names,
-)
-from regraft.download import TOTAL_SECONDS
-from regraft.errors import ModelError, WeightsError
+import pydantic
+
+from regraft.backbones.checkpoint_files import write_state
+from regraft.backbones.spec import Arguments, Preprocessing, read_arguments
+from regraft.errors import BackboneError, ModelError, RegraftError, WeightsError
+from regraft.files import atomic_folder, home, read_json, remove_leftovers, sha256_file, write_json
+from regraft.files import locked as hold
+from regraft.settings import from_json, settings_class, to_json
 
 if TYPE_CHECKING:
-    from regraft.backbones.catalog import Entry
+    from torch import Tensor
 
-__all__ = [
-    "StoredWeights",
-    "fetch_weights",
-    "find_weights",
-    "import_weights",
-    "list_weights",
-    "locate",
-    "read_state",
-    "save_module",
-    "store",
-    "verify_weights",
-]
+TENSORS = "weights.safetensors"
+RECORD = "weights.json"
+RECORD_BYTES = 8 << 20
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_WINDOWS_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
+_SHA256 = r"^([0-9a-f]{64})?$"
 
-# Old files of torchvision's DenseNets: module names may not hold dots any more.
-_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WeightsFile:
+    """A file of weights on this machine that can be used.
+
+    Args:
+        name: The name of the network.
+        path: The file.
+        sha256: Its SHA-256.
+        licence: The licence the weights come under.
+        source: What they were made from, without saying where that lay.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    licence: str
+    source: str
+
+
+@settings_class(BackboneError, code="WEIGHTS-RECORD", kw_only=True)
+class StoredWeights:
+    """Weights in the store and everything needed to use them.
+
+    Args:
+        name: The name they are used under.
+        backbone: The network of the catalogue that they belong to.
+        arguments: Names and values for its constructor.
+        preprocessing: The preprocessing that they were trained with.
+        preprocessing_from: ``"given"`` at import, ``"published"`` with the weights, or
+            ``"assumed"`` to be that of the catalogue.
+        licence: The licence they come under.
+        source: What they were made from, without saying where that lay.
+        sha256: The SHA-256 of the file of tensors; "" until it is written.
+        num_classes: The width of the classifier, None where there is none.
+        labels: The names of the classes, None where they are not known.
+        notes: What the reader should know, one sentence each.
+
+    Example:
+        >>> stored = StoredWeights(
+        ...     name="mine", backbone="simple_cnn", preprocessing=Preprocessing.tf(96)
+        ... )
+        >>> stored.licence
+        'unknown'
+    """
+
+    name: str
+    backbone: str
+    arguments: Annotated[
+        Arguments, pydantic.BeforeValidator(read_arguments), pydantic.PlainSerializer(dict)
+    ] = ()
+    preprocessing: Preprocessing
+    preprocessing_from: Literal["given", "published", "assumed"] = "given"
+    licence: str = "unknown"
+    source: str = "unknown"
+    sha256: Annotated[str, pydantic.Field(pattern=_SHA256)] = ""
+    num_classes: Annotated[int, pydantic.Field(ge=1, le=1_000_000)] | None = None
+    labels: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if self.labels is None:
+            return
+        twice = len(set(self.labels)) != len(self.labels)
+        if twice or self.num_classes not in {None, len(self.labels)}:
+            found = f"{len(self.labels)} labels, {self.num_classes} outputs"
+            raise BackboneError(
+                "the labels do not fit the head",
+                why="a label stands twice" if twice else found,
+                code="WEIGHTS-LABELS",
+            )
+
+    @property
+    def path(self) -> Path:
+        """The file of tensors."""
+        return store() / self.name / TENSORS
+
+    @property
+    def file(self) -> WeightsFile:
+        """The file of tensors with what a run says of it."""
+        return WeightsFile(
+            name=self.name,
+            path=self.path,
+            sha256=self.sha256,
+            licence=self.licence,
+            source=self.source,
+        )
+
+
+def store() -> Path:
+    """Return the folder of the store; it need not exist yet.
+
+    Example:
+        >>> store().name
+        'weights'
+    """
+    return home() / "weights"
+
+
+def check_name(name: str) -> str:
+    """Return ``name`` if it can be the name of stored weights on every system.
+
+    Raises:
+        WeightsError: ``WEIGHTS-NAME``.
+
+    Example:
+        >>> check_name("my_mobilenet")
+        'my_mobilenet'
+    """
+    fits = isinstance(name, str) and _NAME.fullmatch(name) and not name.endswith(".")
+    if not fits or _WINDOWS_DEVICES.fullmatch(name):
+        raise WeightsError(
+            "not a name for weights",
+            why=repr(name)[:200],
+            hint="use letters, digits, '.', '_' and '-', at most 100, and begin with a letter",
+            code="WEIGHTS-NAME",
+        )
+    return name
+
+
+def list_weights() -> tuple[StoredWeights, ...]:
+    """Return the stored weights by name; `verify_weights` also names those that cannot be read.
+
+    Example:
+        >>> list_weights()
+        ()
+    """
+    found = []
+    for name in _stored_names():
+        with contextlib.suppress(RegraftError):  # one damaged record must not hide the others
+            found.append(read_record(name))
+    return tuple(found)
+
+
+def find_weights(name: str) -> StoredWeights | None:
+    """Return the stored weights of a name, or None if there are none.
+
+    Args:
+        name: Any text; names that the store does not take are simply not there.
+
+    Raises:
+        ModelError: ``MODEL-CORRUPT``: the record is damaged.
+
+    Example:
+        >>> find_weights("../secret") is None
+        True
+    """
+    return read_record(name) if _is_name(name) and (store() / name).is_dir() else None
+
+
+def read_record(name: str) -> StoredWeights:
+    """Read the record of stored weights; the tensors are not looked at.
+
+    Raises:
+        ModelError: ``MODEL-CORRUPT``.
+    """
+    file = store() / check_name(name) / RECORD
+    try:
+        stored = from_json(StoredWeights, read_json(file, limit=RECORD_BYTES), path=file)
+    except RegraftError as error:
+        raise _corrupt(file, f"{error.what}: {error.why}" if error.why else error.what) from error
+    if stored.name != name or not stored.sha256:
+        raise _corrupt(file, f"it is the record of {stored.name!r:.100}")
+    return stored
 
 
 def verify_weights(names: Sequence[str] | None = None) -> dict[str, str]:
@@ -63,7 +215,7 @@ def verify_weights(names: Sequence[str] | None = None) -> dict[str, str]:
         >>> verify_weights()
         {}
     """
-    found = stored_names()
+    found = _stored_names()
     absent = [name for name in names or () if name not in found]
     if absent:
         raise WeightsError(
@@ -75,201 +227,101 @@ def verify_weights(names: Sequence[str] | None = None) -> dict[str, str]:
     return {name: problem_of(name) for name in (found if names is None else names)}
 
 
-def fetch_weights(
-    name: str, *, seconds: float = TOTAL_SECONDS, verbose: bool = True
-) -> StoredWeights:
-    """Bring the published weights of a network into the store, unless they are there.
-
-    The caches of the Hugging Face hub and of torch hub are searched first, then the network.
-    Published weights whose file in the store is damaged are replaced.
-
-    Args:
-        name: Any name of the catalogue.
-        seconds: How long it may take in all.
-        verbose: Whether to show progress.
-
-    Returns:
-        What is stored, with its licence.
-
-    Raises:
-        BackboneError: The name is unknown.
-        WeightsError: The weights are nowhere (``WEIGHTS-MISSING``, lists every place searched; in
-            less than 2 s without a network) or the download failed (``WEIGHTS-DOWNLOAD``).
-        ModelError: What came is damaged or not what was published.
-    """
-    from regraft.backbones.catalog import find
-
-    entry = find(name)
-    stored = find_weights(_name_of(entry))
-    if stored is None and entry.installed:
-        return _installed(entry)
-    if stored is not None:
-        problem = problem_of(stored.name)
-        if not problem:
-            return stored
-        if stored.preprocessing_from != "published":
-            raise ModelError(
-                f"the stored weights {stored.name} are damaged and were not published",
-                path=stored.path,
-                why=problem,
-                hint="remove their folder and import the file again",
-                code="MODEL-CHECKSUM",
-            )
-        entry = dataclasses.replace(find(stored.backbone), name=entry.name)
-    return _provide(entry, download=True, seconds=seconds, verbose=verbose)
-
-
-def locate(
-    wanted: str | Entry,
-    *,
-    download: bool = True,
-    seconds: float = TOTAL_SECONDS,
-    verbose: bool = True,
-) -> StoredWeights:
-    """Return the weights of a network: stored, cached by another library, or at last downloaded.
-
-    What is found in a cache or downloaded goes into the store first. Give path and hash of the
-    result to `read_state`, which compares them.
-
-    Args:
-        wanted: A name or an entry of the catalogue.
-        download: Whether the network may be asked.
-        seconds: How long a download may take in all.
-        verbose: Whether to show progress.
-
-    Raises:
-        WeightsError: ``WEIGHTS-MISSING``, with every place searched and what to do.
-        ModelError: The record in the store is damaged, or what came from elsewhere is.
+def problem_of(name: str) -> str:
+    """Say what is wrong with the stored weights of a name, or "" if nothing is.
 
     Example:
-        >>> locate("vgg16", download=False)  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        regraft.errors.WeightsError: there are no weights for vgg16 - searched ...
+        >>> problem_of("nothing_here")[:13]
+        'MODEL-CORRUPT'
     """
-    from regraft.backbones.catalog import find
-
-    entry = find(wanted) if isinstance(wanted, str) else wanted
-    stored = find_weights(_name_of(entry))
-    if stored is not None:
-        return stored
-    if entry.installed:
-        return _installed(entry)
-    return _provide(entry, download=download, seconds=seconds, verbose=verbose)
-
-
-def stored_hash(name: str) -> str | None:
-    """Return the SHA-256 of the stored weights of a network; None if there are none yet.
-
-    Raises:
-        BackboneError: The name is unknown.
-        ModelError: The record is damaged (``MODEL-CORRUPT``).
-
-    Example:
-        >>> len(stored_hash("efficientnet_lite0"))
-        64
-    """
-    from regraft.backbones.catalog import find
-
-    entry = find(name)
-    stored = None if entry.source == "registered" else find_weights(_name_of(entry))
-    if stored is not None:
-        return stored.sha256
-    return entry.installed.sha256 if entry.installed else None
-
-
-def _installed(entry: Entry) -> StoredWeights:
-    """Return the weights that an installed package holds; they are used where they lie."""
-    file, preprocessing = entry.installed, entry.preprocessing
-    assert file is not None
-    assert preprocessing is not None
-    found = fetching.installed(file)
-    return StoredWeights(
-        name=_name_of(entry),
-        backbone=entry.name,
-        preprocessing=preprocessing,
-        preprocessing_from="published",
-        licence=entry.licence,
-        source=found.source,
-        sha256=file.sha256,
-        path=found.path,
-    )
-
-
-def _name_of(entry: Entry) -> str:
-    """Return the name in the store: that of the entry, where ``timm:NAME`` has no colon."""
-    return check_name(entry.name.replace(":", "-"))
-
-
-def _provide(entry: Entry, *, download: bool, seconds: float, verbose: bool) -> StoredWeights:
-    name, address = _name_of(entry), entry.weights
-    searched = ["--weights: not given", f"the store {store() / name}: {_in_store(name)}"]
-    fetched = _cached(address, searched) if address else None
-    if fetched is None:
-        refused = _network_refused(address, download=download)
-        searched.append(f"the network: {refused}")
-        if refused:
-            raise _missing(entry, searched)
-    with locked(name, seconds=seconds):
-        there = (store() / name).is_dir()
-        if there and not problem_of(name):  # another process was faster
-            return read_record(store() / name)
-        if fetched is None:
-            fetched = fetching.fetch(address, seconds=seconds, verbose=verbose)
-        try:
-            return _keep_published(entry, name, fetched, overwrite=there)
-        except WeightsError as error:
-            # Another process was faster, on a file system that does not honour locks.
-            if error.code != "WEIGHTS-EXISTS" or problem_of(name):
-                raise
-            return read_record(store() / name)
-
-
-def _in_store(name: str) -> str:
-    return problem_of(name) if (store() / name).is_dir() else "not there"
-
-
-def _cached(address: str, searched: list[str]) -> Fetched | None:
     try:
-        fetched = fetching.cached(address)
-    except ModelError as error:
-        searched.append(f"{fetching.place(address)}: {error.why}")
-        return None
-    searched.append(f"{fetching.place(address)}: not there")
-    return fetched
+        stored = read_record(name)
+        changed = sha256_file(stored.path) != stored.sha256
+    except RegraftError as error:
+        return f"{error.code}: {error.what}, {error.why}"
+    except OSError as error:
+        return f"MODEL-CORRUPT: {TENSORS} cannot be read, {error.strerror}"
+    return f"MODEL-CHECKSUM: {TENSORS} was changed after it was stored" if changed else ""
 
 
-def _network_refused(address: str, *, download: bool) -> str:
-    if not address:
-        return "no published weights are known"
-    return fetching.network_refused(address) if download else "not asked: downloads are not allowed"
+@contextlib.contextmanager
+def locked(name: str, *, seconds: float = 60.0) -> Iterator[None]:
+    """Hold the lock of one name, so that two processes do not do the same work twice.
 
+    What is written stays sound without the lock too: folders appear whole or not at all.
 
-def _missing(entry: Entry, searched: Sequence[str]) -> WeightsError:
-    return WeightsError(
-        f"there are no weights for {entry.name}",
-        why="searched " + "; ".join(searched),
-        hint=(
-            "give them with --weights FILE, or store them with `regraft weights import FILE --name"
-            f" NAME --backbone {entry.name}`, or copy the folder that `regraft weights path` prints"
-            " on a machine that has them (HF_HUB_OFFLINE=1 then keeps the network out)"
-        ),
-        code="WEIGHTS-MISSING",
+    Args:
+        name: A name of stored weights.
+        seconds: How long to wait for another process.
+
+    Raises:
+        WeightsError: ``WEIGHTS-BUSY``: another process holds it all that time.
+        RegraftError: ``FILE-WRITE``: the store cannot be written.
+    """
+    busy = WeightsError(
+        f"another process is working on the weights {name!r}",
+        why=f"for over {seconds:.0f} s",
+        hint="wait for it or end it",
+        code="WEIGHTS-BUSY",
     )
+    with hold(store() / f".{check_name(name)}.lock", busy=busy, seconds=seconds):
+        remove_leftovers(store())
+        yield
 
 
-def _keep_published(entry: Entry, name: str, fetched: Fetched, *, overwrite: bool) -> StoredWeights:
-    state, notes = read_checkpoint(fetched.path)
-    if entry.source == "torchvision":
-        state = {_OLD_DENSENET.sub(r"\1\2", key): tensor for key, tensor in state.items()}
-    return keep_fitting(
-        state,
-        fetched.path,
-        overwrite=overwrite,
-        name=name,
-        backbone=entry.name,
-        preprocessing=None,
-        preprocessing_from="published",
-        licence=entry.licence,
-        source=fetched.source,
-        notes=notes,
+def keep(
+    weights: StoredWeights, state: Mapping[str, Tensor], *, overwrite: bool = False
+) -> StoredWeights:
+    """Write weights into the store, whole or not at all; the caller holds the lock.
+
+    Args:
+        weights: What is known of them; the hash is filled in.
+        state: The tensors by name.
+        overwrite: Whether weights of the same name give way.
+
+    Raises:
+        WeightsError: ``WEIGHTS-EXISTS``.
+        ModelError: ``MODEL-NAN``.
+        RegraftError: ``FILE-WRITE``.
+    """
+    folder = store() / weights.name
+    exists = WeightsError(
+        f"there are weights named {weights.name!r} already",
+        path=folder,
+        hint="choose another name, or overwrite them",
+        code="WEIGHTS-EXISTS",
+    )
+    if folder.exists() and not overwrite:
+        raise exists
+    try:
+        with atomic_folder(folder, replace=overwrite) as part:
+            write_state(part / TENSORS, state)
+            kept = dataclasses.replace(weights, sha256=sha256_file(part / TENSORS))
+            write_json(part / RECORD, to_json(kept))
+    except RegraftError as error:
+        if error.code == "FILE-EXISTS":  # another process was faster
+            raise exists from error
+        raise
+    return kept
+
+
+def _stored_names() -> list[str]:
+    folders = store().glob("*/") if store().is_dir() else ()
+    return sorted(folder.name for folder in folders if _is_name(folder.name))
+
+
+def _is_name(text: Any) -> bool:
+    try:
+        return bool(check_name(text))
+    except WeightsError:
+        return False
+
+
+def _corrupt(file: Path, why: str) -> ModelError:
+    return ModelError(
+        "the record of these weights is damaged",
+        path=file,
+        why=why,
+        hint="remove the folder and import or fetch the weights again",
+        code="MODEL-CORRUPT",
     )

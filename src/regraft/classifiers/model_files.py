@@ -24,11 +24,10 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from regraft.backbones.backbone import Backbone
-from regraft.backbones.catalog import find
-from regraft.backbones.resolving import WeightsFacts
+from regraft.backbones.backbone import Backbone, WeightsFacts
+from regraft.backbones.checkpoint_files import may_hold_code, read_state, write_state
+from regraft.backbones.sources import find
 from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
-from regraft.backbones.state import may_hold_code, read_state, write_state
 from regraft.classifiers.shallow_files import ShallowRecord
 from regraft.data.images import Decoding
 from regraft.errors import ModelError, RegraftError
@@ -181,7 +180,7 @@ def backbone_record(backbone: Backbone, *, trained: bool = False) -> BackboneRec
         trained: Whether no name stands for its weights any more.
     """
     spec, entry = backbone.spec, find(backbone.spec.name)
-    if entry.path is not None:  # imported weights: their name means nothing elsewhere
+    if entry.stored:  # imported weights: their name means nothing elsewhere
         name = entry.identifier if entry.source == "regraft" else backbone.identifier
         arguments = tuple(sorted({**dict(entry.arguments), **dict(spec.arguments)}.items()))
         spec = dataclasses.replace(spec, name=name, arguments=arguments, weights=_GIVEN)
@@ -367,7 +366,7 @@ def refuse_extravagance(value: Any, place: Path) -> None:
 def is_registered(name: str) -> bool:
     """Return whether a network is one of the user's own, which builds itself."""
     try:
-        return find(name).source == "registered"
+        return find(name).trained
     except RegraftError:
         return False  # the name is refused where the network is built
 

@@ -16,10 +16,10 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from regraft.backbones.backbone import Backbone, build, retrained
-from regraft.backbones.catalog import find
-from regraft.backbones.loading import load_state, misfit, state_sha256
+from regraft.backbones.checkpoint_files import read_state
+from regraft.backbones.network import misfit, state_sha256
+from regraft.backbones.sources import find, load_state
 from regraft.backbones.spec import BackboneSpec, Compute
-from regraft.backbones.state import read_state
 from regraft.classifiers.feature_classifier import (
     Labelled,
     paired,

@@ -137,7 +137,7 @@ def preview(
     """Show a few images as they are and augmented, on one sheet."""
     if out.suffix.lower() != ".png":
         raise UsageError("the sheet is a PNG file", path=out, hint="end its name in .png")
-    from regraft.backbones.prepare import prepare
+    from regraft.backbones.backbone import prepare
     from regraft.backbones.spec import Preprocessing
     from regraft.data.images import open_image
     from regraft.experiment.prepare import read_images

@@ -22,6 +22,7 @@ from regraft.cli.output import (
 from regraft.errors import UsageError
 
 if TYPE_CHECKING:
+    from regraft.backbones.catalog import Entry
     from regraft.backbones.spec import Preprocessing
     from regraft.experiment.config import DataConfig, MethodConfig
 
@@ -35,17 +36,60 @@ ArgOption = Annotated[
 ]
 
 
-def list_networks(*, as_json: JsonOption = False) -> None:
+def list_networks(
+    *,
+    available: Annotated[
+        bool, typer.Option("--available", help="Only networks whose weights are on this machine.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """List the networks with a name here; every other timm or torchvision name works, too."""
-    from regraft.backbones.catalog import list_backbones
+    from regraft.backbones.catalog import GROUPS, list_backbones
+    from regraft.backbones.published import is_here
     from regraft.report.tables import Table
+    from regraft.settings import to_json
 
-    rows = tuple(
-        (entry.name, "imported" if entry.path else entry.source, entry.licence, entry.title)
-        for entry in list_backbones()
-    )
-    table = Table(("name", "source", "licence", "network"), rows)
-    echo(table.to_json() if as_json else table.to_text())
+    here = {entry.name: is_here(entry) for entry in list_backbones()}
+    entries = [entry for entry in list_backbones() if here[entry.name] or not available]
+    if as_json:
+        echo_json(
+            {
+                "networks": [
+                    {
+                        **{key: getattr(entry, key) for key in _SHOWN},
+                        "permissive": entry.permissive,
+                        "here": here[entry.name],
+                        **(to_json(entry.facts) if entry.facts else {}),
+                    }
+                    for entry in entries
+                ]
+            }
+        )
+        return
+    counted = ("M parameters", "G multiply-adds", "input", "features")
+    columns = ("name", "network", "year", *counted, "licence", "here")
+    for group, title in GROUPS.items():
+        rows = tuple(
+            _network_row(entry, here=here[entry.name]) for entry in entries if entry.group == group
+        )
+        if rows:
+            echo(f"{title} ({group})")
+            echo_table(Table(columns, rows))
+    echo("* the licence of the weights does not allow every use")
+
+
+_SHOWN = ("name", "title", "group", "year", "licence", "note", "source", "identifier")
+
+
+def _network_row(entry: Entry, *, here: bool) -> tuple[str, ...]:
+    facts = entry.facts
+    numbers = [""] * 4
+    if facts is not None:
+        sizes = [facts.parameters / 1e6, facts.multiply_adds / 1e9]
+        numbers = [*(f"{size:.2f}" for size in sizes), str(facts.size), str(facts.width)]
+    licence = entry.licence if entry.permissive else f"{entry.licence} *"
+    year = str(entry.year or "")
+    return (entry.name, entry.title, year, *numbers, licence, "yes" if here else "")
 
 
 def show(
@@ -60,18 +104,20 @@ def show(
     """Show a network's layers, parameters, stages and preprocessing."""
     from dataclasses import replace
 
+    from regraft.backbones.backbone import build
     from regraft.report.tables import Table
     from regraft.settings import to_json
 
     chosen = replace(method, backbone=name).spec
-    built = replace(chosen, weights=None if chosen.weights == "default" else chosen.weights).build()
+    weights = None if chosen.weights == "default" else chosen.weights
+    built = build(replace(chosen, weights=weights))
     layers = built.layer_table(top=top)
     facts = {
         "name": built.spec.name,
         "parameters": built.parameters,
         "feature_dim": built.feature_dim,
         "stages": [stage.name for stage in built.stages],
-        "preprocessing": built.preprocessing.to_json(),
+        "preprocessing": to_json(built.preprocessing),
     }
     if as_json:
         echo_json({**facts, "layers": to_json(layers)})
@@ -158,10 +204,11 @@ def list_stored(*, as_json: JsonOption = False) -> None:
     """List the weights in the store."""
     from regraft.backbones.weights import list_weights, store
     from regraft.report.tables import Table
+    from regraft.settings import to_json
 
     found = list_weights()
     if as_json:
-        echo_json({"weights": [w.to_json() for w in found]})
+        echo_json({"weights": to_json(found)})
         return
     rows = tuple((w.name, w.backbone, w.licence, w.source, w.sha256[:16]) for w in found)
     echo_table(Table(("name", "backbone", "licence", "source", "SHA-256"), rows))
@@ -182,14 +229,15 @@ def fetch(
     names: Annotated[list[str], typer.Argument(metavar="NAMES…")], *, as_json: JsonOption = False
 ) -> None:
     """Download weights from their public home into the store."""
-    from regraft.backbones.weights import fetch_weights
+    from regraft.backbones.sources import fetch_weights
+    from regraft.settings import to_json
 
     stored = [fetch_weights(name, verbose=not as_json) for name in names]
     if as_json:
-        echo_json({"weights": [w.to_json() for w in stored]})
+        echo_json({"weights": to_json(stored)})
         return
     for w in stored:
-        echo(f"{w.name}\t{w.backbone}\t{w.licence}\t{w.sha256}")
+        echo(f"{w.name}\t{w.licence}\t{w.source}\t{w.sha256}")
 
 
 def import_file(
@@ -226,7 +274,8 @@ def import_file(
     as_json: JsonOption = False,
 ) -> None:
     """Take a file of weights with its preprocessing into the store, under your own name."""
-    from regraft.backbones.weights import import_weights
+    from regraft.backbones.sources import import_weights
+    from regraft.settings import to_json
 
     changes = {
         "mean": _channels(mean),
@@ -247,7 +296,7 @@ def import_file(
         overwrite=overwrite,
     )
     if as_json:
-        echo_json(stored.to_json())
+        echo_json(to_json(stored))
         return
     echo(f"{stored.name}\t{stored.backbone}\t{stored.licence}\t{stored.sha256}")
     echo_err(f"preprocessing: {stored.preprocessing}")
@@ -293,9 +342,10 @@ def _preprocessing(
         return None
     from dataclasses import replace
 
+    from regraft.backbones.backbone import build
     from regraft.backbones.spec import BackboneSpec
 
-    usual = BackboneSpec(backbone, weights=None, arguments=arguments).build().preprocessing
+    usual = build(BackboneSpec(backbone, weights=None, arguments=arguments)).preprocessing
     if "size" in changes:
         usual = usual.at_size(changes["size"])
     return replace(usual, **changes)

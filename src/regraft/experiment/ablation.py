@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from regraft.backbones.catalog import find
+from regraft.backbones.sources import find
 from regraft.backbones.spec import BackboneSpec, Preprocessing
 from regraft.backbones.weights import find_weights
 from regraft.experiment.bench import PROBE, Bench, Budget, Outcome
@@ -79,7 +79,7 @@ def with_preprocessing(spec: BackboneSpec, preprocessing: Preprocessing) -> Back
     """
     changed = dataclasses.replace(spec, preprocessing=preprocessing)
     entry = find(spec.name)
-    stored = find_weights(spec.name) if entry.path is not None else None
+    stored = find_weights(spec.name) if entry.stored else None
     if stored is None or spec.weights != "default":
         return changed
     arguments = {**dict(stored.arguments), **dict(spec.arguments)}

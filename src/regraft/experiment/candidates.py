@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from regraft.backbones.catalog import Entry, find, list_backbones
+from regraft.backbones.catalog import GROUPS, Entry, list_backbones
+from regraft.backbones.published import in_group
+from regraft.backbones.sources import find, locate
 from regraft.backbones.spec import BackboneSpec
-from regraft.backbones.weights import locate
 from regraft.errors import RegraftError
 
 NOT_HERE = "the weights are not on this machine; `regraft weights fetch NAME` brings them"
@@ -72,8 +73,8 @@ def find_candidates(
     taken into the store. Nothing is fetched.
 
     Args:
-        named: Names or specs; None for the whole catalogue, registered networks and all imported
-            weights.
+        named: Names, groups of the catalogue or specs; None for the whole catalogue, registered
+            networks and all imported weights.
 
     Raises:
         BackboneError: A name is unknown.
@@ -88,8 +89,7 @@ def find_candidates(
         names = dict.fromkeys(entry.name for entry in list_backbones())
         specs = [BackboneSpec(name) for name in names]
     else:
-        specs = [BackboneSpec(one) if isinstance(one, str) else one for one in named]
-        specs = list(dict.fromkeys(specs))
+        specs = list(dict.fromkeys(spec for one in named for spec in _named(one)))
     here: list[Candidate] = []
     others: list[LeftOut] = []
     for spec in specs:
@@ -119,14 +119,21 @@ def by_reason(left_out: Sequence[LeftOut]) -> dict[str, list[str]]:
     return dict(names)
 
 
+def _named(one: str | BackboneSpec) -> list[BackboneSpec]:
+    if isinstance(one, BackboneSpec):
+        return [one]
+    names = [entry.name for entry in in_group(one)] if one in GROUPS else [one]
+    return [BackboneSpec(name) for name in names]
+
+
 def _candidate(spec: BackboneSpec) -> Candidate | LeftOut:
     entry = find(spec.name)
-    if entry.source == "registered" or spec.weights is None:
+    if entry.trained or spec.weights is None:
         return Candidate(spec, None)
     if spec.weights != "default":
         file = Path(spec.weights)
         return Candidate(spec, file.stat().st_size if file.is_file() else None)
-    path = entry.path or _stored(entry)
+    path = _stored(entry)
     if path is None:
         return LeftOut(spec.name, NOT_HERE if entry.weights else NO_WEIGHTS)
     return Candidate(spec, path.stat().st_size)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from regraft.backbones.weights import stored_hash
+from regraft.backbones.sources import stored_hash
 from regraft.classifiers.model_files import MANIFEST
 from regraft.data.check import check
 from regraft.data.dataset import Dataset

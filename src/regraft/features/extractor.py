@@ -12,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from regraft.backbones.backbone import Backbone, build
+from regraft.backbones.sources import stored_hash
 from regraft.backbones.spec import BackboneSpec, Compute, EngineName, PrecisionName
-from regraft.backbones.weights import stored_hash
 from regraft.data.images import ImageLike
 from regraft.errors import UsageError
 from regraft.features.cache import FeatureCache, Matrix
 from regraft.features.embed import Embedded, EmbeddingStats, as_list, embed
 
 if TYPE_CHECKING:
-    from regraft.backbones.backbone import Backbone
     from regraft.backbones.engines import Engine
 
 _DEFAULT_POOLING = "avg"
@@ -182,7 +182,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 # Networks are large: two of them stay, for a pipeline that compares.
 @functools.lru_cache(maxsize=2)
 def _built(spec: BackboneSpec, _stamp: object) -> Backbone:
-    return spec.build()
+    return build(spec)
 
 
 @functools.lru_cache(maxsize=2)

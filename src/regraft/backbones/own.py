@@ -1,0 +1,162 @@
+"""Networks of this package, trained from scratch, and those that users register."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
+from typing import Any
+
+from torch import Tensor, nn
+
+from regraft.backbones.catalog import Entry, known, registration
+from regraft.backbones.network import Network, average, child_groups, tap
+from regraft.backbones.spec import Preprocessing
+from regraft.errors import BackboneError
+
+
+class SimpleCNN(nn.Module):
+    """Four plain convolutions with pooling between them, then a linear head.
+
+    The trunk is the convolutional part of a well-known teaching example: 224 pixels give a last
+    feature map of 128 × 12 × 12, flattened 18,432 columns. With a head of 512, 512 and 5 units the
+    whole has 9,934,085 parameters.
+
+    Args:
+        num_classes: Width of the head.
+
+    Example:
+        >>> sum(parameter.numel() for parameter in SimpleCNN().features.parameters())
+        231168
+    """
+
+    def __init__(self, num_classes: int = 5) -> None:
+        super().__init__()
+        widths = (3, 16, 64, 128, 128)
+        blocks = [
+            nn.Sequential(nn.Conv2d(before, width, 3), nn.ReLU(), nn.MaxPool2d(2))
+            for before, width in pairwise(widths)
+        ]
+        self.features = nn.Sequential(*blocks)
+        self.head = nn.Linear(widths[-1], num_classes)
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Return the logits (n, num_classes) of a normalised batch (n, 3, height, width)."""
+        logits: Tensor = self.head(average(self.features(batch)))
+        return logits
+
+
+class SeluCNN(nn.Module):
+    """Four convolutions with SELU, dropout of whole channels and pooling, then a linear head.
+
+    The trunk is that of a well-known laboratory on images of fruit: 128 and 128 filters of 5 × 5,
+    64 and 32 of 3 × 3, without padding. Its images are 77 × 96 pixels, which gives a last feature
+    map of 32 × 2 × 3, flattened 192 columns. The trunk has 511,712 parameters, a head of 264, 128,
+    64, 32 and 22 units on 192 columns 95,934; together 607,646. No square has six positions at the
+    end, so the network's own input is the square of the longer side: 96 pixels give 32 × 3 × 3, and
+    the same head then has 96 more inputs.
+
+    The weights start as Klambauer et al. (Self-Normalizing Neural Networks, 2017) ask for SELU:
+    normal, with a variance of one over the number of inputs.
+
+    Args:
+        num_classes: Width of the head.
+
+    Example:
+        >>> sum(parameter.numel() for parameter in SeluCNN().features.parameters())
+        511712
+    """
+
+    def __init__(self, num_classes: int = 22) -> None:
+        super().__init__()
+        widths, sides = (3, 128, 128, 64, 32), (5, 5, 3, 3)
+        blocks = [
+            nn.Sequential(
+                nn.Conv2d(before, width, side), nn.SELU(), nn.Dropout2d(0.2), nn.MaxPool2d(2)
+            )
+            for (before, width), side in zip(pairwise(widths), sides, strict=True)
+        ]
+        self.features = nn.Sequential(*blocks)
+        self.head = nn.Linear(widths[-1], num_classes)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            else:
+                nn.init.kaiming_normal_(parameter, nonlinearity="linear")
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Return the logits (n, num_classes) of a normalised batch (n, 3, height, width)."""
+        logits: Tensor = self.head(average(self.features(batch)))
+        return logits
+
+
+_BUILDERS: dict[str, Callable[..., nn.Module]] = {"simple_cnn": SimpleCNN, "selu_cnn": SeluCNN}
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the networks that are defined here."""
+    return tuple(_BUILDERS)
+
+
+def entry(identifier: str, *, name: str) -> Entry | None:
+    """Return None: every network of this source stands in the catalogue or is registered."""
+    del identifier, name
+    return None
+
+
+def preprocessing(identifier: str) -> Preprocessing:
+    """Return the preprocessing that the entry of the network states.
+
+    Example:
+        >>> preprocessing("simple_cnn").size
+        224
+    """
+    found = known(identifier)
+    if found is None or found.preprocessing is None:
+        raise _unknown(identifier)
+    return found.preprocessing
+
+
+def build(identifier: str, arguments: Mapping[str, Any]) -> Network:
+    """Return a network of this package or one that was registered.
+
+    Args:
+        identifier: Its name.
+        arguments: For its constructor; those of this package take ``num_classes``.
+
+    Raises:
+        BackboneError: An argument is not taken (``BACKBONE-ARGUMENT``).
+
+    Example:
+        >>> build("selu_cnn", {}).size
+        96
+    """
+    registered = registration(identifier)
+    constructor = registered.build if registered else _BUILDERS.get(identifier)
+    if constructor is None:
+        raise _unknown(identifier)
+    try:
+        module: nn.Module = constructor(**arguments)
+    except TypeError as error:
+        raise BackboneError(
+            f"{identifier} cannot be built",
+            why=str(error)[:200],
+            hint=f"arguments given: {', '.join(arguments) or 'none'}",
+            code="BACKBONE-ARGUMENT",
+        ) from error
+    return Network(
+        module=module,
+        last_map=tap(module, registered.features if registered else "features"),
+        pooled=average,
+        groups=child_groups(module, (nn.Sequential,)),
+        size=preprocessing(identifier).size,
+    )
+
+
+def rename_keys(state: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Tensor]:
+    """Return tensors as they are: files of these networks have one form."""
+    del own
+    return dict(state)
+
+
+def _unknown(identifier: str) -> BackboneError:
+    return BackboneError("unknown backbone", why=repr(identifier), code="BACKBONE-UNKNOWN")

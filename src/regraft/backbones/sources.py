@@ -1,0 +1,589 @@
+"""From a name to a network and to its weights, wherever either comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from regraft.backbones import from_timm, from_torchvision, own
+from regraft.backbones.catalog import Entry, known, list_backbones, spellings
+from regraft.backbones.checkpoint_files import read_checkpoint
+from regraft.backbones.keras_files import KERAS_SUFFIXES, read_keras
+from regraft.backbones.network import Network, classifier_modules, misfit, within
+from regraft.backbones.published import (
+    Fetched,
+    cached,
+    fetch,
+    installed_file,
+    network_refused,
+    place,
+)
+from regraft.backbones.spec import Arguments, Preprocessing, read_arguments
+from regraft.backbones.weights import (
+    StoredWeights,
+    WeightsFile,
+    check_name,
+    find_weights,
+    keep,
+    locked,
+    problem_of,
+    read_record,
+    store,
+)
+from regraft.download import TOTAL_SECONDS
+from regraft.errors import BackboneError, ModelError, WeightsError
+from regraft.settings import did_you_mean
+
+AUXILIARY = ("AuxLogits", "aux1", "aux2")  # heads that only helped the original training
+_ASSUMED = "that of the network's own weights is assumed"
+
+
+class BackboneSource(Protocol):
+    """What knows networks by name, and builds them."""
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all its networks."""
+
+    def entry(self, identifier: str, *, name: str) -> Entry | None:
+        """Return the entry of a network that is asked for as ``name``, or None if it has none."""
+
+    def preprocessing(self, identifier: str) -> Preprocessing:
+        """Return the preprocessing of the network's published weights."""
+
+    def build(self, identifier: str, arguments: Mapping[str, Any]) -> Network:
+        """Return the network with random weights."""
+
+    def rename_keys(self, state: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Tensor]:
+        """Return a file's tensors under the network's ``own`` names, where it knows others."""
+
+
+SOURCES: Mapping[str, BackboneSource] = {
+    "timm": from_timm,
+    "torchvision": from_torchvision,
+    "regraft": own,
+}
+
+
+def find(name: str) -> Entry:
+    """Return the entry of a name.
+
+    Args:
+        name: A name or alias of the catalogue, of a registered network or of imported weights, any
+            name of timm or torchvision, or ``timm:NAME`` and ``torchvision:NAME`` to say which.
+
+    Raises:
+        BackboneError: Nobody knows the name (``BACKBONE-UNKNOWN``); the nearest names are given.
+
+    Example:
+        >>> find("vgg16").weights
+        'timm/vgg16.tv_in1k'
+    """
+    if found := known(name):
+        return found
+    wanted, _, rest = name.rpartition(":")
+    for key, source in SOURCES.items():
+        if wanted in {"", key} and (found := source.entry(rest, name=name)):
+            return found
+    hint = did_you_mean(rest, spellings(), most=3) or did_you_mean(
+        rest, (other for source in SOURCES.values() for other in source.names()), most=3
+    )
+    raise BackboneError(
+        "unknown backbone",
+        why=repr(name),
+        hint=hint or "regraft backbones list shows all",
+        code="BACKBONE-UNKNOWN",
+    )
+
+
+def build_network(
+    entry: Entry, arguments: Mapping[str, Any], *, seed: int = 0, empty: bool = False
+) -> Network:
+    """Return the network of an entry with random weights, in eval mode.
+
+    The caller's random numbers are left as they were.
+
+    Args:
+        entry: What to build.
+        arguments: For the network's constructor.
+        seed: The same seed gives the same weights.
+        empty: Whether the weights are about to be replaced, so that drawing them can be saved.
+
+    Raises:
+        BackboneError: An argument is not taken.
+
+    Example:
+        >>> build_network(find("simple_cnn"), {}).size
+        224
+    """
+    source = SOURCES[entry.source]
+    network = None
+    if empty and not entry.trained:
+        with torch.device("meta"):
+            network = source.build(entry.identifier, arguments)
+        stored = set(network.module.state_dict())
+        if all(name in stored for name, _ in network.module.named_buffers()):
+            network.module.to_empty(device="cpu")
+        else:  # it computes buffers that no file of weights holds
+            network = None
+    if network is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = source.build(entry.identifier, arguments)
+    network.module.eval()
+    return network
+
+
+def usual_preprocessing(entry: Entry, network: Network, size: int | None = None) -> Preprocessing:
+    """Return the preprocessing of a network's own weights.
+
+    Args:
+        entry: The network's entry.
+        network: The network.
+        size: Another input size than its own, in pixels.
+    """
+    usual = entry.preprocessing or SOURCES[entry.source].preprocessing(entry.identifier)
+    wanted = size if size is not None else network.size if network.fixed_size else usual.size
+    return usual if wanted == usual.size else usual.at_size(wanted)
+
+
+def check_size(network: Network, size: int, *, name: str) -> None:
+    """Refuse an input size that a network was not made for.
+
+    Raises:
+        BackboneError: ``BACKBONE-SIZE``.
+    """
+    if network.fixed_size and size != network.size:
+        raise BackboneError(
+            f"{name} takes images of {network.size} pixels only",
+            why=f"{size} were asked for",
+            hint="leave the size out, or choose a convolutional network",
+            code="BACKBONE-SIZE",
+        )
+
+
+def load_state(
+    network: Network, state: Mapping[str, Tensor], *, path: Path, entry: Entry
+) -> tuple[str, ...]:
+    """Put a file's tensors into a network; none may be left over or of another shape.
+
+    None may be missing either, unless all that are missing are the whole classifier: then it is
+    filled with zeros.
+
+    Args:
+        network: The network.
+        state: Tensors by name.
+        path: Where they come from, for messages.
+        entry: The network's entry.
+
+    Returns:
+        The names of the classifier's tensors that the file does not have.
+
+    Raises:
+        WeightsError: They do not fit (``WEIGHTS-MISFIT``); the hint names a network they do fit.
+    """
+    own = network.module.state_dict()
+    given = _comparable(entry, own, state)
+    if not misfit(own, given):
+        network.module.load_state_dict(given, strict=True)
+        return ()
+    absent = _absent_classifier(network, given)
+    if not absent:
+        raise WeightsError(
+            f"the weights do not fit {entry.name}",
+            path=path,
+            why=misfit(own, given),
+            hint=_advice(state),
+            code="WEIGHTS-MISFIT",
+        )
+    zeros = {name: torch.zeros_like(own[name]) for name in absent}
+    network.module.load_state_dict({**given, **zeros}, strict=True)
+    return absent
+
+
+def locate(
+    wanted: str | Entry,
+    *,
+    download: bool = True,
+    seconds: float = TOTAL_SECONDS,
+    verbose: bool = True,
+) -> WeightsFile:
+    """Return the weights of a network: stored, installed, in another library's cache, or fetched.
+
+    What is found in a cache or downloaded goes into the store first. Give path and hash of the
+    result to `read_state`, which compares them.
+
+    Args:
+        wanted: A name or an entry of the catalogue.
+        download: Whether the network may be asked.
+        seconds: How long a download may take in all.
+        verbose: Whether to show progress.
+
+    Raises:
+        WeightsError: ``WEIGHTS-MISSING``, with every place searched and what to do.
+        ModelError: The record in the store is damaged, or what came from elsewhere is.
+
+    Example:
+        >>> locate("vgg16", download=False)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        regraft.errors.WeightsError: there are no weights for vgg16 - searched ...
+    """
+    entry = find(wanted) if isinstance(wanted, str) else wanted
+    if stored := find_weights(_store_name(entry)):
+        return stored.file
+    if entry.installed:
+        return installed_file(entry, entry.installed)
+    return _provide(entry, download=download, seconds=seconds, verbose=verbose).file
+
+
+def fetch_weights(
+    name: str, *, seconds: float = TOTAL_SECONDS, verbose: bool = True
+) -> WeightsFile:
+    """Bring the published weights of a network into the store, unless they are on this machine.
+
+    The caches of the Hugging Face hub and of torch hub are searched first, then the network.
+    Published weights whose file in the store is damaged are replaced.
+
+    Args:
+        name: Any name of the catalogue.
+        seconds: How long it may take in all.
+        verbose: Whether to show progress.
+
+    Raises:
+        BackboneError: The name is unknown.
+        WeightsError: The weights are nowhere (``WEIGHTS-MISSING``, lists every place searched; in
+            less than 2 s without a network) or the download failed (``WEIGHTS-DOWNLOAD``).
+        ModelError: What came is damaged or not what was published.
+    """
+    entry = find(name)
+    stored = find_weights(_store_name(entry))
+    problem = problem_of(stored.name) if stored else ""
+    if stored is None or not problem:
+        return locate(entry, seconds=seconds, verbose=verbose)
+    if stored.preprocessing_from != "published":
+        raise ModelError(
+            f"the stored weights {stored.name} are damaged and were not published",
+            path=stored.path,
+            why=problem,
+            hint="remove their folder and import the file again",
+            code="MODEL-CHECKSUM",
+        )
+    entry = dataclasses.replace(find(stored.backbone), name=entry.name)
+    return _provide(entry, download=True, seconds=seconds, verbose=verbose).file
+
+
+def stored_hash(name: str) -> str | None:
+    """Return the SHA-256 of the weights of a network on this machine; None if there are none yet.
+
+    Raises:
+        BackboneError: The name is unknown.
+        ModelError: The record is damaged (``MODEL-CORRUPT``).
+
+    Example:
+        >>> len(stored_hash("efficientnet_lite0"))
+        64
+    """
+    entry = find(name)
+    if stored := find_weights(_store_name(entry)):
+        return stored.sha256
+    return entry.installed.sha256 if entry.installed else None
+
+
+def import_weights(
+    file: str | os.PathLike[str],
+    *,
+    name: str,
+    backbone: str,
+    arguments: Mapping[str, Any] | Sequence[tuple[str, Any]] = (),
+    preprocessing: Preprocessing | None = None,
+    labels: Sequence[str] | None = None,
+    licence: str = "unknown",
+    overwrite: bool = False,
+) -> StoredWeights:
+    """Take a file of weights into the store; from then on ``name`` is a backbone like any other.
+
+    Args:
+        file: ``.safetensors``, or ``.pth``, ``.pt``, ``.bin`` and Keras' ``.h5``, which are
+            converted.
+        name: The name to use them under.
+        backbone: The network that they belong to; every tensor must fit, and only the whole
+            classifier may be missing.
+        arguments: For the network's constructor, such as ``{"pad_type": "same"}``.
+        preprocessing: How images must be prepared for them. None assumes the network's usual one,
+            and notes that it was assumed.
+        labels: The names of the classes of the head.
+        licence: The licence they come under.
+        overwrite: Whether weights of the same name give way.
+
+    Returns:
+        What was stored; ``notes`` says what was assumed or changed.
+
+    Raises:
+        WeightsError: The name is taken or impossible, or the tensors do not fit the network.
+        ModelError: The file is damaged, unsafe or holds NaN.
+        BackboneError: The network is unknown or does not take the arguments.
+    """
+    path = Path(file)
+    check_name(name)
+    given = read_arguments(arguments)
+    if path.suffix.lower() in KERAS_SUFFIXES:
+        keras = read_keras(path, find(backbone))
+        state, notes = dict(keras.state), keras.notes
+        given = read_arguments({**dict(keras.arguments), **dict(given)})
+        preprocessing = preprocessing or keras.preprocessing
+    else:
+        state, notes = read_checkpoint(path)
+    if preprocessing is None:
+        notes += (f"the file does not say how its images were prepared; {_ASSUMED}",)
+    with locked(name):
+        return _keep_fitting(
+            state,
+            path,
+            overwrite=overwrite,
+            name=name,
+            backbone=backbone,
+            arguments=given,
+            preprocessing=preprocessing,
+            preprocessing_from="assumed" if preprocessing is None else "given",
+            labels=None if labels is None else tuple(labels),
+            licence=licence,
+            source=path.name,
+            notes=notes,
+        )
+
+
+def save_module(
+    module: nn.Module,
+    *,
+    name: str,
+    backbone: str,
+    preprocessing: Preprocessing,
+    arguments: Mapping[str, Any] | Sequence[tuple[str, Any]] = (),
+    labels: Sequence[str] | None = None,
+    licence: str = "unknown",
+    source: str = "trained with Regraft",
+    overwrite: bool = False,
+) -> StoredWeights:
+    """Put a network that was trained here into the store, as a backbone for the next task.
+
+    Args:
+        module: The whole network, head included.
+        name: The name to use it under.
+        backbone: The network of the catalogue that it is.
+        preprocessing: How its images were prepared.
+        arguments: What its constructor was given, such as ``{"num_classes": 6}``.
+        labels: The names of the classes of its head.
+        licence: The licence of the weights.
+        source: What they were trained on, in a few words.
+        overwrite: Whether weights of the same name give way.
+
+    Raises:
+        RegraftError: As `import_weights`.
+    """
+    with locked(name):
+        return _keep_fitting(
+            module.state_dict(),
+            Path(name),
+            overwrite=overwrite,
+            name=name,
+            backbone=backbone,
+            arguments=read_arguments(arguments),
+            preprocessing=preprocessing,
+            labels=None if labels is None else tuple(labels),
+            licence=licence,
+            source=source,
+        )
+
+
+def _keep_fitting(
+    state: Mapping[str, Tensor],
+    path: Path,
+    *,
+    overwrite: bool,
+    backbone: str,
+    preprocessing: Preprocessing | None,
+    arguments: Arguments = (),
+    **facts: Any,
+) -> StoredWeights:
+    """Store tensors that fit their network exactly; the caller holds the lock.
+
+    What is kept is the state of the network they were put into, complete and in its own names.
+    """
+    entry = find(backbone)
+    if entry.stored:  # weights for the network of other imported weights
+        arguments = read_arguments({**dict(entry.arguments), **dict(arguments)})
+        preprocessing = preprocessing or entry.preprocessing
+        entry = find(read_record(entry.name).backbone)
+    given = dict(arguments)
+    size = given.pop("size", None)
+    network = build_network(entry, {**dict(entry.arguments), **given}, empty=True)
+    preprocessing = preprocessing or usual_preprocessing(entry, network, size)
+    check_size(network, preprocessing.size, name=entry.name)
+    absent = load_state(network, state, path=path, entry=entry)
+    if absent:
+        facts["notes"] = (*facts.get("notes", ()), "the file has no classifier")
+    has_classifier = not absent and given.get("num_classes") != 0
+    weights = StoredWeights(
+        backbone=entry.name if entry in list_backbones() else f"{entry.source}:{entry.identifier}",
+        arguments=arguments,
+        preprocessing=preprocessing,
+        num_classes=_outputs(network, preprocessing.size) if has_classifier else None,
+        **facts,
+    )
+    _check_not_taken(weights, entry)
+    complete = network.module.state_dict().items()
+    kept = {name: tensor for name, tensor in complete if name not in absent}
+    return keep(weights, kept, overwrite=overwrite)
+
+
+def _outputs(network: Network, size: int) -> int:
+    with torch.inference_mode():
+        return int(network.module(torch.zeros(1, 3, size, size)).shape[-1])
+
+
+def _check_not_taken(weights: StoredWeights, entry: Entry) -> None:
+    """Refuse a name that means another network, or the same one prepared in another way."""
+    try:
+        taken = find(weights.name)
+    except BackboneError:
+        return
+    if taken.stored:
+        return
+    if (taken.source, taken.identifier) == (entry.source, entry.identifier):
+        network = build_network(taken, {})
+        usual = usual_preprocessing(taken, network)
+        prepared = weights.preprocessing_from != "given" or weights.preprocessing == usual
+        if prepared and not weights.arguments:
+            return
+    raise WeightsError(
+        f"{weights.name!r} is the name of a network",
+        why="its weights must be of that network, with its usual arguments and preprocessing",
+        hint="choose another name",
+        code="WEIGHTS-NAME",
+    )
+
+
+def _store_name(entry: Entry) -> str:
+    """Return the name in the store: that of the entry, where ``timm:NAME`` has no colon."""
+    return check_name(entry.name.replace(":", "-"))
+
+
+def _provide(entry: Entry, *, download: bool, seconds: float, verbose: bool) -> StoredWeights:
+    name, address = _store_name(entry), entry.weights
+    there = problem_of(name) if (store() / name).is_dir() else "not there"
+    searched = ["--weights: not given", f"the store {store() / name}: {there}"]
+    fetched = _in_a_cache(address, searched) if address else None
+    if fetched is None:
+        refused = "not asked: downloads are not allowed"
+        if not address:
+            refused = "no published weights are known"
+        elif download:
+            refused = network_refused(address)
+        searched.append(f"the network: {refused}")
+        if refused:
+            raise _missing(entry, searched)
+    with locked(name, seconds=seconds):
+        there = problem_of(name) if (store() / name).is_dir() else "not there"
+        if not there:  # another process was faster
+            return read_record(name)
+        fetched = fetched or fetch(address, seconds=seconds, verbose=verbose)
+        state, notes = read_checkpoint(fetched.path)
+        try:
+            return _keep_fitting(
+                state,
+                fetched.path,
+                overwrite=there != "not there",
+                name=name,
+                backbone=entry.name,
+                preprocessing=None,
+                preprocessing_from="published",
+                licence=entry.licence,
+                source=fetched.source,
+                notes=notes,
+            )
+        except WeightsError as error:
+            # Another process was faster, on a file system that does not honour locks.
+            if error.code != "WEIGHTS-EXISTS" or problem_of(name):
+                raise
+            return read_record(name)
+
+
+def _in_a_cache(address: str, searched: list[str]) -> Fetched | None:
+    try:
+        fetched = cached(address)
+    except ModelError as error:
+        searched.append(f"{place(address)}: {error.why}")
+        return None
+    searched.append(f"{place(address)}: not there")
+    return fetched
+
+
+def _missing(entry: Entry, searched: Sequence[str]) -> WeightsError:
+    return WeightsError(
+        f"there are no weights for {entry.name}",
+        why="searched " + "; ".join(searched),
+        hint=(
+            "give them with --weights FILE, or store them with `regraft weights import FILE --name"
+            f" NAME --backbone {entry.name}`, or copy the folder that `regraft weights path` prints"
+            " on a machine that has them (HF_HUB_OFFLINE=1 then keeps the network out)"
+        ),
+        code="WEIGHTS-MISSING",
+    )
+
+
+def _comparable(
+    entry: Entry, own: Mapping[str, Tensor], state: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return a file's tensors in the network's names, with the counters that old files lack."""
+    given = {name: tensor for name, tensor in state.items() if not within(name, AUXILIARY)}
+    given = SOURCES[entry.source].rename_keys(given, own)
+    for name, tensor in own.items():
+        if name.endswith("num_batches_tracked"):  # nothing reads them
+            given.setdefault(name, torch.zeros_like(tensor, device="cpu"))
+    return given
+
+
+def _absent_classifier(network: Network, given: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Return the tensors of the classifier if they, and only they, are what a file lacks."""
+    own = network.module.state_dict()
+    missing = [name for name in own if name not in given]
+    if misfit({name: own[name] for name in own if name in given}, given) or not missing:
+        return ()
+    blank = torch.zeros(1, 3, network.size, network.size, device=own[missing[0]].device)
+    with torch.inference_mode():
+        head = classifier_modules(network, blank)[1]
+    classifier = [name for name in own if within(name, head)]
+    return tuple(missing) if missing == classifier else ()
+
+
+def _advice(state: Mapping[str, Tensor]) -> str:
+    """Return which network of the catalogue a file fits; building on "meta" costs no memory."""
+    for entry in _of_similar_size(sum(tensor.numel() for tensor in state.values())):
+        with torch.device("meta"):
+            network = SOURCES[entry.source].build(entry.identifier, {})
+        network.module.eval()
+        given = _comparable(entry, network.module.state_dict(), state)
+        fits = not misfit(network.module.state_dict(), given)
+        if fits or _absent_classifier(network, given):
+            return f"the file fits {entry.name}"
+    return "no network of the catalogue has these tensors"
+
+
+def _of_similar_size(numbers: int) -> Iterator[Entry]:
+    """Yield the catalogue's networks that a file of so many numbers may be of.
+
+    Without its classifier VGG16 has a tenth of its numbers; averages of batch normalisation and
+    auxiliary heads come on top of the parameters.
+    """
+    for entry in list_backbones():
+        if entry.facts is None or not numbers / 2 < entry.facts.parameters < 12 * numbers:
+            continue
+        yield entry
+        other = f"torchvision:{entry.name}"  # the same network, its tensors under other names
+        if twin := from_torchvision.entry(entry.name, name=other):
+            yield twin
