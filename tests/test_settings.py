@@ -97,6 +97,14 @@ def test_settings_are_the_same_after_json_and_have_the_same_key(steps):
     assert hash_key(again) == hash_key(stairs)
 
 
+def test_names_that_are_not_utf_8_survive_json():
+    """A folder of a class may be named in any bytes; Python shows them as lone surrogates."""
+    names = {"r\udcfcbe": ["\udc80", "日本 😀", {"\udcff": 1}]}
+
+    assert from_json(dict[str, list[object]], to_json(names)) == names
+    assert from_json(tuple[str, ...], ["\udcff", "a"]) == ("\udcff", "a")
+
+
 def test_a_whole_number_is_the_same_setting_as_its_float():
     assert hash_key(Step(rate=1)) == hash_key(Step(rate=1.0)) == hash_key(Step(np.float32(1)))
 

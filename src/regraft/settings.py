@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 AnyPath = Annotated[Path, pydantic.Strict(False)]  # a text is a path, too
 _CHECKS = pydantic.ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+# Bytes of file names that are not UTF-8; JSON cannot carry them as Python does.
+_UNDECODABLE, _PRIVATE = re.compile("[\udc80-\udcff]"), 0x100000
 _UNKNOWN = {"unexpected_keyword_argument", "extra_forbidden"}
 
 
@@ -102,8 +104,10 @@ def from_json(kind: type[T], values: Any, *, path: str | os.PathLike[str] | None
     """
     error, code = getattr(kind, "__regraft_error__", (UsageError, None))
     try:
-        text = json.dumps(values, default=_plain_or_text)
-        return pydantic.TypeAdapter(kind).validate_json(text, strict=True)
+        text = json.dumps(values, default=_plain_or_text, ensure_ascii=False)
+        carried = _UNDECODABLE.sub(lambda byte: chr(ord(byte[0]) + _PRIVATE), text)
+        found = pydantic.TypeAdapter(kind).validate_json(carried, strict=True)
+        return found if carried == text else _with_undecodable(found)
     except pydantic.ValidationError as failure:
         raise _translated(failure, kind, error, code=code, path=path) from None
 
@@ -229,6 +233,22 @@ def _pairs(texts: Iterable[str], what: str) -> dict[str, Any]:
             raise UsageError(f"{what}: {key} is given twice")
         pairs[key] = parse_value(value)
     return pairs
+
+
+def _with_undecodable(value: Any) -> Any:
+    """Return a value with the undecodable bytes that were replaced for JSON."""
+    if isinstance(value, str):
+        private = f"[{chr(_PRIVATE + 0xDC80)}-{chr(_PRIVATE + 0xDCFF)}]"
+        return re.sub(private, lambda letter: chr(ord(letter[0]) - _PRIVATE), value)
+    if isinstance(value, tuple | list):
+        return type(value)(_with_undecodable(item) for item in value)
+    if isinstance(value, dict):
+        return {_with_undecodable(k): _with_undecodable(item) for k, item in value.items()}
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            found = _with_undecodable(getattr(value, field.name))
+            object.__setattr__(value, field.name, found)
+    return value
 
 
 def _plain(value: Any) -> Any:

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from regraft.errors import UsageError
 from regraft.files import sha256_file
 from regraft.report import gallery as module
-from regraft.report.gallery import Thumbnails, gallery
+from regraft.report.gallery import Thumbnails, gallery, preview_sheet
 from regraft.results.predictions import Predictions
 
 
 def wrong_ones(counts, classes=("a", "b", "c")):
-    """Return predictions with so many wrong pictures of each (true, predicted) pair."""
+    """Return predictions with so many wrong images of each (true, predicted) pair."""
     truth, answers = [], []
     for (true, answer), count in counts.items():
         truth += [true] * count
@@ -31,51 +32,51 @@ def none(tmp_path):
     return Thumbnails(tmp_path / "thumbnails", None, {})
 
 
-def test_pairs_come_by_frequency_and_pictures_by_confidence(none):
+def test_pairs_come_by_frequency_and_images_by_confidence(none):
     shown = gallery(wrong_ones({("a", "b"): 2, ("b", "c"): 3}), none)
 
-    assert [(pair.confused.true, len(pair.pictures)) for pair in shown.pairs] == [
+    assert [(pair.confused.true, len(pair.images)) for pair in shown.pairs] == [
         ("b", 3),
         ("a", 2),
     ]
     for pair in shown.pairs:
-        confidences = [picture.confidence for picture in pair.pictures]
+        confidences = [image.confidence for image in pair.images]
         assert confidences == sorted(confidences, reverse=True)
-        assert all(picture.true_probability < 0.1 for picture in pair.pictures)
+        assert all(image.true_probability < 0.1 for image in pair.images)
 
 
-def test_the_number_of_pictures_is_bounded_and_the_rest_is_counted(none, monkeypatch):
+def test_the_number_of_images_is_bounded_and_the_rest_is_counted(none, monkeypatch):
     monkeypatch.setattr(module, "MOST_THUMBNAILS", 30)
     p = wrong_ones({("a", "b"): 40, ("b", "c"): 10, ("c", "a"): 5})
 
     shown = gallery(p, none)
 
-    assert [len(pair.pictures) for pair in shown.pairs] == [24, 6]
+    assert [len(pair.images) for pair in shown.pairs] == [24, 6]
     assert [pair.hidden for pair in shown.pairs] == [16, 4]
     assert (shown.hidden, shown.hidden_pairs) == (25, 1)
 
 
-def test_right_pictures_stand_in_one_row_only(none):
+def test_right_images_stand_in_one_row_only(none):
     p = wrong_ones({("a", "a"): 5, ("b", "b"): 6})
 
     shown = gallery(p, none)
 
     assert shown.pairs == ()
-    surest, least = ({s.path for s in row} for row in (shown.surest, shown.least_sure))
-    assert len(surest) == len(least) == 5
-    assert not surest & least
+    most, least = ({s.path for s in row} for row in (shown.most_confident, shown.least_confident))
+    assert len(most) == len(least) == 5
+    assert not most & least
 
 
-def test_the_row_of_the_surest_begins_with_one_of_each_class(none):
+def test_the_row_of_the_most_confident_begins_with_one_of_each_class(none):
     p = wrong_ones({("c", "c"): 20, ("a", "a"): 9, ("b", "b"): 9})
 
     shown = gallery(p, none)
 
-    assert [picture.true for picture in shown.surest[:3]] == ["b", "a", "c"]
+    assert [image.true for image in shown.most_confident[:3]] == ["b", "a", "c"]
 
 
 def thumbnails(folder, *paths):
-    """Return thumbnails of pictures that were judged as they lie there now."""
+    """Return thumbnails of images that were predicted as they lie there now."""
     return Thumbnails(folder / "kept", folder, {path: sha256_file(folder / path) for path in paths})
 
 
@@ -102,21 +103,21 @@ def test_thumbnails_are_kept_for_the_next_time(tmp_path):
     assert again == first
 
 
-def test_another_picture_of_the_same_name_is_not_shown_and_spoils_nothing(tmp_path):
+def test_another_image_of_the_same_name_is_not_shown_and_spoils_nothing(tmp_path):
     Image.new("RGB", (30, 30), (200, 0, 0)).save(tmp_path / "one.png")
-    judged = thumbnails(tmp_path, "one.png")
-    first = judged.address("one.png")
+    kept = thumbnails(tmp_path, "one.png")
+    first = kept.address("one.png")
     Image.new("RGB", (30, 30), (0, 0, 200)).save(tmp_path / "one.png")
 
-    assert judged.address("one.png") == first
+    assert kept.address("one.png") == first
     shutil.rmtree(tmp_path / "kept")
-    assert judged.address("one.png") is None
+    assert kept.address("one.png") is None
 
 
 @pytest.mark.parametrize("path", ["absent.jpg", "text.jpg", "../secret.png", "/etc/hostname"])
 def test_what_is_gone_damaged_or_outside_is_not_shown(tmp_path, path):
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "text.jpg").write_text("no picture")
+    (tmp_path / "data" / "text.jpg").write_text("no image")
     Image.new("RGB", (30, 30)).save(tmp_path / "secret.png")
 
     hashes = {path: sha256_file(tmp_path / "data" / path)} if path != "absent.jpg" else {}
@@ -124,3 +125,61 @@ def test_what_is_gone_damaged_or_outside_is_not_shown(tmp_path, path):
     address = Thumbnails(tmp_path / "kept", tmp_path / "data", hashes).address(path)
 
     assert address is None
+
+
+def plain(level, size=120):
+    return np.full((size, size, 3), level, np.uint8)
+
+
+def noise(image, random):
+    return random.integers(0, 256, image.shape, dtype=np.uint8)
+
+
+def test_each_image_stands_whole_in_the_first_column_of_its_row():
+    sheet = np.asarray(preview_sheet([("one", plain(201)), ("two", plain(77))], noise, views=3))
+
+    first, second = ((sheet == level).all(axis=2) for level in (201, 77))
+    for hit in (first, second):
+        assert (hit.sum(axis=0) >= 120).sum() >= 120
+    assert first[:, 40].nonzero()[0].max() < second[:, 40].nonzero()[0].min()
+
+
+def test_every_view_is_drawn_anew_and_repeatably():
+    drawn = []
+
+    def record(image, random):
+        drawn.append(float(random.random()))
+        return image
+
+    images = [("one", plain(9)), ("two", plain(9))]
+    first, again, _ = (preview_sheet(images, record, views=4, seed=seed) for seed in (1, 1, 2))
+
+    assert len(set(drawn[:8])) == 8
+    assert drawn[:8] == drawn[8:16]
+    assert not set(drawn[:8]) & set(drawn[16:])
+    assert first.tobytes() == again.tobytes()
+
+
+@pytest.mark.parametrize("size", [8, 96, 224])
+def test_the_sheet_grows_with_images_and_views_and_small_images_are_enlarged(size):
+    def sheet(rows, views):
+        return preview_sheet([("a", plain(5, size))] * rows, lambda p, _: p, views=views)
+
+    assert sheet(1, 3).width - sheet(1, 2).width >= max(size, 96)
+    assert sheet(2, 1).height - sheet(1, 1).height >= max(size, 96)
+
+
+def test_titles_make_room_for_themselves_and_long_or_odd_names_do_not_break_the_sheet():
+    odd = "Gänseblümchen\n" + "x" * 400 + ".jpg"
+    bare = preview_sheet([("a", plain(5))], noise, views=1)
+    titled = preview_sheet([(odd, plain(5))], noise, views=1, title=odd, subtitle="zoom=0.2")
+
+    assert titled.height > bare.height
+    assert titled.width == bare.width
+    assert (np.asarray(titled)[:, -10:] == 255).all()  # nothing is written over the margin
+
+
+@pytest.mark.parametrize(("images", "views"), [([], 3), ([("a", plain(1))], 0)])
+def test_an_empty_sheet_is_refused(images, views):
+    with pytest.raises(UsageError):
+        preview_sheet(images, noise, views=views)

@@ -1,17 +1,52 @@
 import csv
 import io
 import json
+import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from regraft.errors import printable
 from regraft.report.tables import Duration, Share, Table, parts_table
 from regraft.results.comparison import Repeated
 from regraft.results.intervals import wilson
+from regraft.settings import to_json
 
 TABLE = Table(
-    ("class", "accuracy", "pictures", "time"),
+    ("class", "accuracy", "images", "time"),
     (("rose", wilson(9, 10), 1200, Duration(61)), ("=cmd()|\n", wilson(0, 0), None, Duration(0))),
 )
+REPEATED = Repeated(wilson(9, 10), 0.012, 3)
+SPECIAL = "\\&%$#_{}~^<>|`'\"-,[]*? !0a\N{EN DASH}\N{MINUS SIGN}\N{PLUS-MINUS SIGN}\n★日é"
+LATEX = {
+    r"\textbackslash{}": "\\",
+    r"\textasciitilde{}": "~",
+    r"\textasciicircum{}": "^",
+    r"\textless{}": "<",
+    r"\textgreater{}": ">",
+    r"\textbar{}": "|",
+    r"\textasciigrave{}": "`",
+    r"\textendash{}": "\N{EN DASH}",
+    r"\char34{}": '"',
+    "$-$": "\N{MINUS SIGN}",
+    r"$\pm$": "\N{PLUS-MINUS SIGN}",
+    r"$\star$": "★",
+    r"\,": " ",
+    "{}": "",
+    "{[}": "[",
+    "{*}": "*",
+} | {"\\" + letter: letter for letter in "&%$#_{}"}
+READ = re.compile("|".join(map(re.escape, sorted(LATEX, key=len, reverse=True))) + "|.", re.DOTALL)
+
+
+def typeset(latex):
+    """Return what LaTeX prints, and refuse a character that it would act upon."""
+    shown = []
+    for token in READ.findall(latex):
+        assert token in LATEX or token not in set("\\&%$#_{}~^"), f"{token} acts in {latex!r}"
+        shown.append(LATEX.get(token, token))
+    return "".join(shown)
 
 
 def test_text_is_aligned_and_numbers_stand_to_the_right():
@@ -22,17 +57,20 @@ def test_text_is_aligned_and_numbers_stand_to_the_right():
 
 def test_an_n_that_a_column_shares_moves_into_its_head():
     table = Table(("run", "test"), (("x", wilson(9, 10)), ("y", wilson(8, 10))))
+    apart = Table(("run", "test"), (("x", wilson(9, 10)), ("y", wilson(8, 20))))
 
-    head = table.to_text().splitlines()[0]
+    assert table.to_text().splitlines()[0] == "run  test (n = 10)"
+    assert apart.to_text().splitlines()[0] == "run  test"
+    assert apart.to_text().splitlines()[2].endswith("n = 20")
 
-    assert head == "run  test (n = 10)"
-    assert "n = 10" in table.to_json() or json.loads(table.to_json())["rows"][0]["test"]["n"] == 10
 
+def test_the_best_row_has_a_star_and_notes_stand_below():
+    table = Table(("run",), (("x",), ("y",)), notes=("y is <better>",), best=1)
 
-def test_different_ns_stay_with_their_numbers():
-    table = Table(("run", "test"), (("x", wilson(9, 10)), ("y", wilson(8, 20))))
-
-    assert "n = 20" in table.to_text().splitlines()[2]
+    assert table.to_text().splitlines()[2:] == ["y *", "", "y is <better>"]
+    assert table.to_markdown().endswith("y is \\<better\\>")
+    assert [row["best"] for row in json.loads(table.to_json())["rows"]] == [False, True]
+    assert json.loads(table.to_json())["notes"] == ["y is <better>"]
 
 
 def test_markdown_escapes_what_would_break_a_row():
@@ -47,18 +85,41 @@ def test_csv_gives_numbers_and_no_formula():
     rows = list(csv.reader(io.StringIO(TABLE.to_csv())))
 
     assert rows[0][1:5] == ["accuracy", "accuracy low", "accuracy high", "accuracy n"]
-    assert float(rows[1][1]) == 0.9
+    assert (float(rows[1][1]), rows[1][4:]) == (0.9, ["10", "1200", "61"])
     assert rows[2][0].startswith("'=cmd")
-    assert rows[2][1:5] == ["", "", "", "0"]
-    assert rows[1][6] == "61"
+    assert rows[2][1:6] == ["", "", "", "0", ""]
 
 
 def test_json_gives_objects():
     rows = json.loads(TABLE.to_json())["rows"]
 
-    assert rows[0]["accuracy"] == wilson(9, 10).to_json()
+    assert rows[0]["accuracy"] == to_json(wilson(9, 10))
     assert rows[0]["time"] == 61
     assert rows[1]["accuracy"]["value"] is None
+
+
+@given(st.lists(st.tuples(st.text(SPECIAL), st.one_of(st.text(), st.text(SPECIAL))), max_size=4))
+def test_latex_prints_every_character_of_a_name_in_its_cell(rows):
+    lines = Table(("name", "other"), tuple(rows)).to_latex().splitlines()
+
+    assert lines[0] == r"% needs \usepackage{booktabs}"
+    body = lines[5:-2]
+    assert len(body) == len(rows)
+    for line, row in zip(body, rows, strict=True):
+        cells = line.removesuffix(r" \\").split(" & ")
+        assert [typeset(cell) for cell in cells] == [printable(cell) for cell in row]
+        assert not line.startswith(("[", "*"))
+        assert not any(melting in line for melting in ("--", "''", ",,", "``"))
+
+
+def test_latex_has_the_rules_of_booktabs_and_says_the_same():
+    lines = TABLE.to_latex().splitlines()
+    notes = Table(("n",), ((1,),), notes=("★ 100 % sure & safe",)).to_latex()
+
+    assert lines[1:3] == [r"\begin{tabular}{llrr}", r"\toprule"]
+    assert lines[5] == (r"rose & 90.0\,\% [59.6, 98.2], n = 10 & 1,200 & 1 min 1 s \\")
+    assert lines[6].startswith(r"=cmd()\textbar{}\textbackslash{}n & no samples & \textendash{} &")
+    assert notes.endswith("\\end{tabular}\n\n$\\star$ 100\\,\\% sure \\& safe")
 
 
 @pytest.mark.parametrize(
@@ -71,30 +132,21 @@ def test_times_read_as_people_say_them(seconds, shown):
 
 def test_the_parts_table_leaves_out_what_was_not_measured():
     share = {"accuracy": 0.5, "n": 10, "interval": [0.24, 0.76]}
+    clean = {"accuracy": 0.25, "n": 8, "interval": [0.1, 0.5]}
 
-    table = parts_table({"train": None, "validation": {"accuracy": None, "n": 0}, "test": share})
+    table = parts_table(
+        {"train": None, "validation": {"accuracy": None, "n": 0}, "test": share}
+        | {"test": share | {"without_leaks": clean}}
+    )
 
-    assert [row[0] for row in table.rows] == ["test"]
-    assert table.rows[0][2] == 5
-
-
-def test_latex_has_the_rules_of_booktabs_and_says_the_same():
-    lines = TABLE.to_latex().splitlines()
-
-    assert lines[1] == r"\begin{tabular}{llrr}"
-    assert lines[2] == r"\toprule"
-    assert lines[5] == (r"rose & 90.0\,\% [59.6, 98.2], n = 10 & 1,200 & 1 min 1 s \\")
-    assert lines[6].startswith(r"=cmd()\textbar{}\textbackslash{}n & no samples & \textendash{} &")
-
-
-REPEATED = Repeated(wilson(9, 10), 0.012, 3)
+    assert [(row[0], row[2]) for row in table.rows] == [("test", 5), ("test without leaks", 6)]
 
 
 def test_repeats_show_their_spread_everywhere():
-    table = Table(("way", "test"), (("x", REPEATED), ("y", Repeated(wilson(8, 10), None, 1))))
+    table = Table(("method", "test"), (("x", REPEATED), ("y", Repeated(wilson(8, 10), None, 1))))
 
     assert "90.0 % ± 1.2 [59.6, 98.2]" in table.to_text()
-    assert table.to_text().splitlines()[0] == "way  test (n = 10)"
+    assert table.to_text().splitlines()[0] == "method  test (n = 10)"
     assert r"90.0\,\% $\pm$ 1.2" in table.to_latex()
     rows = list(csv.reader(io.StringIO(table.to_csv())))
     assert rows[0][-1] == "test sd"
@@ -103,8 +155,8 @@ def test_repeats_show_their_spread_everywhere():
     assert (spread["sd"], spread["repeats"]) == (0.012, 3)
 
 
-def test_shares_that_others_printed_keep_their_digits_and_stay_numbers():
-    table = Table(("way", "published"), (("x", Share(0.8882)), ("y", Share(0.94))))
+def test_published_shares_keep_their_digits_and_stay_numbers():
+    table = Table(("method", "published"), (("x", Share(0.8882)), ("y", Share(0.94))))
 
     assert [line.split()[1] for line in table.to_text().splitlines()[1:]] == ["88.82", "94.0"]
     assert json.loads(table.to_json())["rows"][1]["published"] == 0.94
@@ -113,6 +165,6 @@ def test_shares_that_others_printed_keep_their_digits_and_stay_numbers():
 
 @pytest.mark.parametrize("form", ["to_text", "to_markdown", "to_latex", "to_csv", "to_json"])
 def test_a_table_without_rows_is_still_a_table(form):
-    text = getattr(Table(("way", "test"), ()), form)()
+    text = getattr(Table(("method", "test"), ()), form)()
 
-    assert "way" in text or form == "to_json"
+    assert "method" in text or form == "to_json"

@@ -214,7 +214,7 @@ def bars(rows: Sequence[Row]) -> str:
             places = [(value, at) for at, value in enumerate(values) if value is not None]
             if places:
                 axes.plot(*zip(*places, strict=True), ls="none", ms=7, label=name, **style)
-        names = [f"{_short(row.description)}  {at}" for at, row in enumerate(rows, 1)]
+        names = [f"{_short(row.description)} · {at}" for at, row in enumerate(rows, 1)]
         axes.set_yticks(range(len(rows)), names)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xlim(right=1.004)
@@ -300,7 +300,7 @@ def cost(rows: Sequence[Row]) -> str:
         for point in points:
             number, row, time, share = point
             colour = ACCENT if point in front else MUTED
-            label = f"{number}  {_short(row.description)}" if point in front else None
+            label = f"{number} · {_short(row.description)}" if point in front else None
             axes.plot([time] * 2, share.interval, color=colour, lw=1.4, alpha=0.5)
             axes.plot(time, share.value, "o", color=colour, markersize=6, label=label)
         _number_points(axes, [(str(n), time, share.value) for n, _, time, share in points])

@@ -1,0 +1,234 @@
+import csv
+import io
+
+import pytest
+
+from regraft.errors import UsageError
+from regraft.report.comparison_page import (
+    compare_runs,
+    comparison_table,
+    verdicts_table,
+    write_comparison,
+)
+from regraft.report.run_page import write_page
+from regraft.report.tables import show
+from regraft.results.comparison import Comparison, Row
+
+NASTY = "<img src=x onerror=alert(1)> {{ 7 * 7 }} & \n $x$"
+PUBLISHED = {"train": 0.9985, "validation": 0.6459, "test": 0.6318, "seconds": 420, "note": "1a"}
+
+
+@pytest.fixture
+def page_of(tmp_path, read_page):
+    """Return a function that writes the page of a comparison and reads it."""
+    return lambda comparison: read_page(write_comparison(comparison, tmp_path / "out" / "c.html"))
+
+
+def text_of(page):
+    return " ".join(page.text.split())
+
+
+def test_a_comparison_has_a_row_per_run(make_run):
+    runs = [make_run("one", wrong=1, epochs=30), make_run("two", wrong=2)]
+
+    table = comparison_table(compare_runs(runs))
+
+    assert table.columns == ("description", "data", "epochs", "train", "validation", "test", "time")
+    assert [row[:3] for row in table.rows] == [
+        ("the run one", "0 (36)", 30),
+        ("the run two", "0 (36)", None),
+    ]
+    assert [show(row[-1]) for row in table.rows] == ["1 min 2 s"] * 2
+
+
+def test_the_best_is_marked_only_when_it_is_better_than_every_other(make_run):
+    good, near, bad = make_run("a", wrong=0), make_run("b", wrong=1), make_run("c", wrong=15)
+
+    clear = comparison_table(compare_runs([good, bad]))
+    unclear = comparison_table(compare_runs([bad, good, near]))
+
+    assert (clear.best, unclear.best) == (0, None)
+    assert clear.notes[0].startswith("★ the run a is better")
+
+
+def test_runs_of_different_splits_get_a_column_and_no_verdict(make_run, page_of):
+    comparison = compare_runs([make_run("a"), make_run("b", wrong=15, seed=1)])
+
+    table, page = comparison_table(comparison), page_of(comparison)
+
+    assert table.columns[-1] == "split"
+    assert len({row[-1] for row in table.rows}) == 2
+    assert "2 different splits" in table.notes[0]
+    assert "2 different splits" in page.text
+    assert "F1 of every class" not in page.text
+    assert "Which is better than which" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("names", "lines"),
+    [
+        (["one", "two"], ["same (one)", "same (two)"]),
+        (["a/run", "b/run"], ["same (run, run 1)", "same (run, run 2)"]),
+    ],
+)
+def test_runs_of_one_description_are_told_apart(make_run, names, lines):
+    runs = [make_run(name, description="same", wrong=at) for at, name in enumerate(names)]
+
+    assert [row.description for row in compare_runs(runs).rows] == lines
+
+
+def test_published_figures_stand_beside_the_measured_ones(make_run):
+    row = Row("SimpleCNN", (make_run(wrong=3),), PUBLISHED)
+
+    table = comparison_table(Comparison("x", (row, Row("other", (make_run("b"),)))))
+
+    pairs = [(part, f"{part} published") for part in ("train", "validation", "test", "time")]
+    assert table.columns[3:] == tuple(name for pair in pairs for name in pair)
+    assert "99.85 %" in table.to_markdown()
+    assert "7 min 0 s" in table.to_text()
+    assert next(csv.DictReader(io.StringIO(table.to_csv())))["test published"] == "0.6318"
+
+
+def test_the_score_without_leaks_stands_beside_the_other(make_run, page_of):
+    run = make_run("a", wrong=3)
+    run.metrics["test"]["without_leaks"] = {"accuracy": 0.5, "n": 10, "interval": [0.24, 0.76]}
+    comparison = Comparison("x", (Row("leaky", (run,)), Row("tight", (make_run("b"),))))
+
+    table = comparison_table(comparison)
+
+    column = table.columns.index("test without leaks")
+    assert [show(row[column]) for row in table.rows] == ["50.0 % [24.0, 76.0], n = 10", "–"]
+    assert text_of(page_of(comparison)).count("without leaks 50.0 % [24.0, 76.0], n = 10") == 1
+
+
+def test_verdicts_make_a_row_per_pair(make_run):
+    runs = [make_run("good"), make_run("near", wrong=1), make_run("bad", wrong=12)]
+    verdicts = compare_runs(runs).verdicts
+    other = compare_runs([make_run("c", seed=1), make_run("d", seed=1)]).verdicts
+
+    table, both = verdicts_table(verdicts), verdicts_table([*verdicts, *other])
+
+    assert [(row[0], row[3]) for row in table.rows] == [
+        ("the run near", "not distinguishable"),
+        ("the run bad", "better"),
+    ]
+    assert table.rows[1][1] == "+66.7 points [37.4, 83.7]"
+    assert both.columns == ("method", *table.columns)
+    assert [row[0] for row in both.rows] == ["the run good", "the run good", "the run c"]
+
+
+def test_the_page_links_to_the_pages_of_its_runs(make_run, pictures, page_of):
+    runs = [make_run("first run"), make_run("second", wrong=4)]
+    write_page(runs[0], data_root=pictures)
+
+    page = page_of(compare_runs(runs))
+
+    links = [value for tag, name, value in page.attributes if (tag, name) == ("a", "href")]
+    assert [link for link in links if link[0] != "#"] == ["../runs/first%20run/report.html"]
+    assert page.elements.count("svg") == 2
+    assert "F1 of every class" in page.text
+    assert page.open == []
+    assert "://" not in page.source
+
+
+def test_repeats_are_counted_with_their_spread_and_have_a_link_each(make_run, pictures, page_of):
+    runs = [make_run(f"s{i}", wrong=i) for i in range(2)]
+    for run in runs:
+        write_page(run, data_root=pictures)
+    comparison = Comparison("x", (Row("two seeds", tuple(runs)),))
+
+    table, page = comparison_table(comparison), page_of(comparison)
+
+    assert (table.columns[3], table.rows[0][3]) == ("runs", 2)
+    assert "± 3.9" in table.to_text()
+    assert "../runs/s1/report.html" in page.values("href")
+    assert "run 1 · run 2" in text_of(page)
+    assert "± 3.9" in text_of(page)
+
+
+def test_the_page_says_all_that_a_reader_needs(make_run, page_of):
+    rows = [Row("SimpleCNN", (make_run("a", wrong=3),), PUBLISHED)]
+    rows += [Row("features", (make_run("b", wrong=2),))]
+    comparison = Comparison.of(
+        rows,
+        title="Flowers, up the ladder",
+        left_out=("fine-tuning all: 9 min more than the budget",),
+        failures=("x: the disk is full",),
+        warnings=("one seed only",),
+        command="regraft compare flowers --budget 20m",
+    )
+
+    page = page_of(comparison)
+
+    for words in (
+        "Flowers, up the ladder",
+        "SimpleCNN has the highest validation accuracy",
+        "1 published test figure: ",
+        "published 99.85 %",
+        "published 7 min 0 s",
+        "one seed only",
+        "Not finished: x: the disk is full",
+        "looked at once per run, 2 times in all",
+        "most frequent class would be right for 33.3 %",
+        "not distinguishable",
+        "SimpleCNN: its test accuracy minus that of each other method",
+        "What the budget left out",
+        "9 min more than the budget",
+        "regraft compare flowers --budget 20m",
+        "1 command of the runs",
+    ):
+        assert words in text_of(page)
+    assert comparison_table(comparison).notes[-3:] == (
+        "Left out: fine-tuning all: 9 min more than the budget",
+        "Not finished: x: the disk is full",
+        "one seed only",
+    )
+    assert page.open == []
+    identifiers = page.values("id")
+    assert len(identifiers) == len(set(identifiers))
+    sections = ["results", "accuracy", "time", "verdicts", "classes", "left-out", "repeat"]
+    links = [value for tag, name, value in page.attributes if (tag, name) == ("a", "href")]
+    assert links == [f"#{section}" for section in sections]
+    assert set(sections) <= set(identifiers)
+    assert len(page.values("scope")) == page.elements.count("th")
+
+
+def test_curves_over_sizes_say_how_many_images_are_missing(make_run, page_of):
+    rows = [
+        Row(f"{n} per class", (make_run(f"{n}", wrong=wrong, method={"per_class": n}),))
+        for n, wrong in ((5, 9), (6, 5))
+    ]
+    for row, n in zip(rows, (5, 6), strict=True):
+        row.runs[0].metrics["train"]["n"] = 3 * n
+
+    page = page_of(Comparison.of(rows, title="x"))
+
+    assert "cannot be said: a curve needs 3 sizes" in text_of(page)
+    labels = page.values("aria-label")
+    assert any(label.startswith("Test accuracy against training images") for label in labels)
+
+
+def test_names_that_are_markup_stay_text(make_run, page_of):
+    rows = [Row(f"{NASTY} {i}", (make_run(f"{i}", wrong=i),), {"note": NASTY}) for i in range(3)]
+
+    page = page_of(
+        Comparison.of(rows, title=NASTY, left_out=(NASTY,), warnings=(NASTY,), command=NASTY)
+    )
+
+    assert "img" not in page.elements
+    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+    assert "{{ 7 * 7 }}" in page.text
+
+
+def test_without_a_test_part_the_page_still_stands(make_run, page_of):
+    page = page_of(compare_runs([make_run("a", test=0), make_run("b", test=0)]))
+
+    assert "svg" not in page.elements
+    assert page.open == []
+
+
+def test_nothing_is_refused(tmp_path):
+    with pytest.raises(UsageError):
+        compare_runs([])
+    with pytest.raises(UsageError):
+        write_comparison(Comparison("x", ()), tmp_path / "comparison.html")
