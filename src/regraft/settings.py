@@ -87,7 +87,14 @@ def to_json(value: Any) -> Any:
         >>> to_json({"folder": Path("runs"), "sizes": (1, 2)})
         {'folder': 'runs', 'sizes': [1, 2]}
     """
-    return to_jsonable_python(value, fallback=_plain_or_text, inf_nan_mode="null")
+    try:
+        return to_jsonable_python(value, fallback=_plain_or_text, inf_nan_mode="null")
+    except UnicodeEncodeError:  # pydantic refuses keys that are not UTF-8
+        if dataclasses.is_dataclass(value):
+            value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        if isinstance(value, Mapping):
+            return {str(key): to_json(item) for key, item in value.items()}
+        return [to_json(item) for item in value]
 
 
 def from_json(kind: type[T], values: Any, *, path: str | os.PathLike[str] | None = None) -> T:
