@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 
-from regraft.training.interruption import stoppable
+from regraft.training.callbacks import stoppable
 
 
 def say(*words):
@@ -32,12 +32,12 @@ def terminate(_number, _frame):
 
 def in_a_step(number):
     """Take five steps; the signal comes in the third."""
-    with stoppable(written) as stop_if_asked:
+    with stoppable(written) as check_stop:
         for step in range(5):
             if step == 2:
                 send(number)
             say(step)
-            stop_if_asked()
+            check_stop()
 
 
 def twice():
@@ -58,19 +58,19 @@ def in_the_last_step():
 def ignored():
     """Get signals that this program ignores."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with stoppable(written) as stop_if_asked:
+    with stoppable(written) as check_stop:
         for step in range(3):
             send(signal.SIGINT)
-            stop_if_asked()
+            check_stop()
             say(step)
 
 
 def let_pass():
     """Get a signal whose handler returns."""
     signal.signal(signal.SIGTERM, lambda number, _frame: say("passed", int(number)))
-    with stoppable(written) as stop_if_asked:
+    with stoppable(written) as check_stop:
         send(signal.SIGTERM)
-        stop_if_asked()
+        check_stop()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """A training through its phases: interrupted anywhere it ends the same, and errors are told."""
 
 import copy
+import dataclasses
 import errno
+import json
+import math
 import os
 from dataclasses import replace
 
@@ -16,16 +19,21 @@ from regraft.backbones.network import state_sha256
 from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.data.dataset import Dataset
+from regraft.data.images import Decoding
 from regraft.errors import ImageError, RegraftError, UsageError
 from regraft.features.cache import FeatureRows
-from regraft.training import batches, loop, trainer, ways
+from regraft.training import activations, batches, loop, trainer
+from regraft.training.augment import Augmentation
+from regraft.training.batches import LabelledImages
 from regraft.training.checkpoint import Checkpoints
-from regraft.training.heads import MLPHead
+from regraft.training.heads import LinearHead, MLPHead
 from regraft.training.network import TransferNetwork
 from regraft.training.phases import Phase, frozen, two_stage
+from regraft.training.regularize import Regularization
+from regraft.training.trainer import TrainingConfig, phase_warnings, resume_key
 
 CLASSES = ("blue", "green", "red")
-SPEC = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
+SPEC = BackboneSpec("test_resnet", weights=None, arguments=(("size", 32),))
 DROPPING = MLPHead(widths=(8,), pooling="avg", dropout=0.5, batch_norm=True)
 HALF = two_stage(2, head_epochs=2, unfreeze=0.5, lr=3e-3, head_lr=0.01)
 WHOLE = two_stage(2, head_epochs=2, unfreeze=1.0, lr=3e-3, head_lr=0.01)
@@ -89,11 +97,11 @@ def killed(monkeypatch, train, held, folder, at, **changes):
     """Fit, and stop at a step as if the process was killed there."""
     taken, step = [], loop.take_step
 
-    def dying(*arguments):
+    def dying(*arguments, **options):
         taken.append(arguments)
         if len(taken) == at:
             raise Killed
-        return step(*arguments)
+        return step(*arguments, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "take_step", dying)
@@ -158,7 +166,7 @@ def test_a_phase_goes_on_in_the_way_it_began_whatever_half_trained_weights_say(
     def other(*_arguments, **_options):
         raise AssertionError("it was chosen before")
 
-    monkeypatch.setattr(ways, "choose_precision", other)
+    monkeypatch.setattr(activations, "choose_precision", other)
     resumed = fit(train, held, tmp_path)
 
     assert resumed.history_["phases"][1]["boundary"]["dtype"] == "float16"
@@ -176,7 +184,7 @@ def test_a_training_killed_behind_its_last_step_has_only_the_end_left(
     again = fit(train, held, tmp_path, phases=phases)
 
     assert timeless(again.history_) == timeless(whole.history_)
-    assert (again._predictor.keeper is None) == (whole._predictor.keeper is None)
+    assert (again._predictor.cache is None) == (whole._predictor.cache is None)
     assert np.abs(again.predict_proba(held.paths) - whole.predict_proba(held.paths)).max() < 1e-6
     assert again.backbone_.fingerprint == whole.backbone_.fingerprint
 
@@ -240,11 +248,11 @@ def test_checkpoints_of_other_work_are_refused_with_what_differs(
     other_pictures = train.take([*range(1, 20), 0])
     attempts = [(train, held, changes, named) for named, changes in OTHER_WORK.items()]
     attempts += [
-        (other_pictures, held, {}, "pictures"),
-        (relabelled(train), held, {}, "pictures"),
-        (train, held.take(range(8)), {}, "pictures"),
-        (train, None, {}, "pictures"),
-        (renamed(train), renamed(held), {}, "classes, pictures"),
+        (other_pictures, held, {}, "images"),
+        (relabelled(train), held, {}, "images"),
+        (train, held.take(range(8)), {}, "images"),
+        (train, None, {}, "images"),
+        (renamed(train), renamed(held), {}, "classes, images"),
     ]
 
     for part, validation, changes, named in attempts:
@@ -317,7 +325,7 @@ def test_too_little_memory_halves_the_batch_and_is_told(train, held, monkeypatch
 
     assert [phase["micro_batch"] for phase in fitted.history_["phases"]] == [None, 4]
     [warning] = fitted.warnings_
-    assert warning.startswith("phase 2: the memory was not enough for whole batches; 4 pictures")
+    assert warning.startswith("phase 2: the memory was not enough for whole batches; 4 images")
 
 
 @pytest.mark.parametrize("phases", [frozen(1), WHOLE[1:]], ids=["cached", "live"])
@@ -341,7 +349,7 @@ def test_activations_that_do_not_fit_on_the_disk_are_not_kept(train, held, monke
     fitted = fit(train, held)
 
     assert state_sha256(fitted.network_) == state_sha256(live.network_)
-    assert [phase["way"] for phase in fitted.history_["phases"]] == ["live", "live"]
+    assert [phase["mode"] for phase in fitted.history_["phases"]] == ["live", "live"]
     first, second = fitted.warnings_
     assert first.startswith("phase 1 runs the whole network in every step: cannot store features")
     assert "12 bytes are free" in second
@@ -356,7 +364,7 @@ def test_a_disk_too_small_for_decoded_pictures_is_an_error_with_its_free_bytes(
 
     monkeypatch.setattr(os, "posix_fallocate", full)
 
-    with pytest.raises(RegraftError, match="cannot store the decoded pictures") as caught:
+    with pytest.raises(RegraftError, match="cannot store the decoded images") as caught:
         fit(train, held, boundary="off")
 
     assert caught.value.code == "TRAIN-DISK"
@@ -444,7 +452,7 @@ def test_a_phase_after_batch_statistics_leaves_every_frozen_average_as_it_is(unf
 
     after = training.network.trunk.state_dict()
     assert [name for name in before if not torch.equal(before[name], after[name])] == []
-    assert training.records[1]["way"] == "cached"
+    assert training.records[1]["mode"] == "cached"
     assert all(
         record["frozen"]["before"] == record["frozen"]["after"] for record in training.records
     )
@@ -457,7 +465,7 @@ def test_activations_after_batch_statistics_are_those_of_the_pretrained_trunk(tr
     fitted = learner(phases=phases, cache=tmp_path).fit(train.paths, train.labels)
 
     plain = build(SPEC).embed(train.paths)
-    kept, computed = fitted._predictor.keeper.plain(train.paths)
+    kept, computed = fitted._predictor.cache.plain(train.paths)
     assert computed == 0
     assert np.allclose(kept.take(np.arange(20), 0).numpy(), plain, atol=1e-4)
 
@@ -503,3 +511,141 @@ def test_every_seed_in_range_is_kept_in_checkpoints(seed, train, held, tmp_path,
     resumed = fit(train, held, tmp_path, seed=int(seed), phases=frozen(2))
 
     assert state_sha256(resumed.network_) == state_sha256(whole.network_)
+
+
+# --- the configuration, and what of it a checkpoint is bound to
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("batch_size", value) for value in (1, 8.5, "8")),
+        *(("views", value) for value in (0, 1.5)),
+        ("output", "linear"),
+        ("sampling", "even"),
+        ("time_budget", 0),
+        ("class_weight", "even"),
+        *(("class_weight", {"red": value}) for value in (0.0, True, math.nan, math.inf)),
+    ],
+)
+def test_a_setting_out_of_range_is_refused_by_its_name(name, value):
+    with pytest.raises(UsageError, match=f"{name} cannot be|red cannot be"):
+        TrainingConfig(augment=Augmentation(), **{name: value})
+
+
+def test_views_need_an_augmentation():
+    with pytest.raises(UsageError, match="need an augmentation"):
+        TrainingConfig(views=2)
+
+
+# For each field a value other than its default; a new field needs one, or training would resume
+# from the checkpoints of other work.
+CHANGED = {
+    "phases": (Phase(epochs=1),),
+    "augment": Augmentation(flip=True),
+    "views": 2,
+    "regularize": Regularization(clip=1.0),
+    "class_weight": {"red": np.float32(2.0)},
+    "sampling": "balanced",
+    "output": "sigmoid",
+    "batch_size": 16,
+    "seed": 1,
+    "time_budget": 1.0,
+    "device": "cuda",
+    "engine": "torch",
+    "precision": "bf16",
+    "cache": None,
+    "boundary": "float32",
+    "disk_budget": 1,
+    "decoding": Decoding(background=(0, 0, 0)),
+}
+COSTS_ONLY = {"time_budget", "device", "cache", "disk_budget"}
+
+
+def test_every_setting_is_part_of_the_resume_key_or_named_as_one_that_changes_no_result(train):
+    fields = {
+        field.name for kind in (TrainingConfig, Compute) for field in dataclasses.fields(kind)
+    }
+    assert set(CHANGED) == fields - {"compute"}
+    backbone = build(SPEC)
+    network = TransferNetwork(backbone, LinearHead(), outputs=3)
+    part = LabelledImages(train.paths[:2], train.labels[:2], CLASSES, backbone=backbone)
+    plain = {"augment": Augmentation()}
+
+    def key(**changes):
+        how = {name: changes.pop(name) for name in list(changes) if name in IN_COMPUTE}
+        config = TrainingConfig(**{**plain, **changes}, compute=Compute(**how))
+        found = resume_key(config, network, backbone, (part, None), CLASSES)
+        assert json.loads(json.dumps(found)) == found
+        return found
+
+    same = {name for name, value in CHANGED.items() if key(**{name: value}) == key()}
+
+    assert same == COSTS_ONLY
+    assert key(class_weight={"red": 2}) == key(class_weight={"red": np.float64(2.0)})
+
+
+IN_COMPUTE = {field.name for field in dataclasses.fields(Compute)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "classes", "said"),
+    [
+        ({}, ["a"], "two classes or more"),
+        ({"output": "sigmoid"}, ["a", "b", "c"], "there are 3"),
+        ({"phases": (Phase(patience=2),)}, ["a", "b"], "need validation images"),
+        ({"phases": (Phase(schedule="plateau"),)}, ["a", "b"], "need validation images"),
+        ({"compute": Compute(device="abacus")}, ["a", "b"], "unknown device"),
+    ],
+)
+def test_data_that_does_not_fit_the_settings_is_refused(changes, classes, said):
+    with pytest.raises(UsageError, match=said):
+        TrainingConfig(**changes).check(classes, validation=False)
+
+
+# --- what went otherwise than one would expect
+
+
+RECORD = {
+    "phase": 1,
+    "micro_batch": None,
+    "stopped": None,
+    "last_epoch": 3,
+    "frozen": {"before": "ab", "after": "ab"},
+    "trained": {"batchnorm": "frozen"},
+    "share_of_stages": 0.5,
+}
+MOVING = {"trained": {"batchnorm": "batch_statistics"}}
+
+
+def test_a_training_that_went_well_says_nothing():
+    assert phase_warnings(RECORD, batchnorm=True) == []
+
+
+def test_more_steps_than_the_training_part_fills_are_told():
+    record = {**RECORD, "trained": {"batchnorm": "frozen", "steps": 100}, "steps_per_epoch": 3}
+
+    (warning,) = phase_warnings(record, batchnorm=True)
+
+    assert warning.startswith("phase 1: 100 steps per epoch were asked for")
+    assert phase_warnings({**record, "steps_per_epoch": 100}, batchnorm=True) == []
+
+
+def test_frozen_batch_norm_that_moves_with_each_batch_is_told_with_what_to_do():
+    (warning,) = phase_warnings({**RECORD, **MOVING, "phase": 2}, batchnorm=True)
+
+    assert warning.startswith("phase 2: frozen batch norm moved")
+    assert "leave batchnorm" in warning
+
+
+@pytest.mark.parametrize(("share", "batchnorm"), [(1.0, True), (0.5, False)])
+def test_batch_norm_that_is_trained_or_not_there_cannot_move_frozen(share, batchnorm):
+    record = {**RECORD, **MOVING, "share_of_stages": share}
+
+    assert phase_warnings(record, batchnorm=batchnorm) == []
+
+
+def test_changed_checksums_of_frozen_tensors_are_told():
+    record = {**RECORD, "frozen": {"before": "ab", "after": "cd"}}
+
+    assert "frozen tensors have changed" in phase_warnings(record, batchnorm=True)[0]

@@ -13,14 +13,15 @@ from sklearn.exceptions import NotFittedError
 from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.errors import RegraftError, UsageError
+from regraft.settings import to_json
 from regraft.training import loop as loop_module
-from regraft.training.activations import Keeper
-from regraft.training.batches import Pictures
+from regraft.training.activations import ActivationCache
+from regraft.training.batches import Images
 from regraft.training.loop import Loop
 from regraft.training.lr_finder import search_rate, smoothed, suggest
 from regraft.training.phases import Phase, fine_tune, from_scratch, frozen, two_stage
 
-SMALL = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
+SMALL = BackboneSpec("test_resnet", weights=None, arguments=(("size", 32),))
 
 
 def draw(count):
@@ -93,7 +94,7 @@ def test_the_same_seed_finds_the_same_and_another_seed_something_else(found):
 
 
 def test_the_result_is_plain_json(found):
-    assert json.loads(json.dumps(found.to_json(), allow_nan=False)) == {
+    assert json.loads(json.dumps(to_json(found), allow_nan=False)) == {
         "rates": list(found.rates),
         "losses": list(found.losses),
         "suggestion": found.suggestion,
@@ -126,9 +127,9 @@ def rates_of_steps(monkeypatch, **options):
     seen = []
     take = loop_module.take_step
 
-    def record(network, optimizer, *arguments):
+    def record(network, optimizer, *arguments, **options):
         seen.append([group["lr"] for group in optimizer.param_groups])
-        return take(network, optimizer, *arguments)
+        return take(network, optimizer, *arguments, **options)
 
     monkeypatch.setattr(loop_module, "take_step", record)
     found = search(**options)
@@ -165,9 +166,9 @@ def test_it_ends_when_the_loss_explodes():
 def test_a_loss_that_is_no_number_ends_the_search(monkeypatch):
     found, take, steps = [], loop_module.take_step, 25
 
-    def break_off(*arguments):
+    def break_off(*arguments, **options):
         found.append(1)
-        sums = take(*arguments)
+        sums = take(*arguments, **options)
         return sums * np.nan if len(found) > steps else sums
 
     monkeypatch.setattr(loop_module, "take_step", break_off)
@@ -176,7 +177,7 @@ def test_a_loss_that_is_no_number_ends_the_search(monkeypatch):
 
 
 def test_a_loss_that_is_no_number_from_the_beginning_is_an_error(monkeypatch):
-    monkeypatch.setattr(loop_module, "take_step", lambda *_arguments: np.full(3, np.nan))
+    monkeypatch.setattr(loop_module, "take_step", lambda *_a, **_k: np.full(3, np.nan))
 
     with pytest.raises(RegraftError) as caught:
         search()
@@ -191,11 +192,11 @@ def test_a_rate_that_never_matters_has_no_suggestion():
 
 
 def test_activations_are_computed_once_and_pictures_not_decoded_again(monkeypatch):
-    passed, plain = [], Keeper.plain
+    passed, plain = [], ActivationCache.plain
     monkeypatch.setattr(
-        Keeper, "plain", lambda *a, **k: passed.append(plain(*a, **k)) or passed[-1]
+        ActivationCache, "plain", lambda *a, **k: passed.append(plain(*a, **k)) or passed[-1]
     )
-    monkeypatch.setattr(Pictures, "take", lambda *_a: pytest.fail("no picture is needed"))
+    monkeypatch.setattr(Images, "take", lambda *_a: pytest.fail("no picture is needed"))
 
     search(fine_tune(unfreeze=0.5), steps=12)
 
@@ -235,10 +236,8 @@ def test_validation_takes_part_only_in_the_phases_before():
 
 def test_the_loop_runs_no_longer_than_the_search(monkeypatch):
     epochs = []
-    finish = Loop._finish_epoch
-    monkeypatch.setattr(
-        Loop, "_finish_epoch", lambda self, *a: epochs.append(1) or finish(self, *a)
-    )
+    finish = Loop._measured
+    monkeypatch.setattr(Loop, "_measured", lambda self, *a: epochs.append(1) or finish(self, *a))
 
     found = search(steps=11, highest=1e-4)  # an epoch has four steps
 

@@ -1,0 +1,270 @@
+"""What is told of a training stands in its file; a first signal ends it at the next safe place."""
+
+import errno
+import json
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from regraft.errors import UsageError
+from regraft.files import unfinished_mark
+from regraft.training import callbacks as module
+from regraft.training.callbacks import History, Progress, TensorBoard, line, stoppable
+
+MEASURED = {"train_loss": 0.5, "train_accuracy": 0.8, "lr": 0.001, "seconds": 2.0}
+
+
+def epoch(number):
+    return {"phase": 1, "epoch": number, **MEASURED}
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "history.jsonl"
+
+
+def lines(file):
+    return [json.loads(text) for text in file.read_text().splitlines()]
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """Return a switch that makes every write to the disk fail."""
+    state = {"on": False}
+    really_open, really_write = Path.open, module.write_text
+
+    def opened(self, mode="r", **options):
+        if state["on"] and "a" in mode:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return really_open(self, mode, **options)
+
+    def written(path, text):
+        if state["on"]:
+            raise module.RegraftError("cannot write", why="No space left on device")
+        really_write(path, text)
+
+    monkeypatch.setattr(Path, "open", opened)
+    monkeypatch.setattr(module, "write_text", written)
+
+    def switch(on):
+        state["on"] = on
+
+    return switch
+
+
+def hear(history, *records):
+    for record in records:
+        history.on_epoch(record, number=record["epoch"], epochs=9)
+
+
+def started(file, *records):
+    history = History(file)
+    history.on_start(records)
+    return history
+
+
+def test_there_is_a_line_per_epoch_as_soon_as_it_is_over(file):
+    history = started(file)
+
+    for number in (1, 2, 3):
+        hear(history, epoch(number))
+        assert lines(file) == [epoch(n) for n in range(1, number + 1)]
+
+
+def test_a_resumed_training_begins_with_what_its_checkpoint_knows(file):
+    file.write_text(json.dumps(epoch(1)) + "\n" + json.dumps(epoch(2)) + "\n" + '{"phase": 1, "ep')
+
+    hear(started(file, epoch(1)), epoch(2))
+
+    assert lines(file) == [epoch(1), epoch(2)]
+
+
+def test_what_a_killed_writer_left_beside_the_file_goes(file):
+    left = file.with_name(f".history.jsonl.{unfinished_mark(2**22 + 1)}.part")
+    left.write_text("half")
+
+    started(file)
+
+    assert not left.exists()
+    assert lines(file) == []
+
+
+def test_a_full_disk_does_not_end_the_training_and_is_said_once(file, full):
+    history = started(file)
+    hear(history, epoch(1))
+    full(True)
+
+    hear(history, epoch(2), epoch(3))
+    history.close()
+
+    [warning] = history.warnings
+    assert f"{file} could not be written: No space left on device; " in warning
+    assert warning.endswith("bytes are free there")
+    assert lines(file) == [epoch(1)]
+
+
+def test_what_is_missing_is_caught_up_on_as_soon_as_there_is_space(file, full):
+    full(True)
+    history = started(file, epoch(1))
+    hear(history, epoch(2))
+    full(False)
+
+    hear(history, epoch(3))
+    caught_up = lines(file)
+    hear(history, epoch(4))
+
+    assert caught_up == [epoch(n) for n in (1, 2, 3)]
+    assert lines(file) == [epoch(n) for n in (1, 2, 3, 4)]
+    assert not history.warnings
+
+
+def test_the_last_chance_to_catch_up_is_at_the_end(file, full):
+    history = started(file)
+    full(True)
+    hear(history, epoch(1))
+    full(False)
+
+    history.close()
+
+    assert lines(file) == [epoch(1)]
+    assert not history.warnings
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
+def test_a_line_that_a_full_disk_has_cut_does_not_stay(file):
+    history = started(file)
+    file.unlink()
+    file.symlink_to("/dev/full")  # takes the bytes and has no space for them
+
+    hear(history, epoch(1))
+    assert history.warnings
+    file.unlink()
+    file.write_text('{"phase": 1, "epo')
+    hear(history, epoch(2))
+
+    assert lines(file) == [epoch(1), epoch(2)]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_a_bar_on_a_terminal_and_a_line_per_epoch_elsewhere(
+    terminal, capsys, monkeypatch
+):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    shown = Progress()
+
+    shown.on_message("hello")
+    shown.on_phase("Phase 1", 2)
+    shown.on_step()
+    shown.on_epoch(epoch(1), number=1, epochs=1)
+    shown.on_phase_end()
+    shown.on_phase("Phase 2", 2)  # a second bar needs the first one to have ended
+    shown.close()
+
+    told = capsys.readouterr().err
+    assert told.startswith("hello\n")
+    assert ("phase 1, epoch 1 of 1" in told) == (not terminal)
+    assert ("Phase 2" in told) == terminal
+
+
+def test_a_line_has_validation_where_there_is_one():
+    told = line({**epoch(1), "val_loss": 0.25, "val_accuracy": 0.9}, of=2)
+
+    assert "validation 0.2500, 90.0 %" in told
+    assert told.endswith("2 s left")
+
+
+def test_tensorboard_gets_every_measurement_of_every_epoch(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = TensorBoard(tmp_path / "events")
+    for number, loss in enumerate((0.9, 0.7, 0.5), start=1):
+        record = {**MEASURED, "phase": 1 + (number == 3), "epoch": number % 3, "train_loss": loss}
+        board.on_epoch(record, number=number, epochs=2)
+    board.close()
+
+    events = EventAccumulator(str(tmp_path / "events"))
+    events.Reload()
+
+    assert set(events.Tags()["scalars"]) == set(MEASURED)
+    steps = [(event.step, round(event.value, 3)) for event in events.Scalars("train_loss")]
+    assert steps == [(1, 0.9), (2, 0.7), (3, 0.5)]
+
+
+def test_without_tensorboard_the_error_says_how_to_install_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+
+    with pytest.raises(UsageError, match=r"pip install regraft\[track\]"):
+        TensorBoard(tmp_path)
+
+
+# --- signals
+
+
+def run(*program):
+    """Run a program of interruptible.py; return its lines and how it ended."""
+    file = Path(__file__).with_name("interruptible.py")
+    command = [sys.executable, str(file), *map(str, program)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return done.stdout.splitlines(), done.returncode
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)]
+)
+def test_the_step_is_finished_then_a_checkpoint_written_then_the_signal_takes_effect(number, code):
+    assert run("in_a_step", int(number)) == (["0", "1", "2", "written"], code)
+
+
+def test_a_second_signal_stops_at_once():
+    assert run("twice") == (["still at work"], -signal.SIGINT)
+
+
+def test_a_signal_during_the_last_step_is_not_lost():
+    assert run("in_the_last_step") == (["written"], -signal.SIGINT)
+
+
+def test_a_signal_that_the_program_ignores_stays_ignored():
+    assert run("ignored") == (["0", "1", "2"], 0)
+
+
+def test_a_handler_that_lets_the_signal_pass_does_not_make_the_work_a_finished_one():
+    assert run("let_pass") == (["written", f"passed {int(signal.SIGTERM)}"], 143)
+
+
+def test_without_a_signal_nothing_is_written_and_the_handlers_are_the_old_ones():
+    events = []
+    before = signal.getsignal(signal.SIGINT)
+
+    with stoppable(lambda: events.append("written")) as check_stop:
+        check_stop()
+
+    assert events == []
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_error_of_the_work_itself_restores_the_handlers():
+    before = signal.getsignal(signal.SIGINT)
+
+    with pytest.raises(ValueError, match="mine"), stoppable(lambda: None):
+        raise ValueError("mine")
+
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_outside_the_main_thread_nothing_is_listened_to():
+    done = []
+
+    def work():
+        with stoppable(lambda: None) as check_stop:
+            check_stop()
+            done.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+    assert done == [True]
