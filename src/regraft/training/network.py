@@ -47,9 +47,10 @@ class TransferNetwork(nn.Module):
         seed: Seed of the head's random weights.
 
     Example:
+        >>> from regraft.backbones.backbone import build
         >>> from regraft.backbones.spec import BackboneSpec
         >>> from regraft.training.heads import LinearHead
-        >>> backbone = BackboneSpec("simple_cnn", weights=None, arguments={"size": 80}).build()
+        >>> backbone = build(BackboneSpec("simple_cnn", weights=None, arguments={"size": 80}))
         >>> network = TransferNetwork(backbone, LinearHead(), outputs=3)
         >>> network(torch.zeros(2, 80, 80, 3, dtype=torch.uint8)).shape
         torch.Size([2, 3])
