@@ -228,10 +228,10 @@ def test_a_label_that_is_no_name_is_refused(learner, pictures, label):
         learner.fit(paths, [label, *labels[1:]])
 
 
-def test_every_picture_needs_a_label(learner, pictures):
+def test_every_image_needs_a_label(learner, pictures):
     (paths, labels), _ = pictures
 
-    with pytest.raises(UsageError, match="24 pictures, 23 labels"):
+    with pytest.raises(UsageError, match="24 images, 23 labels"):
         learner.fit(paths, labels[1:])
 
 

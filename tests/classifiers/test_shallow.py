@@ -1,19 +1,258 @@
-"""The named classifiers."""
+"""The named classifiers, fitting on plain features, and one temperature for scores."""
 
 import sys
 
+import numpy as np
 import pytest
+from scipy.special import softmax
 from sklearn.base import is_classifier
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LinearRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression, Perceptron
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
+from sklearn.svm import SVC, LinearSVC, NuSVC
 
-from regraft.classifiers.conversion import obstacle
-from regraft.classifiers.scaling import SCALES
-from regraft.classifiers.shallow import NAMED, find_shallow
-from regraft.errors import UsageError
+from regraft.classifiers.rotation import SCALES
+from regraft.classifiers.shallow import (
+    NAMED,
+    check_settings,
+    find_shallow,
+    fit_shallow,
+    fit_temperature,
+    margin_probabilities,
+    refuse_unsaveable,
+)
+from regraft.errors import DataError, ModelError, UsageError
+
+
+def drawn(count=60, width=5, classes=3, *, seed=0):
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    centres = np.random.default_rng(9).normal(size=(classes, width)) * 2
+    return (centres[labels] + random.normal(size=(count, width))).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("width", [5, 200])
+@pytest.mark.parametrize("name", NAMED)
+def test_every_named_classifier_learns_and_repeats_itself_to_the_bit(name, width):
+    if name == "xgboost":
+        pytest.importorskip("xgboost")
+    asked, truth = drawn(width=width, seed=1)
+
+    answers = []
+    for _ in range(2):
+        features, labels = drawn(width=width)
+        answers.append(fit_shallow(features, labels, classifier=name, seed=4).predict_proba(asked))
+
+    assert (answers[0].argmax(axis=1) == truth).mean() > 0.8
+    assert answers[0].sum(axis=1) == pytest.approx(1.0)
+    assert np.array_equal(*answers)
+
+
+def test_the_history_tells_grid_best_size_and_seconds():
+    features, labels = drawn()
+
+    history = fit_shallow(features, labels, grid={"C": [1e-6, 1.0]}).history
+
+    assert (history["n"], history["d"], history["folds"]) == (60, 5, 3)
+    assert [point["parameters"] for point in history["grid"]] == [{"C": 1e-6}, {"C": 1.0}]
+    assert all(0 <= point["mean"] <= 1 and point["sd"] >= 0 for point in history["grid"])
+    assert history["best"] in [{"C": 1e-6}, {"C": 1.0}]
+    assert set(history["seconds"]) == {"scale", "grid", "fit", "convert"}
+    assert history["classifier"]["type"] == "LogisticRegression"
+    assert history["classifier"]["parameters"]["C"] == history["best"]["C"]
+
+
+def test_of_equally_good_points_the_first_wins():
+    features, labels = drawn()
+    features += 100 * labels[:, None]
+
+    fitted = fit_shallow(features, labels, grid={"C": [3.0, 1.0, 2.0]})
+
+    assert fitted.history["best"] == {"C": 3.0}
+
+
+def test_no_grid_means_the_classifier_as_it_is():
+    features, labels = drawn()
+
+    fitted = fit_shallow(features, labels, classifier=LogisticRegression(C=0.123))
+
+    assert fitted.history["grid"] == []
+    assert fitted.estimator.C == 0.123
+    assert fitted.warnings == ()
+
+
+def test_a_fit_that_did_not_converge_is_recorded_and_warns_nobody():
+    features, labels = drawn(count=90, width=30)
+
+    fitted = fit_shallow(features, labels, classifier=LogisticRegression(max_iter=1))
+
+    assert fitted.history["converged"] is False
+    assert "1 fits stopped before they had converged" in fitted.warnings[0]
+
+
+def test_a_class_with_one_image_leaves_the_grid_unsearched_and_says_so():
+    features, labels = drawn(count=10)
+    labels = np.where(np.arange(10) == 0, 0, 1 + np.arange(10) % 2)
+
+    fitted = fit_shallow(features, labels, classifier="linear_svm")
+
+    assert fitted.history["grid"] == []
+    assert "single image" in fitted.warnings[0]
+    assert fitted.history["temperature"] == 1.0
+
+
+def test_two_images_per_class_are_two_folds():
+    features, labels = drawn(count=6)
+
+    fitted = fit_shallow(features, labels, classifier="knn")
+
+    assert fitted.history["folds"] == 2
+    assert {point["parameters"]["n_neighbors"] for point in fitted.history["grid"]} == {1, 3}
+
+
+def test_more_neighbours_than_images_become_as_many_as_there_are():
+    features, labels = drawn(count=4, classes=2)
+
+    fitted = fit_shallow(features, labels, classifier=KNeighborsClassifier(9))
+
+    assert fitted.estimator.n_neighbors == 4
+    assert "4 neighbours" in fitted.warnings[0]
+
+
+@pytest.mark.parametrize("classifier", [LinearSVC(), Perceptron(), SVC(kernel="rbf")], ids=repr)
+@pytest.mark.parametrize("classes", [2, 4])
+def test_scores_become_probabilities_without_another_best_class(classifier, classes):
+    features, labels = drawn(classes=classes)
+    asked, _ = drawn(classes=classes, seed=1)
+
+    fitted = fit_shallow(features, labels, classifier=classifier, scale="none")
+    probabilities = fitted.predict_proba(asked)
+
+    scores = fitted.estimator.decision_function(asked)
+    best = scores.argmax(axis=1) if scores.ndim == 2 else (scores > 0).astype(int)
+    assert fitted.history["temperature"] > 0
+    assert probabilities.sum(axis=1) == pytest.approx(1.0)
+    assert np.array_equal(probabilities.argmax(axis=1), best)
+
+
+def test_a_temperature_makes_scores_of_a_machine_honest():
+    features, labels = drawn(count=300, classes=3)
+    features += np.random.default_rng(2).normal(size=features.shape) * 3
+    asked, truth = drawn(count=3000, classes=3, seed=1)
+    asked += np.random.default_rng(3).normal(size=asked.shape).astype(np.float32) * 3
+
+    probabilities = fit_shallow(features, labels, classifier="linear_svm").predict_proba(asked)
+
+    accuracy = (probabilities.argmax(axis=1) == truth).mean()
+    assert probabilities.max(axis=1).mean() == pytest.approx(accuracy, abs=0.05)
+
+
+def test_a_classifier_that_cannot_be_saved_still_predicts():
+    features, labels = drawn()
+
+    fitted = fit_shallow(features, labels, classifier=NuSVC())
+
+    assert fitted.model is None
+    assert fitted.obstacle == "NuSVC gives no probabilities"
+    assert fitted.predict_proba(features).shape == (60, 3)
+
+
+@pytest.mark.parametrize(
+    "classifier", [GaussianNB(), KNeighborsClassifier(50), LinearSVC(), RandomForestClassifier(5)]
+)
+def test_what_can_be_saved_is_not_refused_beforehand(classifier):
+    refuse_unsaveable(classifier)
+
+
+def test_what_cannot_be_saved_is_refused_before_any_long_work():
+    with pytest.raises(ModelError, match="NuSVC") as refused:
+        refuse_unsaveable(NuSVC())
+
+    assert refused.value.code == "MODEL-UNSAVEABLE"
+    with pytest.raises(UsageError, match="unknown classifier"):
+        refuse_unsaveable("logit")
+
+
+PAIRWISE = {"decision_function_shape": ["ovr", "ovo"]}
+
+
+@pytest.mark.parametrize(
+    ("classifier", "grid"),
+    [
+        (SVC(decision_function_shape="ovo"), None),
+        (NuSVC(decision_function_shape="ovo"), None),
+        (make_pipeline(StandardScaler(), SVC(decision_function_shape="ovo")), None),
+        (CalibratedClassifierCV(SVC(decision_function_shape="ovo")), None),
+        (SVC(), PAIRWISE),
+        (make_pipeline(SVC()), {"svc__decision_function_shape": ["ovo"]}),
+    ],
+    ids=["SVC", "NuSVC", "pipeline", "calibrated", "grid", "grid of a pipeline"],
+)
+@pytest.mark.parametrize("classes", [3, 4])
+def test_scores_of_pairs_are_never_taken_for_scores_of_classes(classifier, grid, classes):
+    features, labels = drawn(classes=classes)
+
+    for refusal in (
+        lambda: fit_shallow(features, labels, classifier=classifier, grid=grid),
+        lambda: check_settings(classifier, grid, "auto"),
+    ):
+        with pytest.raises(UsageError, match="pairs of classes") as refused:
+            refusal()
+        assert refused.value.code == "USAGE-CLASSIFIER"
+        assert refused.value.hint == 'pass decision_function_shape="ovr"'
+
+
+def test_a_classifier_of_pairs_with_probabilities_is_taken():
+    features, labels = drawn(count=90)
+    asked, truth = drawn(count=90, seed=1)
+    pairs = SVC(decision_function_shape="ovo", probability=True)
+
+    fitted = fit_shallow(features, labels, classifier=pairs, grid=None)
+
+    assert (fitted.predict_proba(asked).argmax(axis=1) == truth).mean() > 0.8
+
+
+class Pairs(LinearSVC):
+    """Scores pairs of classes and does not say so."""
+
+    def decision_function(self, rows):
+        """Return six scores for four classes."""
+        scores = super().decision_function(rows)
+        return np.concatenate([scores, scores[:, :2]], axis=1)
+
+
+@pytest.mark.parametrize("count", [5, 60], ids=["a single image", "folds"])
+def test_scores_that_are_not_one_per_class_are_refused(count):
+    features, labels = drawn(count=count, classes=4)
+
+    with pytest.raises(UsageError, match="no score per class") as refused:
+        fit_shallow(features, labels, classifier=Pairs(), grid=None)
+
+    assert refused.value.why == "6 scores for 4 classes"
+
+
+def test_one_class_is_refused():
+    features, _ = drawn()
+
+    with pytest.raises(DataError, match="two classes"):
+        fit_shallow(features, np.zeros(60, dtype=int))
+
+
+@pytest.mark.parametrize("grid", ["best", {"c": [1]}, {"C": 1}, {"C": []}, [1]])
+def test_an_impossible_grid_is_refused_with_an_example(grid):
+    features, labels = drawn()
+
+    with pytest.raises(UsageError) as refused:
+        fit_shallow(features, labels, grid=grid)
+
+    assert refused.value.code == "USAGE-GRID"
+
+
+# --- the named classifiers
 
 
 @pytest.mark.parametrize("name", NAMED)
@@ -29,7 +268,7 @@ def test_every_name_gives_a_fresh_classifier_that_can_be_saved(name):
     assert first.get_params().get("random_state", 7) in {7, None}
     assert entry.scale in SCALES
     assert set(entry.grid) <= set(first.get_params())
-    assert obstacle(first) == ""
+    refuse_unsaveable(name)
 
 
 def test_an_object_is_cloned_and_gets_the_seed_only_where_it_has_none():
@@ -64,3 +303,51 @@ def test_a_missing_xgboost_is_explained(monkeypatch):
 
     with pytest.raises(UsageError, match=r'pip install "regraft\[boost\]"'):
         find_shallow("xgboost")
+
+
+# --- probabilities from scores
+
+
+@pytest.mark.parametrize("true", [0.2, 1.0, 30.0])
+def test_the_temperature_that_made_the_labels_is_found_again(true):
+    random = np.random.default_rng(0)
+    scores = random.normal(size=(20_000, 4)) * 2
+    chances = softmax(scores, axis=1)
+    labels = np.array([random.choice(4, p=row) for row in chances])
+
+    assert fit_temperature(scores * true, labels) == pytest.approx(true, rel=0.05)
+
+
+@pytest.mark.parametrize("temperature", [0.01, 1.0, 1000.0])
+def test_the_best_class_stays_the_best(temperature):
+    scores = np.random.default_rng(0).normal(size=(100, 5))
+
+    probabilities = margin_probabilities(scores, temperature)
+
+    assert np.array_equal(probabilities.argmax(axis=1), scores.argmax(axis=1))
+    assert probabilities.sum(axis=1) == pytest.approx(1.0)
+
+
+def test_one_score_for_two_classes_is_positive_for_the_second():
+    probabilities = margin_probabilities(np.array([-1.0, 0.0, 1.0]), 1.0)
+
+    assert probabilities.argmax(axis=1).tolist() == [0, 0, 1]
+    assert probabilities[2, 1] == pytest.approx(1 / (1 + np.exp(-1.0)))
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_perfect_and_hopeless_scores_give_a_finite_temperature(right):
+    scores = np.eye(3)[np.arange(30) % 3]
+    labels = (np.arange(30) + (0 if right else 1)) % 3
+
+    probabilities = margin_probabilities(scores, fit_temperature(scores, labels))
+
+    assert (
+        probabilities.max() < 0.99
+        if right
+        else probabilities.max() == pytest.approx(1 / 3, abs=0.01)
+    )
+
+
+def test_scores_that_say_nothing_leave_the_temperature_at_one():
+    assert fit_temperature(np.zeros((4, 2)), np.array([0, 1, 0, 1])) == 1.0

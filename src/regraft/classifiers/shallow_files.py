@@ -330,8 +330,10 @@ def _onnx_scorer(content: bytes) -> Callable[[NDArray[Any]], Scores]:
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def score(features: NDArray[Any]) -> Scores:
-        _, shares = session.run(None, {"features": features.astype(np.float32)})
-        shares = np.maximum(np.asarray(shares, dtype=np.float64), 0.0)
+        # Some operators refuse to compute nothing.
+        asked = features if len(features) else np.zeros((1, features.shape[1]))
+        _, found = session.run(None, {"features": asked.astype(np.float32)})
+        shares = np.maximum(np.asarray(found, dtype=np.float64), 0.0)[: len(features)]
         return np.asarray(shares / shares.sum(axis=1, keepdims=True))
 
     return score

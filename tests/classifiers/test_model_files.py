@@ -1,5 +1,6 @@
 """The files of a saved model: verified before they are read, and never able to run code."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -8,15 +9,22 @@ import numpy as np
 import pytest
 import torch
 
-from regraft.classifiers.model_folder import (
+from regraft.backbones.backbone import build
+from regraft.backbones.spec import BackboneSpec, Compute
+from regraft.classifiers.model_files import (
     ARRAYS,
     BACKBONE,
+    CONTENTS,
     FORMAT,
     MANIFEST,
     RECORD,
+    ModelRecord,
+    ShallowPart,
+    backbone_record,
     read_model,
     write_model,
 )
+from regraft.classifiers.shallow_files import FileRecord, LinearRecord
 from regraft.errors import ModelError, RegraftError
 from regraft.files import read_json, sha256_file, write_json
 
@@ -25,18 +33,27 @@ NUMBERS = {
     "b": np.arange(6, dtype=np.int32).reshape(2, 3),
     "c": np.float32([[0.1, 0.2]]),
 }
-STATE = {"half": torch.tensor([0.5, 0.25]), "whole": torch.tensor([0.1]), "n": torch.tensor(3)}
+NETWORK = build(BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)))
+OWN = ShallowPart(name="mine", scaling="none", model=LinearRecord())
+RECORDED = ModelRecord(
+    classes=("a", "b"),
+    backbone=backbone_record(NETWORK),
+    compute=Compute(),
+    history={"n": 3},
+    warnings=("look out",),
+    shallow=OWN,
+)
 
 
 @pytest.fixture
 def model(tmp_path):
-    write_model(tmp_path / "model", {"learner": "x"}, NUMBERS, state=STATE)
+    write_model(tmp_path / "model", RECORDED, NUMBERS, backbone=NETWORK)
     return tmp_path / "model"
 
 
 def sign(model):
     """Write the manifest anew, as somebody would who wants a changed file to be read."""
-    names = [name for name in (RECORD, ARRAYS, BACKBONE) if (model / name).exists()]
+    names = [file.name for file in model.iterdir() if file.name != MANIFEST]
     hashes = {name: sha256_file(model / name) for name in names}
     write_json(model / MANIFEST, {"format": FORMAT, "files": hashes})
 
@@ -50,7 +67,7 @@ def refused(model):
 def test_what_is_written_comes_back_to_the_bit(model):
     files = read_model(model)
 
-    assert files.record == {"format": FORMAT, "learner": "x"}
+    assert files.record == RECORDED
     assert files.backbone == model / BACKBONE
     assert set(files.arrays) == set(NUMBERS)
     for name, array in NUMBERS.items():
@@ -58,38 +75,73 @@ def test_what_is_written_comes_back_to_the_bit(model):
         assert np.array_equal(files.arrays[name], array)
 
 
-def test_weights_are_halved_only_where_nothing_is_lost(model):
+def test_weights_are_halved_only_where_nothing_is_lost(tmp_path):
     from safetensors.torch import load_file
 
-    stored = load_file(model / BACKBONE)
+    backbone = build(RECORDED.backbone.spec)
+    state = backbone.module.state_dict()
+    first, *others = state
+    with torch.no_grad():
+        state[first].fill_(0.25)
 
-    assert stored["half"].dtype == torch.float16
-    assert stored["whole"].dtype == torch.float32
-    assert torch.equal(stored["half"].float(), STATE["half"])
-    assert stored["n"].item() == 3
+    write_model(tmp_path / "model", RECORDED, {}, backbone=backbone)
+    stored = load_file(tmp_path / "model" / BACKBONE)
+
+    assert stored[first].dtype == torch.float16
+    assert torch.float32 in {stored[name].dtype for name in others}
+    assert all(torch.equal(stored[name].to(state[name].dtype), state[name]) for name in state)
+
+
+def test_a_file_of_another_library_is_kept_as_it_is(tmp_path):
+    part = dataclasses.replace(OWN, model=FileRecord(kind="onnx"))
+    write_model(
+        tmp_path / "model", dataclasses.replace(RECORDED, shallow=part), {}, content=b"of ONNX"
+    )
+
+    files = read_model(tmp_path / "model")
+
+    assert (files.content, files.arrays, files.backbone) == (b"of ONNX", {}, None)
+    (tmp_path / "model" / CONTENTS["onnx"]).unlink()
+    sign(tmp_path / "model")
+    assert refused(tmp_path / "model").code == "MODEL-CORRUPT"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"shallow": None},
+        {"classes": ("a", "a")},
+        {"classes": ("a", "")},
+        {"classes": ("a",)},
+        {"history": []},
+    ],
+)
+def test_a_record_that_contradicts_itself_is_none(changes):
+    with pytest.raises(ModelError):
+        dataclasses.replace(RECORDED, **changes)
 
 
 def test_a_newer_model_replaces_an_older_one_whole(model):
-    write_model(model, {"learner": "y"}, NUMBERS, state=None)
+    write_model(model, dataclasses.replace(RECORDED, warnings=()), NUMBERS)
 
     assert sorted(file.name for file in model.iterdir()) == sorted([RECORD, ARRAYS, MANIFEST])
-    assert read_model(model).record["learner"] == "y"
+    assert read_model(model).record.warnings == ()
 
 
 def test_a_folder_with_something_else_is_never_replaced(tmp_path):
     (tmp_path / "photo.jpg").write_bytes(b"precious")
 
     with pytest.raises(RegraftError) as error:
-        write_model(tmp_path, {}, NUMBERS, state=None)
+        write_model(tmp_path, RECORDED, NUMBERS)
 
     assert error.value.code == "FILE-EXISTS"
     assert (tmp_path / "photo.jpg").read_bytes() == b"precious"
 
 
 def test_an_empty_folder_is_taken(tmp_path):
-    write_model(tmp_path / "new" / "model", {}, NUMBERS, state=None)
+    write_model(tmp_path / "new" / "model", RECORDED, NUMBERS)
     (tmp_path / "empty").mkdir()
-    write_model(tmp_path / "empty", {}, NUMBERS, state=None)
+    write_model(tmp_path / "empty", RECORDED, NUMBERS)
 
     assert read_model(tmp_path / "empty").arrays.keys() == NUMBERS.keys()
 
@@ -100,7 +152,7 @@ def test_a_value_that_is_not_finite_is_neither_written_nor_read(model, value):
 
     bad = {**NUMBERS, "a": np.array([value])}
     with pytest.raises(ModelError) as error:
-        write_model(model, {}, bad, state=None)
+        write_model(model, RECORDED, bad)
     save_file(bad, model / ARRAYS)
     sign(model)
 
@@ -185,12 +237,9 @@ def test_json_of_another_shape_is_damaged(model, name, text):
     assert refused(model).code == "MODEL-CORRUPT"
 
 
-@pytest.mark.parametrize("name", [RECORD, MANIFEST])
-def test_a_newer_format_is_named_as_such(model, name):
-    content = read_json(model / name)
-    write_json(model / name, {**content, "format": FORMAT + 1})
-    if name == RECORD:
-        sign(model)
+def test_a_newer_format_is_named_as_such(model):
+    content = read_json(model / MANIFEST)
+    write_json(model / MANIFEST, {**content, "format": FORMAT + 1})
 
     error = refused(model)
 
@@ -203,7 +252,7 @@ def test_a_newer_format_is_named_as_such(model, name):
     [
         [],
         {},
-        {RECORD: "ab"},
+        {ARRAYS: "ab"},
         {RECORD: "ab", ARRAYS: "ab", "../../etc/passwd": "ab"},
         {RECORD: 1, ARRAYS: 1},
     ],
@@ -223,7 +272,7 @@ def test_weights_that_the_manifest_does_not_know_are_refused(model):
 
 
 def test_a_record_beyond_every_measure_is_refused_unread(model):
-    (model / RECORD).write_text(json.dumps({"format": 1, "text": "x" * (17 << 20)}))
+    (model / RECORD).write_text(json.dumps({"text": "x" * (17 << 20)}))
     sign(model)
 
     error = refused(model)

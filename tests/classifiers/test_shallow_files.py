@@ -1,0 +1,263 @@
+"""Every classifier that is kept as data answers as the library that fitted it, or is refused."""
+
+import pickle
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    ExtraTreesClassifier,
+    GradientBoostingClassifier,
+    RandomForestClassifier,
+    VotingClassifier,
+)
+from sklearn.linear_model import (
+    LogisticRegression,
+    Perceptron,
+    RidgeClassifier,
+    RidgeClassifierCV,
+    SGDClassifier,
+)
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, LinearSVC
+from sklearn.tree import DecisionTreeClassifier
+
+from regraft.classifiers import shallow_files as module
+from regraft.classifiers.shallow_files import (
+    FileRecord,
+    LinearRecord,
+    NeighboursRecord,
+    ShallowModel,
+    to_model,
+)
+from regraft.errors import ModelError, UsageError
+
+LINEAR = [
+    LogisticRegression(),
+    LinearDiscriminantAnalysis(),
+    LinearSVC(),
+    RidgeClassifier(),
+    RidgeClassifierCV(),
+    Perceptron(),
+    SGDClassifier(random_state=0),
+    SGDClassifier(loss="log_loss", random_state=0),
+]
+NEIGHBOURS = [
+    KNeighborsClassifier(),
+    KNeighborsClassifier(3, metric="cosine", weights="distance"),
+    KNeighborsClassifier(7, weights="distance"),
+]
+ONNX = [
+    KNeighborsClassifier(metric="manhattan"),
+    GaussianNB(),
+    MLPClassifier((5,), max_iter=50, random_state=0),
+    DecisionTreeClassifier(random_state=0),
+    RandomForestClassifier(20, class_weight="balanced", max_depth=4, random_state=0),
+    ExtraTreesClassifier(20, random_state=0),
+    GradientBoostingClassifier(n_estimators=10, random_state=0),
+    AdaBoostClassifier(n_estimators=10, random_state=0),
+    make_pipeline(StandardScaler(), LogisticRegression()),
+]
+KINDS = [("linear", LINEAR), ("neighbours", NEIGHBOURS), ("onnx", ONNX)]
+CLASSIFIERS = [(kind, classifier) for kind, all_of_it in KINDS for classifier in all_of_it]
+
+
+def drawn(classes=3, *, seed=0):
+    random = np.random.default_rng(seed)
+    labels = np.arange(90) % classes
+    centres = random.normal(size=(classes, 6))
+    return (centres[labels] + random.normal(size=(90, 6))).astype(np.float32), labels
+
+
+def fitted(classifier, features, labels):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return classifier.fit(features, labels)
+
+
+def model_of(classifier, classes=3):
+    features, labels = drawn(classes)
+    return to_model(fitted(classifier, features, labels), features)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize(("kind", "classifier"), CLASSIFIERS, ids=repr)
+def test_data_answers_as_scikit_learn(kind, classifier, classes):
+    features, labels = drawn(classes)
+    asked, _ = drawn(classes, seed=1)
+    fitted(classifier, features, labels)
+
+    model = to_model(classifier, features, temperature=2.5)
+    probabilities = model.predict_proba(asked)
+
+    assert model.record.kind == kind
+    model.check(6, classes)
+    assert probabilities.sum(axis=1) == pytest.approx(1.0)
+    if hasattr(classifier, "predict_proba"):
+        assert probabilities == pytest.approx(classifier.predict_proba(asked), abs=1e-5)
+    else:
+        assert np.array_equal(probabilities.argmax(axis=1), classifier.predict(asked))
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_data_answers_as_xgboost(classes):
+    xgboost = pytest.importorskip("xgboost")
+    features, labels = drawn(classes)
+    asked, _ = drawn(classes, seed=1)
+    classifier = xgboost.XGBClassifier(n_estimators=10, n_jobs=1).fit(features, labels)
+
+    model = to_model(classifier, features)
+
+    assert model.record == FileRecord(kind="xgboost")
+    assert model.predict_proba(asked) == pytest.approx(classifier.predict_proba(asked), abs=1e-6)
+    model.check(6, classes)
+
+
+def test_without_xgboost_its_model_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "xgboost", None)
+
+    with pytest.raises(UsageError, match=r"regraft\[boost\]"):
+        ShallowModel(FileRecord(kind="xgboost"), content=b"{}").check(6, 2)
+
+
+@pytest.mark.parametrize("solver", ["liblinear", "lbfgs"])
+def test_the_scores_of_two_classes_are_one_score(solver):
+    features, labels = drawn(2)
+    classifier = LogisticRegression(solver=solver).fit(features, labels)
+
+    probabilities = to_model(classifier, features).predict_proba(features)
+
+    assert probabilities == pytest.approx(classifier.predict_proba(features), abs=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_an_image_of_the_training_set_is_its_own_only_neighbour(metric):
+    features, labels = drawn(4)
+    model = model_of(KNeighborsClassifier(9, metric=metric, weights="distance"), 4)
+
+    assert np.array_equal(model.predict_proba(features), np.eye(4)[labels])
+
+
+@pytest.mark.parametrize("classifier", [LINEAR[0], *NEIGHBOURS, *ONNX], ids=repr)
+def test_an_answer_depends_neither_on_the_batch_nor_on_the_process(classifier, monkeypatch):
+    asked, _ = drawn(seed=1)
+    model = model_of(classifier)
+    whole = model.predict_proba(asked)
+
+    monkeypatch.setattr(module, "_CELLS", 6 * 7)
+    parts = model.predict_proba(asked)
+    copy = pickle.loads(pickle.dumps(model)).predict_proba(asked)
+
+    assert parts == pytest.approx(whole, abs=1e-6)
+    assert np.array_equal(copy, parts)
+    assert model.predict_proba(asked[:0]).shape == (0, 3)
+
+
+class Renamed(LogisticRegression):
+    """A subclass, which may predict in any way."""
+
+    def predict_proba(self, rows):
+        """Return other probabilities than its parent."""
+        return super().predict_proba(rows)[:, ::-1]
+
+
+@pytest.mark.parametrize(
+    ("classifier", "why"),
+    [
+        (SVC(), "SVC gives no probabilities"),
+        (NearestCentroid(), "NearestCentroid"),
+        (Renamed(), "Renamed"),
+        (SGDClassifier(loss="modified_huber"), "SGDClassifier would answer differently"),
+        (VotingClassifier([("a", GaussianNB()), ("b", LogisticRegression())]), "VotingClassifier"),
+    ],
+    ids=repr,
+)
+def test_what_cannot_be_kept_is_refused_with_the_reason(classifier, why):
+    with pytest.raises(ModelError) as refused:
+        model_of(classifier)
+
+    assert refused.value.code == "MODEL-UNSAVEABLE"
+    assert why in refused.value.why
+    assert "linear classifiers" in refused.value.hint
+
+
+@pytest.mark.parametrize("difference", [2e-5, 5e-6])
+def test_a_probability_may_differ_by_a_hundred_thousandth(monkeypatch, difference):
+    features, labels = drawn()
+    classifier = RandomForestClassifier(5, random_state=0).fit(features, labels)
+    exact = classifier.predict_proba(features)
+    exact[0] += [difference, -difference, 0.0]
+    monkeypatch.setattr(classifier, "predict_proba", lambda _rows: exact)
+
+    if difference < 1e-5:
+        assert to_model(classifier, features).content
+    else:
+        with pytest.raises(ModelError, match="answer differently"):
+            to_model(classifier, features)
+
+
+def refused(record, arrays=None, content=b"", width=6, classes=3):
+    with pytest.raises(Exception) as caught:
+        ShallowModel(record, arrays or {}, content).check(width, classes)
+    return caught.value
+
+
+@pytest.mark.parametrize("classifier", [LINEAR[0], NEIGHBOURS[0], ONNX[4]], ids=repr)
+def test_another_number_of_classes_or_features_is_found(classifier):
+    model = model_of(classifier)
+
+    model.check(6, 3)
+    refused(model.record, model.arrays, model.content, width=5)
+    refused(model.record, model.arrays, model.content, classes=2)
+
+
+@pytest.mark.parametrize("classifier", [LINEAR[0], NEIGHBOURS[0]], ids=repr)
+def test_missing_and_other_arrays_are_found(classifier):
+    model = model_of(classifier)
+
+    for name, array in model.arrays.items():
+        refused(model.record, {k: a for k, a in model.arrays.items() if k != name})
+        for other in (array[:0], array[None], array[..., None]):
+            refused(model.record, {**model.arrays, name: other})
+    refused(model.record, {**model.arrays, "more": np.zeros(3)})
+
+
+def test_neighbours_of_no_class_or_too_many_are_found():
+    model = model_of(NEIGHBOURS[0])
+    codes = model.arrays["classes"]
+
+    for wrong in (codes + 3, codes - 3, codes.astype(np.float32)):
+        refused(model.record, {**model.arrays, "classes": wrong})
+    many = NeighboursRecord(metric="cosine", weights="uniform", neighbours=91, classes=3)
+    refused(many, model.arrays)
+    with pytest.raises(ModelError, match="neighbours"):
+        NeighboursRecord(metric="cosine", weights="uniform", neighbours=0, classes=3)
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", pickle.dumps(3)])
+@pytest.mark.parametrize("kind", ["onnx", "xgboost"])
+def test_a_file_that_is_none_is_found(kind, content):
+    if kind == "xgboost":
+        pytest.importorskip("xgboost")
+
+    refused(FileRecord(kind=kind), content=content)
+
+
+def test_onnx_whose_numbers_lie_in_another_file_is_never_read():
+    content = model_of(ONNX[1]).content + b"\x00location"
+
+    assert "another file" in str(refused(FileRecord(kind="onnx"), content=content))
+
+
+def test_the_probabilities_of_one_against_the_rest_never_vanish_altogether():
+    arrays = {"coefficients": np.ones((3, 1)), "intercepts": np.zeros(3)}
+    model = ShallowModel(LinearRecord(link="one_vs_rest"), arrays)
+
+    assert model.predict_proba(np.array([[-1e4]])).tolist() == [[1 / 3, 1 / 3, 1 / 3]]
