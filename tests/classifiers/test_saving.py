@@ -17,6 +17,7 @@ from regraft.backbones import catalog
 from regraft.backbones.backbone import build
 from regraft.backbones.catalog import register_backbone
 from regraft.backbones.checkpoint_files import write_state
+from regraft.backbones.own import SimpleCNN
 from regraft.backbones.sources import import_weights
 from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
 from regraft.classifiers.feature_classifier import FeatureClassifier
@@ -326,13 +327,14 @@ def test_a_trained_trunk_is_never_left_out(fitted, tmp_path):
 
 def test_a_trained_network_of_your_own_travels_too(tmp_path, monkeypatch):
     monkeypatch.setattr(catalog, "_registered", {})
-    register_backbone("my_net", lambda spec: build(dataclasses.replace(SMALL, seed=spec.seed)))
-    learner = network("my_net").fit(*TWO)
-    learner.save(tmp_path / "model")
+    own = Preprocessing.torch(48)
+    register_backbone("my_net", SimpleCNN, preprocessing=own, features="features")
+    for learner in (network("my_net"), features("my_net")):
+        learner.fit(*TWO).save(tmp_path / "model")
 
-    loaded = answers_alike(tmp_path / "model", learner, TWO[0])
+        loaded = answers_alike(tmp_path / "model", learner, TWO[0])
 
-    assert loaded.backbone_.fingerprint == learner.backbone_.fingerprint
+        assert loaded.backbone_.fingerprint == learner.backbone_.fingerprint
 
 
 class OwnHead:

@@ -20,7 +20,6 @@ from regraft.classifiers.model_files import (
     ShallowPart,
     backbone_record,
     corrupt,
-    is_registered,
     open_backbone,
     portable_compute,
     write_model,
@@ -245,13 +244,12 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         )
         arrays = {f"classifier.{name}": array for name, array in fitted.model.arrays.items()}
         arrays |= {f"scaling.{name}": array for name, array in fitted.scaling.arrays.items()}
-        goes_with = with_backbone and not is_registered(backbone.spec.name)
         write_model(
             folder,
             record,
             arrays,
             content=fitted.model.content,
-            backbone=backbone if goes_with else None,
+            backbone=backbone if with_backbone else None,
         )
 
     @classmethod

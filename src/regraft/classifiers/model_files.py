@@ -363,21 +363,11 @@ def refuse_extravagance(value: Any, place: Path) -> None:
         raise corrupt(place / RECORD, f"{value} is beyond {_LARGEST_ARGUMENT}")
 
 
-def is_registered(name: str) -> bool:
-    """Return whether a network is one of the user's own, which builds itself."""
-    try:
-        return find(name).trained
-    except RegraftError:
-        return False  # the name is refused where the network is built
-
-
 def _located(files: ModelFiles, given: str | os.PathLike[str] | None) -> BackboneSpec:
     """Return the spec with the file of its weights: beside the model, given, or where it says."""
     saved = files.record.backbone
     spec = dataclasses.replace(saved.spec, preprocessing=saved.preprocessing)
     if files.backbone is not None:
-        if is_registered(spec.name):
-            return spec
         return dataclasses.replace(spec, weights=str(files.backbone))
     if given is not None:
         return dataclasses.replace(spec, weights=os.fspath(given))

@@ -16,9 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from regraft.backbones.backbone import Backbone, build, retrained
-from regraft.backbones.checkpoint_files import read_state
 from regraft.backbones.network import misfit, state_sha256
-from regraft.backbones.sources import find, load_state
 from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.feature_classifier import (
     Labelled,
@@ -32,7 +30,6 @@ from regraft.classifiers.model_files import (
     NetworkPart,
     backbone_record,
     corrupt,
-    is_registered,
     open_backbone,
     portable_compute,
     read_model,
@@ -319,8 +316,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         )
         tensors = self.network_.head.state_dict()
         arrays = {f"{_HEAD}{name}": tensor.cpu().numpy() for name, tensor in tensors.items()}
-        goes_with = trained or (with_backbone and not is_registered(backbone.spec.name))
-        write_model(folder, record, arrays, backbone=backbone if goes_with else None)
+        write_model(folder, record, arrays, backbone=backbone if with_backbone else None)
 
     def refuse_unsaveable(self) -> None:
         """Refuse, before any fitting, a head that could not be saved afterwards.
@@ -524,12 +520,8 @@ def _open_backbone(files: ModelFiles, *, weights: str | os.PathLike[str] | None 
 
     def built(spec: BackboneSpec) -> Backbone:
         backbone = build(spec)
-        if files.backbone is not None and is_registered(spec.name):
-            state = read_state(files.backbone)
-            load_state(backbone.network, state, path=files.backbone, entry=find(spec.name))
-        backbone.weights = replace(
-            files.record.backbone.weights, sha256=state_sha256(backbone.module)
-        )
+        saved = files.record.backbone.weights
+        backbone.weights = replace(saved, sha256=state_sha256(backbone.module))
         return backbone
 
     return open_backbone(files, built, weights=weights)
