@@ -83,7 +83,7 @@ def draw(root, classes, per_class, *, exif=None):
 
 
 def invent(split, wrong):
-    """Return predictions; the first ``wrong`` test pictures are named as the next class."""
+    """Return predictions; the first ``wrong`` test images are predicted as the next class."""
     tables = []
     for name, part in split.parts().items():
         answers = np.array([split.classes.index(label) for label in part.labels], dtype=int)
@@ -100,7 +100,7 @@ def invent(split, wrong):
 
 @pytest.fixture
 def make_run(tmp_path):
-    """Return a function that writes a run; pictures lie in ``tmp_path / "pictures"``."""
+    """Return a function that writes a run; images lie in ``tmp_path / "pictures"``."""
     splits = {}
 
     def make(name="run", *, classes=("a", "b", "c"), per_class=12, wrong=0, seed=0, **facts):
@@ -131,6 +131,7 @@ def make_run(tmp_path):
 def trained():
     """Return the history of a network that was trained in two phases."""
     shared = {"momentum": 0.9, "weight_decay": 0.01, "layer_decay": 1.0, "warmup": 0.1}
+    shared |= {"head": "all", "keep": "best", "patience": 2}
     first = {**shared, "optimizer": "sgd", "lr": 0.01, "schedule": "constant", "epochs": 2}
     second = {**shared, "optimizer": "adamw", "lr": 1e-4, "schedule": "cosine", "epochs": 9}
     phases = [
@@ -157,7 +158,7 @@ def trained():
         },
         {
             "phase": 2,
-            "trained": {**second, "unfreeze": 0.5, "patience": 2},
+            "trained": {**second, "unfreeze": 0.5},
             "share_of_stages": 0.5,
             "share_of_parameters": 0.4,
             "parameters": 120_000,

@@ -191,28 +191,22 @@ def bars(rows: Sequence[Row]) -> str:
     Args:
         rows: From top to bottom, numbered from 1; at least one.
     """
-    marks: list[tuple[str, dict[str, Any], list[float | None]]] = [
-        ("test, 95 % interval", {"marker": "o", "color": ACCENT}, _values(rows, "test")),
-        (
-            "validation",
-            {"marker": "o", "color": MUTED, "fillstyle": "none"},
-            _values(rows, "validation"),
-        ),
-        ("train", {"marker": "|", "color": MUTED, "mew": 1.6}, _values(rows, "train")),
-        (
-            "published test",
-            {"marker": "x", "color": WARM, "mew": 1.8},
-            [None if (share := row.published.get("test")) is None else share for row in rows],
-        ),
+    published = [row.published.get("test") for row in rows]
+    marks: list[tuple[str, str, str, str, Sequence[Any]]] = [
+        ("test, 95 % interval", "o", ACCENT, "full", _values(rows, "test")),
+        ("validation", "o", MUTED, "none", _values(rows, "validation")),
+        ("train", "|", MUTED, "none", _values(rows, "train")),
+        ("published test", "x", WARM, "none", published),
     ]
 
     def draw(axes: Axes) -> None:
         for at, row in enumerate(rows):
             if row.test is not None:
                 axes.plot(row.test.estimate.interval, [at] * 2, color=ACCENT, lw=7, alpha=0.35)
-        for name, style, values in marks:
+        for name, mark, colour, fill, values in marks:
             places = [(value, at) for at, value in enumerate(values) if value is not None]
             if places:
+                style: Any = {"marker": mark, "color": colour, "fillstyle": fill, "mew": 1.6}
                 axes.plot(*zip(*places, strict=True), ls="none", ms=7, label=name, **style)
         names = [f"{_short(row.description)} · {at}" for at, row in enumerate(rows, 1)]
         axes.set_yticks(range(len(rows)), names)
@@ -223,11 +217,9 @@ def bars(rows: Sequence[Row]) -> str:
         axes.spines["left"].set_visible(False)
         axes.legend(ncols=4, loc="lower right", bbox_to_anchor=(1.0, 1.0))
 
-    spoken = "; ".join(
-        f"{row.description}: {percent(row.test.estimate)}" for row in rows if row.test is not None
-    )
-    size = (_WIDE, 0.9 + 0.32 * len(rows))
-    return element(draw, size, alt=f"Test accuracy. {spoken}", key="bars")
+    tested = [(row.description, row.test.estimate) for row in rows if row.test is not None]
+    alt = "Test accuracy. " + "; ".join(f"{name}: {percent(share)}" for name, share in tested)
+    return element(draw, (_WIDE, 0.9 + 0.32 * len(rows)), alt=alt, key="bars")
 
 
 def learning_curves(found: Sequence[LearningCurve]) -> str:

@@ -7,7 +7,7 @@ and its values in :func:`write_page`; a new measure is an entry of ``results.met
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from regraft.files import write_text
 from regraft.report import figures, text
 from regraft.report.gallery import Thumbnails, gallery
 from regraft.report.tables import (
-    NOTHING,
     Cell,
     Duration,
     Table,
@@ -267,112 +266,86 @@ def _training_curves(phases: Sequence[Phase], epochs: Sequence[Mapping[str, Any]
 
 
 def _phases_table(phases: Sequence[Phase]) -> Table:
-    """Return what was trained, a column per phase."""
-    before, counted = 0, []
+    """Return what was trained and how it ran, a column per phase."""
+    before, columns = 0, []
     for phase in phases:
-        counted.append({**phase, "epochs_before": before})
-        before += int(phase.get("last_epoch") or 0)
-    rows = [(name, *(say(phase) for phase in counted)) for name, say in _PHASE_ROWS.items()]
-    told = tuple(row for row in rows if any(cell not in {None, NOTHING} for cell in row[1:]))
+        columns.append(_what_was_trained(phase["trained"], phase) | _how_it_ran(phase, before))
+        before += phase["last_epoch"]
+    rows = [(name, *(column[name] for column in columns)) for name in columns[0]]
+    told = tuple(row for row in rows if any(cell is not None for cell in row[1:]))
     return Table(("", *(f"Phase {number}" for number in range(1, len(phases) + 1))), told)
 
 
-def _setting(phase: Phase, name: str) -> Any:
-    return (phase.get("trained") or {}).get(name)
-
-
-def _trained(phase: Phase) -> str:
+def _what_was_trained(trained: Mapping[str, Any], phase: Phase) -> dict[str, Cell]:
+    """Return the rows of the table that say what a phase was asked for; add yours here."""
     trunk = text.trained_stages(phase)
-    part = "the last layer of the head" if _setting(phase, "head") == "last" else "the new head"
-    return f"{part} and {trunk}" if trunk else f"{part} alone"
+    head = "the last layer of the head" if trained["head"] == "last" else "the new head"
+    name, schedule = trained["optimizer"], trained["schedule"]
+    optimizer = [_OPTIMIZERS.get(name, name)]
+    if name in {"sgd", "rmsprop"} and trained["momentum"]:
+        optimizer.append(f"momentum {trained['momentum']:g}")
+    if trained["weight_decay"]:
+        optimizer.append(f"weight decay {trained['weight_decay']:g}")
+    rate = [f"{trained['lr']:g}", _SCHEDULES.get(schedule, schedule)]
+    if trained["warmup"] and schedule == "cosine":
+        rate.append(f"warm-up for {percent(trained['warmup'], digits=0)} of the phase")
+    if trained["layer_decay"] != 1:
+        rate.append(f"times {trained['layer_decay']:g} per stage away from the head")
+    return {
+        "trained": f"{head} and {trunk}" if trunk else f"{head} alone",
+        "parameters": f"{phase['parameters']:,}, {percent(phase['share_of_parameters'])} of all",
+        "optimizer": ", ".join(optimizer),
+        "learning rate": ", ".join(rate),
+    }
 
 
-def _parameters(phase: Phase) -> str | None:
-    if phase.get("parameters") is None:
-        return None
-    share = phase.get("share_of_parameters")
-    return f"{phase['parameters']:,}" + ("" if share is None else f", {percent(share)} of all")
+def _how_it_ran(phase: Phase, before: int) -> dict[str, Cell]:
+    """Return the rows of the table that say how a phase ran; add yours here."""
+    frozen, error = phase["frozen"], (phase["boundary"] or {}).get("gradient_error")
+    unchanged = "NO: they changed, which must not happen"
+    if phase["share_of_parameters"] == 1:
+        unchanged = "nothing was frozen"
+    elif frozen["before"] == frozen["after"]:
+        unchanged = "yes, bit for bit"
+    at_once = phase["micro_batch"]
+    return {
+        "epochs": _epochs(phase),
+        "best epoch": _best(phase, before),
+        "execution": _mode(phase["mode"], phase["boundary"] or {}),
+        "gradient error by caching": None if error is None else f"{100 * error:.2g} %",
+        "images at a time": at_once and f"{at_once}; the memory was not enough for whole batches",
+        "frozen tensors unchanged": unchanged,
+        "time": str(Duration(phase["seconds"])),
+    }
 
 
-def _optimizer(phase: Phase) -> str | None:
-    name = _setting(phase, "optimizer")
-    if name is None:
-        return None
-    momentum = _setting(phase, "momentum") if name in {"sgd", "rmsprop"} else None
-    more = {"momentum": momentum, "weight decay": _setting(phase, "weight_decay")}
-    told = [f"{key} {value:g}" for key, value in more.items() if value]
-    return ", ".join([_OPTIMIZERS.get(name, str(name)), *told])
-
-
-def _rate(phase: Phase) -> str | None:
-    rate, schedule = _setting(phase, "lr"), _setting(phase, "schedule")
-    if rate is None:
-        return None
-    words = [f"{rate:g}", _SCHEDULES.get(str(schedule), str(schedule))]
-    warmup, decay = _setting(phase, "warmup"), _setting(phase, "layer_decay")
-    if warmup and schedule == "cosine":
-        words.append(f"warm-up for {percent(warmup, digits=0)} of the phase")
-    if decay not in {None, 1}:
-        words.append(f"times {decay:g} per stage away from the head")
-    return ", ".join(words)
-
-
-def _epochs(phase: Phase) -> str | None:
-    run, planned = phase.get("last_epoch"), _setting(phase, "epochs")
-    if run is None:
-        return None
-    said = f"{run}" if planned in {None, run} else f"{run} of {planned}"
-    if phase.get("stopped") == "patience":
-        waited = _setting(phase, "patience")
+def _epochs(phase: Phase) -> str:
+    run, trained = phase["last_epoch"], phase["trained"]
+    said = f"{run}" if trained["epochs"] == run else f"{run} of {trained['epochs']}"
+    if phase["stopped"] == "patience":
+        waited = trained["patience"]
         return f"{said}; stopped after {waited} epochs without a better validation accuracy"
-    return f"{said}; stopped by the time budget" if phase.get("stopped") else said
+    return f"{said}; stopped by the time budget" if phase["stopped"] else said
 
 
-def _best(phase: Phase) -> str:
-    best, before = phase.get("best_epoch"), phase["epochs_before"]
+def _best(phase: Phase, before: int) -> str:
+    best = phase["best_epoch"]
     if best is None:
         return "the last; there were no validation images to choose by"
     counted = f" ({before + best} in all)" if before else ""
-    kept = "the last one's" if _setting(phase, "keep") == "last" else "its"
+    kept = "the last one's" if phase["trained"]["keep"] == "last" else "its"
     return f"{best}{counted}, by validation accuracy; {kept} weights were kept"
 
 
-def _mode(phase: Phase) -> str | None:
-    mode, boundary = phase.get("mode"), phase.get("boundary") or {}
-    if mode != "cached":
-        why = f" ({boundary['why']})" if boundary.get("why") else ""
-        said = f"live: each image went through the whole network in every epoch{why}"
-        return None if mode is None else said
-    said = "cached: each image went through the frozen part once"
-    stage, size = boundary.get("stage"), boundary.get("bytes")
-    if stage is not None:
-        what = _STORED.get(stage, f"the activation behind {stage}")
-        said += f"; {what} was stored as {boundary.get('dtype')}"
-    return said + (f" ({_size(size)})" if size else "")
-
-
-def _gradient_error(phase: Phase) -> str | None:
-    error = (phase.get("boundary") or {}).get("gradient_error")
-    return None if error is None else f"{100 * float(error):.2g} %"
-
-
-def _unchanged(phase: Phase) -> str | None:
-    frozen = phase.get("frozen") or {}
-    if "before" not in frozen:
-        return None
-    if phase.get("share_of_parameters") == 1:
-        return "nothing was frozen"
-    same = frozen["before"] == frozen.get("after")
-    return "yes, bit for bit" if same else "NO: they changed, which must not happen"
-
-
-def _at_once(phase: Phase) -> str | None:
-    found = phase.get("micro_batch")
-    return None if found is None else f"{found}; the memory was not enough for whole batches"
-
-
-def _time(phase: Phase) -> str | None:
-    return None if phase.get("seconds") is None else str(Duration(float(phase["seconds"])))
+def _mode(mode: str, boundary: Mapping[str, Any]) -> str:
+    if mode == "live":
+        why = f" ({boundary['why']})" if boundary else ""
+        return f"live: each image went through the whole network in every epoch{why}"
+    what = _STORED.get(boundary["stage"], f"the activation behind {boundary['stage']}")
+    return (
+        f"cached: each image went through the frozen part once; {what} was stored as "
+        f"{boundary['dtype']} ({_size(boundary['bytes'])})"
+    )
 
 
 def _size(count: float) -> str:
@@ -386,22 +359,6 @@ def _size(count: float) -> str:
         if count >= step:
             return f"{count / step:{'.2g' if count < 100 * step else '.0f'}} {unit}"
     return f"{count:.0f} bytes"
-
-
-# The rows of the table of phases: a new one needs its entry here.
-_PHASE_ROWS: dict[str, Callable[[Phase], Cell]] = {
-    "trained": _trained,
-    "parameters": _parameters,
-    "optimizer": _optimizer,
-    "learning rate": _rate,
-    "epochs": _epochs,
-    "best epoch": _best,
-    "execution": _mode,
-    "gradient error by caching": _gradient_error,
-    "images at a time": _at_once,
-    "frozen tensors unchanged": _unchanged,
-    "time": _time,
-}
 
 
 # ---- data and settings --------------------------------------------------------------------------

@@ -66,26 +66,9 @@ class Row:
     published: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def plan(self) -> Mapping[str, Any]:
+    def method(self) -> Mapping[str, Any]:
         """The settings of network and learner of the first run, JSON values."""
-        return self.runs[0].record.method if self.runs else {}
-
-    @property
-    def data(self) -> Mapping[str, Any]:
-        """Its settings of the data: which images, and how they were split."""
-        found: Mapping[str, Any] = self.runs[0].record.config.get("data", {}) if self.runs else {}
-        return found
-
-    @property
-    def strategy(self) -> str:
-        """``"features"``, or what was trained of the network."""
-        return str(self.plan.get("strategy", "features"))
-
-    @property
-    def per_class(self) -> int | None:
-        """How many images of each class were learned from; None for all."""
-        found = self.plan.get("per_class")
-        return int(found) if found is not None else None
+        return self.runs[0].record.method
 
     @property
     def seeds(self) -> int:
@@ -120,17 +103,17 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as a JSON object; parts that were not measured are null."""
-        parts = zip(_PARTS, (self.train, self.validation, self.test), strict=True)
+        method, first = self.method, self.runs[0].record
         return {
             "description": self.description,
-            "backbone": self.runs[0].record.backbone.name,
-            "strategy": self.strategy,
-            "augment": _text(self.plan.get("augment")),
-            "regularize": _text(self.plan.get("regularize")),
-            "per_class": self.per_class,
+            "backbone": first.backbone.name,
+            "strategy": method.get("strategy", "features"),
+            "augment": _text(method.get("augment")),
+            "regularize": _text(method.get("regularize")),
+            "per_class": method.get("per_class"),
             "seeds": self.seeds,
             "epochs": self.epochs,
-            **{title: None if found is None else _measured(found) for title, found in parts},
+            **{title: _measured(getattr(self, title)) for title in _PARTS},
             "seconds": round(self.seconds, 3),
             "images_embedded": sum(run.record.images_embedded for run in self.runs),
             "published": dict(self.published) or None,
@@ -138,7 +121,7 @@ class Row:
         }
 
     def _part(self, title: str) -> Repeated | None:
-        measured = bool(self.runs) and all(title in run.metrics for run in self.runs)
+        measured = all(title in run.metrics for run in self.runs)
         return summarize(self.runs, _PARTS[title]) if measured else None
 
 
@@ -198,15 +181,13 @@ class Comparison:
         Args:
             page: Where its page stands.
         """
-        return {
+        assembled = {
             "rows": [row.to_json() for row in self.rows],
-            "verdicts": to_json(self.verdicts),
             "curves": [curve.to_json() for curve in self.curves],
-            "left_out": list(self.left_out),
-            "failures": list(self.failures),
-            "warnings": list(self.warnings),
             "page": page,
         }
+        plain = ("verdicts", "left_out", "failures", "warnings")
+        return assembled | {name: to_json(getattr(self, name)) for name in plain}
 
 
 def compare_methods(methods: Sequence[Method]) -> list[Verdict]:
@@ -305,9 +286,10 @@ def learning_curves(rows: Sequence[Row]) -> list[LearningCurve]:
     """
     methods: dict[str, list[Row]] = {}
     for row in rows:
-        if row.test is not None and row.plan:
-            telling = {key: value for key, value in row.plan.items() if key not in _AMOUNTS}
-            key = json.dumps([dict(row.data), telling], sort_keys=True, default=str)
+        if row.test is not None and row.method:
+            telling = {key: value for key, value in row.method.items() if key not in _AMOUNTS}
+            data = row.runs[0].record.config.get("data")
+            key = json.dumps([data, telling], sort_keys=True, default=str)
             methods.setdefault(key, []).append(row)
     curves = []
     for members in (one for several in methods.values() for one in _told_apart(several)):
@@ -399,7 +381,9 @@ def _part_to_train(runs: Sequence[Run], part: str) -> float:
     return sum(ratios) / len(ratios)
 
 
-def _measured(found: Repeated) -> dict[str, Any]:
+def _measured(found: Repeated | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
     return accuracy_json(found.estimate) | {"sd": found.sd, "repeats": found.repeats}
 
 
@@ -423,7 +407,7 @@ def _told_apart(members: Sequence[Row]) -> list[list[Row]]:
     """
     by_epochs: dict[str, list[Row]] = {}
     for row in members:
-        by_epochs.setdefault(str(row.plan.get("epochs")), []).append(row)
+        by_epochs.setdefault(str(row.method.get("epochs")), []).append(row)
     pairs = {(_images_per_class(row), epochs) for epochs, rows in by_epochs.items() for row in rows}
     if len({images for images, _ in pairs}) == len(pairs):
         return [list(members)]
