@@ -41,7 +41,7 @@ wheel: .venv/run.stamp
 	$(PYTHON) -m venv .venv-wheel
 	$(call install,run,.venv-wheel)
 	$(UV) pip install --quiet --python .venv-wheel/bin/python --no-deps --no-index dist/*.whl
-	.venv-wheel/bin/python -c 'from regraft.data.drawn import make_flowers; make_flowers("build/wheel/flowers")'
+	.venv-wheel/bin/python -c 'from regraft.data.synthetic import make_flowers; make_flowers("build/wheel/flowers")'
 	env $(NOWHERE) .venv-wheel/bin/regraft fit build/wheel/flowers --out build/wheel/run
 	@ls -l dist
 
