@@ -18,15 +18,15 @@ from regraft.settings import to_json
 from regraft.training import augment as module
 from regraft.training.augment import (
     AUGMENTATIONS,
+    BINS,
     OPERATIONS,
+    STRENGTHS,
     Augmentation,
     Fill,
     affine,
     find_augmentation,
     moved,
     operate,
-    rand_augment,
-    trivial_augment,
     warp,
 )
 
@@ -444,18 +444,15 @@ def test_solarize_inverts_from_its_level_on(level):
     assert np.array_equal(found, np.where(shown >= level, 255 - shown, shown))
 
 
-@pytest.mark.parametrize(
-    ("space", "published"),
-    [(module._TRIVIAL, v2.TrivialAugmentWide), (module._RAND, v2.RandAugment)],
-)
-def test_the_strengths_are_the_published_ones(space, published):
+@pytest.mark.parametrize(("place", "published"), [(0, v2.TrivialAugmentWide), (1, v2.RandAugment)])
+def test_the_strengths_are_the_published_ones(place, published):
     theirs = published._AUGMENTATION_SPACE
     assert set(theirs) == set(OPERATIONS)
-    for name, (low, high) in space.items():
+    for name, strengths in STRENGTHS.items():
         levels, signed = theirs[name]
         scale = 255.0 if name == "Solarize" else 1.0
-        expected = levels(module.BINS, 1, 1).double() * scale
-        ours = torch.linspace(low, high, module.BINS, dtype=torch.float64)
+        expected = levels(BINS, 1, 1).double() * scale
+        ours = torch.linspace(*strengths[place], BINS, dtype=torch.float64)
 
         assert torch.allclose(ours.round() if name == "Posterize" else ours, expected, atol=1e-4)
         assert signed == (name not in {"Posterize", "Solarize"})
@@ -475,9 +472,9 @@ def operated(monkeypatch):
 
 
 def test_trivial_augment_draws_every_operation_equally_often_and_both_signs(operated):
-    random = np.random.default_rng(0)
+    random, shown = np.random.default_rng(0), picture(80, 96)
     for _ in range(2800):
-        trivial_augment(picture(80, 96), random, fill="nearest", fill_value=0)
+        Augmentation(policy="trivial")(shown, random)
 
     names = [name for name, _ in operated]
     turns = np.array([amount for name, amount in operated if name == "Rotate"])
@@ -488,9 +485,9 @@ def test_trivial_augment_draws_every_operation_equally_often_and_both_signs(oper
 
 
 def test_rand_augment_applies_so_many_operations_of_one_strength(operated):
-    random = np.random.default_rng(0)
+    random, shown = np.random.default_rng(0), picture(80, 96)
     for _ in range(300):
-        rand_augment(picture(80, 96), random, num_ops=3, magnitude=15, fill="nearest", fill_value=0)
+        Augmentation(policy="randaugment", num_ops=3, magnitude=15)(shown, random)
 
     strengths = {name: abs(amount) for name, amount in operated}
     assert len(operated) == 900
@@ -505,6 +502,6 @@ def test_the_global_generators_are_neither_read_nor_moved():
     before = torch.get_rng_state()
 
     for seed in range(30):
-        trivial_augment(picture(80, 96), np.random.default_rng(seed), fill="nearest", fill_value=0)
+        view(EVERYTHING, seed)
 
     assert torch.equal(torch.get_rng_state(), before)

@@ -95,15 +95,10 @@ class Runtime:
             workspace=cache if own else temporary,
         )
 
-    def activations(self, split_point: SplitPoint, *, private: bool = False) -> ActivationCache:
-        """Return what computes and keeps activations at a split point.
-
-        Args:
-            split_point: Where the network is cut.
-            private: Whether the rows are of use to this training alone.
-        """
-        shared = split_point.is_behind_trunk and not private
-        return ActivationCache(self, split_point, self.shared if shared else self.workspace)
+    def activations(self, split_point: SplitPoint) -> ActivationCache:
+        """Return what computes and keeps activations at a split point."""
+        behind = split_point.is_behind_trunk
+        return ActivationCache(self, split_point, self.shared if behind else self.workspace)
 
 
 class CachedActivations:
@@ -143,7 +138,7 @@ class ActivationCache:
     Args:
         runtime: The network, and what it computes with.
         split_point: Where the network is cut.
-        cache: Where rows are kept.
+        cache: Where rows of images as they are are kept.
         stored: How a number is stored.
     """
 
@@ -196,7 +191,8 @@ class ActivationCache:
             device=runtime.compute.device,
             view=about,
         )
-        rows = self.cache.rows(key, self.split_point.width, self.stored)
+        # Views are of use to this training alone.
+        rows = runtime.workspace.rows(key, self.split_point.width, self.stored)
         contents = images.images.sha256s
         digests = [
             [_view_digest(c, i, view) for i, c in enumerate(contents)] for view in range(views)
@@ -282,15 +278,12 @@ class ExecutionMode:
         }
 
 
-def recall_mode(
-    facts: Mapping[str, Any], runtime: Runtime, *, private: bool = False
-) -> ExecutionMode:
+def recall_mode(facts: Mapping[str, Any], runtime: Runtime) -> ExecutionMode:
     """Return the mode that `ExecutionMode.facts` has described: a phase resumes as it began.
 
     Args:
         facts: The description.
         runtime: Its network is frozen for the phase.
-        private: Whether activations are of use to this training alone.
 
     Raises:
         RegraftError: The network has no such split point.
@@ -298,7 +291,7 @@ def recall_mode(
     kept = facts["boundary"] or {}
     if facts["mode"] == "live":
         return ExecutionMode(None, why=kept.get("why", ""))
-    cache = runtime.activations(named_split_point(runtime.network, kept["stage"]), private=private)
+    cache = runtime.activations(named_split_point(runtime.network, kept["stage"]))
     cache.stored = kept["dtype"]
     return ExecutionMode(cache, error=kept.get("gradient_error"), size=kept.get("bytes", 0))
 
@@ -333,7 +326,6 @@ def choose_mode(
     few: Callable[[], tuple[Tensor, Tensor]],
     loss: Callable[[Tensor, Tensor], Tensor],
     samples: int,
-    private: bool = False,
 ) -> ExecutionMode:
     """Return where a network is cut for a phase, and in how many bits activations are kept.
 
@@ -346,7 +338,6 @@ def choose_mode(
         few: Returns some prepared images and their targets, to compare gradients with.
         loss: From logits and targets to a number.
         samples: How many activations are to be kept.
-        private: Whether they are of use to this training alone.
     """
     network, compute = runtime.network, runtime.compute
     whole = trained.first == len(network.stages)
@@ -356,7 +347,7 @@ def choose_mode(
         split_point = find_split_point(network, trained.first, images, lambda x: loss(x, targets))
     if split_point is None:
         return ExecutionMode(None, "this network cannot be cut in front of what is trained")
-    cache, error = runtime.activations(split_point, private=private), None
+    cache, error = runtime.activations(split_point), None
     if compute.boundary in STORED_AS:
         cache.stored = compute.boundary  # type: ignore[assignment]
     elif not whole:

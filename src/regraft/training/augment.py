@@ -129,12 +129,19 @@ class Augmentation:
         return np.array(changed)
 
     def _by_policy(self, image: Pixels, random: np.random.Generator) -> Pixels:
-        fill, value = self.fill, self.fill_value
-        if self.policy == "trivial":
-            return trivial_augment(image, random, fill=fill, fill_value=value)
-        if self.policy == "randaugment":
-            strength = {"num_ops": self.num_ops, "magnitude": self.magnitude}
-            return rand_augment(image, random, **strength, fill=fill, fill_value=value)
+        """Apply one operation of random strength, or several ones of one strength.
+
+        TrivialAugmentWide translates by up to 32 pixels whatever the size of the image, as
+        published; RandAugment by a share of its sides.
+        """
+        height, width = image.shape[:2]
+        trivial = self.policy == "trivial"
+        sides = {} if trivial else {"TranslateX": width, "TranslateY": height}
+        for _ in range(1 if trivial else self.num_ops) if self.policy else ():
+            name = OPERATIONS[random.integers(len(OPERATIONS))]
+            strength = int(random.integers(BINS)) if trivial else self.magnitude
+            amount = _amount(name, strength, random, trivial=trivial) * sides.get(name, 1)
+            image = operate(image, name, amount, fill=self.fill, fill_value=self.fill_value)
         return image
 
 
@@ -270,35 +277,19 @@ def warp(
 
 
 # The operations and strengths of torchvision, whose own classes draw from a global state and so
-# cannot be repeated across threads. From strength 0 to strength 30: slopes, pixels, degrees,
-# changes of a factor of 1, bits, a level of grey.
-_TRIVIAL: Mapping[str, tuple[float, float]] = {
-    "ShearX": (0.0, 0.99),
-    "ShearY": (0.0, 0.99),
-    "TranslateX": (0.0, 32.0),
-    "TranslateY": (0.0, 32.0),
-    "Rotate": (0.0, 135.0),
-    "Brightness": (0.0, 0.99),
-    "Color": (0.0, 0.99),
-    "Contrast": (0.0, 0.99),
-    "Sharpness": (0.0, 0.99),
-    "Posterize": (8.0, 2.0),
-    "Solarize": (255.0, 0.0),
+# cannot be repeated across threads. From strength 0 to strength 30, for TrivialAugmentWide and for
+# RandAugment: slopes, pixels or shares of the sides, degrees, changes of a factor of 1, bits, grey.
+STRENGTHS: Mapping[str, tuple[tuple[float, float], tuple[float, float]]] = {
+    "ShearX": ((0.0, 0.99), (0.0, 0.3)),
+    "ShearY": ((0.0, 0.99), (0.0, 0.3)),
+    "TranslateX": ((0.0, 32.0), (0.0, 150 / 331)),
+    "TranslateY": ((0.0, 32.0), (0.0, 150 / 331)),
+    "Rotate": ((0.0, 135.0), (0.0, 30.0)),
+    **dict.fromkeys(("Brightness", "Color", "Contrast", "Sharpness"), ((0.0, 0.99), (0.0, 0.9))),
+    "Posterize": ((8.0, 2.0), (8.0, 4.0)),
+    "Solarize": ((255.0, 0.0), (255.0, 0.0)),
 }
-_RAND: Mapping[str, tuple[float, float]] = {
-    "ShearX": (0.0, 0.3),
-    "ShearY": (0.0, 0.3),
-    "TranslateX": (0.0, 150 / 331),  # shares of the width and height
-    "TranslateY": (0.0, 150 / 331),
-    "Rotate": (0.0, 30.0),
-    "Brightness": (0.0, 0.9),
-    "Color": (0.0, 0.9),
-    "Contrast": (0.0, 0.9),
-    "Sharpness": (0.0, 0.9),
-    "Posterize": (8.0, 4.0),
-    "Solarize": (255.0, 0.0),
-}
-OPERATIONS = ("Identity", *_TRIVIAL, "AutoContrast", "Equalize")
+OPERATIONS = ("Identity", *STRENGTHS, "AutoContrast", "Equalize")
 _GEOMETRIC = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
 _COLOUR: Mapping[str, Callable[[Image.Image, float], Image.Image]] = {
     "Brightness": lambda image, amount: ImageEnhance.Brightness(image).enhance(1 + amount),
@@ -310,42 +301,6 @@ _COLOUR: Mapping[str, Callable[[Image.Image, float], Image.Image]] = {
     "AutoContrast": lambda image, _amount: ImageOps.autocontrast(image),
     "Equalize": lambda image, _amount: ImageOps.equalize(image),
 }
-
-
-def trivial_augment(
-    image: Pixels, random: np.random.Generator, *, fill: Fill, fill_value: float
-) -> Pixels:
-    """Apply one operation of random strength: TrivialAugmentWide.
-
-    Source: Müller and Hutter, TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation,
-    ICCV 2021. As published, it translates by up to 32 pixels whatever the size of the image.
-    """
-    name = OPERATIONS[random.integers(len(OPERATIONS))]
-    amount = _amount(_TRIVIAL, name, int(random.integers(BINS)), random)
-    return operate(image, name, amount, fill=fill, fill_value=fill_value)
-
-
-def rand_augment(
-    image: Pixels,
-    random: np.random.Generator,
-    *,
-    num_ops: int,
-    magnitude: int,
-    fill: Fill,
-    fill_value: float,
-) -> Pixels:
-    """Apply several operations of one strength, one after the other: RandAugment.
-
-    Source: Cubuk, Zoph, Shlens and Le, RandAugment: Practical Automated Data Augmentation with a
-    Reduced Search Space, CVPR workshops 2020.
-    """
-    height, width = image.shape[:2]
-    sides = {"TranslateX": width, "TranslateY": height}
-    for _ in range(num_ops):
-        name = OPERATIONS[random.integers(len(OPERATIONS))]
-        amount = _amount(_RAND, name, magnitude, random) * sides.get(name, 1)
-        image = operate(image, name, amount, fill=fill, fill_value=fill_value)
-    return image
 
 
 def operate(
@@ -375,13 +330,11 @@ def operate(
     return np.array(_COLOUR[name](Image.fromarray(image), amount))
 
 
-def _amount(
-    space: Mapping[str, tuple[float, float]], name: str, strength: int, random: np.random.Generator
-) -> float:
+def _amount(name: str, strength: int, random: np.random.Generator, *, trivial: bool) -> float:
     negative = bool(random.integers(2))  # drawn for every operation, used by some
-    if name not in space:
+    if name not in STRENGTHS:
         return 0.0
-    low, high = space[name]
+    low, high = STRENGTHS[name][0 if trivial else 1]
     amount = low + (high - low) * strength / (BINS - 1)
     if name == "Posterize":
         return round(amount)

@@ -103,46 +103,32 @@ class History(Callback):
     def __init__(self, file: Path) -> None:
         self._file = file
         self._records: list[dict[str, Any]] = []
-        self._whole = True  # whether the file holds all of them
 
     def on_start(self, records: Sequence[dict[str, Any]]) -> None:
         """Write the epochs that were finished before."""
         self._records = list(records)
         remove_leftovers(self._file.parent)
-        self._write_all()
+        self._write()
 
     def on_epoch(self, record: dict[str, Any], *, number: int, epochs: int) -> None:
         """Add a line."""
         del number, epochs
         self._records.append(record)
-        if not self._whole:
-            self._write_all()
-            return
-        try:
-            with self._file.open("a", encoding="utf-8") as stream:
-                stream.write(f"{json.dumps(record)}\n")
-        except OSError as error:
-            self._missed(error.strerror or str(error))
+        self._write()
 
     def close(self) -> None:
         """Write what is missing."""
-        if not self._whole:
-            self._write_all()
+        if self.warnings:
+            self._write()
 
-    def _write_all(self) -> None:
+    def _write(self) -> None:
         try:
             write_text(self._file, "".join(f"{json.dumps(record)}\n" for record in self._records))
-            self._whole, self.warnings = True, ()
+            self.warnings = ()
         except RegraftError as error:
-            self._missed(error.why)
-
-    def _missed(self, why: str) -> None:
-        """Go on without the file: it is written again, whole, as soon as that is possible."""
-        if not self.warnings:
             free = free_bytes(self._file)
-            found = f"{self._file} could not be written: {why}; {free:,} bytes are free there"
-            self.warnings = (found,)
-        self._whole = False
+            found = f"{self._file} could not be written: {error.why}; {free:,} bytes are free there"
+            self.warnings = self.warnings or (found,)
 
 
 class TensorBoard(Callback):

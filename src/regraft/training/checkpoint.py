@@ -34,6 +34,7 @@ from regraft.system import environment
 from regraft.training.loop import State
 
 _STATE, _TENSORS = "state.json", "tensors.safetensors"
+_TENSOR = "tensor:"  # no name of a parameter has a colon
 _KEPT = 2
 
 
@@ -160,7 +161,7 @@ class Checkpoints:
             self._refuse_other_work(content["work"])
             self.warnings += [f"{problem}: the one before it is used" for problem in problems]
             self.warnings += _changes(content["environment"])
-            return _progress(content, tensors)
+            return _progress(_with_tensors(content["progress"], tensors))
         if problems:
             raise RegraftError(
                 "no checkpoint can be read",
@@ -181,19 +182,16 @@ class Checkpoints:
     def _write(self, progress: Progress) -> None:
         older = self._places()
         number = int(older[-1].name) + 1 if older else 1
-        tensors, optimizer = _flat(progress)
-        state = {k: v for k, v in vars(progress.state).items() if k not in _OF_TENSORS.values()}
+        tensors: dict[str, Tensor] = {}
+        state = {**vars(progress.state), "sums": progress.state.sums.tolist()}
+        values = _without_tensors({**vars(progress), "state": state}, "progress", tensors)
         with atomic_folder(self.folder / f"{number:06d}") as part:
             if tensors:
                 write_state(part / _TENSORS, tensors)
             content = {
                 "work": self.work,
                 "environment": _versions(),
-                "phase": progress.phase,
-                "finished": progress.finished,
-                "mode": progress.mode,
-                "state": {**state, "sums": state["sums"].tolist()},
-                "optimizer": optimizer,
+                "progress": values,
                 "sha256": sha256_file(part / _TENSORS) if tensors else None,
             }
             write_json(part / _STATE, {**content, "checksum": sha256_json(content)})
@@ -244,55 +242,32 @@ def _laid_out_like(like: Tensor, value: Tensor) -> Tensor:
     return torch.empty_like(like, dtype=value.dtype).copy_(value)
 
 
-# What of a state is written as tensors, by the first part of their names.
-_OF_TENSORS = {"best": "best_weights", "average": "average"}
+def _without_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """Return a value as JSON has it, where a tensor stands by its name; collect the tensors."""
+    if isinstance(value, Tensor):
+        tensors[name] = value
+        return {_TENSOR: name}
+    if isinstance(value, Mapping):
+        return {str(k): _without_tensors(v, f"{name}/{k}", tensors) for k, v in value.items()}
+    return value
 
 
-def _flat(progress: Progress) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """Return all tensors under one name each, and what is left of the optimizer as JSON."""
-    groups = {kind: getattr(progress.state, name) for kind, name in _OF_TENSORS.items()}
-    groups["tensors"] = progress.tensors
-    flat = {f"{kind}/{name}": t for kind, named in groups.items() for name, t in named.items()}
-    if progress.optimizer is None:
-        return flat, None
-    plain: dict[str, dict[str, Any]] = {}
-    for index, values in progress.optimizer["state"].items():
-        for name, value in values.items():
-            if isinstance(value, Tensor):
-                flat[f"optimizer/{index}/{name}"] = value
-            else:
-                plain.setdefault(str(index), {})[name] = value
-    return flat, {"state": plain, "param_groups": progress.optimizer["param_groups"]}
+def _with_tensors(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Undo `_without_tensors`."""
+    if not isinstance(value, dict):
+        return value
+    if _TENSOR in value:
+        return tensors[value[_TENSOR]]
+    return {key: _with_tensors(item, tensors) for key, item in value.items()}
 
 
-def _progress(content: dict[str, Any], flat: Mapping[str, Tensor]) -> Progress:
-    named: dict[str, dict[str, Tensor]] = {"tensors": {}, "best": {}, "average": {}}
-    moments: dict[int, dict[str, Any]] = {}
-    for full, tensor in flat.items():
-        kind, _, name = full.partition("/")
-        if kind == "optimizer":
-            index, _, name = name.partition("/")
-            moments.setdefault(int(index), {})[name] = tensor
-        else:
-            named[kind][name] = tensor
-    optimizer = content["optimizer"]
-    if optimizer is not None:
-        for index, values in optimizer["state"].items():
-            moments.setdefault(int(index), {}).update(values)
-        groups = [{**g, "betas": tuple(g["betas"])} if "betas" in g else g
-                  for g in optimizer["param_groups"]]  # fmt: skip
-        optimizer = {"state": moments, "param_groups": groups}
-    values = content["state"]
-    values["sums"] = np.array(values["sums"], dtype=np.float64)
-    values["best"] = values["best"] and tuple(values["best"])
-    return Progress(
-        phase=content["phase"],
-        finished=content["finished"],
-        state=State(**values, best_weights=named["best"], average=named["average"]),
-        tensors=named["tensors"],
-        optimizer=optimizer,
-        mode=content["mode"],
-    )
+def _progress(values: dict[str, Any]) -> Progress:
+    state, optimizer = values["state"], values["optimizer"]
+    state["sums"] = np.array(state["sums"], dtype=np.float64)
+    state["best"] = state["best"] and tuple(state["best"])
+    if optimizer is not None:  # JSON has no numbers as keys
+        optimizer["state"] = {int(index): kept for index, kept in optimizer["state"].items()}
+    return Progress(**{**values, "state": State(**state)})
 
 
 def _verified(place: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -114,6 +114,7 @@ class Loop:
         set_mode: Puts what is trained into training mode and leaves what is frozen in eval mode.
         tensors: Returns the tensors that training may change; by default all of the network's.
         order: From a generator to the samples of an epoch in their order; by default each once.
+        factor: What the rate is multiplied with at a step of so many; by default as the phase says.
 
     Example:
         >>> class Points:
@@ -136,6 +137,7 @@ class Loop:
     set_mode: Callable[[], object] | None = None
     tensors: Callable[[], dict[str, Tensor]] | None = None
     order: Order | None = None
+    factor: Callable[[int, int], float] | None = None
 
     def __post_init__(self) -> None:
         for group in self.optimizer.param_groups:  # a checkpoint of the optimizer keeps them
@@ -205,9 +207,9 @@ class Loop:
 
     def _set_rates(self, state: State, steps: int) -> None:
         done, total = state.epoch * steps + state.step, self.phase.epochs * steps
-        factor = rate_factor(self.phase, done, total) * state.plateau
+        factor = self.factor(done, total) if self.factor else rate_factor(self.phase, done, total)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
+            group["lr"] = group["initial_lr"] * (factor * state.plateau)
 
     def _step(self, state: State, inputs: Tensor, targets: Tensor) -> NDArray[np.float64]:
         draw = generator(self.config.seed, "step", self.number, state.epoch, state.step)

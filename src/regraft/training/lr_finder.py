@@ -6,7 +6,7 @@ From Smith (2017), "Cyclical learning rates for training neural networks", secti
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -114,11 +114,11 @@ def search_rate(
         exact_float32(trainer.runtime.compute.device),
         progress_bar("Searching a learning rate", steps, visible=trainer.verbose) as advance,
     ):
-        rise = _Rise(_loop(trainer, phase - 1, steps), np.geomspace(lowest, highest, steps))
-        losses = rise.run(lambda: advance(1))
-    rates = tuple(float(rate) for rate in rise.rates[: len(losses)])
+        rates = np.geomspace(lowest, highest, steps)
+        losses = _losses(_loop(trainer, phase - 1, steps), rates, advance)
     smooth = smoothed(losses, spread=_SPREAD * steps)
-    return RateSearch(rates, tuple(smooth.tolist()), suggest(rates, smooth))
+    taken = tuple(rates[: len(losses)].tolist())
+    return RateSearch(taken, tuple(smooth.tolist()), suggest(taken, smooth))
 
 
 def smoothed(losses: Sequence[float], *, spread: float) -> NDArray[np.float64]:
@@ -185,50 +185,28 @@ class _EnoughError(Exception):
     """The last step was taken, or the loss has exploded."""
 
 
-class _Rise:
-    """Runs a loop while its rate rises, and writes down the loss of each step."""
+def _losses(loop: Loop, rates: NDArray[np.float64], advance: Callable[[int], None]) -> list[float]:
+    """Return the loss of each step at a rising rate, until the last or until it explodes."""
+    losses: list[float] = []
+    mean, best, before = 0.0, math.inf, np.zeros(3)
 
-    def __init__(self, loop: Loop, rates: NDArray[np.float64]) -> None:
-        self.rates = rates
-        self._loop = loop
-        self._shares = [g["initial_lr"] / loop.phase.lr for g in loop.optimizer.param_groups]
-        self._losses: list[float] = []
-        self._mean, self._best = 0.0, math.inf
-        self._sums = np.zeros(3)
-
-    def run(self, advance: Any) -> list[float]:
-        """Return the loss of each step until the last, or until it explodes."""
-        self._set_rate()
-
-        def on_step(state: State) -> None:
-            self._write_down(state)
-            advance()
-
-        try:
-            self._loop.run(State(), on_step=on_step, check_stop=self._check_stop)
-        except _EnoughError:
-            pass
-        except RegraftError as error:
-            if error.code != "TRAIN-NAN" or len(self._losses) < 2:
-                raise  # NaN from the beginning: it is not the rate
-        return self._losses
-
-    def _write_down(self, state: State) -> None:
-        before = self._sums if state.step > 1 else np.zeros(3)
-        step = state.sums - before
-        self._sums = state.sums.copy()
-        self._losses.append(float(step[0] / step[2]))
-
-    def _check_stop(self) -> None:
-        count = len(self._losses)
-        self._mean = _MEMORY * self._mean + (1 - _MEMORY) * self._losses[-1]
-        mean = self._mean / (1 - _MEMORY**count)
-        self._best = min(self._best, mean)
-        if count == len(self.rates) or mean > _EXPLODED * self._best:
+    def on_step(state: State) -> None:
+        nonlocal mean, best, before
+        taken = state.sums - (before if state.step > 1 else 0)
+        before = state.sums.copy()
+        losses.append(float(taken[0] / taken[2]))
+        advance(1)
+        mean = _MEMORY * mean + (1 - _MEMORY) * losses[-1]
+        best = min(best, mean / (1 - _MEMORY ** len(losses)))
+        if len(losses) == len(rates) or mean / (1 - _MEMORY ** len(losses)) > _EXPLODED * best:
             raise _EnoughError
-        self._set_rate()
 
-    def _set_rate(self) -> None:
-        rate = float(self.rates[len(self._losses)])
-        for group, share in zip(self._loop.optimizer.param_groups, self._shares, strict=True):
-            group["initial_lr"] = rate * share
+    loop.factor = lambda step, _total: float(rates[step]) / loop.phase.lr
+    try:
+        loop.run(State(), on_step=on_step)
+    except _EnoughError:
+        pass
+    except RegraftError as error:
+        if error.code != "TRAIN-NAN" or len(losses) < 2:
+            raise  # NaN from the beginning: it is not the rate
+    return losses

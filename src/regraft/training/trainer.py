@@ -343,10 +343,6 @@ class Trainer:
     def _state(self) -> State:
         return self._progress.state
 
-    @property
-    def _private(self) -> bool:
-        return self.config.augment is not None
-
     def _resume(self, found: Progress) -> None:
         self._progress = found
         own = self.network.state_dict()
@@ -358,7 +354,7 @@ class Trainer:
             self._say(f"training resumes from a checkpoint: {reached}")
         elif found.finished:  # only the end is left, and what predicts as the last phase ran
             runtime = replace(self.runtime, backbone=self.trained_backbone())
-            self.cache = recall_mode(found.finished[-1], runtime, private=self._private).cache
+            self.cache = recall_mode(found.finished[-1], runtime).cache
 
     def _run_phase(self, index: int) -> None:
         start, earlier = time.perf_counter(), self._state.seconds
@@ -445,7 +441,7 @@ class Trainer:
         config = self.config
         runtime = replace(self.runtime, backbone=self.trained_backbone())
         if self._progress.mode is not None:  # half-trained weights may measure otherwise
-            return recall_mode(self._progress.mode, runtime, private=self._private)
+            return recall_mode(self._progress.mode, runtime)
         changing = ""
         if config.regularize.mixing is not None:
             changing = "images are mixed in every batch"
@@ -460,7 +456,6 @@ class Trainer:
             few=self.train.few,
             loss=self._loop_settings.loss,
             samples=len(self.train) * (config.views or 1) + len(self.validation or ()),
-            private=self._private,
         )
 
     def _parts(self, mode: ExecutionMode) -> tuple[Part, Part | None, nn.Module]:
