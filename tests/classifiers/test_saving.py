@@ -428,7 +428,6 @@ SHALLOW = [
     (["shallow", "model", "kind"], "neighbours", "MODEL-CORRUPT"),
     (["shallow", "model", "kind"], "onnx", "MODEL-CORRUPT"),
     (["shallow", "model", "link"], "trojan", "MODEL-CORRUPT"),
-    (["shallow", "scaling"], "none", "MODEL-CORRUPT"),
     (["backbone", "feature_dim"], 64, "MODEL-CORRUPT"),
     (["backbone", "spec", "pooling"], "flatten", "MODEL-WEIGHTS"),
 ]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
@@ -48,7 +47,82 @@ class Labelled(Protocol):
         """The name of the class of each image."""
 
 
-class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """What both learners are: scikit-learn classifiers of images that predict names."""
+
+    classes_: NDArray[np.str_]
+    history_: dict[str, Any]
+    warnings_: tuple[str, ...]
+    embedding_stats_: EmbeddingStats
+    compute: Compute
+    _fitted_with: dict[str, Any]
+
+    def predict(self, X: Sequence[ImageLike]) -> NDArray[np.str_]:
+        """Return the name of the most probable class of each image, (n,).
+
+        Equal probabilities go to the class that comes first in ``classes_``.
+
+        Args:
+            X: Images: paths, Pillow images or H×W×3 uint8 arrays.
+
+        Raises:
+            ImageError: An image cannot be used.
+        """
+        best = self.predict_proba(X).argmax(axis=1)
+        names: NDArray[np.str_] = self.classes_[best]
+        return names
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_fitted_with")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        return tags
+
+    def _refuse_changes(self) -> None:
+        """Make sure that the learner still is what it was when it was fitted.
+
+        Raises:
+            UsageError: It is not (``USAGE-REFIT``).
+        """
+        check_is_fitted(self)
+        now = self._described()
+        changed = [name for name, value in self._fitted_with.items() if now[name] != value]
+        if changed:
+            raise UsageError(
+                "this learner was fitted with other parameters",
+                why=f"changed since: {', '.join(changed)}",
+                hint="fit it again, or set them back",
+                code="USAGE-REFIT",
+            )
+
+    def _described(self) -> dict[str, Any]:
+        """Return what must not change between the fit and its use, by name."""
+        raise NotImplementedError
+
+    def _record(self, *, trained: bool = False, **part: Any) -> ModelRecord:
+        return ModelRecord(
+            classes=tuple(map(str, self.classes_)),
+            backbone=backbone_record(self.backbone_, trained=trained),
+            compute=portable_compute(self.compute),
+            history=self.history_,
+            warnings=self.warnings_,
+            **part,
+        )
+
+    def _become(
+        self, classes: Sequence[str], history: dict[str, Any], warnings: Sequence[str]
+    ) -> None:
+        """Become a fitted learner: the last step of ``fit``, and of loading a saved model."""
+        self.classes_ = np.array(list(classes), dtype=str)
+        self.history_ = history
+        self.warnings_ = tuple(warnings)
+        self._fitted_with = self._described()
+
+
+class FeatureClassifier(ImageClassifier):
     """Classify images by the features of a pre-trained network that stays as it is.
 
     A scikit-learn classifier whose X is a list of images (paths, Pillow images or H×W×3 uint8
@@ -87,12 +161,7 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ['day', 'night']
     """
 
-    classes_: NDArray[np.str_]
-    history_: dict[str, Any]
-    warnings_: tuple[str, ...]
-    embedding_stats_: EmbeddingStats
     _fitted: FittedShallow
-    _fitted_on: dict[str, Any]
 
     def __init__(
         self,
@@ -128,16 +197,16 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(
         self,
-        paths: Sequence[ImageLike],
-        labels: Sequence[str],
+        X: Sequence[ImageLike],
+        y: Sequence[str],
         *,
         validation: Labelled | None = None,
     ) -> Self:
         """Learn to tell the classes apart.
 
         Args:
-            paths: Images.
-            labels: The name of the class of each image.
+            X: Images: paths, Pillow images or H×W×3 uint8 arrays.
+            y: The name of the class of each image.
             validation: Images to report an accuracy for in ``history_``. They choose nothing: the
                 grid is searched by cross-validation on the training images alone, so that all
                 learners see the same amount of training data.
@@ -147,7 +216,7 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             DataError: There is only one class, or an image cannot be used.
             BackboneError: The network cannot be built.
         """
-        images, names = paired(paths, labels)
+        images, names = paired(X, y)
         check_settings(self.classifier, self.grid, self.scale, seed=self.seed)
         classes, indices = np.unique(np.asarray(names, dtype=object), return_inverse=True)
         if validation is not None:
@@ -163,39 +232,25 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             scale=self.scale,
             seed=self.seed,
         )
-        self._become(fitted, classes.tolist(), dict(fitted.history), fitted.warnings)
+        self._fitted = fitted
+        self._become(classes.tolist(), dict(fitted.history), fitted.warnings)
         if validation is not None:
             accuracy = float(self.score(validation.paths, list(validation.labels)))
             self.history_["validation"] = {"accuracy": accuracy, "n": len(validation.labels)}
         return self
 
-    def predict(self, paths: Sequence[ImageLike]) -> NDArray[np.str_]:
-        """Return the name of the most probable class of each image, (n,).
-
-        Equal probabilities go to the class that comes first in ``classes_``.
-
-        Args:
-            paths: Images.
-
-        Raises:
-            ImageError: An image cannot be used.
-        """
-        best = self.predict_proba(paths).argmax(axis=1)
-        named: NDArray[np.str_] = self.classes_[best]
-        return named
-
-    def predict_proba(self, paths: Sequence[ImageLike]) -> NDArray[np.float64]:
+    def predict_proba(self, X: Sequence[ImageLike]) -> NDArray[np.float64]:
         """Return the probability of each class, (n, k), columns in the order of ``classes_``.
 
         Args:
-            paths: Images.
+            X: Images.
 
         Raises:
             ImageError: An image cannot be used.
             UsageError: Parameters that shape features have been changed since the fit.
         """
-        self._refuse_other_features()
-        embedded = self._extractor().stream(paths)
+        self._refuse_changes()
+        embedded = self._extractor().stream(X)
         self.embedding_stats_ = embedded.stats
         nothing = np.empty((0, len(self.classes_)))
         blocks = (self._fitted.predict_proba(block) for block in embedded.blocks())
@@ -211,45 +266,25 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         shallow.refuse_unsaveable(self.classifier)
 
     def save(self, folder: str | os.PathLike[str], *, with_backbone: bool = True) -> None:
-        """Write the learner into a folder as data, with its preprocessing and its classes.
-
-        Args:
-            folder: Where the model shall stand; an older model there is replaced, anything else is
-                not.
-            with_backbone: Whether the network's weights go with it, so that the model predicts on
-                any machine.
-
-        Raises:
-            ModelError: The classifier cannot be kept as data (``MODEL-UNSAVEABLE``), or a value is
-                not finite (``MODEL-NAN``).
-            UsageError: Parameters that shape features have been changed since the fit.
-            RegraftError: The folder holds something else (``FILE-EXISTS``) or cannot be written.
-        """
-        self._refuse_other_features()
-        fitted, backbone = self._fitted, self.backbone_
+        """Write the learner into a folder as data; see ``saving.save_model``."""
+        self._refuse_changes()
+        fitted = self._fitted
         if fitted.model is None:
             raise unsaveable(fitted.obstacle)
         named = self.classifier
-        record = ModelRecord(
-            classes=tuple(map(str, self.classes_)),
-            backbone=backbone_record(backbone),
-            compute=portable_compute(self.compute),
-            history=self.history_,
-            warnings=self.warnings_,
-            shallow=ShallowPart(
-                name=named if isinstance(named, str) else type(named).__name__,
-                scaling=fitted.scaling.name,
-                model=fitted.model.record,
-            ),
+        part = ShallowPart(
+            name=named if isinstance(named, str) else type(named).__name__,
+            scaling=fitted.scaling.name,
+            model=fitted.model.record,
         )
         arrays = {f"classifier.{name}": array for name, array in fitted.model.arrays.items()}
         arrays |= {f"scaling.{name}": array for name, array in fitted.scaling.arrays.items()}
         write_model(
             folder,
-            record,
+            self._record(shallow=part),
             arrays,
             content=fitted.model.content,
-            backbone=backbone if with_backbone else None,
+            backbone=self.backbone_ if with_backbone else None,
         )
 
     @classmethod
@@ -257,10 +292,6 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         cls, files: ModelFiles, *, weights: str | os.PathLike[str] | None = None
     ) -> Self:
         """Return the learner that a saved model holds; see ``saving.load_model``.
-
-        Args:
-            files: The model.
-            weights: The file of the network's weights, for a model that was saved without them.
 
         Raises:
             ModelError: Its parts do not fit together, or its network is not to be had.
@@ -275,7 +306,8 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             arrays[owner][name] = array
         scaling = Scaling(part.scaling, arrays["scaling"])
         model = ShallowModel(part.model, arrays["classifier"], files.content)
-        _check_fit(model, scaling, record, files.place)
+        fitted = FittedShallow(None, scaling, model, record.history, record.warnings)
+        fitted.check(record.backbone.feature_dim, len(record.classes))
         learner = cls(
             record.backbone.spec,
             classifier=part.name,
@@ -288,44 +320,16 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return learner.backbone_
 
         open_backbone(files, build, weights=weights)
-        fitted = FittedShallow(None, scaling, model, record.history, record.warnings)
-        learner._become(fitted, record.classes, record.history, record.warnings)
+        learner._fitted = fitted
+        learner._become(record.classes, record.history, record.warnings)
         return learner
 
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "_fitted")
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.string = True
-        return tags
-
-    def _become(
-        self,
-        fitted: FittedShallow,
-        classes: Sequence[str],
-        history: dict[str, Any],
-        warnings: Sequence[str],
-    ) -> None:
-        """Become a fitted learner: the last step of ``fit``, and of loading a saved model."""
-        self._fitted = fitted
-        self._fitted_on = self._features()
-        self.classes_ = np.array(classes, dtype=str)
-        self.history_ = history
-        self.warnings_ = tuple(warnings)
-
-    def _features(self) -> dict[str, Any]:
+    def _described(self) -> dict[str, Any]:
         """Return what shapes the features: a classifier is of use on the same ones alone."""
         backbone = self.backbone_
         # All engines are as exact, and a model may go to a machine with another one.
         compute = portable_compute(self.compute)
         return key_facts(backbone, backbone.spec.pooling, compute, engine="any")
-
-    def _refuse_other_features(self) -> None:
-        check_is_fitted(self)
-        now = self._features()
-        refuse_changes(self._fitted_on, now)
 
     def _extractor(self) -> FeatureExtractor:
         return FeatureExtractor(
@@ -334,19 +338,6 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             compute=self.compute,
             verbose=self.verbose,
         )
-
-
-def _check_fit(model: ShallowModel, scaling: Scaling, record: ModelRecord, place: Path) -> None:
-    """Refuse a classifier or a scaling that is not for these features and classes."""
-    width = record.backbone.feature_dim
-    if why := scaling.problem(width):
-        raise corrupt(place, why)
-    try:
-        model.check(scaling.width(width), len(record.classes))
-    except UsageError:  # a library that it needs is not installed
-        raise
-    except Exception as error:  # of the library that reads it, whatever it is
-        raise corrupt(place, str(error)) from error
 
 
 def paired(images: Sequence[ImageLike], labels: Sequence[str]) -> tuple[list[ImageLike], list[str]]:
@@ -374,29 +365,6 @@ def paired(images: Sequence[ImageLike], labels: Sequence[str]) -> tuple[list[Ima
                 code="USAGE-LABELS",
             )
     return taken, [str(name) for name in names]
-
-
-def refuse_changes(fitted: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Make sure that a fitted learner still is what it was when it was fitted.
-
-    Args:
-        fitted: What shaped the fit, by name.
-        now: The same names with today's values.
-
-    Raises:
-        UsageError: It is not (``USAGE-REFIT``).
-
-    Example:
-        >>> refuse_changes({"seed": 0}, {"seed": 0})
-    """
-    changed = [name for name, value in fitted.items() if now[name] != value]
-    if changed:
-        raise UsageError(
-            "this learner was fitted with other parameters",
-            why=f"changed since: {', '.join(changed)}",
-            hint="fit it again, or set them back",
-            code="USAGE-REFIT",
-        )
 
 
 def refuse_unknown_classes(labels: Sequence[str], classes: list[str]) -> None:

@@ -11,10 +11,11 @@ Nothing else is ever read, and nothing is read that could run code.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -59,16 +60,9 @@ Name = Annotated[str, Field(min_length=1)]
 
 @settings_class(ModelError, code="MODEL-CORRUPT", kw_only=True)
 class BackboneRecord:
-    """What network to build, and what it must turn out to be.
+    """What network to build, and what it must turn out to be."""
 
-    Args:
-        spec: The network; its weights are a name, none, or ``"given"``.
-        preprocessing: What it was fed with.
-        feature_dim: Numbers per image.
-        weights: What its weights were when the model was saved.
-    """
-
-    spec: BackboneSpec
+    spec: BackboneSpec  # its weights are a name, none, or "given"
     preprocessing: Preprocessing
     feature_dim: Annotated[int, Field(ge=1, le=10_000_000)]
     weights: WeightsFacts
@@ -76,30 +70,16 @@ class BackboneRecord:
 
 @settings_class(ModelError, code="MODEL-CORRUPT", kw_only=True)
 class ShallowPart:
-    """The classifier of a ``FeatureClassifier``.
+    """The classifier of a ``FeatureClassifier``."""
 
-    Args:
-        name: What it was called, or its class.
-        scaling: What is done to the features first.
-        model: What it is kept as.
-    """
-
-    name: Name
+    name: Name  # of a named classifier, or its class
     scaling: str
     model: Annotated[ShallowRecord, Field(discriminator="kind")]
 
 
 @settings_class(ModelError, code="MODEL-CORRUPT", kw_only=True)
 class NetworkPart:
-    """The head of a ``NetworkClassifier``, and how it was trained.
-
-    Args:
-        head: What stands on the trunk.
-        output: What becomes a probability.
-        phases: What was trained; None for the default.
-        batch_size: Images per step.
-        seed: What everything random was drawn from.
-    """
+    """The head of a ``NetworkClassifier``, and how it was trained."""
 
     head: AnyHead
     output: Literal["softmax", "sigmoid"]
@@ -268,7 +248,8 @@ def read_model(
             code="MODEL-MISSING",
         )
     names = _verified_names(place)
-    record = _record(place / RECORD)
+    with reading(place / RECORD):
+        record = from_json(ModelRecord, _read_object(place / RECORD))
     saved = record.backbone.preprocessing
     if preprocessing is not None and preprocessing != saved:
         raise ModelError(
@@ -320,10 +301,6 @@ def open_backbone(
             hint=error.hint if error.code == "MODEL-WEIGHTS" else "",
             code="MODEL-WEIGHTS",
         ) from error
-    except Exception as error:
-        # Arguments from a file reach the constructors of any network of timm or torchvision, and
-        # what those raise on nonsense is theirs to choose.
-        raise corrupt(place / RECORD, f"the network cannot be built: {error}") from error
     found = (backbone.weights.sha256, backbone.feature_dim)
     if found != (saved.weights.sha256, saved.feature_dim):
         raise ModelError(
@@ -335,6 +312,23 @@ def open_backbone(
             code="MODEL-WEIGHTS",
         )
     return backbone
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn whatever a saved model makes fail into one error that names the file."""
+    try:
+        yield
+    except ModelError as error:
+        if error.code != "MODEL-CORRUPT" or error.path is not None:
+            raise
+        raise corrupt(path, f"{error.what}: {error.why}") from error
+    except Exception as error:
+        # What is read reaches constructors and readers of other libraries, and what those raise on
+        # nonsense is theirs to choose. A package that is not installed is no damage.
+        if isinstance(error, RegraftError) and error.code == "USAGE-EXTRA":
+            raise
+        raise corrupt(path, str(error)) from error
 
 
 def corrupt(path: str | os.PathLike[str], why: str) -> ModelError:
@@ -416,16 +410,6 @@ def _verified_names(place: Path) -> list[str]:
     for name, sha256 in files.items():
         _verify(place / name, sha256, limit=_LARGEST[name])
     return list(files)
-
-
-def _record(file: Path) -> ModelRecord:
-    try:
-        return from_json(ModelRecord, _read_object(file), path=file)
-    except RegraftError as error:
-        why = f"{error.what}: {error.why}" if error.why else error.what
-        raise corrupt(file, why) from error
-    except (TypeError, ValueError, OverflowError) as error:
-        raise corrupt(file, str(error)) from error
 
 
 def _read_object(file: Path) -> dict[str, Any]:

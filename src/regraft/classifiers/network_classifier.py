@@ -11,7 +11,6 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -19,24 +18,23 @@ from regraft.backbones.backbone import Backbone, build, retrained
 from regraft.backbones.network import misfit, state_sha256
 from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.feature_classifier import (
+    ImageClassifier,
     Labelled,
     paired,
-    refuse_changes,
     refuse_unknown_classes,
 )
 from regraft.classifiers.model_files import (
     ModelFiles,
-    ModelRecord,
     NetworkPart,
-    backbone_record,
     corrupt,
     open_backbone,
     portable_compute,
     read_model,
+    reading,
     write_model,
 )
 from regraft.data.images import ImageLike
-from regraft.errors import ModelError, RegraftError, UsageError
+from regraft.errors import ModelError, UsageError
 from regraft.features.embed import EmbeddingStats
 from regraft.training.activations import Predictor, Runtime
 from regraft.training.augment import Augmentation, find_augmentation
@@ -51,10 +49,10 @@ from regraft.training.trainer import Trainer, TrainingConfig
 _HEAD = "head."
 
 
-class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class NetworkClassifier(ImageClassifier):
     """A network whose head, and as much of its trunk as the phases say, is trained.
 
-    What is frozen passes each picture once: its activations are kept, and every epoch runs only
+    What is frozen passes each image once: its activations are kept, and every epoch runs only
     what is trained (see ``Compute.boundary``). On a processor the same seed gives the same bits;
     CUDA adds numbers in any order, so that the last digits differ from run to run.
 
@@ -62,18 +60,18 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         backbone: A name or a spec; ``weights=None`` there for training from nothing.
         head: A head or the name of one.
         phases: What is trained, phase by phase; by default a new head on the frozen trunk.
-        augment: How training pictures are changed by chance: a name of
+        augment: How training images are changed by chance: a name of
             ``training.augment.AUGMENTATIONS``, settings, or an ``Augmentation``.
-        views: How many augmented views of each picture there are, kept like pictures; None for a
+        views: How many augmented views of each image there are, kept like images; None for a
             new view in every epoch, which then runs the whole network.
         regularize: A name of ``training.regularize.REGULARIZATIONS``, settings, or a
             ``Regularization``.
         class_weight: What an error counts: ``"balanced"``, a weight per class; None: the same.
-        sampling: ``"balanced"`` to draw all classes equally often; None takes each picture once.
+        sampling: ``"balanced"`` to draw all classes equally often; None takes each image once.
         output: ``"softmax"``, or for two classes ``"sigmoid"``: one output.
         start: The folder of a run or model to go on from. Its trunk is taken, and its head too
             where head and classes are the same.
-        batch_size: Pictures per step, 2 or more.
+        batch_size: Images per step, 2 or more.
         seed: Everything random is drawn from it, 0 to 4294967295, but the random weights of a spec
             from its own.
         time_budget: Minutes after which training ends with what it has; None for no end.
@@ -99,14 +97,9 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         (1,)
     """
 
-    classes_: NDArray[np.str_]
     backbone_: Backbone
     network_: TransferNetwork
-    history_: dict[str, Any]
-    warnings_: tuple[str, ...]
-    embedding_stats_: EmbeddingStats
     _predictor: Predictor
-    _fitted_with: dict[str, Any]
 
     def __init__(
         self,
@@ -156,8 +149,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Train through all phases.
 
         Args:
-            X: Pictures: paths, PIL pictures or H × W × 3 arrays of 8 bits.
-            y: The class of each picture, by name.
+            X: Images: paths, Pillow images or H × W × 3 arrays of 8 bits.
+            y: The class of each image, by name.
             validation: Decides which epoch of a phase was best; without it the last one stays.
             checkpoints: A folder for checkpoints. If it holds some of the same work, that is gone
                 on with, and ends as if it had never been interrupted: on a processor with the same
@@ -168,7 +161,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             DataError: A validation class is unknown.
             UsageError: Labels are no names, there is one class only, or an argument is impossible.
-            ImageError: A picture cannot be read.
+            ImageError: A image cannot be read.
             RegraftError: The loss is no number any more (``TRAIN-NAN``), the memory is not enough
                 (``TRAIN-MEMORY``), or the checkpoints are of other work (``TRAIN-RESUME``) or all
                 damaged (``TRAIN-CHECKPOINT``).
@@ -182,13 +175,9 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             callbacks=callbacks,
         )
         trainer.run()
-        self._become(
-            trainer.predictor(),
-            trainer.trained_backbone(),
-            classes=trainer.classes,
-            history={"phases": trainer.records, "epochs": trainer.epochs},
-            warnings=trainer.warnings,
-        )
+        self._use(trainer.predictor(), trainer.trained_backbone())
+        history = {"phases": trainer.records, "epochs": trainer.epochs}
+        self._become(trainer.classes, history, trainer.warnings)
         self.embedding_stats_ = EmbeddingStats(
             len(trainer.train) + len(trainer.validation or ()),
             trainer.embedded,
@@ -255,42 +244,23 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         )
 
     def predict_proba(self, X: Sequence[ImageLike]) -> NDArray[np.float64]:
-        """Return the probability of each class for each picture, (n, classes).
+        """Return the probability of each class for each image, (n, classes).
 
         Args:
-            X: Pictures: paths, PIL pictures or H × W × 3 arrays of 8 bits.
+            X: Images: paths, Pillow images or H × W × 3 arrays of 8 bits.
 
         Raises:
-            ImageError: A picture cannot be read.
+            ImageError: A image cannot be read.
         """
         check_is_fitted(self)
         rows, self.embedding_stats_ = self._predictor(X)
         return rows
 
-    def predict(self, X: Sequence[ImageLike]) -> NDArray[np.str_]:
-        """Return the name of the most probable class of each picture, (n,)."""
-        best = self.predict_proba(X).argmax(1)
-        names: NDArray[np.str_] = self.classes_[best]
-        return names
-
     def save(self, folder: str | os.PathLike[str], *, with_backbone: bool = True) -> None:
-        """Write the learner into a folder as data, with its preprocessing and its classes.
-
-        Args:
-            folder: Where the model shall stand; an older model there is replaced, anything else is
-                not.
-            with_backbone: Whether the network's weights go with it; those of a trained trunk must.
-
-        Raises:
-            ModelError: The head is not one of Regraft's own (``MODEL-UNSAVEABLE``), or a value is
-                not finite (``MODEL-NAN``).
-            UsageError: The weights of a trained trunk would be left out (``MODEL-WEIGHTS``), or
-                parameters were changed since the fit (``USAGE-REFIT``).
-            RegraftError: The folder holds something else (``FILE-EXISTS``) or cannot be written.
-        """
+        """Write the learner into a folder as data; see ``saving.save_model``."""
         check_is_fitted(self)
-        head, trained = self._head_values(), self._trunk_was_trained()
-        refuse_changes(self._fitted_with, self._saved_parameters())
+        head, trained = self._final_head(), self._trunk_was_trained()
+        self._refuse_changes()
         if trained and not with_backbone:
             raise UsageError(
                 "a trunk that was trained cannot be left out of its model",
@@ -299,24 +269,17 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 hint="save it with its backbone",
                 code="MODEL-WEIGHTS",
             )
-        backbone = self.backbone_
-        record = ModelRecord(
-            classes=tuple(map(str, self.classes_)),
-            backbone=backbone_record(backbone, trained=trained),
-            compute=portable_compute(self.compute),
-            history=self.history_,
-            warnings=self.warnings_,
-            network=NetworkPart(
-                head=head,  # type: ignore[arg-type] # one of Regraft's own, as was seen
-                output=self.output,
-                phases=None if self.phases is None else tuple(self.phases),
-                batch_size=int(self.batch_size),
-                seed=int(self.seed),
-            ),
+        part = NetworkPart(
+            head=head,  # type: ignore[arg-type] # one of Regraft's own, as was seen
+            output=self.output,
+            phases=None if self.phases is None else tuple(self.phases),
+            batch_size=int(self.batch_size),
+            seed=int(self.seed),
         )
         tensors = self.network_.head.state_dict()
         arrays = {f"{_HEAD}{name}": tensor.cpu().numpy() for name, tensor in tensors.items()}
-        write_model(folder, record, arrays, backbone=backbone if with_backbone else None)
+        record = self._record(trained=trained, network=part)
+        write_model(folder, record, arrays, backbone=self.backbone_ if with_backbone else None)
 
     def refuse_unsaveable(self) -> None:
         """Refuse, before any fitting, a head that could not be saved afterwards.
@@ -325,17 +288,13 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             ModelError: It is not one of Regraft's own (``MODEL-UNSAVEABLE``).
             UsageError: There is no head of that name.
         """
-        self._head_values()
+        self._final_head()
 
     @classmethod
     def from_files(
         cls, files: ModelFiles, *, weights: str | os.PathLike[str] | None = None
     ) -> Self:
         """Return the learner that a saved model holds; see ``saving.load_model``.
-
-        Args:
-            files: The model.
-            weights: The file of the network's weights, for a model that was saved without them.
 
         Raises:
             ModelError: Its parts do not fit together, or its network is not to be had.
@@ -354,31 +313,12 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             compute=record.compute,
         )
         outputs = 1 if part.output == "sigmoid" else len(record.classes)
-        try:
-            network = TransferNetwork(backbone, _SavedHead(part.head, tensors), outputs=outputs)
-            runtime = Runtime.prepare(network, backbone, record.compute, batch_size=part.batch_size)
-            predictor = Predictor.from_records(runtime, record.history["phases"])
-        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError) as error:
-            raise corrupt(files.place, str(error)) from error
-        except (ValueError, RegraftError) as error:
-            raise corrupt(files.place, str(error)) from error
-        learner._become(
-            predictor,
-            backbone,
-            classes=record.classes,
-            history=record.history,
-            warnings=record.warnings,
-        )
+        network = TransferNetwork(backbone, _SavedHead(part.head, tensors), outputs=outputs)
+        runtime = Runtime.prepare(network, backbone, record.compute, batch_size=part.batch_size)
+        predictor = Predictor.from_records(runtime, record.history["phases"])
+        learner._use(predictor, backbone)
+        learner._become(record.classes, record.history, record.warnings)
         return learner
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "network_")
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.string = True
-        return tags
 
     def _config(self) -> TrainingConfig:
         return TrainingConfig(
@@ -395,7 +335,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             compute=self.compute,
         )
 
-    def _head_values(self) -> Head:
+    def _final_head(self) -> Head:
         """Return the head that is trained, unless it is somebody's own, which no file can hold."""
         chosen = find_head(self.head)
         regularization = find_regularization(self.regularize) or Regularization()
@@ -416,7 +356,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         trained = any(phase["share_of_stages"] and phase["last_epoch"] for phase in phases)
         return trained or self.start is not None
 
-    def _saved_parameters(self) -> dict[str, Any]:
+    def _described(self) -> dict[str, Any]:
         """Return the parameters that a saved network is described with, as they are now."""
         names = ("head", "regularize", "output", "start", "batch_size", "seed")
         compute = portable_compute(self.compute)
@@ -427,22 +367,9 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             "decoding": compute.decoding,
         }
 
-    def _become(
-        self,
-        predictor: Predictor,
-        backbone: Backbone,
-        *,
-        classes: Sequence[str],
-        history: dict[str, Any],
-        warnings: Sequence[str],
-    ) -> None:
-        """Become a fitted learner: the last step of ``fit``, and of loading a saved model."""
-        self.classes_ = np.array(list(classes))
+    def _use(self, predictor: Predictor, backbone: Backbone) -> None:
         self.network_ = predictor.runtime.network.eval()
         self.backbone_ = backbone
-        self.history_ = history
-        self.warnings_ = tuple(warnings)
-        self._fitted_with = self._saved_parameters()
         self._predictor = predictor
 
     def _start(self, network: TransferNetwork, classes: Sequence[str]) -> list[str]:
@@ -450,7 +377,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         assert self.start is not None
         place = Path(self.start)
         files = read_model(place / "model" if (place / "model").is_dir() else place)
-        backbone, record = _open_backbone(files), files.record
+        with reading(place):
+            backbone, record = _open_backbone(files), files.record
         trunk, own = backbone.module.state_dict(), network.trunk.state_dict()
         if {k: v.shape for k, v in trunk.items()} != {k: v.shape for k, v in own.items()}:
             raise UsageError(

@@ -192,26 +192,6 @@ class Scaling:
             return scaled
         return features
 
-    def width(self, features: int) -> int:
-        """Return how many columns come out when ``features`` go in."""
-        return len(self.arrays["offset"]) if "offset" in self.arrays else features
-
-    def problem(self, features: int) -> str:
-        """Return what is wrong with the arrays for that many features, or an empty string."""
-        shapes = {name: array.shape for name, array in self.arrays.items()}
-        rank = len(self.arrays["offset"]) if shapes.get("offset", ()) else 0
-        expected: dict[str, dict[str, tuple[int, ...]]] = {
-            "none": {},
-            "unit": {"mean": (features,), "divisor": (features,)},
-            "columns": {"mean": (features,), "divisor": (features,)},
-            "principal": {"components": (rank, features), "offset": (rank,)},
-        }
-        floats = all(array.dtype == np.float32 for array in self.arrays.values())
-        if shapes != expected.get(self.name) or not floats:
-            return f"the scaling {self.name!r} of {features} features has the arrays {shapes}"
-        divisor = self.arrays.get("divisor")
-        return "" if divisor is None or np.all(divisor > 0) else "a divisor is not positive"
-
 
 def fit_scaling(name: str, features: NDArray[np.float32]) -> Scaling:
     """Learn a scaling from training rows.

@@ -8,7 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from regraft.backbones.spec import Preprocessing
 from regraft.classifiers.feature_classifier import FeatureClassifier
-from regraft.classifiers.model_files import read_model
+from regraft.classifiers.model_files import read_model, reading
 from regraft.classifiers.network_classifier import NetworkClassifier
 
 
@@ -72,4 +72,5 @@ def load_model(
     """
     files = read_model(folder, preprocessing=preprocessing)
     kind = NetworkClassifier if files.record.shallow is None else FeatureClassifier
-    return kind.from_files(files, weights=weights)
+    with reading(folder):
+        return kind.from_files(files, weights=weights)

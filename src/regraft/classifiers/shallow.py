@@ -88,6 +88,19 @@ class FittedShallow:
         scores = self.estimator.decision_function(scaled)
         return margin_probabilities(scores, self.history["temperature"])
 
+    def check(self, width: int, classes: int) -> None:
+        """Make sure that so many classes are predicted from so many features.
+
+        Raises:
+            ValueError: They are not; or whatever arrays of other shapes make fail.
+        """
+        if self.model is not None:
+            self.model.check()
+        for count in (1, 3):
+            found = self.predict_proba(np.full((count, width), float(count), np.float32))
+            if found.shape != (count, classes) or not np.allclose(found.sum(axis=1), 1.0):
+                raise ValueError(f"its probabilities are {found!r:.100}")
+
 
 def fit_shallow(
     features: NDArray[np.float32],
@@ -381,45 +394,30 @@ class _Search:
         labels: NDArray[np.intp],
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Fit ``estimator`` with the best point; return the table of the grid and that point."""
-        table: list[dict[str, Any]] = []
-        best: dict[str, Any] = {}
-        seen = len(labels) - -(-len(labels) // self.folds) if self.folds > 1 else len(labels)
-        points = [point for point in points if point.get("n_neighbors", 0) <= seen]
-        if self.folds > 1 and points and points != [{}]:
-            with self.watch.step("grid"):
-                table, best = self._table(estimator, points, matrix, labels)
-        estimator.set_params(**best)
-        if getattr(estimator, "n_neighbors", 0) > len(labels):
-            warnings.warn(f"{len(labels)} neighbours: there are no more images", stacklevel=1)
-            estimator.set_params(n_neighbors=len(labels))
-        with self.watch.step("fit"):
-            estimator.fit(matrix, labels)
-        return table, best
-
-    def _table(
-        self,
-        estimator: Any,
-        points: list[dict[str, Any]],
-        matrix: NDArray[Any],
-        labels: NDArray[np.intp],
-    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         from sklearn.model_selection import GridSearchCV
 
-        lists = [{name: [value] for name, value in point.items()} for point in points]
-        search = GridSearchCV(
-            estimator, lists, cv=self._splitter(), refit=False, error_score="raise"
-        ).fit(matrix, labels)
-        results = search.cv_results_
+        count, results, best = len(labels), {}, {}
+        seen = count - -(-count // self.folds) if self.folds > 1 else count
+        points = [point for point in points if point.get("n_neighbors", 0) <= seen]
+        if self.folds > 1 and points and points != [{}]:
+            lists = [{name: [value] for name, value in point.items()} for point in points]
+            with self.watch.step("grid"):
+                search = GridSearchCV(
+                    estimator, lists, cv=self._splitter(), refit=False, error_score="raise"
+                ).fit(matrix, labels)
+            results, best = search.cv_results_, dict(search.best_params_)
+        estimator.set_params(**best)
+        if getattr(estimator, "n_neighbors", 0) > count:
+            warnings.warn(f"{count} neighbours: there are no more images", stacklevel=1)
+            estimator.set_params(n_neighbors=count)
+        with self.watch.step("fit"):
+            estimator.fit(matrix, labels)
+        columns = [results.get(k, []) for k in ("params", "mean_test_score", "std_test_score")]
         table = [
             {"parameters": point, "mean": float(mean), "sd": float(sd)}
-            for point, mean, sd in zip(
-                results["params"],
-                results["mean_test_score"],
-                results["std_test_score"],
-                strict=True,
-            )
+            for point, mean, sd in zip(*columns, strict=True)
         ]
-        return table, dict(search.best_params_)
+        return table, best
 
     def temperature(self, estimator: Any, matrix: NDArray[Any], labels: NDArray[np.intp]) -> float:
         """Return the temperature for scores of rows that the classifier has not seen, else 1."""
@@ -427,20 +425,13 @@ class _Search:
 
         if hasattr(estimator, "predict_proba"):
             return 1.0
+        name, classes = type(estimator).__name__, int(labels.max()) + 1
         if not hasattr(estimator, "decision_function"):
-            raise UsageError(
-                f"{type(estimator).__name__} gives neither probabilities nor scores",
-                hint="choose a classifier with predict_proba or decision_function",
-                code="USAGE-CLASSIFIER",
-            )
-        scores, classes = estimator.decision_function(matrix[:1]), int(labels.max()) + 1
+            raise _unusable(f"{name} gives neither probabilities nor scores")
+        scores = estimator.decision_function(matrix[:1])
         if scores.ndim == 2 and scores.shape[1] != classes:
-            raise UsageError(
-                f"{type(estimator).__name__} gives no score per class",
-                why=f"{scores.shape[1]} scores for {classes} classes",
-                hint="choose a classifier with one score per class, or with predict_proba",
-                code="USAGE-CLASSIFIER",
-            )
+            why = f"{scores.shape[1]} scores for {classes} classes"
+            raise _unusable(f"{name} gives no score per class", why)
         if self.folds < 2:
             return 1.0
         with self.watch.step("calibrate"):
@@ -453,6 +444,11 @@ class _Search:
         from sklearn.model_selection import StratifiedKFold
 
         return StratifiedKFold(self.folds, shuffle=True, random_state=self.seed)
+
+
+def _unusable(what: str, why: str = "") -> UsageError:
+    hint = "choose a classifier with predict_proba, or with one score per class"
+    return UsageError(what, why=why, hint=hint, code="USAGE-CLASSIFIER")
 
 
 def _fold_count(labels: NDArray[np.intp]) -> int:
@@ -495,9 +491,8 @@ def _refuse_pairwise(estimator: Any, points: list[dict[str, Any]]) -> None:
         parts = {"": candidate, **candidate.get_params()}
         for name, value in parts.items():
             owner, _, parameter = name.rpartition("__")
-            if parameter != "decision_function_shape" or value != "ovo":
-                continue
-            if not hasattr(parts[owner], "predict_proba"):
+            pairs = parameter == "decision_function_shape" and value == "ovo"
+            if pairs and not hasattr(parts[owner], "predict_proba"):
                 raise UsageError(
                     "this classifier scores pairs of classes, not classes",
                     why='decision_function_shape="ovo"',
