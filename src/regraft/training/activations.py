@@ -26,7 +26,7 @@ from regraft.features.embed import EmbeddingStats, as_list, embed, key_facts
 from regraft.files import free_bytes, sha256_bytes
 from regraft.progress import progress_bar
 from regraft.system import choose_device, exact_float32, has_bf16, within_memory
-from regraft.training.batches import AugmentedImages, Images, Inputs
+from regraft.training.batches import AugmentedImages, Images, Inputs, LabelledImages
 from regraft.training.loop import autocast
 from regraft.training.network import Trained, TransferNetwork
 from regraft.training.optim import probabilities
@@ -296,36 +296,15 @@ def recall_mode(facts: Mapping[str, Any], runtime: Runtime) -> ExecutionMode:
     return ExecutionMode(cache, error=kept.get("gradient_error"), size=kept.get("bytes", 0))
 
 
-def why_live(
-    network: TransferNetwork, phase: Phase, trained: Trained, *, choice: str, changing: str
-) -> str:
-    """Return why a phase must run the whole network in every step, or nothing.
-
-    Args:
-        network: Frozen for the phase.
-        phase: Its batch norm.
-        trained: What it trains.
-        choice: ``"off"`` for never keeping activations.
-        changing: How images differ from epoch to epoch, as half a sentence; empty if not at all.
-    """
-    if choice == "off":
-        return "no activations were to be kept"
-    if trained.first == 0:
-        return "the whole trunk is trained"
-    if changing:
-        return changing
-    if phase.batchnorm == "batch_statistics" and network.has_batchnorm:
-        return "frozen batch norm works with the statistics of each batch"
-    return ""
-
-
 def choose_mode(
     runtime: Runtime,
+    phase: Phase,
     trained: Trained,
-    *,
-    few: Callable[[], tuple[Tensor, Tensor]],
+    train: LabelledImages,
     loss: Callable[[Tensor, Tensor], Tensor],
+    *,
     samples: int,
+    changing: str = "",
 ) -> ExecutionMode:
     """Return where a network is cut for a phase, and in how many bits activations are kept.
 
@@ -334,16 +313,20 @@ def choose_mode(
 
     Args:
         runtime: Its network is frozen for the phase.
+        phase: Its batch norm.
         trained: What it trains.
-        few: Returns some prepared images and their targets, to compare gradients with.
+        train: Some of these images are looked at, to compare gradients.
         loss: From logits and targets to a number.
         samples: How many activations are to be kept.
+        changing: How images differ from epoch to epoch, as half a sentence; empty if not at all.
     """
     network, compute = runtime.network, runtime.compute
+    if why := _why_live(network, phase, trained, compute.boundary, changing):
+        return ExecutionMode(None, why)
     whole = trained.first == len(network.stages)
     split_point: SplitPoint | None = behind_trunk(network) if whole else None
     if not whole:
-        images, targets = (tensor.to(compute.device) for tensor in few())
+        images, targets = (tensor.to(compute.device) for tensor in train.few())
         split_point = find_split_point(network, trained.first, images, lambda x: loss(x, targets))
     if split_point is None:
         return ExecutionMode(None, "this network cannot be cut in front of what is trained")
@@ -361,6 +344,21 @@ def choose_mode(
         why = f"its activations would take {size:,} bytes, and {allowed:,} are allowed"
         return ExecutionMode(None, why)
     return ExecutionMode(cache, error=error, size=size)
+
+
+def _why_live(
+    network: TransferNetwork, phase: Phase, trained: Trained, choice: str, changing: str
+) -> str:
+    """Return why a phase must run the whole network in every step, or nothing."""
+    if choice == "off":
+        return "no activations were to be kept"
+    if trained.first == 0:
+        return "the whole trunk is trained"
+    if changing:
+        return changing
+    if phase.batchnorm == "batch_statistics" and network.has_batchnorm:
+        return "frozen batch norm works with the statistics of each batch"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -401,7 +399,9 @@ class Predictor:
             nothing = probabilities(network(network.blank(1)))[:0].numpy()
             return nothing, EmbeddingStats(0, 0, 0.0)
         if self.cache is None:
-            inputs, passed = self._pixels(images), len(images)
+            decoding, verbose = runtime.compute.decoding, runtime.verbose
+            inputs = Images(images, runtime.backbone, decoding=decoding, verbose=verbose)
+            passed = len(images)
             rows = self._run(network, inputs)
         else:
             try:
@@ -425,13 +425,3 @@ class Predictor:
         with torch.inference_mode(), exact_float32(compute.device), numbers:
             batches = [every[start : start + size] for start in range(0, len(every), size)]
             return np.concatenate([within_memory(run, batch) for batch in batches])
-
-    def _pixels(self, images: Sequence[ImageLike]) -> Images:
-        backbone = self.runtime.backbone
-        return Images(
-            images,
-            backbone.prepare,
-            size=backbone.preprocessing.size,
-            decoding=self.runtime.compute.decoding,
-            verbose=self.runtime.verbose,
-        )

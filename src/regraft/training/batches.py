@@ -19,7 +19,6 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from regraft.backbones.backbone import Backbone
@@ -62,6 +61,7 @@ class Part:
         return len(self.targets)
 
 
+@dataclass(eq=False)
 class LabelledImages:
     """The images of one part and what each of them shows; decoded when they are first needed.
 
@@ -78,24 +78,19 @@ class LabelledImages:
         targets: One row per image with a one in that column, (n, classes).
     """
 
-    def __init__(
-        self,
-        images: Sequence[ImageLike],
-        labels: Sequence[str],
-        classes: Sequence[str],
-        *,
-        backbone: Backbone,
-        decoding: Decoding = Decoding(),
-        verbose: bool = False,
-    ) -> None:
-        places = {name: index for index, name in enumerate(classes)}
-        self.images = as_list(images)
-        self.labels = [str(label) for label in labels]
+    images: Sequence[ImageLike]
+    labels: Sequence[str]
+    classes: Sequence[str]
+    backbone: Backbone
+    decoding: Decoding = Decoding()
+    verbose: bool = False
+
+    def __post_init__(self) -> None:
+        places = {name: index for index, name in enumerate(self.classes)}
+        self.images = as_list(self.images)
+        self.labels = [str(label) for label in self.labels]
         self.codes = np.array([places[label] for label in self.labels], dtype=np.int64)
-        self.targets: Tensor = torch.eye(len(classes))[self.codes]
-        self._backbone = backbone
-        self._decoding = decoding
-        self._verbose = verbose
+        self.targets: Tensor = torch.eye(len(self.classes))[self.codes]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -103,13 +98,7 @@ class LabelledImages:
     @cached_property
     def pixels(self) -> Images:
         """All images as they enter the network, decoded at the first use."""
-        return Images(
-            self.images,
-            self._backbone.prepare,
-            size=self._backbone.preprocessing.size,
-            decoding=self._decoding,
-            verbose=self._verbose,
-        )
+        return Images(self.images, self.backbone, decoding=self.decoding, verbose=self.verbose)
 
     def few(self, count: int = 8) -> tuple[Tensor, Tensor]:
         """Return some images, (count, size, size, 3) in 8 bits, and their targets.
@@ -117,13 +106,13 @@ class LabelledImages:
         They are spread over the part, which often stands sorted by class.
         """
         chosen = np.unique(np.linspace(0, len(self) - 1, count).astype(np.int64))
-        opened = (open_image(self.images[index], self._decoding) for index in chosen)
-        prepared = np.stack([self._backbone.prepare(image) for image in opened])
+        opened = (open_image(self.images[index], self.decoding) for index in chosen)
+        prepared = np.stack([self.backbone.prepare(image) for image in opened])
         return torch.from_numpy(prepared), self.targets[chosen]
 
     def fingerprint(self) -> str:
         """Return a hash of the content and the label of every image, in their order."""
-        limits = self._decoding.limits
+        limits = self.decoding.limits
         contents = [read_image(image, limits=limits).sha256 for image in self.images]
         return sha256_json([contents, self.labels])
 
@@ -133,8 +122,7 @@ class Images:
 
     Args:
         images: Paths, Pillow images or H×W×3 arrays of 8 bits.
-        prepare: From an upright RGB image to the square that enters the network.
-        size: Height and width of that square, in pixels.
+        backbone: Prepares them.
         decoding: How files become pixels.
         verbose: Whether to show progress.
 
@@ -144,22 +132,17 @@ class Images:
     Raises:
         ImageError: An image cannot be read.
         RegraftError: There is no space for them (``TRAIN-DISK``).
-
-    Example:
-        >>> grey = np.full((8, 8, 3), 128, np.uint8)
-        >>> Images([grey, grey], np.asarray, size=8).take(np.array([1]), epoch=0).shape
-        torch.Size([1, 8, 8, 3])
     """
 
     def __init__(
         self,
         images: Sequence[ImageLike],
-        prepare: Callable[[Image.Image], Pixels],
+        backbone: Backbone,
         *,
-        size: int,
         decoding: Decoding = Decoding(),
         verbose: bool = False,
     ) -> None:
+        size = backbone.preprocessing.size
         folder = temporary_folder()
         self._finalizer = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self.sha256s = [""] * len(images)
@@ -169,7 +152,7 @@ class Images:
             content = read_image(images[position], limits=decoding.limits)
             self.sha256s[position] = content.sha256
             try:
-                self._pixels[position] = prepare(decode(content, decoding))
+                self._pixels[position] = backbone.prepare(decode(content, decoding))
             except ImageError as error:
                 error.path = content.name  # the preparation sees pixels only
                 raise
@@ -218,15 +201,6 @@ class AugmentedImages:
         seed: The seed of the whole run.
         views: How many different views of an image there are; None for a new one in every epoch.
         before: Epochs of earlier phases, whose views are not shown again where each is new.
-
-    Example:
-        >>> grey = Images([np.full((8, 8, 3), 128, np.uint8)], np.asarray, size=8)
-        >>> noisy = AugmentedImages(
-        ...     grey, lambda p, random: p + random.integers(9, size=p.shape, dtype=np.uint8), seed=0
-        ... )
-        >>> first = np.array([0])
-        >>> bool((noisy.take(first, epoch=0) == noisy.take(first, epoch=1)).all())
-        False
     """
 
     images: Images

@@ -197,8 +197,7 @@ class Loop:
 
     def steps_per_epoch(self) -> int:
         """Return how many steps an epoch has."""
-        every = np.arange(len(self.train))
-        return len(epoch_batches(every, self.config.batch_size, self.phase.steps))
+        return len(self._batches(0))
 
     def _batches(self, epoch: int) -> list[NDArray[np.int64]]:
         draw = generator(self.config.seed, "order", self.number, epoch)

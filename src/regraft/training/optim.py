@@ -5,17 +5,30 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
+from pydantic import BeforeValidator
 from torch import Tensor, nn
 
 from regraft.errors import UsageError
 from regraft.settings import did_you_mean
-from regraft.training.phases import OPTIMIZERS, Phase
+from regraft.training.phases import OPTIMIZERS, AboveZero, Phase
 
 Output = Literal["softmax", "sigmoid"]
-ClassWeight = Literal["balanced"] | Mapping[str, float] | None
+
+
+def _plain_weights(value: Any) -> Any:
+    """Return weights by class as Python's numbers, whatever kind of number they are."""
+    if not isinstance(value, Mapping):
+        return value
+    return {name: w.item() if isinstance(w, np.generic) else w for name, w in value.items()}
+
+
+ClassWeight = Annotated[
+    Literal["balanced"] | Mapping[str, AboveZero] | None, BeforeValidator(_plain_weights)
+]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BeforeValidator, Field
+from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor, nn
 
 from regraft.backbones.backbone import Backbone, retrained
@@ -28,7 +29,6 @@ from regraft.training.activations import (
     Runtime,
     choose_mode,
     recall_mode,
-    why_live,
 )
 from regraft.training.augment import Augmentation
 from regraft.training.batches import (
@@ -44,21 +44,9 @@ from regraft.training.checkpoint import Checkpoints, Progress, restore_optimizer
 from regraft.training.heads import head_to_json
 from regraft.training.loop import Loop, LoopConfig, State
 from regraft.training.network import Trained, TransferNetwork, parameter_groups
-from regraft.training.optim import Output, build_optimizer, class_weights, make_loss
+from regraft.training.optim import ClassWeight, Output, build_optimizer, class_weights, make_loss
 from regraft.training.phases import AboveZero, Phase, frozen
 from regraft.training.regularize import Regularization
-
-
-def _plain_weights(value: Any) -> Any:
-    """Return weights by class as Python's numbers, whatever kind of number they are."""
-    if not isinstance(value, Mapping):
-        return value
-    return {name: w.item() if isinstance(w, np.generic) else w for name, w in value.items()}
-
-
-ClassWeight = Annotated[
-    Literal["balanced"] | Mapping[str, AboveZero] | None, BeforeValidator(_plain_weights)
-]
 
 
 @settings_class(kw_only=True)
@@ -131,41 +119,38 @@ class TrainingConfig:
 
 
 # What of a configuration changes neither the result nor what a checkpoint holds.
-NOT_IN_RESUME_KEY = frozenset({"time_budget"})
-NOT_IN_RESUME_KEY_OF_COMPUTE = frozenset({"device", "cache", "disk_budget"})
+NOT_IN_RESUME_KEY = frozenset({"time_budget", "device", "cache", "disk_budget"})
 
 
 def resume_key(
     config: TrainingConfig,
     network: TransferNetwork,
-    backbone: Backbone,
-    parts: Sequence[LabelledImages | None],
-    classes: Sequence[str],
+    train: LabelledImages,
+    validation: LabelledImages | None,
 ) -> dict[str, Any]:
     """Return what a training is, as JSON values: only the same work is resumed.
 
     Args:
         config: All of it counts but what is excluded by name.
         network: Before its first step.
-        backbone: Its arguments, such as drop rates, shape training and stand in no tensor.
-        parts: Training and validation images.
-        classes: In the order of the outputs.
+        train: What is learned from. Arguments of its backbone, such as drop rates, shape training
+            and stand in no tensor.
+        validation: What decides which epoch was best.
     """
-    values = {k: v for k, v in to_json(config).items() if k not in NOT_IN_RESUME_KEY}
-    compute = values.pop("compute")
+    values = to_json(config)
+    values |= values.pop("compute")
     try:
         head = head_to_json(network.head_settings)
     except UsageError:  # of somebody's own only the class is known
         head = {"kind": type(network.head_settings).__qualname__}
     return {
-        **values,
-        **{k: v for k, v in compute.items() if k not in NOT_IN_RESUME_KEY_OF_COMPUTE},
+        **{name: value for name, value in values.items() if name not in NOT_IN_RESUME_KEY},
         "head": head,
         "weights": state_sha256(network),
-        "arguments": to_json(backbone.spec.arguments),
+        "arguments": to_json(train.backbone.spec.arguments),
         "preprocessing": to_json(network.preprocessing),
-        "classes": list(classes),
-        "images": [None if part is None else part.fingerprint() for part in parts],
+        "classes": list(train.classes),
+        "images": [None if p is None else p.fingerprint() for p in (train, validation)],
     }
 
 
@@ -191,11 +176,9 @@ class Trainer:
 
     Args:
         network: Trunk and head.
-        backbone: The trunk with its preprocessing.
         config: How it is trained.
         train: What is learned from.
         validation: What decides which epoch was best; None: the last one stays.
-        classes: All classes, in the order of the outputs.
         checkpoints: A folder for checkpoints, from which training resumes; ``history.jsonl`` is
             written beside it. None for neither.
         checkpoint_every: Seconds between two of them; 0 for one after every step.
@@ -213,12 +196,10 @@ class Trainer:
     def __init__(
         self,
         network: TransferNetwork,
-        backbone: Backbone,
         config: TrainingConfig,
         train: LabelledImages,
         validation: LabelledImages | None,
         *,
-        classes: Sequence[str],
         checkpoints: str | os.PathLike[str] | None = None,
         checkpoint_every: float = 30.0,
         callbacks: Sequence[Callback] = (),
@@ -229,17 +210,16 @@ class Trainer:
         self.phases = config.regularize.phases(config.phases)
         self.train = train
         self.validation = validation if validation is not None and len(validation) else None
-        self.classes = list(classes)
         self.network = network
-        self.backbone = backbone
+        self.backbone = train.backbone
         self.verbose = verbose
         self.runtime = Runtime.prepare(
-            network, backbone, config.compute, batch_size=config.batch_size, verbose=verbose
+            network, train.backbone, config.compute, batch_size=config.batch_size, verbose=verbose
         )
         self.callbacks = [*([ProgressDisplay()] if verbose else []), *callbacks]
         self.checkpoints: Checkpoints | None = None
         if checkpoints is not None:
-            work = resume_key(config, network, backbone, (train, validation), classes)
+            work = resume_key(config, network, train, validation)
             self.checkpoints = Checkpoints(checkpoints, work, every=checkpoint_every)
             self.callbacks.append(History(Path(checkpoints).parent / "history.jsonl"))
         self.cache: ActivationCache | None = None
@@ -316,6 +296,10 @@ class Trainer:
         mode = self._mode(phase, trained)
         self._say(self._title(index, phase, mode))
         mode, (train, validation, network) = self._entered(index, mode)
+
+        def order(draw: np.random.Generator) -> NDArray[np.int64]:
+            return balanced_order(self.train.codes, draw)
+
         loop = Loop(
             network,
             self._optimizer(phase, parameter_groups(self.network, phase, trained)),
@@ -326,7 +310,7 @@ class Trainer:
             number=index,
             set_mode=self.network.set_mode,
             tensors=self.network.trained_tensors,
-            order=self._order if self.config.sampling == "balanced" else None,
+            order=order if self.config.sampling == "balanced" else None,
         )
         return PreparedPhase(loop, trained, mode, checksum)
 
@@ -387,7 +371,8 @@ class Trainer:
 
     def _run_loop(self, loop: Loop, index: int) -> None:
         state, done = self._state, len(self.epochs)
-        self._tell("on_phase", f"Phase {index + 1} of {len(self.phases)}", _steps(loop))
+        steps = loop.phase.epochs * loop.steps_per_epoch()
+        self._tell("on_phase", f"Phase {index + 1} of {len(self.phases)}", steps)
 
         def write() -> None:
             moments = loop.optimizer.state_dict()
@@ -447,15 +432,10 @@ class Trainer:
             changing = "images are mixed in every batch"
         elif config.augment is not None and config.views is None:
             changing = "images are augmented anew in every epoch"
-        choice = config.compute.boundary
-        if why := why_live(self.network, phase, trained, choice=choice, changing=changing):
-            return ExecutionMode(None, why=why)
+        samples = len(self.train) * (config.views or 1) + len(self.validation or ())
+        loss = self._loop_settings.loss
         return choose_mode(
-            runtime,
-            trained,
-            few=self.train.few,
-            loss=self._loop_settings.loss,
-            samples=len(self.train) * (config.views or 1) + len(self.validation or ()),
+            runtime, phase, trained, self.train, loss, samples=samples, changing=changing
         )
 
     def _parts(self, mode: ExecutionMode) -> tuple[Part, Part | None, nn.Module]:
@@ -491,9 +471,6 @@ class Trainer:
             before=before,
         )
 
-    def _order(self, draw: np.random.Generator) -> Any:
-        return balanced_order(self.train.codes, draw)
-
     def _optimizer(self, phase: Phase, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         optimizer = build_optimizer(phase, groups)
         if self._progress.optimizer is not None:
@@ -504,7 +481,7 @@ class Trainer:
     def _loop_settings(self) -> LoopConfig:
         config, device = self.config, self.runtime.compute.device
         chosen = config.regularize
-        weights = class_weights(config.class_weight, self.train.labels, self.classes)
+        weights = class_weights(config.class_weight, self.train.labels, self.train.classes)
         weights = None if weights is None else weights.to(device)
         smoothing = chosen.label_smoothing
         return LoopConfig(
@@ -591,10 +568,6 @@ def phase_warnings(record: Mapping[str, Any], batchnorm: bool) -> list[str]:
     if record["frozen"]["before"] != record["frozen"]["after"]:
         found.append(f"{name}: frozen tensors have changed; this should never happen")
     return found
-
-
-def _steps(loop: Loop) -> int:
-    return loop.phase.epochs * loop.steps_per_epoch()
 
 
 def _numbered(record: dict[str, Any], index: int) -> dict[str, Any]:
