@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -177,7 +178,7 @@ class NetworkClassifier(ImageClassifier):
         trainer.run()
         self._use(trainer.predictor(), trainer.trained_backbone())
         history = {"phases": trainer.records, "epochs": trainer.epochs}
-        self._become(trainer.classes, history, trainer.warnings)
+        self._become(trainer.train.classes, history, trainer.warnings)
         self.embedding_stats_ = EmbeddingStats(
             len(trainer.train) + len(trainer.validation or ()),
             trainer.embedded,
@@ -221,23 +222,18 @@ class NetworkClassifier(ImageClassifier):
             warnings = self._start(network, classes)
             backbone = retrained(backbone)
 
-        def part(images: Sequence[ImageLike], names: Sequence[str]) -> LabelledImages:
-            return LabelledImages(
-                images,
-                names,
-                classes,
-                backbone=backbone,
-                decoding=self.compute.decoding,
-                verbose=self.verbose,
-            )
-
+        part = functools.partial(
+            LabelledImages,
+            classes=classes,
+            backbone=backbone,
+            decoding=self.compute.decoding,
+            verbose=self.verbose,
+        )
         return Trainer(
             network,
-            backbone,
             config,
             part(X, labels),
             None if validation is None else part(validation.paths, validation.labels),
-            classes=classes,
             verbose=self.verbose,
             warnings=warnings,
             **options,
