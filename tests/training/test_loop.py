@@ -266,9 +266,7 @@ def test_without_validation_the_last_epoch_stays():
     kept = []
 
     state = run(
-        network,
-        Phase(epochs=2),
-        on_epoch=lambda _state: kept.append(copy.deepcopy(network)),
+        network, Phase(epochs=2), on_epoch=lambda _state: kept.append(copy.deepcopy(network))
     )
 
     assert state.best is None

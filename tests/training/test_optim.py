@@ -7,12 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.nn.functional import (
-    binary_cross_entropy_with_logits,
-    cross_entropy,
-    one_hot,
-    softmax,
-)
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot, softmax
 
 from regraft.errors import UsageError
 from regraft.training.optim import (
@@ -117,11 +112,7 @@ def test_named_weights_stand_in_the_order_of_the_classes_and_are_1_where_not_nam
 
 
 @pytest.mark.parametrize(
-    ("spec", "said"),
-    [
-        ({"rosa": 2.0}, "did you mean 'rose'?"),
-        ("balanced", "rose"),
-    ],
+    ("spec", "said"), [({"rosa": 2.0}, "did you mean 'rose'?"), ("balanced", "rose")]
 )
 def test_weights_that_cannot_be_are_refused(spec, said):
     with pytest.raises(UsageError) as refused:

@@ -136,8 +136,7 @@ RARER = {"cutmix and an average", "two views", "batch statistics", "rows in bflo
 
 
 @pytest.mark.parametrize(
-    "way",
-    [pytest.param(w, marks=[pytest.mark.slow] if w in RARER else []) for w in WAYS_TO_TRAIN],
+    "way", [pytest.param(w, marks=[pytest.mark.slow] if w in RARER else []) for w in WAYS_TO_TRAIN]
 )
 def test_a_training_interrupted_in_each_phase_ends_with_the_same_bits(
     way, train, held, tmp_path, monkeypatch

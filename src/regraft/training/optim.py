@@ -64,10 +64,7 @@ def rate_factor(phase: Phase, step: int, total: int) -> float:
 
 
 def make_loss(
-    output: Output = "softmax",
-    *,
-    label_smoothing: float = 0.0,
-    class_weights: Tensor | None = None,
+    output: Output = "softmax", *, label_smoothing: float = 0.0, class_weights: Tensor | None = None
 ) -> Loss:
     """Return the cross-entropy of logits and soft targets, averaged over the batch.
 

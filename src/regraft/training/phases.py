@@ -121,11 +121,7 @@ def frozen(
 
 
 def fine_tune(
-    epochs: int = 30,
-    *,
-    unfreeze: float = 1.0,
-    lr: float = 1e-4,
-    optimizer: OptimizerName = "adamw",
+    epochs: int = 30, *, unfreeze: float = 1.0, lr: float = 1e-4, optimizer: OptimizerName = "adamw"
 ) -> list[Phase]:
     """Train the head and the upper part of the trunk together, in one stage.
 

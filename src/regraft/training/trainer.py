@@ -31,13 +31,7 @@ from regraft.training.activations import (
     recall_mode,
 )
 from regraft.training.augment import Augmentation
-from regraft.training.batches import (
-    AugmentedImages,
-    Inputs,
-    LabelledImages,
-    Part,
-    balanced_order,
-)
+from regraft.training.batches import AugmentedImages, Inputs, LabelledImages, Part, balanced_order
 from regraft.training.callbacks import Callback, History, stoppable
 from regraft.training.callbacks import Progress as ProgressDisplay
 from regraft.training.checkpoint import Checkpoints, Progress, restore_optimizer
