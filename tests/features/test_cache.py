@@ -1,6 +1,7 @@
 """Cached rows are exact or absent, whatever else happens to their folder."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -171,7 +172,7 @@ def test_duplicates_are_harmless(rows, folder):
 
 def test_rows_that_vanish_before_they_are_read_are_an_error_that_says_what_to_do(rows, folder):
     rows.append(DIGESTS, FEATURES)
-    FeatureCache(folder).clear()
+    shutil.rmtree(folder)
 
     with pytest.raises(RegraftError, match="run again") as caught:
         rows.read(DIGESTS)
@@ -317,21 +318,6 @@ def test_many_rows_are_written_in_several_shards(rows, monkeypatch):
 def test_a_wrong_shape_is_refused(rows):
     with pytest.raises(ValueError, match=r"expected \(6, 3\)"):
         rows.append(DIGESTS, FEATURES.T)
-
-
-def test_clear_removes_the_features_and_nothing_else(rows, folder):
-    rows.append(DIGESTS, FEATURES)
-    (folder / "notes.txt").write_text("mine")
-    (folder / "photographs").mkdir()
-    (folder / "photographs" / "a.rows").write_bytes(b"mine")
-    size = FeatureCache(folder).size()
-
-    FeatureCache(folder).clear()
-
-    assert size > FEATURES.nbytes
-    assert FeatureCache(folder).size() == 0
-    assert sorted(path.name for path in folder.iterdir()) == ["notes.txt", "photographs"]
-    assert (folder / "photographs" / "a.rows").exists()
 
 
 WRITE_FOR_EVER = """

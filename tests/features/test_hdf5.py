@@ -125,7 +125,7 @@ def test_a_full_disk_is_an_error_that_leaves_nothing_behind(file):
 @pytest.mark.parametrize(
     ("labels", "classes", "message"),
     [
-        (LABELS, ("rose", "lily"), "labels without a class - found .'Löwenzahn'., known classes"),
+        (LABELS, ("rose", "lily"), "labels .'Löwenzahn'. without a class"),
         (LABELS[:4], CLASSES, "4 labels for 5 rows"),
         (LABELS, (*CLASSES, "rose"), "a class is named twice"),
     ],

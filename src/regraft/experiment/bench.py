@@ -223,7 +223,7 @@ class Bench:
     def _timing(self, backbone: Backbone) -> str:
         """Return the file that holds how long a picture takes, for later calls that embed none."""
         key = sha256_json([backbone.fingerprint, self.engine, threads()])[:16]
-        folder = FeatureCache(None if self.cache == "default" else self.cache).folder
+        folder = FeatureCache.chosen(self.cache).folder
         return os.fspath(folder / "timings" / f"{key}.json")
 
 

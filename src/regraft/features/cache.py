@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import logging
 import os
-import re
 import secrets
 import shutil
 import threading
@@ -50,7 +49,6 @@ STORED_AS: dict[str, np.dtype[Any]] = {
     "bfloat16": np.dtype("<u2"),
 }
 _DIGEST_BYTES = 32
-_KEY_FOLDER = re.compile(r"[0-9a-f]{16}")
 _FLUSH_ROWS = 1000
 _FLUSH_BYTES = 16 << 20
 _FLUSH_SECONDS = 10.0
@@ -96,36 +94,18 @@ class FeatureCache:
         weakref.finalize(cache, shutil.rmtree, cache.folder, ignore_errors=True)
         return cache
 
+    @classmethod
+    def chosen(cls, cache: str | os.PathLike[str] | None) -> Self:
+        """Return the cache that ``Compute.cache`` stands for."""
+        if cache is None:
+            return cls.temporary()
+        return cls(None if cache == "default" else cache)
+
     def rows(
         self, about: Mapping[str, Any], width: int, stored: StoredType = "float32"
     ) -> FeatureRows:
-        """Return the rows that were computed with exactly these settings.
-
-        Args:
-            about: All that shapes the numbers, as JSON values; a changed value is a new key.
-            width: Numbers per row.
-            stored: How a number is stored.
-        """
+        """Return the rows that were computed with exactly these settings; see `FeatureRows`."""
         return FeatureRows(self, about, width, stored)
-
-    def size(self) -> int:
-        """Return how many bytes the cached features take."""
-        return sum(file.stat().st_size for file in self._files())
-
-    def clear(self) -> None:
-        """Delete all cached features; files that are not the cache's own stay."""
-        for file in self._files():
-            file.unlink(missing_ok=True)
-        for folder in self._key_folders():
-            with contextlib.suppress(OSError):  # something foreign is in it, or a process adds
-                folder.rmdir()
-
-    def _key_folders(self) -> list[Path]:
-        return [f for f in self.folder.glob("*") if _KEY_FOLDER.fullmatch(f.name) and f.is_dir()]
-
-    def _files(self) -> list[Path]:
-        names = ("about.json", "*.rows", ".*.part")
-        return [file for folder in self._key_folders() for n in names for file in folder.glob(n)]
 
 
 class FeatureRows:
@@ -135,7 +115,7 @@ class FeatureRows:
 
     Args:
         cache: The cache that they are part of.
-        about: Everything that shapes the numbers.
+        about: All that shapes the numbers, as JSON values; a changed value is a new key.
         width: Numbers per row.
         stored: How a number is stored.
 
@@ -230,23 +210,39 @@ class FeatureRows:
                 write_json(about, self.about)
             remove_leftovers(self.folder)
 
-    def append(self, sha256s: Sequence[str], features: Matrix) -> None:
+    def append(self, sha256s: Sequence[str], features: Matrix, *, in_memory: bool = False) -> None:
         """Add rows as one new shard; images that are known already do no harm.
 
         Args:
             sha256s: SHA-256 of each row's image.
             features: (n, width); rounded if they are stored in fewer bits.
+            in_memory: Whether they stay in memory, for this object only: the way out where they
+                cannot be written.
 
         Raises:
             ValueError: The number of rows or the width is another.
             RegraftError: The disk is full or the folder cannot be written (code ``CACHE-WRITE``);
                 the message has the free bytes on that volume.
         """
-        self._add(sha256s, features, on_disk=True)
-
-    def hold(self, sha256s: Sequence[str], features: Matrix) -> None:
-        """Keep rows in memory, for this object only: the way out where they cannot be written."""
-        self._add(sha256s, features, on_disk=False)
+        expected = (len(sha256s), self.width)
+        if features.shape != expected:
+            raise ValueError(f"features have shape {features.shape}, expected {expected}")
+        if not len(sha256s):
+            return
+        digests = [bytes.fromhex(digest) for digest in sha256s]
+        matrix = encode(features, self.stored)
+        if in_memory:
+            shard = _Shard(None, digests, matrix=matrix, sound=True)
+        else:
+            if not self.folder.is_dir():
+                self.prepare()
+            shard = _Shard(self.folder / f"{secrets.token_hex(8)}.rows", digests, sound=True)
+            with self._explained():
+                shard.write(bytes.fromhex(self.key), matrix)
+        with self._lock:
+            self._seen.update([shard.path.name] if shard.path else [])
+            self._shards.append(shard)
+            self._places.update({digest: (shard, row) for row, digest in enumerate(digests)})
 
     def writer(self, images: int) -> RowWriter:
         """Return a writer that gathers batches into shards.
@@ -255,27 +251,6 @@ class FeatureRows:
             images: Images in the whole result; decides what happens when the disk is full.
         """
         return RowWriter(self, images)
-
-    def _add(self, sha256s: Sequence[str], features: Matrix, *, on_disk: bool) -> None:
-        expected = (len(sha256s), self.width)
-        if features.shape != expected:
-            raise ValueError(f"features have shape {features.shape}, expected {expected}")
-        if not len(sha256s):
-            return
-        digests = [bytes.fromhex(digest) for digest in sha256s]
-        matrix = encode(features, self.stored)
-        shard = _Shard(None, digests, matrix=matrix, sound=True)
-        if on_disk:
-            if not self.folder.is_dir():
-                self.prepare()
-            path = self.folder / f"{secrets.token_hex(8)}.rows"
-            with self._explained():
-                _write(path, bytes.fromhex(self.key), digests, matrix)
-            shard = _Shard(path, digests, sound=True)
-        with self._lock:
-            self._seen.add(shard.name)
-            self._shards.append(shard)
-            self._places.update({digest: (shard, row) for row, digest in enumerate(digests)})
 
     def _is_sound(self, digest: bytes) -> bool:
         while digest in self._places:
@@ -371,7 +346,7 @@ class RowWriter:
                     raise
                 self._holding = True
                 warnings.warn(f"{error} - this run keeps its features in memory", stacklevel=2)
-        self._rows.hold(digests, features)
+        self._rows.append(digests, features, in_memory=True)
 
     def __enter__(self) -> Self:
         return self
@@ -430,10 +405,6 @@ class _Shard:
     matrix: Stored | None = field(default=None, repr=False)
     sound: bool | None = None
 
-    @property
-    def name(self) -> str:
-        return "" if self.path is None else self.path.name
-
     def is_sound(self, key: bytes) -> bool:
         """Return whether the file is as it was written for this key; looked at once."""
         if self.sound is None:
@@ -448,6 +419,20 @@ class _Shard:
             except OSError:
                 self.sound = False
         return self.sound
+
+    def write(self, key: bytes, matrix: Stored) -> None:
+        """Write the file.
+
+        Raises:
+            RegraftError: The disk is full or the folder cannot be written (code ``FILE-WRITE``).
+        """
+        assert self.path is not None
+        sums = hashlib.sha256(key)
+        with atomic_path(self.path) as part, part.open("wb") as stream:
+            for block in (matrix.reshape(-1).view(np.uint8).data, b"".join(self.digests)):
+                sums.update(block)
+                stream.write(block)
+            stream.write(sums.digest())
 
     def copy(self, pairs: Sequence[tuple[int, int]], result: Stored) -> None:
         """Copy rows into ``result``; ``pairs`` are (row here, row there).
@@ -466,15 +451,6 @@ class _Shard:
                 stream.seek(row * result[position].nbytes)
                 if stream.readinto(result[position].data) != result[position].nbytes:
                     raise EOFError(f"{self.path} was cut")
-
-
-def _write(path: Path, key: bytes, digests: Sequence[bytes], matrix: Stored) -> None:
-    sums = hashlib.sha256(key)
-    with atomic_path(path) as part, part.open("wb") as stream:
-        for block in (matrix.reshape(-1).view(np.uint8).data, b"".join(digests)):
-            sums.update(block)
-            stream.write(block)
-        stream.write(sums.digest())
 
 
 def _open(path: Path, row_bytes: int) -> _Shard:

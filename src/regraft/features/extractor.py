@@ -128,7 +128,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         embedded = embed(
             backbone,
             as_list(X),
-            cache=self._cache(),
+            cache=FeatureCache.chosen(how.cache),
             width=backbone.feature_dim,
             pooling=backbone.spec.pooling,
             build_engine=lambda: _engine(*self._identity(), how.engine, how.precision),
@@ -158,12 +158,6 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.two_d_array = False
         tags.input_tags.string = True
         return tags
-
-    def _cache(self) -> FeatureCache:
-        cache = self.compute.cache
-        if cache is None:
-            return FeatureCache.temporary()
-        return FeatureCache(None if cache == "default" else cache)
 
     def _identity(self) -> tuple[BackboneSpec, object]:
         """Return the spec, and what tells its weights from their successors of the same name."""

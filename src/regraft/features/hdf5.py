@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
-from regraft.errors import DataError, RegraftError
+from regraft.errors import DataError
+from regraft.features.cache import Matrix
+from regraft.features.embed import Embedded
 from regraft.files import atomic_path
 
-Matrix = npt.NDArray[np.float32]
 _KEYS = ("features", "labels", "label_names")
 
 
@@ -32,29 +33,9 @@ class LabelledFeatures(NamedTuple):
     classes: tuple[str, ...]
 
 
-@runtime_checkable
-class FeatureBlocks(Protocol):
-    """Features that come piece by piece, such as `regraft.features.extractor.Embedded`."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(n, d)."""
-
-    @property
-    def names(self) -> Sequence[str]:
-        """The path of each picture."""
-
-    @property
-    def about(self) -> Mapping[str, str]:
-        """What shaped the numbers: becomes the file's attributes."""
-
-    def blocks(self, size: int) -> Iterator[Matrix]:
-        """Yield the rows in order, at most ``size`` at a time."""
-
-
 def write_features(
     file: str | os.PathLike[str],
-    features: FeatureBlocks | npt.NDArray[Any],
+    features: Embedded | npt.NDArray[Any],
     labels: Sequence[str],
     *,
     classes: Sequence[str],
@@ -63,11 +44,11 @@ def write_features(
     """Write features and labels to a new HDF5 file, a block at a time, so that memory stays flat.
 
     The datasets are ``features`` (n, d) float32, ``labels`` (n,) codes and ``label_names`` text;
-    embedded pictures also leave ``paths`` and what made them as attributes of the file.
+    embedded images also leave ``paths`` and what made them as attributes of the file.
 
     Args:
         file: The new file; an existing one is never replaced.
-        features: Embedded pictures, or an array (n, d).
+        features: Embedded images, or an array (n, d).
         labels: The class name of each row.
         classes: All class names; a label's code is its place here.
         block: Rows in memory at a time.
@@ -84,21 +65,22 @@ def write_features(
         ...     read_features(file).labels
         ('rose', 'lily')
     """
-    count, width = _shape(features)
-    codes = _codes(labels, classes, count)
+    codes = _codes(labels, classes, features.shape)
     path = Path(file)
     refuse_existing(path)
     with atomic_path(path) as part:
         try:
             with h5py.File(part, "w") as target:
-                rows = target.create_dataset("features", (count, width), np.float32)
-                for start, values in _pieces(features, block):
-                    rows[start : start + len(values)] = values
-                target["labels"] = codes
-                _write_texts(target, "label_names", classes)
-                if isinstance(features, FeatureBlocks):
+                rows = target.create_dataset("features", features.shape, np.float32)
+                if isinstance(features, np.ndarray):
+                    rows[:] = features
+                else:
+                    for i, values in enumerate(features.blocks(block)):
+                        rows[i * block : i * block + len(values)] = values
                     _write_texts(target, "paths", features.names)
                     target.attrs.update(features.about)
+                target["labels"] = codes
+                _write_texts(target, "label_names", classes)
         except RuntimeError as error:  # how h5py reports that closing a file failed
             raise OSError(str(error)) from error
         refuse_existing(path)
@@ -122,7 +104,8 @@ def read_features(file: str | os.PathLike[str]) -> LabelledFeatures:
             features, labels, names = (_own_dataset(source, key) for key in _KEYS)
             if features is None or labels is None or names is None:
                 raise _unusable(file, f"found {found}", f"expected the keys {list(_KEYS)}")
-            _check_datasets(file, features, labels, names)
+            if problem := _problem(features, labels, names):
+                raise _unusable(file, problem)
             classes = tuple(_text(name) for name in names[:])
             codes = labels[:].astype(np.int64)
             matrix = np.empty(features.shape, np.float32)
@@ -130,8 +113,8 @@ def read_features(file: str | os.PathLike[str]) -> LabelledFeatures:
     except (OSError, RuntimeError, MemoryError, UnicodeDecodeError) as error:
         raise _unusable(file, str(error)[:200]) from error
     if len(codes) and not 0 <= codes.min() <= codes.max() < len(classes):
-        found_codes = f"codes from {codes.min()} to {codes.max()} for {len(classes)} label names"
-        raise _unusable(file, found_codes)
+        why = f"codes from {codes.min()} to {codes.max()} for {len(classes)} label names"
+        raise _unusable(file, why)
     return LabelledFeatures(matrix, tuple(classes[code] for code in codes), classes)
 
 
@@ -140,52 +123,27 @@ def refuse_existing(file: str | os.PathLike[str]) -> None:
 
     Raises:
         DataError: The file exists (``DATA-EXISTS``).
-
-    Example:
-        >>> refuse_existing("no such file.h5")
     """
     if Path(file).exists():
-        raise DataError(
-            "the file exists already",
-            path=file,
-            hint="choose another name or remove it first",
-            code="DATA-EXISTS",
-        )
+        hint = "choose another name or remove it first"
+        raise DataError("the file exists already", path=file, hint=hint, code="DATA-EXISTS")
 
 
-def _shape(features: FeatureBlocks | npt.NDArray[Any]) -> tuple[int, int]:
-    if len(features.shape) != 2:
-        raise DataError("features are no matrix", why=f"found the shape {features.shape}")
-    count, width = features.shape
-    return count, width
-
-
-def _codes(labels: Sequence[str], classes: Sequence[str], count: int) -> npt.NDArray[np.int64]:
+def _codes(
+    labels: Sequence[str], classes: Sequence[str], shape: tuple[int, ...]
+) -> npt.NDArray[np.int64]:
     places = {name: code for code, name in enumerate(classes)}
-    if len(places) != len(classes):
-        raise DataError("a class is named twice", why=f"classes: {list(classes)[:20]}")
-    if len(labels) != count:
-        raise DataError("labels do not fit", why=f"{len(labels)} labels for {count} rows")
     unknown = sorted(set(labels) - set(places))
-    if unknown:
-        raise DataError(
-            "labels without a class",
-            why=f"found {unknown[:20]}, known classes: {list(classes)[:20]}",
-        )
+    problems = {
+        f"features of shape {shape} are no matrix": len(shape) != 2,
+        f"a class is named twice in {list(classes)[:20]}": len(places) != len(classes),
+        f"{len(labels)} labels for {shape[0]} rows": len(labels) != shape[0],
+        f"labels {unknown[:20]} without a class; known: {list(classes)[:20]}": bool(unknown),
+    }
+    for problem, holds in problems.items():
+        if holds:
+            raise DataError("features and labels do not fit", why=problem)
     return np.array([places[label] for label in labels], dtype=np.int64)
-
-
-def _pieces(
-    features: FeatureBlocks | npt.NDArray[Any], block: int
-) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    start = 0
-    if isinstance(features, FeatureBlocks):
-        for values in features.blocks(block):
-            yield start, values
-            start += len(values)
-    else:
-        for start in range(0, len(features), block):
-            yield start, features[start : start + block]
 
 
 def _write_texts(target: h5py.File, name: str, texts: Sequence[str]) -> None:
@@ -204,7 +162,8 @@ def _own_dataset(source: h5py.File, key: str) -> Any:
     return dataset
 
 
-def _check_datasets(file: str | os.PathLike[str], features: Any, labels: Any, names: Any) -> None:
+def _problem(features: Any, labels: Any, names: Any) -> str:
+    """Return the first thing that is wrong with three datasets, or nothing."""
     problems = {
         f"features of shape {features.shape}": features.ndim != 2,
         f"features of type {features.dtype}": features.dtype.kind not in "fiu",
@@ -213,12 +172,10 @@ def _check_datasets(file: str | os.PathLike[str], features: Any, labels: Any, na
         f"label_names of shape {names.shape}": names.ndim != 1,
         f"label_names of type {names.dtype}": names.dtype.kind not in "SO",
     }
-    for problem, holds in problems.items():
-        if holds:
-            raise _unusable(file, problem)
+    return next((problem for problem, holds in problems.items() if holds), "")
 
 
-def _unusable(file: str | os.PathLike[str], why: str, hint: str = "") -> RegraftError:
+def _unusable(file: str | os.PathLike[str], why: str, hint: str = "") -> DataError:
     return DataError("cannot read features", path=file, why=why, hint=hint, code="DATA-HDF5")
 
 
