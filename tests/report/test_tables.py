@@ -62,6 +62,7 @@ def test_an_n_that_a_column_shares_moves_into_its_head():
     assert table.to_text().splitlines()[0] == "run  test (n = 10)"
     assert apart.to_text().splitlines()[0] == "run  test"
     assert apart.to_text().splitlines()[2].endswith("n = 20")
+    assert Table(("test",), ((wilson(9, 10),),)).to_text().endswith("n = 10")
 
 
 def test_the_best_row_has_a_star_and_notes_stand_below():

@@ -114,7 +114,7 @@ def test_a_flawless_sample_has_averages_with_an_interval():
 def test_the_report_reads_as_that_of_scikit_learn():
     p = predictions()
 
-    ours = metrics.classification_report(p)
+    ours = p.classification_report()
 
     assert ours == theirs.classification_report(p.truth, p.predicted)
 
@@ -122,7 +122,7 @@ def test_the_report_reads_as_that_of_scikit_learn():
 def test_long_class_names_keep_the_report_aligned():
     p = predictions(classes=("a", "a very long name of a class", "c"))
 
-    ours = metrics.classification_report(p, digits=3)
+    ours = p.classification_report(digits=3)
 
     assert ours == theirs.classification_report(p.truth, p.predicted, digits=3)
 
@@ -131,7 +131,7 @@ def test_a_class_without_images_has_no_score_instead_of_zero():
     p = predicted("aab", "aaa")
 
     scores = {score.name: score for score in metrics.per_class(p)}
-    report = metrics.classification_report(p)
+    report = p.classification_report()
 
     assert not scores["c"].recall.known
     assert not scores["c"].f1.known

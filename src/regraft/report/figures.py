@@ -42,24 +42,16 @@ _SETTINGS: Any = {
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 10,
     "axes.axisbelow": True,
-    "axes.edgecolor": RULE,
-    "axes.labelcolor": MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlecolor": MUTED,
     "axes.titlelocation": "left",
     "axes.titlesize": 10,
     "legend.fontsize": 9,
-    "legend.frameon": False,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": INK,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "grid.color": RULE,
     "grid.linewidth": 0.8,
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
+    **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 0),
+    **dict.fromkeys(("text.color", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("axes.edgecolor", "grid.color"), RULE),
+    **dict.fromkeys(("axes.labelcolor", "axes.titlecolor", "xtick.labelcolor"), MUTED),
+    **dict.fromkeys(("xtick.color", "ytick.color"), MUTED),
 }
 _DASHED = (0, (3, 3))
 _HEAT = (31, 111, 139)
@@ -80,7 +72,7 @@ def heat_map(counts: npt.NDArray[np.int64], classes: Sequence[str], *, alt: str)
     Args:
         counts: Shape (k, k), true by predicted.
         classes: The names of the rows and columns.
-        alt: What a reader who cannot see the figure is told.
+        alt: The alternative text.
 
     Returns:
         An ``<svg>`` element to stand in a page, as all functions here that draw.
@@ -116,7 +108,7 @@ def curves(
 
     Args:
         history: One mapping per epoch; keys with ``accuracy`` or ``loss`` in them are drawn.
-        alt: What a reader who cannot see the figure is told.
+        alt: The alternative text.
         borders: Where dashed lines stand, between one phase of a training and the next.
         rings: The epochs, counted from 1, at which validation curves have a ring.
     """
@@ -336,7 +328,7 @@ def element(draw: Any, size: tuple[float, float], *, alt: str, key: str, panels:
     Args:
         draw: Called with the axes of each panel.
         size: Width and height in inches.
-        alt: What a reader who cannot see the figure is told.
+        alt: The alternative text.
         key: Tells its identifiers from those of other figures on a page.
         panels: How many axes stand side by side.
     """

@@ -286,8 +286,8 @@ def _against_others(
         said += _cheapest(chosen, equal)
     if not validated:
         said.append(
-            "There is no validation part to choose by, and the best of several test accuracies is "
-            "too high by the luck of the choice."
+            "There is no validation part to choose by: the best of several test accuracies is "
+            "higher than it would be on new images, since the choice favours luck."
         )
     return winner, said
 

@@ -194,8 +194,8 @@ def compare_methods(methods: Sequence[Method]) -> list[Verdict]:
     """Judge methods, each measured by one run or by repeats, on the same test images.
 
     The method with the highest validation accuracy is judged against every other. The validation
-    part chooses it, because whoever chooses by the test part chooses luck too: the best of many
-    test accuracies is better than it will ever be again. Only where a method has no validation
+    part chooses it, since choosing by the test part favours luck: the best of many test accuracies
+    is higher than it would be on new images. Only where a method has no validation
     part the test part chooses; the verdicts then favour the chosen one a little.
 
     On one split the comparison is image by image (:func:`~.paired.paired_difference`), over several

@@ -1,11 +1,11 @@
-"""What predictions are worth: numbers with intervals, and the text of a classification report."""
+"""What predictions are worth: numbers with intervals."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from regraft.results.intervals import (
     f1_estimate,
     wilson,
 )
+from regraft.results.predictions import Predictions, average_scores, tally
 from regraft.settings import to_json
 
 # The measures that a page shows beside the accuracy, with their titles. A new one needs its entry
@@ -28,44 +29,6 @@ MEASURES = {
     "macro_f1": "macro F1",
 }
 _AVERAGED = ("precision", "recall", "f1")
-
-
-class Judged(Protocol):
-    """Predictions beside the truth: :class:`~regraft.results.predictions.Predictions`."""
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """One path per image."""
-
-    @property
-    def truth(self) -> tuple[str, ...]:
-        """The true class of each image."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """All classes, in the order of the columns."""
-
-    @property
-    def probabilities(self) -> npt.NDArray[np.float32]:
-        """Shape (n, k)."""
-
-    @property
-    def truth_index(self) -> Indices:
-        """Column of the true class, shape (n,)."""
-
-    @property
-    def predicted_index(self) -> Indices:
-        """Column of the predicted class, shape (n,)."""
-
-    @property
-    def correct(self) -> npt.NDArray[np.bool_]:
-        """Whether the two agree, shape (n,)."""
-
-    def __len__(self) -> int:
-        """The number of images."""
-
-    def take(self, indices: Sequence[int]) -> Judged:
-        """Return the predictions of some images."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +68,10 @@ class Confused:
     share: Estimate
 
 
-def accuracy(p: Judged) -> Estimate:
+def accuracy(p: Predictions) -> Estimate:
     """Return the share of images predicted correctly, with its Wilson interval.
 
     Example:
-        >>> from regraft.results.predictions import Predictions
         >>> shares = np.array([[0.9, 0.1], [0.6, 0.4]])
         >>> p = Predictions(("1", "2"), ("a", "b"), ("a", "b"), shares, ("test", "test"))
         >>> accuracy(p).value
@@ -118,7 +80,7 @@ def accuracy(p: Judged) -> Estimate:
     return wilson(int(p.correct.sum()), len(p))
 
 
-def top_k_accuracy(p: Judged, k: int = 5) -> Estimate:
+def top_k_accuracy(p: Predictions, k: int = 5) -> Estimate:
     """Return the share of images whose true class is among the ``k`` most probable ones.
 
     Of classes with the same probability the earlier column comes first, as in
@@ -131,22 +93,22 @@ def top_k_accuracy(p: Judged, k: int = 5) -> Estimate:
     return wilson(int((before.sum(axis=1) < k).sum()), len(p))
 
 
-def majority_baseline(p: Judged) -> Estimate:
+def majority_baseline(p: Predictions) -> Estimate:
     """Return the accuracy of always predicting the most frequent true class."""
     return wilson(max(Counter(p.truth).values(), default=0), len(p))
 
 
-def confusion(p: Judged) -> npt.NDArray[np.int64]:
+def confusion(p: Predictions) -> npt.NDArray[np.int64]:
     """Return how often each class (row) was predicted as each class (column), shape (k, k)."""
     k = len(p.classes)
     counts = np.bincount(p.truth_index * k + p.predicted_index, minlength=k * k)
     return np.asarray(counts.reshape(k, k), dtype=np.int64)
 
 
-def per_class(p: Judged) -> list[Scores]:
+def per_class(p: Predictions) -> list[Scores]:
     """Return the scores of every class in the order of ``p.classes``."""
-    tally = _tally(p.truth_index, p.predicted_index, len(p.classes))
-    rows = zip(p.classes, *(column.tolist() for column in tally), strict=True)
+    counts = tally(p.truth_index, p.predicted_index, len(p.classes))
+    rows = zip(p.classes, *(column.tolist() for column in counts), strict=True)
     return [
         Scores(
             name,
@@ -161,7 +123,7 @@ def per_class(p: Judged) -> list[Scores]:
     ]
 
 
-def averages(p: Judged) -> tuple[Scores, Scores]:
+def averages(p: Predictions) -> tuple[Scores, Scores]:
     """Return the averages ``macro`` (classes count the same) and ``weighted`` (images do).
 
     Intervals are stratified-bootstrap ones. In simulations with 10 to 170 images per class those
@@ -171,7 +133,7 @@ def averages(p: Judged) -> tuple[Scores, Scores]:
     k = len(p.classes)
 
     def both(truth: Indices, predicted: Indices) -> npt.NDArray[np.float64]:
-        return _averaged(*_tally(truth, predicted, k))
+        return average_scores(*tally(truth, predicted, k))
 
     if len(p) == 0 or p.correct.all():
         found = [accuracy(p)] * (2 * len(_AVERAGED))
@@ -184,7 +146,7 @@ def averages(p: Judged) -> tuple[Scores, Scores]:
     )
 
 
-def most_confused(p: Judged, limit: int | None = 10) -> list[Confused]:
+def most_confused(p: Predictions, limit: int | None = 10) -> list[Confused]:
     """Return the pairs of classes that were confused, most images first.
 
     Args:
@@ -208,11 +170,10 @@ def most_confused(p: Judged, limit: int | None = 10) -> list[Confused]:
     return pairs[:limit]
 
 
-def measures(p: Judged) -> dict[str, Estimate]:
+def measures(p: Predictions) -> dict[str, Estimate]:
     """Return all that is measured beside the accuracy; top 5 where there are more than 5 classes.
 
     Example:
-        >>> from regraft.results.predictions import Predictions
         >>> p = Predictions(("1",), ("a",), ("a", "b"), np.array([[0.9, 0.1]]), ("test",))
         >>> list(measures(p))
         ['majority_baseline', 'macro_precision', 'macro_recall', 'macro_f1']
@@ -223,13 +184,13 @@ def measures(p: Judged) -> dict[str, Estimate]:
     return found | ({"top5": top_k_accuracy(p, 5)} if len(p.classes) > 5 else {})
 
 
-def details(p: Judged) -> dict[str, Any]:
+def details(p: Predictions) -> dict[str, Any]:
     """Return accuracy, n, interval, errors and all :func:`measures` for JSON."""
     errors = int((~p.correct).sum())
     return {**accuracy_json(accuracy(p)), "errors": errors, **to_json(measures(p))}
 
 
-def without(p: Judged, paths: Collection[str]) -> dict[str, Any]:
+def without(p: Predictions, paths: Collection[str]) -> dict[str, Any]:
     """Return the accuracy without some images, their macro recall and how many are left out.
 
     Where the classes have other shares in what is left, its accuracy cannot be compared with that
@@ -240,7 +201,6 @@ def without(p: Judged, paths: Collection[str]) -> dict[str, Any]:
         paths: What is left out, for example test images that have a copy in train.
 
     Example:
-        >>> from regraft.results.predictions import Predictions
         >>> shares = np.array([[0.9, 0.1], [0.6, 0.4]])
         >>> p = Predictions(("1", "2"), ("a", "b"), ("a", "b"), shares, ("test", "test"))
         >>> kept = without(p, {"2"})
@@ -251,54 +211,3 @@ def without(p: Judged, paths: Collection[str]) -> dict[str, Any]:
     kept = p.take([place for place, path in enumerate(p.paths) if path not in out])
     more = {"macro_recall": averages(kept)[0].recall, "left_out": len(p) - len(kept)}
     return {**accuracy_json(accuracy(kept)), **to_json(more)}
-
-
-def classification_report(p: Judged, *, digits: int = 2) -> str:
-    """Return the scores of every class as text, laid out as by scikit-learn.
-
-    A dash stands where there is no sample to speak from; scikit-learn writes 0 there. The averages
-    run over the classes that have images.
-
-    Args:
-        p: The predictions.
-        digits: Digits after the point.
-    """
-    heads = ("precision", "recall", "f1-score", "support")
-    width = max(*(len(name) for name in (*p.classes, "weighted avg")), digits)
-    lines = [" " * width + " " + "".join(f" {head:>9}" for head in heads), ""]
-    lines += [_line(scores.name, scores, width, digits) for scores in per_class(p)]
-    right = _cell(accuracy(p), digits)
-    lines += ["", f"{'accuracy':>{width}} {'':>10}{'':>10} {right} {len(p):>9}"]
-    lines += [_line(f"{mean.name} avg", mean, width, digits) for mean in averages(p)]
-    if any("  -" in line for line in lines):
-        lines += ["", "- no samples"]
-    return "\n".join(lines) + "\n"
-
-
-def _line(name: str, scores: Scores, width: int, digits: int) -> str:
-    cells = (_cell(share, digits) for share in (scores.precision, scores.recall, scores.f1))
-    return f"{name:>{width}} " + "".join(f" {cell}" for cell in cells) + f" {scores.support:>9}"
-
-
-def _cell(share: Estimate, digits: int) -> str:
-    return f"{share.value:>9.{digits}f}" if share.known else f"{'-':>9}"
-
-
-def _tally(truth: Indices, predicted: Indices, k: int) -> tuple[Indices, Indices, Indices]:
-    """Return per class how many were predicted rightly, how many there are, how many predicted."""
-    hits = np.bincount(truth[truth == predicted], minlength=k)
-    return hits, np.bincount(truth, minlength=k), np.bincount(predicted, minlength=k)
-
-
-def _averaged(hits: Indices, support: Indices, predicted: Indices) -> npt.NDArray[np.float64]:
-    """Return macro precision, recall and F1, then the weighted ones, shape (6,)."""
-    scores = np.stack(
-        [
-            hits / np.maximum(predicted, 1),
-            hits / np.maximum(support, 1),
-            2 * hits / np.maximum(support + predicted, 1),
-        ]
-    )
-    macro = scores @ (support > 0) / max(1, int((support > 0).sum()))
-    weighted = scores @ support / max(1, int(support.sum()))
-    return np.concatenate([macro, weighted])

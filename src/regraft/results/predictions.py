@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +20,7 @@ from regraft.data.sources import PARTS
 from regraft.data.tables import plain_cell, safe_cell
 from regraft.errors import DataError, list_names
 from regraft.files import write_text
-from regraft.results import metrics
-from regraft.results.intervals import accuracy_json
+from regraft.results.intervals import Indices, accuracy_json, wilson
 
 _COLUMNS = ("path", "part", "truth", "predicted", "confidence")
 _CLASS = "p:"
@@ -151,11 +151,38 @@ class Predictions:
 
     def summary(self) -> dict[str, Any]:
         """Return ``{"accuracy", "n", "interval"}``."""
-        return accuracy_json(metrics.accuracy(self))
+        return accuracy_json(wilson(int(self.correct.sum()), len(self)))
 
     def classification_report(self, *, digits: int = 2) -> str:
-        """Return the scores of every class as text; see :mod:`regraft.results.metrics`."""
-        return metrics.classification_report(self, digits=digits)
+        """Return the scores of every class as text, laid out as by scikit-learn.
+
+        A dash stands where there is no sample to speak from; scikit-learn writes 0 there. The
+        averages run over the classes that have images.
+
+        Args:
+            digits: Digits after the point.
+        """
+        counts = tally(self.truth_index, self.predicted_index, len(self.classes))
+        width = max(*(len(name) for name in (*self.classes, "weighted avg")), digits)
+
+        def line(name: str, scores: Iterable[float], support: int) -> str:
+            cells = ("-" if math.isnan(score) else f"{score:.{digits}f}" for score in scores)
+            return f"{name:>{width}} " + "".join(f" {cell:>9}" for cell in cells) + f" {support:>9}"
+
+        heads = ("precision", "recall", "f1-score", "support")
+        lines = [" " * width + " " + "".join(f" {head:>9}" for head in heads), ""]
+        for name, hits, support, predicted in zip(self.classes, *counts, strict=True):
+            f1 = 2 * hits / (support + predicted) if support else math.nan
+            scores = (_share(hits, predicted), _share(hits, support), f1)
+            lines.append(line(name, scores, support))
+        n = len(self)
+        right = line("", [_share(int(self.correct.sum()), n)], n)
+        means = average_scores(*counts).tolist() if n else [math.nan] * 6
+        lines += ["", f"{'accuracy':>{width}} {'':>20}{right[width + 1 :]}"]
+        lines += [line("macro avg", means[:3], n), line("weighted avg", means[3:], n)]
+        if any("  -" in each for each in lines):
+            lines += ["", "- no samples"]
+        return "\n".join(lines) + "\n"
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write a CSV table: path, part, truth, predicted, confidence, ``p:<class>`` per class.
@@ -232,6 +259,26 @@ def evaluate(learner: Learner, data: Dataset, part: str = "test") -> Predictions
     return Predictions(data.relative_paths(), data.labels, classes, probabilities, where)
 
 
+def tally(truth: Indices, predicted: Indices, k: int) -> tuple[Indices, Indices, Indices]:
+    """Return per class how many are predicted correctly, how many there are, how many predicted."""
+    hits = np.bincount(truth[truth == predicted], minlength=k)
+    return hits, np.bincount(truth, minlength=k), np.bincount(predicted, minlength=k)
+
+
+def average_scores(hits: Indices, support: Indices, predicted: Indices) -> npt.NDArray[np.float64]:
+    """Return macro precision, recall and F1 of a :func:`tally`, then the weighted ones."""
+    scores = np.stack(
+        [
+            hits / np.maximum(predicted, 1),
+            hits / np.maximum(support, 1),
+            2 * hits / np.maximum(support + predicted, 1),
+        ]
+    )
+    macro = scores @ (support > 0) / max(1, int((support > 0).sum()))
+    weighted = scores @ support / max(1, int(support.sum()))
+    return np.concatenate([macro, weighted])
+
+
 def part_name(name: str) -> str:
     """Return the short name of a part: ``validation`` is ``val``.
 
@@ -261,6 +308,10 @@ def refuse_unknown(labels: Sequence[str], classes: Sequence[str]) -> None:
             hint="rename the labels, leave these images out or fit a model with them",
             code="DATA-CLASSES",
         )
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else math.nan
 
 
 def _classes_of(header: list[str], path: str | os.PathLike[str]) -> tuple[str, ...]:
