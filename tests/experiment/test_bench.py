@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from regraft.experiment.bench import PROBE, Bench, Budget
 
 from regraft.backbones.spec import BackboneSpec
 from regraft.data.synthetic import make_flowers
-from regraft.experiment.bench import PROBE, Bench, Budget
 from regraft.features.embed import EmbeddingStats
 from regraft.features.extractor import FeatureExtractor
 

@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from regraft.experiment.ablation import MISTAKES, mistakes_for, with_preprocessing
+from regraft.experiment.bench import NEIGHBOURS, PROBE, Budget, Outcome
+from regraft.experiment.candidates import (
+    NO_WEIGHTS,
+    NOT_HERE,
+    Candidate,
+    LeftOut,
+    find_candidates,
+)
 from regraft.experiment.preparation import DataPlan
+from regraft.experiment.ranking import rank_backbones
+from regraft.experiment.standings import Ranking, compared, in_order
 
 from regraft.backbones.backbone import build
 from regraft.backbones.sources import save_module
@@ -17,18 +28,7 @@ from regraft.data.synthetic import make_flowers
 from regraft.errors import BackboneError, DataError, UsageError, WeightsError
 from regraft.experiment import bench as benches
 from regraft.experiment import candidates
-from regraft.experiment.ablation import MISTAKES, mistakes_for, with_preprocessing
-from regraft.experiment.bench import NEIGHBOURS, PROBE, Budget, Outcome
-from regraft.experiment.candidates import (
-    NO_WEIGHTS,
-    NOT_HERE,
-    Candidate,
-    LeftOut,
-    find_candidates,
-)
 from regraft.experiment.probes import make_folds, predict_out_of_fold
-from regraft.experiment.ranking import rank_backbones
-from regraft.experiment.standings import Ranking, compared, in_order
 from regraft.features.extractor import FeatureExtractor
 
 OWN = Preprocessing.tf(32, mode="squash", resize=48)

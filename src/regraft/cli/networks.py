@@ -179,7 +179,7 @@ def rank(
     looked at. Features are cached: a second call, and `fit`, compute none of them again.
     """
     from regraft.experiment.config import read_minutes
-    from regraft.experiment.ranking import rank_backbones
+    from regraft.experiment.rank import rank_backbones
 
     ranking = rank_backbones(
         data,
@@ -188,7 +188,7 @@ def rank(
         budget=None if budget is None else 60 * read_minutes(budget, option="--budget"),
         per_class=per_class,
         ablate=ablate,
-        engine=method.engine,
+        compute=method.compute,
         verbose=not as_json,
     )
     if as_json or form == "json":
