@@ -17,80 +17,81 @@ def measured(law, sizes=SIZES, *, n=4000):
     return [(size, wilson(round(n * (1 - a - b * size**-c)), n)) for size in sizes]
 
 
+def goal_of(law, accuracy, **more):
+    return fit_curve("features", measured(law, **more)).images_for(accuracy)
+
+
 def test_a_power_law_is_found_again():
     curve = fit_curve("features", measured((0.05, 1.0, 0.6), n=1_000_000))
 
-    assert curve.fit is not None
     assert (curve.fit.a, curve.fit.b, curve.fit.c) == pytest.approx((0.05, 1.0, 0.6), rel=0.1)
-    assert curve.fit.accuracy([25, 400]) == pytest.approx(
-        [share.value for _, share in (curve.points[0], curve.points[-1])], abs=0.002
-    )
+    ends = [curve.points[0][1].value, curve.points[-1][1].value]
+    assert curve.fit.accuracy([25, 400]) == pytest.approx(ends, abs=0.002)
+    assert curve.fit.limit.low < 0.95 < curve.fit.limit.high
 
 
 def test_the_answer_is_a_number_with_its_interval():
     """With error = n ** -0.5, 97 % takes 1111 images per class: 711 more than 400."""
-    goal = fit_curve("features", measured((0, 1, 0.5), n=100_000)).images_for(0.97)
+    goal = goal_of((0, 1, 0.5), 0.97, n=100_000)
 
-    assert goal.more is not None
     assert goal.interval[0] < 711 < goal.interval[1]
     assert goal.more == pytest.approx(711, rel=0.2)
     assert goal.sentence.startswith("about ")
     assert " more images per class for 97 % [" in goal.sentence
 
 
-def test_what_is_reached_already_takes_no_more():
-    goal = fit_curve("features", measured((0, 1, 0.5))).images_for(0.9)
+@pytest.mark.parametrize(
+    ("shares", "size"),
+    [
+        ((0.8, 0.86, 0.89, 0.9), 200),
+        ((0.8, 0.86, 0.9, 0.93), 100),
+        ((0.91, 0.89, 0.90, 0.95), 100),
+        ((0.9, 0.91, 0.92, 0.95), 25),
+    ],
+)
+def test_an_accuracy_is_reached_where_no_larger_size_falls_below_it(shares, size):
+    points = [
+        (n, wilson(round(1000 * s), 1000)) for n, s in zip((25, 50, 100, 200), shares, strict=True)
+    ]
+
+    goal = fit_curve("features", points).images_for(0.9)
 
     assert (goal.more, goal.interval) == (0, (0, 0))
-    assert goal.sentence == "90 % is reached with 100 images per class"
+    assert goal.sentence == f"90 % is reached with {size} images per class"
 
 
-def test_a_size_that_a_larger_one_falls_below_has_not_reached_an_accuracy():
-    shares = [(25, 0.91), (50, 0.89), (100, 0.90), (200, 0.95)]
-    curve = fit_curve("features", [(size, wilson(round(1000 * s), 1000)) for size, s in shares])
-
-    assert curve.images_for(0.9).sentence == "90 % is reached with 100 images per class"
-
-
-def test_what_lies_beyond_the_limit_cannot_be_said():
-    goal = fit_curve("features", measured((0.1, 1, 0.8), n=100_000)).images_for(0.95)
+@pytest.mark.parametrize(
+    ("law", "accuracy", "more", "why"),
+    [
+        ((0.1, 1, 0.8), 0.95, {"n": 100_000}, "it takes more than 100 times as many images"),
+        ((0, 1, 0.5), 0.995, {"n": 2000}, "the curve may well level off before, its limit is"),
+        ((0, 1, 0.5), 0.99, {"sizes": (25, 400)}, "a curve needs 3 sizes, and 2 were measured"),
+        ((0.2, 0, 1), 0.95, {}, "the accuracy does not rise with the number of images"),
+        ((0.2, -1, 1), 0.9, {}, "the accuracy does not rise with the number of images"),
+    ],
+)
+def test_what_cannot_be_said_is_said_so(law, accuracy, more, why):
+    goal = goal_of(law, accuracy, **more)
 
     assert (goal.more, goal.interval) == (None, None)
+    wanted = f"{100 * accuracy:g} %"
     assert goal.sentence.startswith(
-        "how many more images per class 95 % takes cannot be said: it takes more than 100 times"
+        f"how many more images per class {wanted} takes cannot be said: {why}"
     )
+
+
+def test_accuracies_far_from_any_law_get_none():
+    points = [(n, wilson(x, 3000)) for n, x in ((5, 1500), (10, 2700), (20, 2000), (40, 2950))]
+
+    assert fit_curve("x", points).note == "the accuracies do not lie on one power law"
 
 
 def test_where_the_curve_may_level_off_no_upper_end_is_given():
-    curve = fit_curve("features", measured((0, 1, 0.5), n=2000))
+    goal = goal_of((0, 1, 0.5), 0.97, n=2000)
 
-    goal = curve.images_for(0.97)
-
-    assert goal.more is not None
-    assert goal.interval[0] > 0
+    assert 0 < goal.interval[0] <= goal.more
     assert goal.interval[1] is None
     assert goal.sentence.endswith("how many at most cannot be said")
-    assert "may well level off" in curve.images_for(0.995).sentence
-
-
-def test_two_sizes_are_too_few():
-    curve = fit_curve("features", measured((0, 1, 0.5), sizes=(25, 400)))
-
-    assert curve.fit is None
-    assert curve.images_for(0.99).sentence == (
-        "how many more images per class 99 % takes cannot be said: "
-        "a curve needs 3 sizes, and 2 were measured"
-    )
-
-
-@pytest.mark.parametrize("accuracies", [(0.8, 0.8, 0.8), (0.8, 0.79, 0.81), (0.9, 0.85, 0.8)])
-def test_a_curve_that_does_not_rise_says_nothing(accuracies):
-    points = [(10 * 4**i, wilson(round(400 * a), 400)) for i, a in enumerate(accuracies)]
-
-    curve = fit_curve("features", points)
-
-    assert curve.fit is None
-    assert "does not rise" in curve.images_for(0.95).sentence
 
 
 def test_unknown_points_are_passed_over_and_the_order_does_not_matter():
@@ -103,10 +104,9 @@ def test_unknown_points_are_passed_over_and_the_order_does_not_matter():
 
 
 def test_the_same_seed_gives_the_same_answer():
-    one, two, other = (
-        fit_curve("features", measured((0, 1, 0.5)), seed=seed).images_for(0.96)
-        for seed in (0, 0, 1)
-    )
+    points = measured((0, 1, 0.5))
+
+    one, two, other = (fit_curve("x", points, seed=seed).images_for(0.96) for seed in (0, 0, 1))
 
     assert one == two
     assert one != other
@@ -114,7 +114,6 @@ def test_the_same_seed_gives_the_same_answer():
 
 def test_the_band_holds_the_curve_and_is_wider_where_nothing_was_measured():
     fit = fit_curve("features", measured((0.02, 1, 0.5))).fit
-    assert fit is not None
 
     low, high = fit.band([100, 400, 40_000])
 
@@ -130,9 +129,10 @@ def test_a_curve_is_plain_values_even_where_nothing_can_be_said():
         assert {"name", "points", "fit", "note", "goal"} == set(found)
 
 
-def test_an_accuracy_of_one_or_more_is_refused():
+@pytest.mark.parametrize("accuracy", [0, 1, 95])
+def test_an_accuracy_of_one_or_more_is_refused(accuracy):
     with pytest.raises(ValueError, match="between 0 and 1"):
-        fit_curve("features", measured((0, 1, 0.5))).images_for(95)
+        goal_of((0, 1, 0.5), accuracy)
 
 
 @given(

@@ -178,8 +178,10 @@ def test_splits_that_agree_by_chance_prove_nothing():
 
     found = resampled_difference(first, second, test_to_train=0.25, n=12)
 
+    # Bonett and Price: shares 1/14 and 4/14, variance (5/14 - (3/14)²) / 14; t(2) = 4.3027
+    half = 4.3027 * math.sqrt((5 / 14 - (3 / 14) ** 2) / 14)
     assert found.value == 0.25
-    assert found.low < 0 < found.high
+    assert found.interval == pytest.approx([0.25 - half, 0.25 + half], abs=1e-4)
     assert found.p_value > 0.05
     assert 0 < found.detectable <= 1
 

@@ -153,7 +153,7 @@ def test_probabilities_cannot_be_changed_behind_the_back():
         p.probabilities[0] = 0
 
 
-@pytest.mark.parametrize("probabilities", [[[0.5]], [[1.5, -0.5]], [[np.nan, 1]]])
+@pytest.mark.parametrize("probabilities", [[[0.5]], [[1.5, 0.5]], [[-0.5, 1]], [[np.nan, 1]]])
 def test_what_is_not_a_probability_is_refused(probabilities):
     with pytest.raises(DataError):
         Predictions(("1",), ("a",), ("a", "b"), np.array(probabilities), ("test",))
