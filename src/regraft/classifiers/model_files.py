@@ -124,6 +124,12 @@ class ModelRecord:
             raise ModelError("not a model", why=why, code="MODEL-CORRUPT")
 
 
+@settings_class(ModelError, code="MODEL-CORRUPT", kw_only=True)
+class _Manifest:
+    format: Annotated[int, Field(ge=1)]
+    files: dict[str, str]
+
+
 @dataclass(frozen=True)
 class ModelFiles:
     """What a folder holds, verified.
@@ -249,7 +255,7 @@ def read_model(
         )
     names = _verified_names(place)
     with reading(place / RECORD):
-        record = from_json(ModelRecord, _read_object(place / RECORD))
+        record = from_json(ModelRecord, read_json(place / RECORD, limit=_LARGEST[RECORD]))
     saved = record.backbone.preprocessing
     if preprocessing is not None and preprocessing != saved:
         raise ModelError(
@@ -290,7 +296,7 @@ def open_backbone(
         ModelError: ``MODEL-WEIGHTS`` or ``MODEL-CORRUPT``.
     """
     saved, place = files.record.backbone, files.place
-    refuse_extravagance(dict(saved.spec.arguments), place)
+    _refuse_extravagance(saved.spec.arguments, place)
     try:
         backbone = build(_located(files, weights))
     except RegraftError as error:
@@ -311,6 +317,7 @@ def open_backbone(
             hint=f"the model was fitted with {saved.weights.source}",
             code="MODEL-WEIGHTS",
         )
+    backbone.weights = saved.weights  # a file does not say where it came from
     return backbone
 
 
@@ -342,18 +349,11 @@ def corrupt(path: str | os.PathLike[str], why: str) -> ModelError:
     )
 
 
-def refuse_extravagance(value: Any, place: Path) -> None:
-    """Refuse arguments of a network with a number that could only exhaust the memory.
-
-    Raises:
-        ModelError: ``MODEL-CORRUPT``.
-    """
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for item in value:
-            refuse_extravagance(item, place)
-    elif isinstance(value, int | float) and abs(value) > _LARGEST_ARGUMENT:
+def _refuse_extravagance(value: Any, place: Path) -> None:
+    """Refuse arguments of a network with a number that could only exhaust the memory."""
+    for item in value if isinstance(value, tuple) else ():
+        _refuse_extravagance(item, place)
+    if isinstance(value, int | float) and abs(value) > _LARGEST_ARGUMENT:
         raise corrupt(place / RECORD, f"{value} is beyond {_LARGEST_ARGUMENT}")
 
 
@@ -389,54 +389,33 @@ def _refuse_code(place: Path) -> None:
 
 def _verified_names(place: Path) -> list[str]:
     """Return the files that the manifest lists, each of them unchanged."""
-    manifest = _read_object(place / MANIFEST)
-    version = manifest.get("format")
-    if type(version) is not int or version < 1:
-        raise corrupt(place / MANIFEST, f"format is {version!r:.40}")
-    if version > FORMAT:
-        raise ModelError(
-            "this model was saved by a newer Regraft",
-            path=place / MANIFEST,
-            why=f"format {version}; this one reads {FORMAT}",
-            hint="pip install --upgrade regraft",
-            code="MODEL-VERSION",
-        )
-    files = manifest.get("files")
-    if not isinstance(files, dict) or not {RECORD} <= set(files) <= set(_LARGEST):
-        raise corrupt(place / MANIFEST, f"it lists {files!r:.200}")
-    for name in _LARGEST:
-        if name not in files and (place / name).exists():
-            raise corrupt(place / MANIFEST, f"{name} is there but not listed")
-    for name, sha256 in files.items():
-        _verify(place / name, sha256, limit=_LARGEST[name])
-    return list(files)
-
-
-def _read_object(file: Path) -> dict[str, Any]:
-    try:
-        found = read_json(file, limit=_LARGEST[RECORD])
-    except RegraftError as error:
-        raise corrupt(file, error.why or error.what) from error
-    if not isinstance(found, dict):
-        raise corrupt(file, f"it holds a {type(found).__name__}, no object")
-    return found
-
-
-def _verify(file: Path, sha256: Any, *, limit: int) -> None:
-    try:
-        facts = file.stat()
-        if not stat.S_ISREG(facts.st_mode):  # a FIFO would block for ever
-            raise corrupt(file, "not a regular file")
-        if facts.st_size > limit:
-            raise corrupt(file, f"{facts.st_size} bytes, the limit is {limit}")
-        found = sha256_file(file)
-    except OSError as error:
-        raise corrupt(file, error.strerror or str(error)) from error
-    if found != sha256:
-        raise ModelError(
-            "a file of the model has changed since it was saved",
-            path=file,
-            why=f"SHA-256 is {found[:12]}…, the manifest says {str(sha256)[:12]}…",
-            hint="copy the model again from where it was saved, or fit it again",
-            code="MODEL-CHECKSUM",
-        )
+    with reading(place / MANIFEST):
+        manifest = from_json(_Manifest, read_json(place / MANIFEST, limit=_LARGEST[RECORD]))
+        if manifest.format > FORMAT:
+            raise ModelError(
+                "this model was saved by a newer Regraft",
+                path=place / MANIFEST,
+                why=f"format {manifest.format}; this one reads {FORMAT}",
+                hint="pip install --upgrade regraft",
+                code="MODEL-VERSION",
+            )
+        there = {name for name in _LARGEST if (place / name).exists()}
+        if not there | {RECORD} <= set(manifest.files) <= set(_LARGEST):
+            raise ValueError(f"it lists {manifest.files!r:.200}, there are {sorted(there)}")
+    for name, sha256 in manifest.files.items():
+        with reading(place / name):
+            facts = (place / name).stat()
+            if not stat.S_ISREG(facts.st_mode):  # a FIFO would block for ever
+                raise ValueError("not a regular file")
+            if facts.st_size > _LARGEST[name]:
+                raise ValueError(f"{facts.st_size} bytes, the limit is {_LARGEST[name]}")
+            found = sha256_file(place / name)
+        if found != sha256:
+            raise ModelError(
+                "a file of the model has changed since it was saved",
+                path=place / name,
+                why=f"SHA-256 is {found[:12]}…, the manifest says {sha256[:12]}…",
+                hint="copy the model again from where it was saved, or fit it again",
+                code="MODEL-CHECKSUM",
+            )
+    return list(manifest.files)

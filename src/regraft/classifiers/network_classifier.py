@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -16,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from regraft.backbones.backbone import Backbone, build, retrained
-from regraft.backbones.network import misfit, state_sha256
+from regraft.backbones.network import misfit
 from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.feature_classifier import (
     ImageClassifier,
@@ -162,7 +161,7 @@ class NetworkClassifier(ImageClassifier):
         Raises:
             DataError: A validation class is unknown.
             UsageError: Labels are no names, there is one class only, or an argument is impossible.
-            ImageError: A image cannot be read.
+            ImageError: An image cannot be read.
             RegraftError: The loss is no number any more (``TRAIN-NAN``), the memory is not enough
                 (``TRAIN-MEMORY``), or the checkpoints are of other work (``TRAIN-RESUME``) or all
                 damaged (``TRAIN-CHECKPOINT``).
@@ -246,7 +245,7 @@ class NetworkClassifier(ImageClassifier):
             X: Images: paths, Pillow images or H × W × 3 arrays of 8 bits.
 
         Raises:
-            ImageError: A image cannot be read.
+            ImageError: An image cannot be read.
         """
         check_is_fitted(self)
         rows, self.embedding_stats_ = self._predictor(X)
@@ -298,7 +297,7 @@ class NetworkClassifier(ImageClassifier):
         record, part = files.record, files.record.network
         assert part is not None
         tensors = _head_tensors(files)
-        backbone = _open_backbone(files, weights=weights)
+        backbone = open_backbone(files, build, weights=weights)
         learner = cls(
             backbone.spec,
             head=part.head,
@@ -374,7 +373,7 @@ class NetworkClassifier(ImageClassifier):
         place = Path(self.start)
         files = read_model(place / "model" if (place / "model").is_dir() else place)
         with reading(place):
-            backbone, record = _open_backbone(files), files.record
+            backbone, record = open_backbone(files, build), files.record
         trunk, own = backbone.module.state_dict(), network.trunk.state_dict()
         if {k: v.shape for k, v in trunk.items()} != {k: v.shape for k, v in own.items()}:
             raise UsageError(
@@ -437,15 +436,3 @@ def _head_tensors(files: ModelFiles) -> dict[str, Tensor]:
         name.removeprefix(_HEAD): torch.from_numpy(np.array(array))
         for name, array in files.arrays.items()
     }
-
-
-def _open_backbone(files: ModelFiles, *, weights: str | os.PathLike[str] | None = None) -> Backbone:
-    """Return the network; what is said of its weights is what was known when they were saved."""
-
-    def built(spec: BackboneSpec) -> Backbone:
-        backbone = build(spec)
-        saved = files.record.backbone.weights
-        backbone.weights = replace(saved, sha256=state_sha256(backbone.module))
-        return backbone
-
-    return open_backbone(files, built, weights=weights)
