@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -39,12 +40,12 @@ class Shallow:
     """A named classifier.
 
     Attributes:
-        make: From a seed to the unfitted classifier.
+        make: Gives the unfitted classifier.
         scale: The scaling that suits it, a key of ``rotation.SCALES``.
         grid: Parameter names and the values to try; empty where no search pays.
     """
 
-    make: Callable[[int], Any]
+    make: Callable[[], Any]
     scale: str
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
@@ -211,59 +212,47 @@ def refuse_unsaveable(classifier: Any) -> None:
 # ---- the named classifiers ---------------------------------------------------------------------
 
 
-def _logistic(_: int) -> Any:
-    from sklearn.linear_model import LogisticRegression
-
-    return LogisticRegression(C=10.0, max_iter=2000)
-
-
-def _linear_svm(seed: int) -> Any:
-    from sklearn.svm import LinearSVC
-
-    return LinearSVC(C=1.0, max_iter=10_000, random_state=seed)
-
-
-def _knn(_: int) -> Any:
-    from sklearn.neighbors import KNeighborsClassifier
-
-    return KNeighborsClassifier(n_neighbors=5, weights="distance", metric="cosine")
-
-
-def _random_forest(seed: int) -> Any:
-    from sklearn.ensemble import RandomForestClassifier
-
-    return RandomForestClassifier(n_estimators=300, random_state=seed, n_jobs=threads())
-
-
-def _gradient_boosting(seed: int) -> Any:
-    from sklearn.ensemble import GradientBoostingClassifier
-
-    # The square root of the columns at each split: on 25,088 columns the difference between
-    # half a minute and hours.
-    return GradientBoostingClassifier(n_estimators=100, max_features="sqrt", random_state=seed)
-
-
-def _xgboost(seed: int) -> Any:
+def _make(module: str, name: str, **settings: Any) -> Any:
     try:
-        from xgboost import XGBClassifier
+        return getattr(importlib.import_module(module), name)(**settings)
     except ImportError as error:
         raise UsageError(
-            "the classifier 'xgboost' needs a package that is not installed",
+            f"the classifier {module!r} needs a package that is not installed",
             hint='pip install "regraft[boost]"',
             code="USAGE-EXTRA",
         ) from error
 
+
+def _logistic() -> Any:
+    return _make("sklearn.linear_model", "LogisticRegression", C=10.0, max_iter=2000)
+
+
+def _linear_svm() -> Any:
+    return _make("sklearn.svm", "LinearSVC", C=1.0, max_iter=10_000)
+
+
+def _knn() -> Any:
+    settings = {"n_neighbors": 5, "weights": "distance", "metric": "cosine"}
+    return _make("sklearn.neighbors", "KNeighborsClassifier", **settings)
+
+
+def _random_forest() -> Any:
+    settings = {"n_estimators": 300, "n_jobs": threads()}
+    return _make("sklearn.ensemble", "RandomForestClassifier", **settings)
+
+
+def _gradient_boosting() -> Any:
+    # The square root of the columns at each split: on 25,088 columns the difference between
+    # half a minute and hours.
+    settings = {"n_estimators": 100, "max_features": "sqrt"}
+    return _make("sklearn.ensemble", "GradientBoostingClassifier", **settings)
+
+
+def _xgboost() -> Any:
+    settings = {"n_estimators": 100, "max_depth": 3, "learning_rate": 0.2, "tree_method": "hist"}
     # One thread: the trees are so small that threads would mostly wait for each other.
-    return XGBClassifier(
-        n_estimators=100,
-        max_depth=3,
-        learning_rate=0.2,
-        subsample=0.5,
-        colsample_bytree=0.3,
-        tree_method="hist",
-        random_state=seed,
-        n_jobs=1,
-    )
+    settings |= {"subsample": 0.5, "colsample_bytree": 0.3, "n_jobs": 1}
+    return _make("xgboost", "XGBClassifier", **settings)
 
 
 NAMED: Mapping[str, Shallow] = {
@@ -290,6 +279,8 @@ def find_shallow(classifier: Any, *, seed: int = 0) -> tuple[Any, Shallow]:
         >>> find_shallow("knn")[1].scale
         'unit'
     """
+    from sklearn.base import clone, is_classifier
+
     if isinstance(classifier, str):
         if classifier not in NAMED:
             known = f"known: {', '.join(NAMED)}"
@@ -298,24 +289,24 @@ def find_shallow(classifier: Any, *, seed: int = 0) -> tuple[Any, Shallow]:
                 hint=f"{did_you_mean(classifier, NAMED)} {known}".strip(),
                 code="USAGE-CLASSIFIER",
             )
-        return NAMED[classifier].make(seed), NAMED[classifier]
-    from sklearn.base import clone, is_classifier
-
-    usable = hasattr(classifier, "get_params") and not isinstance(classifier, type)
-    if not usable or not is_classifier(classifier):
-        raise UsageError(
-            "this is no classifier",
-            why=f"found {classifier!r:.80}",
-            hint="pass one of " + ", ".join(NAMED) + ", or a scikit-learn classifier object",
-            code="USAGE-CLASSIFIER",
-        )
-    fresh = clone(classifier)
+        entry = NAMED[classifier]
+    else:
+        usable = hasattr(classifier, "get_params") and not isinstance(classifier, type)
+        if not usable or not is_classifier(classifier):
+            raise UsageError(
+                "this is no classifier",
+                why=f"found {classifier!r:.80}",
+                hint=f"pass one of {', '.join(NAMED)}, or a scikit-learn classifier object",
+                code="USAGE-CLASSIFIER",
+            )
+        entry = Shallow(lambda: clone(classifier), "unit")
+    fresh = entry.make()
     seeds = {
         name: seed
         for name, value in fresh.get_params().items()
         if value is None and (name == "random_state" or name.endswith("__random_state"))
     }
-    return fresh.set_params(**seeds), Shallow(lambda _: classifier, "unit")
+    return fresh.set_params(**seeds), entry
 
 
 # ---- probabilities from scores -----------------------------------------------------------------
