@@ -169,6 +169,32 @@ def keras_layers(title):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "changes", "size", "resize", "mode"),
+    [
+        ({}, {"mode": "crop", "resize": 256}, 224, 256, "crop"),
+        ({}, {"size": 150}, 150, 150, "squash"),
+        ({"size": 150}, None, 150, 150, "squash"),
+    ],
+)
+def test_what_is_given_changes_keras_preprocessing(
+    arguments, changes, size, resize, mode, tmp_path
+):
+    _, layers = keras_layers("MobileNet")
+    path = write_legacy(tmp_path / "net.h5", layers)
+    arguments = {**arguments, "channel_multiplier": 0.25}
+
+    stored = import_weights(
+        path, name="mine", backbone="mobilenet_v1", arguments=arguments, preprocessing=changes
+    )
+
+    found = stored.preprocessing
+    assert (found.interpolation, found.mean) == ("bilinear", (0.5, 0.5, 0.5))
+    assert (found.size, found.resize, found.mode) == (size, resize, mode)
+    assert stored.preprocessing_from == "given"
+    assert build("mine").preprocessing == found
+
+
+@pytest.mark.parametrize(
     ("title", "layout"),
     [
         ("MobileNet", "legacy"),

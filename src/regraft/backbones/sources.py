@@ -300,7 +300,7 @@ def import_weights(
     name: str,
     backbone: str,
     arguments: Mapping[str, Any] | Sequence[tuple[str, Any]] = (),
-    preprocessing: Preprocessing | None = None,
+    preprocessing: Preprocessing | Mapping[str, Any] | None = None,
     labels: Sequence[str] | None = None,
     licence: str = "unknown",
     overwrite: bool = False,
@@ -314,8 +314,9 @@ def import_weights(
         backbone: The network that they belong to; every tensor must fit, and only the whole
             classifier may be missing.
         arguments: For the network's constructor, such as ``{"pad_type": "same"}``.
-        preprocessing: How images must be prepared for them. None assumes the network's usual one,
-            and notes that it was assumed.
+        preprocessing: How images must be prepared for them, or only what differs from the usual,
+            such as ``{"size": 160}``. Keras' files have Keras' own; for others None assumes the
+            network's usual one, and notes that it was assumed.
         labels: The names of the classes of the head.
         licence: The licence they come under.
         overwrite: Whether weights of the same name give way.
@@ -330,15 +331,15 @@ def import_weights(
     """
     path = Path(file)
     check_name(name)
-    given = read_arguments(arguments)
+    given, usual = read_arguments(arguments), None
     if path.suffix.lower() in KERAS_SUFFIXES:
         keras = read_keras(path, find(backbone))
-        state, notes = dict(keras.state), keras.notes
+        state, notes, usual = keras.state, keras.notes, keras.preprocessing
         given = read_arguments({**dict(keras.arguments), **dict(given)})
-        preprocessing = preprocessing or keras.preprocessing
     else:
         state, notes = read_checkpoint(path)
-    if preprocessing is None:
+    assumed = not preprocessing and usual is None
+    if assumed:
         notes += (f"the file does not say how its images were prepared; {_ASSUMED}",)
     with locked(name):
         return _keep_fitting(
@@ -349,7 +350,8 @@ def import_weights(
             backbone=backbone,
             arguments=given,
             preprocessing=preprocessing,
-            preprocessing_from="assumed" if preprocessing is None else "given",
+            usual=usual,
+            preprocessing_from="assumed" if assumed else "given",
             labels=None if labels is None else tuple(labels),
             licence=licence,
             source=path.name,
@@ -406,7 +408,8 @@ def _keep_fitting(
     *,
     overwrite: bool,
     backbone: str,
-    preprocessing: Preprocessing | None,
+    preprocessing: Preprocessing | Mapping[str, Any] | None,
+    usual: Preprocessing | None = None,
     arguments: Arguments = (),
     **facts: Any,
 ) -> StoredWeights:
@@ -417,13 +420,18 @@ def _keep_fitting(
     entry = find(backbone)
     if entry.stored:  # weights for the network of other imported weights
         arguments = read_arguments({**dict(entry.arguments), **dict(arguments)})
-        preprocessing = preprocessing or entry.preprocessing
+        usual = usual or entry.preprocessing
         entry = find(read_record(entry.name).backbone)
     given = dict(arguments)
     size = given.pop("size", None)
     network = build_network(entry, {**dict(entry.arguments), **given}, empty=True)
-    preprocessing = preprocessing or usual_preprocessing(entry, network, size)
-    check_size(network, preprocessing.size, name=entry.name)
+    if isinstance(preprocessing, Preprocessing):
+        chosen = preprocessing
+    else:
+        usual = usual or usual_preprocessing(entry, network)
+        changes = {"size": size or usual.size, **(preprocessing or {})}
+        chosen = dataclasses.replace(usual.at_size(changes["size"]), **changes)
+    check_size(network, chosen.size, name=entry.name)
     absent = load_state(network, state, path=path, entry=entry)
     if absent:
         facts["notes"] = (*facts.get("notes", ()), "the file has no classifier")
@@ -431,8 +439,8 @@ def _keep_fitting(
     weights = StoredWeights(
         backbone=entry.name if entry in list_backbones() else f"{entry.source}:{entry.identifier}",
         arguments=arguments,
-        preprocessing=preprocessing,
-        num_classes=_outputs(network, preprocessing.size) if has_classifier else None,
+        preprocessing=chosen,
+        num_classes=_outputs(network, chosen.size) if has_classifier else None,
         **facts,
     )
     _check_not_taken(weights, entry)

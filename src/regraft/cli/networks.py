@@ -23,7 +23,6 @@ from regraft.errors import UsageError
 
 if TYPE_CHECKING:
     from regraft.backbones.catalog import Entry
-    from regraft.backbones.spec import Preprocessing
     from regraft.experiment.config import DataConfig, MethodConfig
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME")]
@@ -266,6 +265,10 @@ def import_file(
     resize: Annotated[
         int | None, typer.Option(help="Short side before the centre crop, in pixels.")
     ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(help="crop keeps the shape and cuts the rest away; squash does not."),
+    ] = None,
     interpolation: Annotated[str | None, typer.Option(help="bicubic, bilinear or nearest.")] = None,
     licence: Annotated[str, typer.Option(help="The licence they come under.")] = "unknown",
     overwrite: Annotated[
@@ -284,6 +287,7 @@ def import_file(
         "channels": channels,
         "size": size,
         "resize": resize,
+        "mode": mode,
         "interpolation": interpolation,
     }
     stored = import_weights(
@@ -291,7 +295,7 @@ def import_file(
         name=name,
         backbone=backbone,
         arguments=read_pairs(arguments or ()),
-        preprocessing=_preprocessing(backbone, tuple(read_pairs(arguments or ()).items()), changes),
+        preprocessing={name: value for name, value in changes.items() if value is not None},
         licence=licence,
         overwrite=overwrite,
     )
@@ -331,24 +335,6 @@ def _channels(text: str | None) -> tuple[float, ...] | None:
             "not a number per channel", path=text, hint="write 0.5 or 0.485,0.456,0.406"
         )
     return values * 3 if len(values) == 1 else values
-
-
-def _preprocessing(
-    backbone: str, arguments: tuple[tuple[str, Any], ...], changes: dict[str, Any]
-) -> Preprocessing | None:
-    """Return the network's usual preprocessing with the options' changes, None without any."""
-    changes = {name: value for name, value in changes.items() if value is not None}
-    if not changes:
-        return None
-    from dataclasses import replace
-
-    from regraft.backbones.backbone import build
-    from regraft.backbones.spec import BackboneSpec
-
-    usual = build(BackboneSpec(backbone, weights=None, arguments=arguments)).preprocessing
-    if "size" in changes:
-        usual = usual.at_size(changes["size"])
-    return replace(usual, **changes)
 
 
 BACKBONES: dict[str, Any] = {"list": list_networks, "show": show, "rank": rank}
