@@ -9,6 +9,7 @@ import timm
 import torch
 
 from regraft.backbones.backbone import build
+from regraft.backbones.checkpoint_files import read_state
 from regraft.backbones.keras_files import read_keras
 from regraft.backbones.sources import find, import_weights
 from regraft.backbones.spec import BackboneSpec
@@ -381,3 +382,12 @@ def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path):
         import_weights(tmp_path / "net.h5", name="mine", backbone="vgg16")
 
     assert refusal.value.code == "WEIGHTS-MISSING"
+
+
+def test_a_keras_file_is_read_on_import_only(tmp_path):
+    path = write_legacy(tmp_path / "net.h5", tiny("block5_conv3"))
+
+    with pytest.raises(WeightsError, match="read only on import") as refusal:
+        read_state(path)
+
+    assert "weights import" in refusal.value.hint

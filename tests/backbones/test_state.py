@@ -218,7 +218,7 @@ def test_code_beside_tensors_in_a_pytorch_archive_does_not_run(tmp_path, sentine
 
 
 @pytest.mark.parametrize(
-    "suffix", [".joblib", ".pkl", ".npy", ".npz", ".zip", ".h5", ".keras", ".skops", ".ckpt"]
+    "suffix", [".joblib", ".pkl", ".npy", ".npz", ".zip", ".keras", ".skops", ".ckpt"]
 )
 def test_other_formats_are_refused_by_name_unopened(suffix, tmp_path, sentinel):
     file = write(tmp_path / f"net{suffix}", pickle.dumps(Attack(sentinel)))

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from regraft.backbones.keras_files import KERAS_SUFFIXES
 from regraft.errors import ModelError, RegraftError, WeightsError
 from regraft.files import atomic_path, sha256_file
 
@@ -203,7 +204,7 @@ def _check_readable(file: Path, *, importing: bool) -> None:
     suffix = file.suffix.lower()
     if suffix == ".safetensors" or (importing and suffix in PYTORCH_SUFFIXES):
         return
-    if suffix in PYTORCH_SUFFIXES:
+    if suffix in PYTORCH_SUFFIXES | KERAS_SUFFIXES:
         raise WeightsError(
             f"a {suffix} file is read only on import",
             path=file,
@@ -218,7 +219,7 @@ def _check_readable(file: Path, *, importing: bool) -> None:
     raise WeightsError(
         "not a format of weights that can be read",
         path=file,
-        why=f"{suffix or 'no suffix'}; readable are .safetensors and, on import, .pth, .pt, .bin",
+        why=f"{suffix or 'no suffix'}; readable: .safetensors, on import also .pth, .pt, .bin, .h5",
         hint=_ADVICE,
         code="WEIGHTS-FORMAT",
     )
