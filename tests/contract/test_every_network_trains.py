@@ -11,9 +11,10 @@ from regraft.backbones.backbone import build
 from regraft.backbones.catalog import list_backbones
 from regraft.backbones.spec import BackboneSpec
 from regraft.training.heads import LinearHead
-from regraft.training.network import TransferNetwork, build_optimizer, parameter_groups
+from regraft.training.network import TransferNetwork, parameter_groups
+from regraft.training.optim import build_optimizer
 from regraft.training.phases import Phase, fine_tune, frozen, two_stage
-from regraft.training.split_point import EXACT, distance, find_boundary, gradients
+from regraft.training.split_point import EXACT, distance, find_split_point, gradients
 
 # The smallest comfortable inputs; None is the native size of a network that takes no other.
 SIZES = {"vgg16": 32, "vgg19": 32, "inception_v3": 96, "inception_resnet_v2": 96}
@@ -110,7 +111,7 @@ def averages(network, trained):
 
 
 UNCUT = {"nasnet"}  # its cells read the two before them, and parts of them are borrowed
-# Seconds each; of three of them tests/training/test_boundary.py looks at the gradients, too.
+# Seconds each; of three of them tests/training/test_split_point.py looks at the gradients, too.
 LARGE = {"vgg16", "resnet50", "densenet121", "xception", "inception_v3"}
 CUTS = [
     pytest.param(entry.name, share, marks=slow)
@@ -134,20 +135,20 @@ def test_every_network_is_cut_where_the_gradient_is_the_same_or_not_at_all(name,
     def loss(logits):
         return nn.functional.cross_entropy(logits, torch.tensor([0, 1]))
 
-    boundary = find_boundary(network, trained.first, pictures, loss)
+    split_point = find_split_point(network, trained.first, pictures, loss)
 
-    assert (boundary is None) == (name in UNCUT)
+    assert (split_point is None) == (name in UNCUT)
     assert not [n for n, part in network.named_modules() if "forward" in vars(part)]
-    if boundary is None:
+    if split_point is None:
         return
     names = [stage.name for stage in network.stages]
-    place = names.index(boundary.name) + 1
+    place = names.index(split_point.name) + 1
     assert place == trained.first or (name == "densenet121" and place < trained.first)
     with torch.no_grad():
-        rows = boundary.before(network)(network.normalise(pictures))
+        rows = split_point.before(network)(network.normalise(pictures))
     whole = gradients(network, pictures, loss)
     assert any(bool(gradient.any()) for gradient in whole)
-    assert distance(whole, gradients(boundary.behind(network), rows, loss)) <= EXACT
+    assert distance(whole, gradients(split_point.behind(network), rows, loss)) <= EXACT
 
 
 def let_every_branch_pass_something_on(network):

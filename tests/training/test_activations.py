@@ -1,6 +1,5 @@
 """Activations are computed once and shared; both modes train and predict the same."""
 
-import copy
 import re
 from dataclasses import replace
 
@@ -15,22 +14,18 @@ from regraft.classifiers.feature_classifier import FeatureClassifier
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.classifiers.saving import load_model
 from regraft.data.images import Decoding
-from regraft.errors import ImageError, RegraftError, UsageError
-from regraft.features.cache import FeatureCache
+from regraft.errors import ImageError, RegraftError
 from regraft.settings import to_json
 from regraft.training import activations as module
 from regraft.training.activations import (
     ActivationCache,
-    CachedActivations,
-    ExecutionMode,
     Predictor,
     Runtime,
     choose_mode,
     recall_mode,
-    why_live,
 )
 from regraft.training.augment import find_augmentation
-from regraft.training.batches import AugmentedImages, Images
+from regraft.training.batches import AugmentedImages, Images, LabelledImages
 from regraft.training.heads import LinearHead, MLPHead
 from regraft.training.network import TransferNetwork
 from regraft.training.phases import Phase, two_stage
@@ -177,7 +172,7 @@ def test_rows_of_other_weights_are_never_taken_for_these(tmp_path):
 
 
 def augmented(kept, views, seed=3, augment="standard", pictures=PICTURES):
-    plain = Images(pictures, kept.runtime.backbone.prepare, size=48)
+    plain = Images(pictures, kept.runtime.backbone)
     return AugmentedImages(plain, find_augmentation(augment), seed=seed, views=views)
 
 
@@ -237,13 +232,6 @@ def test_equal_pictures_have_views_of_their_own(tmp_path):
     assert not torch.equal(taken[0], taken[1])
 
 
-def test_views_and_pictures_as_they_are_do_not_meet_in_the_cache(tmp_path):
-    kept = open_cache(tmp_path)
-    kept.views(augmented(kept, views=1), 1, about())
-
-    assert kept.plain(PICTURES)[1] == 10
-
-
 # --- the learner
 
 
@@ -274,15 +262,6 @@ def test_the_first_learner_reads_what_the_second_has_computed_and_the_other_way_
     assert features.embedding_stats_.embedded == 0
 
 
-def test_both_learners_read_the_same_numbers(tmp_path):
-    trunk = open_cache(tmp_path, stage="pooled")
-    rows, _ = trunk.plain(PICTURES)
-
-    features = build(SMALL).engine("torch")(prepared(trunk, PICTURES))
-
-    assert np.array_equal(rows.take(EVERY, 0).numpy(), features)
-
-
 def test_pictures_that_were_trained_with_do_not_pass_again_to_be_predicted():
     for phases in (ONCE, HALF):
         fitted = small(phases=phases).fit(PICTURES, LABELS)
@@ -310,32 +289,6 @@ def test_large_activations_do_not_stay_in_the_common_cache(private_home):
     fitted.predict_proba(OTHERS)
 
     assert not list((private_home / "features").rglob("*.npy"))
-
-
-def test_without_a_cache_nothing_stays(private_home):
-    small(cache=None).fit(PICTURES, LABELS)
-
-    assert not (private_home / "features").exists()
-
-
-def test_needed_bytes_count_what_is_stored(tmp_path):
-    width = open_cache(tmp_path).split_point.width
-
-    needed = [open_cache(tmp_path, stored=kind).needed_bytes(7) for kind in module.STORED_AS]
-
-    assert needed == [7 * width * 4, 7 * width * 2, 7 * width * 2]
-
-
-def test_kept_rows_have_the_length_of_one_view(tmp_path):
-    rows = FeatureCache(tmp_path).rows({"a": 1}, 2)
-    digests = ["ab" * 32, "cd" * 32]
-    rows.append(digests, np.array([[1, 2], [3, 4]], np.float32))
-
-    views = CachedActivations(rows, [[digests[0]], [digests[1]]])
-
-    assert len(views) == 1
-    assert views.take(np.array([0]), 0).tolist() == [[1, 2]]
-    assert views.take(np.array([0]), 1).tolist() == [[3, 4]]
 
 
 NORMED = BackboneSpec("mobilenet_v2", weights=None, arguments=(("size", 48),))
@@ -470,18 +423,6 @@ def test_each_phase_goes_its_own_mode():
     assert mode_of(found, 0)[1]["stage"] == "pooled"
 
 
-def test_the_second_stage_is_cut_further_in_front():
-    found = fitted(phases=two_stage(1, head_epochs=1, unfreeze=0.5))
-
-    stages = [mode_of(found, phase)[1]["stage"] for phase in (0, 1)]
-    assert stages == ["pooled", found.backbone_.stages[1].name]
-
-
-def test_an_unknown_choice_is_refused():
-    with pytest.raises(UsageError, match="boundary cannot be 'half'"):
-        fitted(boundary="half")
-
-
 # --- in how many bits, and what they take
 
 
@@ -598,16 +539,17 @@ def runtime(tmp_path):
     return Runtime.prepare(network, backbone, Compute(engine="torch", cache=tmp_path))
 
 
+def chosen_mode(runtime, phase, **changes):
+    train = LabelledImages(COLOURED, COLOURS, "abc", runtime.backbone)
+    trained = runtime.network.freeze(phase)
+    loss = torch.nn.functional.cross_entropy
+    return choose_mode(runtime, phase, trained, train, loss, **{"samples": 2, **changes})
+
+
 def test_a_network_that_cannot_be_cut_runs_live(runtime, monkeypatch):
     monkeypatch.setattr(module, "find_split_point", lambda *_arguments: None)
 
-    mode = choose_mode(
-        runtime,
-        runtime.network.freeze(Phase(unfreeze=0.5)),
-        few=lambda: (torch.zeros(2, 48, 48, 3, dtype=torch.uint8), torch.eye(3)[:2]),
-        loss=torch.nn.functional.cross_entropy,
-        samples=2,
-    )
+    mode = chosen_mode(runtime, Phase(unfreeze=0.5))
 
     assert mode.facts() == {
         "mode": "live",
@@ -615,14 +557,10 @@ def test_a_network_that_cannot_be_cut_runs_live(runtime, monkeypatch):
     }
 
 
-def test_images_are_not_looked_at_where_the_whole_trunk_is_frozen(runtime):
-    mode = choose_mode(
-        runtime,
-        runtime.network.freeze(Phase()),
-        few=lambda: pytest.fail("no image is needed"),
-        loss=torch.nn.functional.cross_entropy,
-        samples=10,
-    )
+def test_images_are_not_looked_at_where_the_whole_trunk_is_frozen(runtime, monkeypatch):
+    monkeypatch.setattr(LabelledImages, "few", lambda _train: pytest.fail("no image is needed"))
+
+    mode = chosen_mode(runtime, Phase(), samples=10)
 
     assert mode.cache.split_point == behind_trunk(runtime.network)
     assert mode.size == 10 * 128 * 4
@@ -630,41 +568,9 @@ def test_images_are_not_looked_at_where_the_whole_trunk_is_frozen(runtime):
 
 @pytest.mark.parametrize("phase", [Phase(), Phase(unfreeze=0.5), Phase(unfreeze=1.0)])
 def test_what_is_described_is_recalled(runtime, phase):
-    trained = runtime.network.freeze(phase)
-    draw = torch.Generator().manual_seed(0)
-    few = torch.randint(256, (4, 48, 48, 3), dtype=torch.uint8, generator=draw)
-    mode = ExecutionMode(None, "the whole trunk is trained")
-    if trained.first:
-        mode = choose_mode(
-            runtime,
-            trained,
-            few=lambda: (few, torch.eye(3)[torch.arange(4) % 3]),
-            loss=torch.nn.functional.cross_entropy,
-            samples=2,
-        )
+    mode = chosen_mode(runtime, phase)
 
-    again = recall_mode(mode.facts(), runtime)
-
-    assert again.facts() == mode.facts()
-
-
-def test_the_first_reason_is_that_nobody_wants_activations(runtime):
-    trained = runtime.network.freeze(Phase(unfreeze=1.0))
-    asked = {"choice": "off", "changing": "they change"}
-
-    why = why_live(runtime.network, Phase(unfreeze=1.0), trained, **asked)
-
-    assert why == "no activations were to be kept"
-
-
-def test_nothing_speaks_against_activations_of_a_frozen_trunk(runtime):
-    trained = runtime.network.freeze(Phase())
-
-    assert not why_live(runtime.network, Phase(), trained, choice="auto", changing="")
-
-
-def test_a_live_mode_without_a_reason_says_nothing_of_a_split_point():
-    assert ExecutionMode(None).facts() == {"mode": "live", "boundary": None}
+    assert recall_mode(mode.facts(), runtime).facts() == mode.facts()
 
 
 @pytest.mark.parametrize(("device", "engine"), [("cpu", "openvino"), ("cuda", "torch")])
@@ -729,14 +635,6 @@ def test_asking_twice_gives_the_same_bits_and_changes_nothing(trained):
     assert not any(part.training for part in trained.network_.modules())
 
 
-def test_the_order_of_pictures_is_that_of_the_answers(trained):
-    order = np.array([5, 0, 8, 5])
-
-    some = trained.predict_proba([NEW[i] for i in order])
-
-    assert np.abs(some - trained.predict_proba(NEW)[order]).max() < 1e-6
-
-
 def test_statistics_say_how_many_pictures_passed(trained):
     new = [np.full((48, 48, 3), shade, np.uint8) for shade in range(0, 250, 50)]
 
@@ -776,25 +674,6 @@ def test_a_saved_model_answers_with_the_same_bits(mode, output, tmp_path):
     assert loaded.embedding_stats_.embedded == 9 * (mode != "behind the trunk")  # the common cache
     assert loaded.classes_.tolist() == learner.classes_.tolist()
     assert loaded.history_ == learner.history_
-
-
-def test_a_loaded_model_keeps_large_activations_to_itself(tmp_path, private_home):
-    trained_as("in the middle").save(tmp_path / "model")
-
-    load_model(tmp_path / "model").predict_proba(NEW)
-
-    assert not list((private_home / "features").rglob("*.npy"))
-
-
-def test_a_copy_of_the_weights_in_the_whole_network_answers_the_same():
-    learner = trained_as("in the middle", boundary="float32")
-    before = learner.predict_proba(NEW)
-
-    whole = copy.deepcopy(learner.network_)
-
-    with torch.inference_mode():
-        found = whole(torch.from_numpy(np.stack(NEW))).double().softmax(1).numpy()
-    assert np.abs(found - before).max() < 1e-6
 
 
 def test_a_picture_beyond_float16_is_answered_from_float32(monkeypatch):

@@ -1,7 +1,6 @@
 """A checkpoint is there whole or not at all, comes back to the bit, and is of the same work."""
 
 import os
-import shutil
 
 import pytest
 import torch
@@ -91,10 +90,6 @@ def test_the_last_two_are_kept(folder):
 
     assert sorted(p.name for p in folder.iterdir()) == ["000003", "000004"]
     assert float(checkpoints.read().tensors["w"][0]) == 4.0
-
-
-def test_without_a_checkpoint_there_is_nothing_to_resume(folder):
-    assert Checkpoints(folder, WORK).read() is None
 
 
 def damage_tensors(place):
@@ -249,16 +244,6 @@ def test_a_slow_disk_is_written_to_less_often_for_as_long_as_it_is_slow(folder, 
     assert due_after(1)
 
 
-def test_a_folder_that_cannot_be_written_is_named_with_its_free_bytes(tmp_path):
-    blocked = tmp_path / "file"
-    blocked.write_text("")
-
-    with pytest.raises(RegraftError, match=r"bytes are free") as caught:
-        Checkpoints(blocked / "checkpoints", WORK).write(progress())
-
-    assert caught.value.code == "TRAIN-CHECKPOINT"
-
-
 def test_a_write_that_fails_leaves_the_checkpoints_before_it(folder, monkeypatch):
     checkpoints = Checkpoints(folder, WORK)
     checkpoints.write(progress(value=1.0))
@@ -286,20 +271,3 @@ def test_leftovers_of_a_killed_writer_go_and_files_of_others_stay(folder):
     checkpoints.remove()
 
     assert [p.name for p in folder.iterdir()] == ["notes.txt"]
-
-
-def test_removing_takes_the_folder_too(folder):
-    checkpoints = Checkpoints(folder, WORK)
-    checkpoints.write(progress())
-
-    checkpoints.remove()
-
-    assert not folder.exists()
-
-
-def test_the_next_checkpoint_is_due_when_its_time_has_come(folder):
-    assert not Checkpoints(folder, WORK, every=1000).due()
-    always = Checkpoints(folder, WORK, every=0)
-    always.write(progress())
-    assert always.due()
-    shutil.rmtree(folder)

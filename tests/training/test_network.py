@@ -110,16 +110,6 @@ def test_modules_train_with_their_stage_and_stay_still_with_a_frozen_one(name):
             assert modes == {index >= trained.first}
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_everything_rests_where_only_the_head_is_trained(name):
-    _, network = graft(name)
-    network.freeze(Phase())
-
-    network.set_mode()
-
-    assert not any(module.training for module in network.trunk.modules())
-
-
 @pytest.mark.parametrize("name", ["test_convnext", "test_vit"])
 def test_stochastic_depth_is_off_in_frozen_stages_and_on_in_trained_ones(name):
     backbone, network = graft(name)
@@ -304,27 +294,6 @@ def test_batch_norm_follows_its_averages_again_once_it_is_trained():
     assert changed(network.trunk, before) == expected
 
 
-def test_batch_statistics_change_nothing_where_there_is_no_batch_norm():
-    backbone, network = graft("test_vit")
-    pictures = batch(backbone)
-    rows = []
-    for batchnorm in ("frozen", "batch_statistics"):
-        network.freeze(Phase(batchnorm=batchnorm))
-        network.set_mode()
-        rows.append(maps(network, pictures))
-
-    assert torch.equal(*rows)
-
-
-def test_gradients_of_an_earlier_phase_are_gone():
-    backbone, network = graft()
-    step(network, Phase(unfreeze=1.0), batch(backbone))
-
-    network.freeze(Phase())
-
-    assert all(p.grad is None for p in network.parameters())
-
-
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_networks_own_pooling_gives_the_rows_that_it_embeds(name):
     backbone, network = graft(name)
@@ -356,12 +325,6 @@ def test_a_map_with_its_channels_last_is_pooled_as_the_network_does_it():
 def test_a_head_for_maps_is_refused_on_a_transformer():
     with pytest.raises(UsageError, match="does not fit"):
         graft("test_vit", ConvHead())
-
-
-def test_the_size_is_that_of_trunk_and_new_head():
-    backbone, network = graft("test_resnet")
-
-    assert network.size() == backbone.parameters + backbone.feature_dim * 3 + 3
 
 
 def published(name, size, **arguments):
@@ -416,12 +379,6 @@ def test_the_published_ways_to_freeze_vgg16_train_the_published_number_of_parame
     assert sum(sizes[name] for name in moving) == trunk
     assert sum(sizes[name] for name in staged - trained.parameters) == 14_714_688 - trunk
     assert trunk + sum(p.numel() for p in new.parameters()) == whole
-
-
-def test_a_tenth_of_vgg16_is_its_last_stage(vgg16):
-    assert vgg16.freeze(Phase(unfreeze=0.1)).parameters == {
-        "features.28.weight", "features.28.bias"
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize("batchnorm", ["frozen", "batch_statistics"])
@@ -533,10 +490,6 @@ def test_a_pattern_may_name_single_parameters():
 def test_what_is_not_there_cannot_be_trained(phase, message):
     with pytest.raises(UsageError, match=message):
         choose_trained(phase, STAGES)
-
-
-def test_a_trunk_without_stages_trains_nothing():
-    assert choose_trained(Phase(unfreeze=1.0), []) == choose_trained(Phase(), [])
 
 
 def test_stages_of_a_real_network_are_chosen():

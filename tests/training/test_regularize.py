@@ -62,10 +62,6 @@ def test_what_is_not_named_stays_as_head_and_phases_have_it():
     assert nothing.mix() is None
 
 
-def test_a_dropout_of_0_takes_it_away():
-    assert Regularization(dropout=0).head(HEADS["mlp_256"]).dropout == 0
-
-
 def test_a_head_without_a_dropout_is_refused_and_left_alone_where_none_is_asked_for():
     class Own:
         def build(self, shape, outputs, *, pool):

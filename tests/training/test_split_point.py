@@ -2,7 +2,6 @@
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,7 +11,6 @@ from regraft.backbones.backbone import Backbone, build
 from regraft.backbones.network import Network
 from regraft.backbones.spec import BackboneSpec, Preprocessing
 from regraft.errors import RegraftError
-from regraft.features.cache import FeatureCache, encode
 from regraft.training import split_point as module
 from regraft.training.heads import ConvHead, LinearHead, MLPHead
 from regraft.training.network import TransferNetwork, parameter_groups
@@ -20,7 +18,6 @@ from regraft.training.optim import build_optimizer, probabilities
 from regraft.training.phases import Phase
 from regraft.training.split_point import (
     EXACT,
-    SplitPoint,
     behind_trunk,
     choose_precision,
     distance,
@@ -294,17 +291,6 @@ def assert_whole(network):
     assert not [name for name, part in network.named_modules() if part._forward_pre_hooks]
 
 
-def test_the_network_is_whole_again_after_a_step(small):
-    pictures = draw(small)
-    before = small.eval()(pictures)
-    split_point = named_split_point(small, small.stages[1].name)
-
-    split_point.behind(small)(rows_of(small, split_point, pictures))
-
-    assert_whole(small)
-    assert torch.equal(small(pictures), before)
-
-
 def test_the_network_is_whole_again_after_an_error(small, monkeypatch):
     pictures = draw(small)
     before = small.eval()(pictures)
@@ -472,19 +458,3 @@ def _wrong(monkeypatch, kinds):
     monkeypatch.setattr(
         module, "decode", lambda rows, kind: decode(rows, kind) * (0.5 if kind in kinds else 1)
     )
-
-
-def test_a_number_beyond_float16_is_an_error_where_it_is_stored_and_not_infinity(tmp_path):
-    rows = FeatureCache(tmp_path).rows({"weights": "a"}, 2, "float16")
-    large = np.array([[1.0, 70_000.0]], np.float32)
-
-    with pytest.raises(OverflowError, match="float16"):
-        rows.append(["ab" * 32], large)
-    assert not rows.known(["ab" * 32]).any()
-    assert np.isinf(encode(np.array([np.inf], np.float32), "float16")).all()
-    assert np.isfinite(encode(np.array([65_504.0], np.float32), "float16")).all()
-
-
-def test_the_width_is_the_product_of_the_shape():
-    assert SplitPoint("map", (512, 7, 7)).width == 512 * 7 * 7
-    assert SplitPoint("pooled", (512,)).width == 512

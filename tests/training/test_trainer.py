@@ -478,30 +478,6 @@ def test_the_same_seed_gives_the_same_bits_whatever_the_decoding_threads(train, 
         assert timeless(again.history_) == timeless(first.history_)
 
 
-@pytest.mark.parametrize("phases", [HALF, WHOLE])
-def test_predicting_in_other_batches_changes_hardly_a_bit(phases, train, held):
-    fitted = fit(train, held, phases=phases, cache=None)
-    together = fitted.predict_proba(held.paths)
-
-    alone = np.concatenate([fitted.predict_proba([path]) for path in held.paths])
-
-    assert np.abs(together - alone).max() <= 1e-6
-    assert (together.argmax(1) == alone.argmax(1)).all()
-
-
-def test_without_a_seed_it_is_0_and_said(train, held):
-    silent, named = fit(train, held), fit(train, held, seed=0)
-
-    assert silent.get_params()["seed"] == 0
-    assert state_sha256(silent.network_) == state_sha256(named.network_)
-
-
-@pytest.mark.parametrize("seed", [-1, 2**32, 1.5, "0", None, True])
-def test_a_seed_that_is_none_is_refused(seed, train, held):
-    with pytest.raises(UsageError, match="seed"):
-        fit(train, held, seed=seed)
-
-
 @pytest.mark.parametrize("seed", [2**32 - 1, np.int64(3)])
 def test_every_seed_in_range_is_kept_in_checkpoints(seed, train, held, tmp_path, monkeypatch):
     whole = fit(train, held, seed=seed, phases=frozen(2))
@@ -520,6 +496,7 @@ def test_every_seed_in_range_is_kept_in_checkpoints(seed, train, held, tmp_path,
     [
         *(("batch_size", value) for value in (1, 8.5, "8")),
         *(("views", value) for value in (0, 1.5)),
+        *(("seed", value) for value in (-1, 2**32, 1.5, "0", None, True)),
         ("output", "linear"),
         ("sampling", "even"),
         ("time_budget", 0),
