@@ -10,10 +10,11 @@ from typing import Any
 import timm
 from timm.data.imagenet_info import ImageNetInfo
 from timm.models import efficientnet, group_parameters
+from timm.models.metaformer import MetaFormerStage
 from torch import Tensor, nn
 
 from regraft.backbones.catalog import Entry
-from regraft.backbones.network import Layout, Network, average, channels_first
+from regraft.backbones.network import Layout, Network, average, channels_first, child_groups
 from regraft.backbones.spec import Mode, Preprocessing
 from regraft.errors import BackboneError
 
@@ -215,6 +216,6 @@ def _pooled(module: Any, layout: Layout, last_map: Tensor) -> Tensor:
 def _groups(module: nn.Module) -> tuple[tuple[str, ...], ...]:
     matcher = getattr(module, "group_matcher", None)
     if matcher is None:
-        return (tuple(name for name, _ in module.named_parameters()),)
+        return child_groups(module, (nn.Sequential, MetaFormerStage))  # it has no matcher
     groups = group_parameters(module, matcher(coarse=False))
     return tuple(tuple(groups[depth]) for depth in sorted(groups))
