@@ -40,19 +40,15 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         """Note an element that begins."""
-        self.elements.append(tag)
-        self.attributes += [
-            (tag, name, (value or "").replace("\N{NO-BREAK SPACE}", " ")) for name, value in attrs
-        ]
+        self.handle_startendtag(tag, attrs)
         if tag not in VOID:
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
         """Note an element without content."""
         self.elements.append(tag)
-        self.attributes += [
-            (tag, name, (value or "").replace("\N{NO-BREAK SPACE}", " ")) for name, value in attrs
-        ]
+        shown = [(name, (value or "").replace("\N{NO-BREAK SPACE}", " ")) for name, value in attrs]
+        self.attributes += [(tag, name, value) for name, value in shown]
 
     def handle_endtag(self, tag):
         """Make sure that elements are closed in order."""
@@ -132,57 +128,25 @@ def trained():
     """Return the history of a network that was trained in two phases."""
     shared = {"momentum": 0.9, "weight_decay": 0.01, "layer_decay": 1.0, "warmup": 0.1}
     shared |= {"head": "all", "keep": "best", "patience": 2}
-    first = {**shared, "optimizer": "sgd", "lr": 0.01, "schedule": "constant", "epochs": 2}
-    second = {**shared, "optimizer": "adamw", "lr": 1e-4, "schedule": "cosine", "epochs": 9}
+    first = {"optimizer": "sgd", "lr": 0.01, "schedule": "constant", "epochs": 2}
+    second = {"optimizer": "adamw", "lr": 1e-4, "schedule": "cosine", "epochs": 9}
+    boundary = {"stage": "features.30", "dtype": "float16", "bytes": 12_300_000}
     phases = [
-        {
-            "phase": 1,
-            "trained": {**first, "unfreeze": 0.0},
-            "share_of_stages": 0.0,
-            "share_of_parameters": 0.01,
-            "parameters": 1539,
-            "mode": "cached",
-            "boundary": {
-                "stage": "features.30",
-                "dtype": "float16",
-                "bytes": 12_300_000,
-                "gradient_error": 0.0004,
-                "why": "the trunk is frozen",
-            },
-            "best_epoch": None,
-            "last_epoch": 2,
-            "stopped": None,
-            "frozen": {"before": "ab", "after": "ab"},
-            "micro_batch": None,
-            "seconds": 61.0,
-        },
-        {
-            "phase": 2,
-            "trained": {**second, "unfreeze": 0.5},
-            "share_of_stages": 0.5,
-            "share_of_parameters": 0.4,
-            "parameters": 120_000,
-            "mode": "live",
-            "boundary": None,
-            "best_epoch": 1,
-            "last_epoch": 3,
-            "stopped": "patience",
-            "frozen": {"before": "cd", "after": "cd"},
-            "micro_batch": None,
-            "seconds": 5.0,
-        },
+        {"phase": 1, "trained": shared | first | {"unfreeze": 0.0}}
+        | {"share_of_stages": 0.0, "share_of_parameters": 0.01, "parameters": 1539}
+        | {"mode": "cached", "boundary": boundary | {"gradient_error": 0.0004}}
+        | {"best_epoch": None, "last_epoch": 2, "stopped": None, "micro_batch": None}
+        | {"frozen": {"before": "ab", "after": "ab"}, "seconds": 61.0},
+        {"phase": 2, "trained": shared | second | {"unfreeze": 0.5}}
+        | {"share_of_stages": 0.5, "share_of_parameters": 0.4, "parameters": 120_000}
+        | {"mode": "live", "boundary": None, "micro_batch": None}
+        | {"best_epoch": 1, "last_epoch": 3, "stopped": "patience"}
+        | {"frozen": {"before": "cd", "after": "cd"}, "seconds": 5.0},
     ]
     epochs = [
-        {
-            "phase": phase,
-            "epoch": epoch,
-            "train_loss": 1.0 / (phase + epoch),
-            "train_accuracy": 0.9,
-            "val_loss": 0.5,
-            "val_accuracy": 0.75,
-            "lr": 0.01,
-            "seconds": 1.5,
-        }
+        {"phase": phase, "epoch": epoch, "lr": 0.01, "seconds": 1.5}
+        | {"train_loss": 1.0 / (phase + epoch), "train_accuracy": 0.9}
+        | {"val_loss": 0.5, "val_accuracy": 0.75}
         for phase, count in ((1, 2), (2, 3))
         for epoch in range(1, count + 1)
     ]

@@ -145,6 +145,8 @@ def test_one_more_right_image_is_no_difference(make_run):
         "is better than the run bad, but is not distinguishable from the run two."
     )
     assert "not distinguishable on 18 images" in said.sentences[1]
+    many = conclude(compare_runs([make_run(f"m{i}") for i in range(6)])).sentences[0]
+    assert many.endswith("from the run m1, the run m2, the run m3 and 2 more.")
 
 
 def test_many_comparisons_ask_for_more(make_run):

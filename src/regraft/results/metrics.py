@@ -23,11 +23,7 @@ from regraft.settings import to_json
 
 # The measures that a page shows beside the accuracy, with their titles. A new one needs its entry
 # here and its value in `measures`.
-MEASURES = {
-    "top5": "top-5 accuracy",
-    "macro_recall": "macro recall",
-    "macro_f1": "macro F1",
-}
+MEASURES = {"top5": "top-5 accuracy", "macro_recall": "macro recall", "macro_f1": "macro F1"}
 _AVERAGED = ("precision", "recall", "f1")
 
 
