@@ -248,8 +248,8 @@ def is_abandoned(path: Path, mark: str) -> bool:
     """
     machine, _, rest = mark.partition("-")
     process = rest.partition("-")[0]
-    if machine == _machine() and process.isdigit():
-        return not is_running(int(process))
+    if machine == _machine() and process.isdigit() and os.name != "nt":  # signal 0 is Ctrl-C there
+        return not _is_running(int(process))
     try:
         return time.time() - path.stat().st_mtime > _DAY_SECONDS
     except OSError:
@@ -374,15 +374,8 @@ def _move_folder(part: Path, target: Path, *, replace: bool) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def is_running(pid: int) -> bool:
-    """Tell whether a process of this number runs on this machine.
-
-    Example:
-        >>> is_running(os.getpid())
-        True
-    """
-    if os.name == "nt":  # there, signal 0 is Ctrl-C
-        return _is_running_on_windows(pid)
+def _is_running(pid: int) -> bool:
+    """Tell whether a process of this number runs on this machine."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -390,20 +383,6 @@ def is_running(pid: int) -> bool:
     except OSError:
         return True
     return True
-
-
-def _is_running_on_windows(pid: int) -> bool:
-    import ctypes
-
-    query, still_active = 0x1000, 259
-    kernel = ctypes.windll.kernel32  # type: ignore[attr-defined]
-    handle = kernel.OpenProcess(query, False, pid)
-    if not handle:
-        return False
-    code = ctypes.c_ulong()
-    known = kernel.GetExitCodeProcess(handle, ctypes.byref(code))
-    kernel.CloseHandle(handle)
-    return not known or code.value == still_active
 
 
 def _sync_folder(folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import operator
 import os
 import stat
 from collections import Counter
@@ -11,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from regraft.data import manifest, sources
 from regraft.data.sources import PARTS, Columns, Listing
@@ -327,10 +326,10 @@ class Dataset:
         test: float = 0.25,
         seed: int = 0,
         group_by: str | None = None,
-        on_duplicates: str = "together",
+        on_duplicates: Literal["together", "move"] = "together",
         regroup: bool = False,
         keep_parts: bool = False,
-        small_classes: str = "refuse",
+        small_classes: Literal["refuse", "train"] = "refuse",
         alike: Sequence[Sequence[str]] = (),
         folds: int | None = None,
         fold: int = 0,
@@ -380,14 +379,14 @@ class Dataset:
         options = SplitOptions(
             val=val,
             test=test,
-            seed=operator.index(seed),  # NumPy's numbers are no JSON
+            seed=seed,
             group_by=group_by,
             on_duplicates=on_duplicates,
             regroup=regroup,
             keep_parts=keep_parts,
             small_classes=small_classes,
             folds=folds,
-            fold=operator.index(fold),
+            fold=fold,
         )
         places, settings = assign(self, options, alike)
         plain = dataclasses.replace(self.grouped(group_by), parts=None, ignored=(), notes=())

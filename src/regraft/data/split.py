@@ -14,11 +14,14 @@ from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import Field
 
 from regraft.data.sources import PARTS, find_groups
 from regraft.errors import DataError, UsageError, list_names
 from regraft.files import sha256_json
+from regraft.settings import settings_class
 
 
 class _Images(Protocol):
@@ -38,20 +41,34 @@ class _Images(Protocol):
     def hashes(self) -> tuple[str, ...]: ...
 
 
-@dataclass(frozen=True, kw_only=True)
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+@settings_class(kw_only=True)
 class SplitOptions:
     """How a data set is cut; see ``Dataset.split``."""
 
-    val: float = 0.15
-    test: float = 0.25
+    val: Share = 0.15
+    test: Share = 0.25
     seed: int = 0
     group_by: str | None = None
-    on_duplicates: str = "together"
+    on_duplicates: Literal["together", "move"] = "together"
     regroup: bool = False
     keep_parts: bool = False
-    small_classes: str = "refuse"
-    folds: int | None = None
-    fold: int = 0
+    small_classes: Literal["refuse", "train"] = "refuse"
+    folds: Annotated[int, Field(ge=2)] | None = None
+    fold: Annotated[int, Field(ge=0)] = 0
+
+    def __post_init__(self) -> None:
+        if self.folds is None and self.val + self.test >= 1:
+            why, hint = f"val={self.val}, test={self.test}", "together below 1"
+            raise UsageError("val and test must leave something for train", why=why, hint=hint)
+        if self.regroup and self.keep_parts:
+            hint = "give keep_parts or regroup, not both"
+            raise UsageError("parts are kept or cut anew", hint=hint)
+        if self.fold >= (self.folds or 1):
+            what, why = "fold must be one of the folds", f"folds={self.folds}, fold={self.fold}"
+            raise UsageError(what, why=why, hint="they are counted from 0")
 
 
 @dataclass(frozen=True)
@@ -75,9 +92,8 @@ def assign(
 
     Raises:
         DataError: See ``Dataset.split``.
-        UsageError: An option is out of range, or two contradict each other.
     """
-    _check_options(data, options)
+    _refuse_what_cannot_be_cut(data, options)
     groups, without = groups_of(data, options.group_by)
     hashes, size = data.hashes(), len(data.labels)
     given = None if options.regroup or data.parts is None else list(data.parts)
@@ -307,30 +323,12 @@ def choose_subset(
     return [lists[number][place] for number, place in order[:size]]
 
 
-def _check_options(data: _Images, options: SplitOptions) -> None:
-    val, test, folds, fold = options.val, options.test, options.folds, options.fold
-    if not (0 <= val < 1 and (folds or (0 <= test < 1 and val + test < 1))):
-        what, why = "val and test must be shares that leave something for train", f"val={val}"
-        raise UsageError(what, why=f"{why}, test={test}", hint="both at least 0, together below 1")
-    if options.on_duplicates not in {"together", "move"}:
-        why = repr(options.on_duplicates)
-        raise UsageError("on_duplicates must be 'together' or 'move'", why=why)
-    if options.small_classes not in {"refuse", "train"}:
-        why = repr(options.small_classes)
-        raise UsageError("small_classes must be 'refuse' or 'train'", why=why)
-    if options.regroup and options.keep_parts:
-        raise UsageError("parts are kept or cut anew", hint="give keep_parts or regroup, not both")
-    if folds is None and fold:
-        raise UsageError("a fold needs folds", why=f"fold={fold}", hint="give folds, too")
-    if folds is not None:
-        if folds < 2 or not 0 <= fold < folds:
-            what = "folds must be 2 or more, and fold one of them counted from 0"
-            raise UsageError(what, why=f"folds={folds}, fold={fold}")
-        if data.parts is not None and not options.regroup:
-            what = "the images have parts of their own, which folds would cut anew"
-            why = f"given: {list_names(part for part in PARTS if part in set(data.parts))}"
-            hint = "pass regroup=True (--regroup) to forget the given parts, or ask for no folds"
-            raise DataError(what, path=data.root, why=why, hint=hint, code="SPLIT-FOLDS")
+def _refuse_what_cannot_be_cut(data: _Images, options: SplitOptions) -> None:
+    if options.folds is not None and data.parts is not None and not options.regroup:
+        what = "the images have parts of their own, which folds would cut anew"
+        why = f"given: {list_names(part for part in PARTS if part in set(data.parts))}"
+        hint = "pass regroup=True (--regroup) to forget the given parts, or ask for no folds"
+        raise DataError(what, path=data.root, why=why, hint=hint, code="SPLIT-FOLDS")
     if len(data.classes) < 2:
         what = "only one class" if data.classes else "no class"
         why = f"classes: {list_names(data.classes)}"
