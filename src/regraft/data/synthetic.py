@@ -25,22 +25,16 @@ from regraft.files import make_folder
 _Colour = tuple[int, int, int]
 
 
-class _Ring(NamedTuple):
-    """Petals around a centre: how many, and their form in parts of the flower's radius."""
+class _Species(NamedTuple):
+    """The form of a flower; lengths are parts of its radius."""
 
     petals: tuple[int, int]
     width: float  # 1: neighbours touch
     base: float  # how slowly a petal widens from the centre
     tip: float  # how slowly it narrows towards its end
-    length: float = 1.0
-    teeth: float = 0.0
-
-
-class _Species(NamedTuple):
-    rings: tuple[_Ring, ...]
-    centre: float  # radius in parts of the flower's
+    centre: float
     disc: _Colour
-    stamens: int = 0
+    rings: int = 1  # of petals, each shorter than the one below
 
 
 _HUES = {  # of petals: hue, saturation, value
@@ -53,21 +47,12 @@ _HUES = {  # of petals: hue, saturation, value
     "blue": (0.64, 0.62, 0.82),
 }
 _SPECIES = {
-    "daisy": _Species((_Ring((16, 24), 0.95, 0.35, 0.22),), 0.3, (216, 160, 30)),
-    "poppy": _Species(
-        (_Ring((3, 4), 1.3, 0.6, 0.16), _Ring((2, 3), 1.35, 0.6, 0.16, length=0.8)),
-        centre=0.14,
-        disc=(50, 40, 36),
-        stamens=30,
-    ),
-    "buttercup": _Species((_Ring((5, 5), 1.05, 0.75, 0.2),), 0.16, (150, 156, 50), stamens=18),
-    "cornflower": _Species(
-        (_Ring((8, 11), 0.95, 1.5, 0.14, teeth=0.3), _Ring((14, 18), 0.7, 0.9, 0.5, length=0.5)),
-        centre=0.1,
-        disc=(60, 40, 60),
-    ),
-    "bellflower": _Species((_Ring((5, 5), 0.8, 0.35, 0.75),), 0.07, (170, 166, 70), stamens=5),
-    "cosmos": _Species((_Ring((8, 8), 1.0, 0.6, 0.16, teeth=0.12),), 0.2, (200, 140, 34)),
+    "daisy": _Species((16, 24), 0.95, 0.35, 0.22, 0.3, (216, 160, 30)),
+    "poppy": _Species((3, 4), 1.3, 0.6, 0.16, 0.16, (50, 40, 36), rings=2),
+    "buttercup": _Species((5, 5), 1.05, 0.75, 0.2, 0.16, (150, 156, 50)),
+    "cornflower": _Species((8, 11), 0.9, 1.5, 0.14, 0.1, (60, 40, 60), rings=2),
+    "bellflower": _Species((5, 5), 0.8, 0.35, 0.75, 0.07, (170, 166, 70)),
+    "cosmos": _Species((8, 8), 1.0, 0.6, 0.16, 0.2, (200, 140, 34)),
 }
 _GROUNDS = (  # light and dark colours behind the flowers
     ((78, 112, 42), (22, 40, 18)),  # grass
@@ -143,14 +128,11 @@ def write_digits(folder: str | os.PathLike[str], *, per_class: int | None = None
 
     table = load_digits()
     names = [str(digit) for digit in table.target_names]
+    greys = np.round(table.images * (255 / _LEVELS)).astype(np.uint8)
     scans = (
         (name, f"{name}_{number:04d}.png", Image.fromarray(grey))
         for name in names
-        for number, grey in enumerate(
-            np.round(table.images[table.target == int(name)][:per_class] * 255 / _LEVELS).astype(
-                np.uint8
-            )
-        )
+        for number, grey in enumerate(greys[table.target == int(name)][:per_class])
     )
     return _write(folder, names, scans, "PNG")
 
@@ -198,45 +180,30 @@ def _draw_flower(
 ) -> None:
     x, y, radius = place
     turn, towards = chance.uniform(0, 2 * np.pi, 2)
-    tilt = np.cos(min(1, abs(chance.normal(0, 0.5))))
-    across, along = (
-        np.array([np.cos(towards), np.sin(towards)]),
-        np.array([-np.sin(towards), np.cos(towards)]),
-    )
+    low, high = species.petals
+    petals = int(chance.integers(low, high + 1))
+    # Seen from the side a circle is an ellipse, narrow in the direction of the tilt.
+    along = np.array([np.cos(towards), np.sin(towards)])
+    flatten = np.eye(2) - np.outer(along, along) * min(0.5, chance.normal(0, 0.25) ** 2)
 
-    def seen(points: NDArray[Any]) -> list[tuple[float, float]]:
-        """Return points of the flower's plane as they are seen from the side."""
-        flat = np.outer(points @ across, across) * tilt + np.outer(points @ along, along)
-        return [(x + radius * a, y + radius * b) for a, b in flat.tolist()]
+    def polygon(outline: NDArray[Any], colour: NDArray[Any]) -> None:
+        points = outline @ flatten * radius + (x, y)
+        edge = _as_colour(colour * 0.8)
+        draw.polygon([(a, b) for a, b in points.tolist()], fill=_as_colour(colour), outline=edge)
 
-    for depth, ring in enumerate(species.rings):
-        petals = int(chance.integers(ring.petals[0], ring.petals[1] + 1))
-        for angle in turn + depth * 0.4 + 2 * np.pi * np.arange(petals) / petals:
-            shade = 1 - 0.12 * depth + 0.1 * np.cos(angle - towards) + chance.normal(0, 0.03)
-            fill = _as_colour(colour * shade)
-            outline = _petal(ring, petals, angle + chance.normal(0, 0.05), chance)
-            draw.polygon(seen(outline), fill=fill, outline=_as_colour(colour * shade * 0.8))
-    circle = np.linspace(0, 2 * np.pi, 24)
-    disc = species.centre * np.stack([np.cos(circle), np.sin(circle)], 1)
-    draw.polygon(seen(disc), fill=_as_colour(np.array(species.disc) * chance.uniform(0.8, 1.2)))
-    for angle in chance.uniform(0, 2 * np.pi, species.stamens):
-        end = (species.centre + 0.12) * np.array([[np.cos(angle), np.sin(angle)]])
-        [(a, b)] = seen(end)
-        draw.line([(x, y), (a, b)], fill=(60, 46, 40))
-        draw.ellipse((a - 1, b - 1, a + 1, b + 1), fill=(210, 180, 60))
-
-
-def _petal(ring: _Ring, petals: int, angle: float, chance: np.random.Generator) -> NDArray[Any]:
-    """Return the outline of a petal in parts of the flower's radius, shape (n, 2)."""
     t = np.linspace(0, 1, 13)
-    profile = t**ring.base * (1 - t) ** ring.tip
-    half = ring.width * np.sin(np.pi / max(petals, 3)) * profile / profile.max()
-    reach = ring.length * (1 + chance.normal(0, 0.04)) * t
-    reach[-4:] += ring.teeth * np.array([0.0, -0.5, 0.5, -0.5]) * 0.4
-    both = np.concatenate([half, -half[::-1]]), np.concatenate([reach, reach[::-1]])
-    side = np.array([-np.sin(angle), np.cos(angle)])
-    forward = np.array([np.cos(angle), np.sin(angle)])
-    return ring.length * np.outer(both[0], side) + np.outer(both[1], forward)
+    profile = t**species.base * (1 - t) ** species.tip
+    half = species.width * np.sin(np.pi / max(petals, 3)) * profile / profile.max()
+    petal = np.stack([np.concatenate([t, t[::-1]]), np.concatenate([half, -half[::-1]])], 1)
+    for ring in range(species.rings):
+        for angle in turn + 0.4 * ring + 2 * np.pi * np.arange(petals) / petals:
+            sine, cosine = np.sin(angle), np.cos(angle)
+            length = (1 - 0.3 * ring) * chance.normal(1, 0.04)
+            shade = 1 - 0.12 * ring + 0.1 * np.cos(angle - towards) + chance.normal(0, 0.03)
+            polygon(length * petal @ np.array([[cosine, sine], [-sine, cosine]]), colour * shade)
+    circle = np.linspace(0, 2 * np.pi, 24)
+    disc = np.array(species.disc) * chance.uniform(0.8, 1.2)
+    polygon(species.centre * np.stack([np.cos(circle), np.sin(circle)], 1), disc)
 
 
 def _background(size: int, chance: np.random.Generator) -> Image.Image:
@@ -270,13 +237,9 @@ def _photograph(image: Image.Image, chance: np.random.Generator) -> Image.Image:
 
 
 def _petal_colour(name: str, chance: np.random.Generator) -> NDArray[Any]:
-    hue, saturation, value = _HUES[name]
-    jitter = chance.normal(0, 1, 3)
-    saturation, value = (
-        np.clip(saturation * (1 + 0.15 * jitter[1]), 0.02, 1),
-        np.clip(value * (1 + 0.06 * jitter[2]), 0.3, 1),
-    )
-    return 255 * np.array(colorsys.hsv_to_rgb((hue + 0.018 * jitter[0]) % 1, saturation, value))
+    hue, saturation, value = _HUES[name] + chance.normal(0, 1, 3) * (0.018, 0.08, 0.05)
+    saturation, value = np.clip((saturation, value), 0.02, 1)
+    return 255 * np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value))
 
 
 def _green(chance: np.random.Generator) -> _Colour:
