@@ -1,98 +1,218 @@
-"""Options as help and errors speak of them: what is promised or recommended is there."""
+"""Options that are made from the fields of settings classes."""
 
 import json
-import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Literal
 
 import pytest
+import typer
+from pydantic import BeforeValidator, Field
 from typer.testing import CliRunner
 
-from regraft.cli.app import app
-from regraft.data.synthetic import make_flowers
-from regraft.errors import ImageError
+from regraft.cli import options
+from regraft.cli.options import Fields, add_commands, read_pairs
+from regraft.errors import UsageError
+from regraft.settings import AnyPath, settings_class, to_json
 
-NETWORK = ("--backbone", "efficientnet_lite0")
-COMMANDS = {
-    "data check": (),
-    "data split": ("--out", "{out}/split"),
-    "data preview": ("--out", "{out}/sheet.png"),
-    "backbones rank": (*NETWORK, "--folds", "2"),
-    "extract": (*NETWORK, "--out", "{out}/features.h5"),
-    "find-lr": NETWORK,
-    "fit": (*NETWORK, "--out", "{out}/run"),
-    "compare": (*NETWORK, "--out", "{out}/compared"),
+
+@settings_class()
+class Soil:
+    """What it grows in.
+
+    Args:
+        source: Where it is dug.
+        depth: How deep.
+        kind: Which kind.
+        wet: Whether it is watered.
+        seed: Seed of the weather.
+        arguments: What else is told.
+        sides: Each side.
+        note: Nobody can give it.
+    """
+
+    source: AnyPath
+    depth: Annotated[float, Field(ge=0, le=1)] = 0.5
+    kind: Literal["clay", "sand"] | None = None
+    wet: bool = True
+    seed: Annotated[int, Field(ge=0)] = 0
+    arguments: dict[str, int | str] | None = None
+    sides: tuple[int, ...] = ()
+    note: str = "unseen"
+
+
+@settings_class(kw_only=True)
+class Plant:
+    """What grows.
+
+    Args:
+        backbone: The stem.
+        start_day: When it begins.
+        minutes: How long; 2m.
+        bare: Without leaves.
+        strategy: How.
+        seed: Its own seed.
+    """
+
+    backbone: str = "oak"
+    start_day: Path | None = None
+    minutes: Annotated[float, BeforeValidator(lambda text: float(str(text).rstrip("m")))] | None = (
+        None
+    )
+    bare: bool = False
+    strategy: str = "wait"
+    seed: int = 0
+
+
+PANELS = {
+    "Ground": ("depth", "kind", "wet", "seed", "arguments", "sides"),
+    "Growth": ("backbone", "start_day", "minutes", "bare", "strategy"),
 }
 
 
-def regraft(*arguments):
-    return CliRunner().invoke(app, [str(a) for a in arguments], standalone_mode=False)
+def grow(soil: Soil, plant: Plant, *, loud: bool = False):
+    """Let it grow.
+
+    For long.
+    """
+    print(json.dumps([to_json(soil), to_json(plant), loud]))
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """Return folders that something is wrong with, and the options that bring it to light."""
-    place = tmp_path_factory.mktemp("folders")
-    for name in ("bad", "empty", "link"):
-        make_flowers(place / name, species=2, per_class=8, size=16)
-    (place / "bad" / "daisy" / "empty.jpg").write_bytes(b"")
-    (place / "empty" / "rose").mkdir()
-    picture = next((place / "bad" / "daisy").iterdir())
-    (place / "link" / "daisy" / "link.png").symlink_to(picture)
-    for number, path in enumerate(sorted((place / "bad").glob("*/*.*"))):
-        part = place / "parts" / ("test" if number % 3 == 0 else "train") / path.parent.name
-        part.mkdir(parents=True, exist_ok=True)
-        if path.stat().st_size:
-            (part / f"person{number // 2}_{path.name}").write_bytes(path.read_bytes())
-    groups = ("--group-by", "person[0-9]+")
-    return {
-        "a bad picture": (place / "bad", (), "--skip-bad"),
-        "an empty class": (place / "empty", (), "--allow-empty-class"),
-        "a link that leads out": (place / "link", (), "--follow-links"),
-        "parts that share a group": (place / "parts", groups, "--keep-parts"),
-    }
+def dig(
+    tools: Annotated[list[str], typer.Argument(help="What with.")],
+    soil: Annotated[Soil, Fields("source depth seed")],
+    plant: Annotated[Plant, Fields(without="backbone minutes", own="strategy")],
+    *,
+    strategy: Literal["wait", "pull"] = "pull",
+):
+    """Dig it up."""
+    print(json.dumps([tools, to_json(soil), to_json(plant), strategy]))
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_option_that_an_error_recommends_exists_in_that_command(command, folders, tmp_path):
-    shown = regraft(*command.split(), "--help").stdout
-    for case, (folder, options, remedy) in folders.items():
-        if options and options[0] not in shown:
-            continue
-        more = [text.format(out=tmp_path) for text in COMMANDS[command]]
+@pytest.fixture
+def call(monkeypatch):
+    """Return a function that calls a command of these settings."""
+    monkeypatch.setattr(options, "SETTINGS", "garden")
+    monkeypatch.setitem(
+        sys.modules, "garden", SimpleNamespace(PANELS=PANELS, DEFAULT_BACKBONE="oak")
+    )
+    garden = typer.Typer(rich_markup_mode=None)
+    add_commands(garden, {"grow": grow, "dig": dig})
 
-        result = regraft(*command.split(), folder, *options, *more)
+    def called(*arguments):
+        result = CliRunner().invoke(garden, list(arguments), standalone_mode=False)
+        if result.exception is not None:
+            raise result.exception
+        return result
 
-        recommended = re.findall(r"\((--[a-z-]+)", str(result.exception))
-        assert all(option in shown for option in recommended), (case, recommended)
-        if result.exception is None or isinstance(result.exception, ImageError):
-            continue  # what stops no command needs no remedy, and a picture's error has its own
-        assert remedy in recommended, (case, str(result.exception))
+    return called
+
+
+def test_a_command_gets_one_value_of_each_class(call):
+    soil, plant, loud = json.loads(call("grow", "here").stdout)
+
+    assert (soil["source"], soil["depth"], soil["kind"], soil["sides"]) == ("here", 0.5, None, [])
+    assert (plant["backbone"], plant["minutes"], loud) == ("oak", None, False)
+
+
+def test_options_have_the_names_and_types_of_the_fields(call):
+    more = ["--depth", "0.25", "--kind", "sand", "--no-wet", "--sides", "1", "--sides", "2"]
+    more += ["--arg", "a=1", "--arg", "b=x=y", "--start-day", "d", "--minutes", "2m", "--bare"]
+
+    soil, plant, loud = json.loads(call("grow", "here", *more, "--loud").stdout)
+
+    assert (soil["depth"], soil["kind"], soil["wet"], soil["sides"]) == (
+        0.25,
+        "sand",
+        False,
+        [1, 2],
+    )
+    assert soil["arguments"] == {"a": 1, "b": "x=y"}
+    assert (plant["start_day"], plant["minutes"], plant["bare"], loud) == ("d", 2.0, True, True)
+
+
+def test_a_field_of_two_classes_is_one_option_for_both(call):
+    soil, plant, _ = json.loads(call("grow", "here", "--seed", "7").stdout)
+
+    assert soil["seed"] == plant["seed"] == 7
+
+
+def test_a_command_takes_some_fields_and_has_options_of_its_own_for_others(call):
+    tools, soil, plant, strategy = json.loads(call("dig", "spade", "here", "--depth", "1").stdout)
+
+    assert (tools, soil["source"], soil["depth"]) == (["spade"], "here", 1.0)
+    assert plant["strategy"] == strategy == "pull"
+    for option in ("--kind", "--backbone", "--minutes"):
+        with pytest.raises(typer.TyperException, match="No such option"):
+            call("dig", "spade", "here", option, "sand")
+
+
+def test_which_network_is_used_is_said_only_where_none_was_named(call):
+    assert "no --backbone named: oak is used" in call("grow", "here").stderr
+    assert not call("grow", "here", "--backbone", "oak").stderr
+    assert not call("dig", "spade", "here").stderr
+
+
+def test_the_help_has_a_list_for_each_heading_with_ranges_and_defaults(call):
+    told = call("grow", "--help").stdout
+    places = [told.index(f"{head}:\n") for head in ("Arguments", "Ground", "Growth", "Options")]
+    words = " ".join(told.split())
+
+    assert places == sorted(places)
+    assert "How deep. [default: 0.5; 0<=x<=1]" in words
+    assert "The stem. [default: (oak)]" in words
+    assert "--wet / --no-wet Whether it is watered." in words
+    assert "--arg KEY=VALUE What else is told." in words
+    assert "Seed of the weather." in words
+    assert "unseen" not in told
+    assert told.index("--loud") > places[3]
+
+
+def test_the_list_of_commands_needs_no_settings(call, monkeypatch):
+    monkeypatch.setattr(options, "SETTINGS", "no.such.module")
+
+    told = call("--help").stdout
+
+    assert "Let it grow." in told
+    assert "For long" not in told
 
 
 @pytest.mark.parametrize(
-    ("command", "key"),
+    ("more", "said"),
     [
-        (("weights", "list"), "weights"),
-        (("weights", "verify"), "verified"),
-        (("data", "fetch"), "data_sets"),
-        (("backbones", "list"), "rows"),
+        (("--depth", "2"), "less than or equal to 1"),
+        (("--kind", "mud"), "clay"),
+        (("--minutes", "soon"), "soon"),
+        (("--arg", "nothing"), "KEY=VALUE"),
+        (("--arg", "=1"), "KEY=VALUE"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
-def test_json_is_one_object_wherever_the_help_says_so(command, key):
-    result = regraft(*command, "--json")
-
-    assert "Print one JSON object" in regraft(*command, "--help").stdout
-    assert key in json.loads(result.stdout)
+def test_a_wrong_value_is_refused(call, more, said):
+    with pytest.raises((UsageError, typer.TyperException, ValueError), match=said):
+        call("grow", "here", *more)
 
 
-def test_fetched_weights_are_one_object_too(monkeypatch):
-    class Stored:
-        def to_json(self):
-            return {"name": "a_net"}
+def test_pairs_are_read_as_numbers_and_truth_values():
+    assert read_pairs(["a=1", "b=0.5", "c=true", "d=same", "e="]) == {
+        "a": 1,
+        "b": 0.5,
+        "c": True,
+        "d": "same",
+        "e": "",
+    }
 
-    fetched = "regraft.backbones.sources.fetch_weights"
-    monkeypatch.setattr(fetched, lambda *_arguments, **_options: Stored())
 
-    result = regraft("weights", "fetch", "a_net", "--json")
+def test_every_command_is_explained_without_torch():
+    code = (
+        "import sys; from regraft.cli.app import app\n"
+        "for command in (['fit'], ['compare'], ['find-lr'], ['data', 'split'], ['weights']):\n"
+        "    try: app([*command, '--help'], standalone_mode=False)\n"
+        "    except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules, 'torch'"
+    )
 
-    assert json.loads(result.stdout) == {"weights": [{"name": "a_net"}]}
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert "rising learning rate" in shown.stdout

@@ -106,7 +106,7 @@ def extract(
         DataConfig, Fields("source allow_empty_class label_from_name root follow_links")
     ],
     method: Annotated[
-        MethodConfig, Fields("backbone weights arguments pooling engine precision cache")
+        MethodConfig, Fields("backbone weights arguments pooling device engine precision cache")
     ],
     *,
     out: Annotated[

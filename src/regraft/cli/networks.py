@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from regraft.backbones.catalog import Entry
     from regraft.experiment.config import DataConfig, MethodConfig
 
-NameArgument = Annotated[str, typer.Argument(metavar="NAME")]
 NamesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[NAMES…]", help="All, unless named.")
 ]
@@ -92,9 +91,11 @@ def _network_row(entry: Entry, *, here: bool) -> tuple[str, ...]:
 
 
 def show(
-    name: NameArgument,
+    backbone: Annotated[  # noqa: ARG001 - it is a field of the method
+        str, typer.Argument(metavar="NAME", help="As `regraft backbones list` has it.")
+    ],
+    method: Annotated[MethodConfig, Fields("weights arguments pooling", own="backbone")],
     *,
-    method: Annotated[MethodConfig, Fields("weights arguments pooling")],
     top: Annotated[
         bool, typer.Option("--top", help="Include the network's own classifier.")
     ] = False,
@@ -107,9 +108,8 @@ def show(
     from regraft.report.tables import Table
     from regraft.settings import to_json
 
-    chosen = replace(method, backbone=name).spec
-    weights = None if chosen.weights == "default" else chosen.weights
-    built = build(replace(chosen, weights=weights))
+    spec = method.spec
+    built = build(replace(spec, weights=None if spec.weights == "default" else spec.weights))
     layers = built.layer_table(top=top)
     facts = {
         "name": built.spec.name,

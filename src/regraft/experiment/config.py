@@ -69,7 +69,6 @@ _ONLY: dict[str, tuple[Strategy, ...]] = {
         (
             *("head", "phases", "epochs", "optimizer", "lr", "augment", "regularize", "views"),
             *("batch_size", "class_weight", "sampling", "output", "time_budget", "boundary"),
-            "device",
         ),
         _TRAINED,
     ),

@@ -1,0 +1,202 @@
+"""`data check`, `split`, `preview` and `fetch`: what they print, write, and never write over."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from regraft.data.manifest import read_manifest
+from regraft.data.named import named_data
+from regraft.errors import DataError, ImageError, RegraftError, RunError, UsageError
+from regraft.settings import to_json
+from regraft.training.augment import AUGMENTATIONS
+
+
+def test_check_lists_all_bad_files_at_once_and_fails(regraft, place, tmp_path):
+    (tmp_path / "poppy").mkdir()
+    (tmp_path / "poppy" / "page.jpg").write_text("<html>")
+    for name in ("daisy", "poppy"):
+        for path in (place.bad / name).iterdir():
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / path.name).write_bytes(path.read_bytes())
+
+    result = regraft("data", "check", tmp_path, "--out", tmp_path / "found", "--json")
+    shown = regraft("data", "check", tmp_path, "--allow-empty-class")
+
+    assert result.return_value == shown.return_value == 1
+    report = json.loads(result.stdout)
+    assert report["bad"] == {"IMG-EMPTY": 1, "IMG-NOT-AN-IMAGE": 1}
+    assert {row["path"] for row in report["bad_files"]} == {"daisy/empty.jpg", "poppy/page.jpg"}
+    assert all(row["class"] and row["reason"] and row["advice"] for row in report["bad_files"])
+    table = (tmp_path / "found" / "bad_files.csv").read_text()
+    for name in ("empty.jpg", "page.jpg"):
+        assert name in table
+        assert name in shown.stdout
+
+
+def test_a_root_for_a_folder_of_images_is_refused(regraft, place):
+    for more in ((), ("--label-from-name", "(?P<label>[a-z]+)_")):
+        with pytest.raises(UsageError, match="--root"):
+            regraft("data", "check", place.flowers, "--root", place.flowers, *more)
+
+
+def test_split_writes_a_manifest_and_says_its_hash(regraft, place, tmp_path):
+    shown = regraft("data", "split", place.flowers, "--out", tmp_path)
+    told = json.loads(regraft("data", "split", place.flowers, "--out", tmp_path, "--json").stdout)
+
+    assert told["images"] == {"train": 14, "val": 4, "test": 6}
+    assert told["manifest"] == str(tmp_path / "split.csv")
+    assert shown.stdout == "train 14  val 4  test 6\n"
+    assert told["hash"][:16] in shown.stderr
+
+
+def test_a_manifest_is_never_written_over_that_of_a_run(regraft, place, fitted, tmp_path):
+    before = read_manifest(fitted)
+    for source in (place.flowers, tmp_path / "no-such-folder"):  # before any image is looked at
+        with pytest.raises(RunError) as refused:
+            regraft("data", "split", source, "--out", fitted)
+
+        assert refused.value.code == "RUN-EXISTS"
+    assert read_manifest(fitted) == before
+
+
+def test_a_split_is_written_again_but_never_over_another_one(regraft, place, tmp_path):
+    command = ("data", "split", place.flowers, "--out", tmp_path)
+    first = json.loads(regraft(*command, "--json").stdout)
+    rows = read_manifest(tmp_path)
+
+    again = json.loads(regraft(*command, "--json").stdout)
+    with pytest.raises(DataError) as refused:
+        regraft(*command, "--seed", "1")
+
+    assert again == first
+    assert refused.value.code == "SPLIT-EXISTS"
+    assert read_manifest(tmp_path) == rows
+
+
+def test_a_folder_that_cannot_be_made_is_an_explained_error(regraft, place, tmp_path):
+    (tmp_path / "afile").write_text("")
+
+    with pytest.raises(RegraftError, match="choose") as refused:
+        regraft("data", "split", place.flowers, "--out", tmp_path / "afile" / "split")
+
+    assert refused.value.code == "FILE-WRITE"
+
+
+@pytest.fixture
+def preview(regraft, place):
+    """Return a function that draws a sheet of the flowers."""
+
+    def call(out, *options):
+        return regraft("data", "preview", place.flowers, "--out", out, "--size", "32", *options)
+
+    return call
+
+
+def test_a_sheet_is_written_and_its_path_printed(preview, tmp_path):
+    out = tmp_path / "sheets" / "sheet.png"
+
+    result = preview(out)
+    told = json.loads(preview(out, "--augment", "trivial,zoom=0.1", "--json").stdout)
+
+    assert result.stdout.strip() == str(out)
+    assert told["augmentation"] == {**to_json(AUGMENTATIONS["trivial"]), "zoom": 0.1}
+    with Image.open(out) as sheet:
+        assert sheet.format == "PNG"
+        assert sheet.width > 8 * 96
+
+
+def test_the_sheet_depends_on_the_seed_alone(preview, tmp_path):
+    files = [tmp_path / name for name in ("a.png", "b.png", "c.png")]
+    for file, seed in zip(files, "001", strict=True):
+        preview(file, "--seed", seed)
+    first, again, other = (file.read_bytes() for file in files)
+
+    assert first == again
+    assert first != other
+
+
+def test_a_row_is_added_for_each_image_as_far_as_there_are_some(preview, tmp_path):
+    heights = {}
+    for count in (2, 3, 9, 24, 40):
+        preview(tmp_path / "s.png", "--images", str(count), "--views", "1")
+        with Image.open(tmp_path / "s.png") as sheet:
+            heights[count] = sheet.height
+
+    row = heights[3] - heights[2]
+    assert row > 0
+    assert heights[9] == heights[2] + 7 * row
+    assert heights[40] == heights[24]
+
+
+@pytest.mark.parametrize(
+    ("out", "augment", "said"),
+    [
+        ("sheet.jpg", "standard", ".png"),
+        ("sheet.png", "standart", "did you mean 'standard'?"),
+        ("sheet.png", "rotaton=3", "did you mean 'rotation'?"),
+        ("sheet.png", "none", "no augmentation"),
+    ],
+)
+def test_what_cannot_be_shown_is_wrong_usage(preview, tmp_path, out, augment, said):
+    with pytest.raises(UsageError) as refused:
+        preview(tmp_path / out, "--augment", augment)
+
+    assert said in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_image_is_named(regraft, place, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        (tmp_path / "set" / name / "cut.jpg").write_bytes(place.image.read_bytes()[:200])
+
+    with pytest.raises(ImageError, match=r"cut\.jpg"):
+        regraft("data", "preview", tmp_path / "set", "--out", tmp_path / "s.png")
+
+
+def test_without_a_name_every_data_set_is_listed_with_size_and_licence(regraft):
+    lines = regraft("data", "fetch").stdout.splitlines()
+    listed = json.loads(regraft("data", "fetch", "--json").stdout)["data_sets"]
+
+    assert lines[0].split() == ["name", "classes", "images", "download", "what", "licence"]
+    assert [line.split()[0] for line in lines[1:]] == [data.name for data in named_data()]
+    assert [each["name"] for each in listed] == [data.name for data in named_data()]
+    assert "229 MB" in lines[1]
+    assert "Creative Commons" in lines[1]
+    assert listed[0]["bytes"] == 228_813_984
+
+
+def test_licence_counts_and_what_was_left_out_are_shown(regraft, place, tmp_path):
+    for path in place.animals.glob("*/*"):
+        copy = tmp_path / "given" / path.relative_to(place.animals)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    (tmp_path / "given" / "cats" / "broken.jpg").write_bytes(b"")
+    command = ("data", "fetch", "animals", "--from", tmp_path / "given", "--to", tmp_path / "set")
+
+    output = regraft(*command).stdout
+    again = regraft(*command).stdout
+    told = json.loads(regraft(*command, "--json").stdout)
+
+    assert "48 images of 3 classes" in output
+    assert "cats 12, dogs 12, panda 24" in output
+    assert f"licence: {next(d.licence for d in named_data() if d.name == 'animals')}" in output
+    assert "left out, not images (1): cats/broken.jpg" in output
+    assert again.startswith("animals is there already, nothing was done")
+    assert told["folder"] == str(tmp_path / "set")
+    assert told["broken"] == ["cats/broken.jpg"]
+    assert told["already"] is True
+
+
+def test_the_folder_is_named_like_the_data_set_unless_told(regraft, place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    regraft("data", "fetch", "animals", "--from", place.animals)
+
+    assert (tmp_path / "animals" / "SOURCE.json").is_file()
+
+
+def test_options_without_a_name_are_refused(regraft, tmp_path):
+    with pytest.raises(UsageError, match="which data set"):
+        regraft("data", "fetch", "--to", tmp_path)

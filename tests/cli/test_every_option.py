@@ -1,0 +1,160 @@
+"""Every command with every option runs; an option that no row tries fails here."""
+
+import json
+import shlex
+
+import pytest
+import typer
+
+from regraft.cli.app import app
+
+# One command a line; names in braces are paths, {new} one where nothing stands yet.
+ROWS = """
+data check {table} --root {flowers} --group-by column --out {new} --json
+data check FLAT --follow-links --allow-empty-class
+data split TABLE --out {new} --json
+data split FLAT --keep-parts --folds 3 --fold 1 --out {new}
+data preview {table} --root {flowers} --follow-links --augment flip=true --images 2 --views 2 \
+  --size 32 --seed 1 --out {new}.png --json
+data preview FLAT --out {new}.png
+data fetch animals --from {animals} --to {new} --json
+backbones list --available --json
+backbones show simple_cnn --weights random --arg size=64 --pooling flatten --top --json
+backbones rank {flowers} --backbone my_net --folds 2 --per-class 4 --budget 9m \
+  --ablate-preprocessing --format csv
+backbones rank TABLE --backbone my_net --engine torch --json
+backbones rank FLAT --keep-parts --backbone my_net
+fit TABLE SMALL --strategy features --classifier knn --scale unit --pooling flatten \
+  --precision bf16 --no-cache --description kNN --per-class 3 --out {new} --json
+fit FLAT SMALL --keep-parts --folds 3 --fold 1 --size 10 --out {new}
+fit {flowers} SMALL --device cpu --epochs 1 --strategy two_stage --head-epochs 1 --unfreeze 0.5 \
+  --fraction 0.9 --head mlp_256 --optimizer sgd --lr 0.01 --augment flip=true --views 2 \
+  --batch-size 8 --class-weight balanced --output sigmoid --regularize label_smoothing=0.1 \
+  --boundary float32 --tensorboard {new}.events --out {new} --json
+fit {flowers} --backbone simple_cnn --arg size=48 --strategy from_scratch --epochs 1 \
+  --sampling balanced --time-budget 1h --out {new}
+extract {table} --root {flowers} --follow-links --allow-empty-class SMALL --pooling avg \
+  --device cpu --precision fp32 --no-cache --out {new}.h5 --json
+extract FLAT SMALL --out {new}.h5
+compare TABLE SMALL --device cpu --precision fp32 --seeds 1 --splits 1 --per-class 3 \
+  --budget 1s --out {new} --json
+compare FLAT SMALL --keep-parts --folds 2 --budget 1s --out {new} --format markdown
+run {plan} --data {flowers} --only knn --jobs 1 --out {new} --json
+run {small_plan} --small --out {new} --format latex
+find-lr TABLE SMALL --device cpu --strategy fine_tune --unfreeze last:1 --head linear \
+  --optimizer adam --augment flip=true --regularize none --views 1 --batch-size 8 \
+  --class-weight balanced --output softmax --precision fp32 --lowest 1e-5 --highest 0.5 \
+  --steps 12 --out {new}.svg --json
+find-lr FLAT SMALL --keep-parts --sampling balanced --steps 10 --batch-size 8
+classify {image} --backbone efficientnet_lite0 --top 2 --json
+classify {image} --weights default --arg drop_rate=0.0
+predict {run} {image} --top 2 --json
+evaluate {run} {table} --root {flowers} --follow-links --skip-bad --max-bad 0.1 --json
+evaluate {run} FLAT
+report {run} --data {flowers} --json
+compare-runs {run} --out {new}.html --format json
+compare-runs {run} --json
+weights list --json
+weights path
+weights fetch efficientnet_lite0 --json
+weights import {weights} --name my_net --backbone simple_cnn --arg size=48 --mean 0.4 \
+  --std 0.3,0.3,0.3 --scale 255 --channels RGB --size 48 --resize 48 --interpolation bilinear \
+  --licence mit --overwrite --json
+weights verify --json
+"""
+OPTIONS = {
+    "TABLE": "{table} --root {flowers} --group-by column --regroup --val 0.2 --test 0.3 --seed 1"
+    " --small-classes train --allow-empty-class --follow-links --skip-bad --max-bad 0.5",
+    "FLAT": "{flat} --label-from-name (?P<label>[a-z]+)_",
+    "SMALL": "--backbone simple_cnn --arg size=48 --weights random --engine torch",
+}
+for word, options in OPTIONS.items():
+    ROWS = ROWS.replace(word, options)
+ROWS = ROWS.strip().splitlines()
+# Options that other tests try, because they need a run of their own or much time.
+ELSEWHERE = {
+    "fit": {"--from", "--resume"},
+    "find-lr": {"--from"},
+    "run": {"--resume"},
+    "demo": {"--out", "--json"},
+}
+
+
+def commands(group, *before):
+    """Yield the words and the built command of every command."""
+    for name, found in group.commands.items():
+        if hasattr(found, "commands"):
+            yield from commands(found, *before, name)
+        else:
+            context = found.make_context(name, [], resilient_parsing=True)
+            yield " ".join((*before, name)), context.command
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+@pytest.fixture(scope="module")
+def names(place, fitted, tmp_path_factory):
+    from safetensors.torch import save_file
+
+    from regraft.backbones.backbone import build
+    from regraft.backbones.spec import BackboneSpec
+
+    folder = tmp_path_factory.mktemp("more")
+    network = build(BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)))
+    save_file(network.module.state_dict(), folder / "net.safetensors")
+    plan = place.plan.read_text().replace('"flowers"', f'"{place.flowers}"')
+    (folder / "small.toml").write_text(plan + "[small]\nepochs = 1\n[small.row]\nper_class = 4\n")
+    return {
+        **vars(place),
+        "run": fitted,
+        "weights": folder / "net.safetensors",
+        "small_plan": folder / "small.toml",
+    }
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_the_command_runs(row, regraft, names, tmp_path):
+    if " my_net" in row and "import" not in row:
+        regraft(
+            "weights",
+            "import",
+            names["weights"],
+            "--backbone",
+            "simple_cnn",
+            "--arg",
+            "size=48",
+            "--name",
+            "my_net",
+        )
+
+    result = regraft(*(word.format(new=tmp_path / "new", **names) for word in shlex.split(row)))
+
+    assert not result.return_value
+    assert result.stdout or result.stderr
+    if row.endswith("--json"):
+        json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_is_tried(command):
+    rows = [row for row in ROWS if row.startswith(f"{command} ") or row == command]
+    tried = {word for row in rows for word in row.split() if word.startswith("-")}
+    tried |= ELSEWHERE.get(command, set())
+
+    options = [
+        {*param.opts, *param.secondary_opts}
+        for param in COMMANDS[command].params
+        if param.param_type_name == "option" and param.name != "help"
+    ]
+
+    assert rows or command in ELSEWHERE
+    assert [option for option in options if not option & tried] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_and_argument_is_explained(command):
+    params = COMMANDS[command].params
+
+    assert COMMANDS[command].help
+    assert [p.name for p in params if p.param_type_name == "option" and not p.help] == []

@@ -1,0 +1,234 @@
+"""`backbones list | show | rank` and `weights`: tables for people, one object for machines."""
+
+import csv
+import io
+import json
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from regraft.backbones.backbone import build
+from regraft.backbones.sources import save_module
+from regraft.backbones.spec import BackboneSpec, Preprocessing
+from regraft.cli.app import app
+from regraft.errors import RegraftError, UsageError, WeightsError
+
+
+@pytest.fixture
+def two_networks(private_home):
+    for seed, name in enumerate(("first_net", "second_net")):
+        spec = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),), seed=seed)
+        save_module(
+            build(spec).module,
+            name=name,
+            backbone="simple_cnn",
+            arguments={"size": 48},
+            preprocessing=Preprocessing.tf(48, mode="squash", resize=48),
+            source="a test",
+        )
+
+
+@pytest.fixture
+def rank(regraft, place, two_networks):
+    """Return a function that ranks two networks on the flowers, and returns what it prints."""
+
+    def call(*arguments):
+        named = ("--backbone", "first_net", "--backbone", "second_net")
+        command = ("backbones", "rank", place.flowers, "--engine", "torch", "--folds", 2, *named)
+        return regraft(*command, *arguments).stdout
+
+    return call
+
+
+def test_the_table_names_networks_and_what_they_cost(rank):
+    shown = rank()
+
+    head, first, second = shown.splitlines()[:3]
+    assert "linear probe (n = 18)" in head
+    assert {first.split()[0], second.split()[0]} == {"first_net", "second_net"}
+    assert "the test part was not looked at" in shown
+    assert "pixels" not in head
+
+
+def test_the_ablation_follows_as_a_table_of_its_own(rank):
+    ranking, ablation = rank("--ablate-preprocessing").split("\n\nbackbone ")
+
+    assert "0 to 255, not scaled" not in ranking
+    assert ablation.count("0 to 255, not scaled") == 2
+
+
+def test_json_is_one_object_and_a_second_call_embeds_nothing(rank):
+    first = json.loads(rank("--json", "--ablate-preprocessing"))
+    second = json.loads(rank("--json", "--ablate-preprocessing"))
+
+    assert {"rows", "ablation", "left_out", "seconds"} <= set(first)
+    assert [row["images_embedded"] for row in first["rows"]] == [18, 18]
+    assert [row["images_embedded"] for row in second["rows"]] == [0, 0]
+    assert {row["images_embedded"] for row in second["ablation"]} == {0}
+
+
+def test_other_formats_hold_the_same_rows(rank):
+    rows = list(csv.DictReader(io.StringIO(rank("--format", "csv"))))
+
+    assert {row["backbone"] for row in rows} == {"first_net", "second_net"}
+    assert {row["linear probe n"] for row in rows} == {"18"}
+    assert rank("--format", "markdown").startswith("| backbone | linear probe")
+
+
+def test_a_budget_is_read_as_a_time_and_what_it_forbids_is_said(rank):
+    shown = json.loads(rank("--budget", "0.001s", "--json"))
+
+    assert len(shown["rows"]) == 1
+    assert "budget" in shown["left_out"][0]["why"]
+    with pytest.raises(UsageError, match="write --budget 10m"):
+        rank("--budget", "soon")
+
+
+def test_what_skip_bad_leaves_out_of_a_ranking_is_named_and_ends_with_3(
+    regraft, place, two_networks
+):
+    skip = ("--skip-bad", "--max-bad", "0.1", "--backbone", "first_net")
+    command = ("backbones", "rank", place.bad, "--engine", "torch", "--folds", 2, *skip)
+
+    text, machine = (regraft(*command, *more) for more in ((), ("--json",)))
+
+    assert text.return_value == machine.return_value == 3
+    assert "refused: file is empty" in text.stderr
+    assert "daisy/empty.jpg" in text.stderr
+    (bad,) = json.loads(machine.stdout)["bad_files"]
+    assert bad["error"] == "IMG-EMPTY"
+    assert bad["file"].endswith("daisy/empty.jpg")
+
+
+def test_show_has_layers_and_preprocessing(regraft):
+    command = ("backbones", "show", "simple_cnn", "--arg", "size=48")
+
+    text = regraft(*command).stdout
+    told = json.loads(regraft(*command, "--json").stdout)
+    top = json.loads(regraft(*command, "--json", "--top").stdout)
+
+    assert f"parameters: {told['parameters']}" in text
+    assert [layer["name"] in text for layer in told["layers"]] == [True] * len(told["layers"])
+    assert len(top["layers"]) > len(told["layers"])
+    assert told["preprocessing"]["size"] == 48
+
+
+@pytest.fixture
+def weights(tmp_path):
+    from safetensors.torch import save_file
+
+    network = build(BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)))
+    save_file(network.module.state_dict(), tmp_path / "net.safetensors")
+    return tmp_path / "net.safetensors"
+
+
+def test_weights_are_imported_under_a_name_and_used_by_it(regraft, weights):
+    name = ("--name", "my_net", "--backbone", "simple_cnn", "--arg", "size=48")
+    command = ("weights", "import", weights, *name, "--mean", "0.4", "--std", "0.3")
+    imported = json.loads(regraft(*command, "--json").stdout)
+    shown = json.loads(regraft("backbones", "show", "my_net", "--json").stdout)
+    verified = regraft("weights", "verify", "my_net")
+    listed = regraft("weights", "list").stdout
+
+    assert imported["preprocessing"]["mean"] == [0.4, 0.4, 0.4]
+    assert shown["preprocessing"]["std"] == [0.3, 0.3, 0.3]
+    assert (verified.return_value, verified.stdout) == (0, "my_net\tok\n")
+    assert "my_net" in listed
+    with pytest.raises(WeightsError):
+        regraft(*command)
+    assert "use it with --backbone my_net" in regraft(*command, "--overwrite").stderr
+
+
+@pytest.mark.parametrize("mean", ["a", "0.1,0.2", "", "1,2,3,4"])
+def test_what_is_no_number_per_channel_is_refused(regraft, weights, mean):
+    name = ("--name", "my_net", "--backbone", "simple_cnn")
+    with pytest.raises(UsageError, match="per channel"):
+        regraft("weights", "import", weights, *name, "--mean", mean)
+
+
+def test_damaged_weights_end_with_1(regraft, weights, private_home):
+    name = ("--name", "my_net", "--backbone", "simple_cnn", "--arg", "size=48")
+    regraft("weights", "import", weights, *name)
+    folder = regraft("weights", "path").stdout.strip()
+    (stored,) = [path for path in private_home.rglob("*.safetensors") if "my_net" in str(path)]
+    stored.write_bytes(stored.read_bytes()[:-1] + b"x")
+
+    result = regraft("weights", "verify", "--json")
+
+    assert str(stored).startswith(folder)
+    assert result.return_value == 1
+    (told,) = json.loads(result.stdout)["verified"]
+    assert (told["name"], told["ok"]) == ("my_net", False)
+    assert told["problem"]
+
+
+@pytest.mark.parametrize(
+    ("command", "key"),
+    [
+        ("weights list", "weights"),
+        ("weights verify", "verified"),
+        ("data fetch", "data_sets"),
+        ("backbones list", "networks"),
+    ],
+)
+def test_json_is_one_object_wherever_the_help_says_so(regraft, command, key):
+    result = regraft(*command.split(), "--json")
+
+    assert "Print one JSON object" in " ".join(regraft(*command.split(), "--help").stdout.split())
+    assert key in json.loads(result.stdout)
+
+
+def test_fetched_weights_are_one_object_too(regraft):
+    told = json.loads(regraft("weights", "fetch", "efficientnet_lite0", "--json").stdout)
+
+    (stored,) = told["weights"]
+    assert (stored["name"], stored["licence"]) == ("efficientnet_lite0", "apache-2.0")
+
+
+REMEDIES = {
+    "bad": "--skip-bad",
+    "empty": "--allow-empty-class",
+    "link": "--follow-links",
+    "parts": "--keep-parts",
+}
+COMMANDS = {
+    "data check": (),
+    "data split": ("--out", "{out}/split"),
+    "data preview": ("--out", "{out}/sheet.png"),
+    "backbones rank": ("--backbone", "first_net", "--folds", "2"),
+    "extract": ("--out", "{out}/features.h5", "--backbone", "first_net"),
+    "find-lr": ("--backbone", "first_net"),
+    "fit": ("--backbone", "first_net", "--out", "{out}/run"),
+    "compare": ("--backbone", "first_net", "--out", "{out}/compared", "--budget", "1s"),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("case", REMEDIES)
+def test_every_option_that_an_error_recommends_exists_in_that_command(
+    regraft, command, case, place, two_networks, tmp_path
+):
+    shown = regraft(*command.split(), "--help").stdout
+    folder = tmp_path / "data"
+    if case in {"bad", "parts"}:
+        folder = getattr(place, case)
+    else:
+        for path in place.flowers.glob("*/*"):
+            (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
+            (folder / path.parent.name / path.name).write_bytes(path.read_bytes())
+        (folder / "rose").mkdir()
+        if case == "link":
+            (folder / "rose" / "link.png").symlink_to(place.image)
+    options = ("--group-by", "person[0-9]+") if case == "parts" and "--group-by" in shown else ()
+    more = [text.format(out=tmp_path) for text in COMMANDS[command]]
+
+    result = CliRunner().invoke(app, [str(a) for a in (*command.split(), folder, *options, *more)])
+
+    error = result.exception
+    if isinstance(error, RegraftError):
+        recommended = re.findall(r"\((--[a-z-]+)", str(error))
+        assert all(option in shown for option in recommended)
+        assert error.code.startswith("IMG") or REMEDIES[case] in recommended, str(error)
+    else:
+        assert isinstance(error, SystemExit | None)

@@ -1,0 +1,130 @@
+"""`classify`, `predict`, `evaluate`, `report` and `compare-runs`."""
+
+import json
+import shutil
+
+import pytest
+
+from regraft.errors import DataError, UsageError
+
+
+def test_classify_says_what_the_default_network_sees(regraft, place):
+    shown = regraft("classify", place.image, "--top", "3")
+    told = json.loads(regraft("classify", place.image, "--top", "3", "--json").stdout)
+
+    assert "no --backbone named: efficientnet_lite0" in shown.stderr
+    assert len(told["top"]) == 3
+    first = told["top"][0]
+    assert set(first) == {"wnid", "label", "probability"}
+    assert first["wnid"].startswith("n")
+    line = f"{place.image}\t{first['wnid']}\t{first['label']}\t{first['probability']:.4f}"
+    assert shown.stdout.splitlines()[0] == line
+
+
+def test_predict_answers_every_file_in_order_and_says_which_it_refused(
+    regraft, place, fitted, tmp_path
+):
+    bad = tmp_path / "bad.jpg"
+    bad.write_text("<html>404</html>")
+    files = (place.image, bad, place.flowers / "poppy")
+
+    shown = regraft("predict", fitted, *files)
+    result = regraft("predict", fitted, *files, "--json", "--top", "2")
+
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert result.return_value == shown.return_value == 3
+    assert [row["file"] for row in rows[:2]] == [str(place.image), str(bad)]
+    assert len(rows) == 14
+    assert rows[1]["error"] == "IMG-NOT-AN-IMAGE"
+    assert [set(entry) for entry in rows[0]["top"]] == [{"label", "probability"}] * 2
+    assert rows[0]["top"][0]["probability"] >= rows[0]["top"][1]["probability"]
+    assert f"{bad}\trefused\tIMG-NOT-AN-IMAGE" in shown.stdout
+    assert "refused: " in shown.stderr
+
+
+def test_a_model_folder_answers_like_its_run(regraft, place, fitted):
+    by_run, by_model = (
+        regraft("predict", folder, place.image).stdout for folder in (fitted, fitted / "model")
+    )
+
+    assert by_run == by_model
+
+
+def test_without_an_image_it_is_wrong_usage(regraft, fitted, tmp_path):
+    (tmp_path / ".hidden.jpg").write_bytes(b"")
+    with pytest.raises(UsageError, match="no image"):
+        regraft("predict", fitted, tmp_path)
+
+
+def test_evaluate_tells_what_was_learned_from_what_is_new(regraft, place, fitted, tmp_path):
+    looks = json.loads((fitted / "split.json").read_text())["test_looks"]
+    new = tmp_path / "new"
+    for name in ("daisy", "poppy"):
+        shutil.copytree(place.flowers / name, new / name)
+    image = next((new / "daisy").iterdir())
+    image.write_bytes(image.read_bytes() + b"another file")
+
+    shown = regraft("evaluate", fitted, place.flowers)
+    told = json.loads(regraft("evaluate", fitted, new, "--json").stdout)
+
+    assert "all of them were in the run's own split" in shown.stderr
+    assert shown.stdout.startswith("part ")
+    assert sum(told[part]["n"] for part in ("train", "validation", "test")) == 24
+    assert told["new"] == 1
+    assert told["test_looks"] == looks + 2
+
+
+def test_evaluate_refuses_classes_that_the_model_does_not_know(regraft, place, fitted):
+    with pytest.raises(DataError, match="daisy"):
+        regraft("evaluate", fitted, place.animals)
+
+
+@pytest.fixture(scope="module")
+def runs(regraft, small, place, tmp_path_factory):
+    """Return a folder with two runs on one split."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name in ("logistic", "50 % & knn_1"):
+        classifier = "knn" if "knn" in name else "logistic"
+        more = ("--classifier", classifier, "--description", name, "--out", folder / classifier)
+        regraft("fit", place.flowers, *small, *more)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("form", "beginning", "said"),
+    [
+        ("text", "description", "50 % & knn_1"),
+        ("markdown", "| description |", "50 % & knn\\_1"),
+        ("latex", "% needs \\usepackage{booktabs}", "\\% \\& knn\\_1"),
+        ("csv", "description,data,epochs", "50 % & knn_1"),
+        ("json", "{", '"50 % & knn_1"'),
+    ],
+)
+def test_runs_are_compared_in_every_form(regraft, runs, form, beginning, said):
+    text = regraft("compare-runs", runs, "--format", form).stdout
+
+    assert text.startswith(beginning)
+    assert said in text
+
+
+def test_a_machine_gets_rows_verdicts_and_the_page(regraft, runs, tmp_path):
+    page = tmp_path / "comparison.html"
+    result = json.loads(regraft("compare-runs", runs, "--json", "--out", page).stdout)
+
+    assert {row["description"] for row in result["rows"]} == {"logistic", "50 % & knn_1"}
+    assert len(result["verdicts"]) == 1
+    assert result["page"] == str(page)
+    assert page.is_file()
+
+
+def test_the_page_of_a_run_is_written_again_from_its_folder_alone(regraft, runs, place):
+    for page in runs.rglob("report.html"):
+        page.unlink()
+
+    shown = regraft("report", runs).stdout.splitlines()
+    told = json.loads(regraft("report", runs, "--data", place.flowers, "--json").stdout)
+
+    assert shown == told["pages"]
+    assert sorted(shown) == sorted(str(page) for page in runs.rglob("report.html"))
+    with pytest.raises(UsageError, match="--data"):
+        regraft("report", runs, "--data", runs / "nowhere")
