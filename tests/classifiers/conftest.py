@@ -1,4 +1,4 @@
-"""Small pictures in three colours, and a small network with random weights."""
+"""Small images in three colours, and a small network with random weights."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ SPEC = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 
 
 def draw(name, seed):
-    """Return a noisy picture that is mostly of one colour."""
+    """Return a noisy image that is mostly of one colour."""
     random = np.random.default_rng(seed)
     pixels = random.integers(0, 90, size=(24, 24, 3))
     pixels[..., 2 - CLASSES.index(name)] += random.integers(60, 150)
@@ -19,9 +19,9 @@ def draw(name, seed):
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory):
-    """Return paths and labels of 24 training pictures and of 9 others."""
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory):
+    """Return paths and labels of 24 training images and of 9 others."""
+    folder = tmp_path_factory.mktemp("images")
     parts = []
     for part, count in (("train", 8), ("test", 3)):
         labels = [name for name in CLASSES for _ in range(count)]

@@ -31,7 +31,7 @@ def learner(spec):
 
 @pytest.fixture
 def passed(monkeypatch):
-    """Count the pictures that are prepared for the network."""
+    """Count the images that are prepared for the network."""
     counted = []
     prepare = Backbone.prepare
     monkeypatch.setattr(
@@ -40,8 +40,8 @@ def passed(monkeypatch):
     return counted
 
 
-def test_names_go_in_and_names_come_out(learner, pictures):
-    (paths, labels), (asked, truth) = pictures
+def test_names_go_in_and_names_come_out(learner, images):
+    (paths, labels), (asked, truth) = images
 
     learner.fit(paths, labels)
 
@@ -51,8 +51,8 @@ def test_names_go_in_and_names_come_out(learner, pictures):
     assert learner.embedding_stats_.images == 9
 
 
-def test_probabilities_sum_to_one_and_their_largest_is_the_prediction(learner, pictures):
-    (paths, labels), (asked, _) = pictures
+def test_probabilities_sum_to_one_and_their_largest_is_the_prediction(learner, images):
+    (paths, labels), (asked, _) = images
     learner.fit(paths, labels)
 
     probabilities = learner.predict_proba(asked)
@@ -63,8 +63,8 @@ def test_probabilities_sum_to_one_and_their_largest_is_the_prediction(learner, p
 
 
 @pytest.mark.parametrize("size", [1, 2, 9])
-def test_the_size_of_the_batch_changes_no_label(learner, pictures, size):
-    (paths, labels), (asked, _) = pictures
+def test_the_size_of_the_batch_changes_no_label(learner, images, size):
+    (paths, labels), (asked, _) = images
     learner.fit(paths, labels)
 
     parts = [learner.predict(asked[i : i + size]) for i in range(0, 9, size)]
@@ -72,8 +72,8 @@ def test_the_size_of_the_batch_changes_no_label(learner, pictures, size):
     assert np.array_equal(np.concatenate(parts), learner.predict(asked))
 
 
-def test_equal_probabilities_go_to_the_first_class(learner, pictures, monkeypatch):
-    (paths, labels), (asked, _) = pictures
+def test_equal_probabilities_go_to_the_first_class(learner, images, monkeypatch):
+    (paths, labels), (asked, _) = images
     learner.fit(paths, labels)
 
     monkeypatch.setattr(learner, "predict_proba", lambda asked: np.full((len(asked), 3), 1 / 3))
@@ -81,21 +81,21 @@ def test_equal_probabilities_go_to_the_first_class(learner, pictures, monkeypatc
     assert set(learner.predict(asked)) == {"blue"}
 
 
-def test_paths_pictures_and_arrays_are_the_same_to_it(learner, pictures):
-    (paths, labels), (asked, _) = pictures
+def test_paths_images_and_arrays_are_the_same_to_it(learner, images):
+    (paths, labels), (asked, _) = images
     learner.fit(paths, labels)
     opened = [Image.open(path).convert("RGB") for path in asked]
 
     from_paths = learner.predict_proba(asked)
-    from_pictures = learner.predict_proba(opened)
+    from_images = learner.predict_proba(opened)
     from_arrays = learner.predict_proba([np.asarray(one) for one in opened])
 
-    assert np.allclose(from_pictures, from_paths, atol=1e-6)
+    assert np.allclose(from_images, from_paths, atol=1e-6)
     assert np.allclose(from_arrays, from_paths, atol=1e-6)
 
 
-def test_a_search_over_grid_and_classifier_touches_each_picture_once(learner, pictures, passed):
-    (paths, labels), _ = pictures
+def test_a_search_over_grid_and_classifier_touches_each_image_once(learner, images, passed):
+    (paths, labels), _ = images
     grid = {"classifier": ["knn", LogisticRegression()], "grid": [None], "seed": [0, 1]}
 
     search = GridSearchCV(learner, grid, cv=3).fit(paths, labels)
@@ -104,8 +104,8 @@ def test_a_search_over_grid_and_classifier_touches_each_picture_once(learner, pi
     assert len(passed) == len(paths)
 
 
-def test_a_search_reaches_the_parameters_of_a_classifier_inside(spec, pictures):
-    (paths, labels), _ = pictures
+def test_a_search_reaches_the_parameters_of_a_classifier_inside(spec, images):
+    (paths, labels), _ = images
     learner = FeatureClassifier(
         spec, classifier=LogisticRegression(), compute=Compute(engine="torch")
     )
@@ -117,8 +117,8 @@ def test_a_search_reaches_the_parameters_of_a_classifier_inside(spec, pictures):
     assert used == search.best_params_["classifier__C"]
 
 
-def test_cross_validation_and_a_pipeline_take_it(learner, pictures):
-    (paths, labels), (asked, truth) = pictures
+def test_cross_validation_and_a_pipeline_take_it(learner, images):
+    (paths, labels), (asked, truth) = images
 
     scores = cross_val_score(learner, paths, labels, cv=2)
     piped = make_pipeline(clone(learner)).fit(paths, labels)
@@ -127,8 +127,8 @@ def test_cross_validation_and_a_pipeline_take_it(learner, pictures):
     assert piped.score(asked, truth) > 0.8
 
 
-def test_a_second_classifier_embeds_no_picture(learner, pictures):
-    (paths, labels), _ = pictures
+def test_a_second_classifier_embeds_no_image(learner, images):
+    (paths, labels), _ = images
     learner.fit(paths, labels)
 
     other = clone(learner).set_params(classifier="knn", seed=3).fit(paths, labels)
@@ -137,8 +137,8 @@ def test_a_second_classifier_embeds_no_picture(learner, pictures):
     assert other.embedding_stats_.images == 24
 
 
-def test_clone_keeps_parameters_and_forgets_the_fit(learner, pictures):
-    (paths, labels), _ = pictures
+def test_clone_keeps_parameters_and_forgets_the_fit(learner, images):
+    (paths, labels), _ = images
     learner.set_params(classifier="knn", seed=5).fit(paths, labels)
 
     copy = clone(learner)
@@ -148,8 +148,8 @@ def test_clone_keeps_parameters_and_forgets_the_fit(learner, pictures):
         copy.predict(paths)
 
 
-def test_a_fitted_learner_goes_to_another_process_and_answers_the_same(learner, pictures):
-    (paths, labels), (asked, _) = pictures
+def test_a_fitted_learner_goes_to_another_process_and_answers_the_same(learner, images):
+    (paths, labels), (asked, _) = images
     learner.fit(paths, labels)
 
     copy = pickle.loads(pickle.dumps(learner))
@@ -166,8 +166,8 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("loaded", [False, True], ids=["fitted", "loaded"])
-def test_features_other_than_it_was_fitted_on_are_refused(learner, pictures, tmp_path, loaded):
-    (paths, labels), (asked, _) = pictures
+def test_features_other_than_it_was_fitted_on_are_refused(learner, images, tmp_path, loaded):
+    (paths, labels), (asked, _) = images
     learner.fit(paths, labels)
     before = learner.predict_proba(asked)
     if loaded:
@@ -190,8 +190,8 @@ def test_features_other_than_it_was_fitted_on_are_refused(learner, pictures, tmp
     assert np.array_equal(learner.predict_proba(asked), before)
 
 
-def test_a_learner_of_changed_parameters_is_of_use_after_another_fit(learner, pictures):
-    (paths, labels), (asked, _) = pictures
+def test_a_learner_of_changed_parameters_is_of_use_after_another_fit(learner, images):
+    (paths, labels), (asked, _) = images
     learner.fit(paths, labels)
 
     learner.set_params(backbone=replace(SPEC, seed=7)).fit(paths, labels)
@@ -202,8 +202,8 @@ def test_a_learner_of_changed_parameters_is_of_use_after_another_fit(learner, pi
     assert np.array_equal(learner.predict_proba(asked), fresh.predict_proba(asked))
 
 
-def test_validation_pictures_choose_nothing_and_are_reported(learner, pictures):
-    (paths, labels), (asked, truth) = pictures
+def test_validation_images_choose_nothing_and_are_reported(learner, images):
+    (paths, labels), (asked, truth) = images
     alone = clone(learner).fit(paths, labels)
 
     learner.fit(paths, labels, validation=SimpleNamespace(paths=asked, labels=truth))
@@ -212,8 +212,8 @@ def test_validation_pictures_choose_nothing_and_are_reported(learner, pictures):
     assert learner.history_["grid"] == alone.history_["grid"]
 
 
-def test_validation_with_a_class_that_was_not_trained_is_refused(learner, pictures):
-    (paths, labels), (asked, _) = pictures
+def test_validation_with_a_class_that_was_not_trained_is_refused(learner, images):
+    (paths, labels), (asked, _) = images
     strange = SimpleNamespace(paths=asked, labels=["purple"] * 9)
 
     with pytest.raises(DataError, match=r"unknown purple; known blue, green, red"):
@@ -221,15 +221,15 @@ def test_validation_with_a_class_that_was_not_trained_is_refused(learner, pictur
 
 
 @pytest.mark.parametrize("label", [0, 1.5, None, b"red", ""])
-def test_a_label_that_is_no_name_is_refused(learner, pictures, label):
-    (paths, labels), _ = pictures
+def test_a_label_that_is_no_name_is_refused(learner, images, label):
+    (paths, labels), _ = images
 
     with pytest.raises(UsageError, match="labels are names"):
         learner.fit(paths, [label, *labels[1:]])
 
 
-def test_every_image_needs_a_label(learner, pictures):
-    (paths, labels), _ = pictures
+def test_every_image_needs_a_label(learner, images):
+    (paths, labels), _ = images
 
     with pytest.raises(UsageError, match="24 images, 23 labels"):
         learner.fit(paths, labels[1:])
@@ -238,10 +238,10 @@ def test_every_image_needs_a_label(learner, pictures):
 @pytest.mark.parametrize(
     "wrong", [{"classifier": "svm"}, {"grid": {"gamma": [1]}}, {"scale": "rows"}]
 )
-def test_impossible_parameters_are_found_before_any_picture_is_embedded(
-    learner, pictures, passed, wrong
+def test_impossible_parameters_are_found_before_any_image_is_embedded(
+    learner, images, passed, wrong
 ):
-    (paths, labels), _ = pictures
+    (paths, labels), _ = images
 
     with pytest.raises(UsageError):
         learner.set_params(**wrong).fit(paths, labels)
@@ -249,25 +249,25 @@ def test_impossible_parameters_are_found_before_any_picture_is_embedded(
     assert passed == []
 
 
-def test_a_picture_that_cannot_be_read_is_named(learner, pictures, tmp_path):
-    (paths, labels), _ = pictures
+def test_a_image_that_cannot_be_read_is_named(learner, images, tmp_path):
+    (paths, labels), _ = images
     bad = tmp_path / "bad.png"
-    bad.write_bytes(b"no picture")
+    bad.write_bytes(b"no image")
 
     with pytest.raises(ImageError, match=r"bad\.png"):
         learner.fit([bad, *paths[1:]], labels)
 
 
-def test_no_pictures_give_no_predictions(learner, pictures):
-    (paths, labels), _ = pictures
+def test_no_images_give_no_predictions(learner, images):
+    (paths, labels), _ = images
     learner.fit(paths, labels)
 
     assert learner.predict([]).shape == (0,)
     assert learner.predict_proba([]).shape == (0, 3)
 
 
-def test_a_classifier_that_cannot_be_saved_works_all_the_same(spec, pictures):
-    (paths, labels), (asked, truth) = pictures
+def test_a_classifier_that_cannot_be_saved_works_all_the_same(spec, images):
+    (paths, labels), (asked, truth) = images
 
     learner = FeatureClassifier(spec, classifier=SVC(), compute=Compute(engine="torch")).fit(
         paths, labels

@@ -36,13 +36,13 @@ def learner(**changes):
 
 
 @pytest.fixture(scope="module")
-def train(pictures):
-    return pictures[0]
+def train(images):
+    return images[0]
 
 
 @pytest.fixture(scope="module")
-def held(pictures):
-    return pictures[1]
+def held(images):
+    return images[1]
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_columns_of_a_shuffled_table_are_the_same_as_lists(phases, train, held, 
     assert np.array_equal(tabular.predict_proba(part), plain.predict_proba(held[0][:3]))
 
 
-def test_a_single_picture_is_no_list_of_pictures(train):
+def test_a_single_image_is_no_list_of_images(train):
     fitted = learner(phases=[]).fit(*train)
 
     for single in ("dog.jpg", Path("dog.jpg"), np.zeros((8, 8, 3), np.uint8)):
@@ -193,7 +193,7 @@ def test_labels_are_names_of_two_classes_or_more(labels, error, message):
         learner().fit([np.zeros((8, 8, 3), np.uint8)] * 2, labels)
 
 
-def test_no_pictures_are_refused():
+def test_no_images_are_refused():
     with pytest.raises(UsageError, match="two classes"):
         learner().fit([], [])
 
@@ -237,7 +237,7 @@ def test_an_argument_that_makes_no_sense_is_refused(train, changes, message):
         learner(**changes).fit(*train)
 
 
-def test_a_picture_that_cannot_be_read_is_named(tmp_path, train):
+def test_a_image_that_cannot_be_read_is_named(tmp_path, train):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"nothing")
 
@@ -245,7 +245,7 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path, train):
         learner().fit([*train[0], broken], [*train[1], "red"])
 
 
-def test_pictures_may_be_arrays(held):
+def test_images_may_be_arrays(held):
     dark, light = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 255, np.uint8)
 
     fitted = learner().fit(np.stack([dark, light] * 4), np.array(["night", "day"] * 4))
@@ -388,7 +388,7 @@ def test_a_spec_may_be_a_name(monkeypatch):
 
 OTHER_SEED = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),), seed=5)
 RANDOM = np.random.default_rng(0)
-PICTURES = list(RANDOM.integers(0, 256, (12, 32, 32, 3), dtype=np.uint8))
+IMAGES = list(RANDOM.integers(0, 256, (12, 32, 32, 3), dtype=np.uint8))
 LABELS = ["cat", "dog", "owl"] * 4
 TRAINED = [Phase(unfreeze=1.0, epochs=2, lr=0.01)]
 
@@ -400,7 +400,7 @@ def started(**changes):
 @pytest.fixture(scope="module")
 def source():
     """Return a network that was trained on the source task."""
-    return started(phases=TRAINED, head="mlp_256").fit(PICTURES, LABELS)
+    return started(phases=TRAINED, head="mlp_256").fit(IMAGES, LABELS)
 
 
 @pytest.fixture(scope="module")
@@ -424,17 +424,17 @@ def same_head(one, other):
 def test_the_same_task_goes_on_with_trunk_and_head(source, folder, inside):
     start = folder if inside else folder.parent  # a model, or the run that it is part of
 
-    going_on = started(head="mlp_256", start=start, backbone=OTHER_SEED).fit(PICTURES, LABELS)
+    going_on = started(head="mlp_256", start=start, backbone=OTHER_SEED).fit(IMAGES, LABELS)
 
     assert same_trunk(going_on, source)
     assert same_head(going_on, source)
-    assert np.allclose(going_on.predict_proba(PICTURES), source.predict_proba(PICTURES), atol=1e-6)
+    assert np.allclose(going_on.predict_proba(IMAGES), source.predict_proba(IMAGES), atol=1e-6)
     assert going_on.warnings_ == (f"started from trunk and head of {start.name}",)
 
 
 def test_training_goes_on_from_there(source, folder):
-    going_on = started(head="mlp_256", start=folder, phases=TRAINED).fit(PICTURES, LABELS)
-    anew = started(head="mlp_256", phases=TRAINED).fit(PICTURES, LABELS)
+    going_on = started(head="mlp_256", start=folder, phases=TRAINED).fit(IMAGES, LABELS)
+    anew = started(head="mlp_256", phases=TRAINED).fit(IMAGES, LABELS)
 
     first, again = (one.history_["epochs"][0]["train_loss"] for one in (going_on, anew))
     assert first < again
@@ -451,8 +451,8 @@ def test_training_goes_on_from_there(source, folder):
     ],
 )
 def test_another_task_or_head_takes_the_trunk_and_a_new_head(source, folder, labels, head, output):
-    target = started(head=head, start=folder, output=output).fit(PICTURES, labels)
-    fresh = started(head=head, output=output).fit(PICTURES, labels)
+    target = started(head=head, start=folder, output=output).fit(IMAGES, labels)
+    fresh = started(head=head, output=output).fit(IMAGES, labels)
 
     assert same_trunk(target, source)
     assert not same_trunk(target, fresh)
@@ -464,10 +464,10 @@ def test_another_task_or_head_takes_the_trunk_and_a_new_head(source, folder, lab
 
 def test_a_head_with_one_output_is_not_taken_for_two_classes(tmp_path):
     labels = ["cat", "dog"] * 6
-    started(output="sigmoid", phases=TRAINED).fit(PICTURES, labels).save(tmp_path / "m")
+    started(output="sigmoid", phases=TRAINED).fit(IMAGES, labels).save(tmp_path / "m")
 
-    going_on = started(output="sigmoid", start=tmp_path / "m").fit(PICTURES, labels)
-    changed = started(start=tmp_path / "m").fit(PICTURES, labels)
+    going_on = started(output="sigmoid", start=tmp_path / "m").fit(IMAGES, labels)
+    changed = started(start=tmp_path / "m").fit(IMAGES, labels)
 
     assert "trunk and head" in going_on.warnings_[0]
     assert "the head is new" in changed.warnings_[0]
@@ -476,54 +476,52 @@ def test_a_head_with_one_output_is_not_taken_for_two_classes(tmp_path):
 def test_the_source_task_helps_the_target_task_through_the_trunk_alone(source, folder):
     """A frozen trunk gives the features that the source task has shaped."""
     labels = ["x", "y"] * 6
-    target = started(start=folder, phases=[Phase(epochs=2)]).fit(PICTURES, labels)
+    target = started(start=folder, phases=[Phase(epochs=2)]).fit(IMAGES, labels)
 
     assert same_trunk(target, source)
     assert target.backbone_.weights.sha256 == source.backbone_.weights.sha256
     assert target.backbone_.weights.sha256 != build(SMALL).weights.sha256
-    assert np.allclose(
-        target.backbone_.embed(PICTURES), source.backbone_.embed(PICTURES), atol=1e-5
-    )
+    assert np.allclose(target.backbone_.embed(IMAGES), source.backbone_.embed(IMAGES), atol=1e-5)
 
 
 def test_activations_of_the_weights_before_are_not_taken_for_those_of_the_start(folder, tmp_path):
     cache = tmp_path / "cache"
     phases = [Phase(epochs=1)]
-    started(phases=phases, cache=cache).fit(PICTURES, LABELS)
+    started(phases=phases, cache=cache).fit(IMAGES, LABELS)
 
-    going_on = started(phases=phases, cache=cache, start=folder).fit(PICTURES, LABELS)
+    going_on = started(phases=phases, cache=cache, start=folder).fit(IMAGES, LABELS)
 
-    assert going_on.embedding_stats_.embedded == len(PICTURES)
+    assert going_on.embedding_stats_.embedded == len(IMAGES)
 
 
 def test_a_classifier_on_features_gives_its_trunk(tmp_path):
     features = FeatureClassifier(
         SMALL, classifier="knn", compute=Compute(engine="torch", cache=None)
     )
-    features.fit(PICTURES, LABELS).save(tmp_path / "features")
+    features.fit(IMAGES, LABELS).save(tmp_path / "features")
 
-    from_features = started(backbone=OTHER_SEED, start=tmp_path / "features").fit(PICTURES, LABELS)
+    from_features = started(backbone=OTHER_SEED, start=tmp_path / "features").fit(IMAGES, LABELS)
 
-    assert same_trunk(from_features, started().fit(PICTURES, LABELS))
+    assert same_trunk(from_features, started().fit(IMAGES, LABELS))
     assert from_features.warnings_ == ("started from the trunk of features; the head is new",)
 
 
 def test_a_started_model_is_saved_with_what_it_has_learned(folder, tmp_path):
-    going_on = started(head="mlp_256", start=folder, phases=TRAINED).fit(PICTURES, LABELS)
+    going_on = started(head="mlp_256", start=folder, phases=TRAINED).fit(IMAGES, LABELS)
     going_on.save(tmp_path / "second")
 
-    third = started(head="mlp_256", start=tmp_path / "second").fit(PICTURES, LABELS)
+    third = started(head="mlp_256", start=tmp_path / "second").fit(IMAGES, LABELS)
 
     assert same_trunk(third, going_on)
     assert same_head(third, going_on)
 
 
 def test_the_model_that_was_started_from_stays_as_it_is(source, folder):
-    before = source.predict_proba(PICTURES)
+    before = source.predict_proba(IMAGES)
 
-    started(head="mlp_256", start=folder, phases=TRAINED).fit(PICTURES, LABELS)
+    started(head="mlp_256", start=folder, phases=TRAINED).fit(IMAGES, LABELS)
 
-    assert np.array_equal(source.predict_proba(PICTURES), before)
+    assert np.array_equal(source.predict_proba(IMAGES), before)
 
 
 @pytest.mark.parametrize(
@@ -536,7 +534,7 @@ def test_the_model_that_was_started_from_stays_as_it_is(source, folder):
 )
 def test_another_network_is_refused(folder, backbone):
     with pytest.raises(UsageError, match="another network") as caught:
-        started(backbone=backbone, start=folder).fit(PICTURES, LABELS)
+        started(backbone=backbone, start=folder).fit(IMAGES, LABELS)
 
     assert "simple_cnn" in str(caught.value)
     assert str(folder) in str(caught.value)
@@ -552,14 +550,14 @@ def test_another_network_is_refused(folder, backbone):
 )
 def test_another_preprocessing_is_refused(folder, spec):
     with pytest.raises(UsageError, match="another preprocessing") as caught:
-        started(backbone=spec, start=folder).fit(PICTURES, LABELS)
+        started(backbone=spec, start=folder).fit(IMAGES, LABELS)
 
     assert "48 px" in str(caught.value)
 
 
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(ModelError, match="nothing here"):
-        started(start=tmp_path / "nothing here").fit(PICTURES, LABELS)
+        started(start=tmp_path / "nothing here").fit(IMAGES, LABELS)
 
 
 def test_a_damaged_model_is_refused(folder, tmp_path):
@@ -571,4 +569,4 @@ def test_a_damaged_model_is_refused(folder, tmp_path):
     weights.write_bytes(bytes(content))
 
     with pytest.raises(ModelError):
-        started(start=damaged).fit(PICTURES, LABELS)
+        started(start=damaged).fit(IMAGES, LABELS)

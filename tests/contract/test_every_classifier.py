@@ -36,14 +36,14 @@ OBJECTS = [
 ]
 
 
-def picture(shade, seed):
+def image(shade, seed):
     noise = np.random.default_rng(seed).integers(0, 40, size=(20, 20, 3))
     return (noise + shade).astype(np.uint8)
 
 
-TRAIN = [picture(shade, seed) for seed in range(6) for shade in (0, 90, 200)]
+TRAIN = [image(shade, seed) for seed in range(6) for shade in (0, 90, 200)]
 LABELS = ["night", "dusk", "day"] * 6
-ASKED = [picture(shade, seed) for seed in (50, 51) for shade in (20, 110, 190)]
+ASKED = [image(shade, seed) for seed in (50, 51) for shade in (20, 110, 190)]
 
 
 @pytest.fixture(params=[*NAMED, *OBJECTS], ids=str)

@@ -1,4 +1,4 @@
-"""The extractor is a scikit-learn transformer, and no picture passes its network twice."""
+"""The extractor is a scikit-learn transformer, and no image passes its network twice."""
 
 import dataclasses
 import pickle
@@ -29,13 +29,13 @@ SMALL = dataclasses.replace(SPEC, preprocessing=Preprocessing.torch(64))
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Return a list that grows by the number of pictures of each pass through a network."""
+    """Return a list that grows by the number of images of each pass through a network."""
     passes = []
     whole = TorchEngine.__call__
 
-    def counting(self, pictures):
-        passes.append(len(pictures))
-        return whole(self, pictures)
+    def counting(self, images):
+        passes.append(len(images))
+        return whole(self, images)
 
     monkeypatch.setattr(TorchEngine, "__call__", counting)
     return passes
@@ -44,13 +44,13 @@ def counted(monkeypatch):
 def test_rows_of_a_graphics_processor_are_kept_apart_from_those_of_a_processor(
     counted, monkeypatch, tmp_path
 ):
-    pictures = [np.full((40, 50, 3), shade, np.uint8) for shade in (10, 90)]
+    images = [np.full((40, 50, 3), shade, np.uint8) for shade in (10, 90)]
     extractor = FeatureExtractor(SMALL, compute=Compute(engine="torch", cache=tmp_path))
     passed = []
 
     for device in ("cpu", "cuda", "cpu", "cuda:1", "mps"):
         monkeypatch.setattr(embed_module, "choose_device", lambda _asked, device=device: device)
-        extractor.transform(pictures)
+        extractor.transform(images)
         passed.append(extractor.stats_.embedded)
 
     assert passed == [2, 2, 0, 0, 2]
@@ -99,7 +99,7 @@ def test_a_second_call_touches_no_network(photographs, counted):
     assert np.array_equal(again, matrix[::-1])
 
 
-def test_a_grid_search_embeds_each_picture_once(photographs, labels, counted):
+def test_a_grid_search_embeds_each_image_once(photographs, labels, counted):
     pipeline = make_pipeline(make(), LogisticRegression())
     grid = {"logisticregression__C": [0.1, 1.0, 10.0]}
 
@@ -180,11 +180,11 @@ def test_one_changed_ingredient_misses(ingredient, photographs, counted):
 @given(first=st.sampled_from([None, *CHANGES]), second=st.sampled_from([None, *CHANGES]))
 def test_any_two_settings_share_rows_only_if_they_are_the_same(first, second, tmp_path_factory):
     cache = tmp_path_factory.mktemp("cache")
-    picture = [np.arange(12 * 16 * 3, dtype=np.uint8).reshape(12, 16, 3)]
+    image = [np.arange(12 * 16 * 3, dtype=np.uint8).reshape(12, 16, 3)]
     one, other = (make(cache=cache, **CHANGES.get(name, {})) for name in (first, second))
-    one.transform(picture)
+    one.transform(image)
 
-    other.transform(picture)
+    other.transform(image)
 
     assert other.stats_.embedded == int(first != second)
 
@@ -253,7 +253,7 @@ def test_stored_weights_that_give_way_to_others_are_noticed(photographs, store_m
     assert not np.allclose(*rows)
 
 
-def test_a_bad_picture_stops_with_its_name_and_the_others_stay_cached(photographs, tmp_path):
+def test_a_bad_image_stops_with_its_name_and_the_others_stay_cached(photographs, tmp_path):
     (tmp_path / "11.jpg").write_bytes(b"<html>")
 
     with pytest.raises(ImageError) as caught:
@@ -302,17 +302,17 @@ def test_set_output_gives_a_table_with_named_columns(photographs):
 
 
 @pytest.mark.parametrize("one", ["a.jpg", np.zeros((4, 4, 3), np.uint8), Image.new("RGB", (4, 4))])
-def test_one_picture_instead_of_a_list_is_refused(one):
+def test_one_image_instead_of_a_list_is_refused(one):
     with pytest.raises(UsageError, match="not a list of images"):
         make().transform(one)
 
 
-def test_an_array_of_paths_or_pictures_is_a_list(photographs):
+def test_an_array_of_paths_or_images_is_a_list(photographs):
     extractor = make()
-    pictures = np.zeros((2, 40, 50, 3), np.uint8)
+    images = np.zeros((2, 40, 50, 3), np.uint8)
 
     assert extractor.transform(np.array(photographs)).shape[0] == 12
-    assert extractor.transform(pictures).shape[0] == 2
+    assert extractor.transform(images).shape[0] == 2
 
 
 def test_an_unknown_network_is_found_out_when_fitting():
@@ -340,7 +340,7 @@ def test_two_different_poolings_are_refused():
         make(backbone=spec, pooling="stage:stem.0").fit([])
 
 
-def test_embedded_pictures_go_to_hdf5_with_what_made_them(photographs, labels, tmp_path):
+def test_embedded_images_go_to_hdf5_with_what_made_them(photographs, labels, tmp_path):
     import h5py
 
     extractor = make()

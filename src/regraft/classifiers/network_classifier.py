@@ -69,7 +69,7 @@ class NetworkClassifier(ImageClassifier):
         class_weight: What an error counts: ``"balanced"``, a weight per class; None: the same.
         sampling: ``"balanced"`` to draw all classes equally often; None takes each image once.
         output: ``"softmax"``, or for two classes ``"sigmoid"``: one output.
-        start: The folder of a run or model to go on from. Its trunk is taken, and its head too
+        start: The folder of a run or model to start from. Its trunk is taken, and its head too
             where head and classes are the same.
         batch_size: Images per step, 2 or more.
         seed: Everything random is drawn from it, 0 to 4294967295, but the random weights of a spec
@@ -429,9 +429,9 @@ class _SavedHead:
 
 
 def _head_tensors(files: ModelFiles) -> dict[str, Tensor]:
-    strange = [name for name in files.arrays if not name.startswith(_HEAD)]
-    if strange:
-        raise corrupt(files.place, f"unknown array {strange[0]!r:.80}")
+    unknown = [name for name in files.arrays if not name.startswith(_HEAD)]
+    if unknown:
+        raise corrupt(files.place, f"unknown array {unknown[0]!r:.80}")
     return {
         name.removeprefix(_HEAD): torch.from_numpy(np.array(array))
         for name, array in files.arrays.items()
