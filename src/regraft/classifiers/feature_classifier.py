@@ -62,9 +62,6 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Equal probabilities go to the class that comes first in ``classes_``.
 
-        Args:
-            X: Images: paths, Pillow images or H×W×3 uint8 arrays.
-
         Raises:
             ImageError: An image cannot be used.
         """
@@ -342,10 +339,6 @@ class FeatureClassifier(ImageClassifier):
 
 def paired(images: Sequence[ImageLike], labels: Sequence[str]) -> tuple[list[ImageLike], list[str]]:
     """Return images, and labels as plain texts, as lists: what belongs together by position.
-
-    Args:
-        images: Paths, Pillow images or H×W×3 arrays of 8 bits.
-        labels: The name of the class of each image.
 
     Raises:
         UsageError: The numbers differ, there is a single image, or a label is no name

@@ -90,18 +90,7 @@ class NetworkPart:
 
 @settings_class(ModelError, code="MODEL-CORRUPT", kw_only=True)
 class ModelRecord:
-    """What ``model.json`` holds.
-
-    Args:
-        classes: The names of the classes in the order of the probabilities.
-        backbone: The network.
-        compute: How numbers were computed.
-        history: How the model was fitted.
-        warnings: What a reader should know.
-        shallow: The classifier on features; None for a network.
-        network: The head; None for a classifier on features.
-        regraft: The version that wrote it.
-    """
+    """What ``model.json`` holds."""
 
     classes: Annotated[tuple[Name, ...], Field(min_length=2, max_length=100_000)]
     backbone: BackboneRecord
@@ -132,15 +121,7 @@ class _Manifest:
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """What a folder holds, verified.
-
-    Attributes:
-        place: The folder.
-        record: What the model is.
-        arrays: Arrays by name, all finite.
-        content: The bytes of the file of a shallow classifier, if there is one.
-        backbone: The file of the network's weights, if it is there.
-    """
+    """What a folder holds, verified."""
 
     place: Path
     record: ModelRecord
@@ -159,12 +140,7 @@ def portable_compute(compute: Compute) -> Compute:
 
 
 def backbone_record(backbone: Backbone, *, trained: bool = False) -> BackboneRecord:
-    """Return a network as it is described on another machine.
-
-    Args:
-        backbone: The network.
-        trained: Whether no name stands for its weights any more.
-    """
+    """Return a network in terms of any machine; no name stands for weights that were trained."""
     spec, entry = backbone.spec, find(backbone.spec.name)
     if entry.stored:  # imported weights: their name means nothing elsewhere
         name = entry.identifier if entry.source == "regraft" else backbone.identifier
@@ -189,13 +165,6 @@ def write_model(
     backbone: Backbone | None = None,
 ) -> None:
     """Write a model's folder, whole or not at all; an older model there is replaced.
-
-    Args:
-        folder: Where the model shall stand.
-        record: What it is.
-        arrays: Arrays by name.
-        content: The file of a shallow classifier, if it is one.
-        backbone: The network whose weights go with it, or None to leave them out.
 
     Raises:
         ModelError: A value is NaN or infinite (``MODEL-NAN``).
@@ -286,11 +255,6 @@ def open_backbone(
     weights: str | os.PathLike[str] | None = None,
 ) -> Backbone:
     """Build the network of a model and return it, unless it is not the one that was saved.
-
-    Args:
-        files: The model.
-        build: From a spec to the network.
-        weights: The file of its weights, for a model that was saved without them.
 
     Raises:
         ModelError: ``MODEL-WEIGHTS`` or ``MODEL-CORRUPT``.

@@ -152,8 +152,8 @@ class NetworkClassifier(ImageClassifier):
             X: Images: paths, Pillow images or H × W × 3 arrays of 8 bits.
             y: The class of each image, by name.
             validation: Decides which epoch of a phase was best; without it the last one stays.
-            checkpoints: A folder for checkpoints. If it holds some of the same work, that is gone
-                on with, and ends as if it had never been interrupted: on a processor with the same
+            checkpoints: A folder for checkpoints. If it holds some of the same training, it resumes
+                from them and ends as if it had never been interrupted: on a processor with the same
                 bits. Beside it, ``history.jsonl`` gets a line per epoch.
             checkpoint_every: Seconds between two of them; 0 for one after every step.
             callbacks: Who hears of each epoch, such as ``TensorBoard(folder)``.
@@ -162,7 +162,7 @@ class NetworkClassifier(ImageClassifier):
             DataError: A validation class is unknown.
             UsageError: Labels are no names, there is one class only, or an argument is impossible.
             ImageError: An image cannot be read.
-            RegraftError: The loss is no number any more (``TRAIN-NAN``), the memory is not enough
+            RegraftError: The loss is NaN (``TRAIN-NAN``), the memory is not enough
                 (``TRAIN-MEMORY``), or the checkpoints are of other work (``TRAIN-RESUME``) or all
                 damaged (``TRAIN-CHECKPOINT``).
         """

@@ -36,15 +36,7 @@ class Rotation:
     def coefficients(
         self, rotated: NDArray[np.float64], features: NDArray[np.float32]
     ) -> NDArray[np.float64]:
-        """Return coefficients for features from those for coordinates.
-
-        Args:
-            rotated: (k, r).
-            features: The rows that were rotated, (n, d).
-
-        Returns:
-            (k, d).
-        """
+        """Return coefficients for features, (k, d), from those for coordinates, (k, r)."""
         combination = rotated @ self.back.T
         turned = np.zeros((len(rotated), features.shape[1]))
         for rows in _blocks(features.shape[0], features.shape[1]):
@@ -58,9 +50,6 @@ def rotate(features: NDArray[np.float32]) -> Rotation:
     Works by the eigenvalues of the n x n matrix of inner products in float64: unlike a Cholesky
     factor it does not mind equal rows, unlike a singular value decomposition it needs no second
     d x n matrix. Directions below the rounding of the float32 features are left out.
-
-    Args:
-        features: (n, d), n < d.
 
     Example:
         >>> rows = np.array([[3.0, 0.0, 4.0], [3.0, 0.0, 4.0]], dtype=np.float32)
@@ -82,14 +71,7 @@ def rotate(features: NDArray[np.float32]) -> Rotation:
 
 
 def principal_directions(features: NDArray[np.float32], count: int) -> NDArray[np.float64]:
-    """Return the directions in which centred rows vary most, strongest first.
-
-    Args:
-        features: (n, d), each column with mean 0.
-        count: How many at most; there are no more than the rows span.
-
-    Returns:
-        Orthonormal rows (r, d), r <= count.
+    """Return directions, (r, d), in which centred rows (n, d) vary most, strongest first.
 
     Example:
         >>> rows = np.array([[-2.0, 0.0], [2.0, 0.0]], dtype=np.float32)
@@ -135,13 +117,7 @@ def _penalty(classifier: Any) -> str:
 
 
 def turn_back(classifier: Any, rotation: Rotation, features: NDArray[np.float32]) -> None:
-    """Make a classifier that was fitted on coordinates one for features, in place.
-
-    Args:
-        classifier: One that ``can_rotate``, fitted on ``rotation.coordinates``.
-        rotation: What ``rotate(features)`` gave.
-        features: The rows that were rotated, (n, d).
-    """
+    """Make a classifier that was fitted on coordinates one for features, in place."""
     classifier.coef_ = rotation.coefficients(classifier.coef_, features)
     classifier.n_features_in_ = features.shape[1]
 
@@ -177,12 +153,7 @@ class Scaling:
     def apply(
         self, features: NDArray[np.float32], *, out: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
-        """Return scaled features, (n, d) or (n, r).
-
-        Args:
-            features: (n, d).
-            out: Where to write a result of the same shape; ``out=features`` saves a second matrix.
-        """
+        """Return scaled features, (n, d) or (n, r)."""
         if "components" in self.arrays:
             turned: NDArray[np.float32] = features @ self.arrays["components"].T
             return np.asarray(turned - self.arrays["offset"])

@@ -52,18 +52,7 @@ class Shallow:
 
 @dataclass(frozen=True)
 class FittedShallow:
-    """What ``fit_shallow`` learned.
-
-    Attributes:
-        estimator: The scikit-learn classifier; it knows scaled features and the classes 0 to k - 1.
-            None in a loaded learner.
-        scaling: What is done to the features first.
-        model: The classifier as data; None where it cannot be kept so.
-        obstacle: Why it cannot.
-        history: Rows, columns, grid table, best parameters, temperature and seconds, as JSON
-            values.
-        warnings: What the fit complained about, each complaint once.
-    """
+    """What ``fit_shallow`` learned."""
 
     estimator: Any
     scaling: Scaling
@@ -73,14 +62,7 @@ class FittedShallow:
     obstacle: str = ""
 
     def predict_proba(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return the probability of each class for each row of unscaled features.
-
-        Args:
-            features: (n, d).
-
-        Returns:
-            (n, k), rows sum to 1.
-        """
+        """Return the probability of each class for each row of unscaled features."""
         scaled = self.scaling.apply(features)
         if self.model is not None:
             return self.model.predict_proba(scaled)
@@ -185,9 +167,6 @@ def check_settings(classifier: Any, grid: str | Grid | None, scale: str, *, seed
 def refuse_unsaveable(classifier: Any) -> None:
     """Refuse, before any long work, a classifier that could not be saved: a small one is tried.
 
-    Args:
-        classifier: A name of ``NAMED``, all of which can be saved, or a scikit-learn classifier.
-
     Raises:
         ModelError: It cannot be kept as data (``MODEL-UNSAVEABLE``).
         UsageError: The name is unknown, or the object is no classifier.
@@ -268,10 +247,6 @@ NAMED: Mapping[str, Shallow] = {
 def find_shallow(classifier: Any, *, seed: int = 0) -> tuple[Any, Shallow]:
     """Return a fresh unfitted classifier and its named entry.
 
-    Args:
-        classifier: A name of ``NAMED``, or a scikit-learn classifier, which is cloned.
-        seed: For a classifier whose ``random_state`` is not set.
-
     Raises:
         UsageError: The name is unknown, or the object is no classifier.
 
@@ -315,13 +290,6 @@ def find_shallow(classifier: Any, *, seed: int = 0) -> tuple[Any, Shallow]:
 def margin_probabilities(scores: NDArray[Any], temperature: float) -> NDArray[np.float64]:
     """Return the softmax of scores divided by a temperature.
 
-    Args:
-        scores: (n, k), or (n,) for two classes, positive for the second.
-        temperature: Above 0; a higher one gives less certain probabilities.
-
-    Returns:
-        (n, k), rows sum to 1; the largest probability belongs to the largest score.
-
     Example:
         >>> margin_probabilities(np.array([0.0, 4.0]), 2.0).round(2).tolist()
         [[0.5, 0.5], [0.12, 0.88]]
@@ -335,10 +303,6 @@ def fit_temperature(scores: NDArray[Any], labels: NDArray[np.intp]) -> float:
     Guo et al., On calibration of modern neural networks, 2017, section 4.2. Unlike one sigmoid per
     class (Platt 1999), a single temperature never changes which class is predicted. As Platt does,
     one more image of a wrong class is imagined: no classifier is certain of everything.
-
-    Args:
-        scores: Of rows that the classifier has not seen, (n, k) or (n,).
-        labels: 0 to k - 1, (n,).
 
     Example:
         >>> scores, labels = np.array([[9.0, 0.0]] * 100), np.repeat([0, 1], [75, 25])

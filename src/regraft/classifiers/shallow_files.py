@@ -62,11 +62,6 @@ ShallowRecord = LinearRecord | NeighboursRecord | FileRecord
 class ShallowModel:
     """A fitted classifier as data.
 
-    Attributes:
-        record: What it is.
-        arrays: What it learned, by name.
-        content: The bytes of its file, where it is one.
-
     Example:
         >>> weights = np.array([[1.0, 0.0], [0.0, 1.0]])
         >>> arrays = {"coefficients": weights, "intercepts": np.zeros(2)}
@@ -80,14 +75,7 @@ class ShallowModel:
     content: bytes = b""
 
     def predict_proba(self, features: NDArray[Any]) -> Scores:
-        """Return the probability of each class for each row.
-
-        Args:
-            features: (n, d), finite.
-
-        Returns:
-            (n, k), rows sum to 1.
-        """
+        """Return the probability of each class for each row."""
         step = max(1, _CELLS // max(1, features.shape[1]))
         starts = range(0, max(1, len(features)), step)
         return np.concatenate([self._score(features[start : start + step]) for start in starts])

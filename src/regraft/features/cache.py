@@ -146,11 +146,7 @@ class FeatureRows:
         self._lock = threading.Lock()
 
     def known(self, sha256s: Sequence[str]) -> npt.NDArray[np.bool_]:
-        """Return for each image whether its row is there and undamaged.
-
-        Args:
-            sha256s: SHA-256 of images, 64 hexadecimal digits each.
-        """
+        """Return for each image whether its row is there and undamaged."""
         with self._lock:
             self._find_shards()
             found = [self._is_sound(bytes.fromhex(digest)) for digest in sha256s]
@@ -213,12 +209,6 @@ class FeatureRows:
     def append(self, sha256s: Sequence[str], features: Matrix, *, in_memory: bool = False) -> None:
         """Add rows as one new shard; images that are known already do no harm.
 
-        Args:
-            sha256s: SHA-256 of each row's image.
-            features: (n, width); rounded if they are stored in fewer bits.
-            in_memory: Whether they stay in memory, for this object only: the way out where they
-                cannot be written.
-
         Raises:
             ValueError: The number of rows or the width is another.
             RegraftError: The disk is full or the folder cannot be written (code ``CACHE-WRITE``);
@@ -245,11 +235,7 @@ class FeatureRows:
             self._places.update({digest: (shard, row) for row, digest in enumerate(digests)})
 
     def writer(self, images: int) -> RowWriter:
-        """Return a writer that gathers batches into shards.
-
-        Args:
-            images: Images in the whole result; decides what happens when the disk is full.
-        """
+        """Return a writer that gathers batches into shards."""
         return RowWriter(self, images)
 
     def _is_sound(self, digest: bytes) -> bool:
@@ -303,10 +289,6 @@ class RowWriter:
 
     When the disk is full and the whole result is small (up to 256 MiB), rows stay in memory with a
     warning.
-
-    Args:
-        rows: Where the rows go.
-        images: Images in the whole result.
     """
 
     def __init__(self, rows: FeatureRows, images: int) -> None:

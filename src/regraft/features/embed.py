@@ -50,15 +50,7 @@ class EmbeddingStats:
 
 @dataclass(frozen=True, eq=False)
 class Embedded:
-    """Features of images, on disk until they are asked for.
-
-    Attributes:
-        names: The path of each image, or words for one without.
-        sha256s: SHA-256 of each image's content.
-        stats: What the pass cost.
-        about: What shaped the numbers, as text.
-        rows: Where they stand.
-    """
+    """Features of images, on disk until they are asked for."""
 
     names: tuple[str, ...]
     sha256s: tuple[str, ...]
@@ -173,16 +165,7 @@ def key_facts(
     device: str = "cpu",
     view: Any = None,
 ) -> dict[str, Any]:
-    """Return everything that shapes the numbers of a row, apart from the image.
-
-    Args:
-        backbone: The network.
-        pooling: What becomes a row.
-        compute: Precision and decoding.
-        engine: What really computes: ``"torch"`` or ``"openvino"``.
-        device: Where it computes.
-        view: How images were changed before they entered the network, as JSON values.
-    """
+    """Return everything that shapes the numbers of a row, apart from the image."""
     return {
         "backbone": backbone.fingerprint_of(pooling),
         "name": backbone.spec.name,

@@ -94,9 +94,6 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def transform(self, X: Sequence[ImageLike]) -> Matrix:
         """Return the features of images, float32 of shape (n, d), in their order.
 
-        Args:
-            X: Paths, Pillow images or H×W×3 uint8 arrays.
-
         Raises:
             ImageError: An image cannot be used; what was computed before stays cached.
             RegraftError: The features cannot be stored.
@@ -140,11 +137,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return embedded
 
     def get_feature_names_out(self, input_features: object = None) -> npt.NDArray[np.object_]:
-        """Return a name for each column: the network's and a number.
-
-        Args:
-            input_features: Ignored.
-        """
+        """Return a name for each column: the network's and a number."""
         backbone = self.backbone_
         names = [f"{backbone.spec.name}_{i}" for i in range(backbone.feature_dim)]
         return np.array(names, dtype=object)
