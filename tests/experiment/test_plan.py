@@ -1,5 +1,6 @@
 """Plans: lists become runs, repeats stay together, and mistakes name the row."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,12 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regraft.errors import UsageError
-from regraft.experiment.plan import plan_from, read_plan
+from regraft.experiment.config import DataConfig, MethodConfig, RunConfig
+from regraft.experiment.plan import SmallSize, plan_from, read_plan
+from regraft.settings import to_json
 
 PLAN = """
 title = "Flowers"
 [data]
-source = "pictures"
+source = "images"
 test = 0.3
 [defaults]
 backbone = "simple_cnn"
@@ -41,10 +44,14 @@ def written(tmp_path, text=PLAN):
     return tmp_path / "plan.toml"
 
 
+def plan_of(*rows, **data):
+    return plan_from({"data": {"source": "p", **data}, "rows": list(rows)})
+
+
 def test_lists_stand_for_one_row_each_and_seeds_for_repeats(tmp_path):
     plan = read_plan(written(tmp_path))
 
-    assert [(row.description, len(row.recipes)) for row in plan.rows] == [
+    assert [(row.description, len(row.configs)) for row in plan.rows] == [
         ("simple_cnn + knn, 5 per class", 2),
         ("simple_cnn + knn, 10 per class", 2),
         ("simple_cnn + logistic, 5 per class", 2),
@@ -52,14 +59,14 @@ def test_lists_stand_for_one_row_each_and_seeds_for_repeats(tmp_path):
         ("a new head", 2),
         ("simple_cnn + fine_tune (linear)", 2),
     ]
-    assert len({recipe.folder for recipe in plan.recipes()}) == 12
+    assert len({config.folder for config in plan.configs()}) == 12
     assert plan.rows[4].published == {"test": 0.75, "note": "another split"}
 
 
-def test_the_pictures_lie_where_the_plan_says(tmp_path):
-    assert read_plan(written(tmp_path)).recipes()[0].data["source"] == str(tmp_path / "pictures")
+def test_the_images_lie_where_the_plan_says(tmp_path):
+    assert read_plan(written(tmp_path)).configs()[0].data.source == tmp_path / "images"
     moved = read_plan(written(tmp_path), data=str(tmp_path / "moved"))
-    assert moved.recipes()[0].data["source"] == str(tmp_path / "moved")
+    assert moved.configs()[0].data.source == tmp_path / "moved"
 
 
 def test_a_row_with_data_of_its_own_keeps_the_other_defaults_of_the_data():
@@ -69,10 +76,10 @@ def test_a_row_with_data_of_its_own_keeps_the_other_defaults_of_the_data():
         "rows": [{"strategy": "frozen", "data": {"seed": 7}, "small": {"seed": 9}}],
     }
 
-    (whole,), (small,) = (plan_from(values, small=small).recipes() for small in (False, True))
+    (whole,), (small,) = (plan_from(values, small=small).configs() for small in (False, True))
 
-    assert (whole.data_plan.val, whole.data_plan.test, whole.data_plan.seed) == (0.2, 0.3, 7)
-    assert (small.row["epochs"], small.row["seed"]) == (1, 9)
+    assert (whole.data.val, whole.data.test, whole.data.seed) == (0.2, 0.3, 7)
+    assert (small.method.epochs, small.method.seed) == (1, 9)
 
 
 def test_paths_in_a_list_begin_in_the_folder_of_the_plan_too(tmp_path):
@@ -85,24 +92,50 @@ def test_paths_in_a_list_begin_in_the_folder_of_the_plan_too(tmp_path):
     plan = plan_from(values, base=tmp_path)
 
     files = [str(tmp_path / name) for name in ("one.safetensors", "two.safetensors")]
-    assert [recipe.row["weights"] for recipe in plan.recipes()] == [*files, "default"]
-    assert {recipe.row["start"] for recipe in plan.recipes()} == {str(tmp_path / "run")}
+    assert [config.method.weights for config in plan.configs()] == [*files, "default"]
+    assert {config.method.start for config in plan.configs()} == {tmp_path / "run"}
     assert "weights one.safetensors" in plan.rows[0].description
+
+
+def test_heads_in_a_list_are_told_apart_by_what_they_are():
+    heads = [
+        {"kind": "mlp", "widths": [size], "dropout": d} for size in (64, 256) for d in (0, 0.5)
+    ]
+
+    plan = plan_of({"strategy": "frozen", "head": [*heads, "linear"]})
+
+    assert [row.description.partition("frozen ")[2] for row in plan.rows] == [
+        "(mlp widths=64)",
+        "(mlp widths=64,dropout=0.5)",
+        "(mlp widths=256)",
+        "(mlp_256)",
+        "(linear)",
+    ]
+
+
+def test_phases_are_a_list_by_themselves():
+    phases = [{"epochs": 1}, {"unfreeze": 1, "epochs": 2}]
+
+    (one,) = plan_of({"strategy": "two_stage", "phases": phases}).configs()
+    two = plan_of({"strategy": "frozen", "phases": [phases, phases[:1]]}).configs()
+
+    assert [phase.epochs for phase in one.method.phases] == [1, 2]
+    assert [len(config.method.phases) for config in two] == [2, 1]
 
 
 def test_one_folder_cannot_stand_for_two_but_will_do_for_the_small_size(tmp_path):
     file = written(tmp_path, PLAN.replace('id = "head"', 'id = "head"\ndata = {source = "cats"}'))
 
-    with pytest.raises(UsageError, match=r"one folder \(--data\) cannot.*/cats, .*/pictures"):
+    with pytest.raises(UsageError, match=r"one folder \(--data\) cannot.*cats, .*images"):
         read_plan(file, data="mine")
     small = read_plan(file, data=str(tmp_path / "mine"), small=True)
-    assert {recipe.data["source"] for recipe in small.recipes()} == {str(tmp_path / "mine")}
+    assert {config.data.source for config in small.configs()} == {tmp_path / "mine"}
 
 
 def test_a_repeat_starts_from_the_repeat_with_its_own_seed(tmp_path):
     *_, head, on = read_plan(written(tmp_path)).rows
 
-    assert [recipe.row["start"] for recipe in on.recipes] == [r.link for r in head.recipes]
+    assert [str(config.method.start) for config in on.configs] == [c.link for c in head.configs]
 
 
 @pytest.mark.parametrize("data", [{"folds": 3}, {"seed": [0, 1]}, {"test": 0.4}])
@@ -113,10 +146,10 @@ def test_a_row_cannot_start_from_a_run_on_another_split(data):
     ]
 
     with pytest.raises(UsageError, match=r"nothing to start from on this split.*is not measured"):
-        plan_from({"data": {"source": "p"}, "rows": rows})
+        plan_of(*rows)
 
 
-def test_a_row_starts_on_its_own_split_and_from_other_pictures_whatever_their_split():
+def test_a_row_starts_on_its_own_split_and_from_other_images_whatever_their_split():
     rows = [
         {"id": "head", "strategy": "frozen", "epochs": 1, "seed": [0, 1], "description": "head"},
         {"id": "seeds", "strategy": "fine_tune", "start": "head", "seed": [1, 2]},
@@ -124,42 +157,61 @@ def test_a_row_starts_on_its_own_split_and_from_other_pictures_whatever_their_sp
         {"id": "cats", "strategy": "frozen", "start": "head", "data": {"source": "c", "val": 0}},
     ]
 
-    head, seeds, lenient, cats = plan_from({"data": {"source": "p"}, "rows": rows}).rows
+    head, seeds, lenient, cats = plan_of(*rows).rows
 
-    first, second = (recipe.link for recipe in head.recipes)
-    assert [recipe.row["start"] for recipe in seeds.recipes] == [second, first]
-    assert lenient.recipes[0].row["start"] == cats.recipes[0].row["start"] == first
+    first, second = (config.link for config in head.configs)
+    assert [str(config.method.start) for config in seeds.configs] == [second, first]
+    assert {str(row.configs[0].method.start) for row in (lenient, cats)} == {first}
+
+
+def test_a_row_cannot_start_from_several():
+    head = {"id": "head", "strategy": "frozen", "lr": [0.1, 0.01]}
+
+    with pytest.raises(UsageError, match="'head' to start from stands for several rows"):
+        plan_of(head, {"strategy": "fine_tune", "start": "head"})
 
 
 def test_rows_can_be_chosen_and_bring_what_they_start_from(tmp_path):
     plan = read_plan(written(tmp_path))
 
-    assert [row.recipes[0].row["id"] for row in plan.only(["on"]).rows] == ["head", "on"]
+    assert [row.id for row in plan.only(["on"]).rows] == ["head", "on"]
     assert len(plan.only(["shallow"]).rows) == 4
     with pytest.raises(UsageError, match=r"no row 'onn'.*there are shallow, head, on"):
         plan.only(["onn"])
 
 
-def test_the_small_size_takes_the_place_of_what_it_names(tmp_path):
-    small = read_plan(written(tmp_path), small=True)
-
-    assert [len(row.recipes) for row in small.rows] == [1] * 6
-
-
 def test_several_splits_and_folds_are_repeats():
-    splits = plan_from({"data": {"source": "p", "seed": [0, 1, 2]}, "rows": [{}]})
+    splits, folds = plan_of({}, seed=[0, 1, 2]), plan_of({}, folds=3)
 
-    assert [recipe.data_plan.seed for recipe in splits.recipes()] == [0, 1, 2]
-    assert len(splits.rows) == 1
+    assert [config.data.seed for config in splits.configs()] == [0, 1, 2]
+    assert [config.data.fold for config in folds.configs()] == [0, 1, 2]
+    assert len(splits.rows) == len(folds.rows) == 1
+    assert [config.data.fold for config in plan_of({}, folds=3, fold=1).configs()] == [1]
 
 
-def test_the_plan_of_one_fold_is_that_fold_alone():
-    folds = plan_from({"data": {"source": "p", "folds": 3}, "rows": [{}]}).recipes()
+def test_a_run_is_a_plan_of_itself_alone_from_anywhere(tmp_path):
+    method = MethodConfig(strategy="frozen", per_class=5, head="mlp_256", description="mine")
+    config = RunConfig(DataConfig("flowers", folds=3, fold=1), method).absolute()
+    file = tmp_path / "run.json"
+    file.write_text(json.dumps({"config": to_json(config)}))
 
-    (again,) = plan_from(folds[1].plan).recipes()
+    (row,) = read_plan(file).rows
+    (moved,) = read_plan(file, data=str(tmp_path)).configs()
 
-    assert [recipe.data_plan.fold for recipe in folds] == [0, 1, 2]
-    assert (again.data_plan.folds, again.data_plan.fold) == (3, 1)
+    assert (row.description, row.configs) == ("mine", (config,))
+    assert moved == dataclasses.replace(
+        config, data=dataclasses.replace(config.data, source=tmp_path)
+    )
+    with pytest.raises(UsageError, match="no small size"):
+        read_plan(file, small=True)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "{", '{"config": {"data": {}}}'])
+def test_what_is_no_run_is_no_plan(tmp_path, text):
+    (tmp_path / "run.json").write_text(text)
+
+    with pytest.raises(UsageError, match=r"plan|missing"):
+        read_plan(tmp_path / "run.json")
 
 
 @pytest.mark.parametrize(
@@ -168,19 +220,21 @@ def test_the_plan_of_one_fold_is_that_fold_alone():
         ('title = "Flowers"|titel = "Flowers"', "unknown key 'titel'.*did you mean 'title'"),
         ("test = 0.3|tset = 0.3", "unknown key 'tset'.*did you mean 'test'"),
         ('strategy = "frozen"|stragety = "frozen"', "row head.*did you mean 'strategy'"),
-        ('strategy = "fine_tune"|strategy = "tune"', "row on.*unknown strategy 'tune'"),
+        ('strategy = "fine_tune"|strategy = "tune"', "row on.*strategy cannot be 'tune'"),
         ("per_class = [5, 10]|per_class = []", "row shallow.*an empty list"),
         ("per_class = [5, 10]|per_class = [5, 5]", "two rows are the same run"),
-        ("[data]|[data", "the plan cannot be read"),
-        ("per_class = [5, 10]|epochs = 3", "row shallow.*--epochs. does nothing"),
+        ("[data]|[data", "the file is not TOML"),
+        ("per_class = [5, 10]|epochs = 3", "row shallow.*epochs does nothing"),
         ("per_class = [5, 10]|per_class = 'all'", "row shallow.*per_class cannot be 'all'"),
         ("per_class = [5, 10]|small = {epoch = 3}", "row shallow.*did you mean 'epochs'"),
-        ("test = 0.3|test = [0.3, 0.4]", "test cannot be.*it is a number"),
-        ("test = 0.3|folds = '5'", "folds cannot be '5'.*it is a whole number"),
+        ("per_class = [5, 10]|small = 3", "row shallow.*small cannot be 3.*table"),
+        ("[small.row]\nseed = 0|[small.row]\nsed = 0", "did you mean 'seed'"),
+        ("test = 0.3|test = [0.3, 0.4]", "test cannot be.*a valid number"),
+        ("test = 0.3|folds = '5'", "folds cannot be '5'.*a valid integer"),
         ("test = 0.3|seed = []", "an empty list"),
-        ("seed = [0, 1]|seed = 'first'", "seed cannot be 'first'.*it is a whole number"),
-        ('title = "Flowers"|title = 3', "title cannot be 3.*it is a text"),
-        ("[data]|[[data]]", "data cannot be.*it is a table"),
+        ("seed = [0, 1]|seed = 'first'", "seed cannot be 'first'.*a valid integer"),
+        ('title = "Flowers"|title = 3', "title cannot be 3.*a valid string"),
+        ("[data]|[[data]]", "data cannot be"),
     ],
 )
 def test_a_mistake_names_the_plan_the_row_and_what_was_meant(tmp_path, change, said):
@@ -199,9 +253,7 @@ def test_what_is_no_list_of_tables_is_no_rows(rows):
 
 
 def test_rows_without_a_description_are_told_apart_by_what_their_lists_vary():
-    row = {"strategy": "frozen", "lr": [0.1, 0.01], "augment": ["none", "standard"]}
-
-    plan = plan_from({"data": {"source": "p"}, "rows": [row]})
+    plan = plan_of({"strategy": "frozen", "lr": [0.1, 0.01], "augment": ["none", "standard"]})
 
     assert [row.description for row in plan.rows] == [
         "efficientnet_lite0 + frozen (linear), lr 0.1",
@@ -209,35 +261,23 @@ def test_rows_without_a_description_are_told_apart_by_what_their_lists_vary():
         "efficientnet_lite0 + frozen (linear), lr 0.01",
         "efficientnet_lite0 + frozen (linear), augment standard, lr 0.01",
     ]
+    named = plan_of({"description": "mine", "classifier": ["knn", "logistic"]})
+    assert [row.description for row in named.rows] == [
+        "mine, classifier knn",
+        "mine, classifier logistic",
+    ]
 
 
 def test_two_rows_with_one_description_are_refused():
     rows = [{"strategy": "frozen", "epochs": 5}, {"strategy": "frozen", "epochs": 9}]
 
     with pytest.raises(UsageError, match="two rows have the same description"):
-        plan_from({"data": {"source": "p"}, "rows": rows})
-
-
-def test_a_row_cannot_start_from_several():
-    rows = [
-        {"id": "head", "strategy": "frozen", "lr": [0.1, 0.01]},
-        {"strategy": "fine_tune", "start": "head"},
-    ]
-
-    with pytest.raises(UsageError, match="'head' to start from stands for several rows"):
-        plan_from({"data": {"source": "p"}, "rows": rows})
+        plan_of(*rows)
 
 
 def test_a_plan_that_is_not_there_is_said(tmp_path):
     with pytest.raises(UsageError, match="no such plan"):
         read_plan(tmp_path / "nothing.toml")
-
-
-def test_a_run_of_an_older_version_is_no_plan(tmp_path):
-    (tmp_path / "run.json").write_text(json.dumps({"format": "regraft-run"}))
-
-    with pytest.raises(UsageError, match="it holds no plan"):
-        read_plan(tmp_path / "run.json")
 
 
 @given(
@@ -246,10 +286,150 @@ def test_a_run_of_an_older_version_is_no_plan(tmp_path):
     st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True),
 )
 def test_every_combination_of_lists_is_one_run(classifiers, amounts, seeds):
-    row = {"classifier": classifiers, "per_class": amounts, "seed": seeds}
-
-    plan = plan_from({"data": {"source": "p"}, "rows": [row]})
+    plan = plan_of({"classifier": classifiers, "per_class": amounts, "seed": seeds})
 
     assert len(plan.rows) == len(classifiers) * len(amounts)
-    found = {(r.row["classifier"], r.data_plan.per_class, r.options().seed) for r in plan.recipes()}
+    found = {(m.classifier, m.per_class, m.seed) for m in (c.method for c in plan.configs())}
     assert found == {(c, a, s) for c in classifiers for a in amounts for s in seeds}
+
+
+# ---- the small size
+
+LITTLE = {"backbone": "efficientnet_lite0", "size": 64, "stages": {"features.17": "blocks.4.0"}}
+WRONG = {
+    "size": 224,
+    "resize": 256,
+    "mode": "crop",
+    "interpolation": "nearest",
+    "scale": 255.0,
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.5, 0.5, 0.5],
+    "channels": "BGR",
+}
+
+
+def small_of(given, **small):
+    """Return the one run of a plan at its small size."""
+    values = {"data": {"source": "p"}, "rows": [given], "small": small}
+    (config,) = plan_from(values, small=True).configs()
+    return config.method
+
+
+def test_the_small_size_takes_the_place_of_what_it_names(tmp_path):
+    small = read_plan(written(tmp_path), small=True)
+
+    assert [len(row.configs) for row in small.rows] == [1] * 6
+
+
+def test_another_network_stands_in_with_its_own_stages_and_size():
+    row = {
+        "backbone": "vgg16",
+        "weights": "some.safetensors",
+        "strategy": "fine_tune",
+        "phases": [{"unfreeze_from": "features.17"}, {"unfreeze_from": "features.24"}],
+    }
+
+    method = small_of(row, backbones={"vgg16": LITTLE})
+
+    assert (method.backbone, method.weights) == ("efficientnet_lite0", "default")
+    assert method.arguments == {"size": 64}
+    assert [phase.unfreeze_from for phase in method.phases] == ["blocks.4.0", "features.24"]
+    assert (
+        small_of({"backbone": "vgg16", "weights": "random"}, backbones={"vgg16": LITTLE}).weights
+        == "random"
+    )
+
+
+def test_a_wrong_preprocessing_stays_wrong_at_the_size_of_the_stand_in():
+    row = {"backbone": "vgg16", "preprocessing": WRONG}
+
+    preprocessing = small_of(row, backbones={"vgg16": LITTLE}).preprocessing
+
+    assert (preprocessing.size, preprocessing.resize) == (64, 73)
+    assert (preprocessing.channels, preprocessing.interpolation) == ("BGR", "nearest")
+
+
+@given(st.integers(1, 50), st.integers(0, 50), st.none() | st.integers(1, 50))
+def test_epochs_and_steps_are_never_more_than_allowed_nor_more_than_asked_for(most, asked, steps):
+    phase = {"epochs": asked} | ({} if steps is None else {"steps": steps})
+    row = {"strategy": "frozen", "phases": [phase, {}]}
+
+    first, second = small_of(row, epochs=most, steps=most).phases
+
+    assert first.epochs == min(asked, most)
+    assert first.steps == (most if steps is None else min(steps, most))
+    assert second.epochs == min(most, 30)
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"strategy": "frozen"}, [2]),
+        ({"strategy": "frozen", "epochs": 1}, [1]),
+        ({"strategy": "frozen", "epochs": 0}, [0]),
+        ({"strategy": "two_stage", "epochs": 9}, [2, 2]),
+        ({"strategy": "two_stage", "head_epochs": 1}, [1, 2]),
+        ({"classifier": "knn"}, []),
+    ],
+)
+def test_strategies_without_phases_are_short_too(row, expected):
+    assert [phase.epochs for phase in small_of(row, epochs=2).all_phases()] == expected
+
+
+def test_a_row_learns_from_the_amount_of_its_small_size_alone():
+    given_row = {"strategy": "frozen", "size": 3917, "small": {"per_class": 4}}
+
+    method = small_of(given_row, row={"batch_size": 4})
+
+    assert (method.per_class, method.size, method.batch_size) == (4, None, 4)
+
+
+def test_images_of_a_row_give_way_to_those_of_the_small_size_and_of_the_command():
+    values = {
+        "data": {"source": "chests", "test": 0.3},
+        "rows": [{"data": {"source": "cats", "val": 0.4}}, {"classifier": "knn"}],
+        "small": {"data": {"test": 0.25}},
+    }
+
+    whole = [config.data for config in plan_from(values).configs()]
+    small = [config.data for config in plan_from(values, small=True, data="/drawn").configs()]
+
+    assert [(d.source.name, d.val, d.test) for d in whole] == [
+        ("cats", 0.4, 0.3),
+        ("chests", 0.15, 0.3),
+    ]
+    assert [(str(d.source), d.val, d.test) for d in small] == [
+        ("/drawn", 0.4, 0.25),
+        ("/drawn", 0.15, 0.25),
+    ]
+
+
+def test_the_reader_is_told_that_the_figures_are_those_of_the_small_size():
+    values = {"data": {"source": "p"}, "note": "mine", "small": {"backbones": {"vgg16": LITTLE}}}
+
+    assert plan_from(values).note == "mine"
+    said = "mine; this is the small size, efficientnet_lite0 at 64 pixels for vgg16:"
+    assert plan_from(values, small=True).note.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("small", "said"),
+    [
+        ({"epoch": 2}, "unknown key 'epoch' - did you mean 'epochs'"),
+        ({"epochs": 0}, "epochs cannot be 0"),
+        ({"backbones": {"vgg16": {"backbon": "x"}}}, "did you mean 'backbone'|backbone is missing"),
+        ({"backbones": {"vgg16": {"size": 64}}}, "backbone is missing"),
+        ({"backbones": {"vgg16": {**LITTLE, "size": "64"}}}, "size cannot be '64'"),
+        ({"backbones": {"vgg16": 3}}, "cannot be 3"),
+        ({"data": 3}, "data cannot be 3"),
+    ],
+)
+def test_a_mistake_is_said_even_where_the_small_size_is_not_asked_for(small, said):
+    with pytest.raises(UsageError, match=said):
+        plan_from({"data": {"source": "p"}, "small": small})
+
+
+def test_a_small_size_without_limits_changes_nothing():
+    method = MethodConfig(strategy="frozen", epochs=30)
+
+    assert SmallSize().shrink(method) == method

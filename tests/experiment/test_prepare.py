@@ -1,14 +1,15 @@
-"""The data part of an experiment: read once, checked once, cut without leaks."""
+"""The data part of an experiment: read once, checked once, split without leaks."""
 
 import csv
 import shutil
 
 import pytest
-from regraft.experiment.preparation import DataPlan
 
-from regraft.data import checks
+from regraft.data import check as checks
 from regraft.data.synthetic import make_flowers
-from regraft.errors import BadImagesError, DataError
+from regraft.errors import BadImagesError, DataError, UsageError
+from regraft.experiment.config import DataConfig, MethodConfig
+from regraft.experiment.prepare import prepare, read_images, take_amount
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +29,9 @@ def test_a_folder_a_table_and_file_names_are_all_sources(flowers, tmp_path):
         shutil.copy(path, flat)
 
     counts = [
-        DataPlan(flowers.root).read().counts(),
-        DataPlan(table, root=flowers.root).read().counts(),
-        DataPlan(flat, label_from_name=r"^(?P<label>[a-z]+)_").read().counts(),
+        read_images(DataConfig(flowers.root)).counts(),
+        read_images(DataConfig(table, root=flowers.root)).counts(),
+        read_images(DataConfig(flat, label_from_name=r"^(?P<label>[a-z]+)_")).counts(),
     ]
 
     assert counts == [flowers.counts()] * 3
@@ -45,8 +46,8 @@ def test_parts_and_groups_of_a_table_are_kept_without_being_asked_for(flowers, t
         for number, (path, label) in enumerate(zip(flowers.paths, flowers.labels, strict=True)):
             writer.writerow((parts[number % 3], path, f"plant{number % 6}", label))
 
-    split = DataPlan(table, root=flowers.root).prepare().split
-    anew = DataPlan(table, root=flowers.root, regroup=True).prepare().split
+    split = prepare(DataConfig(table, root=flowers.root)).split
+    anew = prepare(DataConfig(table, root=flowers.root, regroup=True)).split
 
     assert split.test.paths == flowers.paths[2::3]
     assert set(split.val.groups) == {"plant1", "plant4"}
@@ -59,29 +60,50 @@ def test_a_part_column_that_means_something_else_says_what_to_do(flowers, tmp_pa
     table.write_text(f"path,label,part\n{flowers.paths[0]},rose,petal\n")
 
     with pytest.raises(DataError, match="another name") as refused:
-        DataPlan(table, root=flowers.root).read()
+        read_images(DataConfig(table, root=flowers.root))
 
     assert "petal" in str(refused.value)
 
 
-def test_a_table_whose_pictures_lie_elsewhere_is_refused(flowers, tmp_path):
+def test_a_table_whose_images_lie_elsewhere_is_refused(flowers, tmp_path):
     table = tmp_path / "gone.csv"
     table.write_text("path,label\nno/such.jpg,rose\n")
 
     with pytest.raises(DataError) as refused:
-        DataPlan(table).read()
+        read_images(DataConfig(table))
 
     assert "such.jpg" in str(refused.value)
 
 
-def test_learning_from_fewer_pictures_takes_them_from_the_training_part_only(flowers):
-    prepared = DataPlan(flowers.root, per_class=2).prepare()
+def test_learning_from_fewer_images_takes_them_from_the_training_part_only(flowers):
+    train = prepare(DataConfig(flowers.root)).split.train
 
-    assert set(prepared.train.paths) < set(prepared.split.train.paths)
-    assert len(prepared.train) == 6
+    few = [take_amount(train, MethodConfig(per_class=2, seed=seed)) for seed in (0, 1)]
+
+    assert set(few[0].paths) < set(train.paths)
+    assert [len(part) for part in few] == [6, 6]
+    assert few[0].paths != few[1].paths
+    assert take_amount(train, MethodConfig()) is train
+    assert len(take_amount(train, MethodConfig(size=9))) == 9
+    assert len(take_amount(train, MethodConfig(fraction=0.5))) == round(len(train) / 2)
 
 
-def test_every_picture_is_decoded_once_for_check_and_split(flowers, monkeypatch):
+def test_a_root_is_where_the_paths_of_a_table_begin_and_nothing_for_a_folder(flowers):
+    with pytest.raises(UsageError, match=r"root .--root. does nothing for a folder"):
+        read_images(DataConfig(flowers.root, root=flowers.root))
+
+
+def test_the_folds_test_every_image_once(flowers):
+    tested = [
+        path
+        for fold in range(3)
+        for path in prepare(DataConfig(flowers.root, folds=3, fold=fold)).split.test.paths
+    ]
+
+    assert sorted(tested) == sorted(flowers.paths)
+
+
+def test_every_image_is_decoded_once_for_check_and_split(flowers, monkeypatch):
     decoded = []
     inspect_all = checks.inspect_all
 
@@ -90,7 +112,7 @@ def test_every_picture_is_decoded_once_for_check_and_split(flowers, monkeypatch)
         return inspect_all(paths, *arguments, **options)
 
     monkeypatch.setattr(checks, "inspect_all", counted)
-    prepared = DataPlan(flowers.root).prepare()
+    prepared = prepare(DataConfig(flowers.root))
 
     assert sorted(decoded) == sorted(flowers.paths)
     assert prepared.report.counts["test"] == prepared.split.test.counts()
@@ -101,10 +123,10 @@ def test_look_alikes_do_not_stand_on_both_sides(tmp_path):
 
     data = make_flowers(tmp_path, species=2, per_class=12, size=96)
     for path in data.paths[:12]:
-        with Image.open(path) as picture:
-            picture.save(path.with_name(f"again_{path.name}"), quality=60)
+        with Image.open(path) as image:
+            image.save(path.with_name(f"again_{path.name}"), quality=60)
 
-    prepared = DataPlan(tmp_path, seed=2).prepare()
+    prepared = prepare(DataConfig(tmp_path, seed=2))
 
     assert prepared.report.near_duplicates
     part_of = {
@@ -116,15 +138,15 @@ def test_look_alikes_do_not_stand_on_both_sides(tmp_path):
         assert len({part_of[name] for name in group}) == 1
 
 
-def test_bad_pictures_are_skipped_only_on_request_and_up_to_a_share(tmp_path):
+def test_bad_images_are_skipped_only_on_request_and_up_to_a_share(tmp_path):
     make_flowers(tmp_path, species=2, per_class=10, size=48)
-    (tmp_path / "daisy" / "bad.jpg").write_bytes(b"not a picture")
+    (tmp_path / "daisy" / "bad.jpg").write_bytes(b"not a image")
 
     with pytest.raises(BadImagesError):
-        DataPlan(tmp_path).prepare()
+        prepare(DataConfig(tmp_path))
     with pytest.raises(BadImagesError):
-        DataPlan(tmp_path, skip_bad=True).prepare()
-    prepared = DataPlan(tmp_path, skip_bad=True, max_bad=0.1).prepare()
+        prepare(DataConfig(tmp_path, skip_bad=True))
+    prepared = prepare(DataConfig(tmp_path, skip_bad=True, max_bad=0.1))
 
     assert sum(map(len, prepared.split.parts().values())) == 20
     assert len(prepared.report.bad) == 1
@@ -133,12 +155,12 @@ def test_bad_pictures_are_skipped_only_on_request_and_up_to_a_share(tmp_path):
 @pytest.mark.parametrize("shares", [{}, {"val": 0.0}, {"test": 0.0}], ids=str)
 def test_a_written_split_is_repeated_exactly(tmp_path, shares):
     photos = make_flowers(tmp_path / "photos", species=2, per_class=8, size=16).root
-    written = DataPlan(photos, seed=3, **shares).prepare().split
+    written = prepare(DataConfig(photos, seed=3, **shares)).split
     written.write(tmp_path / "split")
     table = tmp_path / "split" / "split.csv"
 
-    again = DataPlan(table, root=photos).prepare().split
-    anew = DataPlan(table, root=photos, regroup=True).prepare().split
+    again = prepare(DataConfig(table, root=photos)).split
+    anew = prepare(DataConfig(table, root=photos, regroup=True)).split
 
     assert again.hash == written.hash
     assert {name: len(part) for name, part in anew.parts().items() if not len(part)} == {}
@@ -148,4 +170,4 @@ def test_a_table_without_our_columns_says_what_to_call_them(tmp_path):
     (tmp_path / "table.csv").write_text("file,species\na.jpg,rose\n")
 
     with pytest.raises(DataError, match="rename them to path and label"):
-        DataPlan(tmp_path / "table.csv").read()
+        read_images(DataConfig(tmp_path / "table.csv"))

@@ -1,0 +1,230 @@
+"""Many runs into one folder: nothing twice, nothing lost, nothing measured on other images."""
+
+import importlib
+import shutil
+
+import pytest
+
+from regraft.data.synthetic import make_flowers
+from regraft.experiment import batch, prepare
+from regraft.experiment.batch import PlanRunner
+from regraft.experiment.plan import plan_from, read_plan
+
+TINY = {"backbone": "simple_cnn", "weights": "random", "arguments": {"size": 48}, "engine": "torch"}
+
+
+@pytest.fixture
+def flowers(tmp_path):
+    return make_flowers(tmp_path / "flowers", species=2, per_class=12, size=48).root
+
+
+def planned(flowers, *rows, **data):
+    return plan_from({"data": {"source": str(flowers), **data}, "defaults": TINY, "rows": [*rows]})
+
+
+def test_each_run_is_fitted_once_and_repeats_stand_in_one_row(flowers, tmp_path):
+    plan = planned(flowers, {"classifier": "knn", "seed": [0, 1]}, {"classifier": "logistic"})
+
+    first = PlanRunner(tmp_path / "out").run(plan)
+    again = PlanRunner(tmp_path / "out").run(plan)
+
+    assert (first.fitted, again.fitted) == (3, 0)
+    assert [row.seeds for row in first.rows] == [row.seeds for row in again.rows] == [2, 1]
+    assert {run.split_hash for row in first.rows for run in row.runs} == {
+        first.rows[0].runs[0].split_hash
+    }
+
+
+def test_images_are_checked_once_for_all_runs_of_a_split(flowers, tmp_path, monkeypatch):
+    calls = []
+    check = prepare.check
+    monkeypatch.setattr(prepare, "check", lambda *a, **k: calls.append(1) or check(*a, **k))
+
+    outcome = PlanRunner(tmp_path / "out").run(
+        planned(flowers, {"classifier": "knn", "per_class": [2, 3]}, {"classifier": "logistic"})
+    )
+
+    assert (outcome.fitted, len(calls)) == (3, 1)
+    assert [row.runs[0].metrics["train"]["n"] for row in outcome.rows] == [4, 6, 14]
+    assert {row.runs[0].metrics["test"]["n"] for row in outcome.rows} == {6}
+
+
+def test_another_seed_learns_from_other_images_of_the_same_training_part(flowers, tmp_path):
+    plan = planned(flowers, {"classifier": "knn", "per_class": 3, "seed": [0, 1]})
+
+    one, two = PlanRunner(tmp_path / "out").run(plan).rows[0].runs
+
+    assert one.split_hash == two.split_hash
+    assert set(one.predictions.part("train").paths) != set(two.predictions.part("train").paths)
+
+
+def test_folds_are_cut_from_images_that_were_checked_once(flowers, tmp_path, monkeypatch):
+    calls = []
+    check = prepare.check
+    monkeypatch.setattr(prepare, "check", lambda *a, **k: calls.append(1) or check(*a, **k))
+
+    (row,) = PlanRunner(tmp_path / "out").run(planned(flowers, {"classifier": "knn"}, folds=3)).rows
+
+    assert (row.seeds, len(calls)) == (3, 1)
+    tested = [path for run in row.runs for path in run.predictions.part("test").paths]
+    assert len(tested) == len(set(tested)) == 24
+
+
+def test_a_plan_that_was_stopped_goes_on_with_the_run_that_was_missing(
+    flowers, tmp_path, monkeypatch
+):
+    plan = planned(flowers, {"classifier": "knn"}, {"classifier": "logistic"})
+    fit_run, calls = batch.fit_run, []
+
+    def stopped(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return fit_run(*arguments, **options)
+
+    monkeypatch.setattr(batch, "fit_run", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        PlanRunner(tmp_path / "out").run(plan)
+
+    assert PlanRunner(tmp_path / "out").run(plan).fitted == 1
+
+
+def test_a_run_that_cannot_be_made_does_not_stop_the_others(flowers, tmp_path):
+    said = []
+    plan = planned(flowers, {"backbone": "no_such_network"}, {"classifier": "knn"})
+
+    outcome = PlanRunner(tmp_path / "out", say=said.append).run(plan)
+
+    assert len(outcome.rows) == outcome.fitted == 1
+    assert "no_such_network" in outcome.failures[0]
+    assert any("failed" in line for line in said)
+
+
+def test_an_error_that_nobody_foresaw_fails_its_own_row(flowers, tmp_path, monkeypatch):
+    fit_run = batch.fit_run
+
+    def broken(config, **options):
+        if config.description == "broken":
+            raise MemoryError("no room")
+        return fit_run(config, **options)
+
+    monkeypatch.setattr(batch, "fit_run", broken)
+    rows = [{"classifier": "knn", "description": "broken"}, {"classifier": "logistic"}]
+
+    outcome = PlanRunner(tmp_path / "out").run(planned(flowers, *rows))
+
+    assert outcome.failures == ("broken: unexpected error: MemoryError - no room",)
+    assert len(outcome.rows) == 1
+
+
+def test_a_run_with_another_description_is_not_run_again(flowers, tmp_path):
+    PlanRunner(tmp_path / "out").run(planned(flowers, {"classifier": "knn"}))
+
+    renamed = {"classifier": "knn", "description": "nearest neighbours"}
+
+    assert PlanRunner(tmp_path / "out").run(planned(flowers, renamed)).fitted == 0
+
+
+def test_a_run_goes_on_from_the_row_that_it_names(flowers, tmp_path):
+    plan = planned(
+        flowers,
+        {"id": "head", "strategy": "frozen", "epochs": 1},
+        {"id": "on", "strategy": "fine_tune", "epochs": 1, "start": "head"},
+    )
+
+    outcome = PlanRunner(tmp_path / "out").run(plan)
+
+    head, on = (row.runs[0] for row in outcome.rows)
+    assert on.record.method["start"] == str(head.folder.absolute())
+
+
+HEAD = {"id": "head", "strategy": "frozen", "epochs": 1}
+ON = {"id": "on", "strategy": "fine_tune", "epochs": 1, "start": "head"}
+
+
+def test_a_row_with_another_description_is_still_what_others_started_from(flowers, tmp_path):
+    PlanRunner(tmp_path / "out").run(planned(flowers, HEAD, ON))
+    renamed = planned(flowers, HEAD | {"description": "a new head"}, ON)
+
+    again = PlanRunner(tmp_path / "out").run(renamed)
+    head, on = (row.runs[0] for row in again.rows)
+    shutil.rmtree(on.folder)
+    anew = PlanRunner(tmp_path / "out").run(renamed)
+
+    assert (again.fitted, anew.fitted, anew.failures) == (0, 1, ())
+    assert anew.rows[1].runs[0].record.method["start"] == str(head.folder.absolute())
+
+
+def test_the_plan_of_a_run_that_started_from_another_can_be_run_anywhere(flowers, tmp_path):
+    first = PlanRunner(tmp_path / "out").run(planned(flowers, HEAD, ON)).rows[1].runs[0]
+
+    (again,) = PlanRunner(tmp_path / "again").run(read_plan(first.folder / "run.json")).rows
+
+    assert again.runs[0].predictions.predicted == first.predictions.predicted
+
+
+def test_what_failed_is_no_start_for_others(flowers, tmp_path):
+    plan = planned(flowers, HEAD | {"backbone": "no_such_network"}, ON)
+
+    broken, on = PlanRunner(tmp_path / "out").run(plan).failures
+
+    assert "no_such_network" in broken
+    assert on == "simple_cnn + fine_tune (linear): the run to start from is not finished"
+
+
+@pytest.mark.slow
+def test_runs_in_processes_of_their_own_give_the_same_answers(flowers, tmp_path):
+    plan = planned(flowers, {"classifier": ["knn", "logistic"]})
+
+    alone = PlanRunner(tmp_path / "one").run(plan)
+    together = PlanRunner(tmp_path / "two").run(plan, jobs=2)
+
+    assert together.fitted == 2
+    for one, two in zip(alone.rows, together.rows, strict=True):
+        assert one.runs[0].predictions.predicted == two.runs[0].predictions.predicted
+
+
+DYING = """
+import os
+
+def fit_or_die(runner, config):
+    if config.method.id == "dies":
+        os._exit(9)  # as the system does where memory is short
+    return runner.fit(config).folder
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_the_system_ends_fails_its_own_row_alone(flowers, tmp_path, monkeypatch):
+    (tmp_path / "dying.py").write_text(DYING)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(batch, "_fit_quietly", importlib.import_module("dying").fit_or_die)
+    dies = {"id": "dies", "classifier": "linear_svm"}
+    rows = [dies, {"classifier": ["knn", "logistic"]}, HEAD, ON]
+
+    outcome = PlanRunner(tmp_path / "out").run(planned(flowers, *rows), jobs=2)
+
+    assert (outcome.fitted, len(outcome.rows)) == (4, 4)
+    (failure,) = outcome.failures
+    assert failure.startswith("simple_cnn + linear_svm: its process was ended by the system - perh")
+
+
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_images_that_are_not_there_fail_their_own_row_alone(flowers, tmp_path, jobs):
+    nowhere = {"classifier": "logistic", "data": {"source": str(tmp_path / "nowhere")}}
+    plan = planned(flowers, {"classifier": "knn"}, nowhere)
+
+    outcome = PlanRunner(tmp_path / "out").run(plan, jobs=jobs)
+
+    assert [row.description for row in outcome.rows] == ["simple_cnn + knn"]
+    assert "folder not found" in outcome.failures[0]
+
+
+def test_a_finished_run_is_a_plan(flowers, tmp_path):
+    outcome = PlanRunner(tmp_path / "out").run(planned(flowers, {"classifier": "knn", "seed": 4}))
+    run = outcome.rows[0].runs[0]
+
+    again = PlanRunner(tmp_path / "again").run(read_plan(run.folder / "run.json"))
+
+    assert again.rows[0].runs[0].predictions.predicted == run.predictions.predicted
+    assert again.rows[0].runs[0].split_hash == run.split_hash

@@ -1,0 +1,316 @@
+"""One run as plain values: what is read, what is refused, and what tells two of them apart."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regraft.backbones.spec import Preprocessing
+from regraft.errors import UsageError
+from regraft.experiment.config import (
+    PANELS,
+    DataConfig,
+    MethodConfig,
+    RunConfig,
+    read_minutes,
+    read_unfreeze,
+)
+from regraft.settings import field_help, from_json, to_json
+from regraft.training.augment import AUGMENTATIONS, Augmentation
+from regraft.training.heads import HEADS, LinearHead, MLPHead
+from regraft.training.phases import Phase, fine_tune, from_scratch, frozen, two_stage
+from regraft.training.regularize import Regularization
+
+
+def of(**method):
+    return RunConfig(DataConfig("flowers"), MethodConfig(**method))
+
+
+def read(**method):
+    """Return the method that JSON or TOML values describe."""
+    return from_json(MethodConfig, method)
+
+
+def test_tables_texts_and_values_are_one_configuration():
+    value = MethodConfig(
+        strategy="fine_tune",
+        phases=[Phase(unfreeze=0.5, epochs=3)],
+        head=MLPHead(widths=(256, 64)),
+        augment=Augmentation(rotation=30, flip=True),
+        regularize=Regularization(dropout=0.3),
+        preprocessing=Preprocessing(size=64, resize=64),
+        time_budget=1.5,
+        arguments={"pad_type": "same"},
+    )
+    table = read(
+        strategy="fine_tune",
+        phases=[{"unfreeze": 0.5, "epochs": 3}],
+        head={"kind": "mlp", "widths": [256, 64]},
+        augment={"rotation": 30, "flip": True},
+        regularize={"dropout": 0.3},
+        preprocessing={"size": 64, "resize": 64},
+        time_budget="90s",
+        arguments={"pad_type": "same"},
+    )
+    text = dataclasses.replace(
+        value, augment="rotation=30,flip=true", regularize="dropout=0.3", time_budget="1.5m"
+    )
+
+    assert value == table == text
+
+
+def test_names_stay_names_and_none_is_nothing():
+    method = MethodConfig(strategy="frozen", augment="standard", regularize="none", head="mlp_256")
+
+    assert (method.augment, method.regularize, method.head) == ("standard", None, "mlp_256")
+    assert read(preprocessing={}).preprocessing is None
+    changed = MethodConfig(strategy="frozen", augment="standard,rotation=90").augment
+    assert changed == dataclasses.replace(AUGMENTATIONS["standard"], rotation=90)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "phases"),
+    [
+        ("features", []),
+        ("frozen", frozen()),
+        ("fine_tune", fine_tune()),
+        ("two_stage", two_stage()),
+        ("from_scratch", from_scratch()),
+    ],
+)
+def test_a_strategy_without_options_is_that_of_the_library(strategy, phases):
+    assert MethodConfig(strategy=strategy).all_phases() == tuple(phases)
+
+
+def test_options_of_a_strategy_change_its_phases():
+    method = MethodConfig(strategy="two_stage", unfreeze="last:3", epochs=4, head_epochs=2, lr=0.1)
+
+    first, second = method.all_phases()
+
+    assert (first.epochs, second.epochs, second.lr) == (2, 4, 0.1)
+    assert (second.unfreeze, second.unfreeze_last) == (0.0, 3)
+    assert MethodConfig(strategy="frozen", phases=[Phase()]).all_phases() == (Phase(),)
+
+
+@pytest.mark.parametrize(
+    ("method", "spec"),
+    [
+        ({"weights": "random", "seed": 5}, (None, 5)),
+        ({"strategy": "from_scratch", "seed": 5}, (None, 5)),
+        ({"seed": 5}, ("default", 0)),
+        ({"weights": "net.safetensors"}, ("net.safetensors", 0)),
+    ],
+)
+def test_random_weights_are_drawn_from_the_seed_of_the_run(method, spec):
+    made = MethodConfig(backbone="simple_cnn", **method).spec
+
+    assert (made.weights, made.seed) == spec
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ({"backbon": "vgg16"}, "did you mean 'backbone'"),
+        ({"strategy": "finetune"}, "strategy cannot be 'finetune'.*'frozen'"),
+        ({"epochs": 3}, "epochs does nothing with the strategy features"),
+        ({"head": "mlp_256"}, "frozen, fine_tune, two_stage or from_scratch"),
+        (
+            {"strategy": "frozen", "classifier": "knn"},
+            "classifier does nothing.*goes with features",
+        ),
+        ({"strategy": "fine_tune", "pooling": "flatten"}, "pooling does nothing"),
+        ({"strategy": "frozen", "unfreeze": "0.5"}, "fine_tune or two_stage"),
+        ({"strategy": "from_scratch", "unfreeze": 0.5}, "unfreeze does nothing"),
+        ({"strategy": "fine_tune", "head_epochs": 3}, "head_epochs does nothing"),
+        ({"strategy": "from_scratch", "start": "run"}, "start does nothing"),
+        ({"strategy": "from_scratch", "weights": "net.pth"}, "random weights"),
+        ({"strategy": "frozen", "phases": [{}], "epochs": 3}, "epochs does nothing beside phases"),
+        ({"strategy": "frozen", "phases": [{"epoch": 3}]}, "did you mean 'epochs'"),
+        ({"strategy": "frozen", "head": "mlp_513"}, "did you mean"),
+        ({"strategy": "frozen", "head": {"kind": "mlp", "width": 3}}, "did you mean 'widths'"),
+        ({"strategy": "frozen", "augment": "no such"}, "no such"),
+        ({"strategy": "frozen", "augment": {"rotate": 3}}, "did you mean 'rotation'"),
+        ({"strategy": "frozen", "regularize": "no such"}, "no such"),
+        ({"strategy": "frozen", "time_budget": "soon"}, "not a time"),
+        ({"strategy": "frozen", "time_budget": 0}, "time_budget cannot be 0"),
+        ({"strategy": "frozen", "batch_size": 1}, "batch_size cannot be 1"),
+        ({"strategy": "fine_tune", "unfreeze": "3"}, "last:3"),
+        ({"per_class": 3, "size": 9}, "one of per_class, size and fraction"),
+        ({"fraction": 0}, "fraction cannot be 0"),
+        ({"seed": -1}, "seed cannot be -1"),
+        ({"seed": 2**32}, "seed cannot be"),
+        ({"seed": "1"}, "seed cannot be '1'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_a_sentence(method, said):
+    with pytest.raises(UsageError, match=said):
+        read(**method)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({}, "source is missing"),
+        ({"source": "p", "val": 1.5}, "val cannot be 1.5"),
+        ({"source": "p", "folds": 1}, "folds cannot be 1"),
+        ({"source": "p", "small_classes": "drop"}, "small_classes cannot be 'drop'"),
+    ],
+)
+def test_data_that_makes_no_sense_is_refused_too(data, said):
+    with pytest.raises(UsageError, match=said):
+        from_json(DataConfig, data)
+
+
+def test_what_a_run_is_called_or_keeps_does_not_change_what_it_computes():
+    plain, named = of(classifier="knn"), of(classifier="knn", description="neighbours", id="k")
+
+    assert plain.key == named.key == of(classifier="knn", cache=False).key
+    assert plain.link == f"run-{plain.key}"
+    assert (plain.folder, named.folder) == (
+        f"efficientnet-lite0-knn-{plain.key}",
+        f"k-neighbours-{plain.key}",
+    )
+
+
+CHANGES = {
+    "per_class": st.integers(1, 9),
+    "size": st.integers(1, 9),
+    "fraction": st.floats(0.1, 0.9),
+    "backbone": st.just("vgg16"),
+    "weights": st.just("random"),
+    "arguments": st.dictionaries(st.text("abc", min_size=1), st.integers(), min_size=1),
+    "preprocessing": st.just(Preprocessing.tf()),
+    "grid": st.sampled_from(["none", {"C": [0.1, 1.0]}]),
+    "scale": st.just("none"),
+    "pooling": st.just("flatten"),
+    "classifier": st.just("knn"),
+    "strategy": st.sampled_from(["frozen", "fine_tune", "two_stage", "from_scratch"]),
+    "engine": st.just("torch"),
+    "precision": st.just("bf16"),
+    "seed": st.integers(1, 9),
+}
+TRAINED = {
+    "unfreeze": st.floats(0, 0.4),
+    "phases": st.just([Phase(epochs=2)]),
+    "head": st.sampled_from(["mlp_256", LinearHead(dropout=0.5)]),
+    "epochs": st.integers(0, 9),
+    "head_epochs": st.integers(0, 9),
+    "optimizer": st.sampled_from(["sgd", "adam"]),
+    "lr": st.floats(0.001, 1),
+    "augment": st.just("standard"),
+    "regularize": st.just("standard"),
+    "views": st.integers(1, 9),
+    "batch_size": st.integers(2, 9),
+    "class_weight": st.just("balanced"),
+    "sampling": st.just("balanced"),
+    "output": st.just("sigmoid"),
+    "start": st.just("run"),
+    "time_budget": st.integers(1, 9),
+    "boundary": st.just("off"),
+    "device": st.just("cpu"),
+}
+
+
+@given(st.sampled_from([*CHANGES, *TRAINED]), st.data())
+def test_whatever_changes_the_result_changes_the_key_and_is_read_back(name, data):
+    base = {"strategy": "two_stage"} if name in TRAINED else {}
+    changed = of(**base, **{name: data.draw({**CHANGES, **TRAINED}[name])})
+
+    assert changed.key != of(**base).key
+    assert from_json(RunConfig, to_json(changed)) == changed
+
+
+def test_every_field_has_a_default_key_help_and_panel():
+    told = {field.name for field in dataclasses.fields(MethodConfig)}
+    data = {field.name for field in dataclasses.fields(DataConfig)}
+    options = {name for names in PANELS.values() for name in names}
+
+    assert told == {*CHANGES, *TRAINED, "id", "description", "published", "cache"}
+    assert told <= set(field_help(MethodConfig))
+    assert data <= set(field_help(DataConfig))
+    assert options < told | data
+    assert (told | data) - options == {
+        *("id", "published", "preprocessing", "grid", "phases", "source")
+    }
+
+
+def test_the_seed_of_the_split_changes_the_key_and_not_the_images():
+    data = [DataConfig("p", seed=seed, skip_bad=bad) for seed, bad in ((0, False), (1, True))]
+
+    assert RunConfig(data[0]).key != RunConfig(data[1]).key
+    same = DataConfig("p", skip_bad=True)
+    assert same.split_key == data[0].split_key != data[1].split_key
+    assert same.images_key == data[1].images_key != data[0].images_key
+
+
+def test_paths_hold_wherever_a_command_is_run(tmp_path):
+    (tmp_path / "net.safetensors").touch()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "default").mkdir()
+    data = DataConfig("flowers", root="../up")
+
+    there = RunConfig(data, MethodConfig(strategy="frozen", weights="net.safetensors", start="run"))
+    found = there.absolute(tmp_path)
+
+    assert (found.data.source, found.data.root) == (tmp_path / "flowers", tmp_path.parent / "up")
+    assert found.method.weights == str(tmp_path / "net.safetensors")
+    assert found.method.start == tmp_path / "run"
+    assert found.absolute("/elsewhere") == found
+    word = MethodConfig(strategy="frozen", start="head").absolute(tmp_path)
+    assert (word.weights, str(word.start)) == ("default", "head")
+
+
+@pytest.mark.parametrize(
+    ("method", "title"),
+    [
+        ({"classifier": "knn", "per_class": 9}, "vgg16 + knn, 9 per class"),
+        ({"strategy": "frozen"}, "vgg16 + frozen (linear)"),
+        ({"strategy": "frozen", "head": HEADS["mlp_256"]}, "vgg16 + frozen (mlp_256)"),
+        (
+            {"strategy": "frozen", "head": MLPHead(widths=(256, 64), dropout=0.5)},
+            "vgg16 + frozen (mlp widths=256-64,dropout=0.5)",
+        ),
+        (
+            {"strategy": "fine_tune", "unfreeze": "0.5", "augment": "zoom=0.2,flip=true"},
+            "vgg16 + fine_tune (linear), unfreeze 0.5, augment zoom=0.2,flip=true",
+        ),
+        ({"description": "mine"}, "mine"),
+    ],
+)
+def test_the_title_tells_methods_apart(method, title):
+    assert MethodConfig(backbone="vgg16", **method).title == title
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ("0", {"unfreeze": 0.0}),
+        (1, {"unfreeze": 1.0}),
+        (".25", {"unfreeze": 0.25}),
+        ("last:0", {"unfreeze_last": 0}),
+        ("/features[.]2./", {"unfreeze_matching": "features[.]2."}),
+        ("layer4", {"unfreeze_from": "layer4"}),
+    ],
+)
+def test_what_to_train_is_read_from_one_text(text, fields):
+    assert read_unfreeze(text) == fields
+
+
+@pytest.mark.parametrize("text", ["", "2", "-0.5", "nan", "last:", "last:-1", "last:two"])
+def test_what_to_train_may_be_unreadable(text):
+    with pytest.raises(UsageError, match="last:3"):
+        read_unfreeze(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"), [("5", 5), (" 5m ", 5), ("5 min", 5), ("0.5h", 30), ("30s", 0.5)]
+)
+def test_times_are_read_with_their_units(text, minutes):
+    assert read_minutes(text) == minutes
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1d", "h", "1e3", "nan"])
+def test_what_is_no_time_is_refused(text):
+    with pytest.raises(UsageError, match="not a time"):
+        read_minutes(text)

@@ -1,0 +1,174 @@
+"""Warnings: each is said where it is due, with its numbers, and not elsewhere."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from regraft.data.check import Finding, check
+from regraft.data.dataset import Dataset
+from regraft.experiment.warnings import comparison_warnings, run_warnings
+from regraft.results.predictions import Predictions
+from regraft.results.run import Run, RunRecord, SplitFacts
+
+
+def answers(part, right, n, *, classes=2):
+    """Return predictions of ``n`` images of two or more classes, so many of them right."""
+    names = tuple("abcdef"[:classes])
+    truth = np.arange(n) % classes
+    named = np.where(np.arange(n) < right, truth, (truth + 1) % classes)
+    shares = np.full((n, classes), 0.1)
+    shares[np.arange(n), named] = 0.5
+    paths = tuple(f"{part}/{i}.jpg" for i in range(n))
+    return Predictions(paths, tuple(names[i] for i in truth), names, shares, (part,) * n)
+
+
+class Report:
+    """What a data check found, invented."""
+
+    def __init__(self, findings=(), leaked=()):
+        self.findings, self._leaked = findings, tuple(leaked)
+
+    def leaked(self, part):
+        """Return what leaked of the test part."""
+        return self._leaked if part == "test" else ()
+
+
+def said(*parts, report=None, **more):
+    first, *others = parts
+    return run_warnings(first.joined(*others), report or Report(), **more)
+
+
+SOUND = (answers("train", 960, 1000), answers("val", 190, 200), answers("test", 475, 500))
+
+
+def test_a_sound_run_needs_no_warning():
+    assert said(*SOUND) == []
+
+
+def test_sixteen_validation_images_are_said_to_say_little():
+    (warning,) = said(SOUND[0], answers("val", 15, 16), SOUND[2])
+
+    assert warning.startswith("16 validation images: 93.8 % may be anything from 72 to 99 %;")
+
+
+def test_a_test_part_of_few_images_is_said_to_say_little():
+    (warning,) = said(SOUND[0], SOUND[1], answers("test", 46, 50))
+
+    assert warning.startswith("50 test images: 92.0 % may be anything from 81 to 97 %;")
+
+
+def test_without_a_test_part_the_numbers_are_called_too_good():
+    (warning,) = said(SOUND[0], SOUND[1])
+
+    assert "there is no test part" in warning
+    assert "validation part" in warning
+
+
+def test_a_model_that_the_most_frequent_class_equals_is_named_so():
+    (warning,) = said(answers("train", 500, 900), answers("test", 270, 500))
+
+    assert "(54.0 % [49.6, 58.3], n = 500) cannot be told from always predicting “a”" in warning
+
+
+def test_training_far_above_validation_is_said_once():
+    (warning,) = said(answers("train", 1000, 1000), answers("val", 160, 200), SOUND[2])
+    both = said(answers("train", 1000, 1000), answers("val", 160, 200), answers("test", 400, 500))
+
+    assert "20.0 points above validation" in warning
+    assert len(both) == 1
+
+
+@pytest.mark.parametrize(("right", "n"), [(91, 100), (176, 200)])
+def test_a_gap_of_less_than_ten_points_or_within_the_intervals_is_none(right, n):
+    assert said(answers("train", 97, 100), answers("test", right, n)) == []
+
+
+def test_a_small_part_whose_interval_reaches_the_training_accuracy_shows_no_gap():
+    found = said(answers("train", 100, 100), answers("val", 14, 16), SOUND[2])
+
+    assert not [text for text in found if "above" in text]
+
+
+def test_findings_of_the_check_are_warnings_with_their_advice_but_notes_are_not():
+    found = (
+        Finding("DATA-CLASS-MISSING", "warning", "val has no image of b", advice="cut it anew"),
+        Finding("DATA-DUPLICATES", "note", "two are the same"),
+    )
+
+    assert said(*SOUND, report=Report(found)) == ["val has no image of b; cut it anew"]
+
+
+def test_what_the_learner_says_is_taken_over_once():
+    assert said(*SOUND, notes=["it did not converge"] * 2) == ["it did not converge"]
+
+
+def test_the_score_without_leaks_stands_beside_the_one_with_them():
+    leaked = [f"test/{i}.jpg" for i in range(400)]
+
+    (warning,) = said(*SOUND, report=Report(leaked=leaked))
+
+    assert warning.startswith("400 of 500 test images have a copy")
+    assert "without them the test accuracy is 75.0 % [65.7, 82.5], n = 100" in warning
+    assert "with them 95.0 % [92.7, 96.6], n = 500" in warning
+    assert "mixed otherwise" not in warning
+
+
+def test_where_leaks_change_the_mixture_of_classes_the_mean_recall_is_compared():
+    leaked = [f"test/{i}.jpg" for i in range(0, 400, 2)]
+
+    (warning,) = said(*SOUND, report=Report(leaked=leaked))
+
+    assert "the classes are mixed otherwise there" in warning
+
+
+def test_leaks_that_leave_no_image_of_a_class_or_none_at_all_are_told():
+    (lost,) = said(*SOUND, report=Report(leaked=[f"test/{i}.jpg" for i in range(0, 500, 2)]))
+    (every,) = said(*SOUND, report=Report(leaked=[f"test/{i}.jpg" for i in range(500)]))
+
+    assert "no image of a is left" in lost
+    assert "500 of 500" in every
+    assert "too good" in every
+
+
+def test_warnings_go_with_a_real_check():
+    empty = check(Dataset((), (), ()))
+
+    assert run_warnings(answers("val", 15, 16), empty)[0].startswith("there is no test part")
+
+
+def run(split="one", *, warnings=(), n=40):
+    record = RunRecord(
+        description="a run",
+        split=SplitFacts(hash=split),
+        metrics={"test": {"n": n}},
+        warnings=tuple(warnings),
+    )
+    return Run(Path("nowhere"), record)
+
+
+def test_methods_that_were_measured_once_are_named():
+    (every, split) = comparison_warnings([("a", [run()]), ("b", [run()])])
+    some = comparison_warnings([("a", [run()]), ("b", [run(), run("two")])])
+
+    assert every.startswith("every method was measured once")
+    assert "one split with 40 test images" in split
+    assert some == [every.replace("every method was", "a:")]
+
+
+def test_seeds_on_one_split_are_not_taken_for_other_images():
+    (warning,) = comparison_warnings([("a", [run(), run()]), ("b", [run(), run()])])
+
+    assert "all runs share one split" in warning
+
+
+def test_repeats_on_several_splits_need_no_warning():
+    ways = [("a", [run("one"), run("two")]), ("b", [run("one"), run("two")])]
+
+    assert comparison_warnings(ways) == []
+
+
+def test_what_every_run_warns_of_is_said_once():
+    first, second = run("one", warnings=["leak", "own"]), run("two", warnings=["leak"])
+
+    assert comparison_warnings([("a", [first, second])]) == ["leak"]
