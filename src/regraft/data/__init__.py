@@ -1,1 +1,1 @@
-"""What is to be learned: labelled pictures, their split, what is wrong with them. No torch here."""
+"""What is learned from: labelled images, their split, what is wrong with them. No torch here."""

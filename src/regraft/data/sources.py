@@ -12,7 +12,6 @@ What is found in a folder:
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import unicodedata
@@ -330,10 +329,9 @@ class _Walk:
     def list_folder(self, folder: Path) -> tuple[list[str], int]:
         """Return the sorted names of the subfolders and the number of images."""
         names, images = [], 0
-        real = os.path.realpath(folder)
         for entry in self._entries(folder):
             if _is_folder(entry):
-                self._target(entry, real, frozenset())
+                self._target(entry)
                 names.append(entry.name)
             elif is_image_name(entry.name):
                 images += 1
@@ -345,19 +343,22 @@ class _Walk:
         """Yield the images in ``folder`` and below, in the order of the file system."""
         real = os.path.realpath(folder)
         linked = os.path.relpath(real, self._real_root) != os.path.relpath(folder, self.root)
-        # For each folder to read: path, relative path, real path, links that led there.
-        pending = [(os.fspath(folder), "", real, frozenset({real} if linked else ()))]
+        # For each folder to read: path, relative path, real paths on the way, whether by a link.
+        pending = [(os.fspath(folder), "", (real,), linked)]
         while pending:
-            path, relative, real, links = pending.pop()
+            path, relative, way, linked = pending.pop()
             for entry in self._entries(path):
-                target = self._target(entry, real, links)
+                target = self._target(entry)
                 if _is_folder(entry):
+                    beyond = target or f"{way[-1]}{os.sep}{entry.name}"
+                    if any(is_below(beyond, passed) for passed in way):
+                        what, hint = "link leads in a circle", "delete the link"
+                        code = "DATA-LINK-LOOP"
+                        raise DataError(what, path=entry.path, hint=hint, code=code)
                     inner = f"{relative}/{entry.name}" if relative else entry.name
-                    on_the_way = links | {target} if target else links
-                    beyond = target or f"{real}{os.sep}{entry.name}"
-                    pending.append((entry.path, inner, beyond, on_the_way))
+                    pending.append((entry.path, inner, (*way, beyond), linked or bool(target)))
                 elif is_image_name(entry.name):
-                    yield _Found(entry.path, relative, bool(target or links))
+                    yield _Found(entry.path, relative, linked or bool(target))
                 else:
                     self._count_other(entry.name)
 
@@ -373,20 +374,14 @@ class _Walk:
             what, why = "cannot read the folder", error.strerror or ""
             raise DataError(what, path=folder, why=why, code="DATA-UNREADABLE") from error
 
-    def _target(self, entry: os.DirEntry[str], real: str, links: frozenset[str]) -> str | None:
-        """Return where a link leads, None if the entry is no link; refuse circles and ways out."""
-        if not entry.is_symlink():
-            return None
-        target = os.path.realpath(entry.path)
-        why = f"to {target}"
-        if target in links or is_below(target, real) or _leads_nowhere(entry.path):
-            what, hint = "link leads in a circle", "delete the link"
-            raise DataError(what, path=entry.path, why=why, hint=hint, code="DATA-LINK-LOOP")
+    def _target(self, entry: os.DirEntry[str]) -> str:
+        """Return where a link leads, "" if the entry is no link; refuse ways out."""
+        target = os.path.realpath(entry.path) if entry.is_symlink() else ""
+        allowed = self._follow_outside or not target or is_below(self._real_root, target)
         # A broken link is an image that cannot be read; the check lists it.
-        allowed = self._follow_outside or is_below(self._real_root, target)
         if not allowed and Path(target).exists():
+            what, why = "link leads out of the data folder", f"to {target}"
             hint = "allow it with follow_outside=True (--follow-links), or copy the files"
-            what = "link leads out of the data folder"
             raise DataError(what, path=entry.path, why=why, hint=hint, code="DATA-LINK-OUTSIDE")
         return target
 
@@ -554,18 +549,9 @@ def _describe(ignored: Counter[str]) -> str:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself; the check of links names it
+    except OSError:  # a link to itself; the check lists it like any broken one
         return False
 
 
 def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a million Paths are slow
-
-
-def _leads_nowhere(path: str) -> bool:
-    """Tell whether links lead to each other without end."""
-    try:
-        Path(path).stat()
-    except OSError as error:
-        return error.errno == errno.ELOOP
-    return False
