@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -402,78 +402,56 @@ def _bad(evidence: _Evidence) -> Iterator[Finding]:
         return
     codes = Counter(error.code for error in bad.values()).most_common()
     kinds = ", ".join(f"{count} {code}" for code, count in codes)
-    labels = {images.labels[place] for place in bad}
     parts = {images.part(place) for place in bad}
     advice = "repair or remove them; skip_bad leaves them out and lists them"
     if images.settled and parts == {""}:  # the split was cut without them
         advice = "they were left out; repair them to have them used"
-    of = f"{_plural(len(bad), 'image')} of {len(images.paths)}"
+    message = f"{_plural(len(bad), 'image')} of {len(images.paths)} cannot be used ({kinds}): "
     yield Finding(
-        code="DATA-BAD-IMAGES",
-        severity="error",
-        message=f"{of} cannot be used ({kinds}): {_examples(images, list(bad))}",
+        "DATA-BAD-IMAGES",
+        "error",
+        message + _examples(images, list(bad)),
         path=images.names[min(bad)],
-        label=labels.pop() if len(labels) == 1 else None,
-        part=parts.pop() if len(parts) == 1 else None,
+        label=_only({images.labels[place] for place in bad}),
+        part=_only(parts),
         advice=advice,
     )
 
 
 def _classes(evidence: _Evidence) -> Iterator[Finding]:
     counts = evidence.images.counts(evidence.usable())
-    yield from _few(counts, settled=evidence.images.settled)
-    for part in ("val", "test"):
-        lacking = [name for name, count in counts.get(part, {}).items() if not count]
-        if lacking:
-            of = f"{part} has no usable image of {_plural(len(lacking), 'class', 'classes')}: "
-            yield Finding(
-                code="DATA-CLASS-MISSING",
-                severity="warning",
-                message=of + list_names(lacking, most=5),
-                label=lacking[0] if len(lacking) == 1 else None,
-                part=part,
-                advice="nothing can be said about these classes there; cut the set anew",
-            )
-    yield from _imbalance(counts)
-
-
-def _few(counts: dict[str, dict[str, int]], *, settled: bool) -> Iterator[Finding]:
     # Every part that is still to be cut from these images takes at least one of each class.
     cut = "all" not in counts
-    needed = 1 if settled else 3 - len(counts.keys() & {"val", "test"})
-    whole = counts.get("train" if cut else "all", {})
-    few = {name: count for name, count in whole.items() if count < needed}
-    if few:
+    needed = 1 if evidence.images.settled else 3 - len(counts.keys() & {"val", "test"})
+    whole, part = counts.get("train" if cut else "all", {}), "train" if cut else None
+    if few := {name: count for name, count in whole.items() if count < needed}:
         listed = list_names((f"{name} ({count})" for name, count in few.items()), most=5)
         have = _plural(len(few), "class has", "classes have")
-        yield Finding(
-            code="DATA-FEW",
-            severity="error",
-            message=f"{have} too few usable images: {listed}; least number needed: {needed}",
-            label=next(iter(few)) if len(few) == 1 else None,
-            part="train" if cut else None,
-            advice="add images, leave these classes out, or cut fewer parts",
-        )
-
-
-def _imbalance(counts: dict[str, dict[str, int]]) -> Iterator[Finding]:
+        message = f"{have} too few usable images: {listed}; least number needed: {needed}"
+        advice = "add images, leave these classes out, or cut fewer parts"
+        label = _only(few)
+        yield Finding("DATA-FEW", "error", message, label=label, part=part, advice=advice)
+    for part in ("val", "test"):
+        if lacking := [name for name, count in counts.get(part, {}).items() if not count]:
+            message = f"{part} has no usable image of {_plural(len(lacking), 'class', 'classes')}: "
+            message += list_names(lacking, most=5)
+            advice = "nothing can be said about these classes there; cut the set anew"
+            code, label = "DATA-CLASS-MISSING", _only(lacking)
+            yield Finding(code, "warning", message, label=label, part=part, advice=advice)
     total: Counter[str] = Counter()
-    for part in counts.values():
-        total.update(part)
+    for in_part in counts.values():
+        total.update(in_part)
     present = [(count, name) for name, count in total.items() if count]
-    if not present:
-        return
-    (most, largest), (least, smallest) = max(present), min(present)
+    (most, largest), (least, smallest) = (
+        max(present, default=(0, "")),
+        min(present, default=(1, "")),
+    )
     if most >= _IMBALANCE * least:
-        yield Finding(
-            code="DATA-IMBALANCE",
-            severity="warning",
-            message=f"the largest class ({largest}, {most}) has {most / least:.1f} times as many"
-            f" images as the smallest ({smallest}, {least}); always answering {largest} would be"
-            f" right for {most} of {total.total()}",
-            label=largest,
-            advice="look at the figures of each class, not at the accuracy alone",
-        )
+        message = f"the largest class ({largest}, {most}) has {most / least:.1f} times as many"
+        message += f" images as the smallest ({smallest}, {least}); always answering {largest}"
+        message += f" would be right for {most} of {total.total()}"
+        advice = "look at the figures of each class, not at the accuracy alone"
+        yield Finding("DATA-IMBALANCE", "warning", message, label=largest, advice=advice)
 
 
 def _about_copies(what: str, groups: Groups, images: _Images, kinds: _Kinds) -> Iterator[Finding]:
@@ -489,25 +467,17 @@ def _about_copies(what: str, groups: Groups, images: _Images, kinds: _Kinds) -> 
         shown = (" = ".join(images.names[place] for place in group[:3]) for group in found)
         of = f"{_plural(len(found), 'group')} of {sum(map(len, found))} images"
         settled = code == "DATA-NEAR-DUPLICATES" and images.parts
-        yield Finding(
-            code=code,
-            severity="note" if settled else severity,
-            message=f"{what} {where}{between}: {of}: {list_names(shown, most=_EXAMPLES)}",
-            path=images.names[found[0][0]],
-            advice=advice,
-        )
+        message = f"{what} {where}{between}: {of}: {list_names(shown, most=_EXAMPLES)}"
+        path = images.names[found[0][0]]
+        yield Finding(code, "note" if settled else severity, message, path=path, advice=advice)
 
 
 def _torn_groups(images: _Images) -> Iterator[Finding]:
     if torn := images.torn(images.groups):
-        yield Finding(
-            code="DATA-GROUP-LEAK",
-            severity="error",
-            message=_torn(torn, images),
-            path=images.names[next(iter(torn.values()))[0]],
-            advice="cut the set anew with the groups kept together (--regroup)",
-            names=tuple(torn),
-        )
+        message, path = _torn(torn, images), images.names[next(iter(torn.values()))[0]]
+        advice, names = "cut the set anew with the groups kept together (--regroup)", tuple(torn)
+        code = "DATA-GROUP-LEAK"
+        yield Finding(code, "error", message, path=path, advice=advice, names=names)
 
 
 def _likely_groups(images: _Images) -> Iterator[Finding]:
@@ -516,18 +486,15 @@ def _likely_groups(images: _Images) -> Iterator[Finding]:
     torn = images.torn(found.groups) if found else {}
     if found is None or (images.settled and not torn):
         return
-    named = [name for name in found.groups if name]
-    counted = f"{len(set(named))} groups of {_plural(len(named), 'image')}"
-    yield Finding(
-        code="DATA-LIKELY-GROUPS",
-        severity="warning",
-        message=f"file names seem to say what belongs together: {found.expression} finds {counted}"
-        + (f"; {_torn(torn, images)}" if torn else ""),
-        path=next(name for name, group in zip(images.names, found.groups, strict=True) if group),
-        advice="if these are patients, plants or films, keep each in one part "
-        f"(--group-by '{found.expression}')",
-        names=tuple(torn),
-    )
+    named = [place for place, name in enumerate(found.groups) if name]
+    count = len({found.groups[place] for place in named})
+    message = f"file names seem to say what belongs together: {found.expression} finds {count}"
+    message += f" groups of {_plural(len(named), 'image')}"
+    message += f"; {_torn(torn, images)}" if torn else ""
+    advice = "if these are patients, plants or films, keep each in one part"
+    advice += f" (--group-by '{found.expression}')"
+    code, path, names = "DATA-LIKELY-GROUPS", images.names[named[0]], tuple(torn)
+    yield Finding(code, "warning", message, path=path, advice=advice, names=names)
 
 
 def _torn(torn: dict[str, list[int]], images: _Images) -> str:
@@ -553,14 +520,13 @@ def _odd_images(evidence: _Evidence) -> Iterator[Finding]:
         sayings["NOTE-GREY"] = ("grey images among coloured ones", "grey is read as colour")
     for code, (what, advice) in sayings.items():
         if places := noted.get(code):
-            yield Finding(
-                code=code,
-                severity="note",
-                message=f"{what}: {len(places)} of {usable_ones} images: "
-                + _examples(images, places),
-                path=images.names[places[0]],
-                advice=advice,
-            )
+            message = f"{what}: {len(places)} of {usable_ones} images: {_examples(images, places)}"
+            yield Finding(code, "note", message, path=images.names[places[0]], advice=advice)
+
+
+def _only(values: Collection[str | None]) -> str | None:
+    """Return the only one of some values, None if there are several."""
+    return next(iter(values)) if len(values) == 1 else None
 
 
 def _across(groups: Groups, column: Sequence[str] | None) -> Groups:

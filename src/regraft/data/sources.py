@@ -344,6 +344,7 @@ class _Walk:
         real = os.path.realpath(folder)
         linked = os.path.relpath(real, self._real_root) != os.path.relpath(folder, self.root)
         # For each folder to read: path, relative path, real paths on the way, whether by a link.
+        pending: list[tuple[str, str, tuple[str, ...], bool]]
         pending = [(os.fspath(folder), "", (real,), linked)]
         while pending:
             path, relative, way, linked = pending.pop()
