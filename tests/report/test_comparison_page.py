@@ -48,7 +48,7 @@ def test_the_best_is_marked_only_when_it_is_better_than_every_other(make_run):
     unclear = comparison_table(compare_runs([bad, good, near]))
 
     assert (clear.best, unclear.best) == (0, None)
-    assert clear.notes[0].startswith("★ the run a is better")
+    assert clear.notes[0].startswith("★ the run a is better than the run c by 83.3 points")
 
 
 def test_runs_of_different_splits_get_a_column_and_no_verdict(make_run, page_of):
@@ -59,6 +59,7 @@ def test_runs_of_different_splits_get_a_column_and_no_verdict(make_run, page_of)
     assert table.columns[-1] == "split"
     assert len({row[-1] for row in table.rows}) == 2
     assert "2 different splits" in table.notes[0]
+    assert table.best is None
     assert "2 different splits" in page.text
     assert "F1 of every class" not in page.text
     assert "Which is better than which" not in page.text
@@ -220,14 +221,11 @@ def test_names_that_are_markup_stay_text(make_run, page_of):
     assert "{{ 7 * 7 }}" in page.text
 
 
-def test_without_a_test_part_the_page_still_stands(make_run, page_of):
+def test_nothing_is_refused_and_no_test_part_is_not(make_run, page_of, tmp_path):
     page = page_of(compare_runs([make_run("a", test=0), make_run("b", test=0)]))
 
     assert "svg" not in page.elements
     assert page.open == []
-
-
-def test_nothing_is_refused(tmp_path):
     with pytest.raises(UsageError):
         compare_runs([])
     with pytest.raises(UsageError):

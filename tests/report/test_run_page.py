@@ -199,6 +199,7 @@ def test_the_page_of_a_trained_network_says_its_phases_in_words(make_run, traine
 def phases_of(trained, number):
     """Return what the table of phases says of one, by the name of the row."""
     (_, table), *_ = fitting(trained, {}).tables
+    assert table.columns == ("", "Phase 1", "Phase 2")
     return {row[0]: row[number] for row in table.rows}
 
 
@@ -210,8 +211,8 @@ def test_phases_are_told_in_plain_words(trained):
         "learning rate": "0.01, constant",
         "epochs": "2",
         "best epoch": "the last; there were no validation images to choose by",
-        "execution": "cached: each image went through the frozen part once; the activation behind "
-        "features.30 was stored as float16 (12 MB)",
+        "execution": "cached: each image went through the frozen part once; stored: the activation "
+        "behind features.30 as float16 (12 MB)",
         "gradient error by caching": "0.04 %",
         "frozen tensors unchanged": "yes, bit for bit",
         "time": "1 min 1 s",
@@ -275,6 +276,18 @@ def test_what_is_special_about_a_phase_is_said(trained, row, phase, setting, sai
     trained["phases"][1]["trained"] |= setting
 
     assert phases_of(trained, 2)[row].startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("size", "said"), [(512, "512 bytes"), (1_200, "1.2 kB"), (123_456_789, "123 MB")]
+)
+def test_what_was_stored_has_a_size(trained, size, said):
+    stored = {"stage": "pooled", "dtype": "float16", "bytes": size, "gradient_error": None}
+    trained["phases"][1] |= {"mode": "cached", "boundary": stored}
+
+    execution = phases_of(trained, 2)["execution"]
+
+    assert execution.endswith(f"once; stored: the features as float16 ({said})")
 
 
 def test_epochs_are_rows_and_curves_with_borders_and_rings(trained):

@@ -117,13 +117,6 @@ def test_looks_at_the_test_part_are_counted(make_run):
     assert "looked at 2 times" in remarks(runs[0])[1]
 
 
-def test_a_clear_winner_is_named_first(make_run):
-    said = conclude(compare_runs([make_run("bad", wrong=12), make_run("good")]))
-
-    assert said.best == 1
-    assert said.sentences[0].startswith("★ the run good is better than the run bad by 66.7 points")
-
-
 def test_the_best_of_several_is_better_than_each_of_the_others(make_run):
     runs = [make_run("good"), make_run("bad", wrong=12), make_run("worse", wrong=18)]
 
@@ -189,13 +182,6 @@ def test_without_a_validation_part_the_luck_of_the_choice_is_said(make_run):
 @pytest.mark.parametrize(("names", "facts"), [("ab", {"test": 0}), ("a", {})])
 def test_without_a_test_part_or_with_one_run_nothing_is_concluded(make_run, names, facts):
     assert conclude(compare_runs([make_run(name, **facts) for name in names])).sentences == ()
-
-
-def test_runs_of_different_splits_are_flagged_and_none_is_best(make_run):
-    said = conclude(compare_runs([make_run("a"), make_run("b", wrong=15, seed=1)]))
-
-    assert said.best is None
-    assert "2 different splits" in said.sentences[0]
 
 
 @pytest.mark.parametrize(

@@ -343,7 +343,7 @@ def _mode(mode: str, boundary: Mapping[str, Any]) -> str:
         return f"live: each image went through the whole network in every epoch{why}"
     what = _STORED.get(boundary["stage"], f"the activation behind {boundary['stage']}")
     return (
-        f"cached: each image went through the frozen part once; {what} was stored as "
+        f"cached: each image went through the frozen part once; stored: {what} as "
         f"{boundary['dtype']} ({_size(boundary['bytes'])})"
     )
 
