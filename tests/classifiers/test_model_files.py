@@ -218,13 +218,6 @@ def test_a_file_that_is_no_data_is_damaged(model, name, content):
     assert name in str(error)
 
 
-def test_a_cut_file_is_damaged(model):
-    (model / ARRAYS).write_bytes((model / ARRAYS).read_bytes()[:-5])
-    sign(model)
-
-    assert refused(model).code == "MODEL-CORRUPT"
-
-
 @pytest.mark.parametrize("name", [RECORD, MANIFEST])
 @pytest.mark.parametrize(
     "text", ["[" * 100_000, "[]", "3", '{"format": "1"}', '{"format": 0}', '{"format": true}', "{"]
@@ -298,13 +291,3 @@ def test_a_folder_without_a_model_says_what_one_is(model, name):
 
     assert error.code == "MODEL-MISSING"
     assert "manifest.json" in str(error)
-
-
-def test_a_missing_file_of_the_manifest_is_damage(model):
-    (model / ARRAYS).unlink()
-
-    assert refused(model).code == "MODEL-CORRUPT"
-
-
-def test_nothing_at_all_is_no_model(tmp_path):
-    assert refused(tmp_path / "nowhere").code == "MODEL-MISSING"

@@ -105,15 +105,6 @@ def test_a_class_with_one_image_leaves_the_grid_unsearched_and_says_so():
     assert fitted.history["temperature"] == 1.0
 
 
-def test_two_images_per_class_are_two_folds():
-    features, labels = drawn(count=6)
-
-    fitted = fit_shallow(features, labels, classifier="knn")
-
-    assert fitted.history["folds"] == 2
-    assert {point["parameters"]["n_neighbors"] for point in fitted.history["grid"]} == {1, 3}
-
-
 def test_more_neighbours_than_images_become_as_many_as_there_are():
     features, labels = drawn(count=4, classes=2)
 
@@ -204,16 +195,6 @@ def test_scores_of_pairs_are_never_taken_for_scores_of_classes(classifier, grid,
             refusal()
         assert refused.value.code == "USAGE-CLASSIFIER"
         assert refused.value.hint == 'pass decision_function_shape="ovr"'
-
-
-def test_a_classifier_of_pairs_with_probabilities_is_taken():
-    features, labels = drawn(count=90)
-    asked, truth = drawn(count=90, seed=1)
-    pairs = SVC(decision_function_shape="ovo", probability=True)
-
-    fitted = fit_shallow(features, labels, classifier=pairs, grid=None)
-
-    assert (fitted.predict_proba(asked).argmax(axis=1) == truth).mean() > 0.8
 
 
 class Pairs(LinearSVC):
@@ -347,7 +328,3 @@ def test_perfect_and_hopeless_scores_give_a_finite_temperature(right):
         if right
         else probabilities.max() == pytest.approx(1 / 3, abs=0.01)
     )
-
-
-def test_scores_that_say_nothing_leave_the_temperature_at_one():
-    assert fit_temperature(np.zeros((4, 2)), np.array([0, 1, 0, 1])) == 1.0

@@ -39,6 +39,7 @@ def again(folder, about=ABOUT):
 def test_rows_come_back_in_the_order_asked_for_also_in_a_fresh_object(rows, folder):
     rows.append(DIGESTS[:4], FEATURES[:4])
     rows.append(DIGESTS[4:], FEATURES[4:])
+    rows.append(DIGESTS[:2] * 2, FEATURES[[0, 1, 0, 1]])  # duplicates are harmless
     fresh = again(folder)
     order = [5, 0, 3, 3]
 
@@ -46,15 +47,11 @@ def test_rows_come_back_in_the_order_asked_for_also_in_a_fresh_object(rows, fold
 
     assert known.all()
     assert np.array_equal(fresh.read([DIGESTS[i] for i in order]), FEATURES[order])
-
-
-def test_blocks_give_the_same_rows_piece_by_piece(rows):
-    rows.append(DIGESTS, FEATURES)
-
-    blocks = list(rows.blocks(DIGESTS, 4))
-
+    blocks = list(fresh.blocks(DIGESTS, 4))
     assert [len(block) for block in blocks] == [4, 2]
     assert np.array_equal(np.concatenate(blocks), FEATURES)
+    with pytest.raises(ValueError, match=r"expected \(6, 3\)"):
+        rows.append(DIGESTS, FEATURES.T)
 
 
 def test_the_default_folder_is_in_the_home_of_regraft(private_home):
@@ -163,13 +160,6 @@ def test_foreign_and_cut_files_are_ignored(rows, content):
     assert np.array_equal(rows.read(DIGESTS), FEATURES)
 
 
-def test_duplicates_are_harmless(rows, folder):
-    rows.append(DIGESTS, FEATURES)
-    again(folder).append(DIGESTS[:2] * 2, FEATURES[[0, 1, 0, 1]])
-
-    assert np.array_equal(again(folder).known(DIGESTS), [True] * 6)
-
-
 def test_rows_that_vanish_before_they_are_read_are_an_error_that_says_what_to_do(rows, folder):
     rows.append(DIGESTS, FEATURES)
     shutil.rmtree(folder)
@@ -188,6 +178,8 @@ def test_a_home_that_cannot_be_made_is_an_error_that_names_regraft_home(tmp_path
         again(None).prepare()
 
     assert caught.value.code == "CACHE-WRITE"
+    with pytest.raises(RegraftError, match="give another cache folder"):
+        again(tmp_path / "file").prepare()
 
 
 def test_a_home_without_write_permission_is_an_error_that_names_regraft_home(monkeypatch):
@@ -195,13 +187,6 @@ def test_a_home_without_write_permission_is_an_error_that_names_regraft_home(mon
 
     with pytest.raises(RegraftError, match=r"permission denied.*REGRAFT_HOME"):
         again(None).prepare()
-
-
-def test_a_given_folder_that_cannot_be_written_is_an_error_that_asks_for_another(tmp_path):
-    (tmp_path / "file").write_text("no folder")
-
-    with pytest.raises(RegraftError, match="give another cache folder"):
-        again(tmp_path / "file").prepare()
 
 
 def test_a_temporary_cache_goes_with_the_last_rows_that_use_it():
@@ -313,11 +298,6 @@ def test_many_rows_are_written_in_several_shards(rows, monkeypatch):
             writer.add(DIGESTS[i : i + 1], FEATURES[i : i + 1])
 
     assert len(list(rows.folder.glob("*.rows"))) == 3
-
-
-def test_a_wrong_shape_is_refused(rows):
-    with pytest.raises(ValueError, match=r"expected \(6, 3\)"):
-        rows.append(DIGESTS, FEATURES.T)
 
 
 WRITE_FOR_EVER = """

@@ -102,20 +102,13 @@ def test_rows_come_in_the_order_of_the_images(images, cache, engine):
 
 def test_the_same_image_twice_passes_the_network_once(images, cache, engine):
     order = [3, 1, 3, 3, 0, 1]
+    copy = images[0].with_name("copy.png")
+    copy.write_bytes(images[3].read_bytes())
 
-    embedded = run([images[i] for i in order], cache, engine)
+    embedded = run([*(images[i] for i in order), copy], cache, engine)
 
-    assert np.array_equal(embedded.matrix(), colours(order))
-    assert (embedded.stats.images, embedded.stats.embedded) == (6, 3)
-
-
-def test_the_same_bytes_under_another_name_pass_the_network_once(images, cache, engine, tmp_path):
-    (tmp_path / "copy.png").write_bytes(images[2].read_bytes())
-
-    embedded = run([images[2], tmp_path / "copy.png"], cache, engine)
-
-    assert embedded.stats.embedded == 1
-    assert np.array_equal(embedded.matrix(), colours([2, 2]))
+    assert np.array_equal(embedded.matrix(), colours([*order, 3]))
+    assert (embedded.stats.images, embedded.stats.embedded) == (7, 3)
 
 
 def test_what_is_known_is_neither_decoded_nor_embedded(images, cache, engine, monkeypatch):
@@ -255,7 +248,7 @@ def test_the_threads_stay_at_most_two_batches_ahead_of_the_network(images, cache
     many = [np.full((4, 4, 3), i, np.uint8) for i in range(60)]
     run(many, cache, Engine(slow), prepare=counting, batch_size=2)
 
-    assert max(ahead) <= 2 + 2 * 2 + module.threads() + 1
+    assert 2 < max(ahead) <= 2 + 2 * 2 + module.threads() + 1
 
 
 def test_progress_is_shown_on_request(images, cache, engine, capsys, monkeypatch):
