@@ -60,17 +60,20 @@ def only_this_machine(monkeypatch):
 
 
 @pytest.fixture
-def store_mine():
+def store_mine(private_home):
     """Return a function that stores a small network of a seed under the name `mine`, anew."""
-    from regraft.backbones.sources import save_module
+    from regraft.backbones.checkpoint_files import write_state
+    from regraft.backbones.sources import import_weights
     from regraft.backbones.spec import BackboneSpec
 
     def store(seed):
         network = build(
             BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),), seed=seed)
         )
-        save_module(
-            network.module,
+        file = private_home / "mine.safetensors"
+        write_state(file, network.module.state_dict())
+        import_weights(
+            file,
             name="mine",
             backbone="simple_cnn",
             preprocessing=network.preprocessing,

@@ -8,10 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from regraft.backbones.backbone import Backbone, build
+from regraft.backbones.backbone import Backbone, build, prepare
 from regraft.backbones.checkpoint_files import write_state
+from regraft.backbones.sources import import_weights
 from regraft.backbones.spec import BackboneSpec, Preprocessing
-from regraft.errors import BackboneError
+from regraft.errors import BackboneError, ImageError, ModelError, WeightsError
 
 SMALL = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 
@@ -204,3 +205,170 @@ def test_a_network_on_another_device_is_measured_there():
     )
 
     assert moved.feature_dim == built.feature_dim
+
+
+FILTERS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "nearest": Image.Resampling.NEAREST,
+}
+
+
+def noise(width, height):
+    pixels = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize("interpolation", FILTERS)
+@pytest.mark.parametrize("size", [(500, 375), (375, 500), (60, 90), (256, 256), (1023, 77)])
+def test_a_cropped_picture_equals_pillows_to_the_last_level(interpolation, size):
+    image = noise(*size)
+    preprocessing = Preprocessing(size=224, resize=256, interpolation=interpolation)
+    width, height = size
+    scaled = (
+        (256, int(256 * height / width)) if width <= height else (int(256 * width / height), 256)
+    )
+    left, top = round((scaled[0] - 224) / 2), round((scaled[1] - 224) / 2)
+    expected = image.resize(scaled, FILTERS[interpolation]).crop((left, top, left + 224, top + 224))
+
+    assert np.array_equal(prepare(image, preprocessing), np.array(expected))
+
+
+@pytest.mark.parametrize("interpolation", FILTERS)
+@pytest.mark.parametrize("size", [(500, 375), (20, 300)])
+def test_a_squashed_picture_equals_pillows_to_the_last_level(interpolation, size):
+    image = noise(*size)
+    preprocessing = Preprocessing(size=96, resize=96, mode="squash", interpolation=interpolation)
+
+    expected = image.resize((96, 96), FILTERS[interpolation])
+
+    assert np.array_equal(prepare(image, preprocessing), np.array(expected))
+
+
+def test_a_squashed_picture_may_be_cropped():
+    image = noise(500, 375)
+    preprocessing = Preprocessing(size=96, resize=107, mode="squash_crop")
+
+    expected = image.resize((107, 107), Image.Resampling.BICUBIC).crop((6, 6, 102, 102))
+
+    assert np.array_equal(prepare(image, preprocessing), np.array(expected))
+    assert "squash to 107, centre crop" in str(preprocessing)
+
+
+def test_a_picture_of_the_right_size_is_not_touched():
+    image = noise(64, 64)
+
+    assert np.array_equal(prepare(image, Preprocessing(size=64, resize=64)), np.array(image))
+
+
+def test_the_networks_own_resize_decides_whether_a_picture_is_too_thin():
+    image = Image.new("RGB", (100, 12_000))
+    prepare(image, Preprocessing(size=224, resize=256))
+
+    with pytest.raises(ImageError) as caught:
+        prepare(image, Preprocessing(size=600, resize=600))
+
+    assert caught.value.code == "IMG-ASPECT"
+
+
+LARGE = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
+
+
+@pytest.fixture
+def file(tmp_path):
+    write_state(tmp_path / "net.safetensors", build(LARGE).module.state_dict())
+    return tmp_path / "net.safetensors"
+
+
+@pytest.fixture
+def imported(file):
+    own = Preprocessing.torch(64)
+    return import_weights(
+        file, name="mine", backbone="simple_cnn", preprocessing=own, licence="mit"
+    )
+
+
+def test_imported_weights_are_a_backbone_with_the_preprocessing_they_came_with(imported):
+    backbone = build("mine")
+
+    assert backbone.preprocessing == Preprocessing.torch(64)
+    assert backbone.weights.licence == "mit"
+    assert backbone.notes == ()
+
+
+def test_another_preprocessing_than_that_of_imported_weights_is_refused(imported):
+    with pytest.raises(BackboneError) as caught:
+        build(BackboneSpec("mine", preprocessing=Preprocessing.tf(64)))
+
+    assert caught.value.code == "BACKBONE-PREPROCESSING"
+    assert build(BackboneSpec("mine", preprocessing=Preprocessing.torch(64))).feature_dim == 128
+
+
+def test_only_the_size_of_imported_weights_may_change(imported):
+    assert build(BackboneSpec("mine", arguments={"size": 128})).preprocessing.size == 128
+    with pytest.raises(BackboneError, match="arguments of their own"):
+        build(BackboneSpec("mine", arguments={"num_classes": 3}))
+
+
+def test_imported_weights_that_changed_on_disk_are_refused(imported):
+    data = bytearray(imported.path.read_bytes())
+    data[-1] ^= 1
+    imported.path.write_bytes(bytes(data))
+
+    with pytest.raises(ModelError) as caught:
+        build("mine")
+
+    assert caught.value.code == "MODEL-CHECKSUM"
+
+
+def test_a_file_of_unknown_preprocessing_is_noted(file):
+    bare = build(BackboneSpec("simple_cnn", weights=str(file)))
+    told = build(BackboneSpec("simple_cnn", weights=str(file), preprocessing=Preprocessing.tf(96)))
+
+    assert len(bare.notes) == 1
+    assert "net.safetensors does not say" in bare.notes[0]
+    assert str(file.parent) not in bare.notes[0]
+    assert told.notes == ()
+    assert bare.weights.source == "net.safetensors"
+
+
+def test_size_and_preprocessing_must_not_contradict_each_other():
+    with pytest.raises(BackboneError, match="contradict"):
+        build(
+            BackboneSpec(
+                "simple_cnn",
+                weights=None,
+                arguments={"size": 64},
+                preprocessing=Preprocessing.tf(96),
+            )
+        )
+
+
+def test_a_network_without_trained_weights_says_so():
+    with pytest.raises(WeightsError, match="no trained weights"):
+        build("simple_cnn")
+
+
+def test_a_missing_file_of_weights_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(WeightsError, match=r"nothing\.safetensors"):
+        build(BackboneSpec("simple_cnn", weights=str(tmp_path / "nothing.safetensors")))
+
+
+def test_random_weights_say_so():
+    facts = build(
+        BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),), seed=4)
+    ).weights
+
+    assert (facts.licence, facts.source) == ("none", "random, seed 4")
+
+
+def test_images_prepared_otherwise_than_for_the_weights_are_noted():
+    own = build("efficientnet_lite0").preprocessing
+
+    def notes(preprocessing, weights="default"):
+        spec = BackboneSpec("efficientnet_lite0", weights=weights, preprocessing=preprocessing)
+        return build(spec).notes
+
+    assert "prepared otherwise" in notes(Preprocessing.torch(own.size))[0]
+    assert notes(Preprocessing.torch(own.size), weights=None) == ()
+    assert notes(own) == notes(own.at_size(160)) == ()

@@ -20,7 +20,8 @@ from regraft.experiment.ranking import rank_backbones
 from regraft.experiment.standings import Ranking, compared, in_order
 
 from regraft.backbones.backbone import build
-from regraft.backbones.sources import save_module
+from regraft.backbones.checkpoint_files import write_state
+from regraft.backbones.sources import import_weights
 from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
 from regraft.backbones.weights import find_weights, store
 from regraft.data.dataset import Dataset
@@ -30,6 +31,7 @@ from regraft.experiment import bench as benches
 from regraft.experiment import candidates
 from regraft.experiment.probes import make_folds, predict_out_of_fold
 from regraft.features.extractor import FeatureExtractor
+from regraft.files import home
 
 OWN = Preprocessing.tf(32, mode="squash", resize=48)
 
@@ -40,10 +42,9 @@ def random_network(seed):
 
 def keep(name, *, seed=0, preprocessing=OWN):
     """Put a small random network into the store under a name."""
-    module = build(random_network(seed)).module
-    return save_module(
-        module, name=name, backbone="simple_cnn", preprocessing=preprocessing, source="a test"
-    )
+    file = home() / f"{name}.safetensors"
+    write_state(file, build(random_network(seed)).module.state_dict())
+    return import_weights(file, name=name, backbone="simple_cnn", preprocessing=preprocessing)
 
 
 def rank(plan, backbones=None, **options):

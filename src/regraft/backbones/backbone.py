@@ -362,7 +362,7 @@ def build(spec: BackboneSpec | str) -> Backbone:
     _refuse_other_arguments(spec, entry)
     given = {name: value for name, value in arguments.items() if name != "size"}
     network = build_network(entry, given, seed=spec.seed, empty=spec.weights is not None)
-    preprocessing, notes = choose_preprocessing(spec, entry, network)
+    preprocessing, notes = _choose_preprocessing(spec, entry, network)
     weights = _put_weights(spec, entry, network)
     if not weights.classifier:
         notes += (f"the weights of {spec.name} ({weights.source}) have no classifier",)
@@ -430,20 +430,10 @@ def retrained(backbone: Backbone) -> Backbone:
     )
 
 
-def choose_preprocessing(
+def _choose_preprocessing(
     spec: BackboneSpec, entry: Entry, network: Network
 ) -> tuple[Preprocessing, tuple[str, ...]]:
-    """Return the preprocessing to use, and a note where it was assumed or is not the weights' own.
-
-    Args:
-        spec: What was asked for.
-        entry: The network's entry.
-        network: The network that was built.
-
-    Raises:
-        BackboneError: Another preprocessing than that of imported weights, or another size than
-            that of the preprocessing, was asked for (``BACKBONE-PREPROCESSING``).
-    """
+    """Return the preprocessing to use, with a note where it is assumed or not the weights' own."""
     size, given = dict(spec.arguments).get("size"), spec.preprocessing
     own = usual_preprocessing(entry, network)
     if given is None:

