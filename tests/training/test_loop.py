@@ -263,23 +263,6 @@ def test_a_plateau_lowers_the_rate_to_a_tenth(monkeypatch):
     assert rates == pytest.approx([0.1, 0.1, 0.1, 0.01, 0.01, 0.01, 0.001])
 
 
-def test_the_optimizer_remembers_its_rates_at_factor_one():
-    network = net()
-    phase = Phase(epochs=3, lr=0.1, schedule="cosine")
-    optimizer = adam(network, phase)
-    seen = []
-
-    state = run(
-        network,
-        phase,
-        optimizer=optimizer,
-        on_epoch=lambda _state: seen.append(optimizer.param_groups[0]["initial_lr"]),
-    )
-
-    assert seen == [0.1, 0.1, 0.1]
-    assert state.records[-1]["lr"] < 0.01
-
-
 def test_the_gradient_is_clipped_to_its_largest_norm():
     network = nn.Linear(4, 2)
     before = copy.deepcopy(network)

@@ -141,23 +141,6 @@ def test_a_step_from_activations_is_the_step_of_the_whole_network(networks, name
     assert any(not torch.equal(start[n], kept_after[n]) for n in start)
 
 
-def test_trained_batch_norm_works_with_the_statistics_of_the_batch_on_both_ways():
-    network = graft("mobilenet_v2", size=48)
-    phase = Phase(unfreeze=0.25)
-    pictures, other = draw(network), draw(network, seed=1)
-    split_point = cut(network, network.freeze(phase))
-    rows = rows_of(network, split_point, torch.cat([pictures, other]))
-    suffix = split_point.behind(network)
-    network.set_mode()
-    torch.manual_seed(7)
-    alone = suffix(rows[:PICTURES])[0]
-    network.set_mode()
-    torch.manual_seed(7)
-    beside_others = suffix(rows[[0, *range(5, 8)]])[0]
-
-    assert not torch.allclose(alone, beside_others, atol=1e-4)
-
-
 def test_activations_keep_their_order_in_memory(small):
     network = small
     network.freeze(Phase(unfreeze=0.5))
@@ -194,14 +177,6 @@ def test_behind_the_whole_trunk_stands_what_the_head_begins_with(head, name, sha
     assert (split_point.name, split_point.shape) == (name, shape)
     rows = rows_of(network, split_point, pictures)
     assert torch.equal(split_point.behind(network)(rows), network(pictures))
-
-
-def test_the_nearest_place_with_the_same_gradients_is_taken(small):
-    trained = small.freeze(Phase(unfreeze=0.5))
-
-    split_point = find_split_point(small, trained.first, draw(small), loss)
-
-    assert split_point.name == small.stages[trained.first - 1].name
 
 
 def test_a_cut_through_a_dense_block_moves_back_to_its_beginning():
