@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,6 @@ from PIL import Image
 
 from regraft.data.check import check, usable
 from regraft.data.dataset import Dataset, Split
-from regraft.data.duplicates import inspect_all
-from regraft.data.images import Decoding, ImageFacts
 from regraft.data.synthetic import make_flowers
 from regraft.errors import BadImagesError, UsageError
 
@@ -97,17 +94,6 @@ def test_all_bad_files_are_reported_at_once_in_one_finding(data):
     assert codes(report) == ["DATA-BAD-IMAGES"]
     assert "4 images of 11" in report.findings[0].message
     assert report.counts["all"] == {"a": 3, "b": 4}
-
-
-def test_a_file_with_right_header_but_damaged_pixels_is_found(data):
-    stream = io.BytesIO()
-    photograph(1).save(stream, "PNG")
-    damaged = bytearray(stream.getvalue())
-    damaged[len(damaged) // 2] ^= 255
-
-    report = check(data(sound() | {"a/damaged.png": bytes(damaged)}))
-
-    assert [error.code for error in report.bad] == ["IMG-CORRUPT"]
 
 
 def test_copies_within_a_class_are_a_note(data):
@@ -512,32 +498,3 @@ def test_the_patients_of_the_chest_x_rays_in_both_parts_are_found_and_named(asse
     assert len(report.across(kept).leaked()) == 320
     assert report.across(apart).leaked() == ()
     assert "DATA-GROUP-LEAK" not in codes(report.across(apart))
-
-
-def test_memory_grows_by_less_than_600_bytes_an_image(monkeypatch):
-    def facts(path, _decoding):
-        number = int(path.name) + 1
-        sha256, coarse = f"{number:064x}", number * 0x9E3779B97F4A7C15 % 2**64
-        hashes = (coarse, 2**255 + number)
-        return ImageFacts(sha256, 10, 10, "RGB", "JPEG", 1, hashes, ("NOTE-TINY",))
-
-    monkeypatch.setattr("regraft.data.duplicates.inspect", facts)
-    count = 5000
-    paths = tuple(Path(str(number)) for number in range(count))
-    tracemalloc.start()
-
-    found, bad = inspect_all(paths, Decoding(), verbose=False)
-
-    grown = tracemalloc.get_traced_memory()[0]
-    tracemalloc.stop()
-    assert grown < 600 * count
-    assert (len(found), bad) == (count, {})
-
-
-def test_an_error_that_is_no_image_error_is_not_hidden(monkeypatch):
-    def inspect(_path, _decoding):
-        raise ZeroDivisionError
-
-    monkeypatch.setattr("regraft.data.duplicates.inspect", inspect)
-    with pytest.raises(ZeroDivisionError):
-        check(Dataset(("1.jpg",), ("x",), ("x",)))

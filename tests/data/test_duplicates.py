@@ -1,14 +1,18 @@
 """The search for like images finds exactly what comparing each with each would find."""
 
+import tracemalloc
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from regraft.data.dataset import Dataset
-from regraft.data.duplicates import alike, propose_groups
+from regraft.data.duplicates import alike, copies, inspect_all, near_copies, propose_groups
+from regraft.data.images import Decoding, ImageFacts
 from regraft.data.sources import find_groups
-from regraft.errors import UsageError
+from regraft.errors import ImageError, UsageError
 
 
 def compared_one_by_one(hashes, fine, distance):
@@ -151,3 +155,67 @@ def test_photographs_that_are_only_numbered_give_no_proposal(assets, folder):
     data = Dataset.from_folder(assets / "data" / folder)
 
     assert propose_groups(data.relative_paths(), data.labels) is None
+
+
+def facts(number, hashes=(0, 0)):
+    return ImageFacts(f"{number:064x}", 10, 10, "RGB", "JPEG", 1, hashes, ("NOTE-TINY",))
+
+
+def test_copies_are_images_of_the_same_content_and_bad_ones_are_none():
+    found = [facts(5), None, facts(6), facts(5), None]
+
+    assert copies(found) == [[0, 3]]
+
+
+def test_look_alikes_differ_in_content_and_flat_images_are_left_out():
+    found = [facts(5), None, facts(6, None), facts(5)]
+
+    assert near_copies(found, 4) == []
+    assert near_copies([*found, facts(7), facts(8, (2**64 - 1, 0))], 4) == [[0, 3, 4]]
+
+
+def test_the_fine_hash_decides_where_the_coarse_one_agrees():
+    found = [facts(1), facts(2, (0, 2**255)), facts(3, (0, 2**13 - 1 << 200))]
+
+    assert near_copies(found, 4) == [[0, 1]]
+
+
+def test_results_stand_at_the_places_of_their_images(monkeypatch):
+    def inspect(path, _decoding):
+        if path.name == "bad":
+            raise ImageError("damaged", path=path)
+        return facts(int(path.name))
+
+    monkeypatch.setattr("regraft.data.duplicates.inspect", inspect)
+    paths = [Path(str(number)) for number in range(600)]
+    paths[513] = Path("bad")
+
+    found, bad = inspect_all(paths, Decoding(), verbose=False)
+
+    assert list(bad) == [513]
+    assert found == [None if number == 513 else facts(number) for number in range(600)]
+
+
+def test_memory_grows_by_less_than_600_bytes_an_image(monkeypatch):
+    def inspect(path, _decoding):
+        number = int(path.name)
+        return facts(number, (number * 0x9E3779B97F4A7C15 % 2**64, 2**255 + number))
+
+    monkeypatch.setattr("regraft.data.duplicates.inspect", inspect)
+    paths = [Path(str(number)) for number in range(5000)]
+    tracemalloc.start()
+
+    found, _ = inspect_all(paths, Decoding(), verbose=False)
+
+    grown = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert grown < 600 * len(found)
+
+
+def test_an_error_that_is_no_image_error_is_not_hidden(monkeypatch):
+    def inspect(_path, _decoding):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("regraft.data.duplicates.inspect", inspect)
+    with pytest.raises(ZeroDivisionError):
+        inspect_all([Path("1.jpg")], Decoding(), verbose=False)

@@ -5,12 +5,8 @@ import gzip
 import io
 import lzma
 import os
-import signal
 import stat
-import subprocess
-import sys
 import tarfile
-import time
 import zipfile
 
 import numpy as np
@@ -144,16 +140,6 @@ def test_links_devices_and_pipes_in_a_tar_refuse_the_whole_archive(member, tmp_p
     assert member.name in error.what
 
 
-def test_a_file_through_a_link_is_never_written(tmp_path):
-    outside = tmp_path / "in" / "outside"
-    outside.mkdir(parents=True)
-    members = [special("door", tarfile.SYMTYPE, str(outside)), ("door/evil.jpg", b"evil")]
-
-    refused(tmp_path, tarred(members), "ARCHIVE-UNSAFE")
-
-    assert list(outside.iterdir()) == []
-
-
 def test_a_link_in_a_zip_refuses_the_whole_archive(tmp_path):
     info = zipfile.ZipInfo("set/link")
     info.external_attr = (stat.S_IFLNK | 0o777) << 16
@@ -182,12 +168,6 @@ def test_a_bomb_is_refused(packer, tmp_path):
     data = zipped({"a.bmp": zeros}) if packer == "zip" else PACKERS[packer](tarred([("a", zeros)]))
 
     refused(tmp_path, data, "ARCHIVE-TOO-LARGE")
-
-
-def test_a_bomb_among_what_is_left_out_is_refused_too(tmp_path):
-    data = gzip.compress(tarred([("__MACOSX/a", bytes(32 << 20))]))
-
-    refused(tmp_path, data, "ARCHIVE-TOO-LARGE", limits=UnpackLimits(members=1000))
 
 
 def test_a_header_that_claims_less_than_comes_does_not_let_more_out(tmp_path):
@@ -281,34 +261,6 @@ def test_a_missing_archive_and_a_folder_instead_of_one_are_named(tmp_path):
         with pytest.raises(DataError) as refusal:
             unpack(path, tmp_path / "out")
         assert refusal.value.path == str(path)
-
-
-SCRIPT = """
-import sys
-from pathlib import Path
-from regraft.data.layouts import unpack
-print("begin", flush=True)
-unpack(Path(sys.argv[1]), Path(sys.argv[2]))
-"""
-
-
-def test_a_kill_while_unpacking_leaves_no_folder_that_looks_whole(tmp_path):
-    files = {f"{number}.jpg": os.urandom(20_000) for number in range(3000)}
-    path = archive(tmp_path, zipped(files, zipfile.ZIP_STORED))
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, path, tmp_path / "out"], stdout=subprocess.PIPE
-    )
-    process.stdout.readline()
-    deadline = time.monotonic() + 30
-    while not list(tmp_path.glob(".out.*.part/*")) and process.poll() is None:
-        assert time.monotonic() < deadline
-
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-
-    assert not (tmp_path / "out").exists()
-    unpack(path, tmp_path / "out")
-    assert len(contents(tmp_path / "out")) == 3000
 
 
 names = st.text(st.sampled_from("aA.é\u0301/\\: ~-"), min_size=1, max_size=12)

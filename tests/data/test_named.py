@@ -223,14 +223,6 @@ def test_broken_files_are_left_out_and_named(web, tmp_path, monkeypatch):
     }
 
 
-def test_a_folder_that_is_no_class_is_left_out_and_said(web, tmp_path, monkeypatch):
-    publish(web, monkeypatch, "caltech101")
-
-    removed = fetch("caltech101", tmp_path / "set").source.removed
-
-    assert removed["images in BACKGROUND_Google, which is no class"] == 1
-
-
 def test_the_licence_stands_beside_the_classes(web, tmp_path, monkeypatch):
     publish(web, monkeypatch, "flower_photos")
 
@@ -349,17 +341,6 @@ def test_without_a_checksum_another_size_is_refused(web, tmp_path, monkeypatch):
     assert refusal.value.code == "DATA-CHECKSUM"
 
 
-def test_an_archive_that_is_refused_leaves_nothing(web, tmp_path, monkeypatch):
-    monkeypatch.setitem(ARCHIVES, "flower_photos", lambda: tarred({"../evil.jpg": b"evil"}))
-    publish(web, monkeypatch, "flower_photos")
-
-    with pytest.raises(DataError) as refusal:
-        fetch("flower_photos", tmp_path / "set")
-
-    assert refusal.value.code == "ARCHIVE-UNSAFE"
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("how", ["switch", "closed"])
 def test_without_a_network_it_is_said_at_once_where_it_was_looked_for_and_what_to_do(
     how, web, tmp_path, monkeypatch
@@ -403,13 +384,6 @@ def test_a_server_that_fails_is_named_and_what_came_before_is_not_asked_for_agai
     assert web.asked("GET") == ["/imagelabels.mat", "/setid.mat"]
 
 
-def test_what_is_published_for_people_with_an_account_says_how_to_bring_it(tmp_path):
-    with pytest.raises(DataError, match="--from") as refusal:
-        fetch("animals", tmp_path / "set")
-
-    assert refusal.value.code == "DATA-BY-HAND"
-
-
 def test_an_archive_at_hand_is_taken_and_stays(tmp_path):
     files = {f"animals/{c}/{c}_{n}.jpg": image(n) for n, c in enumerate(("cats", "dogs", "panda"))}
     given = tmp_path / "animals.zip"
@@ -441,29 +415,6 @@ def test_a_folder_at_hand_is_copied_and_stays_as_it_is(tmp_path):
         ".py: not an image": 1,
     }
     assert sorted(given.rglob("*")) == before
-
-
-def test_images_that_a_data_set_does_not_have_are_said_not_lost(tmp_path):
-    given = tmp_path / "mine"
-    for number, name in enumerate(("cats", "dogs", "panda", "fish")):
-        (given / name).mkdir(parents=True)
-        (given / name / "1.jpg").write_bytes(image(number))
-
-    fetched = fetch("animals", tmp_path / "set", source=given)
-
-    assert fetched.source.removed == {"other images, in fish": 1}
-
-
-def test_names_that_begin_with_their_class_are_sorted(tmp_path):
-    inner = zipped(
-        {f"train/{c}.{n}.jpg": image(n + 7 * (c == "dog")) for c in ("cat", "dog") for n in (0, 1)}
-    )
-    given = tmp_path / "dogs-vs-cats.zip"
-    given.write_bytes(zipped({"train.zip": inner, "test1.zip": zipped({"test1/1.jpg": b""})}))
-
-    fetched = fetch("dogs_vs_cats_kaggle", tmp_path / "set", source=given)
-
-    assert fetched.source.classes == {"cat": 2, "dog": 2}
 
 
 def test_the_published_file_at_hand_is_compared_with_what_is_published(web, tmp_path, monkeypatch):

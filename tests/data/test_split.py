@@ -116,10 +116,6 @@ def test_any_class_sizes_give_a_full_split_or_that_error(class_sizes, with_val, 
         assert all(min(part.counts().values()) >= 1 for part in wanted)
 
 
-def test_one_class_cannot_be_split():
-    assert refused(dataset(classes_of(a=9))).code == "DATA-ONE-CLASS"
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -128,11 +124,30 @@ def test_one_class_cannot_be_split():
         {"val": 0.5, "test": 0.5},
         {"on_duplicates": "x"},
         {"group_by": "("},
+        {"small_classes": "x"},
+        {"keep_parts": True, "regroup": True},
+        {"folds": 1},
+        {"folds": 3, "fold": 3},
+        {"folds": 3, "fold": -1},
+        {"fold": 1},
     ],
 )
 def test_arguments_without_sense_are_refused(options):
     with pytest.raises(UsageError):
         dataset(classes_of(a=9, b=9)).split(**options)
+
+
+@pytest.mark.parametrize(
+    ("names", "columns", "options", "code"),
+    [
+        (classes_of(a=9), {}, {}, "DATA-ONE-CLASS"),
+        (classes_of(a=9, b=9), {}, {"group_by": "patient"}, "SPLIT-GROUP-PATTERN"),
+        (classes_of(a=9, b=9), {}, {"group_by": "column"}, "SPLIT-GROUP-COLUMN"),
+        (classes_of(a=2, b=2), {"parts": ("test",) * 4}, {}, "SPLIT-NO-TRAIN"),
+    ],
+)
+def test_what_cannot_be_cut_is_named(names, columns, options, code):
+    assert refused(dataset(names, **columns), **options).code == code
 
 
 @given(st.lists(st.integers(0, 6), min_size=30, max_size=30), st.integers(0, 3))
@@ -169,10 +184,6 @@ def test_the_named_group_the_first_group_or_the_match_is_the_group(pattern):
     assert dataset(names).split(group_by=pattern).settings["groups"] == 5
 
 
-def test_a_pattern_that_matches_nothing_is_an_error():
-    assert refused(dataset(classes_of(a=9, b=9)), group_by="patient").code == "SPLIT-GROUP-PATTERN"
-
-
 def test_groups_of_the_data_set_are_used_without_being_asked_for():
     names = classes_of(a=12, b=12)
     groups = tuple(str(i // 3) for i in range(24))
@@ -195,10 +206,6 @@ def test_another_seed_chooses_other_groups_though_all_sizes_differ():
     assert len(set(map(frozenset, tested))) > 10
     assert set.intersection(*tested) == set()
     assert len(set.union(*tested)) > 20
-
-
-def test_a_column_that_is_not_there_is_an_error():
-    assert refused(dataset(classes_of(a=9, b=9)), group_by="column").code == "SPLIT-GROUP-COLUMN"
 
 
 def test_too_few_groups_are_an_error_that_counts_images_and_groups():
@@ -234,10 +241,6 @@ def test_a_whole_given_split_is_kept_as_it_is():
     assert placed(given_parts(names, parts).split()) == dict(zip(names, parts, strict=True))
 
 
-def test_given_parts_without_train_are_an_error():
-    assert refused(given_parts(classes_of(a=2, b=2), ["test"] * 4)).code == "SPLIT-NO-TRAIN"
-
-
 def test_groups_torn_by_the_given_parts_are_an_error_and_regroup_cuts_anew():
     names = [f"{c}/p{i % 10}_{i}.jpg" for c in "ab" for i in range(40)]
     data = given_parts(names, ["test" if i % 5 == 0 else "train" for i in range(80)])
@@ -268,11 +271,6 @@ def test_on_request_the_given_parts_are_kept_whatever_they_share():
     for group in range(10):  # what is cut here is cut as ever: validation and train share no group
         held = {part for name, part in with_val.items() if f"/p{group}_" in name} - {"test"}
         assert len(held) == 1
-
-
-def test_parts_are_kept_or_cut_anew_but_not_both():
-    with pytest.raises(UsageError):
-        dataset(classes_of(a=9, b=9)).split(keep_parts=True, regroup=True)
 
 
 def test_a_split_knows_the_groups_that_an_expression_found():
@@ -320,15 +318,6 @@ def test_patients_of_the_chest_x_rays_are_kept_apart(assets):
     for name, size in data.counts().items():
         for part, share in (("val", 0.15), ("test", 0.25)):
             assert abs(split.parts()[part].counts()[name] - share * size) <= 1
-
-
-def test_ants_and_bees_have_no_test_part_so_it_is_cut_from_train(assets):
-    data = Dataset.from_folder(assets / "data" / "hymenoptera")
-
-    split = data.split()
-
-    assert len(split.val) == 153
-    assert len(split.train) + len(split.test) == 243
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -473,14 +462,6 @@ def test_parts_of_their_own_are_cut_anew_by_folds_only_on_request():
 
     assert caught.value.code == "SPLIT-FOLDS"
     assert len(data.split(folds=3, regroup=True).test) == 4
-
-
-@pytest.mark.parametrize(
-    "options", [{"folds": 1}, {"folds": 3, "fold": 3}, {"folds": 3, "fold": -1}, {"fold": 1}]
-)
-def test_folds_without_sense_are_refused(options):
-    with pytest.raises(UsageError):
-        dataset(numbered(9, 9)).split(**options)
 
 
 @given(st.lists(st.integers(1, 20), min_size=20, max_size=60), st.integers(0, 5))
