@@ -67,7 +67,7 @@ def test_evaluate_tells_what_was_learned_from_what_is_new(regraft, place, fitted
     shown = regraft("evaluate", fitted, place.flowers)
     told = json.loads(regraft("evaluate", fitted, new, "--json").stdout)
 
-    assert "all of them were in the run's own split" in shown.stderr
+    assert "all are of the run's own split" in shown.stderr
     assert shown.stdout.startswith("part ")
     assert sum(told[part]["n"] for part in ("train", "validation", "test")) == 24
     assert told["new"] == 1
