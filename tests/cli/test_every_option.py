@@ -58,8 +58,8 @@ weights list --json
 weights path
 weights fetch efficientnet_lite0 --json
 weights import {weights} --name my_net --backbone simple_cnn --arg size=48 --mean 0.4 \
-  --std 0.3,0.3,0.3 --scale 255 --channels RGB --size 48 --resize 48 --interpolation bilinear \
-  --licence mit --overwrite --json
+  --std 0.3,0.3,0.3 --scale 255 --channels RGB --size 48 --resize 48 --mode crop \
+  --interpolation bilinear --licence mit --overwrite --json
 weights verify --json
 """
 OPTIONS = {

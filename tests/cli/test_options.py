@@ -29,7 +29,6 @@ class Soil:
         wet: Whether it is watered.
         seed: Seed of the weather.
         arguments: What else is told.
-        sides: Each side.
         note: Nobody can give it.
     """
 
@@ -39,7 +38,6 @@ class Soil:
     wet: bool = True
     seed: Annotated[int, Field(ge=0)] = 0
     arguments: dict[str, int | str] | None = None
-    sides: tuple[int, ...] = ()
     note: str = "unseen"
 
 
@@ -67,7 +65,7 @@ class Plant:
 
 
 PANELS = {
-    "Ground": ("depth", "kind", "wet", "seed", "arguments", "sides"),
+    "Ground": ("depth", "kind", "wet", "seed", "arguments"),
     "Growth": ("backbone", "start_day", "minutes", "bare", "strategy"),
 }
 
@@ -113,22 +111,17 @@ def call(monkeypatch):
 def test_a_command_gets_one_value_of_each_class(call):
     soil, plant, loud = json.loads(call("grow", "here").stdout)
 
-    assert (soil["source"], soil["depth"], soil["kind"], soil["sides"]) == ("here", 0.5, None, [])
+    assert (soil["source"], soil["depth"], soil["kind"]) == ("here", 0.5, None)
     assert (plant["backbone"], plant["minutes"], loud) == ("oak", None, False)
 
 
 def test_options_have_the_names_and_types_of_the_fields(call):
-    more = ["--depth", "0.25", "--kind", "sand", "--no-wet", "--sides", "1", "--sides", "2"]
+    more = ["--depth", "0.25", "--kind", "sand", "--no-wet"]
     more += ["--arg", "a=1", "--arg", "b=x=y", "--start-day", "d", "--minutes", "2m", "--bare"]
 
     soil, plant, loud = json.loads(call("grow", "here", *more, "--loud").stdout)
 
-    assert (soil["depth"], soil["kind"], soil["wet"], soil["sides"]) == (
-        0.25,
-        "sand",
-        False,
-        [1, 2],
-    )
+    assert (soil["depth"], soil["kind"], soil["wet"]) == (0.25, "sand", False)
     assert soil["arguments"] == {"a": 1, "b": "x=y"}
     assert (plant["start_day"], plant["minutes"], plant["bare"], loud) == ("d", 2.0, True, True)
 

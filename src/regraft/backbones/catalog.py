@@ -119,6 +119,15 @@ class Entry:
         """What was computed from the network; None outside the catalogue."""
         return _facts().get(f"{self.source}:{self.identifier}")
 
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What a list says of it, JSON values."""
+        names = ("name", "title", "group", "year", "licence", "note", "source", "identifier")
+        facts = {} if self.facts is None else dataclasses.asdict(self.facts)
+        return (
+            {name: getattr(self, name) for name in names} | facts | {"permissive": self.permissive}
+        )
+
 
 Builder = Callable[..., Any]  # from arguments to a torch.nn.Module
 

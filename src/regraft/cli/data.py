@@ -8,24 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regraft.cli.options import Fields
-from regraft.cli.output import (
-    EXIT_FAILED,
-    EXIT_REFUSED,
-    JsonOption,
-    echo,
-    echo_err,
-    echo_json,
-    echo_refused,
-    echo_table,
-)
-from regraft.errors import DataError, RunError, UsageError
+from regraft.cli.options import Fields, JsonOption, opt
+from regraft.cli.output import EXIT_FAILED, echo, echo_err, echo_json, echo_refused, echo_table
+from regraft.errors import UsageError
 
 if TYPE_CHECKING:
-    from regraft.data.named import FetchedData
+    from regraft.data.named import FetchedData, SourceFile
     from regraft.experiment.config import DataConfig
 
-_MOST_CLASSES = 20  # that are listed by name
+_MOST = 20  # that are listed by name
 
 
 def check(
@@ -34,8 +25,7 @@ def check(
     ],
     *,
     out: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Also write check.json and bad_files.csv here."),
+        Path | None, opt("Also write check.json and bad_files.csv here.", "FOLDER")
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -56,19 +46,14 @@ def check(
 def split(
     data: Annotated[DataConfig, Fields(without="per_class size fraction")],
     *,
-    out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where split.csv and split.json shall stand.")
-    ],
+    out: Annotated[Path, opt("Where split.csv and split.json are written.", "FOLDER")],
     as_json: JsonOption = False,
 ) -> int:
     """Split the images into train, validation and test, and write the manifest with its hash."""
-    from regraft.experiment.prepare import prepare
+    from regraft.experiment.prepare import write_split
 
-    _refuse_run(out)
-    prepared = prepare(data, verbose=not as_json)
+    prepared = write_split(data, out, verbose=not as_json)
     split, bad = prepared.split, prepared.report.bad
-    _refuse_other_split(out, split.hash)
-    split.write(out)
     sizes = {name: len(part) for name, part in split.parts().items()}
     manifest = str(out / "split.csv")
     if as_json:
@@ -77,61 +62,20 @@ def split(
     else:
         echo("  ".join(f"{name} {size}" for name, size in sizes.items()))
         echo_err(f"written to {manifest}; hash {split.hash[:16]}")
-        echo_refused(bad)
-    return EXIT_REFUSED if bad else 0
-
-
-def _refuse_run(folder: Path) -> None:
-    from regraft.results.run import RECORD
-
-    if (folder / RECORD).exists():
-        raise RunError(
-            "a finished run stands here",
-            path=folder,
-            why="its manifest says what it has learned",
-            hint="choose another folder with --out",
-            code="RUN-EXISTS",
-        )
-
-
-def _refuse_other_split(folder: Path, digest: str) -> None:
-    from regraft.files import read_json
-
-    file = folder / "split.json"
-    if not file.exists():
-        return
-    written = read_json(file)
-    if not isinstance(written, dict) or written.get("hash") != digest:
-        raise DataError(
-            "another split stands here",
-            path=folder,
-            why="what was measured on it could not be told from what is measured on this one",
-            hint="choose another folder with --out, or delete that split",
-            code="SPLIT-EXISTS",
-        )
+    return echo_refused(bad, as_json=as_json)
 
 
 def preview(
     data: Annotated[DataConfig, Fields("source label_from_name root follow_links")],
     *,
     augment: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="A named augmentation, or settings: rotation=30,zoom=0.2,flip=true,fill=reflect.",
-        ),
+        str, opt("A named augmentation, or settings: rotation=30,zoom=0.2,flip=true.", "NAME")
     ] = "standard",
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the sheet shall stand, a PNG.")],
-    images: Annotated[
-        int, typer.Option(help="How many images, one of each class first.", min=1, max=50)
-    ] = 4,
-    views: Annotated[int, typer.Option(help="How many views of each.", min=1, max=50)] = 7,
-    size: Annotated[
-        int, typer.Option(help="Height and width that enter the network.", min=8, max=1024)
-    ] = 224,
-    seed: Annotated[
-        int, typer.Option(help="Seed of the choice and of the views.", min=0, max=2**32 - 1)
-    ] = 0,
+    out: Annotated[Path, opt("Where the sheet is written, a PNG.", "FILE")],
+    images: Annotated[int, opt("How many images, one of each class first.", min=1, max=50)] = 4,
+    views: Annotated[int, opt("How many views of each.", min=1, max=50)] = 7,
+    size: Annotated[int, opt("Height and width that enter the network.", min=8, max=1024)] = 224,
+    seed: Annotated[int, opt("Seed of the choice and of the views.", min=0)] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Show a few images as they are and augmented, on one sheet."""
@@ -176,17 +120,9 @@ def fetch(
         str | None, typer.Argument(metavar="[NAME]", help="Without a name: list what there is.")
     ] = None,
     *,
-    to: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Where it shall stand; by default ./NAME, here."),
-    ] = None,
+    to: Annotated[Path | None, opt("Where it is written; by default ./NAME.", "FOLDER")] = None,
     source: Annotated[
-        Path | None,
-        typer.Option(
-            "--from",
-            metavar="FILE_OR_FOLDER",
-            help="Take it from an archive or folder that you have, instead of a download.",
-        ),
+        Path | None, opt("An archive or folder to take it from.", "FILE_OR_FOLDER", "--from")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -214,29 +150,18 @@ def _list_named(*, as_json: bool) -> None:
     from regraft.report.tables import Table
 
     if as_json:
+        names = ("name", "title", "classes", "images", "licence", "page")
         listed = [
-            {
-                "name": data.name,
-                "title": data.title,
-                "classes": data.classes,
-                "images": data.images,
-                "bytes": data.size or None,
-                "licence": data.licence,
-                "page": data.page,
-                "files": [file.url for file in data.files],
-            }
+            {name: getattr(data, name) for name in names}
+            | {"bytes": data.size or None, "files": [file.url for file in data.files]}
             for data in named_data()
         ]
         echo_json({"data_sets": listed})
         return
     rows = tuple(
         (
-            data.name,
-            data.classes,
-            f"{data.images:,}",
-            _size(data.size) if data.files else "by hand",
-            data.title,
-            data.licence,
+            *(data.name, data.classes, f"{data.images:,}"),
+            *(_size(data.size) if data.files else "by hand", data.title, data.licence),
         )
         for data in named_data()
     )
@@ -248,34 +173,37 @@ def _list_named(*, as_json: bool) -> None:
 
 def _echo_fetched(fetched: FetchedData, folder: Path) -> None:
     source = fetched.source
-    if fetched.already:
-        echo(f"{source.name} is there already, nothing was done")
     counts = [f"{label} {count:,}" for label, count in source.classes.items()]
-    more = len(counts) - _MOST_CLASSES
-    echo(
-        f"{source.images:,} images of {len(counts)} classes in {folder}\n"
-        f"classes: {', '.join(counts[:_MOST_CLASSES])}{f' and {more} more' if more > 0 else ''}"
-    )
-    if source.parts:
-        parts = ", ".join(f"{part} {count:,}" for part, count in source.parts.items())
-        echo(f"parts, as published: {parts}")
-    echo(f"licence: {source.licence}\ncite: {source.citation}")
-    if fetched.resumed:
-        echo(f"resumed a download of which {_size(fetched.resumed)} were here")
-    for file in source.files:
-        compared = f"{file.checked} as published"
-        if file.checked == "nothing":
-            compared = "nothing published to compare with"
-        echo(f"file: {file.name}, {file.size:,} bytes, SHA-256 {file.sha256} ({compared})")
-    for what, count in source.removed.items():
-        echo(f"left out: {count:,} {what}")
-    if source.broken:
-        shown = ", ".join(source.broken[:5]) + (", …" if len(source.broken) > 5 else "")
-        echo(f"left out, not images ({len(source.broken):,}): {shown}")
-    for note in source.notes:
-        echo(f"note: {note}")
+    more = f" and {len(counts) - _MOST} more" if len(counts) > _MOST else ""
+    parts = ", ".join(f"{part} {count:,}" for part, count in source.parts.items())
+    broken = ", ".join(source.broken[:5]) + (", …" if len(source.broken) > 5 else "")
+    lines = [
+        f"{source.name} is there already, nothing was done" if fetched.already else "",
+        f"{source.images:,} images of {len(counts)} classes in {folder}",
+        f"classes: {', '.join(counts[:_MOST])}{more}",
+        f"parts, as published: {parts}" if parts else "",
+        f"licence: {source.licence}",
+        f"cite: {source.citation}",
+        f"resumed a download of which {_size(fetched.resumed)} were here"
+        if fetched.resumed
+        else "",
+        *(
+            f"file: {file.name}, {file.size:,} bytes, SHA-256 {file.sha256} ({_compared(file)})"
+            for file in source.files
+        ),
+        *(f"left out: {count:,} {what}" for what, count in source.removed.items()),
+        f"left out, not images ({len(source.broken):,}): {broken}" if broken else "",
+        *(f"note: {note}" for note in source.notes),
+    ]
+    echo("\n".join(filter(None, lines)))
     if not fetched.already:
         echo_err(f"recorded in {folder / 'SOURCE.json'}; next: regraft data check {folder}")
+
+
+def _compared(file: SourceFile) -> str:
+    if file.checked == "nothing":
+        return "nothing published to compare with"
+    return f"{file.checked} as published"
 
 
 def _size(count: int) -> str:

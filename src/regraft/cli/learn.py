@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,37 +11,30 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from regraft.cli.options import Fields, echo_default
+from regraft.cli.options import Fields, FormatOption, JsonOption, echo_default, opt
 from regraft.cli.output import (
-    EXIT_FAILED,
-    EXIT_REFUSED,
-    FormatOption,
-    JsonOption,
-    TableFormat,
+    command_line,
     echo,
+    echo_comparison,
     echo_err,
     echo_json,
     echo_refused,
     echo_table,
+    refused_code,
 )
 from regraft.errors import UsageError
 
 if TYPE_CHECKING:
     from regraft.experiment.config import DataConfig, MethodConfig
-    from regraft.results.comparison import Comparison
-    from regraft.results.run import Run
 
 _PAGE = "comparison.html"
 
-OutOption = Annotated[
-    Path | None,
-    typer.Option(metavar="FOLDER", help="Where the run is written.", rich_help_panel="Output"),
+ResumeOption = Annotated[
+    bool, opt("Resume what was stopped in the folder --out.", None, "--resume", panel="Output")
 ]
+RunOutOption = Annotated[Path | None, opt("Where the run is written.", "FOLDER", panel="Output")]
 TableOutOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FOLDER", help="Where runs, table and page are written.", rich_help_panel="Output"
-    ),
+    Path | None, opt("Where runs, table and page are written.", "FOLDER", panel="Output")
 ]
 
 
@@ -50,22 +42,10 @@ def fit(
     data: DataConfig,
     method: MethodConfig,
     *,
-    out: OutOption = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Resume the training that was stopped in the folder --out.",
-            rich_help_panel="Output",
-        ),
-    ] = False,
+    out: RunOutOption = None,
+    resume: ResumeOption = False,
     tensorboard: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Also write events for TensorBoard here.",
-            rich_help_panel="Output",
-        ),
+        Path | None, opt("Also write events for TensorBoard here.", "FOLDER", panel="Output")
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -84,21 +64,24 @@ def fit(
         run = fit_run(
             RunConfig(data, method),
             out=place,
-            command=_command_line(),
+            command=command_line(),
             resume=resume,
             callbacks=() if tensorboard is None else [TensorBoard(tensorboard)],
             verbose=not as_json,
         )
     if as_json:
         echo_json(run.result())
-        return _refused_code(run)
+        return refused_code(run)
     echo_table(parts_table(run.metrics))
-    echo_err(_cost(run))
-    for warning in run.record.warnings:
+    found = run.record
+    trained = "" if found.epochs is None else f"{found.epochs} epochs of training; "
+    cached = ", the others came from the cache" if found.images_embedded < found.images else ""
+    echo_err(f"{trained}{found.images_embedded} of {found.images} images embedded{cached}")
+    for warning in found.warnings:
         echo_err(f"warning: {warning}")
     echo_err(f"page:   {run.folder / 'report.html'}")
     echo_err(f"next:   regraft predict {shlex.quote(str(run.folder))} IMAGES")
-    return _refused_code(run)
+    return refused_code(run)
 
 
 def extract(
@@ -109,12 +92,7 @@ def extract(
         MethodConfig, Fields("backbone weights arguments pooling device engine precision cache")
     ],
     *,
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out", "-o", metavar="FILE", help="The HDF5 file to write; never overwritten."
-        ),
-    ],
+    out: Annotated[Path, opt("The HDF5 file to write; never overwritten.", "FILE", "--out", "-o")],
     as_json: JsonOption = False,
 ) -> None:
     """Write the features of all images to HDF5: features, labels and label_names."""
@@ -141,30 +119,20 @@ def compare(
     method: Annotated[MethodConfig, Fields("weights arguments device engine precision")],
     *,
     backbone: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A network to transfer; may be given several times."),
+        list[str] | None, opt("A network to transfer; may be given several times.", "NAME")
     ] = None,
     seeds: Annotated[
-        int, typer.Option(min=1, help="Run every method with so many seeds, on the same split.")
+        int, opt("Run every method with so many seeds, on the same split.", min=1)
     ] = 1,
-    splits: Annotated[
-        int, typer.Option(min=1, help="Run every method on so many different splits.")
-    ] = 1,
+    splits: Annotated[int, opt("Run every method on so many different splits.", min=1)] = 1,
     folds: Annotated[
-        int | None,
-        typer.Option(min=2, help="Cut the images into so many folds; each is the test once."),
+        int | None, opt("Cut the images into so many folds; each is the test once.", min=2)
     ] = None,
     per_class: Annotated[
         list[int] | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Learn from N images of each class, too; may be given several times.",
-        ),
+        opt("Learn from N images of each class, too; may be given several times.", "N", min=1),
     ] = None,
-    budget: Annotated[
-        str, typer.Option(metavar="TIME", help="How long it may take: 90s, 20m, 2h, or none.")
-    ] = "20m",
+    budget: Annotated[str, opt("How long it may take: 90s, 20m, 2h, or none.", "TIME")] = "20m",
     out: TableOutOption = None,
     form: FormatOption = "text",
     as_json: JsonOption = False,
@@ -193,76 +161,49 @@ def compare(
         budget=None if minutes is None else 60 * minutes,
     )
     comparison = compare_methods(
-        config, folder, command=_command_line(), verbose=not as_json, say=echo_err
+        config, folder, command=command_line(), verbose=not as_json, say=echo_err
     )
     page = write_comparison(comparison, folder / _PAGE) if comparison.rows else None
-    return _show(comparison, page, form=form, as_json=as_json)
+    return echo_comparison(comparison, page, form=form, as_json=as_json)
 
 
 def run(
     plan: Annotated[
-        Path,
-        typer.Argument(metavar="PLAN", help="A TOML file, or the run.json of a finished run."),
+        Path, typer.Argument(metavar="PLAN", help="A TOML file, or the run.json of a finished run.")
     ],
     *,
     data: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="The images, if not those that the plan names."),
+        Path | None, opt("The images, if not those that the plan names.", "FOLDER")
     ] = None,
     only: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ROW", help="Run this row alone; may be given several times."),
+        list[str] | None, opt("Run this row alone; may be given several times.", "ROW")
     ] = None,
     small: Annotated[
-        bool, typer.Option("--small", help="Run the small size that the plan describes.")
+        bool, opt("Run the small size that the plan describes.", None, "--small")
     ] = False,
-    jobs: Annotated[
-        int, typer.Option(min=1, help="How many runs at the same time; they share the cores.")
-    ] = 1,
+    jobs: Annotated[int, opt("How many runs at the same time; they share the cores.", min=1)] = 1,
     out: TableOutOption = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume", help="Resume a plan that was begun in --out.", rich_help_panel="Output"
-        ),
-    ] = False,
+    resume: ResumeOption = False,
     form: FormatOption = "text",
     as_json: JsonOption = False,
 ) -> int:
     """Run a plan: finished runs are skipped, and a killed one resumes where it was."""
-    from regraft.errors import RunError
-    from regraft.experiment.batch import RUNS, PlanRunner
+    from regraft.experiment.batch import PlanRunner, compare_rows
     from regraft.experiment.plan import read_plan
-    from regraft.experiment.warnings import comparison_warnings
-    from regraft.report.comparison_page import write_comparison
-    from regraft.results.comparison import Comparison
 
     planned = read_plan(plan, small=small, data="" if data is None else str(data))
-    if only:
-        planned = planned.only(only)
+    planned = planned.only(only) if only else planned
     folder = out or Path("runs") / f"{plan.stem}{'-small' if small else ''}"
-    if resume and not (folder / RUNS).is_dir():
-        raise RunError(
-            "there is nothing to resume",
-            path=folder,
-            hint="leave resume (--resume) out to begin anew",
-            code="RUN-RESUME",
-        )
-    runner = PlanRunner(folder, command=_command_line(), verbose=not as_json, say=echo_err)
-    outcome = runner.run(planned, jobs=jobs)
-    comparison = Comparison.of(
-        outcome.rows,
+    runner = PlanRunner(folder, command=command_line(), verbose=not as_json, say=echo_err)
+    comparison, page = compare_rows(
+        runner.run(planned, jobs=jobs, resume=resume),
+        folder / _PAGE,
         title=planned.title or plan.stem,
-        failures=outcome.failures,
         faithful=not small,
-        warnings=(
-            *((planned.note,) if planned.note else ()),
-            *comparison_warnings([(row.description, row.runs) for row in outcome.rows]),
-        ),
-        command=_command_line(),
+        warnings=(planned.note,) if planned.note else (),
+        command=runner.command,
     )
-    page = write_comparison(comparison, folder / _PAGE) if outcome.rows else None
-    return _show(comparison, page, form=form, as_json=as_json)
+    return echo_comparison(comparison, page, form=form, as_json=as_json)
 
 
 def find_lr(
@@ -278,17 +219,12 @@ def find_lr(
     *,
     strategy: Annotated[  # noqa: ARG001 - it is a field of the method
         Literal["frozen", "fine_tune", "from_scratch"],
-        typer.Option(
-            help="What is trained of the network, as for `fit`.", rich_help_panel="Method"
-        ),
+        opt("What is trained of the network, as for `fit`.", panel="Method"),
     ] = "frozen",
-    lowest: Annotated[float, typer.Option(help="The rate of the first step.", min=0)] = 1e-6,
-    highest: Annotated[float, typer.Option(help="The rate of the last step.", min=0)] = 1.0,
-    steps: Annotated[int, typer.Option(help="How many steps.", min=10)] = 100,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Draw the curve here, an SVG.", rich_help_panel="Output"),
-    ] = None,
+    lowest: Annotated[float, opt("The rate of the first step.", min=0)] = 1e-6,
+    highest: Annotated[float, opt("The rate of the last step.", min=0)] = 1.0,
+    steps: Annotated[int, opt("How many steps.", min=10)] = 100,
+    out: Annotated[Path | None, opt("Draw the curve here, an SVG.", "FILE", panel="Output")] = None,
     as_json: JsonOption = False,
 ) -> int:
     """Train for a few steps with a rising learning rate, and suggest one for `fit`.
@@ -317,7 +253,7 @@ def find_lr(
         drawn = None if out is None else str(out)
         refused = [error.to_json() for error in bad]
         echo_json({**to_json(found), "figure": drawn, "bad_files": refused})
-        return EXIT_REFUSED if bad else 0
+        return echo_refused(bad, as_json=True)
     if found.suggestion is None:
         echo_err("no rate lowers the loss: try more --steps, another range or --batch-size")
     else:
@@ -325,8 +261,7 @@ def find_lr(
         echo_err(f"next:   regraft fit with the same options and --lr {found.suggestion:.2g}")
     if out is not None:
         echo_err(f"curve:  {out}")
-    echo_refused(bad)
-    return EXIT_REFUSED if bad else 0
+    return echo_refused(bad, as_json=False)
 
 
 @contextmanager
@@ -341,41 +276,6 @@ def _said_what_is_kept(place: Path) -> Iterator[None]:
             again = f"--out {shlex.quote(str(place))} --resume"
             echo_err(f"what was trained is kept: resume it with {again}")
         raise
-
-
-def _show(comparison: Comparison, page: Path | None, *, form: TableFormat, as_json: bool) -> int:
-    """Print a comparison, and where its page is; return the exit code."""
-    from regraft.report.comparison_page import comparison_table
-
-    if as_json:
-        echo_json(comparison.to_json(None if page is None else str(page)))
-    elif comparison.rows:
-        echo_table(comparison_table(comparison), form=form)
-    if page is not None and not as_json:
-        echo_err(f"page:   {page}")
-    if comparison.failures:
-        return EXIT_FAILED
-    return _refused_code(*(run for row in comparison.rows for run in row.runs))
-
-
-def _cost(run: Run) -> str:
-    """Return what a run took: epochs of training, and images that passed through the trunk."""
-    epochs = run.record.epochs
-    trained = "" if epochs is None else f"{epochs} epochs of training; "
-    cached = (
-        ", the others came from the cache" if run.record.images_embedded < run.record.images else ""
-    )
-    return f"{trained}{run.record.images_embedded} of {run.record.images} images embedded{cached}"
-
-
-def _refused_code(*runs: Run) -> int:
-    """Return the exit code of runs that are finished: 3 where images were left out of some."""
-    return EXIT_REFUSED if any((run.check or {}).get("bad") for run in runs) else 0
-
-
-def _command_line() -> str:
-    """Return the command as it was typed, quoted for a shell."""
-    return shlex.join(["regraft", *sys.argv[1:]])
 
 
 COMMANDS: dict[str, Any] = {

@@ -7,37 +7,32 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regraft.cli.options import Fields, read_pairs
-from regraft.cli.output import (
-    EXIT_FAILED,
-    EXIT_REFUSED,
-    FormatOption,
-    JsonOption,
-    echo,
-    echo_err,
-    echo_json,
-    echo_refused,
-    echo_table,
-)
-from regraft.errors import UsageError
+from regraft.cli.options import Changes, Fields, FormatOption, JsonOption, opt
+from regraft.cli.output import EXIT_FAILED, echo, echo_err, echo_json, echo_refused, echo_table
 
 if TYPE_CHECKING:
-    from regraft.backbones.catalog import Entry
     from regraft.experiment.config import DataConfig, MethodConfig
 
 NamesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[NAMES…]", help="All, unless named.")
 ]
-ArgOption = Annotated[
-    list[str] | None,
-    typer.Option("--arg", metavar="KEY=VALUE", help="An argument of the network."),
-]
+_HEADS = {
+    "name": "name",
+    "title": "network",
+    "year": "year",
+    "parameters": "M parameters",
+    "multiply_adds": "G multiply-adds",
+    "size": "input",
+    "width": "features",
+    "licence": "licence",
+    "here": "here",
+}
 
 
 def list_networks(
     *,
     available: Annotated[
-        bool, typer.Option("--available", help="Only networks whose weights are on this machine.")
+        bool, opt("Only networks whose weights are on this machine.", None, "--available")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -45,49 +40,30 @@ def list_networks(
     from regraft.backbones.catalog import GROUPS, list_backbones
     from regraft.backbones.published import is_here
     from regraft.report.tables import Table
-    from regraft.settings import to_json
 
-    here = {entry.name: is_here(entry) for entry in list_backbones()}
-    entries = [entry for entry in list_backbones() if here[entry.name] or not available]
+    facts = [{**entry.summary, "here": is_here(entry)} for entry in list_backbones()]
+    facts = [fact for fact in facts if fact["here"] or not available]
     if as_json:
-        echo_json(
-            {
-                "networks": [
-                    {
-                        **{key: getattr(entry, key) for key in _SHOWN},
-                        "permissive": entry.permissive,
-                        "here": here[entry.name],
-                        **(to_json(entry.facts) if entry.facts else {}),
-                    }
-                    for entry in entries
-                ]
-            }
-        )
+        echo_json({"networks": facts})
         return
-    counted = ("M parameters", "G multiply-adds", "input", "features")
-    columns = ("name", "network", "year", *counted, "licence", "here")
     for group, title in GROUPS.items():
-        rows = tuple(
-            _network_row(entry, here=here[entry.name]) for entry in entries if entry.group == group
-        )
+        rows = tuple(_cells(fact) for fact in facts if fact["group"] == group)
         if rows:
             echo(f"{title} ({group})")
-            echo_table(Table(columns, rows))
+            echo_table(Table(tuple(_HEADS.values()), rows))
     echo("* the licence of the weights does not allow every use")
 
 
-_SHOWN = ("name", "title", "group", "year", "licence", "note", "source", "identifier")
-
-
-def _network_row(entry: Entry, *, here: bool) -> tuple[str, ...]:
-    facts = entry.facts
-    numbers = [""] * 4
-    if facts is not None:
-        sizes = [facts.parameters / 1e6, facts.multiply_adds / 1e9]
-        numbers = [*(f"{size:.2f}" for size in sizes), str(facts.size), str(facts.width)]
-    licence = entry.licence if entry.permissive else f"{entry.licence} *"
-    year = str(entry.year or "")
-    return (entry.name, entry.title, year, *numbers, licence, "yes" if here else "")
+def _cells(fact: dict[str, Any]) -> tuple[str, ...]:
+    shown = {
+        **fact,
+        "licence": fact["licence"] + ("" if fact["permissive"] else " *"),
+        "here": "yes" if fact["here"] else "",
+    }
+    for name, unit in (("parameters", 1e6), ("multiply_adds", 1e9)):
+        if name in fact:
+            shown[name] = f"{fact[name] / unit:.2f}"
+    return tuple(str(shown.get(name) or "") for name in _HEADS)
 
 
 def show(
@@ -96,9 +72,7 @@ def show(
     ],
     method: Annotated[MethodConfig, Fields("weights arguments pooling", own="backbone")],
     *,
-    top: Annotated[
-        bool, typer.Option("--top", help="Include the network's own classifier.")
-    ] = False,
+    top: Annotated[bool, opt("Include the network's own classifier.", None, "--top")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show a network's layers, parameters, stages and preprocessing."""
@@ -123,12 +97,8 @@ def show(
         return
     rows = tuple(
         (
-            str(layer.index),
-            layer.name,
-            layer.type,
-            " × ".join(map(str, layer.output_shape)),
-            f"{layer.parameters:,}",
-            "yes" if layer.trainable else "no",
+            *(str(layer.index), layer.name, layer.type, " × ".join(map(str, layer.output_shape))),
+            *(f"{layer.parameters:,}", "yes" if layer.trainable else "no"),
         )
         for layer in layers
     )
@@ -144,30 +114,16 @@ def rank(
     *,
     names: Annotated[
         list[str] | None,
-        typer.Option(
-            "--backbone",
-            metavar="NAME",
-            help="A network or a group of `regraft backbones list`, as often as wanted; without it,"
-            " all whose weights are here.",
-        ),
+        opt("A network, or a group of `list`; all whose weights are here.", "NAME", "--backbone"),
     ] = None,
     budget: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME",
-            help="Leave out what would take longer than so many minutes in all; also 90s or 2h.",
-        ),
+        str | None, opt("Leave out what would take longer in all: 90s, 10m or 2h.", "TIME")
     ] = None,
-    folds: Annotated[int, typer.Option(help="Folds of the cross-validation.", min=2)] = 5,
-    per_class: Annotated[
-        int | None, typer.Option(help="Use so many images of each class.", min=2)
-    ] = None,
+    folds: Annotated[int, opt("Folds of the cross-validation.", min=2)] = 5,
+    per_class: Annotated[int | None, opt("Use so many images of each class.", min=2)] = None,
     ablate: Annotated[
         bool,
-        typer.Option(
-            "--ablate-preprocessing",
-            help="Also show what each network would lose with a wrong preprocessing.",
-        ),
+        opt("Show what a wrong preprocessing would cost, too.", None, "--ablate-preprocessing"),
     ] = False,
     form: FormatOption = "text",
     as_json: JsonOption = False,
@@ -195,8 +151,7 @@ def rank(
     else:
         more = [ranking.ablation_table()] if ranking.ablated else []
         echo_table(ranking.table(), *more, form=form)
-        echo_refused(ranking.bad)
-    return EXIT_REFUSED if ranking.bad else 0
+    return echo_refused(ranking.bad, as_json=as_json)
 
 
 def list_stored(*, as_json: JsonOption = False) -> None:
@@ -241,38 +196,19 @@ def fetch(
 
 def import_file(
     file: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FILE", help="A .safetensors file, .pth as PyTorch saves it, or .h5 of Keras."
-        ),
+        Path, typer.Argument(metavar="FILE", help="A .safetensors, .pth or Keras' .h5 file.")
+    ],
+    method: Annotated[MethodConfig, Fields("arguments")],
+    preprocessing: Annotated[
+        dict[str, Any],
+        Changes("Preprocessing", "mean std scale channels size resize mode interpolation"),
     ],
     *,
-    name: Annotated[str, typer.Option(help="The name under which they are used from now on.")],
-    backbone: Annotated[str, typer.Option(metavar="NAME", help="The network they belong to.")],
-    arguments: ArgOption = None,
-    mean: Annotated[
-        str | None,
-        typer.Option(help="Mean per channel of their preprocessing: 0.5 or 0.485,0.456,0.406."),
-    ] = None,
-    std: Annotated[
-        str | None, typer.Option(help="Standard deviation per channel, written the same way.")
-    ] = None,
-    scale: Annotated[
-        float | None, typer.Option(help="What pixels are divided by first: 255, or 1 for raw.")
-    ] = None,
-    channels: Annotated[str | None, typer.Option(help="Order of the channels: RGB or BGR.")] = None,
-    size: Annotated[int | None, typer.Option(help="Side of the network's input in pixels.")] = None,
-    resize: Annotated[
-        int | None, typer.Option(help="Short side before the centre crop, in pixels.")
-    ] = None,
-    mode: Annotated[
-        str | None,
-        typer.Option(help="crop keeps the shape and cuts the rest away; squash does not."),
-    ] = None,
-    interpolation: Annotated[str | None, typer.Option(help="bicubic, bilinear or nearest.")] = None,
-    licence: Annotated[str, typer.Option(help="The licence they come under.")] = "unknown",
+    name: Annotated[str, opt("The name under which they are used from now on.")],
+    backbone: Annotated[str, opt("The network they belong to.", "NAME")],
+    licence: Annotated[str, opt("The licence they come under.")] = "unknown",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace weights of the same name.")
+        bool, opt("Replace weights of the same name.", None, "--overwrite")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -280,22 +216,12 @@ def import_file(
     from regraft.backbones.sources import import_weights
     from regraft.settings import to_json
 
-    changes = {
-        "mean": _channels(mean),
-        "std": _channels(std),
-        "scale": scale,
-        "channels": channels,
-        "size": size,
-        "resize": resize,
-        "mode": mode,
-        "interpolation": interpolation,
-    }
     stored = import_weights(
         file,
         name=name,
         backbone=backbone,
-        arguments=read_pairs(arguments or ()),
-        preprocessing={name: value for name, value in changes.items() if value is not None},
+        arguments=method.arguments,
+        preprocessing=preprocessing,
         licence=licence,
         overwrite=overwrite,
     )
@@ -321,20 +247,6 @@ def verify(names: NamesArgument = None, *, as_json: JsonOption = False) -> int:
         for name, why in problems.items():
             echo(f"{name}\t{why or 'ok'}")
     return EXIT_FAILED if any(problems.values()) else 0
-
-
-def _channels(text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if len(values) not in {1, 3}:
-        raise UsageError(
-            "not a number per channel", path=text, hint="write 0.5 or 0.485,0.456,0.406"
-        )
-    return values * 3 if len(values) == 1 else values
 
 
 BACKBONES: dict[str, Any] = {"list": list_networks, "show": show, "rank": rank}

@@ -18,28 +18,27 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import typer
 from typer.core import TyperCommand
 
-from regraft.cli.output import echo_err
+from regraft.cli.output import TableFormat, echo_err
 from regraft.errors import UsageError
 
 # Holds the classes and their PANELS; is imported when the options of a command are needed.
 SETTINGS = "regraft.experiment.config"
 _SPELLED = {"arguments": "--arg", "start": "--from"}  # the other options are called --FIELD
-_METAVARS = {
-    "source": "DATA",
-    "backbone": "NAME",
-    "weights": "FILE",
-    "arguments": "KEY=VALUE",
-    "head": "NAME",
-    "augment": "TEXT",
-    "regularize": "TEXT",
-    "unfreeze": "PART",
-    "group_by": "REGEX",
-    "label_from_name": "REGEX",
-    "root": "FOLDER",
-    "start": "RUN",
-    "time_budget": "TIME",
-}
+_METAVARS = """
+source:DATA backbone:NAME weights:FILE arguments:KEY=VALUE head:NAME augment:TEXT regularize:TEXT
+unfreeze:PART group_by:REGEX label_from_name:REGEX root:FOLDER start:RUN time_budget:TIME
+mean:NUMBERS std:NUMBERS
+"""
+_CHANNELS = ("mean", "std")  # one number, or three with commas
 _FIRST, _OTHER = "Arguments", "Options"  # headings of what does not stand in PANELS
+
+
+_ONE, _LINES = "Print one JSON object on standard output.", "Print one JSON object per line."
+FormatOption = Annotated[
+    TableFormat, typer.Option("--format", help="Form of the table.", rich_help_panel="Output")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help=_ONE, rich_help_panel="Output")]
+JsonLinesOption = Annotated[bool, typer.Option("--json", help=_LINES, rich_help_panel="Output")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +59,34 @@ class Fields:
         """Return whether the command takes this field."""
         left_out = (*self.without.split(), *self.own.split())
         return (not self.only or name in self.only.split()) and name not in left_out
+
+
+@dataclasses.dataclass(frozen=True)
+class Changes:
+    """Beside ``dict`` in ``Annotated``: a command takes changes of settings that are not whole.
+
+    Args:
+        kind: The name of the class in the module of ``SETTINGS``; it heads the options.
+        only: The names of the fields, separated by spaces.
+    """
+
+    kind: str
+    only: str
+
+
+def opt(
+    told: str, metavar: str | None = None, *names: str, panel: str | None = None, **more: Any
+) -> Any:
+    """Return an option of a command's own.
+
+    Args:
+        told: What it means.
+        metavar: What its value is called in the help.
+        *names: Its spellings, where it is not called like the parameter.
+        panel: The heading above it.
+        **more: As for ``typer.Option``.
+    """
+    return typer.Option(*names, help=told, metavar=metavar, rich_help_panel=panel, **more)
 
 
 def add_commands(app: typer.Typer, functions: Mapping[str, Callable[..., Any]]) -> None:
@@ -108,12 +135,17 @@ def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
     names = {**vars(importlib.import_module(SETTINGS)), **function.__globals__}
     hints = get_type_hints(function, names, include_extras=True)
     own: list[inspect.Parameter] = []
-    made: dict[str, tuple[type, list[str]]] = {}
+    made: dict[str, tuple[Any, list[str]]] = {}
     fields: dict[str, inspect.Parameter] = {}
     for parameter in inspect.signature(function).parameters.values():
         hint = hints[parameter.name]
         kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
-        if hasattr(kind, "__pydantic_fields__"):
+        changes = next((note for note in notes if isinstance(note, Changes)), None)
+        if changes is not None:
+            found = _options_of(names[changes.kind], Fields(changes.only), changes.kind)
+            fields |= {option.name: option for option in found}
+            made[parameter.name] = (dict, changes.only.split())
+        elif hasattr(kind, "__pydantic_fields__"):
             taken = next((note for note in notes if isinstance(note, Fields)), Fields())
             made[parameter.name] = (kind, taken.own.split())
             fields = {option.name: option for option in _options_of(kind, taken)} | fields
@@ -126,8 +158,9 @@ def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
         if "backbone" in values and "backbone" not in changed:
             echo_default(names["DEFAULT_BACKBONE"])
         for name, (kind, also) in made.items():
-            chosen = changed | {field: given[field] for field in also}
-            given[name] = kind(**{f: _read(f, v) for f, v in chosen.items() if f in _names(kind)})
+            chosen = changed | {field: given[field] for field in also if field in given}
+            taken = also if kind is dict else [field.name for field in dataclasses.fields(kind)]
+            given[name] = kind(**{f: _read(f, v) for f, v in chosen.items() if f in taken})
         return function(**given)
 
     # Arguments stand on the line in the order in which the command has them.
@@ -175,49 +208,53 @@ def _panels() -> Mapping[str, tuple[str, ...]]:
     return panels
 
 
-def _names(kind: Any) -> set[str]:
-    return {field.name for field in dataclasses.fields(kind)}
-
-
 def _read(name: str, value: Any) -> Any:
-    if isinstance(value, list):
-        return read_pairs(value) if name == "arguments" else tuple(value)
-    return value
+    """Return the value of a field from that of its option."""
+    if name == "arguments":
+        return read_pairs(value)
+    if name not in _CHANNELS:
+        return value
+    try:
+        numbers = tuple(float(part) for part in value.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) not in {1, 3}:
+        hint = "write 0.5 or 0.485,0.456,0.406"
+        raise UsageError("not a number per channel", path=value, hint=hint)
+    return numbers * (3 // len(numbers))
 
 
-def _options_of(kind: Any, taken: Fields) -> list[inspect.Parameter]:
+def _options_of(kind: Any, taken: Fields, whole: str = "") -> list[inspect.Parameter]:
+    """Return an option for each field, without defaults under the heading ``whole`` if given."""
     from regraft.settings import field_help
 
     hints, told = get_type_hints(kind, include_extras=True), field_help(kind)
     panels = {name: panel for panel, names in _panels().items() for name in names}
+    metavars = dict(pair.split(":") for pair in _METAVARS.split())
     options = []
     for field in dataclasses.fields(kind):
-        argument = field.default is field.default_factory is dataclasses.MISSING
-        if not taken.has(field.name) or not (argument or field.name in panels):
+        argument = not whole and field.default is field.default_factory is dataclasses.MISSING
+        if not taken.has(field.name) or not (whole or argument or field.name in panels):
             continue
         default = inspect.Parameter.empty if argument else field.default
         facts: dict[str, Any] = {
             "help": told[field.name],
-            "metavar": _METAVARS.get(field.name),
-            "rich_help_panel": panels.get(field.name, next(iter(_panels()))),
+            "metavar": metavars.get(field.name),
+            "rich_help_panel": whole or panels.get(field.name, next(iter(_panels()))),
         }
         if field.name == "backbone":  # whether it was named is told apart from its default
             facts["show_default"], default = str(default), None
-        elif default is dataclasses.MISSING or default == "default":
+        elif whole or default is dataclasses.MISSING or default == "default":
             facts["show_default"], default = False, None
-        kind_of, ranges = _option_type(field.name, hints[field.name])
-        optional = kind_of | None if default is None else kind_of
-        note = (
-            typer.Argument(**facts)
-            if argument
-            else typer.Option(_spelling(field.name, default), **facts, **ranges)
-        )
+        known, ranges = _option_type(field.name, hints[field.name])
+        spelling = _spelling(field.name, default)
+        note = typer.Argument(**facts) if argument else typer.Option(spelling, **facts, **ranges)
         options.append(
             inspect.Parameter(
                 field.name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=default,
-                annotation=Annotated[optional, note],
+                annotation=Annotated[known | None if default is None else known, note],
             )
         )
     return options
@@ -234,8 +271,6 @@ def _option_type(name: str, hint: Any) -> tuple[Any, dict[str, Any]]:
     members, notes = _parts(hint)
     if name == "arguments":
         return list[str], {}
-    if get_origin(members[0]) is tuple:
-        return list[get_args(members[0])[0]], {}  # type: ignore[misc]
     plain = members[0] in {bool, int, float, Path} or get_origin(members[0]) is Literal
     if len(members) > 1 or not plain or any(hasattr(note, "func") for note in notes):
         return str, {}  # the class itself reads it

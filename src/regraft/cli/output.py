@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shlex
 import sys
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import typer
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from regraft.errors import ImageError
     from regraft.report.tables import Table
+    from regraft.results.comparison import Comparison
+    from regraft.results.run import Run
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -23,24 +25,6 @@ EXIT_BROKEN_PIPE = 141
 EXIT_TERMINATED = 143
 
 TableFormat = Literal["text", "markdown", "latex", "csv", "json"]
-FormatOption = Annotated[
-    TableFormat,
-    typer.Option("--format", help="How to write the table.", rich_help_panel="Output"),
-]
-JsonLinesOption = Annotated[
-    bool,
-    typer.Option(
-        "--json",
-        help="Print JSON on standard output, one object per line.",
-        rich_help_panel="Output",
-    ),
-]
-JsonOption = Annotated[
-    bool,
-    typer.Option(
-        "--json", help="Print one JSON object on standard output.", rich_help_panel="Output"
-    ),
-]
 
 
 class ReaderLeft(BaseException):
@@ -78,10 +62,16 @@ def echo_err(text: str = "") -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def echo_refused(errors: Iterable[ImageError]) -> None:
-    """Name the images that were left out, with the reasons (standard error)."""
-    for error in errors:
+def echo_refused(errors: Collection[ImageError], *, as_json: bool) -> int:
+    """Name the images that were left out, with the reasons; return the exit code.
+
+    Args:
+        errors: Their errors.
+        as_json: Whether JSON that was printed names them already.
+    """
+    for error in () if as_json else errors:
         echo_err(f"refused: {error}")
+    return EXIT_REFUSED if errors else 0
 
 
 def echo(text: str) -> None:
@@ -109,3 +99,30 @@ def echo_json(value: Any, *, indent: int | None = 2) -> None:
 def echo_table(*tables: Table, form: TableFormat = "text") -> None:
     """Print tables in the form that was asked for."""
     echo("\n\n".join(getattr(table, f"to_{form}")() for table in tables))
+
+
+def echo_comparison(
+    comparison: Comparison, page: Path | None, *, form: TableFormat, as_json: bool
+) -> int:
+    """Print a comparison, and where its page is; return the exit code."""
+    from regraft.report.comparison_page import comparison_table
+
+    if as_json:
+        echo_json(comparison.to_json(None if page is None else str(page)))
+    elif comparison.rows:
+        echo_table(comparison_table(comparison), form=form)
+    if page is not None and not as_json:
+        echo_err(f"page:   {page}")
+    if comparison.failures:
+        return EXIT_FAILED
+    return refused_code(*(run for row in comparison.rows for run in row.runs))
+
+
+def refused_code(*runs: Run) -> int:
+    """Return the exit code of runs that are finished: 3 where images were left out of some."""
+    return EXIT_REFUSED if any((run.check or {}).get("bad") for run in runs) else 0
+
+
+def command_line() -> str:
+    """Return the command as it was typed, quoted for a shell."""
+    return shlex.join(["regraft", *sys.argv[1:]])

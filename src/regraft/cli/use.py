@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -15,13 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regraft.cli.options import Fields
+from regraft.cli.options import Fields, FormatOption, JsonLinesOption, JsonOption, opt
 from regraft.cli.output import (
     EXIT_REFUSED,
-    FormatOption,
-    JsonLinesOption,
-    JsonOption,
     echo,
+    echo_comparison,
     echo_err,
     echo_json,
     echo_refused,
@@ -47,7 +44,7 @@ RunArgument = Annotated[
 RunsArgument = Annotated[
     list[Path], typer.Argument(metavar="RUNS…", help="Folders of runs, or folders that hold runs.")
 ]
-TopOption = Annotated[int, typer.Option("--top", help="How many classes to show.", min=1)]
+TopOption = Annotated[int, opt("How many classes to show.", min=1)]
 
 
 def classify(
@@ -106,16 +103,14 @@ def evaluate(
     else:
         echo_table(parts_table(result.metrics))
         echo_err(result.comment())
-        echo_refused(result.bad)
-    return EXIT_REFUSED if result.bad else 0
+    return echo_refused(result.bad, as_json=as_json)
 
 
 def report(
     runs: RunsArgument,
     *,
     data: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Where the images are now, if they have moved."),
+        Path | None, opt("Where the images are now, if they have moved.", "FOLDER")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -136,35 +131,24 @@ def compare_runs(
     runs: RunsArgument,
     *,
     out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FILE", help="Also write the comparison as one HTML page."),
+        Path | None, opt("Also write the comparison as one HTML page.", "FILE", panel="Output")
     ] = None,
     form: FormatOption = "text",
     as_json: JsonOption = False,
-) -> None:
+) -> int:
     """Put several runs in one table: description, data, epochs, accuracies and time."""
-    from regraft.report import comparison_page as pages
+    from regraft.report import comparison_page
     from regraft.results.store import open_runs
-    from regraft.settings import to_json
 
-    comparison = pages.compare_runs(open_runs(runs))
-    page = None if out is None else str(pages.write_comparison(comparison, out))
-    if page is not None:
-        echo_err(f"page: {page}")
-    table = pages.comparison_table(comparison)
-    if as_json:
-        verdicts = to_json(comparison.verdicts)
-        echo_json(json.loads(table.to_json()) | {"verdicts": verdicts, "page": page})
-    else:
-        echo_table(table, form=form)
+    comparison = comparison_page.compare_runs(open_runs(runs))
+    page = None if out is None else comparison_page.write_comparison(comparison, out)
+    echo_comparison(comparison, page, form=form, as_json=as_json)
+    return 0
 
 
 def demo(
     *,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FOLDER", help="Where everything shall stand."),
-    ] = None,
+    out: Annotated[Path | None, opt("Where everything is written.", "FOLDER")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a network sees in two photographs, then learn two small sets in three ways."""

@@ -11,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from regraft.errors import RegraftError, RunError
 from regraft.experiment.config import RunConfig
@@ -22,8 +23,10 @@ from regraft.experiment.staleness import (
     refuse_changed_images,
     refuse_changed_weights,
 )
+from regraft.experiment.warnings import comparison_warnings
+from regraft.report.comparison_page import write_comparison
 from regraft.report.tables import Duration
-from regraft.results.comparison import Row
+from regraft.results.comparison import Comparison, Row
 from regraft.results.run import RECORD, Run
 from regraft.system import threads
 
@@ -111,19 +114,27 @@ class PlanRunner:
             self._prepared[key] = prepare(config.data, verbose=self.verbose)
         return self._prepared[key]
 
-    def run(self, plan: Plan, *, jobs: int = 1) -> Outcome:
+    def run(self, plan: Plan, *, jobs: int = 1, resume: bool = False) -> Outcome:
         """Fit what is not finished of a plan.
 
         Args:
             plan: What to run.
             jobs: How many runs are fitted at the same time, in processes of their own that share
                 the processor's cores.
+            resume: Whether there must be runs already.
 
         Raises:
-            RunError: A finished run cannot be used; see :meth:`finished`. What cannot be fitted is
-                no error but a failure of its row.
+            RunError: There are none to resume (``RUN-RESUME``), or a finished run cannot be used;
+                see :meth:`finished`. What cannot be fitted is no error but a failure of its row.
             DataError: The images of a finished run are not there any more.
         """
+        if resume and not (self.folder / RUNS).is_dir():
+            raise RunError(
+                "there is nothing to resume",
+                path=self.folder,
+                hint="leave resume (--resume) out to begin anew",
+                code="RUN-RESUME",
+            )
         configs = plan.configs()
         runs = {config.folder: run for config in configs if (run := self.finished(config))}
         waiting = [config for config in configs if config.folder not in runs]
@@ -234,6 +245,24 @@ class PlanRunner:
     def _of(self, key: str) -> list[Path]:
         """Return the folders of a run, whatever it was called."""
         return sorted((self.folder / RUNS).glob(f"*-{key}"))
+
+
+def compare_rows(
+    outcome: Outcome, page: Path, *, warnings: Sequence[str] = (), **facts: Any
+) -> tuple[Comparison, Path | None]:
+    """Return what came of a plan as a comparison, and the page of it if any run was finished.
+
+    Args:
+        outcome: What came of the plan.
+        page: Where the page is written.
+        warnings: What a reader should know beside what the runs say.
+        **facts: Other fields of ``Comparison``, such as its title.
+    """
+    found = comparison_warnings([(row.description, row.runs) for row in outcome.rows])
+    comparison = Comparison.of(
+        outcome.rows, failures=outcome.failures, warnings=(*warnings, *found), **facts
+    )
+    return comparison, write_comparison(comparison, page) if outcome.rows else None
 
 
 def _fit_quietly(runner: PlanRunner, config: RunConfig) -> Path:

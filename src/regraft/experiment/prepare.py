@@ -9,8 +9,10 @@ from regraft.data.check import CheckReport, check, usable
 from regraft.data.dataset import Dataset, Split
 from regraft.data.manifest import is_manifest
 from regraft.data.tables import column_names
-from regraft.errors import DataError, UsageError
+from regraft.errors import DataError, RunError, UsageError
 from regraft.experiment.config import DataConfig, MethodConfig
+from regraft.files import read_json
+from regraft.results.run import RECORD
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,30 @@ def prepare(
         alike=report.near_duplicates,
     )
     return PreparedData(split, report.across(split), images, stamps)
+
+
+def write_split(data: DataConfig, folder: Path, *, verbose: bool = False) -> PreparedData:
+    """Split images, and write the manifest into a folder where no other split stands.
+
+    Raises:
+        RunError: A finished run stands there (``RUN-EXISTS``).
+        DataError: Another split stands there (``SPLIT-EXISTS``), or the images cannot be used.
+    """
+    hint = "choose another folder with --out"
+    if (folder / RECORD).exists():
+        why = "its manifest says what it has learned"
+        raise RunError(
+            "a finished run stands here", path=folder, why=why, hint=hint, code="RUN-EXISTS"
+        )
+    prepared = prepare(data, verbose=verbose)
+    facts = folder / "split.json"
+    if facts.exists() and read_json(facts).get("hash") != prepared.split.hash:
+        why = "what was measured on it could not be told from what is measured on this one"
+        raise DataError(
+            "another split stands here", path=folder, why=why, hint=hint, code="SPLIT-EXISTS"
+        )
+    prepared.split.write(folder)
+    return prepared
 
 
 def take_amount(images: Dataset, method: MethodConfig) -> Dataset:
