@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from regraft.backbones.backbone import build
-from regraft.backbones.sources import save_module
+from regraft.backbones.checkpoint_files import write_state
+from regraft.backbones.sources import import_weights
 from regraft.backbones.spec import BackboneSpec, Preprocessing
 from regraft.cli.app import app
 from regraft.errors import RegraftError, UsageError, WeightsError
@@ -19,13 +20,13 @@ from regraft.errors import RegraftError, UsageError, WeightsError
 def two_networks(private_home):
     for seed, name in enumerate(("first_net", "second_net")):
         spec = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),), seed=seed)
-        save_module(
-            build(spec).module,
+        write_state(private_home / "net.safetensors", build(spec).module.state_dict())
+        import_weights(
+            private_home / "net.safetensors",
             name=name,
             backbone="simple_cnn",
             arguments={"size": 48},
             preprocessing=Preprocessing.tf(48, mode="squash", resize=48),
-            source="a test",
         )
 
 
