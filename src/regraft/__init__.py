@@ -12,97 +12,70 @@ from typing import TYPE_CHECKING, Any
 
 from regraft.version import __version__ as __version__
 
-# Every public name and its module; resolved on first use, so that `import regraft` is instant.
-_HOME = {
-    "Augmentation": "regraft.training.augment",
-    "Backbone": "regraft.backbones.backbone",
-    "BackboneSpec": "regraft.backbones.spec",
-    "check": "regraft.data.check",
-    "ConvHead": "regraft.training.heads",
-    "Dataset": "regraft.data.dataset",
-    "Decoding": "regraft.data.images",
-    "evaluate": "regraft.results.predictions",
-    "Compute": "regraft.backbones.spec",
-    "FeatureClassifier": "regraft.classifiers.feature_classifier",
-    "FeatureExtractor": "regraft.features.extractor",
-    "fine_tune": "regraft.training.phases",
-    "fit_run": "regraft.experiment.run",
-    "from_scratch": "regraft.training.phases",
-    "frozen": "regraft.training.phases",
-    "import_weights": "regraft.backbones.sources",
-    "LinearHead": "regraft.training.heads",
-    "list_backbones": "regraft.backbones.catalog",
-    "load_model": "regraft.classifiers.saving",
-    "MLPHead": "regraft.training.heads",
-    "NetworkClassifier": "regraft.classifiers.network_classifier",
-    "Phase": "regraft.training.phases",
-    "Predictions": "regraft.results.predictions",
-    "Preprocessing": "regraft.backbones.spec",
-    "register_backbone": "regraft.backbones.catalog",
-    "RegraftError": "regraft.errors",
-    "Regularization": "regraft.training.regularize",
-    "Run": "regraft.results.run",
-    "RunStore": "regraft.results.store",
-    "save_model": "regraft.classifiers.saving",
-    "Split": "regraft.data.dataset",
-    "two_stage": "regraft.training.phases",
+# Every public name under its module; resolved on first use, so that `import regraft` is instant.
+_MODULES = {
+    "backbones.backbone": ["Backbone"],
+    "backbones.catalog": ["list_backbones", "register_backbone"],
+    "backbones.sources": ["import_weights"],
+    "backbones.spec": ["BackboneSpec", "Compute", "Preprocessing"],
+    "classifiers.feature_classifier": ["FeatureClassifier"],
+    "classifiers.network_classifier": ["NetworkClassifier"],
+    "classifiers.saving": ["load_model", "save_model"],
+    "data.check": ["check"],
+    "data.dataset": ["Dataset", "Split"],
+    "data.images": ["Decoding"],
+    "errors": ["RegraftError"],
+    "experiment.run": ["fit_run"],
+    "features.extractor": ["FeatureExtractor"],
+    "results.predictions": ["Predictions", "evaluate"],
+    "results.run": ["Run"],
+    "results.store": ["RunStore"],
+    "training.augment": ["Augmentation"],
+    "training.heads": ["ConvHead", "LinearHead", "MLPHead"],
+    "training.phases": ["Phase", "fine_tune", "from_scratch", "frozen", "two_stage"],
+    "training.regularize": ["Regularization"],
 }
-__all__ = [
-    "Augmentation",
-    "Backbone",
-    "BackboneSpec",
-    "Compute",
-    "ConvHead",
-    "Dataset",
-    "Decoding",
-    "FeatureClassifier",
-    "FeatureExtractor",
-    "LinearHead",
-    "MLPHead",
-    "NetworkClassifier",
-    "Phase",
-    "Predictions",
-    "Preprocessing",
-    "RegraftError",
-    "Regularization",
-    "Run",
-    "RunStore",
-    "Split",
-    "check",
-    "evaluate",
-    "fine_tune",
-    "fit_run",
-    "from_scratch",
-    "frozen",
-    "import_weights",
-    "list_backbones",
-    "load_model",
-    "register_backbone",
-    "save_model",
-    "two_stage",
-]
+_HOME = {name: f"regraft.{module}" for module, names in _MODULES.items() for name in names}
+__all__ = list(_HOME)
 
 if TYPE_CHECKING:
-    from regraft.backbones.backbone import Backbone
-    from regraft.backbones.catalog import list_backbones, register_backbone
-    from regraft.backbones.sources import import_weights
-    from regraft.backbones.spec import BackboneSpec, Preprocessing
-    from regraft.classifiers.feature_classifier import FeatureClassifier
-    from regraft.classifiers.network_classifier import NetworkClassifier
-    from regraft.classifiers.saving import load_model, save_model
-    from regraft.data.check import check
-    from regraft.data.dataset import Dataset, Split
-    from regraft.data.images import Decoding
-    from regraft.errors import RegraftError
-    from regraft.experiment.run import fit_run
-    from regraft.features.extractor import FeatureExtractor
-    from regraft.results.predictions import Predictions, evaluate
-    from regraft.results.run import Run
-    from regraft.results.store import RunStore
-    from regraft.training.augment import Augmentation
-    from regraft.training.heads import ConvHead, LinearHead, MLPHead
-    from regraft.training.phases import Phase, fine_tune, from_scratch, frozen, two_stage
-    from regraft.training.regularize import Regularization
+    from regraft.backbones.backbone import Backbone as Backbone
+    from regraft.backbones.catalog import (
+        list_backbones as list_backbones,
+        register_backbone as register_backbone,
+    )
+    from regraft.backbones.sources import import_weights as import_weights
+    from regraft.backbones.spec import (
+        BackboneSpec as BackboneSpec,
+        Compute as Compute,
+        Preprocessing as Preprocessing,
+    )
+    from regraft.classifiers.feature_classifier import FeatureClassifier as FeatureClassifier
+    from regraft.classifiers.network_classifier import NetworkClassifier as NetworkClassifier
+    from regraft.classifiers.saving import load_model as load_model, save_model as save_model
+    from regraft.data.check import check as check
+    from regraft.data.dataset import Dataset as Dataset, Split as Split
+    from regraft.data.images import Decoding as Decoding
+    from regraft.errors import RegraftError as RegraftError
+    from regraft.experiment.run import fit_run as fit_run
+    from regraft.features.extractor import FeatureExtractor as FeatureExtractor
+    from regraft.results.predictions import Predictions as Predictions, evaluate as evaluate
+    from regraft.results.run import Run as Run
+    from regraft.results.store import RunStore as RunStore
+    from regraft.training.augment import Augmentation as Augmentation
+    from regraft.training.heads import (
+        ConvHead as ConvHead,
+        LinearHead as LinearHead,
+        MLPHead as MLPHead,
+    )
+    from regraft.training.phases import (
+        Phase as Phase,
+        fine_tune as fine_tune,
+        from_scratch as from_scratch,
+        frozen as frozen,
+        two_stage as two_stage,
+    )
+    from regraft.training.regularize import Regularization as Regularization
 
 
 def __getattr__(name: str) -> Any:
