@@ -83,9 +83,9 @@ def test_a_table_without_rows_survives(tmp_path):
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        ("", "first line"),
-        ("path,truth\n", "first line"),
-        ("path,part,truth,predicted,confidence,a\n", "first line"),
+        ("", "line 0: it must read"),
+        ("path,truth\n", "line 1: it must read"),
+        ("path,part,truth,predicted,confidence,a\n", "line 1: it must read"),
         ("path,part,truth,predicted,confidence,p:a\nx,test,a\n", "line 2: 3 cells"),
         ("path,part,truth,predicted,confidence,p:a\nx,test,a,a,1,one\n", "line 2"),
         ("path,part,truth,predicted,confidence,p:a\nx,test,a,a,1,nan\n", "from 0 to 1"),

@@ -152,7 +152,7 @@ def gallery(p: Predictions, thumbnails: Thumbnails) -> Gallery:
             for index in indices
         )
 
-    confused = most_confused(p, limit=None)
+    confused = most_confused(p)
     wrong: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for index in _most_confident_first(p, ~p.correct):
         wrong[p.truth[index], p.predicted[index]].append(index)

@@ -82,7 +82,7 @@ def write_page(run: Run, *, data_root: str | os.PathLike[str] | None = None) -> 
         root = root.parent
     part = next((title for title in ("test", "validation") if title in run.metrics), "train")
     p = run.predictions.part(part_name(part))
-    scores = metrics.per_class(p)
+    scores, confused = metrics.per_class(p), metrics.most_confused(p)
     hashes = {row.path: row.sha256 for row in run.rows()}
     remarks = text.remarks(run)
     html = text.render(
@@ -102,8 +102,8 @@ def write_page(run: Run, *, data_root: str | os.PathLike[str] | None = None) -> 
         measures=_measures(run),
         confusion=_matrix(p),
         heat=_heat(p),
-        pairs=confused_table(metrics.most_confused(p, _MOST_PAIRS)),
-        all_pairs=len(metrics.most_confused(p, None)),
+        pairs=confused_table(confused[:_MOST_PAIRS]),
+        all_pairs=len(confused),
         scores=class_table(_worst(scores)),
         averages=class_table([replace(a, name=f"{a.name} average") for a in metrics.averages(p)]),
         fewest=min((score.support for score in scores if score.support), default=0),

@@ -142,28 +142,20 @@ def averages(p: Predictions) -> tuple[Scores, Scores]:
     )
 
 
-def most_confused(p: Predictions, limit: int | None = 10) -> list[Confused]:
-    """Return the pairs of classes that were confused, most images first.
-
-    Args:
-        p: The predictions.
-        limit: At most so many pairs; ``None`` for all.
-    """
+def most_confused(p: Predictions) -> list[Confused]:
+    """Return the pairs of classes that were confused, most images first."""
     k, wrong = len(p.classes), ~p.correct
     # Counted pair by pair: with thousands of classes the whole matrix would not fit into memory.
-    cells, counts = np.unique(
-        p.truth_index[wrong] * k + p.predicted_index[wrong], return_counts=True
-    )
+    pairs_of = p.truth_index[wrong] * k + p.predicted_index[wrong]
+    cells, counts = np.unique(pairs_of, return_counts=True)
     support = np.bincount(p.truth_index, minlength=k).tolist()
-    pairs = [
-        Confused(p.classes[i], p.classes[j], count, wilson(count, support[i]))
-        for (i, j), count in zip(
-            (divmod(cell, k) for cell in cells.tolist()), counts.tolist(), strict=True
-        )
-    ]
+    pairs = []
+    for cell, count in zip(cells.tolist(), counts.tolist(), strict=True):
+        i, j = divmod(cell, k)
+        pairs.append(Confused(p.classes[i], p.classes[j], count, wilson(count, support[i])))
     # Equal counts: the larger share first, then the order of the classes.
     pairs.sort(key=lambda pair: (-pair.count, -pair.share.value))
-    return pairs[:limit]
+    return pairs
 
 
 def measures(p: Predictions) -> dict[str, Estimate]:

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -69,11 +69,9 @@ class Predictions:
         object.__setattr__(self, "probabilities", probabilities)
         n, k = len(self.paths), len(self.classes)
         if probabilities.shape != (n, k) or not n == len(self.truth) == len(self.parts):
-            raise DataError(
-                "predictions do not fit together",
-                why=f"{n} paths, {len(self.truth)} labels, {len(self.parts)} parts, "
-                f"{k} classes and probabilities of shape {probabilities.shape}",
-            )
+            columns = f"{n} paths, {len(self.truth)} labels, {len(self.parts)} parts, {k} classes"
+            why = f"{columns} and probabilities of shape {probabilities.shape}"
+            raise DataError("predictions do not fit together", why=why)
         low, high = (probabilities.min(), probabilities.max()) if probabilities.size else (0, 1)
         if not (low >= 0 and high <= 1 + 1e-6):  # NaN is neither
             raise DataError("probabilities must be numbers from 0 to 1")
@@ -81,9 +79,8 @@ class Predictions:
             raise DataError("a class occurs twice", why=list_names(self.classes))
         refuse_unknown(self.truth, self.classes)
         if unknown := sorted(set(self.parts) - set(PARTS)):
-            raise DataError(
-                "unknown part", why=f"{list_names(unknown)}; known: {list_names(PARTS)}"
-            )
+            why = f"{list_names(unknown)}; known: {list_names(PARTS)}"
+            raise DataError("unknown part", why=why)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -124,30 +121,25 @@ class Predictions:
     def take(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> Predictions:
         """Return the predictions of some images, in the order of ``indices``."""
         chosen = [int(index) for index in indices]
-        return Predictions(
-            tuple(self.paths[i] for i in chosen),
-            tuple(self.truth[i] for i in chosen),
-            self.classes,
-            self.probabilities[chosen] if chosen else self.probabilities[:0],
-            tuple(self.parts[i] for i in chosen),
+        paths, truth, parts = (
+            tuple(column[i] for i in chosen) for column in (self.paths, self.truth, self.parts)
         )
+        rows = self.probabilities[np.array(chosen, dtype=np.int64)]
+        return Predictions(paths, truth, self.classes, rows, parts)
 
     def joined(self, *others: Predictions) -> Predictions:
         """Return these predictions followed by ``others``, which must know the same classes."""
+        tables = (self, *others)
         for other in others:
             if other.classes != self.classes:
-                raise DataError(
-                    "predictions of different classes cannot be joined",
-                    why=f"{list_names(self.classes)} and {list_names(other.classes)}",
-                )
-        tables = (self, *others)
-        return Predictions(
-            tuple(path for table in tables for path in table.paths),
-            tuple(name for table in tables for name in table.truth),
-            self.classes,
-            np.concatenate([table.probabilities for table in tables]),
-            tuple(part for table in tables for part in table.parts),
+                why = f"{list_names(self.classes)} and {list_names(other.classes)}"
+                raise DataError("predictions of different classes cannot be joined", why=why)
+        paths, truth, parts = (
+            tuple(item for table in tables for item in getattr(table, name))
+            for name in ("paths", "truth", "parts")
         )
+        rows = np.concatenate([table.probabilities for table in tables])
+        return Predictions(paths, truth, self.classes, rows, parts)
 
     def summary(self) -> dict[str, Any]:
         """Return ``{"accuracy", "n", "interval"}``."""
@@ -210,24 +202,17 @@ class Predictions:
         try:
             text = Path(path).read_bytes().decode("utf-8-sig", "surrogateescape")
         except OSError as error:
-            raise DataError(
-                "cannot read the predictions", path=path, why=error.strerror or ""
-            ) from error
+            why = error.strerror or ""
+            raise DataError("cannot read the predictions", path=path, why=why) from error
         rows = csv.reader(io.StringIO(text, newline=""))
         try:
-            header = [plain_cell(cell) for cell in next(rows, [])]
-            classes = _classes_of(header, path)
-            table = [_row(row, len(header), rows.line_num, path) for row in rows]
-        except csv.Error as error:
-            raise _no_table(path, f"line {rows.line_num}: {error}") from error
-        probabilities = np.array([numbers for _, numbers in table], dtype=np.float32)
-        return cls(
-            tuple(names[0] for names, _ in table),
-            tuple(names[2] for names, _ in table),
-            classes,
-            probabilities.reshape(len(table), len(classes)),
-            tuple(names[1] for names, _ in table),
-        )
+            classes, table = _parsed(rows)
+        except (csv.Error, ValueError) as error:
+            why, code = f"line {rows.line_num}: {error}", "DATA-PREDICTIONS"
+            raise DataError("not a table of predictions", path=path, why=why, code=code) from error
+        paths, parts, truth, shares = zip(*table, strict=True) if table else ((), (), (), ())
+        probabilities = np.array(shares, dtype=np.float32).reshape(len(table), len(classes))
+        return cls(paths, truth, classes, probabilities, parts)
 
 
 def evaluate(learner: Learner, data: Dataset, part: str = "test") -> Predictions:
@@ -314,26 +299,16 @@ def _share(part: int, whole: int) -> float:
     return part / whole if whole else math.nan
 
 
-def _classes_of(header: list[str], path: str | os.PathLike[str]) -> tuple[str, ...]:
-    names = header[len(_COLUMNS) :]
-    if tuple(header[: len(_COLUMNS)]) != _COLUMNS or not all(
-        name.startswith(_CLASS) for name in names
-    ):
-        raise _no_table(path, f"the first line must read {','.join(_COLUMNS)},p:<class>,…")
-    return tuple(name.removeprefix(_CLASS) for name in names)
-
-
-def _row(
-    cells: list[str], width: int, line: int, path: str | os.PathLike[str]
-) -> tuple[list[str], list[float]]:
-    if len(cells) != width:
-        raise _no_table(path, f"line {line}: {len(cells)} cells instead of {width}")
-    try:
-        numbers = [float(cell) for cell in cells[len(_COLUMNS) :]]
-    except ValueError as error:
-        raise _no_table(path, f"line {line}: {error}") from error
-    return [plain_cell(cell) for cell in cells[:3]], numbers
-
-
-def _no_table(path: str | os.PathLike[str], why: str) -> DataError:
-    return DataError("not a table of predictions", path=path, why=why, code="DATA-PREDICTIONS")
+def _parsed(rows: Iterator[list[str]]) -> tuple[tuple[str, ...], list[Any]]:
+    """Return the classes of a table, and path, part, truth and probabilities of each row."""
+    header = [plain_cell(cell) for cell in next(rows, [])]
+    fixed, names = tuple(header[: len(_COLUMNS)]), header[len(_COLUMNS) :]
+    if fixed != _COLUMNS or not all(name.startswith(_CLASS) for name in names):
+        raise ValueError(f"it must read {','.join(_COLUMNS)},p:<class>,…")
+    table = []
+    for cells in rows:
+        if len(cells) != len(header):
+            raise ValueError(f"{len(cells)} cells instead of {len(header)}")
+        shares = [float(cell) for cell in cells[len(_COLUMNS) :]]
+        table.append((*map(plain_cell, cells[:3]), shares))
+    return tuple(name.removeprefix(_CLASS) for name in names), table
