@@ -281,10 +281,6 @@ class ExecutionMode:
 def recall_mode(facts: Mapping[str, Any], runtime: Runtime) -> ExecutionMode:
     """Return the mode that `ExecutionMode.facts` has described: a phase resumes as it began.
 
-    Args:
-        facts: The description.
-        runtime: Its network is frozen for the phase.
-
     Raises:
         RegraftError: The network has no such split point.
     """

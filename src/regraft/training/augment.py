@@ -199,14 +199,8 @@ def affine(
 
     They turn around the centre of the image, as in Keras today. Its early versions (up to
     keras-preprocessing 1.1) turned around a point one pixel further down and to the right.
-
-    Args:
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
-        rotation: Degrees; a positive angle turns the image clockwise.
-        shift: Pixels down and to the right from which colours are taken.
-        shear: Degrees.
-        zoom: Factors on rows and columns; above 1 the image gets smaller.
+    Angles are degrees, a positive one turns clockwise; the shift is in pixels down and to the
+    right from which colours are taken; a zoom above 1 makes the image smaller.
 
     Example:
         >>> affine(5, 5, zoom=(2.0, 2.0)) @ (2, 2, 1)  # the centre stays
@@ -234,14 +228,10 @@ def around(row: float, column: float, matrix: Matrix) -> Matrix:
 def warp(
     image: Pixels, matrix: Matrix, *, fill: Fill = "nearest", fill_value: float = 0.0
 ) -> Pixels:
-    """Return an image seen through an affine map.
+    """Return an image (height, width, 3) in 8 bits seen through an affine map.
 
-    Args:
-        image: (height, width, 3) in 8 bits.
-        matrix: From the new image to the old one.
-        fill: What lies outside: the ``"nearest"`` pixel, the image mirrored at its edge
-            (``"reflect"``, d c b a | a b c d | d c b a), or one colour (``"constant"``).
-        fill_value: That colour, in all three channels, 0 to 255.
+    What lies outside is the ``"nearest"`` pixel, the image mirrored at its edge (``"reflect"``,
+    d c b a | a b c d | d c b a), or one grey (``"constant"``).
 
     Example:
         >>> image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
@@ -306,16 +296,11 @@ _COLOUR: Mapping[str, Callable[[Image.Image, float], Image.Image]] = {
 def operate(
     image: Pixels, name: str, amount: float, *, fill: Fill = "constant", fill_value: float = 0.0
 ) -> Pixels:
-    """Apply one operation of a policy.
+    """Apply one of ``OPERATIONS`` to an image.
 
-    Args:
-        image: (height, width, 3) in 8 bits.
-        name: One of ``OPERATIONS``.
-        amount: A slope (shear), whole pixels (translate), degrees against the clock (rotate), what
-            is added to a factor of 1 (brightness, color, contrast, sharpness), bits that are kept
-            (posterize) or the level from which colours are inverted (solarize).
-        fill: What lies outside; see :func:`warp`.
-        fill_value: The colour of ``"constant"``, 0 to 255.
+    The amount is a slope (shear), whole pixels (translate), degrees against the clock (rotate),
+    what is added to a factor of 1 (brightness, color, contrast, sharpness), bits that are kept
+    (posterize) or the level from which colours are inverted (solarize).
 
     Example:
         >>> grey = np.full((1, 1, 3), 100, np.uint8)

@@ -236,14 +236,9 @@ def generator(seed: int, purpose: str, *numbers: int) -> np.random.Generator:
 def epoch_batches(
     order: NDArray[np.int64], batch_size: int, steps: int | None
 ) -> list[NDArray[np.int64]]:
-    """Return the samples of each batch of an epoch.
+    """Return the samples of each batch of an epoch, in its order; at most so many steps.
 
     A last batch of one sample joins the one before it: batch norm cannot work on one.
-
-    Args:
-        order: The samples in the order of this epoch.
-        batch_size: Samples per batch, 2 or more.
-        steps: How many batches to make at most; None for all.
 
     Raises:
         UsageError: A batch would hold one sample.
@@ -263,10 +258,6 @@ def epoch_batches(
 
 def balanced_order(codes: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
     """Return as many samples as there are, drawn with replacement, every class equally likely.
-
-    Args:
-        codes: The class of each sample, as a number, (n,).
-        random: Where the samples are drawn from.
 
     Example:
         >>> codes = np.array([0] * 90 + [1] * 10)

@@ -220,12 +220,9 @@ class Checkpoints:
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, progress: Progress, network: nn.Module
 ) -> None:
-    """Give an optimizer its moments, and all kept tensors the order in memory of their parameter.
+    """Give a new optimizer its moments, and kept tensors the order in memory of their parameter.
 
-    Args:
-        optimizer: New, over the parameters of the phase.
-        progress: What was read; it has the optimizer's state.
-        network: Its tensors have that order: with another one the sums of a step round otherwise.
+    With another order the sums of a step would round otherwise.
     """
     assert progress.optimizer is not None
     optimizer.load_state_dict(progress.optimizer)

@@ -179,10 +179,6 @@ def find_head(head: str | Head) -> Head:
 
     Raises:
         UsageError: There is no head of that name.
-
-    Example:
-        >>> find_head("conv_1x1").dropout
-        0.3
     """
     if not isinstance(head, str):
         return head
@@ -214,11 +210,7 @@ def head_to_json(head: Head) -> dict[str, Any]:
 
 
 def head_from_json(values: Any, *, path: str | os.PathLike[str] | None = None) -> Head:
-    """Return the head that JSON or TOML values describe.
-
-    Args:
-        values: What `head_to_json` returned.
-        path: The file that the values come from, for the error.
+    """Return the head that JSON or TOML values describe, from a file of this path.
 
     Raises:
         UsageError: The kind or a field is unknown, or a value is out of range.
@@ -230,17 +222,13 @@ def head_from_json(values: Any, *, path: str | os.PathLike[str] | None = None) -
 def entrance(module: nn.Module) -> Entrance:
     """Return what the inside of a built head starts from.
 
-    Returns:
-        ``"pooled"`` where the head pools the way the network itself does it and then works on rows;
-        the rows can then be computed once and `after_entrance` run on them. ``"map"`` for every
-        other head, one of your own included.
+    ``"pooled"`` where it pools the way the network itself does it and then works on rows, which can
+    be computed once and `after_entrance` run on them; ``"map"`` for every other head.
 
     Example:
         >>> from regraft.backbones.network import average
         >>> entrance(LinearHead().build((8, 7, 7), 3, pool=average))
         'pooled'
-        >>> entrance(ConvHead().build((8, 7, 7), 3, pool=average))
-        'map'
     """
     return "pooled" if type(next(module.children(), None)) is _pooling_layer() else "map"
 
@@ -250,13 +238,6 @@ def after_entrance(module: nn.Module, rows: Tensor) -> Tensor:
 
     Raises:
         UsageError: The head does not pool the way the network itself does it.
-
-    Example:
-        >>> import torch
-        >>> from regraft.backbones.network import average
-        >>> head, maps = LinearHead().build((8, 7, 7), 3, pool=average), torch.rand(2, 8, 7, 7)
-        >>> torch.equal(after_entrance(head, average(maps)), head(maps))
-        True
     """
     if entrance(module) == "map":
         raise UsageError("this head works on maps, not on rows", hint="run the head itself")

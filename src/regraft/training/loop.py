@@ -257,14 +257,7 @@ class Loop:
 def end_epoch(
     state: State, record: dict[str, Any], tensors: Mapping[str, Tensor], phase: Phase
 ) -> None:
-    """Enter a finished epoch into the state; of equally good epochs the first is the best.
-
-    Args:
-        state: Where the phase stood.
-        record: What was measured.
-        tensors: What validation was measured with; copied if it was the best.
-        phase: Its schedule.
-    """
+    """Enter a finished epoch, measured with these tensors; of equally good ones the first wins."""
     state.epoch += 1
     state.step = 0
     state.sums = np.zeros(3)
@@ -295,13 +288,7 @@ def should_stop(state: State, phase: Phase) -> bool:
 
 
 def update_ema(state: State, tensors: Mapping[str, Tensor], decay: float) -> None:
-    """Move the average towards the tensors; early on it follows them more closely.
-
-    Args:
-        state: Its average is moved, or begun.
-        tensors: The weights and buffers after a step.
-        decay: What stays of the old average per step in the long run, 0 to 1.
-    """
+    """Move the average of a state towards the tensors; early on it follows them more closely."""
     state.averages += 1
     decay = min(decay, (1 + state.averages) / (10 + state.averages))
     with torch.no_grad():
@@ -324,14 +311,7 @@ def take_step(
 ) -> NDArray[np.float64]:
     """Take one step; where the memory is not enough, in smaller parts with the same mean gradient.
 
-    Args:
-        network: From inputs to logits.
-        optimizer: Moves the parameters.
-        inputs: What enters the network, one row per sample.
-        targets: Soft targets, (n, classes).
-        state: Remembers the size of the parts, if the batch had to be cut.
-        config: Device, precision, loss, clipping and mixing.
-        random: Where mixing and dropout are drawn from.
+    The state remembers the size of the parts. Mixing and dropout are drawn from ``random``.
 
     Returns:
         The summed loss, the number of right answers, and the number of samples. Where the loss is
@@ -374,12 +354,7 @@ def validate(
 ) -> dict[str, float]:
     """Return loss and accuracy on a part, ``val_loss`` and ``val_accuracy``; nothing without one.
 
-    Args:
-        network: From inputs to logits; in eval mode afterwards.
-        part: What is measured.
-        config: Batch size, device, precision and loss.
-        micro_batch: Samples that pass at once where the memory holds no batch.
-        check_stop: Called after each batch; may raise to stop there.
+    The network is in eval mode afterwards. ``check_stop`` is called after each batch.
 
     Raises:
         RegraftError: The memory is not enough (``TRAIN-MEMORY``).

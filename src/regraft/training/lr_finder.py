@@ -73,7 +73,7 @@ def search_rate(
     Args:
         learner: Its network, phases and settings are used.
         X: Training images: paths, Pillow images or H×W×3 arrays of 8 bits.
-        y: The class of each picture, by name.
+        y: The class of each image, by name.
         validation: What ``fit`` would get; for phases that need it.
         phase: Which phase, counted from 1. Those before it are trained first.
         lowest: The rate of the first step, above 0.
@@ -85,7 +85,7 @@ def search_rate(
 
     Raises:
         UsageError: The rates do not rise, there are too few steps, or there is no such phase.
-        ImageError: A picture cannot be read.
+        ImageError: An image cannot be read.
         RegraftError: The loss is NaN from the beginning (``TRAIN-NAN``).
 
     Example:
@@ -124,16 +124,8 @@ def search_rate(
 def smoothed(losses: Sequence[float], *, spread: float) -> NDArray[np.float64]:
     """Return the mean of each loss and its neighbours on both sides, weighted by a Gaussian.
 
-    What has exploded counts as four times what the loss was at first, so that it does not hide
-    what was before it.
-
-    Args:
-        losses: One per step.
-        spread: The standard deviation of the Gaussian, in steps.
-
-    Example:
-        >>> smoothed([2.0, 2.0, 2.0], spread=1.0).round(6).tolist()
-        [2.0, 2.0, 2.0]
+    Its standard deviation is ``spread`` steps. What has exploded counts as four times what the loss
+    was at first, so that it does not hide what was before it.
     """
     values = np.asarray(losses, dtype=np.float64)
     values = np.minimum(values, _EXPLODED * values[: max(len(values) // 4, 1)].mean())
@@ -147,14 +139,8 @@ def suggest(rates: Sequence[float], losses: Sequence[float] | NDArray[np.float64
     """Return the rate at which the loss falls most steeply, before it is lowest.
 
     The slope is that over the logarithm of the rate. It is the common rule for reading Smith's
-    curve: below, training is slow; where the loss is lowest, the rate is already too high.
-
-    Args:
-        rates: Rising.
-        losses: The smoothed loss at each.
-
-    Returns:
-        One of the rates; None where the loss falls by less than a tenth.
+    curve: below, training is slow; where the loss is lowest, the rate is already too high. None
+    where the loss falls by less than a tenth.
 
     Example:
         >>> suggest([1e-4, 1e-3, 1e-2, 1e-1, 1.0], [2.0, 1.9, 1.0, 0.5, 4.0])

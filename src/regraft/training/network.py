@@ -195,13 +195,7 @@ def _own_layout(maps: Tensor, layout: Layout) -> Tensor:
 def parameter_groups(
     network: TransferNetwork, phase: Phase, trained: Trained
 ) -> list[dict[str, Any]]:
-    """Return what an optimizer takes: the head, then each trained stage with its own rate.
-
-    Args:
-        network: Frozen for this phase.
-        phase: Its learning rate and how that decays.
-        trained: What `TransferNetwork.freeze` returned.
-    """
+    """Return what an optimizer takes: the head, then each trained stage with its own rate."""
     head = [parameter for parameter in network.head.parameters() if parameter.requires_grad]
     groups: list[dict[str, Any]] = [{"params": head, "lr": phase.lr}]
     parameters = dict(network.trunk.named_parameters())
@@ -220,11 +214,6 @@ def choose_trained(phase: Phase, stages: Sequence[Stage]) -> Trained:
 
     Raises:
         UsageError: There is no such stage, or no parameter matches.
-
-    Example:
-        >>> stages = [Stage(name=n, modules=(n,), parameters=(f"{n}.weight",)) for n in "abcd"]
-        >>> choose_trained(Phase(unfreeze=0.5), stages).first
-        2
     """
     if phase.unfreeze_matching is not None:
         pattern = re.compile(phase.unfreeze_matching)

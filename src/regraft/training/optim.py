@@ -41,12 +41,7 @@ def build_optimizer(phase: Phase, groups: Sequence[dict[str, Any]]) -> torch.opt
 
 
 def rate_factor(phase: Phase, step: int, total: int) -> float:
-    """Return what the learning rate is multiplied with at a step, 0 to 1; plateaus come on top.
-
-    Args:
-        phase: Its schedule and warm-up.
-        step: The batch, counted from 0 over the whole phase.
-        total: How many batches the phase has.
+    """Return what the learning rate is multiplied with at a step of so many, 0 to 1.
 
     Example:
         >>> round(rate_factor(Phase(schedule="cosine"), 50, 100), 3)
@@ -74,12 +69,8 @@ def make_loss(
     Args:
         output: ``"softmax"`` for logits (n, classes); ``"sigmoid"`` for two classes and logits
             (n, 1), that of the second class: the binary cross-entropy.
-        label_smoothing: Share of each target that is spread evenly over all classes (Szegedy et
-            al., 2016), 0 to below 1.
+        label_smoothing: Share of each target that is spread evenly over all classes.
         class_weights: One weight per class, (classes,).
-
-    Returns:
-        A function of logits and soft targets (n, classes), rows summing to 1, to a scalar.
 
     Example:
         >>> loss = make_loss("sigmoid")
@@ -104,16 +95,10 @@ def make_loss(
 def class_weights(
     spec: ClassWeight, labels: Sequence[str], classes: Sequence[str]
 ) -> Tensor | None:
-    """Return the weight of each class in the loss.
+    """Return the weight of each class in the loss, (classes,), or None.
 
-    Args:
-        spec: ``"balanced"`` for n / (k · n_c), so that each of the k classes counts the same
-            whatever its number of images n_c; weights by class name, 1 for those not named; None.
-        labels: The class of each training image.
-        classes: All classes, in the order of the logits.
-
-    Returns:
-        Weights (classes,) in float32, or None.
+    ``"balanced"`` weighs n / (k · n_c), so that each of the k classes counts the same whatever its
+    number of images n_c; weights by class name are 1 for those not named.
 
     Raises:
         UsageError: A class is unknown or has no image.

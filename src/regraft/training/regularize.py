@@ -122,20 +122,11 @@ def find_regularization(regularize: str | Regularization | None) -> Regularizati
 def mix_up(
     inputs: Tensor, targets: Tensor, random: np.random.Generator, *, alpha: float
 ) -> tuple[Tensor, Tensor]:
-    """Lay each image of a batch transparently over another one of it.
+    """Lay each image of a batch transparently over another one; mix the targets alike.
 
     Source: Zhang, Cissé, Dauphin and Lopez-Paz, mixup: Beyond Empirical Risk Minimization, ICLR
-    2018. As in their code the proportion is drawn once per batch.
-
-    Args:
-        inputs: Images (n, height, width, 3), 0 to 255.
-        targets: Soft targets (n, classes), rows sum to 1.
-        random: Where the proportion and the partners are drawn from.
-        alpha: The proportion is drawn from Beta(alpha, alpha). Small values seldom mix much; 1
-            draws every proportion equally often.
-
-    Returns:
-        Mixed images in float32, 0 to 255, and mixed targets.
+    2018. As in their code the proportion is drawn once per batch, from Beta(alpha, alpha): small
+    values seldom mix much. The mixed images are float32, 0 to 255.
     """
     import torch
 
@@ -149,20 +140,11 @@ def mix_up(
 def cut_mix(
     inputs: Tensor, targets: Tensor, random: np.random.Generator, *, alpha: float
 ) -> tuple[Tensor, Tensor]:
-    """Paste a rectangle of another image of the batch into each one.
+    """Paste a rectangle of another image of the batch into each one; mix the targets alike.
 
     Source: Yun et al., CutMix: Regularization Strategy to Train Strong Classifiers with Localizable
-    Features, ICCV 2019. As in their code the rectangle is drawn once per batch, and what is cut off
-    at the edge counts for the targets.
-
-    Args:
-        inputs: Images (n, height, width, 3), 0 to 255.
-        targets: Soft targets (n, classes), rows sum to 1.
-        random: Where the rectangle and the partners are drawn from.
-        alpha: The share of the image that stays is drawn from Beta(alpha, alpha).
-
-    Returns:
-        Images of the same kind with a rectangle of another one, and mixed targets.
+    Features, ICCV 2019. As in their code the rectangle is drawn once per batch, the share that
+    stays from Beta(alpha, alpha), and what is cut off at the edge counts for the targets.
     """
     import torch
 

@@ -3,7 +3,7 @@
 The frozen part gives the same activation for an image in every epoch, so that it is computed once
 and kept. What comes behind runs from the kept activation: the network is run as a whole, but its
 frozen modules are replaced by empty ones, and the one at the split point hands out what was kept.
-Whether a network can be cut like this is not assumed: the gradient on both ways is compared.
+Whether a network can be cut like this is not assumed: the gradients of both are compared.
 """
 
 from __future__ import annotations
@@ -73,12 +73,7 @@ class SplitPoint:
 
 
 class Suffix(nn.Module):
-    """What comes behind a split point; it shares its tensors and its mode with the whole network.
-
-    Args:
-        network: The whole network.
-        split_point: Where it is cut.
-    """
+    """What comes behind a split point; it shares tensors and mode with the whole network."""
 
     def __init__(self, network: TransferNetwork, split_point: SplitPoint) -> None:
         super().__init__()
@@ -119,15 +114,8 @@ def find_split_point(
 ) -> SplitPoint | None:
     """Return the last place in front of a stage where a network can be cut, or None.
 
-    Args:
-        network: Frozen for the phase.
-        first: Index of the first stage with a trained parameter.
-        images: A few prepared images, (n, size, size, 3), to try a cut with.
-        loss: From logits to a number, to compare gradients with.
-
-    Returns:
-        A place where the gradient of every trained parameter is the same on both ways, but for
-        rounding; the nearest such place to the first trained stage.
+    That is a place where the gradient of every trained parameter is the same for the whole network
+    and for what comes behind the cut, but for rounding: the nearest one to the first trained stage.
     """
     if first == len(network.stages):
         return behind_trunk(network)
@@ -198,17 +186,9 @@ def choose_precision(
 ) -> tuple[StoredType, float]:
     """Return in how many bits activations are kept, and the gradient's relative error then.
 
-    Args:
-        network: Frozen for the phase.
-        split_point: Where it is cut.
-        images: A few prepared images.
-        rows: Their activations as the engine computes them, (n, width).
-        loss: From logits to a number.
-
-    Returns:
-        float16 where it changes the gradient by at most 1 %, or hardly more than the engine itself
-        does, and its range has room for activations four times as large; else bfloat16 by the same
-        measure, which has the range of float32; else float32.
+    float16 where it changes the gradient by at most 1 %, or hardly more than the engine does, and
+    its range has room for activations four times as large; else bfloat16 by the same measure,
+    which has the range of float32; else float32. The rows are as the engine computes them.
     """
     whole, suffix = gradients(network, images, loss), split_point.behind(network)
     exact = distance(whole, gradients(suffix, rows, loss))

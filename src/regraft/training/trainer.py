@@ -124,12 +124,8 @@ def resume_key(
 ) -> dict[str, Any]:
     """Return what a training is, as JSON values: only the same work is resumed.
 
-    Args:
-        config: All of it counts but what is excluded by name.
-        network: Before its first step.
-        train: What is learned from. Arguments of its backbone, such as drop rates, shape training
-            and stand in no tensor.
-        validation: What decides which epoch was best.
+    All of the configuration counts but what is excluded by name. Arguments of the backbone, such as
+    drop rates, shape training and stand in no tensor. The network is as before its first step.
     """
     values = to_json(config)
     values |= values.pop("compute")
@@ -526,11 +522,7 @@ class Trainer:
 
 
 def phase_warnings(record: Mapping[str, Any], batchnorm: bool) -> list[str]:
-    """Return what went otherwise in a phase than one would expect.
-
-    Args:
-        record: Of a finished phase.
-        batchnorm: Whether the trunk has batch norm.
+    """Return what went otherwise in a finished phase than one would expect.
 
     Example:
         >>> same = {"frozen": {"before": "ab", "after": "ab"}, "trained": {"batchnorm": "frozen"}}
