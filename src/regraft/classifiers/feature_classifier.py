@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from regraft.backbones.backbone import Backbone
 from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers import shallow
 from regraft.classifiers.model_files import (
@@ -30,9 +31,6 @@ from regraft.data.images import ImageLike
 from regraft.errors import DataError, UsageError
 from regraft.features.embed import EmbeddingStats, as_list, key_facts
 from regraft.features.extractor import FeatureExtractor
-
-if TYPE_CHECKING:
-    from regraft.backbones.backbone import Backbone
 
 
 class Labelled(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic_core import to_json
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
@@ -525,12 +527,8 @@ def _few_threads(cells: int) -> AbstractContextManager[Any]:
 
 def _plain(value: Any) -> Any:
     """Return a value as JSON holds it; objects become their text."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not np.isfinite(value):
-        return repr(value)
-    return value if value is None or isinstance(value, str | int | float) else repr(value)
+
+    def said(other: Any) -> Any:
+        return other.item() if isinstance(other, np.generic) else repr(other)
+
+    return json.loads(to_json(value, fallback=said, inf_nan_mode="strings"))

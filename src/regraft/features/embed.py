@@ -11,13 +11,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from regraft.backbones.engines import expected_engine
+from regraft.backbones.backbone import Backbone
+from regraft.backbones.engines import Engine, expected_engine
 from regraft.backbones.spec import Compute
 from regraft.data.images import DECODER_VERSION, Decoding, ImageLike, decode, read_image
 from regraft.errors import BackboneError, ImageError, UsageError
@@ -25,10 +26,6 @@ from regraft.features.cache import FeatureCache, FeatureRows, Matrix, StoredType
 from regraft.progress import progress_bar
 from regraft.settings import to_json
 from regraft.system import choose_device, threads
-
-if TYPE_CHECKING:
-    from regraft.backbones.backbone import Backbone
-    from regraft.backbones.engines import Engine
 
 Pixels = npt.NDArray[np.uint8]
 

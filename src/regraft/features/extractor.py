@@ -6,22 +6,20 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from regraft.backbones.backbone import Backbone, build
+from regraft.backbones.engines import Engine
 from regraft.backbones.sources import stored_hash
 from regraft.backbones.spec import BackboneSpec, Compute, EngineName, PrecisionName
 from regraft.data.images import ImageLike
 from regraft.errors import UsageError
 from regraft.features.cache import FeatureCache, Matrix
 from regraft.features.embed import Embedded, EmbeddingStats, as_list, embed
-
-if TYPE_CHECKING:
-    from regraft.backbones.engines import Engine
 
 _DEFAULT_POOLING = "avg"
 
