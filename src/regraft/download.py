@@ -22,7 +22,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from regraft.errors import DownloadError
-from regraft.files import atomic_path, file_sums, remove_leftovers, sha256_bytes, short_name
+from regraft.files import atomic_path, remove_leftovers, sha256_bytes, sha256_file, short_name
 from regraft.progress import progress_bar
 
 TOTAL_SECONDS = 3600.0
@@ -42,26 +42,22 @@ class Checksums:
 
     Args:
         sha256: The SHA-256 in hexadecimal digits, or its beginning.
-        md5: The MD5; it tells a damaged file from a whole one, not a forged one.
         size: Bytes.
 
     Example:
-        >>> Checksums(sha256="397923af").problem(0, sha256_bytes(b"")[:8], "")
+        >>> Checksums(sha256="397923af").problem(0, sha256_bytes(b"")[:8])
         'its SHA-256 is e3b0c442, published is 397923af'
     """
 
     sha256: str = ""
-    md5: str = ""
     size: int = 0
 
-    def problem(self, size: int, sha256: str, md5: str) -> str:
+    def problem(self, size: int, sha256: str) -> str:
         """Say which of them differs for a file, with both values, or ""."""
         if self.size and size != self.size:
             return f"it has {size} bytes, published are {self.size}"
         if not sha256.startswith(self.sha256):
             return f"its SHA-256 is {sha256}, published is {self.sha256}"
-        if self.md5 and md5 != self.md5:
-            return f"its MD5 is {md5}, published is {self.md5}"
         return ""
 
 
@@ -223,7 +219,7 @@ def _attempt(
     url: str, path: Path, checksums: Checksums, deadline: float, *, resume: bool, verbose: bool
 ) -> Downloaded:
     with atomic_path(path) as part:  # also says so if nothing can be written there
-        checked = bool(checksums.sha256 or checksums.md5)
+        checked = bool(checksums.sha256)
         begun = next(_partials(path), None) if resume else None
         answer = _ask_for_rest(url, begun, checked=checked) if begun else None
         resumed = begun.stat().st_size if begun and answer else 0
@@ -241,9 +237,9 @@ def _attempt(
         done = unfinished.stat().st_size
         if announced and done != announced:
             raise _TemporaryError(f"the server sent {done} of {announced} bytes")
-        sha256, md5 = file_sums(unfinished)
+        sha256 = sha256_file(unfinished)
         unfinished.replace(part)  # what is whole and wrong is not resumed
-        if problem := checksums.problem(done, sha256, md5):
+        if problem := checksums.problem(done, sha256):
             raise DownloadError(
                 f"what was downloaded is not {path.name!r:.200}",
                 why=problem,

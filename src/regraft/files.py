@@ -60,20 +60,6 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-def file_sums(path: str | os.PathLike[str]) -> tuple[str, str]:
-    """Return the SHA-256 and the MD5 of a file's content, read once.
-
-    Raises:
-        OSError: The file cannot be read.
-    """
-    digest, old = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-    with open(path, "rb") as stream:  # noqa: PTH123 - os.PathLike is all that is promised
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-            old.update(block)
-    return digest.hexdigest(), old.hexdigest()
-
-
 def sha256_json(value: Any) -> str:
     """Return the SHA-256 of ``value`` written as canonical JSON (sorted keys, no blanks).
 

@@ -20,11 +20,11 @@ from regraft.download import Checksums, download, network_refused
 from regraft.errors import DataError, DownloadError, RegraftError, UsageError, list_names
 from regraft.files import (
     atomic_folder,
-    file_sums,
     home,
     locked,
     read_json,
     remove_leftovers,
+    sha256_file,
     write_json,
 )
 from regraft.settings import did_you_mean, from_json, read_toml, settings_class, to_json
@@ -42,14 +42,12 @@ class RemoteFile:
         url: Its address.
         name: Its name; by default the end of the address.
         sha256: Its SHA-256, if that is known.
-        md5: Its MD5, if that is known.
         size: Its bytes, if they are known.
     """
 
     url: str = ""
     name: str = ""
     sha256: str = ""
-    md5: str = ""
     size: int = 0
 
     @property
@@ -60,7 +58,7 @@ class RemoteFile:
     @property
     def checksums(self) -> Checksums:
         """What is known of its content."""
-        return Checksums(self.sha256, self.md5, self.size)
+        return Checksums(self.sha256, self.size)
 
 
 @settings_class(DataError, kw_only=True)
@@ -108,7 +106,7 @@ class SourceFile:
         url: Its published address; "" for a file that somebody had.
         size: Bytes.
         sha256: SHA-256 of its content.
-        checked: What was compared with what is published: ``"SHA-256"``, ``"MD5"``, ``"size"`` or
+        checked: What was compared with what is published: ``"SHA-256"``, ``"size"`` or
             ``"nothing"``.
     """
 
@@ -350,7 +348,7 @@ def _is_here(file: RemoteFile, path: Path) -> bool:
     """Tell whether an earlier call has downloaded a file; what is damaged is deleted."""
     if not path.is_file():
         return False
-    problem = file.checksums.problem(path.stat().st_size, *file_sums(path))
+    problem = file.checksums.problem(path.stat().st_size, sha256_file(path))
     if problem:
         path.unlink()
     return not problem
@@ -366,18 +364,18 @@ def _checked(file: RemoteFile, path: Path, *, resumed: int = 0, own: bool = Fals
         own: Whether somebody gave it: one of another size is then another edition, and used.
     """
     size = path.stat().st_size
-    sha256, md5 = file_sums(path)
-    problem = file.checksums.problem(size, sha256, md5)
+    sha256 = sha256_file(path)
+    problem = file.checksums.problem(size, sha256)
     if problem and not (own and file.size and size != file.size):
         raise _wrong_checksum(path.name, path, problem)
-    checked = "SHA-256" if file.sha256 else "MD5" if file.md5 else "size" if file.size else ""
+    checked = "SHA-256" if file.sha256 else "size" if file.size else "nothing"
     note = f"{path.name} is another edition than the published one: {problem}" if problem else ""
     record = SourceFile(
         name=path.name,
         url="" if problem else file.url,
         size=size,
         sha256=sha256,
-        checked="nothing" if problem or not checked else checked,
+        checked="nothing" if problem else checked,
     )
     return _Local(path, record, note, resumed)
 
