@@ -87,10 +87,21 @@ def test_identifiers_of_two_figures_do_not_clash_and_references_lead_somewhere()
     assert {reference[1:] for reference in references} <= two
 
 
-def test_curves_survive_epochs_without_a_value():
+def test_curves_survive_epochs_without_a_value_and_only_few_epochs_have_dots():
     svg = figures.curves([EPOCHS[0], {"train_loss": 0.4}], alt="x")
+    few, many = (figures.curves([{"loss": 1.0}] * n, alt="x").count("<use") for n in (20, 21))
 
     assert {"training loss", "validation accuracy", "accuracy", "loss"} <= set(words(svg))
+    assert few - many >= 20
+
+
+def test_many_classes_have_no_names_in_a_heat_map(monkeypatch):
+    monkeypatch.setattr(figures, "_MOST_LABELS", 3)
+
+    three, four = (figures.heat_map(np.eye(n, dtype=int), NAMES[-n:], alt="x") for n in (3, 4))
+
+    assert "plain" in words(three)
+    assert "plain" not in words(four)
 
 
 def test_matplotlib_is_imported_only_when_a_figure_is_drawn_and_pyplot_never():
@@ -145,10 +156,12 @@ def test_cost_names_the_front_and_numbers_all(rows):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "tick"), [(61.0, "1 min"), (38.0, "30 s"), (2300.0, "30 min"), (3.2, "3 s")]
+    ("seconds", "tick"),
+    [((61, 61), "1 min"), ((38, 38), "30 s"), ((9, 70), "30 s"), ((3, 4), "3 s")],
 )
 def test_cost_has_ticks_where_all_times_are_alike(make_run, seconds, tick):
-    rows = [Row(name, (make_run(name, seconds={"fit": seconds}),)) for name in "ab"]
+    runs = [make_run(f"{at}", seconds={"fit": float(s)}) for at, s in enumerate(seconds)]
+    rows = [Row(run.name, (run,)) for run in runs]
 
     assert tick in words(figures.cost(rows))
 

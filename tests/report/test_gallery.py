@@ -165,7 +165,10 @@ def test_titles_make_room_for_themselves_and_long_or_odd_names_do_not_break_the_
 
     assert titled.height > bare.height
     assert titled.width == bare.width
-    assert (np.asarray(titled)[:, -10:] == 255).all()  # nothing is written over the margin
+    pixels = np.asarray(titled)
+    assert (pixels[:, -10:] == 255).all()  # nothing is written over the margins
+    assert (pixels[-10:] == 255).all()
+    assert (pixels[-34:-15] < 255).any()  # the name below the last row
 
 
 @pytest.mark.parametrize(("images", "views"), [([], 3), ([("a", plain(1))], 0)])
