@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 from regraft.results.intervals import (
     Estimate,
@@ -12,6 +12,7 @@ from regraft.results.intervals import (
     accuracy_json,
     bootstrap,
     f1_estimate,
+    newcombe,
     over_seeds,
     over_splits,
     percent,
@@ -35,6 +36,13 @@ def test_wilson_agrees_with_statsmodels_and_stays_inside_zero_to_one(counts):
     assert 0 <= share.low <= share.value <= share.high <= 1
     assert (share.low == 0) == (counts[0] == 0)
     assert (share.high == 1) == (counts[0] == counts[1])
+
+
+@pytest.mark.parametrize("counts", [(56, 70, 48, 80), (9, 10, 3, 10), (10, 10, 0, 20)])
+def test_newcombe_agrees_with_statsmodels(counts):
+    ends = newcombe(wilson(*counts[:2]), wilson(*counts[2:]))
+
+    assert ends == pytest.approx(confint_proportions_2indep(*counts, method="newcomb"), abs=1e-9)
 
 
 def test_wilson_intervals_hold_the_true_share_in_95_percent():

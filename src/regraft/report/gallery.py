@@ -140,17 +140,15 @@ def gallery(p: Predictions, thumbnails: Thumbnails) -> Gallery:
     """
 
     def shown(indices: Sequence[int]) -> tuple[Shown, ...]:
-        return tuple(
-            Shown(
-                path=p.paths[index],
-                true=p.truth[index],
-                predicted=p.predicted[index],
-                confidence=float(p.confidence[index]),
-                true_probability=float(p.probabilities[index, p.truth_index[index]]),
-                image=thumbnails.address(p.paths[index]),
+        found = []
+        for i in indices:
+            own, address = (
+                float(p.probabilities[i, p.truth_index[i]]),
+                thumbnails.address(p.paths[i]),
             )
-            for index in indices
-        )
+            predicted = p.predicted[i], float(p.confidence[i])
+            found.append(Shown(p.paths[i], p.truth[i], *predicted, own, address))
+        return tuple(found)
 
     confused = most_confused(p)
     wrong: defaultdict[tuple[str, str], list[int]] = defaultdict(list)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from markupsafe import Markup
 from regraft.errors import printable
 from regraft.report.tables import NOTHING, NUMBERS, Duration, accuracy_of, show, spread
 from regraft.results.comparison import Comparison, Row, best_validated
-from regraft.results.intervals import Estimate, percent, points
+from regraft.results.intervals import Estimate, newcombe, percent, points
 from regraft.results.metrics import accuracy, majority_baseline
 from regraft.results.paired import Verdict
 from regraft.results.predictions import Predictions
@@ -176,8 +175,6 @@ def trained_stages(phase: Mapping[str, Any]) -> str:
 def overfitting(metrics: Mapping[str, Mapping[str, Any] | None]) -> str:
     """Return in a sentence how much better a network is on its training images.
 
-    The interval of the difference is Newcombe's (Statistics in Medicine 17, 1998, method 10).
-
     Args:
         metrics: For ``train`` and ``validation`` accuracy, n and interval, as a run holds them.
 
@@ -194,14 +191,9 @@ def overfitting(metrics: Mapping[str, Mapping[str, Any] | None]) -> str:
     )
     if train.value <= held.value:
         return f"{found}: it does not overfit."
-    difference = train.value - held.value
-    low = difference - math.hypot(train.value - train.low, held.high - held.value)
-    high = difference + math.hypot(train.high - train.value, held.value - held.low)
-    low_text, high_text = (points(end).removesuffix(" points") for end in (low, high))
-    found += (
-        f": a gap of {points(difference).removeprefix('+')} "
-        f"(95 % interval {low_text} to {high_text})"
-    )
+    gap, (low, high) = points(train.value - held.value, signed=False), newcombe(train, held)
+    ends = " to ".join(points(end).removesuffix(" points") for end in (low, high))
+    found += f": a gap of {gap} (95 % interval {ends})"
     if low > 0:
         return f"{found}, more than chance explains. It overfits."
     return f"{found}, which so few images cannot distinguish from none."
