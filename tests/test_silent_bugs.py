@@ -273,8 +273,8 @@ def test_fewer_training_images_leave_the_test_part_as_it_is(tmp_path):
     )
 
     assert whole.split_hash == few.split_hash
-    assert few.metrics["train"]["n"] == 6
-    assert few.metrics["test"]["n"] == whole.metrics["test"]["n"]
+    assert few.metrics["train"]["accuracy"].n == 6
+    assert few.metrics["test"]["accuracy"].n == whole.metrics["test"]["accuracy"].n
 
 
 def test_a_clone_of_a_fitted_learner_knows_nothing(fitted, flowers):

@@ -45,8 +45,8 @@ def test_images_are_checked_once_for_all_runs_of_a_split(flowers, tmp_path, monk
     )
 
     assert (outcome.fitted, len(calls)) == (3, 1)
-    assert [row.runs[0].metrics["train"]["n"] for row in outcome.rows] == [4, 6, 14]
-    assert {row.runs[0].metrics["test"]["n"] for row in outcome.rows} == {6}
+    assert [row.runs[0].metrics["train"]["accuracy"].n for row in outcome.rows] == [4, 6, 14]
+    assert {row.runs[0].metrics["test"]["accuracy"].n for row in outcome.rows} == {6}
 
 
 def test_another_seed_learns_from_other_images_of_the_same_training_part(flowers, tmp_path):

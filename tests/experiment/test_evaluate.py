@@ -44,7 +44,7 @@ def test_images_that_a_run_never_saw_are_test_images(run, tmp_path):
 
     found = evaluate_on(run.folder, DataConfig(others, skip_bad=True, max_bad=0.5))
 
-    assert (found.new, found.metrics["test"]["n"], found.metrics["train"]) == (6, 6, None)
+    assert (found.new, found.metrics["test"]["accuracy"].n, list(found.metrics)) == (6, 6, ["test"])
     assert "6 are new to the run" in found.comment()
     assert found.to_json()["refused"] == 1
 

@@ -13,6 +13,7 @@ from regraft.report.comparison_page import (
 from regraft.report.run_page import write_page
 from regraft.report.tables import show
 from regraft.results.comparison import Comparison, Row
+from regraft.results.intervals import wilson
 
 NASTY = "<img src=x onerror=alert(1)> {{ 7 * 7 }} & \n $x$"
 PUBLISHED = {"train": 0.9985, "validation": 0.6459, "test": 0.6318, "seconds": 420, "note": "1a"}
@@ -92,14 +93,14 @@ def test_published_figures_stand_beside_the_measured_ones(make_run):
 
 def test_the_score_without_leaks_stands_beside_the_other(make_run, page_of):
     run = make_run("a", wrong=3)
-    run.metrics["test"]["without_leaks"] = {"accuracy": 0.5, "n": 10, "interval": [0.24, 0.76]}
+    run.metrics["test without leaks"] = {"accuracy": wilson(5, 10)}
     comparison = Comparison("x", (Row("leaky", (run,)), Row("tight", (make_run("b"),))))
 
     table = comparison_table(comparison)
 
     column = table.columns.index("test without leaks")
-    assert [show(row[column]) for row in table.rows] == ["50.0 % [24.0, 76.0], n = 10", "–"]
-    assert text_of(page_of(comparison)).count("without leaks 50.0 % [24.0, 76.0], n = 10") == 1
+    assert [show(row[column]) for row in table.rows] == ["50.0 % [23.7, 76.3], n = 10", "–"]
+    assert text_of(page_of(comparison)).count("without leaks 50.0 % [23.7, 76.3], n = 10") == 1
 
 
 def test_verdicts_make_a_row_per_pair(make_run):
@@ -200,7 +201,7 @@ def test_curves_over_sizes_say_how_many_images_are_missing(make_run, page_of):
         for n, wrong in ((5, 9), (6, 5))
     ]
     for row, n in zip(rows, (5, 6), strict=True):
-        row.runs[0].metrics["train"]["n"] = 3 * n
+        row.runs[0].metrics["train"]["accuracy"] = wilson(0, 3 * n)
 
     page = page_of(Comparison.of(rows, title="x"))
 

@@ -7,6 +7,7 @@ import pytest
 
 from regraft.report import run_page
 from regraft.report.run_page import fitting, write_page
+from regraft.results.intervals import wilson
 from regraft.results.run import Run
 
 NASTY = ("<img src=x onerror=alert(1)>", "=cmd()", 'a "b" & c', "{{ 7 * 7 }}", "two\nlines \udcff")
@@ -155,9 +156,8 @@ def leaking(run):
     message = "2 groups stand in both train and test: anna, bob"
     finding = {"code": "DATA-GROUP-LEAK", "severity": "error", "message": message, "path": "x"}
     finding |= {"advice": "cut anew", "names": ["anna", "bob & co"]}
-    share = {"accuracy": 0.5, "n": 10, "interval": [0.24, 0.76], "left_out": 8}
-    share["macro_recall"] = {"value": 0.6, "low": 0.3, "high": 0.8, "n": 10}
-    run.metrics["test"]["without_leaks"] = share
+    clean = {"accuracy": wilson(5, 10), "macro_recall": wilson(6, 10)}
+    run.metrics["test without leaks"] = clean
     record = dataclasses.replace(run.record, warnings=(f"{message}; cut anew",))
     told = dataclasses.replace(run, record=record)
     told.check["findings"].append(finding)
@@ -169,7 +169,7 @@ def test_both_scores_and_all_leaking_groups_stand_on_the_page(make_run, page_of)
 
     assert "83.3 % 95 % interval [60.8, 94.2], n = 18" in text
     assert "Test accuracy without leaks" in text
-    assert "50.0 % 95 % interval [24.0, 76.0], n = 10; without 8 images that" in text
+    assert "50.0 % 95 % interval [23.7, 76.3], n = 10; without 8 images that" in text
     assert "Macro recall 60.0 %, with all 83.3 %" in text
     assert text.count("2 groups stand in both") == 1
     assert "What else the data check found" in text
@@ -291,9 +291,9 @@ def test_what_was_stored_has_a_size(trained, size, said):
 
 
 def test_epochs_are_rows_and_curves_with_borders_and_rings(trained):
-    share = {"accuracy": 1.0, "n": 9, "interval": [0.7, 1.0]}
+    measured = {part: {"accuracy": wilson(9, 9)} for part in ("train", "validation")}
 
-    told = fitting({**trained, "device": "cpu"}, {"train": share, "validation": share})
+    told = fitting({**trained, "device": "cpu"}, measured)
 
     (first, _), (second, table) = told.tables
     assert first == "What was trained, phase by phase"

@@ -131,16 +131,15 @@ def test_times_read_as_people_say_them(seconds, shown):
     assert str(Duration(seconds)) == shown
 
 
-def test_the_parts_table_leaves_out_what_was_not_measured():
-    share = {"accuracy": 0.5, "n": 10, "interval": [0.24, 0.76]}
-    clean = {"accuracy": 0.25, "n": 8, "interval": [0.1, 0.5]}
+def test_the_parts_table_has_a_row_for_each_part_that_was_measured():
+    measured = {
+        "test": {"accuracy": wilson(5, 10)},
+        "test without leaks": {"accuracy": wilson(2, 8)},
+    }
 
-    table = parts_table(
-        {"train": None, "validation": {"accuracy": None, "n": 0}, "test": share}
-        | {"test": share | {"without_leaks": clean}}
-    )
+    rows = parts_table(measured).rows
 
-    assert [(row[0], row[2]) for row in table.rows] == [("test", 5), ("test without leaks", 6)]
+    assert rows == (("test", wilson(5, 10), 5), ("test without leaks", wilson(2, 8), 6))
 
 
 def test_repeats_show_their_spread_everywhere():

@@ -34,9 +34,10 @@ def run_of(tmp_path, record, predict):
         if validated is None:
             run.metrics.pop("validation", None)
         else:
-            run.metrics["validation"]["accuracy"] = validated
+            share = replace(run.metrics["validation"]["accuracy"], value=validated)
+            run.metrics["validation"]["accuracy"] = share
         if per_class is not None:
-            run.metrics["train"]["n"] = per_class * 3
+            run.metrics["train"]["accuracy"] = wilson(0, 3 * per_class)
         return run
 
     return make

@@ -130,6 +130,12 @@ def test_parts_joined_are_the_whole():
         p.joined(make(("b", "a")))
 
 
+def test_some_images_can_be_left_out():
+    p = make(("a", "b"), n=9)
+
+    assert p.without([*p.paths[1:8], "elsewhere.jpg"]).paths == (p.paths[0], p.paths[8])
+
+
 def test_probabilities_cannot_be_changed_behind_the_back():
     given = np.array([[0.5, 0.5]])
     p = Predictions(("1",), ("a",), ("a", "b"), given, ("test",))

@@ -1,6 +1,7 @@
 import pytest
 
 from regraft.errors import RunError
+from regraft.results.intervals import wilson
 from regraft.results.run import Run, reserve
 from regraft.results.store import RunStore, open_runs
 
@@ -23,7 +24,7 @@ def test_only_finished_runs_are_listed(store):
 
 
 def test_a_run_is_opened_by_name(store):
-    assert store.open("second").metrics["test"]["errors"] == 7
+    assert store.open("second").metrics["test"]["accuracy"] == wilson(11, 18)
 
     with pytest.raises(RunError, match="there are first, second"):
         store.open("fourth")

@@ -14,6 +14,8 @@ from regraft.data.sources import PARTS
 from regraft.errors import ImageError
 from regraft.experiment.config import DataConfig
 from regraft.experiment.prepare import read_images
+from regraft.results.intervals import Estimate, accuracy_json
+from regraft.results.metrics import accuracy
 from regraft.results.predictions import evaluate
 from regraft.results.run import PART_TITLES, Run
 
@@ -23,22 +25,23 @@ class Evaluation:
     """What a model scored on the images of a folder, part by part.
 
     Attributes:
-        metrics: For train, validation and test the summary of the images of that part, or None.
-            Images that the run never saw belong to the test part.
+        metrics: The accuracy on the images of each part that there are; images that the run never
+            saw belong to the test part.
         new: How many of the test images were unknown to the run.
         bad: The error of each image that could not be used and was left out.
         test_looks: How often the run's test part was looked at, this time included.
     """
 
-    metrics: dict[str, dict[str, Any] | None]
+    metrics: dict[str, dict[str, Estimate]]
     new: int
     bad: tuple[ImageError, ...]
     test_looks: int
 
     def to_json(self) -> dict[str, Any]:
         """Return the values as JSON has them."""
+        parts = {title: self.metrics.get(title) for title in PART_TITLES.values()}
         return {
-            **self.metrics,
+            **{title: one and accuracy_json(one["accuracy"]) for title, one in parts.items()},
             "new": self.new,
             "refused": len(self.bad),
             "bad_files": [error.to_json() for error in self.bad],
@@ -79,11 +82,12 @@ def evaluate_on(
     report = check(images, verbose=verbose)
     good = report.hashed(usable(images, report, skip_bad=data.skip_bad, max_bad=data.max_bad))
     parts, new = _parts_by_content(good, known)
-    summaries: dict[str, dict[str, Any] | None] = dict.fromkeys(PART_TITLES.values())
-    for name, part in parts.items():
-        summaries[PART_TITLES[name]] = evaluate(learner, part, name).summary()
+    found = {
+        PART_TITLES[name]: {"accuracy": accuracy(evaluate(learner, part, name))}
+        for name, part in parts.items()
+    }
     looks = Split.count_test_look(finished.folder) if "test" in parts else finished.test_looks
-    return Evaluation(summaries, new, report.bad, looks)
+    return Evaluation(found, new, report.bad, looks)
 
 
 def _parts_by_content(data: Dataset, known: Mapping[str, str]) -> tuple[dict[str, Dataset], int]:

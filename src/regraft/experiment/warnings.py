@@ -81,8 +81,8 @@ def comparison_warnings(methods: Sequence[tuple[str, Sequence[Run]]]) -> list[st
             "in a plan)"
         )
     if len(splits) == 1 and len(runs) > 1:
-        test = runs[0].metrics.get("test") or {}
-        on = f" with {test['n']:,} test images" if test.get("n") else ""
+        test = runs[0].metrics.get("test")
+        on = f" with {test['accuracy'].n:,} test images" if test else ""
         said.append(
             f"all runs share one split{on}: what depends on the choice of the images is not "
             "measured; use folds or another seed of the split to see it (compare --folds 5, or "
@@ -95,8 +95,7 @@ def comparison_warnings(methods: Sequence[tuple[str, Sequence[Run]]]) -> list[st
 def _leaks(test: Predictions, leaked: Sequence[str]) -> Iterable[str]:
     if not leaked or not len(test):
         return
-    out = set(leaked)
-    rest = test.take([place for place, path in enumerate(test.paths) if path not in out])
+    rest = test.without(leaked)
     whole, clean = metrics.accuracy(test), metrics.accuracy(rest)
     text = (
         f"{len(test) - len(rest):,} of {len(test):,} test images have a copy, a similar image or "

@@ -16,13 +16,13 @@ from urllib.parse import quote
 from regraft.errors import RegraftError, UsageError
 from regraft.files import write_text
 from regraft.report import figures
-from regraft.report.tables import Cell, Duration, Share, Table, accuracy_of, show
+from regraft.report.tables import Cell, Duration, Share, Table, show
 from regraft.report.text import conclude, count, looks, render
 from regraft.results import metrics
 from regraft.results.comparison import Comparison, Row
 from regraft.results.intervals import Estimate, points
 from regraft.results.paired import Verdict
-from regraft.results.run import PART_TITLES, REPORT, Run
+from regraft.results.run import CLEAN, PART_TITLES, REPORT, Run
 from regraft.version import __version__
 
 _MOST_SIDE_BY_SIDE = 5
@@ -72,7 +72,7 @@ def comparison_table(comparison: Comparison) -> Table:
     for part in _PARTS:
         columns[part] = [getattr(row, part) for row in rows]
         if part == "test":
-            columns["test without leaks"] = [_clean(row) for row in rows]
+            columns[CLEAN] = [_clean(row) for row in rows]
         columns[f"{part} published"] = [_published(row, part) for row in rows]
     columns["time"] = [Duration(row.seconds) for row in rows]
     columns["time published"] = [_published(row, "time") for row in rows]
@@ -180,8 +180,8 @@ def _data(row: Row) -> str:
 
 def _clean(row: Row) -> Estimate | Share | None:
     """Return the test accuracy without leaked images, if there are some."""
-    found = [accuracy_of((run.metrics.get("test") or {}).get("without_leaks")) for run in row.runs]
-    if not all(share.known for share in found):
+    found = [run.metrics[CLEAN]["accuracy"] for run in row.runs if CLEAN in run.metrics]
+    if len(found) < len(row.runs):
         return None
     return found[0] if len(found) == 1 else Share(sum(s.value for s in found) / len(found))
 
@@ -201,8 +201,8 @@ def _shared_n(rows: Sequence[Row], part: str) -> int | None:
 
 def _baseline(tested: Sequence[Row]) -> float | None:
     """Return the score of always predicting the most frequent class, where it is one for all."""
-    parts = [run.metrics["test"] for row in tested for run in row.runs]
-    found = {(part.get("majority_baseline") or {}).get("value") for part in parts}
+    runs = [run for row in tested for run in row.runs]
+    found = {run.metrics["test"]["majority_baseline"].value for run in runs}
     return found.pop() if len(found) == 1 else None
 
 

@@ -19,7 +19,6 @@ from regraft.report.tables import (
     Cell,
     Duration,
     Table,
-    accuracy_of,
     class_table,
     confused_table,
     parts_table,
@@ -28,7 +27,7 @@ from regraft.results import metrics
 from regraft.results.intervals import Estimate, percent
 from regraft.results.metrics import Scores
 from regraft.results.predictions import Predictions, part_name
-from regraft.results.run import PART_TITLES, REPORT, THUMBNAILS, Run
+from regraft.results.run import CLEAN, PART_TITLES, REPORT, THUMBNAILS, Run
 from regraft.settings import to_json
 from regraft.version import __version__
 
@@ -96,7 +95,7 @@ def write_page(run: Run, *, data_root: str | os.PathLike[str] | None = None) -> 
         remarks=remarks,
         accuracy=metrics.accuracy(p),
         baseline=metrics.majority_baseline(p),
-        clean=accuracy_of((run.metrics.get("test") or {}).get("without_leaks")),
+        clean=run.metrics.get(CLEAN),
         errors=int((~p.correct).sum()),
         parts=parts_table(run.metrics),
         measures=_measures(run),
@@ -127,13 +126,9 @@ def _measures(run: Run) -> Table:
     titles = [title for title in PART_TITLES.values() if title in run.metrics]
     present = [key for key in metrics.MEASURES if any(key in run.metrics[t] for t in titles)]
     rows: list[tuple[Cell, ...]] = [
-        (title, *(_estimate(run.metrics[title].get(key)) for key in present)) for title in titles
+        (title, *(run.metrics[title].get(key) for key in present)) for title in titles
     ]
     return Table(("part", *(metrics.MEASURES[key] for key in present)), tuple(rows))
-
-
-def _estimate(value: Mapping[str, Any] | None) -> Estimate | None:
-    return Estimate(**value) if value and value.get("value") is not None else None
 
 
 def _matrix(p: Predictions) -> list[tuple[str, list[tuple[int, float, bool, str]], int]]:
@@ -188,7 +183,9 @@ class Fitting:
     sentence: str = ""
 
 
-def fitting(history: Mapping[str, Any] | None, measured: Mapping[str, Any]) -> Fitting:
+def fitting(
+    history: Mapping[str, Any] | None, measured: Mapping[str, Mapping[str, Estimate]]
+) -> Fitting:
     """Arrange a learner's history: a grid or the phases and epochs of a training, and the rest.
 
     Args:
@@ -203,8 +200,8 @@ def fitting(history: Mapping[str, Any] | None, measured: Mapping[str, Any]) -> F
     tables, curves, sentence = [], None, ""
     if history is not None and {"phases", "epochs"} <= set(history):
         phases, epochs = rest.pop("phases", []), rest.pop("epochs", [])
-        held = accuracy_of(measured.get("validation"))
-        on = f", on {held.n:,} validation images" if held.known else ""
+        held = measured.get("validation")
+        on = f", on {held['accuracy'].n:,} validation images" if held else ""
         if phases:
             tables.append(("What was trained, phase by phase", _phases_table(phases)))
         if epochs:

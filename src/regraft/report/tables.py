@@ -16,7 +16,6 @@ from regraft.errors import printable
 from regraft.results.comparison import Repeated
 from regraft.results.intervals import Estimate, percent, points
 from regraft.results.metrics import Confused, Scores
-from regraft.results.run import PART_TITLES
 from regraft.settings import to_json
 
 NOTHING = "\N{EN DASH}"
@@ -178,28 +177,21 @@ class Table:
         return json.dumps({"rows": rows, "notes": list(self.notes)}, indent=2)
 
 
-def parts_table(metrics: Mapping[str, Mapping[str, Any] | None]) -> Table:
+def parts_table(measured: Mapping[str, Mapping[str, Estimate]]) -> Table:
     """Return the accuracy of each part.
 
     Args:
-        metrics: For ``train``, ``validation`` and ``test`` at least accuracy, n and interval; parts
-            that are missing or ``None`` are left out. Where the test part has ``without_leaks``, a
-            row shows it.
+        measured: At least the accuracy of each part, as a run holds it.
 
     Example:
-        >>> share = {"accuracy": 0.94, "n": 500, "interval": [0.916, 0.958]}
-        >>> print(parts_table({"test": share}).to_text())
+        >>> share = Estimate(0.94, 0.916, 0.958, 500)
+        >>> print(parts_table({"test": {"accuracy": share}}).to_text())
         part  accuracy                      errors
         test  94.0 % [91.6, 95.8], n = 500      30
     """
-    rows = []
-    shown = {title: metrics.get(title) for title in PART_TITLES.values()}
-    shown["test without leaks"] = (shown["test"] or {}).get("without_leaks")
-    for title, found in shown.items():
-        share = accuracy_of(found)
-        if share.known:
-            rows.append((title, share, share.n - round(share.value * share.n)))
-    return Table(("part", "accuracy", "errors"), tuple(rows))
+    shares = [(title, found["accuracy"]) for title, found in measured.items()]
+    rows = tuple((title, s, s.n - round(s.value * s.n)) for title, s in shares)
+    return Table(("part", "accuracy", "errors"), rows)
 
 
 def class_table(scores: Sequence[Scores]) -> Table:
@@ -212,19 +204,6 @@ def confused_table(pairs: Sequence[Confused]) -> Table:
     """Return the most confused pairs with their share of the true class."""
     columns = ("true", "predicted", "images", "share of the true class")
     return Table(columns, tuple((p.true, p.predicted, p.count, p.share) for p in pairs))
-
-
-def accuracy_of(metrics: Mapping[str, Any] | None) -> Estimate:
-    """Return the accuracy that a part's metrics hold, unknown where there are none.
-
-    Example:
-        >>> accuracy_of({"accuracy": 0.5, "n": 4, "interval": [0.15, 0.85]}).low
-        0.15
-    """
-    if not metrics or not metrics.get("n"):
-        return Estimate.unknown()
-    low, high = metrics["interval"]
-    return Estimate(float(metrics["accuracy"]), float(low), float(high), int(metrics["n"]))
 
 
 def show(cell: Cell) -> str:

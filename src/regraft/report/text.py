@@ -13,7 +13,7 @@ import jinja2
 from markupsafe import Markup
 
 from regraft.errors import printable
-from regraft.report.tables import NOTHING, NUMBERS, Duration, accuracy_of, show, spread
+from regraft.report.tables import NOTHING, NUMBERS, Duration, show, spread
 from regraft.results.comparison import Comparison, Row, best_validated
 from regraft.results.intervals import Estimate, newcombe, percent, points
 from regraft.results.metrics import accuracy, majority_baseline
@@ -98,8 +98,8 @@ def what_was_done(record: RunRecord) -> str:
         on = f" on the features of {backbone}" if backbone else ""
         chosen = method.get("classifier")
         fitted = f"{_CLASSIFIERS.get(str(chosen), chosen) or 'A classifier'} was fitted{on}"
-    learned = (record.metrics.get("train") or {}).get("n")
-    images = f" from {count(learned, 'image')}" if learned else ""
+    learned = record.metrics.get("train")
+    images = f" from {count(learned['accuracy'].n, 'image')}" if learned else ""
     source = f" of {record.data.root_name}" if record.data.root_name else ""
     return f"{fitted}{images}{source} to distinguish {count(len(record.data.classes), 'class')}."
 
@@ -172,19 +172,19 @@ def trained_stages(phase: Mapping[str, Any]) -> str:
     return text if pattern is None else f"what matches /{pattern}/ in {text}"
 
 
-def overfitting(metrics: Mapping[str, Mapping[str, Any] | None]) -> str:
+def overfitting(measured: Mapping[str, Mapping[str, Estimate]]) -> str:
     """Return in a sentence how much better a network is on its training images.
 
     Args:
-        metrics: For ``train`` and ``validation`` accuracy, n and interval, as a run holds them.
+        measured: What was measured on each part, as a run holds it.
 
     Example:
-        >>> overfitting({"train": {"accuracy": 1.0, "n": 4, "interval": [0.51, 1.0]}})
+        >>> overfitting({"train": {"accuracy": Estimate(1.0, 0.51, 1.0, 4)}})
         ''
     """
-    train, held = (accuracy_of(metrics.get(part)) for part in ("train", "validation"))
-    if not (train.known and held.known):
+    if not {"train", "validation"} <= set(measured):
         return ""
+    train, held = (measured[part]["accuracy"] for part in ("train", "validation"))
     found = (
         f"The network predicts {percent(train, parts='')} of its {train.n:,} training images "
         f"correctly and {percent(held, parts='')} of the {held.n:,} validation images"

@@ -237,7 +237,7 @@ def best_validated(methods: Sequence[Method]) -> int:
 
     def accuracy(place: int) -> float:
         runs = methods[place][1]
-        return sum(float(run.metrics[title]["accuracy"]) for run in runs) / len(runs)
+        return sum(run.metrics[title]["accuracy"].value for run in runs) / len(runs)
 
     return max(range(len(methods)), key=accuracy)
 
@@ -417,7 +417,7 @@ def _told_apart(members: Sequence[Row]) -> list[list[Row]]:
 def _images_per_class(row: Row) -> float:
     """Return how many images of each class were learned from, on average."""
     first = row.runs[0]
-    return float(first.metrics["train"]["n"]) / max(1, len(first.record.data.classes))
+    return first.metrics["train"]["accuracy"].n / max(1, len(first.record.data.classes))
 
 
 def _text(value: Any) -> str | None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +11,11 @@ import numpy.typing as npt
 from regraft.results.intervals import (
     Estimate,
     Indices,
-    accuracy_json,
     bootstrap,
     f1_estimate,
     wilson,
 )
 from regraft.results.predictions import Predictions, average_scores, tally
-from regraft.settings import to_json
 
 # The measures that a page shows beside the accuracy, with their titles. A new one needs its entry
 # here and its value in `measures`.
@@ -159,43 +155,14 @@ def most_confused(p: Predictions) -> list[Confused]:
 
 
 def measures(p: Predictions) -> dict[str, Estimate]:
-    """Return all that is measured beside the accuracy; top 5 where there are more than 5 classes.
+    """Return all that is measured of a part; top 5 where there are more than 5 classes.
 
     Example:
         >>> p = Predictions(("1",), ("a",), ("a", "b"), np.array([[0.9, 0.1]]), ("test",))
         >>> list(measures(p))
-        ['majority_baseline', 'macro_precision', 'macro_recall', 'macro_f1']
+        ['accuracy', 'majority_baseline', 'macro_precision', 'macro_recall', 'macro_f1']
     """
     macro = averages(p)[0]
-    found = {"majority_baseline": majority_baseline(p)}
+    found = {"accuracy": accuracy(p), "majority_baseline": majority_baseline(p)}
     found |= {f"macro_{name}": getattr(macro, name) for name in _AVERAGED}
     return found | ({"top5": top_k_accuracy(p, 5)} if len(p.classes) > 5 else {})
-
-
-def details(p: Predictions) -> dict[str, Any]:
-    """Return accuracy, n, interval, errors and all :func:`measures` for JSON."""
-    errors = int((~p.correct).sum())
-    return {**accuracy_json(accuracy(p)), "errors": errors, **to_json(measures(p))}
-
-
-def without(p: Predictions, paths: Collection[str]) -> dict[str, Any]:
-    """Return the accuracy without some images, their macro recall and how many are left out.
-
-    Where the classes have other shares in what is left, its accuracy cannot be compared with that
-    of all images; the macro recall can, for there the classes count the same.
-
-    Args:
-        p: The predictions.
-        paths: What is left out, for example test images that have a copy in train.
-
-    Example:
-        >>> shares = np.array([[0.9, 0.1], [0.6, 0.4]])
-        >>> p = Predictions(("1", "2"), ("a", "b"), ("a", "b"), shares, ("test", "test"))
-        >>> kept = without(p, {"2"})
-        >>> kept["accuracy"], kept["left_out"]
-        (1.0, 1)
-    """
-    out = set(paths)
-    kept = p.take([place for place, path in enumerate(p.paths) if path not in out])
-    more = {"macro_recall": averages(kept)[0].recall, "left_out": len(p) - len(kept)}
-    return {**accuracy_json(accuracy(kept)), **to_json(more)}

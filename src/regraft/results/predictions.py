@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -126,6 +126,15 @@ class Predictions:
         )
         rows = self.probabilities[np.array(chosen, dtype=np.int64)]
         return Predictions(paths, truth, self.classes, rows, parts)
+
+    def without(self, paths: Collection[str]) -> Predictions:
+        """Return the predictions of all but some images, such as copies of training images.
+
+        Where the classes have other shares in what is left, its accuracy cannot be compared with
+        that of all images; the macro recall can, for there the classes count the same.
+        """
+        out = set(paths)
+        return self.take([place for place, path in enumerate(self.paths) if path not in out])
 
     def joined(self, *others: Predictions) -> Predictions:
         """Return these predictions followed by ``others``, which must know the same classes."""

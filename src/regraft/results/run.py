@@ -21,7 +21,8 @@ from regraft.data import manifest
 from regraft.data.named import read_source
 from regraft.errors import DataError, RegraftError, RunError
 from regraft.files import read_json, remove_leftovers, write_json
-from regraft.results import metrics
+from regraft.results.intervals import Estimate, accuracy_json
+from regraft.results.metrics import measures
 from regraft.results.predictions import Predictions
 from regraft.settings import from_json, settings_class, to_json
 from regraft.version import __version__
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 FORMAT: Literal["regraft-run"] = "regraft-run"
 VERSION: Literal[1] = 1
 PART_TITLES = {"train": "train", "val": "validation", "test": "test"}
+CLEAN = "test without leaks"  # the title of the test images that nothing gives away
 RECORD = "run.json"
 PREDICTIONS = "predictions.csv"
 CHECK = "check.json"
@@ -143,7 +145,7 @@ class RunRecord:
         backbone: The network.
         data: The images; filled in when the run is written, as are the following.
         split: How they were split.
-        metrics: What was measured, by part: train, validation and test.
+        metrics: What was measured, by part: train, validation, test, and test without leaks.
         created: When the run was written: ISO 8601, UTC.
         regraft: The version that wrote it.
 
@@ -166,7 +168,7 @@ class RunRecord:
     backbone: BackboneFacts = BackboneFacts()
     data: DataFacts = DataFacts()
     split: SplitFacts = SplitFacts()
-    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    metrics: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     created: str = ""
     regraft: str = __version__
     format: Literal["regraft-run"] = FORMAT
@@ -302,7 +304,7 @@ class Run:
         return self.record.split.hash
 
     @property
-    def metrics(self) -> dict[str, dict[str, Any]]:
+    def metrics(self) -> dict[str, dict[str, Estimate]]:
         """What was measured on ``train``, ``validation`` and ``test``, as far as there are."""
         return self.record.metrics
 
@@ -316,13 +318,8 @@ class Run:
 
         A trained network has ``phases`` and ``history`` too, one mapping per phase and epoch.
         """
-        keys = ("accuracy", "n", "interval")
-        parts = {
-            title: {key: self.metrics[title][key] for key in keys}
-            if title in self.metrics
-            else None
-            for title in PART_TITLES.values()
-        }
+        found = {title: self.metrics.get(title) for title in PART_TITLES.values()}
+        parts = {title: one and accuracy_json(one["accuracy"]) for title, one in found.items()}
         training = self.record.training
         trained = {"phases": training["phases"], "history": training["epochs"]} if training else {}
         return {
@@ -531,12 +528,11 @@ def _origin(root: Path) -> dict[str, Any] | None:
     return None if found is None else dict(to_json(found))
 
 
-def _measured(predictions: Predictions, leaked: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    present = [name for name in PART_TITLES if name in predictions.parts]
-    measured = {PART_TITLES[name]: metrics.details(predictions.part(name)) for name in present}
-    if leaked and "test" in measured:
-        measured["test"]["without_leaks"] = metrics.without(predictions.part("test"), leaked)
-    return measured
+def _measured(predictions: Predictions, leaked: tuple[str, ...]) -> dict[str, dict[str, Estimate]]:
+    present = {title: predictions.part(name) for name, title in PART_TITLES.items()}
+    if leaked:
+        present[CLEAN] = present["test"].without(leaked)
+    return {title: measures(part) for title, part in present.items() if len(part)}
 
 
 # ---- what is kept out of what is written down ---------------------------------------------------
