@@ -12,7 +12,7 @@ import pytest
 from regraft.errors import UsageError
 from regraft.files import unfinished_mark
 from regraft.training import callbacks as module
-from regraft.training.callbacks import History, Progress, TensorBoard, line, stoppable
+from regraft.training.callbacks import History, ProgressDisplay, TensorBoard, line, stoppable
 
 MEASURED = {"train_loss": 0.5, "train_accuracy": 0.8, "lr": 0.001, "seconds": 2.0}
 
@@ -132,7 +132,7 @@ def test_progress_is_a_bar_on_a_terminal_and_a_line_per_epoch_elsewhere(
     terminal, capsys, monkeypatch
 ):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
-    shown = Progress()
+    shown = ProgressDisplay()
 
     shown.on_message("hello")
     shown.on_phase("Phase 1", 2)

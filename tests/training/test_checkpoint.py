@@ -206,13 +206,13 @@ def test_a_damaged_checkpoint_is_none_of_the_two_that_are_kept(folder):
 
 def test_where_writing_fails_the_work_goes_on_and_the_first_reason_is_kept(folder, monkeypatch):
     checkpoints = Checkpoints(folder, WORK)
-    assert checkpoints.try_write(progress(value=1.0)) == ""
+    assert checkpoints.write(progress(value=1.0)) == ""
 
     def full(*_arguments):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("regraft.training.checkpoint.write_json", full)
-    reasons = [checkpoints.try_write(progress(value=2.0)) for _ in range(2)]
+    reasons = [checkpoints.write(progress(value=2.0)) for _ in range(2)]
 
     assert all("No space left on device; " in reason for reason in reasons)
     assert checkpoints.warnings == reasons[:1]

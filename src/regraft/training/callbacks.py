@@ -60,7 +60,7 @@ class Callback:
         """Let go of files and bars: the training is over, or was interrupted."""
 
 
-class Progress(Callback):
+class ProgressDisplay(Callback):
     """Shows a bar per phase on a terminal, and a line per epoch elsewhere, on standard error."""
 
     def __init__(self) -> None:

@@ -75,6 +75,7 @@ class Checkpoints:
         >>> import tempfile
         >>> checkpoints = Checkpoints(tempfile.mkdtemp(), {"seed": 0})
         >>> checkpoints.write(Progress(phase=1, tensors={"head.weight": torch.ones(2)}))
+        ''
         >>> checkpoints.read().phase
         1
     """
@@ -95,44 +96,26 @@ class Checkpoints:
         """Return whether it is time for the next one."""
         return time.monotonic() - self._last >= self._pause
 
-    def write(self, progress: Progress) -> None:
-        """Write a checkpoint; older ones but the last go.
+    def write(self, progress: Progress) -> str:
+        """Write a checkpoint, and delete older ones but the last; training goes on either way.
 
-        Raises:
-            RegraftError: The disk is full or the folder cannot be written (``TRAIN-CHECKPOINT``);
-                the checkpoints before stay.
+        Returns:
+            Why it could not be written; empty if it was. The first reason becomes a warning. The
+            checkpoints before stay.
         """
-        start = time.monotonic()
+        start, reason = time.monotonic(), ""
         try:
             self._write(progress)
         except (RegraftError, OSError) as error:
-            reason = error.why if isinstance(error, RegraftError) else error.strerror
-            raise RegraftError(
-                "cannot write a checkpoint",
-                path=self.folder,
-                why=f"{reason or error}; {free_bytes(self.folder):,} bytes are free there",
-                hint="free some space; training can resume from the last checkpoint",
-                code="TRAIN-CHECKPOINT",
-            ) from error
-        finally:
-            self._last = time.monotonic()
-            # Large networks, slow disks: at most a tenth of the time goes into checkpoints.
-            self._pause = max(self._every, 9 * (self._last - start)) if self._every else 0.0
-
-    def try_write(self, progress: Progress) -> str:
-        """Write a checkpoint if that is possible: training goes on either way.
-
-        Returns:
-            Why it was not possible; empty if it was. The first reason becomes a warning.
-        """
-        try:
-            self.write(progress)
-        except RegraftError as error:
-            if not self._failed:
-                self.warnings.append(str(error))
+            why = error.why if isinstance(error, RegraftError) else error.strerror
+            free = f"{free_bytes(self.folder):,} bytes are free there"
+            reason = f"cannot write a checkpoint - {self.folder} - {why or error}; {free}"
+            self.warnings += [] if self._failed else [reason]
             self._failed = True
-            return str(error)
-        return ""
+        self._last = time.monotonic()
+        # Large networks, slow disks: at most a tenth of the time goes into checkpoints.
+        self._pause = max(self._every, 9 * (self._last - start)) if self._every else 0.0
+        return reason
 
     def last(self) -> Path | None:
         """Return the folder of the last checkpoint, or None."""

@@ -100,8 +100,7 @@ class Suffix(nn.Module):
         modules = {name: self.network.trunk.get_submodule(name) for name in self._empty}
         for name, module in modules.items():
             shape = self._empty[name]
-            stub = _giving(activation) if name == last else _empty(activation, shape)
-            module.forward = stub
+            module.forward = _stub(activation, None if name == last else shape or ())
         try:
             yield
         finally:
@@ -260,10 +259,8 @@ def _empty_outputs(
     return {name: shape for name, shape in shapes.items() if name in calls}
 
 
-def _giving(activation: Tensor) -> Callable[..., Tensor]:
-    return lambda *_inputs, **_options: activation
-
-
-def _empty(like: Tensor, shape: tuple[int, ...] | None) -> Callable[..., Tensor]:
-    """Return a module's replacement: numbers of the right shape that cost nothing."""
-    return lambda *_inputs, **_options: like.new_zeros(1).expand(len(like), *(shape or ()))
+def _stub(activation: Tensor, shape: tuple[int, ...] | None) -> Callable[..., Tensor]:
+    """Return a module's replacement: it gives the activation, or numbers that cost nothing."""
+    if shape is None:
+        return lambda *_inputs, **_options: activation
+    return lambda *_i, **_o: activation.new_zeros(1).expand(len(activation), *shape)

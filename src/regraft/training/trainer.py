@@ -32,8 +32,7 @@ from regraft.training.activations import (
 )
 from regraft.training.augment import Augmentation
 from regraft.training.batches import AugmentedImages, Inputs, LabelledImages, Part, balanced_order
-from regraft.training.callbacks import Callback, History, stoppable
-from regraft.training.callbacks import Progress as ProgressDisplay
+from regraft.training.callbacks import Callback, History, ProgressDisplay, stoppable
 from regraft.training.checkpoint import Checkpoints, Progress, restore_optimizer
 from regraft.training.heads import head_to_json
 from regraft.training.loop import Loop, LoopConfig, State
@@ -389,7 +388,7 @@ class Trainer:
         """Write a checkpoint; where that fails training goes on, the ones before are there."""
         if self.checkpoints is None:
             return
-        if failed := self.checkpoints.try_write(progress):
+        if failed := self.checkpoints.write(progress):
             self._say(f"warning: {failed}")
 
     def _entered(
