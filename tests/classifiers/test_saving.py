@@ -214,6 +214,8 @@ def test_a_classifier_that_cannot_be_saved_is_refused_with_the_reason(tmp_path):
     with pytest.raises(ModelError, match="SVC gives no probabilities") as after:
         learner.fit(*THREE).save(tmp_path / "model")
 
+    assert not learner.can_be_saved_
+    assert learner.warnings_ == ("the model cannot be saved: SVC gives no probabilities",)
     assert before.value.code == after.value.code == "MODEL-UNSAVEABLE"
     assert not (tmp_path / "model").exists()
 

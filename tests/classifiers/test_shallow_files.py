@@ -129,6 +129,20 @@ def test_without_xgboost_its_model_says_what_to_install(monkeypatch):
         ShallowModel(FileRecord(kind="xgboost"), content=b"{}").predict_proba(np.zeros((1, 6)))
 
 
+@pytest.mark.parametrize("classes", [2, 5])
+def test_a_leaf_of_a_forest_lists_the_classes_that_it_has(classes):
+    features, labels = drawn(classes)
+    classifier = RandomForestClassifier(20, random_state=0).fit(features, labels)
+    leaves = sum(member.get_n_leaves() for member in classifier.estimators_)
+
+    content = to_model(classifier, features).content
+
+    assert len(content) < 110 * leaves
+    asked = np.random.default_rng(1).normal(size=(2000, 6), scale=3).astype(np.float32)
+    found = ShallowModel(FileRecord(kind="onnx"), content=content).predict_proba(asked)
+    assert found == pytest.approx(classifier.predict_proba(asked), abs=1e-6)
+
+
 @pytest.mark.parametrize("solver", ["liblinear", "lbfgs"])
 def test_the_scores_of_two_classes_are_one_score(solver):
     features, labels = drawn(2)

@@ -67,6 +67,11 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         names: NDArray[np.str_] = self.classes_[best]
         return names
 
+    @property
+    def can_be_saved_(self) -> bool:
+        """Whether what was fitted can be kept as data; see ``refuse_unsaveable``, too."""
+        return True
+
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_fitted_with")
 
@@ -185,6 +190,11 @@ class FeatureClassifier(ImageClassifier):
         return self._extractor().backbone_
 
     @property
+    def can_be_saved_(self) -> bool:
+        """Whether what was fitted can be kept as data."""
+        return self._fitted.model is not None
+
+    @property
     def classifier_(self) -> Any:
         """The fitted scikit-learn classifier; None in a loaded learner."""
         check_is_fitted(self)
@@ -228,7 +238,8 @@ class FeatureClassifier(ImageClassifier):
             seed=self.seed,
         )
         self._fitted = fitted
-        self._become(classes.tolist(), dict(fitted.history), fitted.warnings)
+        lost = [f"the model cannot be saved: {fitted.obstacle}"] if fitted.obstacle else []
+        self._become(classes.tolist(), dict(fitted.history), [*fitted.warnings, *lost])
         if validation is not None:
             accuracy = float(self.score(validation.paths, list(validation.labels)))
             self.history_["validation"] = {"accuracy": accuracy, "n": len(validation.labels)}

@@ -7,6 +7,7 @@ through its data from the moment it is fitted, so that a saved one cannot answer
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +23,7 @@ from regraft.settings import settings_class
 
 Scores = NDArray[np.float64]
 AGREEMENT = 1e-5  # the largest difference of a probability
+_FORESTS = frozenset({"RandomForestClassifier", "ExtraTreesClassifier", "DecisionTreeClassifier"})
 _CELLS = 8_000_000  # numbers widened to float64 at once: 64 MB
 _LINEAR = frozenset(
     {"LogisticRegression", "LinearDiscriminantAnalysis", "LinearSVC", "RidgeClassifier"}
@@ -144,7 +146,9 @@ def to_model(
         content = bytes(classifier.get_booster().save_raw("json"))
         model = ShallowModel(FileRecord(kind="xgboost"), content=content)
     else:
-        model = ShallowModel(FileRecord(kind="onnx"), content=_to_onnx(classifier, features))
+        model = ShallowModel(
+            FileRecord(kind="onnx"), content=_to_onnx(classifier, features.shape[1])
+        )
     expected = np.asarray(classifier.predict_proba(features), dtype=np.float64)
     try:
         found = model.predict_proba(features)
@@ -262,17 +266,72 @@ def _unit_rows(features: NDArray[Any]) -> Scores:
 # ---- files of other libraries ------------------------------------------------------------------
 
 
-def _to_onnx(classifier: Any, features: NDArray[np.float32]) -> bytes:
+def _to_onnx(classifier: Any, width: int) -> bytes:
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType
 
-    kinds = [("features", FloatTensorType([None, features.shape[1]]))]
+    kinds = [("features", FloatTensorType([None, width]))]
+    name = type(classifier).__name__
     try:
-        made = to_onnx(classifier, initial_types=kinds, options={"zipmap": False})
+        if type(classifier).__module__.startswith("sklearn.") and name in _FORESTS:
+            made = _forest_to_onnx(classifier, width)
+        else:
+            made = to_onnx(classifier, initial_types=kinds, options={"zipmap": False})
+        return bytes(made.SerializeToString())
     except Exception as error:  # skl2onnx raises whatever a converter stumbles over
-        name, said = type(classifier).__name__, str(error).strip().split("\n")[0]
+        said = str(error).strip().split("\n")[0]
         raise unsaveable(f"skl2onnx does not convert {name}: {said}") from error
-    return bytes(made.SerializeToString())
+
+
+def _forest_to_onnx(classifier: Any, width: int) -> Any:
+    """Return a forest as one node of ONNX; skl2onnx lists all classes in each leaf, with zeros."""
+    from onnx import TensorProto, helper
+
+    members = getattr(classifier, "estimators_", [classifier])
+    columns: dict[str, Any] = defaultdict(list)
+    for number, tree in enumerate(member.tree_ for member in members):
+        leaf, exact = tree.children_left < 0, tree.threshold
+        shares = tree.value[:, 0] / tree.value[:, 0].sum(axis=1, keepdims=True)
+        nodes, classes = np.nonzero(leaf[:, None] & (shares > 0))
+        weights = shares[nodes, classes]
+        if shares.shape[1] == 2:  # onnxruntime takes one score, that of the second class
+            nodes, weights = np.nonzero(leaf)[0], shares[leaf, 1]
+            classes = np.zeros_like(nodes)
+        near = exact.astype(np.float32)
+        below = np.nextafter(near, np.float32(-np.inf))  # float32 rows do not see the difference
+        parts = {
+            "nodes_treeids": np.full(tree.node_count, number),
+            "nodes_nodeids": np.arange(tree.node_count),
+            "nodes_modes": np.where(leaf, "LEAF", "BRANCH_LEQ"),
+            "nodes_featureids": np.where(leaf, 0, tree.feature),
+            "nodes_values": np.where(leaf, 0, np.where(near > exact, below, near)),
+            "nodes_truenodeids": np.where(leaf, 0, tree.children_left),
+            "nodes_falsenodeids": np.where(leaf, 0, tree.children_right),
+            "class_treeids": np.full(len(nodes), number),
+            "class_nodeids": nodes,
+            "class_ids": classes,
+            "class_weights": weights / len(members),
+        }
+        for name, part in parts.items():
+            columns[name] += part.tolist()
+    count = len(classifier.classes_)
+    inputs = [helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, width])]
+    outputs = [
+        helper.make_tensor_value_info("label", TensorProto.INT64, [None]),
+        helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [None, count]),
+    ]
+    node = helper.make_node(
+        "TreeEnsembleClassifier",
+        ["features"],
+        ["label", "probabilities"],
+        domain="ai.onnx.ml",
+        classlabels_int64s=list(range(count)),
+        post_transform="NONE",
+        **columns,
+    )
+    operators = [helper.make_opsetid("ai.onnx.ml", 3), helper.make_opsetid("", 17)]
+    graph = helper.make_graph([node], "forest", inputs, outputs)
+    return helper.make_model(graph, opset_imports=operators, ir_version=8)
 
 
 def _onnx_scorer(content: bytes) -> Callable[[NDArray[Any]], Scores]:

@@ -148,7 +148,12 @@ def fit_run(
             command=command,
         )
         run = Run.write(
-            place, record, predictions, split=prepared.split, check=prepared.report, learner=learner
+            place,
+            record,
+            predictions,
+            split=prepared.split,
+            check=prepared.report,
+            learner=learner if learner.can_be_saved_ else None,  # a warning says why
         )
         shutil.rmtree(place / CHECKPOINTS, ignore_errors=True)
     write_page(run, data_root=config.data.source)
