@@ -1,5 +1,6 @@
 """What is told of a training stands in its file; a first signal ends it at the next safe place."""
 
+import errno
 import json
 import signal
 import subprocess
@@ -34,13 +35,19 @@ def lines(file):
 def full(monkeypatch):
     """Return a switch that makes every write to the disk fail."""
     state = {"on": False}
-    really_write = module.write_text
+    really_open, really_write = Path.open, module.write_text
+
+    def opened(self, mode="r", **options):
+        if state["on"] and "a" in mode:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return really_open(self, mode, **options)
 
     def written(path, text):
         if state["on"]:
             raise module.RegraftError("cannot write", why="No space left on device")
         really_write(path, text)
 
+    monkeypatch.setattr(Path, "open", opened)
     monkeypatch.setattr(module, "write_text", written)
 
     def switch(on):
@@ -125,6 +132,21 @@ def test_the_last_chance_to_catch_up_is_at_the_end(file, full):
 
     assert lines(file) == [epoch(1)]
     assert not history.warnings
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
+def test_a_line_that_a_full_disk_has_cut_does_not_stay(file):
+    history = started(file)
+    file.unlink()
+    file.symlink_to("/dev/full")  # takes the bytes and has no space for them
+
+    hear(history, epoch(1))
+    assert history.warnings
+    file.unlink()
+    file.write_text('{"phase": 1, "epo')
+    hear(history, epoch(2))
+
+    assert lines(file) == [epoch(1), epoch(2)]
 
 
 @pytest.mark.parametrize("terminal", [True, False])

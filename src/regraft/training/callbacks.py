@@ -108,26 +108,33 @@ class History(Callback):
         """Write the epochs that were finished before."""
         self._records = list(records)
         remove_leftovers(self._file.parent)
-        self._write()
+        self._write(whole=True)
 
     def on_epoch(self, record: dict[str, Any], *, number: int, epochs: int) -> None:
-        """Add a line."""
+        """Add a line, or write the whole file where an earlier line is missing."""
         del number, epochs
         self._records.append(record)
-        self._write()
+        self._write(whole=bool(self.warnings))
 
     def close(self) -> None:
         """Write what is missing."""
         if self.warnings:
-            self._write()
+            self._write(whole=True)
 
-    def _write(self) -> None:
+    def _write(self, *, whole: bool) -> None:
+        records = self._records if whole else self._records[-1:]
+        text = "".join(f"{json.dumps(record)}\n" for record in records)
         try:
-            write_text(self._file, "".join(f"{json.dumps(record)}\n" for record in self._records))
+            if whole:
+                write_text(self._file, text)
+            else:
+                with self._file.open("a", encoding="utf-8") as stream:
+                    stream.write(text)
             self.warnings = ()
-        except RegraftError as error:
+        except (RegraftError, OSError) as error:
+            why = error.why if isinstance(error, RegraftError) else error.strerror
             free = free_bytes(self._file)
-            found = f"{self._file} could not be written: {error.why}; {free:,} bytes are free there"
+            found = f"{self._file} could not be written: {why}; {free:,} bytes are free there"
             self.warnings = self.warnings or (found,)
 
 
