@@ -78,5 +78,5 @@ def test_what_was_learned_counts_as_train_though_a_copy_stands_in_the_test_part(
 
     found = evaluate_on(leaky.folder, data).metrics
 
-    assert found["test"]["n"] == 4
-    assert found["train"]["n"] + found["validation"]["n"] == 16
+    assert found["test"]["accuracy"].n == 4
+    assert found["train"]["accuracy"].n + found["validation"]["accuracy"].n == 16
