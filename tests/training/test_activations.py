@@ -32,12 +32,29 @@ from regraft.training.phases import Phase, two_stage
 from regraft.training.split_point import behind_trunk, named_split_point
 
 SMALL = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
-RANDOM = np.random.default_rng(0)
-PICTURES = list(RANDOM.integers(0, 256, (10, 40, 36, 3), dtype=np.uint8))
-OTHERS = list(RANDOM.integers(0, 256, (3, 40, 36, 3), dtype=np.uint8))
-LABELS = ["a", "b"] * 5
+NORMED = BackboneSpec("test_resnet", weights=None, arguments=(("size", 48),))
 ONCE = [Phase(epochs=1)]
 HALF = [Phase(unfreeze=0.5, epochs=1)]
+QUICK = Phase(unfreeze=0.5, epochs=3, optimizer="sgd", lr=0.05, momentum=0.9)
+
+
+def draw(count, seed=0):
+    """Return noisy images in three colours, and their classes."""
+    random = np.random.default_rng(seed)
+    images = random.integers(0, 90, (count, 48, 48, 3)).astype(np.uint8)
+    for i, image in enumerate(images):
+        image[..., i % 3] += np.uint8(100)
+    return list(images), ["abc"[i % 3] for i in range(count)]
+
+
+IMAGES, LABELS = draw(10)
+OTHERS, _ = draw(7, seed=1)
+
+
+class Held:
+    """Validation images."""
+
+    paths, labels = IMAGES[:5], LABELS[:5]
 
 
 def open_cache(folder, stage=None, *, stored="float32", seed=0, **changes):
@@ -73,18 +90,18 @@ EVERY = np.arange(10)
 def test_rows_come_back_as_exactly_as_they_are_stored(tmp_path, stored, error):
     kept = open_cache(tmp_path, stored=stored)
 
-    rows, computed = kept.plain(PICTURES)
+    rows, computed = kept.plain(IMAGES)
 
     assert (computed, len(rows)) == (10, 10)
     taken = rows.take(EVERY, epoch=0)
-    wanted = exact(kept, PICTURES)
+    wanted = exact(kept, IMAGES)
     assert taken.dtype == torch.float32
     assert torch.allclose(taken, wanted, rtol=error, atol=1e-7)
     assert torch.equal(taken, wanted) == (stored == "float32")
 
 
 def test_samples_are_handed_out_in_the_order_asked_for_in_every_epoch(tmp_path):
-    rows, _ = open_cache(tmp_path).plain(PICTURES)
+    rows, _ = open_cache(tmp_path).plain(IMAGES)
     every = rows.take(EVERY, epoch=0)
 
     asked = np.array([7, 0, 7, 3])
@@ -96,10 +113,10 @@ def test_samples_are_handed_out_in_the_order_asked_for_in_every_epoch(tmp_path):
 @pytest.mark.parametrize("stored", ["float32", "float16", "bfloat16"])
 def test_rows_that_are_too_many_for_memory_are_read_from_disk(tmp_path, monkeypatch, stored):
     kept = open_cache(tmp_path, stored=stored)
-    held, _ = kept.plain(PICTURES)
+    held, _ = kept.plain(IMAGES)
     monkeypatch.setattr(module, "_IN_MEMORY", 0)
 
-    read, computed = kept.plain(PICTURES)
+    read, computed = kept.plain(IMAGES)
 
     assert computed == 0
     assert held._held is not None
@@ -120,25 +137,25 @@ def test_rows_that_are_too_many_for_memory_are_read_from_disk(tmp_path, monkeypa
 )
 def test_what_shapes_a_row_is_part_of_its_key(tmp_path, changes, monkeypatch):
     monkeypatch.setattr(module, "has_bf16", lambda _device: True)
-    open_cache(tmp_path, stored="float16").plain(PICTURES)
+    open_cache(tmp_path, stored="float16").plain(IMAGES)
 
-    _, again = open_cache(tmp_path, stored="float16").plain(PICTURES)
-    _, other = open_cache(tmp_path, **{"stored": "float16", **changes}).plain(PICTURES)
+    _, again = open_cache(tmp_path, stored="float16").plain(IMAGES)
+    _, other = open_cache(tmp_path, **{"stored": "float16", **changes}).plain(IMAGES)
 
     assert again == 0
     assert other == 10
 
 
 def test_rows_of_other_weights_are_never_taken_for_these(tmp_path):
-    open_cache(tmp_path).plain(PICTURES)
+    open_cache(tmp_path).plain(IMAGES)
 
-    assert open_cache(tmp_path, seed=1).plain(PICTURES)[1] == 10
+    assert open_cache(tmp_path, seed=1).plain(IMAGES)[1] == 10
 
 
 # --- views
 
 
-def augmented(kept, views, seed=3, augment="standard", pictures=PICTURES):
+def augmented(kept, views, seed=3, augment="standard", pictures=IMAGES):
     plain = Images(pictures, kept.runtime.backbone)
     return AugmentedImages(plain, find_augmentation(augment), seed=seed, views=views)
 
@@ -190,7 +207,7 @@ def test_views_of_another_seed_or_augmentation_are_others(tmp_path, changes):
 
 def test_equal_pictures_have_views_of_their_own(tmp_path):
     kept = open_cache(tmp_path)
-    twins = [PICTURES[0], PICTURES[0]]
+    twins = [IMAGES[0], IMAGES[0]]
 
     rows, computed = kept.views(augmented(kept, views=1, pictures=twins), 1, about())
 
@@ -202,79 +219,6 @@ def test_equal_pictures_have_views_of_their_own(tmp_path):
 # --- the learner
 
 
-def small(**changes):
-    chosen = {"phases": ONCE, "device": "cpu", "engine": "torch", "batch_size": 4, **changes}
-    how = {name: chosen.pop(name) for name in Compute.__dataclass_fields__ if name in chosen}
-    return NetworkClassifier(SMALL, compute=Compute(**how), **chosen)
-
-
-@pytest.mark.parametrize("head", ["linear", "mlp_256"])
-@pytest.mark.parametrize("engine", ["torch", "auto"])
-def test_the_first_learner_reads_what_the_second_has_computed_and_the_other_way_round(head, engine):
-    pooling = "avg" if head == "linear" else "flatten"
-    features = FeatureClassifier(
-        SMALL, pooling=pooling, classifier="knn", compute=Compute(engine=engine)
-    )
-    second = small(head=head, engine=engine)
-    half = slice(0, 4)
-
-    features.fit(PICTURES[half], LABELS[half])
-    second.fit(PICTURES[half], LABELS[half])
-    assert second.embedding_stats_.images == 4
-    assert second.embedding_stats_.embedded == 0
-
-    second.fit(PICTURES, LABELS)
-    assert second.embedding_stats_.embedded == 6
-    features.fit(PICTURES, LABELS)
-    assert features.embedding_stats_.embedded == 0
-
-
-def test_pictures_that_were_trained_with_do_not_pass_again_to_be_predicted():
-    for phases in (ONCE, HALF):
-        fitted = small(phases=phases).fit(PICTURES, LABELS)
-
-        fitted.predict_proba(PICTURES)
-        assert (fitted.embedding_stats_.images, fitted.embedding_stats_.embedded) == (10, 0)
-        fitted.predict_proba([*PICTURES, *OTHERS])
-        assert fitted.embedding_stats_.embedded == 3
-
-
-@pytest.mark.parametrize(
-    "changes", [{}, {"phases": HALF}, {"phases": HALF, "augment": "standard", "views": 2}], ids=str
-)
-def test_a_second_fit_computes_nothing_where_the_cache_is_a_folder(tmp_path, changes):
-    first = small(cache=tmp_path, **changes).fit(PICTURES, LABELS)
-    second = small(cache=tmp_path, **changes).fit(PICTURES, LABELS)
-
-    assert first.embedding_stats_.embedded == 10 * changes.get("views", 1)
-    assert second.embedding_stats_.embedded == 0
-    assert np.array_equal(first.predict_proba(OTHERS), second.predict_proba(OTHERS))
-
-
-def test_large_activations_do_not_stay_in_the_common_cache(private_home):
-    fitted = small(phases=HALF).fit(PICTURES, LABELS)
-    fitted.predict_proba(OTHERS)
-
-    assert not list((private_home / "features").rglob("*.npy"))
-
-
-NORMED = BackboneSpec("test_resnet", weights=None, arguments=(("size", 48),))
-QUICK = Phase(unfreeze=0.5, epochs=3, optimizer="sgd", lr=0.05, momentum=0.9)
-
-
-def draw(count, seed=0):
-    """Return noisy pictures in three colours, and their classes."""
-    random = np.random.default_rng(seed)
-    pictures = random.integers(0, 90, (count, 48, 48, 3)).astype(np.uint8)
-    for i, picture in enumerate(pictures):
-        picture[..., i % 3] += np.uint8(100)
-    return pictures, ["abc"[i % 3] for i in range(count)]
-
-
-COLOURED, COLOURS = draw(22)
-UNSEEN, _ = draw(7, seed=1)
-
-
 def learner(**changes):
     chosen = {"phases": [QUICK], "batch_size": 8, "device": "cpu", "engine": "torch", **changes}
     how = {name: chosen.pop(name) for name in Compute.__dataclass_fields__ if name in chosen}
@@ -282,7 +226,7 @@ def learner(**changes):
 
 
 def fitted(**changes):
-    return learner(**changes).fit(COLOURED, COLOURS)
+    return learner(**changes).fit(IMAGES, LABELS)
 
 
 def mode_of(learner, phase=-1):
@@ -299,6 +243,60 @@ def furthest(one, other):
     """Return the largest difference between the weights of two learners."""
     pairs = [(t.double(), weights(other)[n].double()) for n, t in weights(one).items()]
     return max(float((a - b).abs().max()) for a, b in pairs)
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp_256"])
+@pytest.mark.parametrize("engine", ["torch", "auto"])
+def test_the_first_learner_reads_what_the_second_has_computed_and_the_other_way_round(head, engine):
+    pooling = "avg" if head == "linear" else "flatten"
+    features = FeatureClassifier(
+        SMALL, pooling=pooling, classifier="knn", compute=Compute(engine=engine)
+    )
+    second = learner(phases=ONCE, head=head, engine=engine)
+    half = slice(0, 4)
+
+    features.fit(IMAGES[half], LABELS[half])
+    second.fit(IMAGES[half], LABELS[half])
+    assert second.embedding_stats_.images == 4
+    assert second.embedding_stats_.embedded == 0
+
+    second.fit(IMAGES, LABELS)
+    assert second.embedding_stats_.embedded == 6
+    features.fit(IMAGES, LABELS)
+    assert features.embedding_stats_.embedded == 0
+
+
+def test_pictures_that_were_trained_with_do_not_pass_again_to_be_predicted():
+    for phases in (ONCE, HALF):
+        fitted = learner(phases=phases).fit(IMAGES, LABELS)
+
+        fitted.predict_proba(IMAGES)
+        assert (fitted.embedding_stats_.images, fitted.embedding_stats_.embedded) == (10, 0)
+        fitted.predict_proba([*IMAGES, *OTHERS])
+        assert fitted.embedding_stats_.embedded == 7
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"phases": ONCE}, {"phases": HALF}, {"phases": HALF, "augment": "standard", "views": 2}],
+    ids=str,
+)
+def test_a_second_fit_computes_nothing_where_the_cache_is_a_folder(tmp_path, changes):
+    first = learner(cache=tmp_path, **changes).fit(IMAGES, LABELS)
+    second = learner(cache=tmp_path, **changes).fit(IMAGES, LABELS)
+
+    assert first.embedding_stats_.embedded == 10 * changes.get("views", 1)
+    assert second.embedding_stats_.embedded == 0
+    assert np.array_equal(first.predict_proba(OTHERS), second.predict_proba(OTHERS))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"phases": HALF}, {"phases": ONCE, "augment": "standard", "views": 2}], ids=str
+)
+def test_activations_that_serve_one_training_do_not_stay_in_the_common_cache(changes, private_home):
+    fitted(**changes)
+
+    assert not [path for path in private_home.rglob("*") if path.is_file()]
 
 
 # --- cached and live training are the same training
@@ -325,17 +323,14 @@ def test_training_from_activations_ends_with_the_weights_of_training_live(change
     assert {phase["mode"] for phase in kept.history_["phases"]} == {"cached"}
     assert {phase["mode"] for phase in live.history_["phases"]} == {"live"}
     assert furthest(kept, live) <= 1e-5
-    start = learner(**{**changes, "phases": []}).fit(COLOURED, COLOURS)
+    start = learner(**{**changes, "phases": []}).fit(IMAGES, LABELS)
     assert furthest(kept, start) > 1e-3  # something was learned
-    assert np.abs(kept.predict_proba(UNSEEN) - live.predict_proba(UNSEEN)).max() <= 1e-5
+    assert np.abs(kept.predict_proba(OTHERS) - live.predict_proba(OTHERS)).max() <= 1e-5
 
 
-def test_what_validation_says_is_the_same_on_in_both_modes(monkeypatch):
-    class Held:
-        paths, labels = COLOURED[:5], COLOURS[:5]
-
+def test_what_validation_says_is_the_same_in_both_modes():
     kept, live = (
-        learner(boundary=choice).fit(COLOURED, COLOURS, validation=Held)
+        learner(boundary=choice).fit(IMAGES, LABELS, validation=Held)
         for choice in ("float32", "off")
     )
 
@@ -370,8 +365,8 @@ def test_a_phase_that_must_run_live_says_why(changes, why):
     found = fitted(**changes)
 
     assert mode_of(found) == ("live", {"why": why})
-    assert found.embedding_stats_.embedded == len(COLOURED)
-    assert found.predict_proba(UNSEEN).shape == (7, 3)
+    assert found.embedding_stats_.embedded == len(IMAGES)
+    assert found.predict_proba(OTHERS).shape == (7, 3)
 
 
 def test_batch_statistics_do_not_matter_to_a_network_without_batch_norm():
@@ -402,7 +397,7 @@ def test_behind_the_whole_trunk_rows_are_float32():
             "stage": "pooled",
             "shape": [128],
             "dtype": "float32",
-            "bytes": 22 * 128 * 4,
+            "bytes": 10 * 128 * 4,
             "gradient_error": None,
         },
     )
@@ -413,7 +408,7 @@ def test_in_the_middle_sixteen_bits_are_enough_and_the_error_is_told():
 
     assert kept["dtype"] == "float16"
     assert 0 < kept["gradient_error"] <= 1e-2
-    assert kept["bytes"] == 22 * np.prod(kept["shape"]) * 2
+    assert kept["bytes"] == 10 * np.prod(kept["shape"]) * 2
 
 
 @pytest.mark.parametrize("choice", ["float32", "float16", "bfloat16"])
@@ -423,9 +418,9 @@ def test_a_choice_of_bits_is_obeyed(choice, unfreeze):
     mode, kept = mode_of(found)
 
     assert (mode, kept["dtype"]) == ("cached", choice)
-    assert kept["bytes"] == 22 * np.prod(kept["shape"]) * (4 if choice == "float32" else 2)
+    assert kept["bytes"] == 10 * np.prod(kept["shape"]) * (4 if choice == "float32" else 2)
     assert kept["gradient_error"] is None
-    again = found.predict_proba(COLOURED)
+    again = found.predict_proba(IMAGES)
     assert found.embedding_stats_.embedded == 0
     assert np.isfinite(again).all()
 
@@ -433,21 +428,21 @@ def test_a_choice_of_bits_is_obeyed(choice, unfreeze):
 @pytest.mark.parametrize("choice", ["auto", "float16"])
 def test_a_picture_beyond_float16_makes_it_bfloat16_and_not_infinity(choice, monkeypatch):
     """The pictures that were looked at fit; one of the others does not."""
-    with_outlier(monkeypatch, at=13)
+    with_outlier(monkeypatch, at=4)
 
     found = fitted(boundary=choice)
 
     assert mode_of(found)[0] == "cached"
     assert mode_of(found)[1]["dtype"] == "bfloat16"
     assert all(tensor.isfinite().all() for tensor in weights(found).values())
-    assert np.isfinite(found.predict_proba(COLOURED)).all()
+    assert np.isfinite(found.predict_proba(IMAGES)).all()
     assert found.embedding_stats_.embedded == 0
 
 
 def with_outlier(monkeypatch, at):
     """Let the activations of one picture of the training part be larger than float16 can hold."""
     built = ActivationCache.built_engine.func
-    marked = COLOURED[at]
+    marked = IMAGES[at]
 
     def build(cache):
         engine = built(cache)
@@ -486,14 +481,11 @@ def test_without_a_budget_half_of_the_free_disk_is_allowed(monkeypatch):
 
 
 def test_validation_and_views_count_for_the_budget():
-    class Held:
-        paths, labels = COLOURED[:5], COLOURS[:5]
-
     chosen = learner(augment="standard", views=3)
-    chosen.fit(COLOURED, COLOURS, validation=Held)
+    chosen.fit(IMAGES, LABELS, validation=Held)
 
     kept = mode_of(chosen)[1]
-    assert kept["bytes"] == (3 * 22 + 5) * np.prod(kept["shape"]) * 2
+    assert kept["bytes"] == (3 * 10 + 5) * np.prod(kept["shape"]) * 2
 
 
 # --- the choice itself
@@ -507,7 +499,7 @@ def runtime(tmp_path):
 
 
 def chosen_mode(runtime, phase, **changes):
-    train = LabelledImages(COLOURED, COLOURS, "abc", runtime.backbone)
+    train = LabelledImages(IMAGES, LABELS, "abc", runtime.backbone)
     trained = runtime.network.freeze(phase)
     loss = torch.nn.functional.cross_entropy
     return choose_mode(runtime, phase, trained, train, loss, **{"samples": 2, **changes})
@@ -554,9 +546,6 @@ def test_an_accelerator_is_not_left_idle_by_openvino(monkeypatch, device, engine
 
 # --- predictions
 
-SQUARES = list(RANDOM.integers(0, 256, (12, 48, 48, 3), dtype=np.uint8))
-NEW = list(RANDOM.integers(0, 256, (9, 48, 48, 3), dtype=np.uint8))
-THREE = ["a", "b", "c"] * 4
 PHASES = {
     "behind the trunk": [Phase(epochs=2, lr=0.01)],
     "in the middle": [Phase(unfreeze=0.5, epochs=2, lr=0.01)],
@@ -565,10 +554,7 @@ PHASES = {
 
 
 def trained_as(mode, **changes):
-    chosen = {"device": "cpu", "engine": "torch", "batch_size": 4, **changes}
-    how = {name: chosen.pop(name) for name in Compute.__dataclass_fields__ if name in chosen}
-    learner = NetworkClassifier(SMALL, phases=PHASES[mode], compute=Compute(**how), **chosen)
-    return learner.fit(SQUARES, THREE)
+    return fitted(phases=PHASES[mode], batch_size=4, **changes)
 
 
 @pytest.fixture(scope="module", params=PHASES)
@@ -576,7 +562,7 @@ def trained(request, tmp_path_factory):
     return trained_as(request.param, cache=tmp_path_factory.mktemp("cache"))
 
 
-def live(learner, pictures=NEW):
+def live(learner, pictures=OTHERS):
     """Return probabilities of the whole network, straight from the module."""
     squares = torch.from_numpy(np.stack(pictures))
     with torch.inference_mode():
@@ -584,7 +570,7 @@ def live(learner, pictures=NEW):
 
 
 def test_probabilities_are_those_of_the_whole_network(trained):
-    found = trained.predict_proba(NEW)
+    found = trained.predict_proba(OTHERS)
 
     kept = (trained.history_["phases"][-1]["boundary"] or {}).get("dtype", "float32")
     assert np.abs(found - live(trained)).max() < (1e-6 if kept == "float32" else 2e-3)
@@ -595,7 +581,7 @@ def test_probabilities_are_those_of_the_whole_network(trained):
 def test_asking_twice_gives_the_same_bits_and_changes_nothing(trained):
     before = {n: t.clone() for n, t in trained.network_.state_dict().items()}
 
-    first, again = trained.predict_proba(NEW), trained.predict_proba(NEW)
+    first, again = trained.predict_proba(OTHERS), trained.predict_proba(OTHERS)
 
     assert np.array_equal(first, again)
     assert all(torch.equal(t, before[n]) for n, t in trained.network_.state_dict().items())
@@ -618,29 +604,23 @@ def test_no_pictures_have_no_answers(trained):
 
 def test_a_picture_that_cannot_be_read_is_named(trained, tmp_path):
     with pytest.raises(ImageError, match=r"missing\.png"):
-        trained.predict_proba([NEW[0], tmp_path / "missing.png"])
+        trained.predict_proba([OTHERS[0], tmp_path / "missing.png"])
 
 
 @pytest.mark.parametrize("output", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("mode", PHASES)
 def test_a_saved_model_answers_with_the_same_bits(mode, output, tmp_path):
-    labels = ["a", "b"] * 6 if output == "sigmoid" else THREE
-    learner = NetworkClassifier(
-        SMALL,
-        phases=PHASES[mode],
-        output=output,
-        compute=Compute(device="cpu", engine="torch"),
-        head="mlp_256",
-    )
-    learner.fit(SQUARES, labels).save(tmp_path / "model")
+    labels = ["a", "b"] * 5 if output == "sigmoid" else LABELS
+    net = learner(phases=PHASES[mode], output=output, head="mlp_256")
+    net.fit(IMAGES, labels).save(tmp_path / "model")
 
     loaded = load_model(tmp_path / "model")
 
-    wanted = learner.predict_proba(NEW)
-    assert np.array_equal(loaded.predict_proba(NEW), wanted)
-    assert loaded.embedding_stats_.embedded == 9 * (mode != "behind the trunk")  # the common cache
-    assert loaded.classes_.tolist() == learner.classes_.tolist()
-    assert loaded.history_ == learner.history_
+    wanted = net.predict_proba(OTHERS)
+    assert np.array_equal(loaded.predict_proba(OTHERS), wanted)
+    assert loaded.embedding_stats_.embedded == 7 * (mode != "behind the trunk")  # the common cache
+    assert loaded.classes_.tolist() == net.classes_.tolist()
+    assert loaded.history_ == net.history_
 
 
 def test_a_picture_beyond_float16_is_answered_from_float32(monkeypatch):
@@ -658,15 +638,15 @@ def test_a_picture_beyond_float16_is_answered_from_float32(monkeypatch):
     monkeypatch.setattr(ActivationCache, "built_engine", property(lambda _cache: run))
     learner._predictor = replace(learner._predictor, cache=replace(cache))
 
-    found = learner.predict_proba(NEW)
+    found = learner.predict_proba(OTHERS)
 
     assert np.isfinite(found).all()
     assert found.sum(1) == pytest.approx(1.0)
 
 
 def test_pictures_too_many_for_the_memory_are_answered_in_parts(monkeypatch):
-    learner = trained_as("live", batch_size=8)
-    together = learner.predict_proba(NEW)
+    learner = fitted(phases=PHASES["live"])
+    together = learner.predict_proba(OTHERS)
     forward = TransferNetwork.forward
 
     def greedy(self, pictures):
@@ -676,14 +656,14 @@ def test_pictures_too_many_for_the_memory_are_answered_in_parts(monkeypatch):
 
     monkeypatch.setattr(TransferNetwork, "forward", greedy)
 
-    assert np.abs(learner.predict_proba(NEW) - together).max() < 1e-6
+    assert np.abs(learner.predict_proba(OTHERS) - together).max() < 1e-6
 
 
 def test_a_history_without_phases_is_run_live():
-    learner = NetworkClassifier(SMALL, phases=[], compute=Compute(device="cpu")).fit(SQUARES, THREE)
+    net = fitted(phases=[])
 
-    assert learner._predictor.cache is None
-    assert np.allclose(learner.predict_proba(NEW), live(learner), atol=1e-6)
+    assert net._predictor.cache is None
+    assert np.allclose(net.predict_proba(OTHERS), live(net), atol=1e-6)
 
 
 def test_the_records_of_another_network_are_refused(runtime):
