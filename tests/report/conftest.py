@@ -22,7 +22,7 @@ class Check:
         """Write ``check.json``."""
         finding = {
             "severity": "warning",
-            "message": "two pictures are the same",
+            "message": "two images are the same",
             "path": "a/0.png",
             "advice": "delete one",
         }
@@ -96,12 +96,12 @@ def invent(split, wrong):
 
 @pytest.fixture
 def make_run(tmp_path):
-    """Return a function that writes a run; images lie in ``tmp_path / "pictures"``."""
+    """Return a function that writes a run; images lie in ``tmp_path / "images"``."""
     splits = {}
 
     def make(name="run", *, classes=("a", "b", "c"), per_class=12, wrong=0, seed=0, **facts):
         if classes not in splits:
-            root = tmp_path / "pictures" / str(len(splits))
+            root = tmp_path / "images" / str(len(splits))
             splits[classes] = draw(root, classes, per_class, exif=facts.pop("exif", None))
         shares = {"val": facts.pop("val", 0.25), "test": facts.pop("test", 0.5)}
         split = splits[classes].split(**shares, seed=seed)
@@ -113,7 +113,7 @@ def make_run(tmp_path):
             images=36,
             images_embedded=0,
             environment={"python": "3.11"},
-            command="regraft fit pictures --backbone small",
+            command="regraft fit images --backbone small",
             **facts,
         )
         return Run.create(
@@ -154,9 +154,9 @@ def trained():
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """Return the folder of the pictures of the first data set."""
-    return tmp_path / "pictures" / "0"
+def images(tmp_path):
+    """Return the folder of the images of the first data set."""
+    return tmp_path / "images" / "0"
 
 
 @pytest.fixture

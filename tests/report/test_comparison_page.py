@@ -119,9 +119,9 @@ def test_verdicts_make_a_row_per_pair(make_run):
     assert [row[0] for row in both.rows] == ["the run good", "the run good", "the run c"]
 
 
-def test_the_page_links_to_the_pages_of_its_runs(make_run, pictures, page_of):
+def test_the_page_links_to_the_pages_of_its_runs(make_run, images, page_of):
     runs = [make_run("first run"), make_run("second", wrong=4)]
-    write_page(runs[0], data_root=pictures)
+    write_page(runs[0], data_root=images)
 
     page = page_of(compare_runs(runs))
 
@@ -133,10 +133,10 @@ def test_the_page_links_to_the_pages_of_its_runs(make_run, pictures, page_of):
     assert "://" not in page.source
 
 
-def test_repeats_are_counted_with_their_spread_and_have_a_link_each(make_run, pictures, page_of):
+def test_repeats_are_counted_with_their_spread_and_have_a_link_each(make_run, images, page_of):
     runs = [make_run(f"s{i}", wrong=i) for i in range(2)]
     for run in runs:
-        write_page(run, data_root=pictures)
+        write_page(run, data_root=images)
     comparison = Comparison("x", (Row("two seeds", tuple(runs)),))
 
     table, page = comparison_table(comparison), page_of(comparison)

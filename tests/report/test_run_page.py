@@ -14,9 +14,9 @@ NASTY = ("<img src=x onerror=alert(1)>", "=cmd()", 'a "b" & c', "{{ 7 * 7 }}", "
 
 
 @pytest.fixture
-def page_of(pictures, read_page):
+def page_of(images, read_page):
     """Return a function that writes the page of a run and reads it."""
-    return lambda run, root=pictures: read_page(write_page(run, data_root=root))
+    return lambda run, root=images: read_page(write_page(run, data_root=root))
 
 
 def text_of(page):
@@ -35,7 +35,7 @@ def test_every_section_is_there_with_its_numbers(make_run, page_of):
         "macro average",
         "macro F1",
         "Right, but least confident",
-        "two pictures are the same",
+        "two images are the same",
         "the lamp flickered",
         "Folds",
         run.split_hash,
@@ -44,7 +44,7 @@ def test_every_section_is_there_with_its_numbers(make_run, page_of):
         "size 32",
         "1 min 1 s",
         "0 of 36 images passed through the backbone",
-        "regraft fit pictures --backbone small",
+        "regraft fit images --backbone small",
     ):
         assert words in text_of(page)
     assert "None" not in page.text
@@ -97,10 +97,10 @@ def test_names_that_are_markup_stay_text(make_run, page_of):
     assert "two\\nlines \\udcff" in page.text
 
 
-def test_the_page_can_be_written_again_without_the_images(make_run, pictures, page_of):
+def test_the_page_can_be_written_again_without_the_images(make_run, images, page_of):
     run = make_run(wrong=3)
-    first = write_page(run, data_root=pictures).read_text()
-    shutil.rmtree(pictures)
+    first = write_page(run, data_root=images).read_text()
+    shutil.rmtree(images)
 
     again = write_page(Run.open(run.folder)).read_text()
     shutil.rmtree(run.folder / "thumbnails")
@@ -112,11 +112,11 @@ def test_the_page_can_be_written_again_without_the_images(make_run, pictures, pa
     assert "could not be read" in page.text
 
 
-def test_the_page_of_a_table_finds_the_images_beside_it(make_run, pictures, page_of):
+def test_the_page_of_a_table_finds_the_images_beside_it(make_run, images, page_of):
     run = make_run(wrong=1)
-    (pictures / "table.csv").touch()
+    (images / "table.csv").touch()
 
-    assert "img" in page_of(run, pictures / "table.csv").elements
+    assert "img" in page_of(run, images / "table.csv").elements
 
 
 def test_no_error_is_not_called_certainty(make_run, page_of):
@@ -173,7 +173,7 @@ def test_both_scores_and_all_leaking_groups_stand_on_the_page(make_run, page_of)
     assert "Macro recall 60.0 %, with all 83.3 %" in text
     assert text.count("2 groups stand in both") == 1
     assert "What else the data check found" in text
-    assert "two pictures are the same" in text
+    assert "two images are the same" in text
     assert "anna, bob & co" in text
 
 

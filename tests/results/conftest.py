@@ -12,7 +12,7 @@ COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 40, 40)}
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     """Return a data set of twelve small squares of each of three colours."""
     generator = np.random.default_rng(0)
     for name, colour in COLOURS.items():
@@ -25,9 +25,9 @@ def pictures(tmp_path):
 
 
 @pytest.fixture
-def split(pictures):
+def split(images):
     """Return the squares cut in three."""
-    return pictures.split(val=0.25, test=0.5, seed=0)
+    return images.split(val=0.25, test=0.5, seed=0)
 
 
 @pytest.fixture

@@ -44,9 +44,9 @@ def run_of(tmp_path, record, predict):
 
 
 @pytest.fixture
-def splits(pictures):
+def splits(images):
     """Return the squares cut in three in three different ways."""
-    return [pictures.split(val=0.25, test=0.5, seed=seed) for seed in (0, 1, 2)]
+    return [images.split(val=0.25, test=0.5, seed=seed) for seed in (0, 1, 2)]
 
 
 def test_one_run_has_its_wilson_interval(run_of, split):
@@ -96,8 +96,8 @@ def test_seeds_that_learned_from_other_images_of_one_split_have_a_training_accur
     assert summarize(runs).estimate == wilson(14, 18)
 
 
-def test_a_part_without_images_is_unknown(run_of, pictures):
-    run = run_of(pictures.split(val=0.0, test=0.5, seed=0), 1)
+def test_a_part_without_images_is_unknown(run_of, images):
+    run = run_of(images.split(val=0.0, test=0.5, seed=0), 1)
 
     assert not summarize([run], "val").estimate.known
     assert Row("method", (run,)).validation is None

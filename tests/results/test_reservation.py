@@ -108,11 +108,11 @@ def test_an_empty_folder_may_be_used(tmp_path):
 def test_where_there_is_no_run_the_error_says_what_to_name(tmp_path):
     (tmp_path / "compared" / "runs" / "one").mkdir(parents=True)
     (tmp_path / "compared" / "runs" / "one" / "run.json").write_text("{}")
-    (tmp_path / "picture.jpg").write_text("")
+    (tmp_path / "image.jpg").write_text("")
 
-    said = {name: str(no_run(tmp_path / name)) for name in ("compared", "picture.jpg", "absent")}
+    said = {name: str(no_run(tmp_path / name)) for name in ("compared", "image.jpg", "absent")}
 
     assert f"name {tmp_path / 'compared' / 'runs'}" in said["compared"]
-    assert "this is a file - name the folder that holds run.json" in said["picture.jpg"]
+    assert "this is a file - name the folder that holds run.json" in said["image.jpg"]
     assert "there is no such folder" in said["absent"]
     assert "name the folder that holds run.json" in str(no_run(tmp_path))

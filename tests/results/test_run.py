@@ -98,8 +98,8 @@ def test_the_result_of_features_has_neither_phases_nor_history(run):
     assert {"phases", "history"} & set(run.result()) == set()
 
 
-def test_a_part_that_is_missing_is_null(tmp_path, record, pictures, predict):
-    split = pictures.split(val=0, test=0.5)
+def test_a_part_that_is_missing_is_null(tmp_path, record, images, predict):
+    split = images.split(val=0, test=0.5)
 
     run = Run.create(tmp_path / "run", record, predict(split), split=split)
 
@@ -208,16 +208,16 @@ def test_a_run_can_be_written_into_a_place_reserved_before(tmp_path, record, spl
 
 
 def test_a_file_of_the_name_of_our_record_does_not_cost_a_run(
-    tmp_path, record, pictures, split, predict
+    tmp_path, record, images, split, predict
 ):
-    (pictures.root / "SOURCE.json").write_text('{"photographer": "me"}')
+    (images.root / "SOURCE.json").write_text('{"photographer": "me"}')
 
     run = Run.create(tmp_path / "run", record, predict(split), split=split)
 
     assert run.record.data.origin is None
 
 
-def test_leaked_test_pictures_are_left_out_of_a_second_score(tmp_path, record, split, predict):
+def test_leaked_test_images_are_left_out_of_a_second_score(tmp_path, record, split, predict):
     predictions = predict(split, wrong=2)
     leaked = split.test.relative_paths()[2:6]
 
@@ -227,10 +227,10 @@ def test_leaked_test_pictures_are_left_out_of_a_second_score(tmp_path, record, s
     assert run.metrics["test"]["accuracy"].n == 18
 
 
-def test_pictures_are_told_by_the_run_s_own_manifest_alone(run, pictures, split):
+def test_images_are_told_by_the_run_s_own_manifest_alone(run, images, split):
     told = {row.path: row.part for row in run.rows()}
 
-    pictures.split(seed=1).write(run.folder)
+    images.split(seed=1).write(run.folder)
     with pytest.raises(RunError) as refused:
         run.rows()
 
