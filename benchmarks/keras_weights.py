@@ -172,6 +172,7 @@ def check(folder: Path, chosen: list[str]) -> bool:
     good = all(max(row[2:]) <= LARGEST for row in rows)
     if good and not chosen:
         made = json.loads((folder / "VGG16" / "versions.json").read_text())
+        DOCUMENT.parent.mkdir(exist_ok=True)
         DOCUMENT.write_text(document(rows, refusals, made | versions("torch", "timm")))
     return good
 
@@ -267,7 +268,9 @@ square; up to {largest:.0e} is accepted. What is left is the rounding of 32-bit 
 |---|---|---|---|---|
 {table}
 
-Versions: {versions}. To repeat it, the first with Keras and the second with Regraft:
+Versions: {versions}.
+
+To repeat it, the first with Keras and the second with Regraft:
 
     python benchmarks/keras_weights.py write FOLDER
     python benchmarks/keras_weights.py check FOLDER
@@ -291,7 +294,7 @@ channel, row, column instead of row, column, channel.
 
 ## What is refused
 
-Where timm's network is not the very same one, tensors would fit and features would be wrong:
+Where timm's network is not the very same one, or layers cannot be told apart, a file is refused:
 
 | Keras | why |
 |---|---|
