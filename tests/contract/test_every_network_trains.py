@@ -30,7 +30,7 @@ STRATEGIES = {
     "two_stage": two_stage(),
     "batch_statistics": [Phase(batchnorm="batch_statistics")],
 }
-STEPS, PICTURES, CLASSES = 2, 4, 3
+STEPS, IMAGES, CLASSES = 2, 4, 3
 # Every strategy on networks of each kind; of the others half of the trunk, and the rest slowly.
 KINDS = {"simple_cnn", "mobilenet_v2", "densenet121", "vit_tiny_patch16_224"}
 EVERY = [
@@ -63,7 +63,7 @@ def test_every_network_moves_what_a_phase_trains_and_nothing_else(name, strategy
     network.load_state_dict(start)
     torch.manual_seed(1)
     size = backbone.preprocessing.size
-    pictures = torch.randint(256, (PICTURES, size, size, 3), dtype=torch.uint8)
+    images = torch.randint(256, (IMAGES, size, size, 3), dtype=torch.uint8)
 
     for phase in STRATEGIES[strategy]:
         trained = network.freeze(phase)
@@ -71,7 +71,7 @@ def test_every_network_moves_what_a_phase_trains_and_nothing_else(name, strategy
         before = {n: t.clone() for n, t in network.state_dict().items()}
         checksum = network.frozen_checksum()
 
-        gradients = train(network, phase, trained, pictures)
+        gradients = train(network, phase, trained, images)
 
         moved = {n for n, t in network.state_dict().items() if not torch.equal(t, before[n])}
         wanted = {f"trunk.{n}" for n in trained.parameters} | {"head.1.weight", "head.1.bias"}
@@ -93,14 +93,14 @@ def check_shares(backbone, phase, trained):
     assert bool(trained.parameters) == bool(phase.unfreeze)
 
 
-def train(network, phase, trained, pictures):
+def train(network, phase, trained, images):
     """Take a few steps; return the names of the parameters with a gradient other than zero."""
     optimizer = build_optimizer(phase, parameter_groups(network, phase, trained))
-    targets = torch.arange(PICTURES) % CLASSES
+    targets = torch.arange(IMAGES) % CLASSES
     seen = set()
     for _ in range(STEPS):
         network.set_mode()
-        loss = nn.functional.cross_entropy(network(pictures), targets)
+        loss = nn.functional.cross_entropy(network(images), targets)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -141,12 +141,12 @@ def test_every_network_is_cut_where_the_gradient_is_the_same_or_not_at_all(name,
     network.eval()  # as the trainer does: the network comes from the test before
     size = backbone.preprocessing.size
     random = torch.Generator().manual_seed(1)
-    pictures = torch.randint(256, (2, size, size, 3), dtype=torch.uint8, generator=random)
+    images = torch.randint(256, (2, size, size, 3), dtype=torch.uint8, generator=random)
 
     def loss(logits):
         return nn.functional.cross_entropy(logits, torch.tensor([0, 1]))
 
-    split_point = find_split_point(network, trained.first, pictures, loss)
+    split_point = find_split_point(network, trained.first, images, loss)
 
     assert (split_point is None) == (name in UNCUT)
     assert not [n for n, part in network.named_modules() if "forward" in vars(part)]
@@ -156,8 +156,8 @@ def test_every_network_is_cut_where_the_gradient_is_the_same_or_not_at_all(name,
     place = names.index(split_point.name) + 1
     assert place == trained.first or (name == "densenet121" and place < trained.first)
     with torch.no_grad():
-        rows = split_point.before(network)(network.normalise(pictures))
-    whole = gradients(network, pictures, loss)
+        rows = split_point.before(network)(network.normalise(images))
+    whole = gradients(network, images, loss)
     assert any(bool(gradient.any()) for gradient in whole)
     assert distance(whole, gradients(split_point.behind(network), rows, loss)) <= EXACT
 

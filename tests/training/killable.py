@@ -54,7 +54,7 @@ def train(job):
     from regraft.training.phases import Phase
 
     place = Path(job["place"])
-    parts = json.loads(Path(job["pictures"]).read_text())
+    parts = json.loads(Path(job["images"]).read_text())
     held = {name: tuple(values) for name, values in parts["val"].items()}
     arguments = {"batch_size": 8, **job["learner"]}
     every = arguments.pop("checkpoint_every", 30.0)

@@ -68,15 +68,15 @@ def open_cache(folder, stage=None, *, stored="float32", seed=0, **changes):
     return cache
 
 
-def prepared(cache, pictures):
+def prepared(cache, images):
     prepare = cache.runtime.backbone.prepare
-    return np.stack([prepare(Image.fromarray(picture)) for picture in pictures])
+    return np.stack([prepare(Image.fromarray(image)) for image in images])
 
 
-def exact(cache, pictures):
-    """Return the activations of pictures as torch computes them."""
+def exact(cache, images):
+    """Return the activations of images as torch computes them."""
     network = cache.runtime.network.eval()
-    squares = torch.from_numpy(prepared(cache, pictures))
+    squares = torch.from_numpy(prepared(cache, images))
     with torch.no_grad():
         return cache.split_point.before(network)(network.normalise(squares))
 
@@ -155,8 +155,8 @@ def test_rows_of_other_weights_are_never_taken_for_these(tmp_path):
 # --- views
 
 
-def augmented(kept, views, seed=3, augment="standard", pictures=IMAGES):
-    plain = Images(pictures, kept.runtime.backbone)
+def augmented(kept, views, seed=3, augment="standard", images=IMAGES):
+    plain = Images(images, kept.runtime.backbone)
     return AugmentedImages(plain, find_augmentation(augment), seed=seed, views=views)
 
 
@@ -175,8 +175,8 @@ def test_views_are_those_of_live_augmentation_and_epochs_take_turns(tmp_path):
     taken = [rows.take(EVERY, epoch) for epoch in range(7)]
     for view in range(3):
         with torch.no_grad():
-            pictures = network.normalise(live.take(EVERY, view))
-            wanted = kept.split_point.before(network)(pictures)
+            images = network.normalise(live.take(EVERY, view))
+            wanted = kept.split_point.before(network)(images)
         assert torch.equal(taken[view], wanted)
         assert torch.equal(taken[view], taken[view + 3])
     assert torch.equal(taken[0], taken[6])
@@ -205,11 +205,11 @@ def test_views_of_another_seed_or_augmentation_are_others(tmp_path, changes):
     assert not torch.equal(first.take(EVERY, 0), other.take(EVERY, 0))
 
 
-def test_equal_pictures_have_views_of_their_own(tmp_path):
+def test_equal_images_have_views_of_their_own(tmp_path):
     kept = open_cache(tmp_path)
     twins = [IMAGES[0], IMAGES[0]]
 
-    rows, computed = kept.views(augmented(kept, views=1, pictures=twins), 1, about())
+    rows, computed = kept.views(augmented(kept, views=1, images=twins), 1, about())
 
     assert computed == 2
     taken = rows.take(np.arange(2), 0)
@@ -266,7 +266,7 @@ def test_the_first_learner_reads_what_the_second_has_computed_and_the_other_way_
     assert features.embedding_stats_.embedded == 0
 
 
-def test_pictures_that_were_trained_with_do_not_pass_again_to_be_predicted():
+def test_images_that_were_trained_with_do_not_pass_again_to_be_predicted():
     for phases in (ONCE, HALF):
         fitted = learner(phases=phases).fit(IMAGES, LABELS)
 
@@ -426,8 +426,8 @@ def test_a_choice_of_bits_is_obeyed(choice, unfreeze):
 
 
 @pytest.mark.parametrize("choice", ["auto", "float16"])
-def test_a_picture_beyond_float16_makes_it_bfloat16_and_not_infinity(choice, monkeypatch):
-    """The pictures that were looked at fit; one of the others does not."""
+def test_a_image_beyond_float16_makes_it_bfloat16_and_not_infinity(choice, monkeypatch):
+    """The images that were looked at fit; one of the others does not."""
     with_outlier(monkeypatch, at=4)
 
     found = fitted(boundary=choice)
@@ -440,16 +440,16 @@ def test_a_picture_beyond_float16_makes_it_bfloat16_and_not_infinity(choice, mon
 
 
 def with_outlier(monkeypatch, at):
-    """Let the activations of one picture of the training part be larger than float16 can hold."""
+    """Let the activations of one image of the training part be larger than float16 can hold."""
     built = ActivationCache.built_engine.func
     marked = IMAGES[at]
 
     def build(cache):
         engine = built(cache)
 
-        def run(pictures):
-            rows = engine(pictures)
-            rows[[bool((p == marked).all()) for p in pictures], 0] = 70_000.0
+        def run(images):
+            rows = engine(images)
+            rows[[bool((p == marked).all()) for p in images], 0] = 70_000.0
             return rows
 
         run.name, run.precision, run.notes = engine.name, engine.precision, engine.notes
@@ -562,9 +562,9 @@ def trained(request, tmp_path_factory):
     return trained_as(request.param, cache=tmp_path_factory.mktemp("cache"))
 
 
-def live(learner, pictures=OTHERS):
+def live(learner, images=OTHERS):
     """Return probabilities of the whole network, straight from the module."""
-    squares = torch.from_numpy(np.stack(pictures))
+    squares = torch.from_numpy(np.stack(images))
     with torch.inference_mode():
         return learner.network_.eval()(squares).double().softmax(1).numpy()
 
@@ -588,7 +588,7 @@ def test_asking_twice_gives_the_same_bits_and_changes_nothing(trained):
     assert not any(part.training for part in trained.network_.modules())
 
 
-def test_statistics_say_how_many_pictures_passed(trained):
+def test_statistics_say_how_many_images_passed(trained):
     new = [np.full((48, 48, 3), shade, np.uint8) for shade in range(0, 250, 50)]
 
     trained.predict_proba(new)
@@ -597,12 +597,12 @@ def test_statistics_say_how_many_pictures_passed(trained):
     assert trained.embedding_stats_.seconds >= 0
 
 
-def test_no_pictures_have_no_answers(trained):
+def test_no_images_have_no_answers(trained):
     assert trained.predict_proba([]).shape == (0, 3)
     assert trained.embedding_stats_.images == 0
 
 
-def test_a_picture_that_cannot_be_read_is_named(trained, tmp_path):
+def test_a_image_that_cannot_be_read_is_named(trained, tmp_path):
     with pytest.raises(ImageError, match=r"missing\.png"):
         trained.predict_proba([OTHERS[0], tmp_path / "missing.png"])
 
@@ -623,14 +623,14 @@ def test_a_saved_model_answers_with_the_same_bits(mode, output, tmp_path):
     assert loaded.history_ == net.history_
 
 
-def test_a_picture_beyond_float16_is_answered_from_float32(monkeypatch):
+def test_a_image_beyond_float16_is_answered_from_float32(monkeypatch):
     learner = trained_as("in the middle")
     cache = learner._predictor.cache
     assert cache.stored == "float16"
     engine = cache.built_engine
 
-    def run(pictures):
-        rows = engine(pictures)
+    def run(images):
+        rows = engine(images)
         rows[:, 0] = 70_000.0
         return rows
 
@@ -644,15 +644,15 @@ def test_a_picture_beyond_float16_is_answered_from_float32(monkeypatch):
     assert found.sum(1) == pytest.approx(1.0)
 
 
-def test_pictures_too_many_for_the_memory_are_answered_in_parts(monkeypatch):
+def test_images_too_many_for_the_memory_are_answered_in_parts(monkeypatch):
     learner = fitted(phases=PHASES["live"])
     together = learner.predict_proba(OTHERS)
     forward = TransferNetwork.forward
 
-    def greedy(self, pictures):
-        if len(pictures) > 3:
+    def greedy(self, images):
+        if len(images) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(self, pictures)
+        return forward(self, images)
 
     monkeypatch.setattr(TransferNetwork, "forward", greedy)
 

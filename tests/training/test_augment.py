@@ -34,14 +34,14 @@ FILLS = get_args(Fill)
 GEOMETRIC = {"ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"}
 
 
-def picture(height=48, width=None, seed=0):
+def image(height=48, width=None, seed=0):
     coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     size = (width or height, height)
     return np.array(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
 
 
 def view(augmentation, seed=0, shown=None):
-    return augmentation(picture() if shown is None else shown, np.random.default_rng(seed))
+    return augmentation(image() if shown is None else shown, np.random.default_rng(seed))
 
 
 EVERYTHING = Augmentation(
@@ -85,8 +85,8 @@ augmentations = st.builds(
 
 @given(augmentation=augmentations, seed=st.integers(0, 2**32), side=st.sampled_from([1, 5, 24]))
 @settings(max_examples=100)
-def test_every_view_has_the_size_of_the_picture_and_is_repeatable(augmentation, seed, side):
-    shown = picture(side)
+def test_every_view_has_the_size_of_the_image_and_is_repeatable(augmentation, seed, side):
+    shown = image(side)
     before = shown.copy()
 
     once, again = view(augmentation, seed, shown), view(augmentation, seed, shown)
@@ -124,7 +124,7 @@ def test_views_are_the_same_in_threads_and_after_other_random_numbers(augmentati
 
 
 def test_a_flip_exchanges_left_and_right_half_of_the_time():
-    shown = picture()
+    shown = image()
     views = [view(Augmentation(flip=True), seed) for seed in range(200)]
     flipped = sum(np.array_equal(one, shown[:, ::-1]) for one in views)
 
@@ -133,7 +133,7 @@ def test_a_flip_exchanges_left_and_right_half_of_the_time():
 
 
 def test_a_vertical_flip_exchanges_top_and_bottom():
-    shown = picture()
+    shown = image()
     views = {view(Augmentation(vertical_flip=True), seed).tobytes() for seed in range(30)}
 
     assert views == {shown.tobytes(), shown[::-1].tobytes()}
@@ -155,7 +155,7 @@ def drawn(monkeypatch):
 def test_the_geometry_is_drawn_evenly_from_its_ranges_and_each_number_apart(drawn):
     augmentation = Augmentation(rotation=30, shift_x=0.25, shift_y=0.5, shear=8, zoom=0.4)
     for seed in range(400):
-        view(augmentation, seed, picture(8))
+        view(augmentation, seed, image(8))
 
     columns = {
         "rotation": ([d["rotation"] for d in drawn], -30, 30),
@@ -182,8 +182,8 @@ def test_changing_one_setting_leaves_the_others_as_they_were(drawn):
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
-def test_colours_vary_around_the_picture_as_it_is(name):
-    shown = picture().astype(float)
+def test_colours_vary_around_the_image_as_it_is(name):
+    shown = image().astype(float)
     grey = shown.mean(2, keepdims=True)
     strength = {
         "brightness": lambda p: p.mean(),
@@ -310,10 +310,10 @@ def clear_of_edges(matrix, height, width):
     fill_value=st.integers(0, 255),
 )
 @settings(max_examples=150)
-def test_the_picture_is_the_one_that_keras_gives(
+def test_the_image_is_the_one_that_keras_gives(
     size, rotation, shift, shear, zoom, fill, fill_value
 ):
-    shown = picture(*size)
+    shown = image(*size)
     pixels = (shift[0] * size[0], shift[1] * size[1])
 
     found = warp(
@@ -340,13 +340,13 @@ def test_the_picture_is_the_one_that_keras_gives(
 
 @pytest.mark.parametrize("fill", FILLS)
 def test_no_change_leaves_every_pixel_as_it_was(fill):
-    shown = picture(37, 52)
+    shown = image(37, 52)
 
     assert np.array_equal(warp(shown, affine(37, 52), fill=fill, fill_value=99), shown)
 
 
 def test_a_quarter_turn_is_exact():
-    shown = picture(40)
+    shown = image(40)
 
     assert np.array_equal(warp(shown, affine(40, 40, rotation=90)), np.rot90(shown, -1))
 
@@ -365,7 +365,7 @@ def test_mirrored_edges_are_repeated_as_scipy_reflects():
 
 
 def reference(shown, name, amount):
-    """Return torchvision's operation on a Pillow picture, with bilinear sampling."""
+    """Return torchvision's operation on a Pillow image, with bilinear sampling."""
     published = v2.TrivialAugmentWide()
     image = published._apply_image_or_video_transform(
         Image.fromarray(shown), name, amount, InterpolationMode.BILINEAR, {Image.Image: None}
@@ -384,7 +384,7 @@ AMOUNTS = {
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_an_operation_does_what_torchvision_does(name):
-    shown = picture(80, 96)
+    shown = image(80, 96)
     for amount in AMOUNTS.get(name, (0.0,)):
         difference = np.abs(operate(shown, name, amount) - reference(shown, name, amount))
 
@@ -394,7 +394,7 @@ def test_an_operation_does_what_torchvision_does(name):
 
 @pytest.mark.parametrize("level", [255.0, 100.0, 0.0, 153.5])
 def test_solarize_inverts_from_its_level_on(level):
-    shown = picture(80, 96)
+    shown = image(80, 96)
 
     found = operate(shown, "Solarize", level)
 
@@ -429,7 +429,7 @@ def operated(monkeypatch):
 
 
 def test_trivial_augment_draws_every_operation_equally_often_and_both_signs(operated):
-    random, shown = np.random.default_rng(0), picture(80, 96)
+    random, shown = np.random.default_rng(0), image(80, 96)
     for _ in range(2800):
         Augmentation(policy="trivial")(shown, random)
 
@@ -442,7 +442,7 @@ def test_trivial_augment_draws_every_operation_equally_often_and_both_signs(oper
 
 
 def test_rand_augment_applies_so_many_operations_of_one_strength(operated):
-    random, shown = np.random.default_rng(0), picture(80, 96)
+    random, shown = np.random.default_rng(0), image(80, 96)
     for _ in range(300):
         Augmentation(policy="randaugment", num_ops=3, magnitude=15)(shown, random)
 

@@ -31,8 +31,8 @@ BACKBONE = build(BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48
 PLAIN = SimpleNamespace(prepare=np.asarray, preprocessing=SimpleNamespace(size=8))
 
 
-def noisy(picture, random):
-    return picture ^ random.integers(256, size=picture.shape, dtype=np.uint8)
+def noisy(image, random):
+    return image ^ random.integers(256, size=image.shape, dtype=np.uint8)
 
 
 @pytest.fixture
@@ -63,27 +63,27 @@ def test_a_batch_size_below_two_is_refused(batch_size):
         epoch_batches(np.arange(4), batch_size, None)
 
 
-def test_pictures_are_those_that_the_backbone_prepares(tmp_path):
+def test_images_are_those_that_the_backbone_prepares(tmp_path):
     random = np.random.default_rng(0)
     array = random.integers(256, size=(130, 100, 3), dtype=np.uint8)
-    picture = Image.fromarray(random.integers(256, size=(99, 140, 3), dtype=np.uint8))
+    image = Image.fromarray(random.integers(256, size=(99, 140, 3), dtype=np.uint8))
     file = tmp_path / "a.png"
-    picture.save(file)
-    given_pictures = [file, array, picture]
-    expected = [BACKBONE.prepare(p) for p in (picture, Image.fromarray(array), picture)]
+    image.save(file)
+    given_images = [file, array, image]
+    expected = [BACKBONE.prepare(p) for p in (image, Image.fromarray(array), image)]
 
-    pictures = Images(given_pictures, BACKBONE)
+    images = Images(given_images, BACKBONE)
 
-    assert len(pictures) == 3
-    assert np.array_equal(pictures.take(np.array([2, 0, 1]), 5), np.stack(expected)[[2, 0, 1]])
+    assert len(images) == 3
+    assert np.array_equal(images.take(np.array([2, 0, 1]), 5), np.stack(expected)[[2, 0, 1]])
 
 
-def test_the_file_of_pictures_goes_with_them(squares, monkeypatch, tmp_path):
+def test_the_file_of_images_goes_with_them(squares, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    pictures = Images([np.zeros((8, 8, 3), np.uint8)], PLAIN)
+    images = Images([np.zeros((8, 8, 3), np.uint8)], PLAIN)
     assert [file.name for file in tmp_path.rglob("*.npy")] == ["images.npy"]
 
-    del pictures
+    del images
     gc.collect()
 
     assert list(tmp_path.iterdir()) == []
@@ -182,7 +182,7 @@ def test_nothing_is_read_before_it_is_needed(tmp_path):
         _ = part.pixels
 
 
-def test_pictures_are_decoded_once(files, monkeypatch):
+def test_images_are_decoded_once(files, monkeypatch):
     counted = []
     made = module.Images
     monkeypatch.setattr(module, "Images", lambda *a, **k: counted.append(1) or made(*a, **k))
@@ -197,21 +197,21 @@ def test_pictures_are_decoded_once(files, monkeypatch):
     assert np.array_equal(first[0].numpy(), wanted)
 
 
-def test_a_few_pictures_are_spread_over_the_part(files):
-    pictures, targets = part_of(files).few(5)
+def test_a_few_images_are_spread_over_the_part(files):
+    images, targets = part_of(files).few(5)
 
-    assert pictures.shape == (5, 48, 48, 3)
-    assert pictures.dtype == torch.uint8
-    assert pictures[:, 16, 16, 0].tolist() == [0, 12 * 4, 12 * 9, 12 * 14, 12 * 19]
+    assert images.shape == (5, 48, 48, 3)
+    assert images.dtype == torch.uint8
+    assert images[:, 16, 16, 0].tolist() == [0, 12 * 4, 12 * 9, 12 * 14, 12 * 19]
     assert targets.argmax(1).tolist() == [0, 0, 1, 1, 2]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_a_few_of_fewer_pictures_are_all_of_them_once(files, count):
-    pictures, targets = part_of(files[:count], LABELS[:count]).few()
+def test_a_few_of_fewer_images_are_all_of_them_once(files, count):
+    images, targets = part_of(files[:count], LABELS[:count]).few()
 
-    assert len(pictures) == len(targets) == count
-    assert pictures[:, 16, 16, 0].tolist() == [12 * i for i in range(count)]
+    assert len(images) == len(targets) == count
+    assert images[:, 16, 16, 0].tolist() == [12 * i for i in range(count)]
 
 
 def test_the_fingerprint_is_that_of_contents_and_labels_in_their_order(files, tmp_path):

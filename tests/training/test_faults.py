@@ -81,9 +81,9 @@ def zygote(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """Return a file that names 20 training and 9 validation pictures in three colours."""
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory):
+    """Return a file that names 20 training and 9 validation images in three colours."""
+    folder = tmp_path_factory.mktemp("images")
     parts = {}
     for part, count in (("train", 20), ("val", 9)):
         labels = [CLASSES[i % 3] for i in range(count)]
@@ -93,21 +93,21 @@ def pictures(tmp_path_factory):
             noise[..., CLASSES.index(name)] += 60
             Image.fromarray(noise.astype(np.uint8)).save(path)
         parts[part] = {"paths": paths, "labels": labels}
-    file = folder / "pictures.json"
+    file = folder / "images.json"
     file.write_text(json.dumps(parts))
     return file
 
 
 @pytest.fixture
-def training(zygote, pictures, tmp_path):
-    return Training(zygote, pictures, tmp_path)
+def training(zygote, images, tmp_path):
+    return Training(zygote, images, tmp_path)
 
 
 class Training:
     """A training in a folder of its own, begun as often as a test wants."""
 
-    def __init__(self, zygote, pictures, folder):
-        self.zygote, self.pictures, self.folder = zygote, pictures, folder
+    def __init__(self, zygote, images, folder):
+        self.zygote, self.images, self.folder = zygote, images, folder
 
     def start(self, name, learner, **job):
         """Begin it, or go on with it, and return its process id."""
@@ -117,7 +117,7 @@ class Training:
             needed.mkdir(exist_ok=True)
         environment = {"TMPDIR": str(temporary), **job.pop("environment", {})}
         return self.zygote.start(
-            place=place, pictures=self.pictures, learner=learner, environment=environment, **job
+            place=place, images=self.images, learner=learner, environment=environment, **job
         )
 
     def run(self, name, learner, **job):
@@ -172,14 +172,14 @@ MOMENTS = {
 
 
 @pytest.fixture(scope="module")
-def expected(zygote, pictures, tmp_path_factory):
+def expected(zygote, images, tmp_path_factory):
     """Return how a training ends that nobody has interrupted."""
     known = {}
 
     def find(learner):
         key = json.dumps(learner, sort_keys=True)
         if key not in known:
-            whole = Training(zygote, pictures, tmp_path_factory.mktemp("whole"))
+            whole = Training(zygote, images, tmp_path_factory.mktemp("whole"))
             started = time.monotonic()
             assert whole.run("whole", learner) == 0, whole.error("whole")
             known[key] = whole.outcome("whole"), time.monotonic() - started
@@ -466,12 +466,12 @@ ODD_SURROUNDINGS = [
 @pytest.mark.slow
 @pytest.mark.parametrize("surroundings", ODD_SURROUNDINGS, ids=["C", "de", "tr"])
 def test_hash_seed_locale_and_time_zone_change_nothing(
-    pictures, tmp_path_factory, expected, surroundings, monkeypatch
+    images, tmp_path_factory, expected, surroundings, monkeypatch
 ):
     for name, value in surroundings.items():
         monkeypatch.setenv(name, value)
     other = Zygote(tmp_path_factory.mktemp("home"))
-    training = Training(other, pictures, tmp_path_factory.mktemp("odd"))
+    training = Training(other, images, tmp_path_factory.mktemp("odd"))
 
     assert training.run("odd", VIEWS) == 0, training.error("odd")
     other.end()

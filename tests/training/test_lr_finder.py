@@ -21,15 +21,15 @@ SMALL = BackboneSpec("test_resnet", weights=None, arguments=(("size", 32),))
 
 
 def draw(count):
-    """Return noisy pictures in three colours, and their classes."""
+    """Return noisy images in three colours, and their classes."""
     random = np.random.default_rng(0)
-    pictures = random.integers(0, 90, (count, 32, 32, 3)).astype(np.uint8)
-    for i, picture in enumerate(pictures):
-        picture[..., i % 3] += np.uint8(120)
-    return pictures, ["rgb"[i % 3] for i in range(count)]
+    images = random.integers(0, 90, (count, 32, 32, 3)).astype(np.uint8)
+    for i, image in enumerate(images):
+        image[..., i % 3] += np.uint8(120)
+    return images, ["rgb"[i % 3] for i in range(count)]
 
 
-PICTURES, LABELS = draw(30)
+IMAGES, LABELS = draw(30)
 
 
 def learner(phases=None, **changes):
@@ -42,7 +42,7 @@ def learner(phases=None, **changes):
 def search(phases=None, *, steps=40, phase=1, lowest=1e-6, highest=1.0, **changes):
     return search_rate(
         learner(phases, **changes),
-        PICTURES,
+        IMAGES,
         LABELS,
         phase=phase,
         lowest=lowest,
@@ -82,12 +82,12 @@ def test_the_same_seed_finds_the_same_and_another_seed_something_else(found):
 
 
 def test_a_fitted_learner_stays_what_it_was():
-    net = learner(frozen(2)).fit(PICTURES, LABELS)
-    before = net.predict_proba(PICTURES)
+    net = learner(frozen(2)).fit(IMAGES, LABELS)
+    before = net.predict_proba(IMAGES)
 
-    search_rate(net, PICTURES, LABELS, steps=12)
+    search_rate(net, IMAGES, LABELS, steps=12)
 
-    assert np.array_equal(net.predict_proba(PICTURES), before)
+    assert np.array_equal(net.predict_proba(IMAGES), before)
 
 
 def rates_of_steps(monkeypatch, **options):
@@ -159,12 +159,12 @@ def test_a_rate_that_never_matters_has_no_suggestion():
     assert found.suggestion is None
 
 
-def test_activations_are_computed_once_and_pictures_not_decoded_again(monkeypatch):
+def test_activations_are_computed_once_and_images_not_decoded_again(monkeypatch):
     passed, plain = [], ActivationCache.plain
     monkeypatch.setattr(
         ActivationCache, "plain", lambda *a, **k: passed.append(plain(*a, **k)) or passed[-1]
     )
-    monkeypatch.setattr(Images, "take", lambda *_a: pytest.fail("no picture is needed"))
+    monkeypatch.setattr(Images, "take", lambda *_a: pytest.fail("no image is needed"))
 
     search(fine_tune(unfreeze=0.5), steps=12)
 
@@ -191,12 +191,12 @@ def test_the_phases_before_the_chosen_one_are_trained_first():
 
 def test_validation_takes_part_only_in_the_phases_before():
     class Held:
-        paths, labels = PICTURES[:3], LABELS[:3]
+        paths, labels = IMAGES[:3], LABELS[:3]
 
     phases = [replace(p, patience=1) for p in two_stage(1, head_epochs=2)]
 
     found = search_rate(
-        learner(phases), PICTURES, LABELS, validation=Held, phase=2, steps=12, highest=1e-4
+        learner(phases), IMAGES, LABELS, validation=Held, phase=2, steps=12, highest=1e-4
     )
 
     assert len(found.losses) == 12

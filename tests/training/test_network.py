@@ -47,17 +47,17 @@ def batch(network_backbone, samples=3):
     return torch.randint(256, (samples, size, size, 3), generator=random, dtype=torch.uint8)
 
 
-def maps(network, pictures):
-    return network.map(network.normalise(pictures))
+def maps(network, images):
+    return network.map(network.normalise(images))
 
 
-def step(network, phase, pictures):
+def step(network, phase, images):
     """Train one step; return what the phase trains and the optimizer."""
     trained = network.freeze(phase)
     optimizer = build_optimizer(phase, parameter_groups(network, phase, trained))
     network.set_mode()
-    targets = torch.arange(len(pictures)) % 3
-    nn.functional.cross_entropy(network(pictures), targets).backward()
+    targets = torch.arange(len(images)) % 3
+    nn.functional.cross_entropy(network(images), targets).backward()
     return trained, optimizer
 
 
@@ -73,13 +73,13 @@ def changed(module, before):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_frozen_tensor_or_buffer_never_changes(name, strategy):
     backbone, network = graft(name)
-    pictures = batch(backbone)
+    images = batch(backbone)
 
     for phase in STRATEGIES[strategy]:
         trunk, head = snapshot(network.trunk), snapshot(network.head)
         network.freeze(phase)
         checksum = network.frozen_checksum()
-        trained, optimizer = step(network, phase, pictures)
+        trained, optimizer = step(network, phase, images)
         frozen = {k: p for k, p in network.trunk.named_parameters() if k not in trained.parameters}
         assert all(p.grad is None and not p.requires_grad for p in frozen.values())
 
@@ -113,12 +113,12 @@ def test_modules_train_with_their_stage_and_stay_still_with_a_frozen_one(name):
 @pytest.mark.parametrize("name", ["test_convnext", "test_vit"])
 def test_stochastic_depth_is_off_in_frozen_stages_and_on_in_trained_ones(name):
     backbone, network = graft(name)
-    pictures = batch(backbone)
+    images = batch(backbone)
 
     def varies():
         network.set_mode()
         with torch.no_grad():
-            return not torch.equal(maps(network, pictures), maps(network, pictures))
+            return not torch.equal(maps(network, images), maps(network, images))
 
     network.freeze(Phase())
     assert not varies()
@@ -184,10 +184,10 @@ def test_every_tensor_is_either_trained_or_frozen(name, phase):
 
 def test_only_the_last_layer_of_the_head_is_trained_where_the_phase_says_so():
     backbone, network = graft(head=NORMED)
-    pictures, before = batch(backbone), snapshot(network)
+    images, before = batch(backbone), snapshot(network)
     phase = Phase(head="last")
 
-    trained, optimizer = step(network, phase, pictures)
+    trained, optimizer = step(network, phase, images)
     optimizer.step()
 
     assert changed(network, before) == {"head.5.weight", "head.5.bias"}
@@ -234,13 +234,13 @@ BATCH_NORMED = ["mobilenetv3_small_050", "test_resnet"]
 @pytest.mark.parametrize("unfreeze", [0.0, 0.5])
 def test_batch_statistics_leave_every_frozen_buffer_as_it_is(name, unfreeze):
     backbone, network = graft(name)
-    phase, pictures = Phase(unfreeze=unfreeze, batchnorm="batch_statistics"), batch(backbone)
+    phase, images = Phase(unfreeze=unfreeze, batchnorm="batch_statistics"), batch(backbone)
     network.freeze(phase)
     checksum, before = network.frozen_checksum(), snapshot(network)
     normed = [k for k in network.frozen_tensors() if k.endswith("num_batches_tracked")]
 
     for _ in range(2):
-        step(network, phase, pictures)[1].step()
+        step(network, phase, images)[1].step()
 
     assert normed
     assert network.frozen_checksum() == checksum
@@ -249,30 +249,30 @@ def test_batch_statistics_leave_every_frozen_buffer_as_it_is(name, unfreeze):
 
 def test_batch_statistics_normalise_each_training_batch_and_averages_each_prediction():
     backbone, network = graft()
-    pictures = batch(backbone)
+    images = batch(backbone)
     network.eval()
-    averaged = maps(network, pictures)
+    averaged = maps(network, images)
     network.trunk.train()  # what batch norm does on its own, averages that move included
-    own = maps(network, pictures)
+    own = maps(network, images)
     network.trunk.load_state_dict(graft()[1].trunk.state_dict())
 
     network.freeze(Phase(batchnorm="batch_statistics"))
     network.set_mode()
-    training = maps(network, pictures)
+    training = maps(network, images)
     network.eval()
 
     assert torch.equal(training, own)
     assert not torch.allclose(training, averaged)
-    assert torch.equal(maps(network, pictures), averaged)
+    assert torch.equal(maps(network, images), averaged)
 
 
 def test_batch_norm_follows_its_averages_again_once_it_is_trained():
     backbone, network = graft()
-    pictures, before = batch(backbone), snapshot(network.trunk)
+    images, before = batch(backbone), snapshot(network.trunk)
 
-    step(network, Phase(batchnorm="batch_statistics"), pictures)
+    step(network, Phase(batchnorm="batch_statistics"), images)
     assert not changed(network.trunk, before)
-    step(network, Phase(unfreeze=1.0, batchnorm="batch_statistics"), pictures)
+    step(network, Phase(unfreeze=1.0, batchnorm="batch_statistics"), images)
 
     expected = {k for k in before if k.endswith(("running_mean", "running_var", "_tracked"))}
     assert changed(network.trunk, before) == expected
@@ -281,29 +281,29 @@ def test_batch_norm_follows_its_averages_again_once_it_is_trained():
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_networks_own_pooling_gives_the_rows_that_it_embeds(name):
     backbone, network = graft(name)
-    pictures = batch(backbone)
+    images = batch(backbone)
     network.eval()
 
     with torch.no_grad():
-        rows = network.head[:-1](maps(network, pictures))
+        rows = network.head[:-1](maps(network, images))
 
-    assert torch.allclose(rows, backbone.embedder(pictures), atol=1e-5)
+    assert torch.allclose(rows, backbone.embedder(images), atol=1e-5)
     assert network.head[-1].in_features == backbone.feature_dim
 
 
 def test_a_map_with_its_channels_last_is_pooled_as_the_network_does_it():
     arguments = (("embed_dim", 16), ("depths", (1, 1)), ("num_heads", (2, 2)))
     backbone, network = graft("swin_tiny_patch4_window7_224", arguments=arguments)
-    pictures = batch(backbone, samples=1)
+    images = batch(backbone, samples=1)
     network.eval()
 
     with torch.no_grad():
-        found = maps(network, pictures)
+        found = maps(network, images)
         rows = network.head[:-1](found)
 
     assert backbone.network.layout == "NHWC"
     assert found.shape[1] == 32
-    assert torch.allclose(rows, backbone.embedder(pictures), atol=1e-5)
+    assert torch.allclose(rows, backbone.embedder(images), atol=1e-5)
 
 
 def test_a_head_for_maps_is_refused_on_a_transformer():

@@ -129,10 +129,10 @@ N, SIZE, CLASSES = 6, 10, 6
 
 
 def batch(dtype=torch.uint8):
-    """Return pictures of one level each, and the classes that these levels stand for."""
+    """Return images of one level each, and the classes that these levels stand for."""
     levels = torch.arange(N, dtype=dtype) * 40
-    pictures = levels.view(N, 1, 1, 1).expand(N, SIZE, SIZE, 3)
-    return pictures, torch.eye(CLASSES)
+    images = levels.view(N, 1, 1, 1).expand(N, SIZE, SIZE, 3)
+    return images, torch.eye(CLASSES)
 
 
 @given(
@@ -142,23 +142,23 @@ def batch(dtype=torch.uint8):
     dtype=st.sampled_from([torch.uint8, torch.float32]),
 )
 def test_targets_hold_the_shares_of_what_is_seen_and_sum_to_one(mix, alpha, seed, dtype):
-    pictures, targets = batch(dtype)
-    before = pictures.clone()
+    images, targets = batch(dtype)
+    before = images.clone()
 
-    mixed, soft = mix(pictures, targets, np.random.default_rng(seed), alpha=alpha)
+    mixed, soft = mix(images, targets, np.random.default_rng(seed), alpha=alpha)
 
-    assert mixed.shape == pictures.shape
+    assert mixed.shape == images.shape
     assert torch.allclose(soft.sum(1), torch.ones(N), atol=1e-6)
     assert (soft >= 0).all()
     levels = torch.arange(CLASSES) * 40.0
     assert torch.allclose(mixed.float().mean((1, 2, 3)), soft @ levels, atol=1e-3)
-    assert torch.equal(pictures, before)
+    assert torch.equal(images, before)
 
 
 def test_mixup_blends_in_floats_between_0_and_255():
-    pictures, targets = batch()
+    images, targets = batch()
 
-    mixed, _ = mix_up(pictures, targets, np.random.default_rng(4), alpha=1.0)
+    mixed, _ = mix_up(images, targets, np.random.default_rng(4), alpha=1.0)
 
     assert mixed.dtype == torch.float32
     assert mixed.min() >= 0
@@ -167,12 +167,12 @@ def test_mixup_blends_in_floats_between_0_and_255():
 
 
 def test_cutmix_pastes_one_rectangle_and_keeps_8_bits():
-    pictures, targets = batch()
+    images, targets = batch()
 
-    mixed, _ = cut_mix(pictures, targets, np.random.default_rng(0), alpha=1.0)
+    mixed, _ = cut_mix(images, targets, np.random.default_rng(0), alpha=1.0)
 
     assert mixed.dtype == torch.uint8
-    foreign = (mixed != pictures).any(3)
+    foreign = (mixed != images).any(3)
     shapes = [mask.nonzero() for mask in foreign if mask.any()]
     assert shapes
     for places in shapes:
@@ -182,14 +182,14 @@ def test_cutmix_pastes_one_rectangle_and_keeps_8_bits():
 
 @pytest.mark.parametrize("mix", [mix_up, cut_mix])
 def test_the_share_is_drawn_from_the_beta_distribution_named(mix):
-    pictures = torch.zeros(2, 64, 64, 3)
+    images = torch.zeros(2, 64, 64, 3)
     targets = torch.eye(2)
     shares = []
     for seed in range(600):
-        _, soft = mix(pictures, targets, np.random.default_rng(seed), alpha=0.4)
+        _, soft = mix(images, targets, np.random.default_rng(seed), alpha=0.4)
         shares.append(float(soft[0].max()))
 
-    # The larger share of a Beta(0.4, 0.4), where the partner is another picture (half the time).
+    # The larger share of a Beta(0.4, 0.4), where the partner is another image (half the time).
     drawn = np.random.default_rng(0).beta(0.4, 0.4, 20_000)
     if mix is mix_up:
         expected = (1 + np.maximum(drawn, 1 - drawn).mean()) / 2
@@ -199,13 +199,13 @@ def test_the_share_is_drawn_from_the_beta_distribution_named(mix):
 
 @pytest.mark.parametrize("mix", [mix_up, cut_mix])
 def test_everything_random_comes_from_the_generator(mix):
-    pictures, targets = batch()
+    images, targets = batch()
     torch.manual_seed(0)
     state = torch.get_rng_state()
 
-    first = mix(pictures, targets, np.random.default_rng(5), alpha=0.4)
-    again = mix(pictures, targets, np.random.default_rng(5), alpha=0.4)
-    other = mix(pictures, targets, np.random.default_rng(6), alpha=0.4)
+    first = mix(images, targets, np.random.default_rng(5), alpha=0.4)
+    again = mix(images, targets, np.random.default_rng(5), alpha=0.4)
+    other = mix(images, targets, np.random.default_rng(6), alpha=0.4)
 
     assert all(map(torch.equal, first, again))
     assert not torch.equal(first[0].float(), other[0].float())

@@ -33,14 +33,14 @@ NETWORKS = {
 }
 BY_NAME = {"vgg16": "features.24", "resnet50": "layer3.2", "mobilenet_v2": "blocks.4.0"}
 HEAD = MLPHead(widths=(8,), pooling="avg", dropout=0.5, batch_norm=True)
-PICTURES, CLASSES = 4, 3
+IMAGES, CLASSES = 4, 3
 
 
 def loss(logits):
     return nn.functional.cross_entropy(logits, torch.eye(CLASSES)[torch.arange(len(logits)) % 3])
 
 
-def draw(network, count=PICTURES, seed=0):
+def draw(network, count=IMAGES, seed=0):
     random = torch.Generator().manual_seed(seed)
     shape = (count, network.side, network.side, 3)
     return torch.randint(256, shape, dtype=torch.uint8, generator=random)
@@ -92,9 +92,9 @@ def cut(network, trained):
     return named_split_point(network, network.stages[trained.first - 1].name)
 
 
-def rows_of(network, split_point, pictures):
+def rows_of(network, split_point, images):
     with torch.no_grad():
-        return split_point.before(network.eval())(network.normalise(pictures))
+        return split_point.before(network.eval())(network.normalise(images))
 
 
 def step(network, phase, run, inputs):
@@ -125,11 +125,11 @@ def test_a_step_from_activations_is_the_step_of_the_whole_network(networks, name
     start = copy.deepcopy(network.state_dict())
     chosen = {"unfreeze_from": BY_NAME[name]} if part == "by name" else {"unfreeze": part}
     phase = Phase(lr=0.01, **chosen)
-    pictures = draw(network)
+    images = draw(network)
     split_point = cut(network, network.freeze(phase))
-    rows = rows_of(network, split_point, pictures)
+    rows = rows_of(network, split_point, images)
 
-    whole_loss, whole, whole_after = step(network, phase, network, pictures)
+    whole_loss, whole, whole_after = step(network, phase, network, images)
     network.load_state_dict(start)
     kept_loss, kept, kept_after = step(network, phase, split_point.behind(network), rows)
 
@@ -144,17 +144,17 @@ def test_a_step_from_activations_is_the_step_of_the_whole_network(networks, name
 def test_activations_keep_their_order_in_memory(small):
     network = small
     network.freeze(Phase(unfreeze=0.5))
-    pictures = draw(network)
+    images = draw(network)
     split_point = named_split_point(network, network.stages[1].name)
 
-    rows = rows_of(network, split_point, pictures)
+    rows = rows_of(network, split_point, images)
 
     assert split_point.channels_last
-    assert rows.shape == (PICTURES, split_point.width)
+    assert rows.shape == (IMAGES, split_point.width)
     back = split_point.activation(rows)
-    assert back.shape == (PICTURES, *split_point.shape)
+    assert back.shape == (IMAGES, *split_point.shape)
     assert back.is_contiguous(memory_format=torch.channels_last)
-    wanted = gradients(network, pictures, loss)
+    wanted = gradients(network, images, loss)
     found = gradients(split_point.behind(network), rows, loss)
     assert all(torch.equal(a, b) for a, b in zip(wanted, found, strict=True))
 
@@ -170,31 +170,31 @@ def test_activations_keep_their_order_in_memory(small):
 )
 def test_behind_the_whole_trunk_stands_what_the_head_begins_with(head, name, shape):
     network = graft("simple_cnn", head)
-    pictures = draw(network)
+    images = draw(network)
 
     split_point = behind_trunk(network)
 
     assert (split_point.name, split_point.shape) == (name, shape)
-    rows = rows_of(network, split_point, pictures)
-    assert torch.equal(split_point.behind(network)(rows), network(pictures))
+    rows = rows_of(network, split_point, images)
+    assert torch.equal(split_point.behind(network)(rows), network(images))
 
 
 def test_a_cut_through_a_dense_block_moves_back_to_its_beginning():
     network = graft("densenet121")
     trained = network.freeze(Phase(unfreeze=0.5))
-    pictures = draw(network, 2)
+    images = draw(network, 2)
     names = [stage.name for stage in network.stages]
 
-    split_point = find_split_point(network, trained.first, pictures, loss)
+    split_point = find_split_point(network, trained.first, images, loss)
 
     assert names.index(split_point.name) < trained.first - 1  # layers there read all before them
-    rows = rows_of(network, split_point, pictures)
-    whole = gradients(network, pictures, loss)
+    rows = rows_of(network, split_point, images)
+    whole = gradients(network, images, loss)
     assert distance(whole, gradients(split_point.behind(network), rows, loss)) <= EXACT
 
 
 class Forked(nn.Module):
-    """Both halves of the network see the picture itself."""
+    """Both halves of the network see the image itself."""
 
     def __init__(self, twice=False):
         super().__init__()
@@ -234,7 +234,7 @@ def forked(**options):
 
 
 @pytest.mark.parametrize("twice", [False, True])
-def test_a_network_whose_parts_see_the_picture_itself_cannot_be_cut(twice):
+def test_a_network_whose_parts_see_the_image_itself_cannot_be_cut(twice):
     network = forked(twice=twice)
     trained = network.freeze(Phase(unfreeze=0.5))
     assert [stage.name for stage in network.stages] == ["first", "second"]
@@ -267,11 +267,11 @@ def assert_whole(network):
 
 
 def test_the_network_is_whole_again_after_an_error(small, monkeypatch):
-    pictures = draw(small)
-    before = small.eval()(pictures)
+    images = draw(small)
+    before = small.eval()(images)
     split_point = named_split_point(small, small.stages[1].name)
     suffix = split_point.behind(small)
-    rows = rows_of(small, split_point, pictures)
+    rows = rows_of(small, split_point, images)
 
     def fail(_features):
         raise MemoryError
@@ -282,7 +282,7 @@ def test_the_network_is_whole_again_after_an_error(small, monkeypatch):
             suffix(rows)
 
     assert_whole(small)
-    assert torch.equal(small(pictures), before)
+    assert torch.equal(small(images), before)
 
 
 def test_looking_for_a_split_point_leaves_modes_and_gradients_as_they_were(small):
@@ -345,12 +345,12 @@ def no_double(monkeypatch):
 
 def test_an_accelerator_without_float64_is_cut_and_predicts_all_the_same(no_double):
     network = graft("simple_cnn", LinearHead())
-    pictures = draw(network)
+    images = draw(network)
 
-    found = find_split_point(network, network.freeze(Phase(unfreeze=0.5)).first, pictures, loss)
+    found = find_split_point(network, network.freeze(Phase(unfreeze=0.5)).first, images, loss)
 
     assert found is not None
-    assert probabilities(network(pictures)).dtype == torch.float64
+    assert probabilities(network(images)).dtype == torch.float64
 
 
 def test_the_distance_of_gradients_is_relative_and_never_hides_a_wrong_zero():
@@ -366,13 +366,13 @@ def precision(noise=0.0, change=None):
     network = graft("test_resnet", LinearHead())
     network.freeze(Phase(unfreeze=0.5))
     split_point = named_split_point(network, network.stages[1].name)
-    pictures = draw(network)
-    rows = rows_of(network, split_point, pictures)
+    images = draw(network)
+    rows = rows_of(network, split_point, images)
     if noise:
         rows = rows * (1 + noise * torch.randn(rows.shape, generator=torch.manual_seed(0)))
     if change is not None:
         change(rows)
-    return choose_precision(network, split_point, pictures, rows, loss)
+    return choose_precision(network, split_point, images, rows, loss)
 
 
 def test_sixteen_bits_are_enough_where_they_hardly_change_the_gradient():
@@ -396,7 +396,7 @@ def test_what_is_beyond_the_range_of_float16_is_not_stored_in_it(small, sign):
     assert stored != "float16"
 
 
-def test_a_range_that_leaves_no_room_for_other_pictures_is_too_large_for_float16():
+def test_a_range_that_leaves_no_room_for_other_images_is_too_large_for_float16():
     def outlier(found):
         found[0, 0] = 60_000.0
 

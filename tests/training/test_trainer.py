@@ -40,7 +40,7 @@ WHOLE = two_stage(2, head_epochs=2, unfreeze=1.0, lr=3e-3, head_lr=0.01)
 
 
 def draw(folder, part, count):
-    """Return a part of pictures that are mostly of one colour."""
+    """Return a part of images that are mostly of one colour."""
     labels = tuple(CLASSES[i % 3] for i in range(count))
     paths = tuple(folder / f"{part}{i:02}.png" for i in range(count))
     for i, (path, name) in enumerate(zip(paths, labels, strict=True)):
@@ -231,10 +231,10 @@ def test_checkpoints_of_other_work_are_refused_with_what_differs(
     train, held, tmp_path, monkeypatch
 ):
     killed(monkeypatch, train, held, tmp_path, 3)
-    other_pictures = train.take([*range(1, 20), 0])
+    other_images = train.take([*range(1, 20), 0])
     attempts = [(train, held, changes, named) for named, changes in OTHER_WORK.items()]
     attempts += [
-        (other_pictures, held, {}, "images"),
+        (other_images, held, {}, "images"),
         (relabelled(train), held, {}, "images"),
         (train, held.take(range(8)), {}, "images"),
         (train, None, {}, "images"),
@@ -292,10 +292,10 @@ def test_a_loss_that_is_no_number_is_said_with_its_place_and_the_last_good_check
 def test_too_little_memory_halves_the_batch_and_is_told(train, held, monkeypatch):
     forward = TransferNetwork.forward
 
-    def greedy(self, pictures):
-        if self.training and len(pictures) > 4:
+    def greedy(self, images):
+        if self.training and len(images) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(self, pictures)
+        return forward(self, images)
 
     monkeypatch.setattr(TransferNetwork, "forward", greedy)
     fitted = fit(train, held, phases=WHOLE)
@@ -306,7 +306,7 @@ def test_too_little_memory_halves_the_batch_and_is_told(train, held, monkeypatch
 
 
 @pytest.mark.parametrize("phases", [frozen(1), WHOLE[1:]], ids=["cached", "live"])
-def test_a_picture_that_a_thread_cannot_read_is_named(phases, train, held, tmp_path):
+def test_a_image_that_a_thread_cannot_read_is_named(phases, train, held, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(train.paths[0].read_bytes()[:-40])
 
@@ -333,7 +333,7 @@ def test_activations_that_do_not_fit_on_the_disk_are_not_kept(train, held, monke
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="only POSIX reserves space")
-def test_a_disk_too_small_for_decoded_pictures_is_an_error_with_its_free_bytes(
+def test_a_disk_too_small_for_decoded_images_is_an_error_with_its_free_bytes(
     train, held, monkeypatch
 ):
     def full(*_arguments):
