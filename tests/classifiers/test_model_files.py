@@ -21,6 +21,7 @@ from regraft.classifiers.model_files import (
     ModelRecord,
     ShallowPart,
     backbone_record,
+    open_backbone,
     read_model,
     write_model,
 )
@@ -119,6 +120,24 @@ def test_a_file_of_another_library_is_kept_as_it_is(tmp_path):
 def test_a_record_that_contradicts_itself_is_none(changes):
     with pytest.raises(ModelError):
         dataclasses.replace(RECORDED, **changes)
+
+
+def test_the_network_is_built_with_the_weights_beside_it_or_given_or_named(model, tmp_path):
+    opened = open_backbone(read_model(model), build)
+    weights = model.rename(tmp_path / "moved") / BACKBONE
+    write_model(tmp_path / "named", RECORDED, {})
+    named = open_backbone(read_model(tmp_path / "named"), build)
+    lost = dataclasses.replace(RECORDED.backbone.spec, weights="given")
+    there = dataclasses.replace(RECORDED.backbone, spec=lost)
+    write_model(tmp_path / "lost", dataclasses.replace(RECORDED, backbone=there), {})
+    given = open_backbone(read_model(tmp_path / "lost"), build, weights=weights)
+
+    for found in (opened, named, given):
+        assert found.weights == NETWORK.weights
+        assert found.fingerprint == NETWORK.fingerprint
+    with pytest.raises(ModelError, match="weights=FILE") as error:
+        open_backbone(read_model(tmp_path / "lost"), build)
+    assert error.value.code == "MODEL-WEIGHTS"
 
 
 def test_a_newer_model_replaces_an_older_one_whole(model):

@@ -176,6 +176,20 @@ def test_an_answer_depends_neither_on_the_batch_nor_on_the_process(classifier, m
     assert model.predict_proba(asked[:0]).shape == (0, 3)
 
 
+def test_rows_are_scored_in_blocks_that_fit_in_memory(monkeypatch):
+    sizes = []
+
+    def score(rows):
+        sizes.append(len(rows))
+        return np.zeros((len(rows), 2))
+
+    monkeypatch.setattr(module, "_CELLS", 14)
+    monkeypatch.setattr(module, "_linear_scorer", lambda *_: score)
+
+    assert ShallowModel(LinearRecord()).predict_proba(np.zeros((20, 2))).shape == (20, 2)
+    assert sizes == [7, 7, 6]
+
+
 class Renamed(LogisticRegression):
     """A subclass, which may predict in any way."""
 
