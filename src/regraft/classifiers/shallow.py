@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from pydantic_core import to_json
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
+from sklearn.base import clone, is_classifier
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
 
 from regraft.classifiers.rotation import (
     Rotation,
@@ -256,8 +259,6 @@ def find_shallow(classifier: Any, *, seed: int = 0) -> tuple[Any, Shallow]:
         >>> find_shallow("knn")[1].scale
         'unit'
     """
-    from sklearn.base import clone, is_classifier
-
     if isinstance(classifier, str):
         if classifier not in NAMED:
             known = f"known: {', '.join(NAMED)}"
@@ -417,32 +418,25 @@ def _fold_count(labels: NDArray[np.intp]) -> int:
 
 def _candidates(estimator: Any, grid: str | Grid | None) -> list[dict[str, Any]]:
     """Return the settings to choose from; each is one that can be used."""
-    points = _grid_points(estimator, grid)
+    from sklearn.model_selection import ParameterGrid
+
+    points: list[dict[str, Any]] = [{}]
+    if grid is not None:
+        if not isinstance(grid, Mapping):
+            raise _bad_grid(f"found {grid!r:.80}")
+        known = estimator.get_params()
+        if unknown := [str(name) for name in grid if name not in known]:
+            raise _bad_grid(f"unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        try:
+            points = [dict(point) for point in ParameterGrid(dict(grid))]
+        except (TypeError, ValueError) as error:
+            raise _bad_grid(str(error)) from error
     _refuse_pairwise(estimator, points)
     return points
 
 
-def _grid_points(estimator: Any, grid: str | Grid | None) -> list[dict[str, Any]]:
-    from sklearn.model_selection import ParameterGrid
-
-    if grid is None:
-        return [{}]
-    if not isinstance(grid, Mapping):
-        raise _bad_grid(f"found {grid!r:.80}")
-    known = estimator.get_params()
-    unknown = [str(name) for name in grid if name not in known]
-    if unknown:
-        raise _bad_grid(f"unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-    try:
-        return [dict(point) for point in ParameterGrid(dict(grid))]
-    except (TypeError, ValueError) as error:
-        raise _bad_grid(str(error)) from error
-
-
 def _refuse_pairwise(estimator: Any, points: list[dict[str, Any]]) -> None:
     """Refuse scores of pairs of classes: of three classes there are as many pairs as classes."""
-    from sklearn.base import clone
-
     for point in points:
         candidate = clone(estimator).set_params(**point)
         parts = {"": candidate, **candidate.get_params()}
@@ -473,8 +467,6 @@ def _rotation(
     features: NDArray[np.float32],
     watch: Stopwatch,
 ) -> Rotation | None:
-    from sklearn.base import clone
-
     count, width = features.shape
     if count >= width:
         return None
@@ -503,8 +495,6 @@ def _as_data(
 def _complaints(
     caught: list[warnings.WarningMessage], *, searched: bool
 ) -> tuple[tuple[str, ...], bool]:
-    from sklearn.exceptions import ConvergenceWarning
-
     stopped = sum(issubclass(one.category, ConvergenceWarning) for one in caught)
     said = dict.fromkeys(
         str(one.message).strip().splitlines()[0]
@@ -519,10 +509,7 @@ def _complaints(
 
 
 def _few_threads(cells: int) -> AbstractContextManager[Any]:
-    from threadpoolctl import threadpool_limits
-
-    limits: AbstractContextManager[Any] = threadpool_limits(1 if cells <= _ONE_THREAD else None)
-    return limits
+    return threadpool_limits(1 if cells <= _ONE_THREAD else None)  # type: ignore[no-any-return]
 
 
 def _plain(value: Any) -> Any:
