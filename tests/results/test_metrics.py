@@ -177,6 +177,7 @@ def test_nothing_predicted_is_nothing_known():
     assert p.summary() == {"accuracy": None, "n": 0, "interval": None}
     assert not metrics.measures(p)["macro_f1"].known
     assert metrics.most_confused(p) == []
+    assert re.search(r"macro avg +- +- +- +0\n", p.classification_report())
 
 
 def test_measures_hold_the_accuracy_and_all_that_a_page_shows():
