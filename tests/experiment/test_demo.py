@@ -27,7 +27,7 @@ def test_each_set_of_pictures_is_learned_in_three_ways_on_one_split(shown):
     assert [each.name for each in shown] == ["flowers", "digits"]
     for each in shown:
         runs = [run for row in each.comparison.rows for run in row.runs]
-        strategies = [row.strategy for row in each.comparison.rows]
+        strategies = [row.runs[0].record.method["strategy"] for row in each.comparison.rows]
         assert strategies == ["from_scratch", "features", "two_stage"]
         assert len({run.split_hash for run in runs}) == 1
         assert len(each.comparison.verdicts) == 2
@@ -44,7 +44,7 @@ def test_the_page_of_each_set_stands_beside_its_pictures_and_its_plan(shown):
 def test_the_plan_can_be_run_again_and_is_finished_then(shown):
     for each in shown:
         plan = demo.read_plan(each.plan)
-        outcome = demo.Campaign(each.plan.parent).run(plan)
+        outcome = demo.PlanRunner(each.plan.parent).run(plan)
         assert (len(outcome.rows), outcome.fitted) == (3, 0)
 
 
