@@ -1,39 +1,43 @@
-"""Ranking networks on own pictures: what is compared, what is said, and what is left alone."""
+"""Ranking networks on own images: what is compared, what is said, and what is left alone."""
 
 import json
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from regraft.experiment.ablation import MISTAKES, mistakes_for, with_preprocessing
-from regraft.experiment.bench import NEIGHBOURS, PROBE, Budget, Outcome
-from regraft.experiment.candidates import (
-    NO_WEIGHTS,
-    NOT_HERE,
-    Candidate,
-    LeftOut,
-    find_candidates,
-)
-from regraft.experiment.preparation import DataPlan
-from regraft.experiment.ranking import rank_backbones
-from regraft.experiment.standings import Ranking, compared, in_order
 
 from regraft.backbones.backbone import build
 from regraft.backbones.checkpoint_files import write_state
 from regraft.backbones.sources import import_weights
 from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
 from regraft.backbones.weights import find_weights, store
-from regraft.data.dataset import Dataset
 from regraft.data.synthetic import make_flowers
-from regraft.errors import BackboneError, DataError, UsageError, WeightsError
-from regraft.experiment import bench as benches
-from regraft.experiment import candidates
-from regraft.experiment.probes import make_folds, predict_out_of_fold
+from regraft.errors import BackboneError, WeightsError
+from regraft.experiment import rank as ranks
+from regraft.experiment.config import DataConfig
+from regraft.experiment.prepare import prepare
+from regraft.experiment.probes import (
+    MISTAKES,
+    NEIGHBOURS,
+    PROBE,
+    Bench,
+    Outcome,
+    mistakes_for,
+    with_preprocessing,
+)
+from regraft.experiment.rank import (
+    NO_WEIGHTS,
+    NOT_HERE,
+    Here,
+    LeftOut,
+    Ranking,
+    find_here,
+    rank_backbones,
+    ranked,
+)
 from regraft.features.extractor import FeatureExtractor
 from regraft.files import home
 
-OWN = Preprocessing.tf(32, mode="squash", resize=48)
+OWN = Preprocessing.tf(48, mode="squash", resize=64)
 
 
 def random_network(seed):
@@ -47,8 +51,10 @@ def keep(name, *, seed=0, preprocessing=OWN):
     return import_weights(file, name=name, backbone="simple_cnn", preprocessing=preprocessing)
 
 
-def rank(plan, backbones=None, **options):
-    return rank_backbones(plan, backbones, **{"folds": 3, "engine": "torch", **options})
+def rank(flowers, backbones=None, *, cache="default", **options):
+    compute = Compute(engine="torch", cache=cache)
+    data = DataConfig(flowers.root)
+    return rank_backbones(data, backbones, **{"folds": 3, "compute": compute, **options})
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +67,7 @@ def two(flowers, tmp_path_factory):
     """Return the ranking of two random networks, with wrong preprocessings."""
     cache = tmp_path_factory.mktemp("cache")
     networks = [random_network(1), random_network(2)]
-    return rank(DataPlan(flowers.root), networks, ablate=True, cache=cache)
+    return rank(flowers, networks, ablate=True, cache=cache)
 
 
 def test_the_test_part_is_not_looked_at(flowers, monkeypatch):
@@ -73,10 +79,8 @@ def test_the_test_part_is_not_looked_at(flowers, monkeypatch):
         return stream(self, paths)
 
     monkeypatch.setattr(FeatureExtractor, "stream", watched)
-    plan = DataPlan(flowers.root)
-
-    ranking = rank(plan, [random_network(1)], ablate=True)
-    split = plan.prepare().split
+    ranking = rank(flowers, [random_network(1)], ablate=True)
+    split = prepare(DataConfig(flowers.root)).split
 
     assert seen == {*split.train.paths, *split.val.paths}
     assert ranking.images == len(seen)
@@ -84,37 +88,39 @@ def test_the_test_part_is_not_looked_at(flowers, monkeypatch):
 
 
 def test_a_second_call_computes_nothing_and_says_the_same(flowers, two, tmp_path):
-    plan, networks = DataPlan(flowers.root), [random_network(1), random_network(2)]
+    networks = [random_network(1), random_network(2)]
 
-    first = rank(plan, networks, ablate=True, cache=tmp_path)
-    second = rank(plan, networks, ablate=True, cache=tmp_path)
+    first = rank(flowers, networks, ablate=True, cache=tmp_path)
+    second = rank(flowers, networks, ablate=True, cache=tmp_path)
 
-    assert [row.embedded for row in first.rows] == [first.images] * 2
-    assert {one.embedded for one in (*second.rows, *second.mistakes)} == {0}
-    assert second.table().rows == first.table().rows
-    assert second.ablation_table().rows == first.ablation_table().rows
-    assert all(row.milliseconds > 0 for row in second.rows)
+    assert [row.outcome.embedded for row in first.rows] == [first.images] * 2
+    assert {row.outcome.embedded for row in second.rows} == {0}
+    assert {mistake.embedded for mistake in second.mistakes} == {0}
+    assert all(row.outcome.milliseconds > 0 for row in first.rows)
+    figures = [sorted(str(row[:6]) for row in both.table().rows) for both in (first, second)]
+    assert figures[0] == figures[1]
+    assert set(second.ablation_table().rows) == set(first.ablation_table().rows)
 
 
 def test_the_features_are_those_that_a_fit_uses(flowers):
-    plan = DataPlan(flowers.root)
-    rank(plan, [random_network(1)])
+    rank(flowers, [random_network(1)])
 
     extractor = FeatureExtractor(random_network(1), compute=Compute(engine="torch"))
-    extractor.transform(plan.prepare().split.train.paths)
+    extractor.transform(prepare(DataConfig(flowers.root)).split.train.paths)
 
     assert extractor.stats_.embedded == 0
 
 
-def test_rows_stand_by_their_linear_probe_and_carry_an_interval_over_all_pictures(two):
-    values = [row.linear_probe.value for row in two.rows]
+def test_rows_stand_by_their_linear_probe_and_carry_an_interval_over_all_images(two):
+    values = [row.outcome.accuracy(PROBE).value for row in two.rows]
 
     assert values == sorted(values, reverse=True)
     for row in two.rows:
-        assert row.linear_probe.n == row.knn.n == two.images == 33
-        assert row.linear_probe.low < row.linear_probe.value <= row.linear_probe.high
-        assert row.input_size == 32
-        assert row.parameters > 100_000
+        probe, knn = (row.outcome.accuracy(name) for name in (PROBE, NEIGHBOURS))
+        assert probe.n == knn.n == two.images == 33
+        assert probe.low < probe.value <= probe.high
+        assert row.to_json()["input_size"] == 48
+        assert row.to_json()["parameters"] > 100_000
 
 
 def test_the_ablation_stands_in_a_table_of_its_own(two):
@@ -134,62 +140,65 @@ def test_everything_becomes_one_json_object(two):
 
 
 @pytest.fixture
-def without_the_packaged_one(monkeypatch):
-    """Leave out the one network whose building takes longer than all else here."""
-    listed = candidates.list_backbones
+def without_the_packaged(monkeypatch):
+    """Leave out the networks whose building takes longer than all else here."""
+    listed = ranks.list_backbones
     monkeypatch.setattr(
-        candidates,
+        ranks,
         "list_backbones",
-        lambda: tuple(entry for entry in listed() if entry.name != "efficientnet_lite0"),
+        lambda: tuple(
+            entry for entry in listed() if not entry.name.startswith("efficientnet_lite")
+        ),
     )
 
 
 def test_without_names_every_network_whose_weights_are_here_is_a_candidate():
     keep("mine")
 
-    here, others = find_candidates()
+    here, others = find_here()
     left_out = {one.backbone: one.why for one in others}
 
-    assert {one.name for one in here} >= {"efficientnet_lite0", "mine"}
-    assert all(one.bytes > 10_000 for one in here if one.name in {"efficientnet_lite0", "mine"})
+    assert {one.spec.name for one in here} >= {"efficientnet_lite0", "mine"}
+    assert all(
+        one.bytes > 10_000 for one in here if one.spec.name in {"efficientnet_lite0", "mine"}
+    )
     assert left_out["vgg16"] == NOT_HERE
     assert left_out["simple_cnn"] == NO_WEIGHTS
     assert find_weights("vgg16") is None
 
 
-def test_what_is_left_out_is_said_reason_by_reason(flowers, without_the_packaged_one):
+def test_what_is_left_out_is_said_reason_by_reason(flowers, without_the_packaged):
     keep("mine")
 
-    text = rank(DataPlan(flowers.root, per_class=4)).table().to_text()
+    text = rank(flowers, per_class=4).table().to_text()
 
     assert text.count(NOT_HERE) == text.count(NO_WEIGHTS) == 1
     assert "Left out: alexnet, vgg16" in text
 
 
 def test_a_named_network_without_weights_is_left_out_and_never_fetched(flowers):
-    here, others = find_candidates(["vgg16", random_network(0), random_network(0)])
+    here, others = find_here(["vgg16", random_network(0), random_network(0)])
 
     assert [one.spec for one in here] == [random_network(0)]
     assert others == [LeftOut("vgg16", NOT_HERE)]
     with pytest.raises(WeightsError) as refused:
-        rank(DataPlan(flowers.root), ["vgg16"])
+        rank(flowers, ["vgg16"])
     assert refused.value.code == "WEIGHTS-MISSING"
 
 
 def test_an_unknown_name_is_an_error_that_names_the_nearest(flowers):
     with pytest.raises(BackboneError) as refused:
-        rank(DataPlan(flowers.root), ["vgg61"])
+        rank(flowers, ["vgg61"])
 
     assert "vgg16" in refused.value.hint
 
 
-def test_damaged_weights_are_left_out_of_a_ranking_of_everything(flowers, without_the_packaged_one):
+def test_damaged_weights_are_left_out_of_a_ranking_of_everything(flowers, without_the_packaged):
     keep("sound")
     file = keep("damaged").path
     file.write_bytes(file.read_bytes()[:-1] + b"\x7f")
-    plan = DataPlan(flowers.root, per_class=4)
 
-    ranking = rank(plan)
+    ranking = rank(flowers, per_class=4)
 
     assert "sound" in {row.backbone for row in ranking.rows}
     assert "damaged" in {one.backbone for one in ranking.left_out}
@@ -198,7 +207,7 @@ def test_damaged_weights_are_left_out_of_a_ranking_of_everything(flowers, withou
 def test_a_spent_budget_leaves_one_network_and_says_what_is_missing(flowers):
     networks = [random_network(1), random_network(2)]
 
-    ranking = rank(DataPlan(flowers.root), networks, budget=1e-6, ablate=True)
+    ranking = rank(flowers, networks, budget=1e-6, ablate=True)
 
     assert len(ranking.rows) == 1
     reasons = {one.backbone: one.why for one in ranking.left_out}
@@ -212,100 +221,26 @@ def test_a_spent_budget_leaves_one_network_and_says_what_is_missing(flowers):
 def test_the_quickest_networks_are_measured_first(flowers, monkeypatch):
     seconds = {1: 5.0, 2: 0.5, 3: 50.0}
     measured = []
-    measure = benches.Bench.measure
+    measure = Bench.measure
 
     def watched(self, spec, classifiers):
         measured.append(spec.seed)
         return measure(self, spec, classifiers)
 
-    monkeypatch.setattr(benches.Bench, "expect", lambda _, spec: seconds[spec.seed])
-    monkeypatch.setattr(benches.Bench, "measure", watched)
+    monkeypatch.setattr(Bench, "expect", lambda _, spec: seconds[spec.seed])
+    monkeypatch.setattr(Bench, "measure", watched)
     networks = [random_network(seed) for seed in seconds]
 
-    ranking = rank(DataPlan(flowers.root), networks, budget=40.0)
+    ranking = rank(flowers, networks, budget=40.0)
 
     assert measured == [2, 1]
     assert [one.why[:17] for one in ranking.left_out] == ["it needs about 50"]
 
 
-def test_pictures_per_class_are_taken_from_training_and_validation_together(flowers):
-    ranking = rank(DataPlan(flowers.root, per_class=10), [random_network(1)])
+def test_images_per_class_are_taken_from_training_and_validation_together(flowers):
+    ranking = rank(flowers, [random_network(1)], per_class=10)
 
     assert ranking.images == 30
-
-
-def test_groups_copies_and_look_alikes_share_a_fold():
-    names = [f"{label}/{number}.jpg" for label in ("a", "b") for number in range(12)]
-    labels = [name[0] for name in names]
-    data = Dataset(tuple(names), tuple(labels), ("a", "b"))
-    hashes = {path: f"{place:064x}" for place, path in enumerate(data.paths)}
-    hashes[data.paths[1]] = hashes[data.paths[0]]
-    groups = ["p" if place in {2, 3} else "" for place in range(24)]
-    grouped = Dataset(data.paths, data.labels, data.classes, groups=tuple(groups)).knowing(hashes)
-
-    folds = make_folds(grouped, folds=3, alike=[("b/4.jpg", "b/7.jpg")])
-
-    assert folds[0] == folds[1]
-    assert folds[2] == folds[3]
-    assert folds[12 + 4] == folds[12 + 7]
-
-
-@given(
-    folds=st.integers(2, 5),
-    sizes=st.lists(st.integers(5, 20), min_size=2, max_size=4),
-    seed=st.integers(0, 9),
-)
-def test_folds_hold_every_picture_once_and_the_classes_in_proportion(folds, sizes, seed):
-    labels = tuple(f"c{label}" for label, size in enumerate(sizes) for _ in range(size))
-    names = tuple(f"{label}/{place}.jpg" for place, label in enumerate(labels))
-    data = Dataset(names, labels, tuple(f"c{label}" for label in range(len(sizes))))
-    data = data.knowing({path: f"{place:064x}" for place, path in enumerate(data.paths)})
-
-    places = make_folds(data, folds=folds, seed=seed)
-
-    for label, size in enumerate(sizes):
-        counts = np.bincount(places[np.array(labels) == f"c{label}"], minlength=folds)
-        assert counts.sum() == size
-        assert counts.max() - counts.min() <= 1
-
-
-def test_a_class_too_small_for_the_folds_is_refused_or_learned_from_only():
-    names = tuple(f"{place}.jpg" for place in range(14))
-    data = Dataset(names, tuple("aaaaaabbbbbbcc"), ("a", "b", "c"))
-    data = data.knowing({path: f"{place:064x}" for place, path in enumerate(data.paths)})
-
-    with pytest.raises(DataError) as refused:
-        make_folds(data, folds=3)
-
-    assert refused.value.code == "SPLIT-TOO-FEW"
-    places = make_folds(data, folds=3, small_classes="train")
-    assert places[-2:].tolist() == [-1, -1]
-    assert (places[:-2] >= 0).all()
-
-
-def test_one_fold_is_no_cross_validation():
-    with pytest.raises(UsageError):
-        make_folds(Dataset(("1.jpg",), ("a",), ("a",)), folds=1)
-
-
-def test_every_picture_is_predicted_by_a_classifier_of_the_other_folds():
-    # Two pictures of opposite classes at one place: who has seen only one names the other like it.
-    rows = np.repeat(np.eye(6, dtype=np.float32), 2, axis=0)
-    labels = np.tile([0, 1], 6)
-    folds = np.tile([0, 1, 1, 0], 3)
-
-    named = predict_out_of_fold(rows, labels, folds, classifier="knn")
-
-    assert (named == 1 - labels).all()
-
-
-def test_pictures_in_no_fold_are_learned_from_but_not_predicted():
-    rows = np.array([[0.0], [0.1], [1.0], [1.1], [9.0]], dtype=np.float32)
-    labels = np.array([0, 0, 1, 1, 2])
-
-    named = predict_out_of_fold(rows, labels, np.array([0, 1, 0, 1, -1]))
-
-    assert named.tolist() == [0, 0, 1, 1, -1]
 
 
 def outcome(right, *, milliseconds=1.0):
@@ -316,9 +251,9 @@ def outcome(right, *, milliseconds=1.0):
 
 def standing(*networks):
     measured = [
-        (Candidate(BackboneSpec(name, weights=None), 8_000_000), found) for name, found in networks
+        (Here(BackboneSpec(name, weights=None), 8_000_000), found) for name, found in networks
     ]
-    return Ranking(compared(in_order(measured)), (), (), 5, 200, "ab" * 32, 1.0)
+    return Ranking(ranked(measured), (), (), 5, 200, "ab" * 32, 1.0)
 
 
 def test_a_clear_winner_is_marked_as_best():
@@ -413,11 +348,6 @@ def test_a_ranking_leaves_the_store_of_weights_as_it_was(flowers):
     keep("mine")
     before = {file: file.read_bytes() for file in store().rglob("*") if file.is_file()}
 
-    rank(DataPlan(flowers.root, per_class=4), ["mine"], ablate=True)
+    rank(flowers, per_class=4, backbones=["mine"], ablate=True)
 
     assert {f: f.read_bytes() for f in store().rglob("*") if f.is_file()} == before
-
-
-def test_a_budget_runs_down():
-    assert Budget(5.0).left <= 5.0
-    assert Budget(0.0).left <= 0.0
