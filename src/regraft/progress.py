@@ -41,24 +41,17 @@ def progress_bar(
 
 @contextmanager
 def _terminal_bar(description: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeRemainingColumn,
-    )
     from rich.text import Text
 
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
+    class Rate(progress.ProgressColumn):
+        def render(self, task: progress.Task) -> Text:
             return Text("" if task.speed is None else f"{_shown(task.speed)} {unit}/s")
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+    done, left = progress.MofNCompleteColumn(), progress.TimeRemainingColumn()
+    columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), done, Rate(), left)
+    with progress.Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(description, total=total)
         yield lambda count: bar.advance(task, count)
 

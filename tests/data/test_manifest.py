@@ -11,7 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from regraft.data.dataset import Dataset, Split
-from regraft.data.manifest import Facts, Row, manifest_hash, read_manifest, write_manifest
+from regraft.data.manifest import (
+    Facts,
+    Row,
+    is_manifest,
+    manifest_hash,
+    read_manifest,
+    write_manifest,
+)
 from regraft.errors import DataError, RegraftError
 
 
@@ -74,6 +81,13 @@ def test_no_cell_of_the_table_is_a_formula(written):
 
     assert rows[0] == ["path", "sha256", "class", "part"]
     assert not any(cell.startswith(("=", "+", "-", "@")) for row in rows for cell in row)
+
+
+def test_the_table_of_a_split_is_known_by_its_header(written, tmp_path):
+    (tmp_path / "other.csv").write_text("path,label\n")
+
+    assert is_manifest(written / "split.csv")
+    assert not is_manifest(tmp_path / "other.csv")
 
 
 def test_moved_images_are_found_under_their_new_root(images, written, tmp_path):
