@@ -256,8 +256,8 @@ def tiny(*names):
 @pytest.mark.parametrize(
     ("layers", "why"),
     [
-        (("conv2_block1_3_conv",), "biases and other strides"),
-        (("res2a_branch2a",), "biases and other strides"),
+        (("conv2_block1_3_conv",), "biases and strides differ"),
+        (("res2a_branch2a",), "biases and strides differ"),
         (("conv2d_93", "batch_normalization_93"), "average pooling"),
         (("block35_1_conv", "conv2d_1"), "no names of their own"),
         (("block1_conv1", "block2_sepconv1", "conv2d_1"), "pads on one side"),

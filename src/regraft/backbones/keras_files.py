@@ -138,13 +138,9 @@ def _new_layers(root: h5py.Group) -> Iterator[tuple[str, list[h5py.Dataset]]]:
     for group in root["layers"].values():
         if "vars" in group and len(group["vars"]):
             if "name" not in group["vars"].attrs:
-                raise WeightsError(
-                    "the file does not say which layer is which",
-                    path=root.file.filename,
-                    why="an early Keras 3 wrote it",
-                    hint="save the weights again with a current Keras",
-                    code="WEIGHTS-FORMAT",
-                )
+                what = "the file does not say which layer is which"
+                why, hint = "an early Keras 3 wrote it", "save it again with a current Keras"
+                raise _misfit(Path(root.file.filename), what, why, hint)
             yield (
                 _text(group["vars"].attrs["name"]),
                 [group["vars"][str(index)] for index in range(len(group["vars"]))],
@@ -305,20 +301,12 @@ _NETWORKS = (
 _OTHERS = "these can be read: " + ", ".join(sorted(network.title for network in _NETWORKS))
 # Networks of which timm's is another one: a layer that only they have, and where they differ.
 _DIFFERENT = (
-    (
-        r"res2a_branch2a|conv2_block1_3_conv",
-        "ResNet",
-        "it has biases and other strides than timm's",
-    ),
-    (r"block35_1_conv", "InceptionResNetV2", "its layers have no names of their own"),
-    (r"block2_sepconv1", "Xception", "its pooling pads on one side, timm's on both"),
+    ("res2a_branch2a|conv2_block1_3_conv", "ResNet", "its biases and strides differ from timm's"),
+    ("block35_1_conv", "InceptionResNetV2", "its layers have no names of their own"),
+    ("block2_sepconv1", "Xception", "its pooling pads on one side, timm's on both"),
     (r"conv2d_\d+", "InceptionV3", "its average pooling leaves out the border, timm's counts it"),
-    (
-        r"normal_conv_1_.*",
-        "NASNet",
-        "timm has no NASNetMobile, and NASNetLarge has not been compared",
-    ),
-    (r"block7b_dwconv", "EfficientNetB1 to B7", "only EfficientNetB0 has been compared"),
+    ("normal_conv_1_.*", "NASNet", "timm has no NASNetMobile, and NASNetLarge was not compared"),
+    ("block7b_dwconv", "EfficientNetB1 to B7", "only EfficientNetB0 has been compared"),
 )
 
 
