@@ -13,11 +13,14 @@ from regraft.data.named import find_data
 from regraft.data.synthetic import make_flowers
 from regraft.experiment.batch import PlanRunner
 from regraft.experiment.plan import read_plan
+from regraft.experiment.run import build as build_learner
 from regraft.report.comparison_page import comparison_table
 from regraft.results.comparison import Comparison
 from regraft.training.augment import find_augmentation
 from regraft.training.batches import epoch_batches
+from regraft.training.heads import find_head
 from regraft.training.network import TransferNetwork
+from regraft.training.regularize import Regularization, find_regularization
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 PLANS = sorted(EXAMPLES.rglob("*.toml"))
@@ -108,18 +111,18 @@ def plan_of(path, small=False):
 
 
 @functools.cache
-def recipes_of(document):
-    """Return the recipes of a document by the id of their row."""
+def configs_of(document):
+    """Return the configs of a document by the id of their row."""
     plans = [plan_of(path) for path in PLANS if path.parent.name == document]
-    found = [(recipe.row["id"], recipe) for plan in plans for recipe in plan.recipes()]
+    found = [(config.method.id, config) for plan in plans for config in plan.configs()]
     assert len(dict(found)) == len(found), "an id stands twice"
     return dict(found)
 
 
 def published(document):
-    """Return the recipes of the rows that a document prints, by their ids."""
-    recipes = recipes_of(document)
-    return {name: one for name, one in recipes.items() if not name.endswith(OTHER_PROTOCOL)}
+    """Return the configs of the rows that a document prints, by their ids."""
+    configs = configs_of(document)
+    return {name: one for name, one in configs.items() if not name.endswith(OTHER_PROTOCOL)}
 
 
 @functools.cache
@@ -128,13 +131,20 @@ def trunk(name, arguments, size):
     return build(weights)
 
 
-def grafted(recipe, classes):
-    """Return the network that a recipe trains, with random weights."""
-    learner = recipe.learner()
+def head_of(learner):
+    regularize = find_regularization(learner.regularize) or Regularization()
+    return regularize.head(find_head(learner.head))
+
+
+def network_of(config, classes):
+    """Return the network that a config trains, with random weights."""
+    learner = build_learner(config.method)
     spec = learner.backbone
     size = spec.preprocessing.size if spec.preprocessing else 224
     outputs = 1 if learner.output == "sigmoid" else classes
-    return TransferNetwork(trunk(spec.name, spec.arguments, size), learner._head(), outputs=outputs)
+    return TransferNetwork(
+        trunk(spec.name, spec.arguments, size), head_of(learner), outputs=outputs
+    )
 
 
 def trained(network, phase):
@@ -162,7 +172,7 @@ def test_the_documents_have_74_rows_with_what_they_print():
 
 @pytest.mark.parametrize("row", SIBGRAPI)
 def test_the_tutorial_is_quoted_as_it_is_printed(row):
-    told = published("sibgrapi_2019")[row].published
+    told = published("sibgrapi_2019")[row].method.published
 
     *shares, seconds = SIBGRAPI[row]
     assert [100 * told[part] for part in ("train", "validation", "test")] == pytest.approx(shares)
@@ -175,26 +185,26 @@ def test_the_other_documents_are_quoted_as_they_are_printed(document):
 
     assert set(found) == set(OTHERS[document])
     for row, (part, share) in OTHERS[document].items():
-        assert found[row].published[part] == share, row
+        assert found[row].method.published[part] == share, row
 
 
 def test_what_was_never_published_has_no_published_figures():
     others = [
-        recipe
+        config
         for document in DOCUMENTS
-        for name, recipe in recipes_of(document).items()
+        for name, config in configs_of(document).items()
         if name.endswith(OTHER_PROTOCOL)
     ]
 
     assert len(others) == 19
-    assert not any(recipe.published for recipe in others)
+    assert not any(config.method.published for config in others)
 
 
 def test_the_28_rows_of_the_tutorial_are_28_distinct_runs():
-    recipes = published("sibgrapi_2019").values()
+    configs = published("sibgrapi_2019").values()
 
-    assert len({recipe.digest for recipe in recipes}) == 28
-    assert len({recipe.folder for recipe in recipes}) == 28
+    assert len({config.key for config in configs}) == 28
+    assert len({config.folder for config in configs}) == 28
 
 
 SMALL_NET, VGG_FLOWERS, VGG_CHESTS = 9_934_085, 27_825_477, 27_823_425
@@ -259,11 +269,11 @@ AUGMENTATIONS = {
 
 @pytest.mark.parametrize("row", TRAININGS)
 def test_a_row_of_the_tutorial_trains_what_was_trained_there(row):
-    recipe = published("sibgrapi_2019")[row]
+    config = published("sibgrapi_2019")[row]
     parameters, moving, first, epochs, optimizer, rate, dropout, augment, start = TRAININGS[row]
-    learner = recipe.learner()
+    learner = build_learner(config.method)
     (phase,) = learner.phases
-    network = grafted(recipe, classes=5)
+    network = network_of(config, classes=5)
     changes = find_augmentation(learner.augment)
 
     assert network.size() == parameters
@@ -271,54 +281,54 @@ def test_a_row_of_the_tutorial_trains_what_was_trained_there(row):
     assert (phase.epochs, phase.optimizer, phase.lr) == (epochs, optimizer, rate)
     assert (phase.momentum, phase.schedule, phase.keep) == (0, "constant", "last")
     assert learner.batch_size == 10
-    assert learner._head().dropout == dropout
+    assert head_of(learner).dropout == dropout
     assert (changes is None) == (augment is None)
     if changes is not None:
         said = (changes.rotation, changes.shift_x, changes.shear, changes.zoom, changes.flip)
         assert (*said, changes.fill) == AUGMENTATIONS[augment]
         assert changes.shift_y == changes.shift_x
-    earlier = published("sibgrapi_2019")[start].link if start else None
-    assert recipe.row.get("start") == earlier
+    earlier = published("sibgrapi_2019")[start].link if start else "None"
+    assert str(config.method.start) == earlier
 
 
 @pytest.mark.parametrize(
-    ("rows", "pictures", "steps"), [("1234", 2623, 262), ("567", 5216, 522), ("8a", 15_000, 1500)]
+    ("rows", "images", "steps"), [("1234", 2623, 262), ("567", 5216, 522), ("8a", 15_000, 1500)]
 )
-def test_an_epoch_of_the_tutorial_has_as_many_steps_as_there(rows, pictures, steps):
+def test_an_epoch_of_the_tutorial_has_as_many_steps_as_there(rows, images, steps):
     found = published("sibgrapi_2019")
     chosen = [row for row in found if row == rows or (len(rows) > 2 and row[0] in rows)]
 
     assert chosen
     for row in chosen:
-        learner = found[row].learner()
+        learner = build_learner(found[row].method)
         for phase in learner.phases:
-            batches = epoch_batches(np.arange(pictures), learner.batch_size, phase.steps)
+            batches = epoch_batches(np.arange(images), learner.batch_size, phase.steps)
             assert len(batches) == steps, row
 
 
 def test_the_frozen_batch_norm_of_the_tutorial_used_each_batch_and_the_corrected_one_does_not():
-    recipes = recipes_of("sibgrapi_2019")
+    configs = configs_of("sibgrapi_2019")
 
-    assert recipes["8c"].learner().phases[0].batchnorm == "batch_statistics"
-    assert recipes["8c-corrected"].learner().phases[0].batchnorm == "frozen"
+    assert build_learner(configs["8c"].method).phases[0].batchnorm == "batch_statistics"
+    assert build_learner(configs["8c-corrected"].method).phases[0].batchnorm == "frozen"
 
 
-def test_the_tutorial_prepared_pictures_for_other_weights_and_the_corrected_rows_do_not():
-    recipes = recipes_of("sibgrapi_2019")
+def test_the_tutorial_prepared_images_for_other_weights_and_the_corrected_rows_do_not():
+    configs = configs_of("sibgrapi_2019")
     wrong = Preprocessing.tf(mode="squash", resize=224, interpolation="nearest", channels="BGR")
 
-    assert {recipe.backbone.preprocessing for recipe in published("sibgrapi_2019").values()} == {
+    assert {config.method.spec.preprocessing for config in published("sibgrapi_2019").values()} == {
         wrong
     }
     for row in ("3a", "3b", "3c", "4a", "4b", "4c", "6a", "6b", "6c", "7a", "7b", "7c"):
-        assert recipes[f"{row}-corrected"].backbone.preprocessing is None
+        assert configs[f"{row}-corrected"].method.spec.preprocessing is None
 
 
 def test_the_row_from_zero_began_with_imagenet_and_the_corrected_one_begins_with_nothing():
-    recipes = recipes_of("sibgrapi_2019")
+    configs = configs_of("sibgrapi_2019")
 
-    assert recipes["5c"].learner().backbone.weights == "default"
-    assert recipes["5c-corrected"].learner().backbone.weights is None
+    assert build_learner(configs["5c"].method).backbone.weights == "default"
+    assert build_learner(configs["5c-corrected"].method).backbone.weights is None
 
 
 @pytest.mark.parametrize(
@@ -334,11 +344,11 @@ def test_the_row_from_zero_began_with_imagenet_and_the_corrected_one_begins_with
     ],
 )
 def test_the_other_documents_train_what_was_trained_there(document, row, classes, moving, first):
-    recipe = published(document)[row]
+    config = published(document)[row]
 
-    network = grafted(recipe, classes)
+    network = network_of(config, classes)
 
-    assert trained(network, recipe.learner().phases[-1]) == (moving, first)
+    assert trained(network, build_learner(config.method).phases[-1]) == (moving, first)
 
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
@@ -348,13 +358,13 @@ def test_every_row_of_every_plan_is_a_learner(path, small):
 
     assert plan.title
     for row in plan.rows:
-        for recipe in row.recipes:
-            assert recipe.learner().get_params()
-            assert recipe.data_plan.test
+        for config in row.configs:
+            assert build_learner(config.method).get_params()
+            assert config.data.test
 
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
-def test_the_head_of_a_plan_says_how_to_run_it_and_where_its_pictures_come_from(path):
+def test_the_head_of_a_plan_says_how_to_run_it_and_where_its_images_come_from(path):
     text = path.read_text()
     head = text.partition("\n\n")[0]
     fetched = set(re.findall(r"^#   regraft data fetch (\w+)", head, re.MULTILINE))
@@ -368,11 +378,11 @@ def test_the_head_of_a_plan_says_how_to_run_it_and_where_its_pictures_come_from(
 
 def test_the_small_plans_need_no_weights_that_are_not_in_the_package():
     for path in PLANS:
-        for recipe in plan_of(path, small=True).recipes():
-            spec = recipe.learner().backbone
+        for config in plan_of(path, small=True).configs():
+            spec = build_learner(config.method).backbone
             assert spec.weights is None or spec.name == "efficientnet_lite0", (
                 path.stem,
-                recipe.row,
+                config.method,
             )
 
 
@@ -391,7 +401,7 @@ def test_the_small_plans_of_all_documents_run_to_the_end_with_published_beside_m
     for count, folder in folders.items():
         make_flowers(folder, species=count, per_class=24, size=64)
     for path in PLANS:
-        of_two = any(one.row.get("output") == "sigmoid" for one in plan_of(path).recipes())
+        of_two = any(one.method.output == "sigmoid" for one in plan_of(path).configs())
         plan = read_plan(path, small=True, data=str(folders[2 if of_two else 3]))
 
         outcome = PlanRunner(tmp_path / "runs" / path.stem).run(plan)
