@@ -38,7 +38,7 @@ def test_the_page_of_each_set_stands_beside_its_pictures_and_its_plan(shown):
         page = each.page.read_text(encoding="utf-8")
         assert each.comparison.title in page
         assert page.count("report.html") >= 3
-        assert each.pictures.is_dir()
+        assert each.images.is_dir()
 
 
 def test_the_plan_can_be_run_again_and_is_finished_then(shown):
@@ -115,7 +115,8 @@ def test_the_command_prints_both_tables_each_with_its_lesson(shown, monkeypatch)
 def test_the_command_answers_machines_with_one_object_per_set(shown, monkeypatch):
     told = json.loads(command(shown, monkeypatch, "--json").stdout)
 
-    assert list(told) == ["flowers", "digits"]
+    assert list(told) == ["photographs", "flowers", "digits"]
+    assert [row["top"][0]["label"] for row in told["photographs"]] == ["palace", "daisy"]
     for each in shown:
         assert len(told[each.name]["rows"]) == 3
         assert told[each.name]["lesson"] == each.lesson

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from regraft.experiment.config import DataConfig, MethodConfig
 
+Answers = Callable[[Sequence["Image"]], list[Any]]  # the entries of each image
 FilesArgument = Annotated[
     list[str],
     typer.Argument(
@@ -55,6 +56,10 @@ def classify(
     as_json: JsonLinesOption = False,
 ) -> int:
     """Say what a network trained on ImageNet sees in images, with probabilities."""
+    return _answer(files, _seen_by(method, top), as_json=as_json)
+
+
+def _seen_by(method: MethodConfig, top: int) -> Answers:
     from regraft.backbones.backbone import build
 
     network = build(method.spec)
@@ -62,7 +67,7 @@ def classify(
     def answers(images: Sequence[Image]) -> list[Any]:
         return [[asdict(entry) for entry in entries] for entries in network.top_k(images, k=top)]
 
-    return _answer(files, answers, as_json=as_json)
+    return answers
 
 
 def predict(
@@ -156,9 +161,16 @@ def demo(
 
     begun = time.monotonic()
     folder = out or RunStore(Path()).free_folder("regraft demo")
-    from regraft.experiment.demo import run_demo
+    from regraft.experiment.config import MethodConfig
+    from regraft.experiment.demo import photographs, run_demo
     from regraft.report.comparison_page import comparison_table
 
+    network = MethodConfig()
+    echo_err(f"What {network.backbone} sees in two photographs:")
+    rows = _rows([str(path) for path in photographs()], _seen_by(network, top=3))
+    for row in () if as_json else rows:
+        _echo_row(row)
+    echo_err("Two sets of small images: from scratch, or with what the network knows already?")
     # Two processes of one thread each do not wait for each other where other programs are at work.
     shown = run_demo(folder, jobs=2, verbose=not as_json, say=echo_err)
     if as_json:
@@ -166,7 +178,7 @@ def demo(
             each.name: {**each.comparison.to_json(str(each.page)), "lesson": each.lesson}
             for each in shown
         }
-        echo_json(sets)
+        echo_json({"photographs": rows, **sets})
         return
     for each in shown:
         echo(f"\n{each.comparison.title}\n")
@@ -179,16 +191,14 @@ def demo(
         + "".join(f"  {each.page}\n" for each in shown)
         + f"""\
 Try next:
-  regraft data check {quote(str(flowers.pictures))}
+  regraft data check {quote(str(flowers.images))}
   regraft run {quote(str(flowers.plan))}      (after changing what you like in it)
-  regraft predict {quote(str(run))} {quote(str(flowers.pictures / "daisy"))}
+  regraft predict {quote(str(run))} {quote(str(flowers.images / "daisy"))}
   regraft compare YOUR_FOLDER"""
     )
 
 
-def _answer(
-    files: Iterable[str], answers: Callable[[Sequence[Image]], list[Any]], *, as_json: bool
-) -> int:
+def _answer(files: Iterable[str], answers: Answers, *, as_json: bool) -> int:
     """Print one answer per image in the order given; bad ones have a code instead."""
     refused, remaining = 0, iter(_images(files))
     while batch := tuple(islice(remaining, 32)):
@@ -201,9 +211,7 @@ def _answer(
     return EXIT_REFUSED if refused else 0
 
 
-def _rows(
-    paths: Sequence[str], answers: Callable[[Sequence[Image]], list[Any]]
-) -> list[dict[str, Any]]:
+def _rows(paths: Sequence[str], answers: Answers) -> list[dict[str, Any]]:
     from regraft.data.images import open_image
 
     rows: list[dict[str, Any]] = [{"file": path} for path in paths]

@@ -1,34 +1,33 @@
-"""The demonstration: three ways to learn two small sets of pictures, without a download."""
+"""The demonstration: three ways to learn two small sets of images, without a download."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from importlib.resources import files
 from pathlib import Path
 
 from regraft.data.synthetic import make_flowers, write_digits
 from regraft.errors import RunError
-from regraft.experiment.batch import PlanRunner, Say
+from regraft.experiment.batch import PlanRunner, Say, compare_rows
 from regraft.experiment.plan import Plan, read_plan
-from regraft.experiment.warnings import comparison_warnings
 from regraft.files import write_text
-from regraft.report.comparison_page import write_comparison
 from regraft.report.tables import Duration
 from regraft.results.comparison import Comparison
 
 FLOWERS_PER_CLASS = 80
 DIGITS_PER_CLASS = 120
 LEARNED_PER_CLASS = 20
-EPOCHS = 16
+EPOCHS = 12
 SIDES = {"flowers": 80, "digits": 48}  # pixels that enter the network
 SCRATCH = "training from scratch"
-PICTURES = "pictures"
+IMAGES = "images"
 PLAN = """\
 # Change what you like, and run it:  regraft run {name}.toml
 title = "Three ways to learn {name}"
 
 [data]
-source = "{pictures}/{name}"
+source = "{images}/{name}"
 
 [defaults]
 backbone = "efficientnet_lite0"
@@ -64,18 +63,18 @@ lr = 3e-4
 
 @dataclass(frozen=True)
 class Shown:
-    """What the demonstration leaves of one set of pictures.
+    """What the demonstration leaves of one set of images.
 
     Args:
         name: ``"flowers"`` or ``"digits"``.
-        pictures: Their folder.
+        images: Their folder.
         plan: The plan that was run.
         comparison: What came of it.
         page: The comparison as a page.
     """
 
     name: str
-    pictures: Path
+    images: Path
     plan: Path
     comparison: Comparison
     page: Path
@@ -98,6 +97,12 @@ class Shown:
         return f"For the {self.name} {says}: {verdict.verdict}. It took {took}."
 
 
+def photographs() -> tuple[Path, ...]:
+    """Return the two photographs that come with scikit-learn: a palace in China, and a daisy."""
+    folder = Path(str(files("sklearn.datasets.images")))
+    return (folder / "china.jpg", folder / "flower.jpg")
+
+
 def run_demo(
     folder: str | os.PathLike[str],
     *,
@@ -109,11 +114,11 @@ def run_demo(
     """Learn drawn flowers and handwritten digits in three ways each, and compare the ways.
 
     A network is trained from scratch; a classifier learns on the features of the same network with
-    the weights that come with Regraft; and its upper half is trained on from these weights. Flowers
-    resemble the photographs that the weights were learned from, and digits do not.
+    its ImageNet weights; and its upper half is fine-tuned from these weights. Flowers resemble the
+    photographs that the weights were learned from, and digits do not.
 
     Args:
-        folder: Where pictures, plans, runs and pages shall stand; it must be empty or absent.
+        folder: Where images, plans, runs and pages shall stand; it must be empty or absent.
         seed: Seed of the drawings.
         jobs: How many runs at the same time, in processes that share the processor's cores.
         verbose: Whether to show progress on standard error.
@@ -129,8 +134,8 @@ def run_demo(
     if place.exists() and any(place.iterdir()):
         raise RunError("something stands here already", path=place, code="RUN-EXISTS")
     say("drawing flowers …")
-    make_flowers(place / PICTURES / "flowers", per_class=FLOWERS_PER_CLASS, seed=seed)
-    write_digits(place / PICTURES / "digits", per_class=DIGITS_PER_CLASS)
+    make_flowers(place / IMAGES / "flowers", per_class=FLOWERS_PER_CLASS, seed=seed)
+    write_digits(place / IMAGES / "digits", per_class=DIGITS_PER_CLASS)
     plans = {name: _plan(name, place) for name in SIDES}
     rows = tuple(row for plan in plans.values() for row in plan.rows)
     runner = PlanRunner(place, command=f"regraft demo --out {place.name}", verbose=verbose, say=say)
@@ -139,10 +144,10 @@ def run_demo(
 
 
 def _plan(name: str, place: Path) -> Plan:
-    """Write the plan of one set of pictures as a file, and read it."""
+    """Write the plan of one set of images as a file, and read it."""
     sizes = {"side": SIDES[name], "per_class": LEARNED_PER_CLASS}
     epochs = {"epochs": EPOCHS, "half": EPOCHS // 2}
-    text = PLAN.format(name=name, pictures=PICTURES, scratch=SCRATCH, **sizes, **epochs)
+    text = PLAN.format(name=name, images=IMAGES, scratch=SCRATCH, **sizes, **epochs)
     write_text(place / f"{name}.toml", text)
     return read_plan(place / f"{name}.toml")
 
@@ -150,13 +155,7 @@ def _plan(name: str, place: Path) -> Plan:
 def _shown(name: str, plan: Plan, runner: PlanRunner) -> Shown:
     """Compare the finished runs of one plan, and write its page."""
     outcome = replace(runner, say=lambda _line: None).run(plan)
-    comparison = Comparison.of(
-        outcome.rows,
-        title=plan.title,
-        failures=outcome.failures,
-        warnings=tuple(comparison_warnings([(row.description, row.runs) for row in outcome.rows])),
-        command=runner.command,
-    )
-    page = write_comparison(comparison, runner.folder / f"{name}.html")
-    pictures, file = runner.folder / PICTURES / name, runner.folder / f"{name}.toml"
-    return Shown(name, pictures, file, comparison, page)
+    page = runner.folder / f"{name}.html"
+    comparison, _ = compare_rows(outcome, page, title=plan.title, command=runner.command)
+    images, file = runner.folder / IMAGES / name, runner.folder / f"{name}.toml"
+    return Shown(name, images, file, comparison, page)
