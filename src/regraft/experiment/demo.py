@@ -31,7 +31,7 @@ source = "{images}/{name}"
 
 [defaults]
 backbone = "efficientnet_lite0"
-per_class = {per_class}  # pictures of each class to learn from; the test part stays the same
+per_class = {per_class}  # images of each class to learn from; the test part stays the same
 
 [defaults.preprocessing]  # smaller than the network's own 224 pixels, to save time
 size = {side}
