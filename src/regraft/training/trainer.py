@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -10,9 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -285,10 +284,7 @@ class Trainer:
         mode = self._mode(phase, trained)
         self._say(self._title(index, phase, mode))
         mode, (train, validation, network) = self._entered(index, mode)
-
-        def order(draw: np.random.Generator) -> NDArray[np.int64]:
-            return balanced_order(self.train.codes, draw)
-
+        balanced = functools.partial(balanced_order, self.train.codes)
         loop = Loop(
             network,
             self._optimizer(phase, parameter_groups(self.network, phase, trained)),
@@ -299,7 +295,7 @@ class Trainer:
             number=index,
             set_mode=self.network.set_mode,
             tensors=self.network.trained_tensors,
-            order=order if self.config.sampling == "balanced" else None,
+            order=balanced if self.config.sampling == "balanced" else None,
         )
         return PreparedPhase(loop, trained, mode, checksum)
 
