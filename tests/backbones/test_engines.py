@@ -202,6 +202,8 @@ def test_threads_can_share_an_engine():
 class Forgetful(torch.nn.Module):
     """Computes something else than what the tracer saw."""
 
+    size = 64
+
     def forward(self, pictures):
         """Return rows that depend on who looks."""
         rows = pictures.float().mean((1, 2))

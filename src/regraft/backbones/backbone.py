@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ class WeightsFacts:
     classifier: bool = True
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class TopK:
     """One of the most probable classes that a network sees in an image.
 
@@ -85,10 +85,6 @@ class TopK:
         wnid: The WordNet identifier of the class.
         label: Its readable name.
         probability: Between 0 and 1, after the softmax.
-
-    Example:
-        >>> TopK(wnid="n01440764", label="tench", probability=0.9).label
-        'tench'
     """
 
     wnid: str
@@ -136,7 +132,7 @@ class Backbone:
         self.arguments = dict(spec.arguments if arguments is None else arguments)
         self.notes = notes
         self.module = network.module.eval()
-        self._network = network
+        self.network = network
         check_size(network, preprocessing.size, name=spec.name)
         trunk_calls, self._top = self._measure()
         self.stages: tuple[Stage, ...] = find_stages(network, self._top, trunk_calls)
@@ -145,22 +141,14 @@ class Backbone:
         self.feature_dim: int = self._run(self.embedder, self._blank(torch.uint8)).shape[1]
 
     @property
-    def network(self) -> Network:
-        """The network taken apart, for those who put another head on its last feature map."""
-        return self._network
-
-    @property
     def parameters(self) -> int:
         """The number of parameters of the trunk, without what comes after the embedding."""
-        return sum(
-            parameter.numel()
-            for name, parameter in self.module.named_parameters()
-            if not within(name, self._top)
-        )
+        named = self.module.named_parameters()
+        return sum(value.numel() for name, value in named if not within(name, self._top))
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all that decides which numbers a image becomes."""
+        """A hash of all that decides which numbers an image becomes."""
         return self.fingerprint_of(self.spec.pooling)
 
     def fingerprint_of(self, pooling: str) -> str:
@@ -197,11 +185,7 @@ class Backbone:
             UsageError: The engine is unknown or not installed.
         """
         return engines.make_engine(
-            self.embedder,
-            name=name,
-            precision=precision,
-            fingerprint=self.fingerprint,
-            size=self.preprocessing.size,
+            self.embedder, name=name, precision=precision, fingerprint=self.fingerprint
         )
 
     def embed(self, images: Sequence[ImageLike], *, batch_size: int = 32) -> NDArray[np.float32]:
@@ -212,7 +196,7 @@ class Backbone:
             batch_size: How many images go through the network at once.
 
         Raises:
-            ImageError: A image cannot be read.
+            ImageError: An image cannot be read.
 
         Example:
             >>> backbone = build(BackboneSpec("simple_cnn", weights=None))
@@ -232,7 +216,7 @@ class Backbone:
 
         Raises:
             BackboneError: The network has no trained ImageNet head (``BACKBONE-HEAD``).
-            ImageError: A image cannot be read.
+            ImageError: An image cannot be read.
         """
         self._check_imagenet_head()
         normalise = engines.Normalise(self.preprocessing)
@@ -242,12 +226,8 @@ class Backbone:
             logits = self._run(self.module, normalise(torch.from_numpy(batch)))
             best = logits.float().softmax(1).topk(min(k, logits.shape[1]))
             for values, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-                found.append(
-                    [
-                        TopK(wnid=classes[index][0], label=classes[index][1], probability=value)
-                        for value, index in zip(values, indices, strict=True)
-                    ]
-                )
+                pairs = zip(values, indices, strict=True)
+                found.append([TopK(classes[i][0], classes[i][1], value) for value, i in pairs])
         return found
 
     def layer_table(self, top: bool = False) -> list[Layer]:
@@ -272,7 +252,7 @@ class Backbone:
         return self.engine()
 
     def _trunk(self, batch: torch.Tensor) -> torch.Tensor:
-        return self._network.pooled(self._network.last_map(batch))
+        return self.network.pooled(self.network.last_map(batch))
 
     def _blank(self, dtype: torch.dtype) -> torch.Tensor:
         size = self.preprocessing.size
@@ -288,19 +268,16 @@ class Backbone:
         """Return the calls of the trunk, and the names of the modules that only the head runs."""
         try:
             found: tuple[list[str], tuple[str, ...]] = self._run(
-                lambda blank: classifier_modules(self._network, blank), self._blank(torch.float32)
+                lambda blank: classifier_modules(self.network, blank), self._blank(torch.float32)
             )
         except RuntimeError as error:
-            raise BackboneError(
-                f"{self.spec.name} cannot take images of {self.preprocessing.size} pixels",
-                why=str(error).splitlines()[0][:200],
-                hint=f"it was designed for {self._network.size}",
-                code="BACKBONE-SIZE",
-            ) from error
+            what = f"{self.spec.name} cannot take images of {self.preprocessing.size} pixels"
+            why, hint = str(error).splitlines()[0][:200], f"it was designed for {self.network.size}"
+            raise BackboneError(what, why=why, hint=hint, code="BACKBONE-SIZE") from error
         return found
 
     def _rows(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        network, pooling = self._network, self.spec.pooling
+        network, pooling = self.network, self.spec.pooling
         if pooling == "avg":
             return self._trunk
         if pooling == "flatten":
@@ -308,12 +285,9 @@ class Backbone:
         wanted = pooling.removeprefix("stage:")
         stage = next((stage for stage in self.stages if stage.name == wanted), None)
         if stage is None:
-            raise BackboneError(
-                f"{self.spec.name} has no stage of this name",
-                why=repr(wanted),
-                hint="stages: " + ", ".join(stage.name for stage in self.stages),
-                code="BACKBONE-STAGE",
-            )
+            what = f"{self.spec.name} has no stage of this name"
+            hint = "stages: " + ", ".join(stage.name for stage in self.stages)
+            raise BackboneError(what, why=repr(wanted), hint=hint, code="BACKBONE-STAGE")
         reach = tap(self.module, stage.output)
         return lambda batch: average(reach(batch), network.layout)
 
@@ -324,22 +298,17 @@ class Backbone:
                 yield np.stack(list(pool.map(lambda one: self.prepare(open_image(one)), batch)))
 
     def _check_imagenet_head(self) -> None:
-        if not self.weights.classifier:
-            raise BackboneError(
-                f"{self.spec.name} cannot name ImageNet classes",
-                why=f"its weights ({self.weights.source}) have no classifier",
-                hint="import the file with its classifier, or learn classes: regraft fit DIR",
-                code="BACKBONE-HEAD",
-            )
         width = int(self._run(self.module, self._blank(torch.float32)).shape[1])
-        if width != 1000 or self.weights.licence == "none":
-            found = "its weights are random" if width == 1000 else f"its head has {width} outputs"
-            raise BackboneError(
-                f"{self.spec.name} cannot name ImageNet classes",
-                why=found,
-                hint="choose a network with its ImageNet head",
-                code="BACKBONE-HEAD",
-            )
+        why = hint = ""
+        if not self.weights.classifier:
+            why = f"its weights ({self.weights.source}) have no classifier"
+            hint = "import the file with its classifier, or learn classes: regraft fit DIR"
+        elif width != 1000 or self.weights.licence == "none":
+            why = "its weights are random" if width == 1000 else f"its head has {width} outputs"
+            hint = "choose a network with its ImageNet head"
+        if why:
+            what = f"{self.spec.name} cannot name ImageNet classes"
+            raise BackboneError(what, why=why, hint=hint, code="BACKBONE-HEAD")
 
 
 def build(spec: BackboneSpec | str) -> Backbone:
@@ -413,17 +382,13 @@ def retrained(backbone: Backbone) -> Backbone:
         False
     """
     source = backbone.weights.source
-    facts = WeightsFacts(
-        sha256=state_sha256(backbone.module),
-        licence=backbone.weights.licence,
-        source=source if source.startswith(_RETRAINED) else f"{_RETRAINED} {source}",
-        classifier=backbone.weights.classifier,
-    )
+    source = source if source.startswith(_RETRAINED) else f"{_RETRAINED} {source}"
+    sha256 = state_sha256(backbone.module)
     return Backbone(
         backbone.spec,
         backbone.network,
         preprocessing=backbone.preprocessing,
-        weights=facts,
+        weights=replace(backbone.weights, sha256=sha256, source=source),
         identifier=backbone.identifier,
         arguments=backbone.arguments,
         notes=backbone.notes,
@@ -440,19 +405,14 @@ def _choose_preprocessing(
         chosen = usual_preprocessing(entry, network, size)
         return chosen, _assumed(spec, entry, chosen)
     if entry.stored and given != own:
-        raise BackboneError(
-            f"another preprocessing than that of the imported weights {entry.name}",
-            why=f"asked for {given}; the weights' own is {own}",
-            hint="leave the preprocessing out, or import the file again under another name",
-            code="BACKBONE-PREPROCESSING",
-        )
+        what = f"another preprocessing than that of the imported weights {entry.name}"
+        why = f"asked for {given}; the weights' own is {own}"
+        hint = "leave the preprocessing out, or import the file again under another name"
+        raise BackboneError(what, why=why, hint=hint, code="BACKBONE-PREPROCESSING")
     if size is not None and size != given.size:
-        raise BackboneError(
-            "the argument size and the preprocessing contradict each other",
-            why=f"{size!r} and {given.size}",
-            hint="give one of them",
-            code="BACKBONE-PREPROCESSING",
-        )
+        what = "the argument size and the preprocessing contradict each other"
+        why, hint = f"{size!r} and {given.size}", "give one of them"
+        raise BackboneError(what, why=why, hint=hint, code="BACKBONE-PREPROCESSING")
     if spec.weights != "default" or given == own.at_size(given.size):
         return given, ()
     note = (
@@ -475,12 +435,10 @@ def _refuse_other_arguments(spec: BackboneSpec, entry: Entry) -> None:
     own = dict(entry.arguments)
     changed = [name for name, value in spec.arguments if name != "size" and own.get(name) != value]
     if entry.stored and changed:
-        raise BackboneError(
-            f"the imported weights {entry.name} have arguments of their own",
-            why=f"{', '.join(changed)} would change them",
-            hint="leave the arguments out, or import the file again under another name",
-            code="BACKBONE-ARGUMENT",
-        )
+        what = f"the imported weights {entry.name} have arguments of their own"
+        hint = "leave the arguments out, or import the file again under another name"
+        why = f"{', '.join(changed)} would change them"
+        raise BackboneError(what, why=why, hint=hint, code="BACKBONE-ARGUMENT")
 
 
 def _put_weights(spec: BackboneSpec, entry: Entry, network: Network) -> WeightsFacts:
@@ -495,11 +453,9 @@ def _put_weights(spec: BackboneSpec, entry: Entry, network: Network) -> WeightsF
     elif entry.trained:
         licence, source = entry.licence, "the network's own"
     elif not entry.weights and not entry.stored:
-        raise WeightsError(
-            f"{entry.name} has no trained weights to fetch",
-            hint="give a file of weights (--weights FILE); weights=None gives random ones",
-            code="WEIGHTS-NONE",
-        )
+        hint = "give a file of weights (--weights FILE); weights=None gives random ones"
+        what = f"{entry.name} has no trained weights to fetch"
+        raise WeightsError(what, hint=hint, code="WEIGHTS-NONE")
     else:
         found = locate(entry)
         licence, source = found.licence, found.source

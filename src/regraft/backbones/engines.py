@@ -76,6 +76,7 @@ class Embedder(nn.Module):
     def __init__(self, module: nn.Module, preprocessing: Preprocessing, rows: Apply) -> None:
         super().__init__()
         self.module = module
+        self.size = preprocessing.size
         self.normalise = Normalise(preprocessing)
         self.rows = rows
 
@@ -158,7 +159,6 @@ class OpenVINOEngine:
         embedder: What to run.
         precision: ``"fp32"``, or ``"bf16"`` where the processor has it.
         fingerprint: What the compiled network is kept under.
-        size: Height and width of the images, in pixels.
 
     Raises:
         UsageError: OpenVINO is not installed (``USAGE-ENGINE``).
@@ -168,7 +168,7 @@ class OpenVINOEngine:
 
     name = "openvino"
 
-    def __init__(self, embedder: Embedder, *, precision: str, fingerprint: str, size: int) -> None:
+    def __init__(self, embedder: Embedder, *, precision: str, fingerprint: str) -> None:
         openvino = _import_openvino()
         core = openvino.Core()
         self.precision = precision
@@ -196,7 +196,7 @@ class OpenVINOEngine:
         path = home() / "engines" / f"{sha256_json(key)[:40]}.blob"
         compiled = _kept(core, path, settings)
         if compiled is None:
-            converted = _convert(openvino, core, embedder, size=size)
+            converted = _convert(openvino, core, embedder)
             compiled = core.compile_model(converted, "CPU", settings)
             # Kept or not, it computes; what is not kept is compiled again next time.
             with contextlib.suppress(RegraftError, OSError):
@@ -221,9 +221,10 @@ def _import_openvino() -> Any:
     return openvino
 
 
-def _convert(openvino: Any, core: Any, embedder: Embedder, *, size: int) -> Any:
+def _convert(openvino: Any, core: Any, embedder: Embedder) -> Any:
     """Return the network as OpenVINO's model, after comparing it with torch on one batch."""
-    drawn = np.random.default_rng(0).integers(0, 256, (_COMPARED, size, size, 3), dtype=np.uint8)
+    shape = (_COMPARED, embedder.size, embedder.size, 3)
+    drawn = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     batch = torch.from_numpy(drawn)
     # Not inference_mode(): the tracer cannot record tensors that were made there.
     with torch.no_grad(), warnings.catch_warnings():
@@ -231,7 +232,7 @@ def _convert(openvino: Any, core: Any, embedder: Embedder, *, size: int) -> Any:
         try:
             expected = embedder(batch).numpy()
             model = openvino.convert_model(embedder, example_input=batch[:_TRACED])
-            model.reshape([-1, size, size, 3])
+            model.reshape([-1, *shape[1:]])
             plain = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
             found = plain(drawn)[0]
         except Exception as error:
@@ -271,7 +272,6 @@ def make_engine(
     name: EngineName = "auto",
     precision: PrecisionName = "fp32",
     fingerprint: str,
-    size: int,
     device: str = "auto",
 ) -> Engine:
     """Return the engine of a name; ``"auto"`` is the fastest that is as exact as torch.
@@ -281,7 +281,6 @@ def make_engine(
         name: ``"auto"``, ``"torch"`` or ``"openvino"``.
         precision: ``"fp32"`` or ``"bf16"``.
         fingerprint: What identifies the embedder among all others.
-        size: Height and width of the images, in pixels.
         device: Where torch computes: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
 
     Raises:
@@ -295,7 +294,7 @@ def make_engine(
     if expected_engine(name) == "torch":
         return TorchEngine(embedder, precision=precision, device=device)
     try:
-        return OpenVINOEngine(embedder, precision=precision, fingerprint=fingerprint, size=size)
+        return OpenVINOEngine(embedder, precision=precision, fingerprint=fingerprint)
     except (BackboneError, UsageError) as error:
         if name != "auto":
             raise

@@ -92,12 +92,8 @@ def find(name: str) -> Entry:
     hint = did_you_mean(rest, spellings(), most=3) or did_you_mean(
         rest, (other for source in SOURCES.values() for other in source.names()), most=3
     )
-    raise BackboneError(
-        "unknown backbone",
-        why=repr(name),
-        hint=hint or "regraft backbones list shows all",
-        code="BACKBONE-UNKNOWN",
-    )
+    hint = hint or "regraft backbones list shows all"
+    raise BackboneError("unknown backbone", why=repr(name), hint=hint, code="BACKBONE-UNKNOWN")
 
 
 def build_network(
@@ -158,12 +154,9 @@ def check_size(network: Network, size: int, *, name: str) -> None:
         BackboneError: ``BACKBONE-SIZE``.
     """
     if network.fixed_size and size != network.size:
-        raise BackboneError(
-            f"{name} takes images of {network.size} pixels only",
-            why=f"{size} were asked for",
-            hint="leave the size out, or choose a convolutional network",
-            code="BACKBONE-SIZE",
-        )
+        what, why = f"{name} takes images of {network.size} pixels only", f"not {size}"
+        hint = "leave the size out, or choose a convolutional network"
+        raise BackboneError(what, why=why, hint=hint, code="BACKBONE-SIZE")
 
 
 def load_state(
@@ -193,13 +186,8 @@ def load_state(
         return ()
     absent = _absent_classifier(network, given)
     if not absent:
-        raise WeightsError(
-            f"the weights do not fit {entry.name}",
-            path=path,
-            why=misfit(own, given),
-            hint=_advice(state),
-            code="WEIGHTS-MISFIT",
-        )
+        what, why = f"the weights do not fit {entry.name}", misfit(own, given)
+        raise WeightsError(what, path=path, why=why, hint=_advice(state), code="WEIGHTS-MISFIT")
     zeros = {name: torch.zeros_like(own[name]) for name in absent}
     network.module.load_state_dict({**given, **zeros}, strict=True)
     return absent
@@ -265,13 +253,9 @@ def fetch_weights(
     if stored is None or not problem:
         return locate(entry, seconds=seconds, verbose=verbose)
     if stored.preprocessing_from != "published":
-        raise ModelError(
-            f"the stored weights {stored.name} are damaged and were not published",
-            path=stored.path,
-            why=problem,
-            hint="remove their folder and import the file again",
-            code="MODEL-CHECKSUM",
-        )
+        what = f"the stored weights {stored.name} are damaged and were not published"
+        hint = "remove their folder and import the file again"
+        raise ModelError(what, path=stored.path, why=problem, hint=hint, code="MODEL-CHECKSUM")
     entry = dataclasses.replace(find(stored.backbone), name=entry.name)
     return _provide(entry, download=True, seconds=seconds, verbose=verbose).file
 
@@ -404,12 +388,9 @@ def _check_not_taken(weights: StoredWeights, entry: Entry, network: Network) -> 
     usual = weights.preprocessing == usual_preprocessing(taken, network)
     usual = (usual or weights.preprocessing_from != "given") and not weights.arguments
     if not taken.stored and not (same and usual):
-        raise WeightsError(
-            f"{weights.name!r} is the name of a network",
-            why="its weights must be of that network, with its usual arguments and preprocessing",
-            hint="choose another name",
-            code="WEIGHTS-NAME",
-        )
+        what, hint = f"{weights.name!r} is the name of a network", "choose another name"
+        why = "its weights must be of that network, with its usual arguments and preprocessing"
+        raise WeightsError(what, why=why, hint=hint, code="WEIGHTS-NAME")
 
 
 def _store_name(entry: Entry) -> str:

@@ -125,12 +125,9 @@ def check_name(name: str) -> str:
     """
     fits = isinstance(name, str) and _NAME.fullmatch(name) and not name.endswith(".")
     if not fits or _WINDOWS_DEVICES.fullmatch(name):
-        raise WeightsError(
-            "not a name for weights",
-            why=repr(name)[:200],
-            hint="use letters, digits, '.', '_' and '-', at most 100, and begin with a letter",
-            code="WEIGHTS-NAME",
-        )
+        hint = "use letters, digits, '.', '_' and '-', at most 100, and begin with a letter"
+        what = "not a name for weights"
+        raise WeightsError(what, why=repr(name)[:200], hint=hint, code="WEIGHTS-NAME")
     return name
 
 
@@ -199,12 +196,9 @@ def verify_weights(names: Sequence[str] | None = None) -> dict[str, str]:
     found = _stored_names()
     absent = [name for name in names or () if name not in found]
     if absent:
-        raise WeightsError(
-            f"no stored weights named {', '.join(map(repr, absent))}",
-            path=store(),
-            why=f"there are {', '.join(found) or 'none'}",
-            code="WEIGHTS-MISSING",
-        )
+        what = f"no stored weights named {', '.join(map(repr, absent))}"
+        why = f"there are {', '.join(found) or 'none'}"
+        raise WeightsError(what, path=store(), why=why, code="WEIGHTS-MISSING")
     return {name: problem_of(name) for name in (found if names is None else names)}
 
 
@@ -239,12 +233,8 @@ def locked(name: str, *, seconds: float = 60.0) -> Iterator[None]:
         WeightsError: ``WEIGHTS-BUSY``: another process holds it all that time.
         RegraftError: ``FILE-WRITE``: the store cannot be written.
     """
-    busy = WeightsError(
-        f"another process is working on the weights {name!r}",
-        why=f"for over {seconds:.0f} s",
-        hint="wait for it or end it",
-        code="WEIGHTS-BUSY",
-    )
+    what, why = f"another process is working on the weights {name!r}", f"for over {seconds:.0f} s"
+    busy = WeightsError(what, why=why, hint="wait for it or end it", code="WEIGHTS-BUSY")
     with hold(store() / f".{check_name(name)}.lock", busy=busy, seconds=seconds):
         remove_leftovers(store())
         yield
@@ -266,11 +256,9 @@ def keep(
         RegraftError: ``FILE-WRITE``.
     """
     folder = store() / weights.name
+    what, hint = f"there are weights named {weights.name!r} already", "choose another name"
     exists = WeightsError(
-        f"there are weights named {weights.name!r} already",
-        path=folder,
-        hint="choose another name, or overwrite them",
-        code="WEIGHTS-EXISTS",
+        what, path=folder, hint=f"{hint}, or overwrite them", code="WEIGHTS-EXISTS"
     )
     if folder.exists() and not overwrite:
         raise exists
@@ -299,10 +287,6 @@ def _is_name(text: Any) -> bool:
 
 
 def _corrupt(file: Path, why: str) -> ModelError:
-    return ModelError(
-        "the record of these weights is damaged",
-        path=file,
-        why=why,
-        hint="remove the folder and import or fetch the weights again",
-        code="MODEL-CORRUPT",
-    )
+    hint = "remove the folder and import or fetch the weights again"
+    what = "the record of these weights is damaged"
+    return ModelError(what, path=file, why=why, hint=hint, code="MODEL-CORRUPT")

@@ -223,14 +223,13 @@ class ActivationCache:
     def built_engine(self) -> Engine:
         """What computes the rows, built when the first of them is missing."""
         runtime, network = self.runtime, self.runtime.network
-        preprocessing = runtime.backbone.preprocessing
-        embedder = Embedder(network.trunk, preprocessing, self.split_point.before(network))
+        before = self.split_point.before(network)
+        embedder = Embedder(network.trunk, runtime.backbone.preprocessing, before)
         return make_engine(
             embedder.eval(),  # rows that depend on their batch, or move averages, are no rows
             name=runtime.compute.engine,
             precision=runtime.compute.precision,
             fingerprint=runtime.backbone.fingerprint_of(self._pooling),
-            size=preprocessing.size,
             device=runtime.compute.device,
         )
 
