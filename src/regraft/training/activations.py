@@ -174,10 +174,7 @@ class ActivationCache:
     ) -> tuple[CachedActivations, int]:
         """Return the rows of several augmented views of each image, and how many were computed.
 
-        Args:
-            images: The images, which look different in each of the first epochs.
-            views: How many of these are kept.
-            about: What shaped the views, as JSON values.
+        What shaped the views, as JSON values, becomes part of the key.
 
         Raises:
             RegraftError: The rows cannot be stored.

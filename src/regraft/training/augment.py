@@ -170,16 +170,13 @@ AUGMENTATIONS: Mapping[str, Augmentation] = {
 def find_augmentation(augment: str | Augmentation | None) -> Augmentation | None:
     """Return an augmentation by its name, by its settings, or the augmentation itself.
 
-    Args:
-        augment: A name of ``AUGMENTATIONS``; settings such as ``"rotation=30,flip=true"``, which
-            may begin with a name; an augmentation; None or ``"none"`` for none.
+    Settings such as ``"rotation=30,flip=true"`` may begin with a name of ``AUGMENTATIONS``; None
+    and ``"none"`` stand for none.
 
     Raises:
         UsageError: The name or a setting is unknown, or a value is out of range.
 
     Example:
-        >>> find_augmentation("rotation=30,zoom=0.2,flip=true,fill=reflect").zoom
-        0.2
         >>> find_augmentation("standard,rotation=90").rotation
         90.0
     """

@@ -197,18 +197,8 @@ def stoppable(write: Callable[[], object]) -> Iterator[Callable[[], None]]:
     Then a checkpoint is written and the program's own handler gets the signal. A second signal
     goes to that handler at once. A signal that the program ignores stays ignored.
 
-    Args:
-        write: Writes the checkpoint.
-
-    Yields:
-        A function to call wherever the work may stop.
-
     Raises:
         SystemExit: The program's handler let the signal pass; what was stopped is not finished.
-
-    Example:
-        >>> with stoppable(lambda: print("never")) as check_stop:
-        ...     check_stop()
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None  # only the main thread may listen

@@ -193,10 +193,6 @@ def head_to_json(head: Head) -> dict[str, Any]:
 
     Raises:
         UsageError: The head is not one of Regraft's own.
-
-    Example:
-        >>> head_to_json(LinearHead())
-        {'kind': 'linear', 'pooling': 'avg', 'dropout': 0.0}
     """
     own = get_args(get_args(AnyHead)[0])
     if type(head) in own:

@@ -32,21 +32,11 @@ _PLATEAU_FACTOR = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """What stays the same over all phases.
+    """What stays the same over all phases: what the loop needs of a ``TrainingConfig``.
 
-    Args:
-        batch_size: Samples per step.
-        seed: Everything random is drawn from it.
-        device: Where the network stands.
-        precision: ``"fp32"`` or ``"bf16"`` for automatic mixed precision.
-        loss: From logits and soft targets to a number, for training.
-        class_weights: What that loss weights classes with, (classes,); None: all the same.
-        validation_loss: The same for validation, where nothing is smoothed or weighted.
-        clip: Largest norm of the gradient; None for no clipping.
-        mix: Mixes the images and targets of a training batch, such as MixUp.
-        average: Decay of the exponential moving average of the weights, 0 to 1; validation and the
-            result use it. None for no average.
-        time_budget: Seconds after which the phase ends; None for no end.
+    ``loss`` is for training; ``validation_loss`` smooths and weights nothing. ``class_weights``,
+    (classes,), are those in ``loss``. ``average`` is the decay of the moving average of the
+    weights, which validation and the result then use. ``time_budget`` is seconds for this phase.
     """
 
     batch_size: int = 32

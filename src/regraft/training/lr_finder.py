@@ -72,7 +72,7 @@ def search_rate(
 
     Args:
         learner: Its network, phases and settings are used.
-        X: Training images: paths, Pillow images or H×W×3 arrays of 8 bits.
+        X: Training images, as ``fit`` takes them.
         y: The class of each image, by name.
         validation: What ``fit`` would get; for phases that need it.
         phase: Which phase, counted from 1. Those before it are trained first.
@@ -80,23 +80,10 @@ def search_rate(
         highest: The rate of the last step.
         steps: How many steps, 10 or more, unless the loss grows to four times its best before.
 
-    Returns:
-        The rates, the smoothed losses, and the suggestion of `suggest`.
-
     Raises:
         UsageError: The rates do not rise, there are too few steps, or there is no such phase.
         ImageError: An image cannot be read.
         RegraftError: The loss is NaN from the beginning (``TRAIN-NAN``).
-
-    Example:
-        >>> from regraft.backbones.spec import BackboneSpec
-        >>> from regraft.classifiers.network_classifier import NetworkClassifier
-        >>> spec = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
-        >>> net = NetworkClassifier(spec)
-        >>> images = [np.full((8, 8, 3), 30 * i, np.uint8) for i in range(8)]
-        >>> found = search_rate(net, images, ["dark"] * 4 + ["light"] * 4, steps=12)
-        >>> found.rates[0], len(found.losses) <= 12
-        (1e-06, True)
     """
     if not 0 < lowest < highest < math.inf:
         raise UsageError(

@@ -122,12 +122,7 @@ def class_weights(
 
 
 def answers(logits: Tensor) -> Tensor:
-    """Return the index of the class that logits stand for; a single logit is a sigmoid output.
-
-    Example:
-        >>> answers(torch.tensor([[2.0], [-1.0]])).tolist()
-        [1, 0]
-    """
+    """Return the index of the class that logits stand for; a single logit is a sigmoid output."""
     return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(1)
 
 
@@ -135,10 +130,6 @@ def probabilities(logits: Tensor) -> Tensor:
     """Return the probability of each class, (n, classes), float64; one logit gives two classes.
 
     They stand in the memory of the processor, without a gradient.
-
-    Example:
-        >>> probabilities(torch.tensor([[0.0]])).tolist()
-        [[0.5, 0.5]]
     """
     exact = logits.detach().cpu().double()  # the graphics processors of Apple have no float64
     if exact.shape[1] > 1:

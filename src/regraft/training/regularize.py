@@ -105,16 +105,11 @@ multiplies it with its small learning rate, where ``"standard,weight_decay=0.05"
 def find_regularization(regularize: str | Regularization | None) -> Regularization | None:
     """Return a regularization by its name, by its settings, or the regularization itself.
 
-    Args:
-        regularize: A name of ``REGULARIZATIONS``; settings such as ``"dropout=0.5,clip=1"``, which
-            may begin with a name; a regularization; None or ``"none"`` for none.
+    Settings such as ``"dropout=0.5,clip=1"`` may begin with a name of ``REGULARIZATIONS``; None and
+    ``"none"`` stand for none.
 
     Raises:
         UsageError: The name or a setting is unknown, or a value is out of range.
-
-    Example:
-        >>> find_regularization("dropout=0.5,mixing=mixup").mixing
-        'mixup'
     """
     return parse_settings(regularize, Regularization, REGULARIZATIONS)
 

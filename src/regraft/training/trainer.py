@@ -86,10 +86,6 @@ class TrainingConfig:
     def check(self, classes: Sequence[str], *, validation: bool) -> None:
         """Refuse data that does not fit, before anything is read or built.
 
-        Args:
-            classes: What is to be told apart.
-            validation: Whether there are validation images.
-
         Raises:
             UsageError: There is one class only, or a setting needs something else.
         """
@@ -144,14 +140,7 @@ def resume_key(
 
 @dataclass(frozen=True)
 class PreparedPhase:
-    """A phase that is ready to run.
-
-    Attributes:
-        loop: What trains.
-        trained: What it trains of the trunk.
-        mode: How it gets from images to logits.
-        checksum: Of all frozen tensors, before activations were computed.
-    """
+    """A phase that is ready to run; the checksum is over all frozen tensors, before activations."""
 
     loop: Loop
     trained: Trained
