@@ -77,18 +77,3 @@ def test_strategies_are_lists_of_phases():
 
 def test_every_field_of_a_phase_has_its_help():
     assert set(field_help(Phase)) == {field.name for field in dataclasses.fields(Phase)}
-
-
-@pytest.mark.parametrize(
-    ("phase", "trains"),
-    [
-        (Phase(), False),
-        (Phase(unfreeze_last=0), False),
-        (Phase(unfreeze=0.1), True),
-        (Phase(unfreeze_last=1), True),
-        (Phase(unfreeze_from="low"), True),
-        (Phase(unfreeze_matching="bias"), True),
-    ],
-)
-def test_a_phase_says_whether_it_trains_the_trunk(phase, trains):
-    assert phase.trains_trunk == trains

@@ -22,10 +22,9 @@ from regraft.data.dataset import Dataset
 from regraft.data.images import Decoding
 from regraft.errors import ImageError, RegraftError, UsageError
 from regraft.features.cache import FeatureRows
-from regraft.training import activations, batches, loop, trainer
+from regraft.training import activations, batches, loop
 from regraft.training.augment import Augmentation
 from regraft.training.batches import LabelledImages
-from regraft.training.checkpoint import Checkpoints
 from regraft.training.heads import LinearHead, MLPHead
 from regraft.training.network import TransferNetwork
 from regraft.training.phases import Phase, frozen, two_stage
@@ -188,19 +187,6 @@ def test_a_training_killed_behind_its_last_step_has_only_the_end_left(
     assert again.backbone_.fingerprint == whole.backbone_.fingerprint
 
 
-def test_the_seconds_of_a_phase_count_what_was_before_the_kill(train, held, tmp_path, monkeypatch):
-    killed(monkeypatch, train, held, tmp_path, 6, phases=frozen(2))
-    before = Checkpoints(tmp_path / "checkpoints", {})
-    monkeypatch.setattr(before, "_refuse_other_work", lambda _found: None)
-    spent = before.read().state.seconds
-
-    began = trainer.time.perf_counter()
-    resumed = fit(train, held, tmp_path, phases=frozen(2))
-    took = trainer.time.perf_counter() - began
-
-    assert spent < resumed.history_["phases"][0]["seconds"] < spent + took
-
-
 def renamed(part):
     other = ["teal" if label == "green" else label for label in part.labels]
     return Dataset(paths=part.paths, labels=tuple(other), classes=("blue", "red", "teal"))
@@ -355,38 +341,6 @@ def test_a_time_budget_that_is_spent_leaves_a_network_that_predicts(train, held)
     assert fitted.history_["epochs"] == []
     assert fitted.warnings_[0] == "phase 1 was ended by the time budget after 0 epochs"
     assert fitted.predict_proba(held.paths).shape == (9, 3)
-
-
-def test_patience_ends_a_phase_and_the_next_one_goes_on(train, held, tmp_path, monkeypatch):
-    phases = [Phase(epochs=9, lr=1e-12, patience=2), Phase(epochs=2, unfreeze=0.5)]
-    whole = fit(train, held, phases=phases)
-
-    killed(monkeypatch, train, held, tmp_path, 11, phases=phases)
-    resumed = fit(train, held, tmp_path, phases=phases)
-
-    first, second = resumed.history_["phases"]
-    assert (first["stopped"], first["last_epoch"], first["best_epoch"]) == ("patience", 3, 1)
-    assert (second["stopped"], second["last_epoch"]) == (None, 2)
-    assert timeless(resumed.history_) == timeless(whole.history_)
-
-
-@pytest.mark.parametrize("count", [2, 9, 17], ids=["one batch", "one too many", "two and one"])
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"phases": frozen(1)},
-        {"phases": HALF},
-        {"phases": WHOLE},
-        {"phases": frozen(1), "augment": "standard", "views": 2},
-    ],
-    ids=["cached", "stage", "live", "views"],
-)
-def test_batch_norm_never_meets_a_batch_of_one(count, changes, train):
-    part = train.take(range(count))
-
-    fitted = learner(**changes).fit(part.paths, part.labels)
-
-    assert np.isfinite(fitted.predict_proba(part.paths)).all()
 
 
 @pytest.mark.parametrize("epochs", [(0, 0), (0, 1), (1, 0)])

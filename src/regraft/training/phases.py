@@ -101,12 +101,6 @@ class Phase:
                 why=f"it is not a regular expression: {error}",
             ) from error
 
-    @property
-    def trains_trunk(self) -> bool:
-        """Whether more than the head is trained."""
-        named = self.unfreeze_from is not None or self.unfreeze_matching is not None
-        return named or self.unfreeze > 0 or bool(self.unfreeze_last)
-
 
 def frozen(
     epochs: int = 30, *, lr: float = 1e-3, optimizer: OptimizerName = "adamw"
