@@ -1,5 +1,11 @@
+"""A run in its folder: written, reserved, opened, and without secrets."""
+
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +15,7 @@ import pytest
 from regraft.errors import RegraftError, RunError
 from regraft.results.intervals import wilson
 from regraft.results.predictions import Predictions
-from regraft.results.run import Run, reserve
+from regraft.results.run import Run, no_run, reserve, unfinished, without_secrets
 from regraft.settings import to_json
 
 
@@ -238,3 +244,185 @@ def test_images_are_told_by_the_run_s_own_manifest_alone(run, images, split):
         split.test.relative_paths()
     )
     assert refused.value.code == "SPLIT-HASH"
+
+
+# ---- the folder while it is filled
+
+HOLD = """
+import sys, time
+from regraft.results.run import reserve
+with reserve(sys.argv[1]) as place:
+    (place / "predictions.csv").write_text("half")
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Return a process that has reserved ``tmp_path / "run"``."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_second_writer_is_refused_and_told_who_is_first(tmp_path, holder):
+    with pytest.raises(RunError) as caught, reserve(tmp_path / "run"):
+        pass
+
+    assert caught.value.code == "RUN-LOCKED"
+    assert f"process {holder.pid}" in str(caught.value)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is of POSIX")
+def test_the_folder_of_a_killed_writer_is_free_again(tmp_path, holder):
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+
+    assert unfinished(tmp_path / "run")
+    with reserve(tmp_path / "run") as place:
+        assert (place / "predictions.csv").read_text() == "half"
+
+
+def test_a_folder_with_other_things_in_it_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").touch()
+
+    with pytest.raises(RunError, match=r"thesis\.txt") as caught, reserve(tmp_path):
+        pass
+
+    assert caught.value.code == "RUN-EXISTS"
+
+
+def test_the_folder_of_a_killed_training_may_be_used_again(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    for name in (".lock", "history.jsonl"):
+        (tmp_path / name).touch()
+
+    with reserve(tmp_path) as place:
+        assert (place / "checkpoints").is_dir()
+
+
+def test_files_named_like_ours_are_somebody_else_s_without_our_mark(tmp_path):
+    (tmp_path / "predictions.csv").touch()
+
+    with pytest.raises(RunError, match="not empty"), reserve(tmp_path):
+        pass
+
+
+def test_an_unfinished_run_with_foreign_files_is_refused(tmp_path):
+    for name in (".lock", "predictions.csv", "notes.txt"):
+        (tmp_path / name).touch()
+
+    with pytest.raises(RunError, match=r"notes\.txt"), reserve(tmp_path):
+        pass
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "run").touch()
+
+    with pytest.raises(RunError, match="file, not a folder"), reserve(tmp_path / "run"):
+        pass
+
+
+def test_a_work_that_left_nothing_leaves_no_folder(tmp_path):
+    with pytest.raises(KeyboardInterrupt), reserve(tmp_path / "run"):
+        raise KeyboardInterrupt
+
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_empty_folder_may_be_used(tmp_path):
+    (tmp_path / "run").mkdir()
+
+    with reserve(tmp_path / "run") as place:
+        (place / "run.json").touch()
+
+    assert [entry.name for entry in place.iterdir()] == ["run.json"]
+
+
+def test_where_there_is_no_run_the_error_says_what_to_name(tmp_path):
+    (tmp_path / "compared" / "runs" / "one").mkdir(parents=True)
+    (tmp_path / "compared" / "runs" / "one" / "run.json").write_text("{}")
+    (tmp_path / "image.jpg").write_text("")
+
+    said = {name: str(no_run(tmp_path / name)) for name in ("compared", "image.jpg", "absent")}
+
+    assert f"name {tmp_path / 'compared' / 'runs'}" in said["compared"]
+    assert "this is a file - name the folder that holds run.json" in said["image.jpg"]
+    assert "there is no such folder" in said["absent"]
+    assert "name the folder that holds run.json" in str(no_run(tmp_path))
+
+
+# ---- what is kept out of what is written down
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "hf_" + "x" * 34,
+        "ghp_" + "x" * 36,
+        "github_pat_" + "x" * 40,
+        "sk-" + "x" * 40,
+        "--token=swordfish",
+        "https://ada:swordfish@example.org",
+    ],
+)
+def test_tokens_are_removed_wherever_they_stand(secret):
+    cleaned = without_secrets({"a": [f"before {secret} after"]})["a"][0]
+
+    assert "[removed]" in cleaned
+    assert "swordfish" not in cleaned
+    assert "xxxx" not in cleaned
+    assert cleaned.startswith("before ")
+    assert cleaned.endswith(" after")
+
+
+def test_only_the_home_folder_itself_is_shortened(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+
+    cleaned = without_secrets(["/home/ada/x", "/home/adam/x", "/home/ada"])
+
+    assert cleaned == ["~/x", "/home/adam/x", "~"]
+
+
+@pytest.mark.parametrize("path", ["/gpfs/home/ada/x", "/mnt/../home/ada", "~/home/ada"])
+def test_a_path_that_only_contains_the_home_folder_stays(monkeypatch, path):
+    monkeypatch.setenv("HOME", "/home/ada")
+
+    assert without_secrets(path) == path
+    assert without_secrets(f"--data=/home/ada/x file:///home/ada {path}").endswith(path)
+
+
+@pytest.mark.parametrize("before", ["--data=", "'", "file://", "[", ",", " "])
+def test_the_home_folder_is_shortened_wherever_a_path_begins(monkeypatch, before):
+    monkeypatch.setenv("HOME", "/home/ada")
+
+    assert without_secrets(f"x{before}/home/ada/y") == f"x{before}~/y"
+
+
+def test_a_home_at_the_root_eats_no_path(monkeypatch):
+    monkeypatch.setenv("HOME", "/")
+
+    assert without_secrets("/data/flowers") == "/data/flowers"
+
+
+def test_a_short_host_name_is_an_ordinary_word(monkeypatch):
+    monkeypatch.setattr("platform.node", lambda: "vit")
+
+    assert without_secrets("vit_tiny vit") == "vit_tiny vit"
+
+
+def test_values_become_json():
+    values = {"array": np.array([[1.0, np.inf]]), "flag": True, "none": None, 2: {1}}
+
+    assert without_secrets(values) == {
+        "array": [[1.0, None]],
+        "flag": True,
+        "none": None,
+        "2": "{1}",
+    }

@@ -18,11 +18,7 @@ from regraft.experiment.config import RunConfig
 from regraft.experiment.plan import Plan
 from regraft.experiment.prepare import PreparedData, prepare, read_images
 from regraft.experiment.run import fit_run
-from regraft.experiment.staleness import (
-    FolderState,
-    refuse_changed_images,
-    refuse_changed_weights,
-)
+from regraft.experiment.staleness import FolderState, refuse_changed_images, refuse_changed_weights
 from regraft.experiment.warnings import comparison_warnings
 from regraft.report.comparison_page import write_comparison
 from regraft.report.tables import Duration
@@ -214,10 +210,7 @@ class PlanRunner:
         """Yield what became of runs in processes of one pool; None where these were ended."""
         quiet = replace(self, verbose=False, say=print)
         with ProcessPoolExecutor(
-            jobs,
-            mp_context=get_context("spawn"),
-            initializer=_share_cores,
-            initargs=(jobs,),
+            jobs, mp_context=get_context("spawn"), initializer=_share_cores, initargs=(jobs,)
         ) as pool:
             begun: dict[Future[Path], RunConfig] = {}
             for config in configs:
@@ -250,14 +243,7 @@ class PlanRunner:
 def compare_rows(
     outcome: Outcome, page: Path, *, warnings: Sequence[str] = (), **facts: Any
 ) -> tuple[Comparison, Path | None]:
-    """Return what came of a plan as a comparison, and the page of it if any run was finished.
-
-    Args:
-        outcome: What came of the plan.
-        page: Where the page is written.
-        warnings: What a reader should know beside what the runs say.
-        **facts: Other fields of ``Comparison``, such as its title.
-    """
+    """Return what came of a plan as a comparison, and the page of it if any run was finished."""
     found = comparison_warnings([(row.description, row.runs) for row in outcome.rows])
     comparison = Comparison.of(
         outcome.rows, failures=outcome.failures, warnings=(*warnings, *found), **facts

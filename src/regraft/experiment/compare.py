@@ -148,13 +148,11 @@ class Choice:
     Args:
         method: Its settings, perhaps with fewer epochs.
         seeds: How many seeds.
-        estimate: Seconds of all its runs.
         note: What is not done as it should be, or nothing.
     """
 
     method: MethodConfig
     seeds: Count = 1
-    estimate: float = 0.0
     note: str = ""
 
 
@@ -219,12 +217,6 @@ def measure_costs(
     config: CompareConfig, paths: Sequence[Path], *, images: int, classes: int
 ) -> Costs:
     """Return what runs cost here, from a few images through each network.
-
-    Args:
-        config: Names the networks.
-        paths: The images to learn from; a few of them are embedded.
-        images: How many there are in all.
-        classes: How many classes they have.
 
     Raises:
         BackboneError: A network cannot be built.
@@ -309,11 +301,6 @@ def ordered(found: Sequence[Candidate], costs: Costs, *, cheap: float = 0.0) -> 
 
     First the essential ones but the baseline, then what is cheap, then the baseline from scratch,
     which takes a good part of a budget, and then the others by their cost.
-
-    Args:
-        found: The candidates.
-        costs: What runs cost here.
-        cheap: Seconds up to which a run is cheap.
     """
     known = [replace(one, estimate=costs.seconds(one.method)) for one in found]
 
@@ -331,10 +318,6 @@ def with_second_chances(
     """Yield candidates in their order; after the baseline, what was left out before it.
 
     A share of the budget is kept for the baseline until then, and it may take less.
-
-    Args:
-        found: The candidates in the order in which they are run.
-        left_out: The descriptions of those left out; looked at when the baseline is through.
     """
     after = next((i for i, one in enumerate(found, start=1) if one.is_baseline), len(found))
     yield from found[:after]
@@ -350,12 +333,6 @@ def choose(
     A method that is too long for what is left is tried with half and a quarter of its epochs, if it
     has any, and is left out then. Essential ones are shortened further, to one epoch and one seed,
     and never left out.
-
-    Args:
-        one: The candidate.
-        costs: What runs cost here.
-        config: The seeds, the repeats and the whole budget.
-        left: Seconds that are left of the budget.
 
     Returns:
         What is run, None to leave it out, and how many seconds it takes or would have taken.
@@ -383,16 +360,15 @@ def choose(
 def _choice(
     one: Candidate, method: MethodConfig, costs: Costs, config: CompareConfig, seeds: int
 ) -> Choice:
-    estimate, note = costs.seconds(method), []
+    note = []
     if method.strategy != "features":
-        limit = max(_SHORTEST, 5 * math.ceil(_GUARD * estimate / 5))
+        limit = max(_SHORTEST, 5 * math.ceil(_GUARD * costs.seconds(method) / 5))
         method = replace(method, time_budget=limit / 60)
     if method.epochs != one.method.epochs:
         note.append(f"{method.epochs} of {one.method.epochs} epochs")
     if seeds < config.seeds:
         note.append(f"{seeds} of {config.seeds} seeds")
-    repeats = config.repeats // config.seeds * seeds
-    return Choice(method=method, seeds=seeds, estimate=estimate * repeats, note=", ".join(note))
+    return Choice(method=method, seeds=seeds, note=", ".join(note))
 
 
 @settings_class(RunError, kw_only=True)
@@ -515,7 +491,10 @@ class _Comparing:
         costs = self._costs()
         found = candidates(self.config)
         found = ordered(found, costs, cheap=_CHEAP * self.config.seconds / self.config.repeats)
-        self._forecast(found, costs)
+        limit = "" if self.config.budget is None else f" of {Duration(self.config.budget)}"
+        whole = sum(one.estimate for one in found) * self.config.repeats
+        methods = f"{len(found)} methods, {self.config.repeats} runs each"
+        self._say(f"estimate: {methods}, about {Duration(min(whole, self.config.seconds))}{limit}")
         rows: list[Row] = []
         failures: list[str] = []
         fitted, has_baseline = 0, False
@@ -547,17 +526,12 @@ class _Comparing:
         self.state = replace(self.state, **changes)
         write_json(self._runner.folder / STATE, to_json(self.state))
 
-    def _choose(
-        self, one: Candidate, costs: Costs, spent: float, has_baseline: bool
-    ) -> tuple[Choice | None, float]:
+    def _decide(self, one: Candidate, costs: Costs, has_baseline: bool) -> Choice | None:
         """Return what the budget allows; a share of it is kept for the baseline."""
-        left = self.config.seconds - spent
+        left = self.config.seconds - self._spent
         if self.config.budget is not None and not has_baseline and not one.essential:
             left -= _BASELINE * self.config.budget
-        return choose(one, costs, self.config, left=left)
-
-    def _decide(self, one: Candidate, costs: Costs, has_baseline: bool) -> Choice | None:
-        choice, needed = self._choose(one, costs, self._spent, has_baseline)
+        choice, needed = choose(one, costs, self.config, left=left)
         if choice is None:
             shortened = " even with a quarter of its epochs" if one.method.epochs else ""
             why = f"{one.description}: about {Duration(needed)}{shortened}"
@@ -584,23 +558,3 @@ class _Comparing:
             images=sum(len(part) for part in split.parts().values()),
             classes=len(split.classes),
         )
-
-    def _forecast(self, found: Sequence[Candidate], costs: Costs) -> None:
-        """Say what is likely to be run, before anything is."""
-        estimates = replace(costs, embedded=set())
-        spent, has_baseline = self._spent, False
-        out: dict[str, None] = {}
-        for one in with_second_chances(found, out):
-            choice, needed = self._choose(one, estimates, spent, has_baseline)
-            has_baseline |= one.is_baseline
-            if choice is None:
-                out[one.description] = None
-                continue
-            out.pop(one.description, None)
-            spent += needed
-            estimates.embedded.add(one.method.backbone)
-        limit = "" if self.config.budget is None else f" of {Duration(self.config.budget)}"
-        methods = f"{len(found) - len(out)} methods, {self.config.repeats} runs each"
-        self._say(f"estimate: {methods}, about {Duration(spent)}{limit}")
-        if out:
-            self._say(f"probably left out: {'; '.join(out)}")

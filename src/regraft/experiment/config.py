@@ -28,27 +28,9 @@ from regraft.errors import UsageError
 from regraft.files import sha256_json
 from regraft.settings import AnyPath, changed_fields, from_json, hash_key, settings_class
 from regraft.training.augment import AUGMENTATIONS, Augmentation, find_augmentation
-from regraft.training.heads import (
-    HEADS,
-    ConvHead,
-    LinearHead,
-    MLPHead,
-    find_head,
-    head_from_json,
-)
-from regraft.training.phases import (
-    OptimizerName,
-    Phase,
-    fine_tune,
-    from_scratch,
-    frozen,
-    two_stage,
-)
-from regraft.training.regularize import (
-    REGULARIZATIONS,
-    Regularization,
-    find_regularization,
-)
+from regraft.training.heads import HEADS, ConvHead, LinearHead, MLPHead, find_head, head_from_json
+from regraft.training.phases import OptimizerName, Phase, fine_tune, from_scratch, frozen, two_stage
+from regraft.training.regularize import REGULARIZATIONS, Regularization, find_regularization
 
 T = TypeVar("T")
 Strategy = Literal["features", "frozen", "fine_tune", "two_stage", "from_scratch"]

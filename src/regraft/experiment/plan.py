@@ -96,12 +96,7 @@ show the table, not to be compared'
         )
 
     def changed(self, row: Table, own: Table) -> Table:
-        """Return a row, whose lists still stand for many, with what is given in its place.
-
-        Args:
-            row: The row.
-            own: What the row itself gives as ``small``; it comes last.
-        """
+        """Return a row, whose lists still stand for many, with what is given in its place."""
         given = {**self.row, **own}
         if set(AMOUNTS) & set(given):  # a row learns from one amount
             row = {key: value for key, value in row.items() if key not in AMOUNTS}

@@ -38,21 +38,14 @@ _ONES, _NOTHING, _HALF = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.5, 0.5, 0.5)
 _IMAGENET, _CAFFE = Preprocessing.torch(), Preprocessing.caffe()
 
 MISTAKES: Mapping[str, Mapping[str, Any]] = {
-    "0 to 255, not scaled": {"scale": 1.0, "mean": _NOTHING, "std": _ONES, "channels": "RGB"},
-    "0 to 1": {"scale": 255.0, "mean": _NOTHING, "std": _ONES, "channels": "RGB"},
-    "\N{MINUS SIGN}1 to 1": {"scale": 255.0, "mean": _HALF, "std": _HALF, "channels": "RGB"},
-    "ImageNet mean and deviation": {
-        "scale": 255.0,
-        "mean": _IMAGENET.mean,
-        "std": _IMAGENET.std,
-        "channels": "RGB",
-    },
-    "Caffe: BGR, mean subtracted": {
-        "scale": 1.0,
-        "mean": _CAFFE.mean,
-        "std": _ONES,
-        "channels": "BGR",
-    },
+    name: {"scale": scale, "mean": mean, "std": std, "channels": channels}
+    for name, scale, mean, std, channels in (
+        ("0 to 255, not scaled", 1.0, _NOTHING, _ONES, "RGB"),
+        ("0 to 1", 255.0, _NOTHING, _ONES, "RGB"),
+        ("\N{MINUS SIGN}1 to 1", 255.0, _HALF, _HALF, "RGB"),
+        ("ImageNet mean and deviation", 255.0, _IMAGENET.mean, _IMAGENET.std, "RGB"),
+        ("Caffe: BGR, mean subtracted", 1.0, _CAFFE.mean, _ONES, "BGR"),
+    )
 }
 """The usual ways of turning pixels into numbers; each is a mistake with weights of another way."""
 
@@ -249,10 +242,6 @@ class Bench:
     def measure(self, spec: BackboneSpec, classifiers: tuple[str, ...]) -> Outcome:
         """Embed the images that are not cached and cross-validate classifiers on the features.
 
-        Args:
-            spec: The network.
-            classifiers: Names of classifiers.
-
         Raises:
             BackboneError: The network cannot be built.
             ImageError: An image cannot be used.
@@ -312,9 +301,6 @@ def mistakes_for(own: Preprocessing) -> dict[str, Preprocessing]:
     Two that differ by less than a grey level of 255 everywhere are taken for the same, such as the
     means 103.939 and 104.
 
-    Args:
-        own: The preprocessing of the weights.
-
     Example:
         >>> "\N{MINUS SIGN}1 to 1" in mistakes_for(Preprocessing.tf())
         False
@@ -330,10 +316,6 @@ def with_preprocessing(spec: BackboneSpec, preprocessing: Preprocessing) -> Back
 
     Imported weights refuse another preprocessing under their own name; the file of weights under
     the name of its network takes it.
-
-    Args:
-        spec: The network as it should be used.
-        preprocessing: What it is fed with instead, at the same size.
 
     Example:
         >>> with_preprocessing(BackboneSpec("vgg16"), Preprocessing.tf(160)).name

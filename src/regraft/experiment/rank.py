@@ -373,10 +373,6 @@ def find_here(
     Weights in the cache of the Hugging Face hub or of torch hub are on this machine, too; they are
     taken into the store. Nothing is fetched.
 
-    Args:
-        named: Names, groups of the catalogue or specs; None for the whole catalogue, registered
-            networks and all imported weights.
-
     Raises:
         BackboneError: A name is unknown.
         ModelError: The weights of a named network are damaged.
@@ -406,9 +402,6 @@ def ranked(measured: Sequence[tuple[Here, Outcome]]) -> tuple[Ranked, ...]:
     become the pair that is looked at. So the comparisons are corrected for all k(k - 1) / 2 pairs
     of k networks, not for the k - 1 that are shown; else one of many equally good networks would
     be called worse far more often than in 5 % of the rankings.
-
-    Args:
-        measured: At least one network, all on the same images and folds.
     """
 
     def turn(one: tuple[Here, Outcome]) -> tuple[float, float]:
@@ -506,12 +499,7 @@ def _learnable(train: Dataset, val: Dataset) -> Dataset:
 
 
 def _by_cost(
-    here: Sequence[Here],
-    bench: Bench,
-    clock: Budget,
-    left_out: list[LeftOut],
-    *,
-    skip_broken: bool,
+    here: Sequence[Here], bench: Bench, clock: Budget, left_out: list[LeftOut], *, skip_broken: bool
 ) -> list[tuple[float, Here]]:
     """Return the seconds that the trunk of each will need, the quickest first."""
     costs: list[tuple[float, Here]] = []

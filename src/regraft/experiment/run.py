@@ -166,10 +166,6 @@ def refuse_learned_test_images(start: Path, test: Dataset) -> None:
     The contents of the files are compared, along all the runs that it started from itself, as far
     as their folders are there. Of a model without its run nothing is known.
 
-    Args:
-        start: The folder of a run or of its model.
-        test: The images to test on.
-
     Raises:
         RunError: Naming the run that has learned some of them (``START-LEAK``), or one whose
             manifest is that of another split (``SPLIT-HASH``).

@@ -69,10 +69,6 @@ def refuse_changed_images(run: Run, now: FolderState) -> None:
     Paths and classes are compared with the run's. Only files that were written, moved or copied
     since are opened: the content decides, and what could not be used then is decoded again.
 
-    Args:
-        run: The run.
-        now: The images that lie there.
-
     Raises:
         RunError: Images are new, gone, changed, of another class or repaired, or came with other
             parts or groups (``RUN-DATA-CHANGED``).
@@ -131,10 +127,6 @@ def initial_weights(method: MethodConfig) -> dict[str, str]:
 
 def refuse_changed_weights(run: Run, method: MethodConfig) -> None:
     """Refuse a finished run that began with other weights than it would begin with now.
-
-    Args:
-        run: The run.
-        method: What it would be fitted with.
 
     Raises:
         RunError: They are others (``RUN-WEIGHTS-CHANGED``).
