@@ -2,13 +2,13 @@
 
 import doctest
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import regraft
+from regraft.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -45,18 +45,12 @@ def test_the_commands_of_the_readme_exist_with_their_options(command):
     options = {
         option
         for line in "\n".join(blocks("console")).splitlines()
-        if line.startswith(f"$ regraft {command}")
+        if line.startswith(f"$ regraft {command} ")
         for option in re.findall(r"(--[a-z-]+)", line)
     }
-    result = subprocess.run(
-        [sys.executable, "-m", "regraft", *command.split(), "--help"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    result = CliRunner().invoke(app, [*command.split(), "--help"])
 
-    assert result.returncode == 0
+    assert result.exit_code == 0
     assert [option for option in options if option not in result.stdout] == []
 
 
