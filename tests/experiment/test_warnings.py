@@ -8,6 +8,7 @@ import pytest
 from regraft.data.check import Finding, check
 from regraft.data.dataset import Dataset
 from regraft.experiment.warnings import comparison_warnings, run_warnings
+from regraft.results.intervals import Estimate
 from regraft.results.predictions import Predictions
 from regraft.results.run import Run, RunRecord, SplitFacts
 
@@ -141,7 +142,7 @@ def run(split="one", *, warnings=(), n=40):
     record = RunRecord(
         description="a run",
         split=SplitFacts(hash=split),
-        metrics={"test": {"n": n}},
+        metrics={"test": {"accuracy": Estimate(0.5, 0.4, 0.6, n)}},
         warnings=tuple(warnings),
     )
     return Run(Path("nowhere"), record)
