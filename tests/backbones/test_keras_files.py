@@ -303,7 +303,7 @@ def test_layers_that_are_not_the_networks_own_are_named(tmp_path):
 
 
 def test_a_classifier_for_another_size_is_refused(tmp_path):
-    layers = {**tiny("block5_conv3"), "fc1": [np.ones((512 * 16, 4)), np.ones(4)]}
+    layers = {**tiny("block5_conv3"), "fc1": [np.ones((512 * 14, 4)), np.ones(4)]}
 
     with pytest.raises(WeightsError, match="7×7"):
         read_keras(write_legacy(tmp_path / "net.h5", layers), find("vgg16"))
@@ -324,10 +324,14 @@ def linked(path):
 
 
 def external(path):
+    (path.parent / "other.bin").write_bytes(bytes(48))
     with h5py.File(path, "a") as file:
         del file["block5_conv3/block5_conv3/0:0"]
         file["block5_conv3"].create_dataset(
-            "block5_conv3/0:0", (1, 1, 3, 4), "f4", external=[("other.bin", 0, 48)]
+            "block5_conv3/0:0",
+            (1, 1, 3, 4),
+            "f4",
+            external=[(str(path.parent / "other.bin"), 0, 48)],
         )
 
 
