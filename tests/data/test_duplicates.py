@@ -158,7 +158,7 @@ def test_photographs_that_are_only_numbered_give_no_proposal(assets, folder):
 
 
 def facts(number, hashes=(0, 0)):
-    return ImageFacts(f"{number:064x}", 10, 10, "RGB", "JPEG", 1, hashes, ("NOTE-TINY",))
+    return ImageFacts(f"{number:064x}", hashes, ("NOTE-TINY",))
 
 
 def test_copies_are_images_of_the_same_content_and_bad_ones_are_none():
@@ -196,7 +196,7 @@ def test_results_stand_at_the_places_of_their_images(monkeypatch):
     assert found == [None if number == 513 else facts(number) for number in range(600)]
 
 
-def test_memory_grows_by_less_than_600_bytes_an_image(monkeypatch):
+def test_memory_grows_by_less_than_500_bytes_an_image(monkeypatch):
     def inspect(path, _decoding):
         number = int(path.name)
         return facts(number, (number * 0x9E3779B97F4A7C15 % 2**64, 2**255 + number))
@@ -209,7 +209,7 @@ def test_memory_grows_by_less_than_600_bytes_an_image(monkeypatch):
 
     grown = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    assert grown < 600 * len(found)
+    assert grown < 500 * len(found)
 
 
 def test_an_error_that_is_no_image_error_is_not_hidden(monkeypatch):

@@ -143,22 +143,12 @@ class ImageFacts:
 
     Attributes:
         sha256: SHA-256 of its bytes.
-        width: Pixels from left to right, upright.
-        height: Pixels from top to bottom, upright.
-        mode: Pillow's word for the pixels stored, for example ``"RGB"`` or ``"I;16"``.
-        format: Pillow's word for the kind of file, for example ``"JPEG"``.
-        frames: Frames or pages in the file.
         hashes: Difference hashes of 64 and 256 bits, None for an image with too little in it.
         notes: Codes of what is unusual: NOTE-TINY, NOTE-EXTENSION, NOTE-FRAMES, NOTE-GREY,
             NOTE-16BIT, NOTE-ALPHA, NOTE-CMYK, NOTE-FLAT.
     """
 
     sha256: str
-    width: int
-    height: int
-    mode: str
-    format: str
-    frames: int
     hashes: tuple[int, int] | None
     notes: tuple[str, ...]
 
@@ -242,12 +232,11 @@ def inspect(path: str | os.PathLike[str], decoding: Decoding = Decoding()) -> Im
     image, stored = _decode(content, decoding)
     hashes = difference_hashes(image)
     mode, kind = stored.mode, stored.format or ""
-    frames = _frames(stored)
     suffixes = _SUFFIXES.get(kind, {f".{kind.lower()}"})
     noted = {
         "NOTE-TINY": min(image.size) < _TINY,
         "NOTE-EXTENSION": Path(path).suffix.lower() not in suffixes,
-        "NOTE-FRAMES": frames > 1,
+        "NOTE-FRAMES": _frames(stored) > 1,
         "NOTE-GREY": mode in {"1", "L", "LA", "I", "F"} or mode.startswith("I;16"),
         "NOTE-16BIT": mode[0] in "IF",
         "NOTE-ALPHA": stored.has_transparency_data,
@@ -255,7 +244,7 @@ def inspect(path: str | os.PathLike[str], decoding: Decoding = Decoding()) -> Im
         "NOTE-FLAT": hashes is None,
     }
     notes = tuple(code for code, holds in noted.items() if holds)
-    return ImageFacts(content.sha256, *image.size, mode, kind, frames, hashes, notes)
+    return ImageFacts(content.sha256, hashes, notes)
 
 
 def difference_hashes(image: Image.Image) -> tuple[int, int] | None:
