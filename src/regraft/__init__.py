@@ -25,6 +25,7 @@ _MODULES = {
     "data.dataset": ["Dataset", "Split"],
     "data.images": ["Decoding"],
     "errors": ["RegraftError"],
+    "experiment.config": ["DataConfig", "MethodConfig", "RunConfig"],
     "experiment.run": ["fit_run"],
     "features.extractor": ["FeatureExtractor"],
     "results.predictions": ["Predictions", "evaluate"],
@@ -57,6 +58,11 @@ if TYPE_CHECKING:
     from regraft.data.dataset import Dataset as Dataset, Split as Split
     from regraft.data.images import Decoding as Decoding
     from regraft.errors import RegraftError as RegraftError
+    from regraft.experiment.config import (
+        DataConfig as DataConfig,
+        MethodConfig as MethodConfig,
+        RunConfig as RunConfig,
+    )
     from regraft.experiment.run import fit_run as fit_run
     from regraft.features.extractor import FeatureExtractor as FeatureExtractor
     from regraft.results.predictions import Predictions as Predictions, evaluate as evaluate

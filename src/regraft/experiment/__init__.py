@@ -1,1 +1,1 @@
-"""From a split and a learner to a run, and the demonstration of the whole way."""
+"""From a configuration to runs, plans, comparisons and rankings."""

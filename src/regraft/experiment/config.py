@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
@@ -32,7 +32,6 @@ from regraft.training.heads import HEADS, ConvHead, LinearHead, MLPHead, find_he
 from regraft.training.phases import OptimizerName, Phase, fine_tune, from_scratch, frozen, two_stage
 from regraft.training.regularize import REGULARIZATIONS, Regularization, find_regularization
 
-T = TypeVar("T")
 Strategy = Literal["features", "frozen", "fine_tune", "two_stage", "from_scratch"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -57,9 +56,13 @@ _ONLY: dict[str, tuple[Strategy, ...]] = {
 }
 _IN_PHASES = ("unfreeze", "epochs", "head_epochs", "optimizer", "lr")  # what phases say already
 AMOUNTS = ("per_class", "size", "fraction")  # of the images to learn from
-_LABELS = ("id", "description", "published")
-_NOT_COMPUTED = (*_LABELS, "cache")  # what changes nothing of what is computed
-# What says how images are cut, not which they are, and what only lets pass what is refused else.
+_NOT_COMPUTED = (
+    "id",
+    "description",
+    "published",
+    "cache",
+)  # what changes nothing of what is computed
+# What says how images are split, not which they are, and what only lets pass what is refused else.
 _CUT = ("val", "test", "seed", "folds", "fold", "regroup", "keep_parts", "small_classes")
 _ALLOW = ("skip_bad", "max_bad", "allow_empty_class", "follow_links")
 
@@ -244,12 +247,12 @@ class DataConfig:
 
     @property
     def images_key(self) -> str:
-        """Equal for the same images, however they are cut."""
+        """Equal for the same images, however they are split."""
         return hash_key(self, without=_CUT)
 
     @property
     def split_key(self) -> str:
-        """Equal for the same images that are cut in the same way."""
+        """Equal for the same images that are split in the same way."""
         return hash_key(self, without=_ALLOW)
 
     def absolute(self, base: Path = Path()) -> Self:
@@ -279,7 +282,7 @@ class MethodConfig:
         backbone: The network to transfer: see `regraft backbones list`.
         weights: A file with the backbone's weights, or random; by default its trained ones.
         arguments: An argument of the network, for example pad_type=same.
-        preprocessing: How an image becomes numbers, instead of the way of the weights.
+        preprocessing: How an image becomes numbers, instead of what the weights want.
         strategy: features: a classifier on features of the frozen network; frozen: a new head on
             it; fine_tune: head and trunk together; two_stage: the head first, then both;
             from_scratch: everything from random weights.
@@ -483,22 +486,13 @@ class RunConfig:
         method: Which network is transferred, and how it learns.
 
     Example:
-        >>> run = RunConfig.of({"source": "flowers", "backbone": "vgg16", "seed": 3})
-        >>> run.description, run.data.seed, run.method.seed
-        ('vgg16 + logistic', 3, 3)
+        >>> run = RunConfig(DataConfig("flowers"), MethodConfig(backbone="vgg16", seed=3))
+        >>> run.description, len(run.key)
+        ('vgg16 + logistic', 8)
     """
 
     data: DataConfig
     method: MethodConfig = dataclasses.field(default_factory=MethodConfig)
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Self:
-        """Return the run that options by name describe; ``seed`` is that of split and method.
-
-        Args:
-            options: What both classes have no field for, and what is None, is passed over.
-        """
-        return cls(select(DataConfig, options), select(MethodConfig, options))
 
     @property
     def description(self) -> str:
@@ -526,21 +520,6 @@ class RunConfig:
     def absolute(self, base: Path = Path()) -> Self:
         """Return the same with paths that do not depend on the current folder."""
         return type(self)(self.data.absolute(base), self.method.absolute(base))
-
-
-def select(kind: type[T], options: Mapping[str, Any]) -> T:
-    """Return settings from those of many options that they have fields for.
-
-    Args:
-        kind: The class of the settings.
-        options: By name; what is None stands for the default.
-
-    Example:
-        >>> select(DataConfig, {"source": "flowers", "test": 0.5, "backbone": "vgg16"}).test
-        0.5
-    """
-    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    return kind(**{name: options[name] for name in names if options.get(name) is not None})
 
 
 def told(value: Any) -> str:

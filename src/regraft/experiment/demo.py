@@ -1,4 +1,4 @@
-"""The demonstration: three ways to learn two small sets of images, without a download."""
+"""The demonstration: three methods on two small sets of images, without a download."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SCRATCH = "training from scratch"
 IMAGES = "images"
 PLAN = """\
 # Change what you like, and run it:  regraft run {name}.toml
-title = "Three ways to learn {name}"
+title = "Three methods on {name}"
 
 [data]
 source = "{images}/{name}"
@@ -111,7 +111,7 @@ def run_demo(
     verbose: bool = False,
     say: Say = lambda _line: None,
 ) -> list[Shown]:
-    """Learn drawn flowers and handwritten digits in three ways each, and compare the ways.
+    """Learn drawn flowers and handwritten digits by three methods each, and compare these.
 
     A network is trained from scratch; a classifier learns on the features of the same network with
     its ImageNet weights; and its upper half is fine-tuned from these weights. Flowers resemble the

@@ -232,7 +232,7 @@ class Ranking:
             for mistake in self.mistakes
         )
         note = (
-            "Each network was fed with pixels in another way than its weights have learned with, on"
+            "Each network was fed with other pixels than its weights have learned with, on"
             " purpose and for this table only: every model keeps the preprocessing of its weights."
         )
         columns = ("backbone", "pixels", "linear probe", "change")
