@@ -1,6 +1,6 @@
-"""Peak memory of an extraction to HDF5, for growing numbers of pictures.
+"""Peak memory of an extraction to HDF5, for growing numbers of images.
 
-Every measurement runs in a fresh process: pictures from disk, features to the cache and from there
+Every measurement runs in a fresh process: images from disk, features to the cache and from there
 to an HDF5 file, as ``regraft extract`` does it. Writes ``memory.csv`` beside this file.
 
     python benchmarks/memory.py [--sizes 500 1000 2000 5000] [--engines torch openvino]
@@ -82,7 +82,7 @@ def measure(folder: str, engine: str, images: int) -> dict[str, float]:
 
 
 def extract(folder: str, engine: str, images: int, out: str) -> None:
-    """Extract the features of the first pictures of a folder and print the memory that it took."""
+    """Extract the features of the first images of a folder and print the memory that it took."""
     from regraft.backbones.spec import BackboneSpec, Compute
     from regraft.features.extractor import FeatureExtractor
     from regraft.features.hdf5 import write_features

@@ -1,7 +1,7 @@
 """The same training, three ways: Regraft, Keras on TensorFlow and plain PyTorch.
 
 VGG16 with a head of 512, 512 and 5 units, SGD at 0.01, batches of 32, no augmentation: once with
-the whole trunk frozen, once with its fifth block trained. Weights are random, pictures are drawn:
+the whole trunk frozen, once with its fifth block trained. Weights are random, images are drawn:
 both cost the same time as real ones. Every measurement runs in a fresh process, all ways take turns
 within a round, and what counts is the median over the rounds of the ratio within a round. Writes
 ``training.csv`` beside this file.
@@ -9,7 +9,7 @@ within a round, and what counts is the median over the rounds of the ratio withi
     python benchmarks/training.py [--rounds 3] [--sizes 150 224] [--precisions fp32 bf16]
 
 With a frozen trunk Regraft is timed whole, from files to a trained network. The other two do the
-same in every epoch, so that one epoch of a part of the pictures is timed and multiplied. With block
+same in every epoch, so that one epoch of a part of the images is timed and multiplied. With block
 5, epochs of that part are timed on all ways, and what Regraft does once is reported beside them.
 """
 
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from training_pictures import draw_pictures
+from training_images import draw_images
 
 HERE = Path(__file__).parent
 RESULTS = Path(__file__).with_suffix(".csv")
@@ -45,8 +45,8 @@ def main() -> None:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
         whole, part = Path(name) / "whole", Path(name) / "part"
-        draw_pictures(whole, chosen.images)
-        draw_pictures(part, chosen.part)
+        draw_images(whole, chosen.images)
+        draw_images(part, chosen.part)
         turns = itertools.product(chosen.sizes, range(1, 1 + chosen.rounds), chosen.tasks)
         for size, number, task in turns:
             for way in ways(chosen.precisions):
@@ -67,7 +67,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--precisions", nargs="+", help="by default all that the processor has")
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument(
-        "--part", type=int, default=96, help="pictures of a timed epoch of the others"
+        "--part", type=int, default=96, help="images of a timed epoch of the others"
     )
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--attempts", type=int, default=3, help="at an undisturbed measurement")
@@ -90,7 +90,7 @@ def ways(precisions: list[str]) -> list[str]:
 def measured(
     way: str, job: Row, whole: Path, part: Path, chosen: argparse.Namespace
 ) -> dict[str, Any]:
-    """Run one way and return its seconds per epoch of all pictures, and for the whole work."""
+    """Run one way and return its seconds per epoch of all images, and for the whole work."""
     name, precision = way.split()
     scale = chosen.images / chosen.part
     if name != "regraft":
@@ -107,7 +107,7 @@ def measured(
         found, others = undisturbed(HERE / "training_regraft.py", job, chosen.attempts)
         epoch, total = scale * statistics.median(found["epochs"][1:]), None
     return {
-        "pictures": chosen.images if "whole" in found and total else chosen.part,
+        "images": chosen.images if "whole" in found and total else chosen.part,
         "build_s": round(found.get("build", 0.0), 2),
         "once_s": round(found.get("once", 0.0), 2),
         "epoch_s": round(epoch, 3),

@@ -1,6 +1,6 @@
 """Whether the faster way learns as much: the same frozen trunk and head, trained two ways.
 
-Trained weights, real pictures and one split: plain PyTorch sends every picture through the whole
+Trained weights, real images and one split: plain PyTorch sends every image through the whole
 network in every epoch, Regraft once. Head of 512 and 512 units on the flattened map, SGD at 0.01,
 batches of 32, no augmentation. Writes ``training_accuracy.csv`` beside this file.
 
@@ -8,7 +8,7 @@ batches of 32, no augmentation. Writes ``training_accuracy.csv`` beside this fil
         [--backbone mobilenetv2_100] [--arguments '{"pad_type": "same"}'] [--epochs 30]
 
 FOLDER has one folder per class; FILE holds the network's weights as safetensors, trained for
-pictures in the range -1 to 1.
+images in the range -1 to 1.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ RESULTS = Path(__file__).with_suffix(".csv")
 
 
 def main() -> None:
-    """Train both ways on one split and write how many test pictures each gets right."""
+    """Train both ways on one split and write how many test images each gets right."""
     chosen = arguments()
     split = Dataset.from_folder(chosen.data).split(val=0.0, test=chosen.test, seed=chosen.seed)
     truth = list(split.test.labels)
@@ -76,7 +76,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--arguments", type=json.loads, default={"pad_type": "same"})
     parser.add_argument("--precisions", nargs="+", default=["fp32"])
     parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--test", type=float, default=0.5, help="share of the pictures, 0 to 1")
+    parser.add_argument("--test", type=float, default=0.5, help="share of the images, 0 to 1")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -100,7 +100,7 @@ def with_regraft(split: Split, chosen: argparse.Namespace, way: str) -> Sequence
 
 
 class Folder(TorchDataset):
-    """Pictures and the numbers of their classes, decoded whenever they are asked for."""
+    """Images and the numbers of their classes, decoded whenever they are asked for."""
 
     def __init__(self, data: Dataset) -> None:
         self.data = data
@@ -118,8 +118,8 @@ class Folder(TorchDataset):
         return len(self.data)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        picture = Image.open(self.data.paths[index]).convert("RGB")
-        return self.prepare(picture), self.data.classes.index(self.data.labels[index])
+        image = Image.open(self.data.paths[index]).convert("RGB")
+        return self.prepare(image), self.data.classes.index(self.data.labels[index])
 
 
 def with_torch(split: Split, chosen: argparse.Namespace) -> Sequence[str]:

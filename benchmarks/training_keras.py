@@ -1,4 +1,4 @@
-"""The Keras way: pictures from the folder and through the whole network in every epoch.
+"""The Keras way: images from the folder and through the whole network in every epoch.
 
 Started by ``training.py``; takes a job as JSON and prints what it measured as JSON.
 """
@@ -31,7 +31,7 @@ class Stopwatch(keras.callbacks.Callback):
 
 
 def main(job: dict) -> dict:
-    pictures = keras.utils.image_dataset_from_directory(
+    images = keras.utils.image_dataset_from_directory(
         job["folder"],
         label_mode="categorical",
         image_size=(job["size"], job["size"]),
@@ -39,7 +39,7 @@ def main(job: dict) -> dict:
         verbose=False,
     )
     prepare = keras.applications.vgg16.preprocess_input
-    pictures = pictures.map(lambda x, y: (prepare(x), y)).prefetch(tf.data.AUTOTUNE)
+    images = images.map(lambda x, y: (prepare(x), y)).prefetch(tf.data.AUTOTUNE)
     base = keras.applications.VGG16(
         weights=None, include_top=False, input_shape=(job["size"], job["size"], 3)
     )
@@ -61,7 +61,7 @@ def main(job: dict) -> dict:
         keras.optimizers.SGD(job["lr"]), loss="categorical_crossentropy", metrics=["accuracy"]
     )
     watch = Stopwatch()
-    model.fit(pictures, epochs=1 + job["epochs"], verbose=0, callbacks=[watch])
+    model.fit(images, epochs=1 + job["epochs"], verbose=0, callbacks=[watch])
     return {"epochs": watch.seconds[1:], "first_epoch": watch.seconds[0]}
 
 

@@ -1,4 +1,4 @@
-"""The plain PyTorch way: pictures from the folder and through the whole network in every epoch.
+"""The plain PyTorch way: images from the folder and through the whole network in every epoch.
 
 Started by ``training.py``; takes a job as JSON and prints what it measured as JSON.
 """
@@ -25,7 +25,7 @@ def main(job: dict) -> dict:
             transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         ]
     )
-    pictures = DataLoader(
+    images = DataLoader(
         ImageFolder(job["folder"], prepare),
         batch_size=32,
         shuffle=True,
@@ -50,7 +50,7 @@ def main(job: dict) -> dict:
     seconds = []
     for _ in range(1 + job["epochs"]):
         start = time.perf_counter()
-        for batch, labels in pictures:
+        for batch, labels in images:
             optimizer.zero_grad()
             nn.functional.cross_entropy(network(batch), labels).backward()
             optimizer.step()

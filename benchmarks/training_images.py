@@ -12,16 +12,16 @@ CLASSES = ("circle", "cross", "rectangle", "stripes", "triangle")
 WIDTH, HEIGHT = 500, 375
 
 
-def draw_pictures(folder: Path, count: int, seed: int = 0) -> None:
+def draw_images(folder: Path, count: int, seed: int = 0) -> None:
     """Write ``count`` JPEGs of 500×375, quality 90, as ``folder/<class>/<number>.jpg``."""
     random = np.random.default_rng(seed)
     for name in CLASSES:
         (folder / name).mkdir(parents=True)
     for number in range(count):
         name = CLASSES[number % len(CLASSES)]
-        picture = Image.fromarray(_noise(random))
-        _draw_shape(ImageDraw.Draw(picture), name, random)
-        picture.save(folder / name / f"{number:05}.jpg", quality=90)
+        image = Image.fromarray(_noise(random))
+        _draw_shape(ImageDraw.Draw(image), name, random)
+        image.save(folder / name / f"{number:05}.jpg", quality=90)
 
 
 def _noise(random: np.random.Generator) -> np.ndarray:
