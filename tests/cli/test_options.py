@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field
 from typer.testing import CliRunner
 
 from regraft.cli import options
-from regraft.cli.options import Fields, add_commands, read_pairs
+from regraft.cli.options import Changes, Fields, add_commands, read_pairs
 from regraft.errors import UsageError
 from regraft.settings import AnyPath, settings_class, to_json
 
@@ -52,6 +52,7 @@ class Plant:
         bare: Without leaves.
         strategy: How.
         seed: Its own seed.
+        mean: Of the channels.
     """
 
     backbone: str = "oak"
@@ -62,6 +63,7 @@ class Plant:
     bare: bool = False
     strategy: str = "wait"
     seed: int = 0
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 PANELS = {
@@ -94,10 +96,10 @@ def call(monkeypatch):
     """Return a function that calls a command of these settings."""
     monkeypatch.setattr(options, "SETTINGS", "garden")
     monkeypatch.setitem(
-        sys.modules, "garden", SimpleNamespace(PANELS=PANELS, DEFAULT_BACKBONE="oak")
+        sys.modules, "garden", SimpleNamespace(PANELS=PANELS, DEFAULT_BACKBONE="oak", Plant=Plant)
     )
     garden = typer.Typer(rich_markup_mode=None)
-    add_commands(garden, {"grow": grow, "dig": dig})
+    add_commands(garden, {"grow": grow, "dig": dig, "carve": carve})
 
     def called(*arguments):
         result = CliRunner().invoke(garden, list(arguments), standalone_mode=False)
@@ -185,6 +187,26 @@ def test_the_list_of_commands_needs_no_settings(call, monkeypatch):
 def test_a_wrong_value_is_refused(call, more, said):
     with pytest.raises((UsageError, typer.TyperException, ValueError), match=said):
         call("grow", "here", *more)
+
+
+def carve(
+    soil: Annotated[Soil, Fields("source depth")],
+    changes: Annotated[dict, Changes("Plant", "seed bare mean")],
+):
+    """Change it."""
+    print(json.dumps([to_json(soil), to_json(changes)]))
+
+
+def test_changes_of_settings_are_those_that_were_given_and_reach_no_other_class(call):
+    soil, changes = json.loads(call("carve", "here", "--seed", "3", "--mean", "0.5").stdout)
+
+    assert changes == {"seed": 3, "mean": [0.5, 0.5, 0.5]}
+    assert soil["seed"] == 0
+    assert json.loads(call("carve", "here").stdout)[1] == {}
+    assert "Plant:\n" in call("carve", "--help").stdout
+    for mean in ("a", "0.1,0.2", ""):
+        with pytest.raises(UsageError, match="per channel"):
+            call("carve", "here", "--mean", mean)
 
 
 def test_pairs_are_read_as_numbers_and_truth_values():

@@ -157,9 +157,10 @@ def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
         changed = {name: v for name, v in values.items() if v != fields[name].default}
         if "backbone" in values and "backbone" not in changed:
             echo_default(names["DEFAULT_BACKBONE"])
+        apart = {field for kind, also in made.values() if kind is dict for field in also}
         for name, (kind, also) in made.items():
             chosen = changed | {field: given[field] for field in also if field in given}
-            taken = also if kind is dict else [field.name for field in dataclasses.fields(kind)]
+            taken = also if kind is dict else {f.name for f in dataclasses.fields(kind)} - apart
             given[name] = kind(**{f: _read(f, v) for f, v in chosen.items() if f in taken})
         return function(**given)
 
