@@ -1,6 +1,8 @@
 """What enters the loop depends on the seed, the epoch and the sample, and on nothing else."""
 
+import errno
 import gc
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +15,7 @@ from PIL import Image
 from regraft.backbones.backbone import build
 from regraft.backbones.spec import BackboneSpec
 from regraft.data.images import open_image
-from regraft.errors import ImageError, UsageError
+from regraft.errors import ImageError, RegraftError, UsageError
 from regraft.training import batches as module
 from regraft.training.batches import (
     AugmentedImages,
@@ -87,6 +89,20 @@ def test_the_file_of_images_goes_with_them(squares, monkeypatch, tmp_path):
     gc.collect()
 
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="only POSIX reserves space")
+def test_a_disk_too_small_for_decoded_images_is_an_error_with_its_free_bytes(monkeypatch):
+    def full(*_arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+
+    with pytest.raises(RegraftError, match="cannot store the decoded images") as caught:
+        Images([np.zeros((8, 8, 3), np.uint8)], PLAIN)
+
+    assert caught.value.code == "TRAIN-DISK"
+    assert caught.value.why.startswith("No space left on device; they take 192 bytes, ")
 
 
 def test_a_view_depends_on_seed_epoch_and_sample_only(squares):

@@ -11,7 +11,7 @@ from torch import nn
 from regraft.errors import RegraftError
 from regraft.files import unfinished_mark
 from regraft.training import checkpoint
-from regraft.training.checkpoint import Checkpoints, Progress
+from regraft.training.checkpoint import Checkpoints, Progress, restore_optimizer
 from regraft.training.loop import State
 from regraft.training.optim import build_optimizer
 from regraft.training.phases import Phase
@@ -65,7 +65,7 @@ def test_every_optimizer_goes_on_with_its_moments(folder, name, momentum):
     Checkpoints(folder, WORK).write(Progress(optimizer=first.state_dict()))
     other.load_state_dict(network.state_dict())
     second = build_optimizer(phase, [{"params": list(other.parameters()), "lr": 0.1}])
-    second.load_state_dict(Checkpoints(folder, WORK).read().optimizer)
+    restore_optimizer(second, Checkpoints(folder, WORK).read(), other)
     step(network, first)
     step(other, second)
 

@@ -2,10 +2,8 @@
 
 import copy
 import dataclasses
-import errno
 import json
 import math
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -316,22 +314,6 @@ def test_activations_that_do_not_fit_on_the_disk_are_not_kept(train, held, monke
     first, second = fitted.warnings_
     assert first.startswith("phase 1 runs the whole network in every step: cannot store features")
     assert "12 bytes are free" in second
-
-
-@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="only POSIX reserves space")
-def test_a_disk_too_small_for_decoded_images_is_an_error_with_its_free_bytes(
-    train, held, monkeypatch
-):
-    def full(*_arguments):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "posix_fallocate", full)
-
-    with pytest.raises(RegraftError, match="cannot store the decoded images") as caught:
-        fit(train, held, boundary="off")
-
-    assert caught.value.code == "TRAIN-DISK"
-    assert caught.value.why.startswith("No space left on device; they take 61,440 bytes, ")
 
 
 def test_a_time_budget_that_is_spent_leaves_a_network_that_predicts(train, held):
