@@ -195,8 +195,9 @@ def find_stages(network: Network, top: Sequence[str], calls: Sequence[str]) -> t
     groups: list[list[str]] = []
     for names in network.groups:
         kept = [name for name in names if not within(name, top)]
-        leftover = len(kept) < len(names) and groups  # a last norm that stood with the head
-        if leftover:
+        # A last norm that stood with the head, or what only the pooling runs.
+        below = any(name.rpartition(".")[0] in calls for name in kept)
+        if groups and (len(kept) < len(names) or not below):
             groups[-1].extend(kept)
         elif kept:
             groups.append(kept)
