@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regraft.backbones.keras_files import KERAS_SUFFIXES
 from regraft.errors import ModelError, RegraftError, WeightsError
 from regraft.files import atomic_path, sha256_file
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PYTORCH_SUFFIXES = frozenset({".pth", ".pt", ".bin"})
+KERAS_SUFFIXES = frozenset({".h5", ".hdf5"})  # of which keras_files reads the arrays only
 # What can hold more than data. Of these only PyTorch's files are ever read, on import, with its
 # restricted reader.
 CODE_SUFFIXES = {

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 Arrays = list[NDArray[np.float32]]
 
-KERAS_SUFFIXES = frozenset({".h5", ".hdf5"})
 _SHOWN = 3
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 

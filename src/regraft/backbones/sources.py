@@ -13,8 +13,8 @@ from torch import Tensor
 
 from regraft.backbones import from_timm, from_torchvision, own
 from regraft.backbones.catalog import Entry, known, list_backbones, spellings
-from regraft.backbones.checkpoint_files import read_checkpoint
-from regraft.backbones.keras_files import KERAS_SUFFIXES, read_keras
+from regraft.backbones.checkpoint_files import KERAS_SUFFIXES, read_checkpoint
+from regraft.backbones.keras_files import read_keras
 from regraft.backbones.network import Network, classifier_modules, misfit, within
 from regraft.backbones.published import (
     cached,
