@@ -49,15 +49,6 @@ def test_images_are_checked_once_for_all_runs_of_a_split(flowers, tmp_path, monk
     assert {row.runs[0].metrics["test"]["accuracy"].n for row in outcome.rows} == {6}
 
 
-def test_another_seed_learns_from_other_images_of_the_same_training_part(flowers, tmp_path):
-    plan = planned(flowers, {"classifier": "knn", "per_class": 3, "seed": [0, 1]})
-
-    one, two = PlanRunner(tmp_path / "out").run(plan).rows[0].runs
-
-    assert one.split_hash == two.split_hash
-    assert set(one.predictions.part("train").paths) != set(two.predictions.part("train").paths)
-
-
 def test_folds_are_cut_from_images_that_were_checked_once(flowers, tmp_path, monkeypatch):
     calls = []
     check = prepare.check
@@ -218,13 +209,3 @@ def test_images_that_are_not_there_fail_their_own_row_alone(flowers, tmp_path, j
 
     assert [row.description for row in outcome.rows] == ["simple_cnn + knn"]
     assert "folder not found" in outcome.failures[0]
-
-
-def test_a_finished_run_is_a_plan(flowers, tmp_path):
-    outcome = PlanRunner(tmp_path / "out").run(planned(flowers, {"classifier": "knn", "seed": 4}))
-    run = outcome.rows[0].runs[0]
-
-    again = PlanRunner(tmp_path / "again").run(read_plan(run.folder / "run.json"))
-
-    assert again.rows[0].runs[0].predictions.predicted == run.predictions.predicted
-    assert again.rows[0].runs[0].split_hash == run.split_hash

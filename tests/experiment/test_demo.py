@@ -1,4 +1,4 @@
-"""The demonstration: two sets of pictures, three ways each, and a sentence on what transfer did."""
+"""The demonstration: two sets of images, three methods each, and a sentence on what transfer did."""
 
 import json
 from dataclasses import replace
@@ -23,7 +23,7 @@ def shown(tmp_path_factory):
         return demo.run_demo(tmp_path_factory.mktemp("demo") / "here")
 
 
-def test_each_set_of_pictures_is_learned_in_three_ways_on_one_split(shown):
+def test_each_set_of_images_is_learned_by_three_methods_on_one_split(shown):
     assert [each.name for each in shown] == ["flowers", "digits"]
     for each in shown:
         runs = [run for row in each.comparison.rows for run in row.runs]
@@ -33,7 +33,7 @@ def test_each_set_of_pictures_is_learned_in_three_ways_on_one_split(shown):
         assert len(each.comparison.verdicts) == 2
 
 
-def test_the_page_of_each_set_stands_beside_its_pictures_and_its_plan(shown):
+def test_the_page_of_each_set_stands_beside_its_images_and_its_plan(shown):
     for each in shown:
         page = each.page.read_text(encoding="utf-8")
         assert each.comparison.title in page

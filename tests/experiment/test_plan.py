@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from regraft.errors import UsageError
 from regraft.experiment.config import DataConfig, MethodConfig, RunConfig
-from regraft.experiment.plan import SmallSize, plan_from, read_plan
+from regraft.experiment.plan import plan_from, read_plan
 from regraft.settings import to_json
 
 PLAN = """
@@ -275,11 +275,6 @@ def test_two_rows_with_one_description_are_refused():
         plan_of(*rows)
 
 
-def test_a_plan_that_is_not_there_is_said(tmp_path):
-    with pytest.raises(UsageError, match="no such plan"):
-        read_plan(tmp_path / "nothing.toml")
-
-
 @given(
     st.lists(st.sampled_from(["knn", "logistic", "linear_svm"]), min_size=1, unique=True),
     st.lists(st.integers(1, 50), min_size=1, max_size=4, unique=True),
@@ -427,9 +422,3 @@ def test_the_reader_is_told_that_the_figures_are_those_of_the_small_size():
 def test_a_mistake_is_said_even_where_the_small_size_is_not_asked_for(small, said):
     with pytest.raises(UsageError, match=said):
         plan_from({"data": {"source": "p"}, "small": small})
-
-
-def test_a_small_size_without_limits_changes_nothing():
-    method = MethodConfig(strategy="frozen", epochs=30)
-
-    assert SmallSize().shrink(method) == method
