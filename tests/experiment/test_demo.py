@@ -1,4 +1,4 @@
-"""The demonstration: two sets of images, three methods each, and a sentence on what transfer did."""
+"""The demonstration: two sets of images, three methods each, and what transfer did."""
 
 import json
 from dataclasses import replace
