@@ -220,12 +220,8 @@ def register_backbone(
         'yours'
     """
     if name in _by_name() or name in _registered:
-        raise BackboneError(
-            "there is a backbone of this name already",
-            why=repr(name),
-            hint="choose another name",
-            code="BACKBONE-DUPLICATE",
-        )
+        what, hint = "there is a backbone of this name already", "choose another name"
+        raise BackboneError(what, why=repr(name), hint=hint, code="BACKBONE-DUPLICATE")
     entry = Entry(
         name=name,
         source="regraft",

@@ -109,13 +109,10 @@ def read_checkpoint(
     file = Path(path)
     _check_readable(file, importing=importing)
     if sha256 is not None and (found := sha256_file(file)) != sha256:
-        raise ModelError(
-            "the weights are not the ones that were stored",
-            path=file,
-            why=f"SHA-256 is {found[:12]}…, expected {sha256[:12]}…",
-            hint="remove the file and import or fetch the weights again",
-            code="MODEL-CHECKSUM",
-        )
+        what = "the weights are not the ones that were stored"
+        why = f"SHA-256 is {found[:12]}…, expected {sha256[:12]}…"
+        hint = "remove the file and import or fetch the weights again"
+        raise ModelError(what, path=file, why=why, hint=hint, code="MODEL-CHECKSUM")
     if file.suffix.lower() in PYTORCH_SUFFIXES:
         state, notes = _unwrapped(_load_pytorch(file), file)
     else:

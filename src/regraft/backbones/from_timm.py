@@ -132,18 +132,14 @@ def build(identifier: str, arguments: Mapping[str, Any]) -> Network:
     """
     refused = sorted(_RESERVED & set(arguments))
     if refused:
-        raise BackboneError(
-            "this argument is not open", why=", ".join(refused), code="BACKBONE-ARGUMENT"
-        )
+        why = ", ".join(refused)
+        raise BackboneError("this argument is not open", why=why, code="BACKBONE-ARGUMENT")
     try:
         module = _create(identifier, arguments)
     except (TypeError, ValueError, AssertionError, KeyError) as error:
-        raise BackboneError(
-            f"timm cannot build {identifier}",
-            why=str(error)[:200],
-            hint=f"arguments given: {dict(arguments)}",
-            code="BACKBONE-ARGUMENT",
-        ) from error
+        what, hint = f"timm cannot build {identifier}", f"arguments given: {dict(arguments)}"
+        why = str(error)[:200]
+        raise BackboneError(what, why=why, hint=hint, code="BACKBONE-ARGUMENT") from error
     config = module.pretrained_cfg
     layout: Layout = "NHWC" if getattr(module, "output_fmt", "NCHW") == "NHWC" else "NCHW"
     return Network(

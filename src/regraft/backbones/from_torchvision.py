@@ -100,18 +100,14 @@ def build(identifier: str, arguments: Mapping[str, Any]) -> Network:
     """
     refused = sorted(_RESERVED & set(arguments))
     if refused:
-        raise BackboneError(
-            "this argument is not open", why=", ".join(refused), code="BACKBONE-ARGUMENT"
-        )
+        why = ", ".join(refused)
+        raise BackboneError("this argument is not open", why=why, code="BACKBONE-ARGUMENT")
     try:
         module = zoo.get_model(identifier, weights=None, **_OWN.get(identifier, {}), **arguments)
     except (TypeError, ValueError) as error:
-        raise BackboneError(
-            f"torchvision cannot build {identifier}",
-            why=str(error)[:200],
-            hint=f"arguments given: {dict(arguments)}",
-            code="BACKBONE-ARGUMENT",
-        ) from error
+        what, hint = f"torchvision cannot build {identifier}", f"arguments given: {dict(arguments)}"
+        why = str(error)[:200]
+        raise BackboneError(what, why=why, hint=hint, code="BACKBONE-ARGUMENT") from error
     transformer = isinstance(module, VisionTransformer)
     return Network(
         module=module,

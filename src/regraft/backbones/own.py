@@ -137,12 +137,9 @@ def build(identifier: str, arguments: Mapping[str, Any]) -> Network:
     try:
         module: nn.Module = constructor(**arguments)
     except TypeError as error:
-        raise BackboneError(
-            f"{identifier} cannot be built",
-            why=str(error)[:200],
-            hint=f"arguments given: {', '.join(arguments) or 'none'}",
-            code="BACKBONE-ARGUMENT",
-        ) from error
+        what, hint = f"{identifier} cannot be built", f"arguments given: {dict(arguments)}"
+        why = str(error)[:200]
+        raise BackboneError(what, why=why, hint=hint, code="BACKBONE-ARGUMENT") from error
     return Network(
         module=module,
         last_map=tap(module, registered.features if registered else "features"),

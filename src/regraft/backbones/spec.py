@@ -68,11 +68,8 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if self.resize < self.size:
-            raise BackboneError(
-                f"resize cannot be {self.resize}",
-                why=f"it should be at least the size, {self.size}",
-                code="BACKBONE-PREPROCESSING",
-            )
+            what, why = f"resize cannot be {self.resize}", f"it should be at least {self.size}"
+            raise BackboneError(what, why=why, code="BACKBONE-PREPROCESSING")
 
     @classmethod
     def torch(cls, size: int = 224, **changes: Any) -> Self:
@@ -192,12 +189,8 @@ class BackboneSpec:
     def __post_init__(self) -> None:
         stage = self.pooling.removeprefix("stage:") if self.pooling.startswith("stage:") else ""
         if self.pooling not in {"avg", "flatten"} and not stage:
-            raise BackboneError(
-                "unknown pooling",
-                why=repr(self.pooling),
-                hint='use "avg", "flatten" or "stage:NAME"',
-                code="BACKBONE-POOLING",
-            )
+            why, hint = repr(self.pooling), 'use "avg", "flatten" or "stage:NAME"'
+            raise BackboneError("unknown pooling", why=why, hint=hint, code="BACKBONE-POOLING")
 
 
 def _path_as_text(value: Any) -> Any:
@@ -252,12 +245,9 @@ def _plain(key: object, value: Any) -> Any:
     finite = not isinstance(value, float) or math.isfinite(value)
     if value is None or (isinstance(value, str | bool | int | float) and finite):
         return value
-    raise BackboneError(
-        f"argument {key!s:.100} is no plain value",
-        why=f"found {value!r:.100}",
-        hint="use a text, number, true, false or a list of them",
-        code="BACKBONE-ARGUMENT",
-    )
+    what, why = f"argument {key!s:.100} is no plain value", f"found {value!r:.100}"
+    hint = "use a text, number, true, false or a list of them"
+    raise BackboneError(what, why=why, hint=hint, code="BACKBONE-ARGUMENT")
 
 
 def _shown(values: tuple[float, float, float]) -> str:
