@@ -68,11 +68,10 @@ def _group(name: str, told: str, functions: Mapping[str, Callable[..., Any]]) ->
     app.add_typer(group, name=name)
 
 
-add_commands(app, {name: use.COMMANDS[name] for name in ("demo",)})
 _group("data", "Look at images before learning from them.", data.COMMANDS)
 _group("backbones", "The networks that can be transferred.", networks.BACKBONES)
 add_commands(app, learn.COMMANDS)
-add_commands(app, {name: use.COMMANDS[name] for name in use.COMMANDS if name != "demo"})
+add_commands(app, use.COMMANDS)
 _group("weights", "The weights of networks: what is here, and how more come in.", networks.WEIGHTS)
 
 

@@ -6,14 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from regraft.cli.options import Fields, JsonOption, opt
+from regraft.cli.options import Fields, JsonOption, arg, opt
 from regraft.cli.output import EXIT_FAILED, echo, echo_err, echo_json, echo_refused, echo_table
 from regraft.errors import UsageError
 
 if TYPE_CHECKING:
-    from regraft.data.named import FetchedData, SourceFile
+    from regraft.data.named import FetchedData
     from regraft.experiment.config import DataConfig
 
 _MOST = 20  # that are listed by name
@@ -116,9 +114,7 @@ def preview(
 
 
 def fetch(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Without a name: list what there is.")
-    ] = None,
+    name: Annotated[str | None, arg("Without a name: list what there is.", "[NAME]")] = None,
     *,
     to: Annotated[Path | None, opt("Where it is written; by default ./NAME.", "FOLDER")] = None,
     source: Annotated[
@@ -188,7 +184,7 @@ def _echo_fetched(fetched: FetchedData, folder: Path) -> None:
         if fetched.resumed
         else "",
         *(
-            f"file: {file.name}, {file.size:,} bytes, SHA-256 {file.sha256} ({_compared(file)})"
+            f"file: {file.name}, SHA-256 {file.sha256} (compared: {file.checked})"
             for file in source.files
         ),
         *(f"left out: {count:,} {what}" for what, count in source.removed.items()),
@@ -198,12 +194,6 @@ def _echo_fetched(fetched: FetchedData, folder: Path) -> None:
     echo("\n".join(filter(None, lines)))
     if not fetched.already:
         echo_err(f"recorded in {folder / 'SOURCE.json'}; next: regraft data check {folder}")
-
-
-def _compared(file: SourceFile) -> str:
-    if file.checked == "nothing":
-        return "nothing published to compare with"
-    return f"{file.checked} as published"
 
 
 def _size(count: int) -> str:

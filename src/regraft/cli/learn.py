@@ -9,9 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
-
-from regraft.cli.options import Fields, FormatOption, JsonOption, echo_default, opt
+from regraft.cli.options import Fields, FormatOption, JsonOption, arg, echo_default, opt
 from regraft.cli.output import (
     command_line,
     echo,
@@ -168,9 +166,7 @@ def compare(
 
 
 def run(
-    plan: Annotated[
-        Path, typer.Argument(metavar="PLAN", help="A TOML file, or the run.json of a finished run.")
-    ],
+    plan: Annotated[Path, arg("A TOML file, or the run.json of a finished run.", "PLAN")],
     *,
     data: Annotated[
         Path | None, opt("The images, if not those that the plan names.", "FOLDER")

@@ -5,17 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from regraft.cli.options import Changes, Fields, FormatOption, JsonOption, opt
+from regraft.cli.options import Changes, Fields, FormatOption, JsonOption, arg, opt
 from regraft.cli.output import EXIT_FAILED, echo, echo_err, echo_json, echo_refused, echo_table
 
 if TYPE_CHECKING:
     from regraft.experiment.config import DataConfig, MethodConfig
 
-NamesArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="[NAMES…]", help="All, unless named.")
-]
+NamesArgument = Annotated[list[str] | None, arg("All, unless named.", "[NAMES…]")]
 _HEADS = {
     "name": "name",
     "title": "network",
@@ -68,7 +64,7 @@ def _cells(fact: dict[str, Any]) -> tuple[str, ...]:
 
 def show(
     backbone: Annotated[  # noqa: ARG001 - it is a field of the method
-        str, typer.Argument(metavar="NAME", help="As `regraft backbones list` has it.")
+        str, arg("As `regraft backbones list` has it.", "NAME")
     ],
     method: Annotated[MethodConfig, Fields("weights arguments pooling", own="backbone")],
     *,
@@ -180,7 +176,9 @@ def path() -> None:
 
 
 def fetch(
-    names: Annotated[list[str], typer.Argument(metavar="NAMES…")], *, as_json: JsonOption = False
+    names: Annotated[list[str], arg("As `regraft backbones list` has them.", "NAMES…")],
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Download weights from their public home into the store."""
     from regraft.backbones.sources import fetch_weights
@@ -195,9 +193,7 @@ def fetch(
 
 
 def import_file(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A .safetensors, .pth or Keras' .h5 file.")
-    ],
+    file: Annotated[Path, arg("A .safetensors, .pth or Keras' .h5 file.", "FILE")],
     method: Annotated[MethodConfig, Fields("arguments")],
     preprocessing: Annotated[
         dict[str, Any],

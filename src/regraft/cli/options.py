@@ -89,6 +89,11 @@ def opt(
     return typer.Option(*names, help=told, metavar=metavar, rich_help_panel=panel, **more)
 
 
+def arg(told: str, metavar: str) -> Any:
+    """Return an argument of a command's own; see ``opt``."""
+    return typer.Argument(help=told, metavar=metavar)
+
+
 def add_commands(app: typer.Typer, functions: Mapping[str, Callable[..., Any]]) -> None:
     """Add functions to a group of commands; their options are made when they are needed."""
     for name, function in functions.items():

@@ -12,9 +12,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from regraft.cli.options import Fields, FormatOption, JsonLinesOption, JsonOption, opt
+from regraft.cli.options import Fields, FormatOption, JsonLinesOption, JsonOption, arg, opt
 from regraft.cli.output import (
     EXIT_REFUSED,
     echo,
@@ -34,17 +32,10 @@ if TYPE_CHECKING:
 Answers = Callable[[Sequence["Image"]], list[Any]]  # the entries of each image
 FilesArgument = Annotated[
     list[str],
-    typer.Argument(
-        metavar="FILES…",
-        help="Images or folders of images; '-' reads paths from standard input.",
-    ),
+    arg("Images or folders of images; '-' reads paths from standard input.", "FILES…"),
 ]
-RunArgument = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A run's folder, or the model folder in it.")
-]
-RunsArgument = Annotated[
-    list[Path], typer.Argument(metavar="RUNS…", help="Folders of runs, or folders that hold runs.")
-]
+RunArgument = Annotated[Path, arg("A run's folder, or the model folder in it.", "RUN")]
+RunsArgument = Annotated[list[Path], arg("Folders of runs, or folders that hold runs.", "RUNS…")]
 TopOption = Annotated[int, opt("How many classes to show.", min=1)]
 
 
