@@ -6,10 +6,11 @@ import shutil
 import pytest
 
 from regraft.data import check as checks
+from regraft.data.dataset import Split
 from regraft.data.synthetic import make_flowers
-from regraft.errors import BadImagesError, DataError, UsageError
+from regraft.errors import BadImagesError, DataError, RunError, UsageError
 from regraft.experiment.config import DataConfig, MethodConfig
-from regraft.experiment.prepare import prepare, read_images, take_amount
+from regraft.experiment.prepare import prepare, read_images, take_amount, write_split
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +172,17 @@ def test_a_table_without_our_columns_says_what_to_call_them(tmp_path):
 
     with pytest.raises(DataError, match="rename them to path and label"):
         read_images(DataConfig(tmp_path / "table.csv"))
+
+
+def test_a_split_is_written_once_and_never_over_another_one_or_a_run(flowers, tmp_path):
+    written = write_split(DataConfig(flowers.root), tmp_path / "split").split
+
+    again = write_split(DataConfig(flowers.root), tmp_path / "split").split
+    with pytest.raises(DataError, match="another split stands here"):
+        write_split(DataConfig(flowers.root, seed=1), tmp_path / "split")
+    (tmp_path / "split" / "run.json").touch()
+    with pytest.raises(RunError, match="a finished run stands here"):
+        write_split(DataConfig(flowers.root), tmp_path / "split")
+
+    stored = Split.read(tmp_path / "split", root=flowers.root)
+    assert written.hash == again.hash == stored.hash

@@ -59,6 +59,15 @@ def test_a_test_part_of_few_images_is_said_to_say_little():
     assert warning.startswith("50 test images: 92.0 % may be anything from 81 to 97 %;")
 
 
+@pytest.mark.parametrize(("right", "n", "few"), [(99, 99, 1), (80, 150, 1), (110, 110, 0)])
+def test_a_part_is_small_by_its_number_or_by_its_interval(right, n, few):
+    train = answers("train", 500, 1000) if right == 80 else answers("train", 1000, 1000)
+
+    said_of = [text for text in said(train, answers("test", right, n)) if "may be anything" in text]
+
+    assert len(said_of) == few
+
+
 def test_without_a_test_part_the_numbers_are_called_too_good():
     (warning,) = said(SOUND[0], SOUND[1])
 
