@@ -162,6 +162,7 @@ def test_the_help_has_a_list_for_each_heading_with_ranges_and_defaults(call):
     assert "--arg KEY=VALUE What else is told." in words
     assert "Seed of the weather." in words
     assert "unseen" not in told
+    assert told.index("--depth") < told.index("--kind") < told.index("--seed")
     assert told.index("--loud") > places[3]
 
 

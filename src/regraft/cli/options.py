@@ -153,7 +153,8 @@ def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
         elif hasattr(kind, "__pydantic_fields__"):
             taken = next((note for note in notes if isinstance(note, Fields)), Fields())
             made[parameter.name] = (kind, taken.own.split())
-            fields = {option.name: option for option in _options_of(kind, taken)} | fields
+            for option in _options_of(kind, taken):
+                fields.setdefault(option.name, option)
         else:
             own.append(parameter.replace(annotation=hint, kind=parameter.KEYWORD_ONLY))
 
