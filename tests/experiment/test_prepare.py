@@ -186,3 +186,15 @@ def test_a_split_is_written_once_and_never_over_another_one_or_a_run(flowers, tm
 
     stored = Split.read(tmp_path / "split", root=flowers.root)
     assert written.hash == again.hash == stored.hash
+
+
+def test_an_image_that_changes_while_a_run_is_at_work_is_noticed(tmp_path):
+    images = make_flowers(tmp_path, species=2, per_class=8, size=48)
+    prepared = prepare(DataConfig(tmp_path))
+    prepared.refuse_changed_files()
+    images.paths[0].write_bytes(b"other")
+
+    with pytest.raises(DataError, match="1 images changed") as refused:
+        prepared.refuse_changed_files()
+
+    assert refused.value.code == "DATA-CHANGED"
