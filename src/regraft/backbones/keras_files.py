@@ -68,7 +68,8 @@ def read_keras(path: Path, entry: Entry) -> KerasFile:
     """
     layers = _read_layers(path)
     network = _identify(layers, path)
-    if entry.source != "timm" or entry.identifier.partition(".")[0] != network.backbone:
+    meant = f"{entry.source}:{entry.identifier}".partition(".")[0]
+    if meant != f"timm:{network.backbone}":
         raise _misfit(
             path,
             f"these weights belong to another network than {entry.name}",
