@@ -12,7 +12,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.exceptions import Abort, TyperException
 
-from regraft.cli import data, learn, networks, use
+from regraft.cli.data import COMMANDS as DATA
+from regraft.cli.learn import COMMANDS as LEARN
+from regraft.cli.networks import BACKBONES, WEIGHTS
 from regraft.cli.options import add_commands
 from regraft.cli.output import (
     EXIT_BROKEN_PIPE,
@@ -23,6 +25,7 @@ from regraft.cli.output import (
     echo_err,
     prepare_streams,
 )
+from regraft.cli.use import COMMANDS as USE
 from regraft.errors import RegraftError
 from regraft.version import __version__
 
@@ -68,11 +71,11 @@ def _group(name: str, told: str, functions: Mapping[str, Callable[..., Any]]) ->
     app.add_typer(group, name=name)
 
 
-_group("data", "Look at images before learning from them.", data.COMMANDS)
-_group("backbones", "The networks that can be transferred.", networks.BACKBONES)
-add_commands(app, learn.COMMANDS)
-add_commands(app, use.COMMANDS)
-_group("weights", "The weights of networks: what is here, and how more come in.", networks.WEIGHTS)
+_group("data", "Look at images before learning from them.", DATA)
+_group("backbones", "The networks that can be transferred.", BACKBONES)
+add_commands(app, LEARN)
+add_commands(app, USE)
+_group("weights", "The weights of networks: what is here, and how more come in.", WEIGHTS)
 
 
 def _on_sigterm(_number: int, _frame: FrameType | None) -> NoReturn:
