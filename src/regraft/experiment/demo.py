@@ -18,7 +18,7 @@ from regraft.results.comparison import Comparison
 FLOWERS_PER_CLASS = 80
 DIGITS_PER_CLASS = 120
 LEARNED_PER_CLASS = 20
-EPOCHS = 12
+EPOCHS = 8
 SIDES = {"flowers": 80, "digits": 48}  # pixels that enter the network
 SCRATCH = "training from scratch"
 IMAGES = "images"
