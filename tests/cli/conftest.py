@@ -1,8 +1,10 @@
 """The command line, called in the process of the tests, and small real images for it."""
 
 import csv
+import sys
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 from typer.testing import CliRunner
@@ -39,7 +41,9 @@ def regraft():
     """Return a function that calls the command line and raises what a command raises."""
 
     def call(*arguments):
-        result = CliRunner().invoke(app, [str(a) for a in arguments], standalone_mode=False)
+        texts = [str(argument) for argument in arguments]
+        with mock.patch.object(sys, "argv", ["regraft", *texts]):
+            result = CliRunner().invoke(app, texts, standalone_mode=False)
         if result.exception is not None:
             raise result.exception
         return result

@@ -60,7 +60,7 @@ def test_a_run_holds_its_record_predictions_split_model_and_page(fitted):
         *("run.json", "predictions.csv", "split.csv", "split.json", "check.json", "model"),
         "report.html",
     } <= {path.name for path in fitted.iterdir()}
-    assert record["command"].startswith("regraft ")
+    assert record["command"].startswith("regraft fit ")
 
 
 def test_a_network_is_told_in_epochs_and_images(fit, tmp_path):

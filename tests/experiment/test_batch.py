@@ -1,7 +1,10 @@
 """Many runs into one folder: nothing twice, nothing lost, nothing measured on other images."""
 
 import importlib
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -209,3 +212,17 @@ def test_images_that_are_not_there_fail_their_own_row_alone(flowers, tmp_path, j
 
     assert [row.description for row in outcome.rows] == ["simple_cnn + knn"]
     assert "folder not found" in outcome.failures[0]
+
+
+def test_processes_side_by_side_share_the_cores(monkeypatch):
+    monkeypatch.setattr(batch, "threads", lambda: 6)
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    count = [sys.executable, "-c", "import torch; print(torch.get_num_threads())"]
+
+    with batch.shared_cores(3):
+        seen = subprocess.run(count, capture_output=True, text=True, check=True)
+
+    assert seen.stdout.strip() == "2"
+    assert os.environ["OMP_NUM_THREADS"] == "5"
+    assert "MKL_NUM_THREADS" not in os.environ

@@ -18,8 +18,8 @@ def shown(tmp_path_factory):
         patch.setattr(demo, "FLOWERS_PER_CLASS", 8)
         patch.setattr(demo, "DIGITS_PER_CLASS", 8)
         patch.setattr(demo, "LEARNED_PER_CLASS", 2)
-        patch.setattr(demo, "EPOCHS", 2)
-        patch.setattr(demo, "SIDES", {"flowers": 32, "digits": 32})
+        patch.setattr(demo, "EPOCHS", {"scratch": 2, "fine": 1})
+        patch.setattr(demo, "SIDES", {"flowers": 48, "digits": 48})
         return demo.run_demo(tmp_path_factory.mktemp("demo") / "here")
 
 

@@ -204,7 +204,7 @@ def test_an_error_of_the_preparation_names_the_file(images, cache, engine):
 
 def test_the_first_bad_image_in_order_is_the_one_named(images, cache, engine):
     for i in (9, 5, 7):
-        images[i].write_bytes(b"no image at all")
+        images[i].write_bytes(b"no image at all, %d" % i)
 
     with pytest.raises(ImageError) as caught:
         run(images, cache, engine)

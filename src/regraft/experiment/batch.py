@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -209,9 +210,7 @@ class PlanRunner:
     ) -> Iterator[tuple[RunConfig, Run | RegraftError | None]]:
         """Yield what became of runs in processes of one pool; None where these were ended."""
         quiet = replace(self, verbose=False, say=print)
-        with ProcessPoolExecutor(
-            jobs, mp_context=get_context("spawn"), initializer=_share_cores, initargs=(jobs,)
-        ) as pool:
+        with shared_cores(jobs), ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
             begun: dict[Future[Path], RunConfig] = {}
             for config in configs:
                 try:
@@ -280,8 +279,20 @@ def _failure(error: Exception) -> RegraftError:
     return RunError(f"unexpected error: {type(error).__name__}", why=str(error))
 
 
-def _share_cores(jobs: int) -> None:
-    """Give each process its share of the cores, before any library counts them."""
-    share = max(1, threads() // jobs)
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(share)
+@contextlib.contextmanager
+def shared_cores(jobs: int) -> Iterator[None]:
+    """Let each process that begins meanwhile use its share of the cores.
+
+    Libraries count cores while they are imported, which a process does before it is asked anything.
+    """
+    share = str(max(1, threads() // jobs))
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, share))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
