@@ -29,12 +29,14 @@ def run(flowers, tmp_path_factory):
 
 def test_images_are_recognised_wherever_they_lie_and_each_look_is_counted(run, flowers, tmp_path):
     shutil.copytree(flowers, tmp_path / "moved")
+    before = run.test_looks  # other tests may have looked, too
 
     evaluation = evaluate_on(run.folder, DataConfig(tmp_path / "moved"))
 
-    assert (evaluation.new, evaluation.test_looks) == (0, 2)
+    assert before >= 1
+    assert (evaluation.new, evaluation.test_looks) == (0, before + 1)
     assert evaluation.metrics["test"]["accuracy"] == run.metrics["test"]["accuracy"]
-    assert "own split; its test part was looked at 2 times" in evaluation.comment()
+    assert f"own split; its test part was looked at {before + 1} times" in evaluation.comment()
     assert evaluation.to_json()["test"]["n"] == 4
 
 
