@@ -288,7 +288,7 @@ def test_every_own_head_comes_back_to_the_bit(tmp_path, head, output, trunk):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"phases": fine_tune(1, unfreeze=0.4), "boundary": "float16"},
+        {"phases": fine_tune(1, unfreeze=0.4)},
         {"phases": frozen(1), "precision": "bf16"},
         {"phases": frozen(1), "engine": "auto"},
         {"phases": [Phase(epochs=0)]},
@@ -440,7 +440,7 @@ NETWORK = [
     (["history", "phases"], [{"mode": "cached", "boundary": None}], "MODEL-CORRUPT"),
     (
         ["history", "phases"],
-        [{"mode": "cached", "boundary": {"stage": "no such stage", "dtype": "float32"}}],
+        [{"mode": "cached", "boundary": {"stage": "no such stage"}}],
         "MODEL-CORRUPT",
     ),
     (["backbone", "feature_dim"], 64, "MODEL-WEIGHTS"),

@@ -30,7 +30,7 @@ fit FLAT SMALL --keep-parts --folds 3 --fold 1 --size 10 --out {new}
 fit {flowers} SMALL --device cpu --epochs 1 --strategy two_stage --head-epochs 1 --unfreeze 0.5 \
   --fraction 0.9 --head mlp_256 --optimizer sgd --lr 0.01 --augment flip=true --views 2 \
   --batch-size 8 --class-weight balanced --output sigmoid --regularize label_smoothing=0.1 \
-  --boundary float32 --tensorboard {new}.events --out {new} --json
+  --boundary off --tensorboard {new}.events --out {new} --json
 fit {flowers} --backbone simple_cnn --arg size=48 --strategy from_scratch --epochs 1 \
   --sampling balanced --time-budget 1h --out {new}
 extract {table} --root {flowers} --follow-links --allow-empty-class SMALL --pooling avg \

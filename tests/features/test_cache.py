@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from regraft.errors import RegraftError
 from regraft.features import cache as cache_module
-from regraft.features.cache import FeatureCache, decode, encode
+from regraft.features.cache import FeatureCache
 from regraft.files import read_json, sha256_bytes, sha256_json, unfinished_mark
 
 ABOUT = {"backbone": "f" * 64, "engine": "torch", "precision": "fp32", "view": None}
@@ -60,7 +60,7 @@ def test_the_default_folder_is_in_the_home_of_regraft(private_home):
     (about,) = private_home.glob("features/*/about.json")
 
     written = read_json(about)
-    assert written == {**ABOUT, "width": 3, "stored": "float32"}
+    assert written == {**ABOUT, "width": 3}
     assert about.parent.name == sha256_json(written)[:16]
 
 
@@ -358,30 +358,3 @@ def test_a_killed_writer_loses_at_most_the_row_at_hand_and_its_leftovers_are_rem
     rows.prepare()
 
     assert not list(rows.folder.glob(".*.part"))
-
-
-@pytest.mark.parametrize(("stored", "error"), [("float16", 2**-11), ("bfloat16", 2**-8)])
-def test_rows_in_fewer_bits_come_back_rounded_and_have_a_key_of_their_own(folder, stored, error):
-    exact = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
-    narrow = FeatureCache(folder).rows(ABOUT, 3, stored)
-
-    narrow.append(DIGESTS, exact)
-    fresh = FeatureCache(folder).rows(ABOUT, 3, stored)
-    assert fresh.known(DIGESTS).all()
-    found = fresh.read(DIGESTS)
-
-    assert found.dtype == np.float32
-    assert not np.array_equal(found, exact)
-    assert np.abs(found - exact).max() <= error * np.abs(exact).max()
-    assert fresh.read_stored(DIGESTS).nbytes == exact.nbytes // 2
-    assert narrow.key != again(folder).key
-    assert not again(folder).known(DIGESTS).any()
-
-
-def test_bfloat16_rounds_as_torch_does():
-    torch = pytest.importorskip("torch")
-    values = np.random.default_rng(1).normal(size=1000).astype(np.float32) * 1e3
-
-    ours = decode(encode(values, "bfloat16"), "bfloat16")
-
-    assert np.array_equal(ours, torch.from_numpy(values).bfloat16().float().numpy())

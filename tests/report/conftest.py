@@ -130,16 +130,16 @@ def trained():
     shared |= {"head": "all", "keep": "best", "patience": 2}
     first = {"optimizer": "sgd", "lr": 0.01, "schedule": "constant", "epochs": 2}
     second = {"optimizer": "adamw", "lr": 1e-4, "schedule": "cosine", "epochs": 9}
-    boundary = {"stage": "features.30", "dtype": "float16", "bytes": 12_300_000}
+    boundary = {"stage": "features.30", "bytes": 12_300_000}
     phases = [
         {"phase": 1, "trained": shared | first | {"unfreeze": 0.0}}
         | {"share_of_stages": 0.0, "share_of_parameters": 0.01, "parameters": 1539}
-        | {"mode": "cached", "boundary": boundary | {"gradient_error": 0.0004}}
-        | {"best_epoch": None, "last_epoch": 2, "stopped": None, "micro_batch": None}
+        | {"mode": "cached", "boundary": boundary}
+        | {"best_epoch": None, "last_epoch": 2, "stopped": None}
         | {"frozen": {"before": "ab", "after": "ab"}, "seconds": 61.0},
         {"phase": 2, "trained": shared | second | {"unfreeze": 0.5}}
         | {"share_of_stages": 0.5, "share_of_parameters": 0.4, "parameters": 120_000}
-        | {"mode": "live", "boundary": None, "micro_batch": None}
+        | {"mode": "live", "boundary": None}
         | {"best_epoch": 1, "last_epoch": 3, "stopped": "patience"}
         | {"frozen": {"before": "cd", "after": "cd"}, "seconds": 5.0},
     ]

@@ -11,7 +11,6 @@ from regraft.backbones.backbone import Backbone, build
 from regraft.backbones.network import Network
 from regraft.backbones.spec import BackboneSpec, Preprocessing
 from regraft.errors import RegraftError
-from regraft.training import split_point as module
 from regraft.training.heads import ConvHead, LinearHead, MLPHead
 from regraft.training.network import TransferNetwork, parameter_groups
 from regraft.training.optim import build_optimizer, probabilities
@@ -19,7 +18,6 @@ from regraft.training.phases import Phase
 from regraft.training.split_point import (
     EXACT,
     behind_trunk,
-    choose_precision,
     distance,
     find_split_point,
     gradients,
@@ -360,76 +358,3 @@ def test_the_distance_of_gradients_is_relative_and_never_hides_a_wrong_zero():
     assert distance(zero, zero) == 0
     assert distance(zero, one) == float("inf")
     assert distance(one, zero) == 1
-
-
-def precision(noise=0.0, change=None):
-    network = graft("test_resnet", LinearHead())
-    network.freeze(Phase(unfreeze=0.5))
-    split_point = named_split_point(network, network.stages[1].name)
-    images = draw(network)
-    rows = rows_of(network, split_point, images)
-    if noise:
-        rows = rows * (1 + noise * torch.randn(rows.shape, generator=torch.manual_seed(0)))
-    if change is not None:
-        change(rows)
-    return choose_precision(network, split_point, images, rows, loss)
-
-
-def test_sixteen_bits_are_enough_where_they_hardly_change_the_gradient():
-    stored, error = precision()
-
-    assert stored == "float16"
-    assert 0 < error < 1e-2
-
-
-@pytest.mark.parametrize("sign", [-1, 1])
-def test_what_is_beyond_the_range_of_float16_is_not_stored_in_it(small, sign):
-    whole = draw(small)
-    rows = rows_of(small, named_split_point(small, small.stages[1].name), whole)
-    assert rows.abs().max() < 1000
-
-    def outlier(found):
-        found[0, 0] = sign * 65_520.0  # rounds to infinity
-
-    stored, _ = precision(change=outlier)
-
-    assert stored != "float16"
-
-
-def test_a_range_that_leaves_no_room_for_other_images_is_too_large_for_float16():
-    def outlier(found):
-        found[0, 0] = 60_000.0
-
-    stored, _ = precision(change=outlier)
-
-    assert stored != "float16"
-
-
-def test_an_inexact_engine_is_not_made_much_worse_by_storing_fewer_bits():
-    stored, error = precision(noise=0.1)
-
-    assert stored == "float16"
-    assert error > 1e-2
-
-
-def test_bfloat16_is_taken_where_float16_changes_the_gradient_and_it_does_not(monkeypatch):
-    _wrong(monkeypatch, {"float16"})
-
-    stored, error = precision(noise=0.02)
-
-    assert stored == "bfloat16"
-    assert 0 < error < 0.1
-
-
-def test_float32_is_kept_where_neither_is_good_enough(monkeypatch):
-    _wrong(monkeypatch, {"float16", "bfloat16"})
-
-    assert precision() == ("float32", 0.0)
-
-
-def _wrong(monkeypatch, kinds):
-    """Let storing in these kinds lose half of the value."""
-    decode = module.decode
-    monkeypatch.setattr(
-        module, "decode", lambda rows, kind: decode(rows, kind) * (0.5 if kind in kinds else 1)
-    )

@@ -124,12 +124,11 @@ WAYS_TO_TRAIN = {
     "batch statistics": {
         "phases": [Phase(epochs=2), Phase(epochs=2, unfreeze_last=1, batchnorm="batch_statistics")]
     },
-    "rows in bfloat16": {"boundary": "bfloat16"},
     "nothing kept": {"boundary": "off", "precision": "bf16"},
 }
 
 
-RARER = {"cutmix and an average", "two views", "batch statistics", "rows in bfloat16"}
+RARER = {"cutmix and an average", "two views", "batch statistics"}
 
 
 @pytest.mark.parametrize(
@@ -162,10 +161,10 @@ def test_a_phase_goes_on_in_the_way_it_began_whatever_half_trained_weights_say(
     def other(*_arguments, **_options):
         raise AssertionError("it was chosen before")
 
-    monkeypatch.setattr(activations, "choose_precision", other)
+    monkeypatch.setattr(activations, "find_split_point", other)
     resumed = fit(train, held, tmp_path)
 
-    assert resumed.history_["phases"][1]["boundary"]["dtype"] == "float16"
+    assert resumed.history_["phases"][1]["mode"] == "cached"
     assert timeless(resumed.history_) == timeless(whole.history_)
     assert state_sha256(resumed.network_) == state_sha256(whole.network_)
 
@@ -435,11 +434,10 @@ CHANGED = {
     "engine": "torch",
     "precision": "bf16",
     "cache": None,
-    "boundary": "float32",
-    "disk_budget": 1,
+    "boundary": "off",
     "decoding": Decoding(background=(0, 0, 0)),
 }
-COSTS_ONLY = {"time_budget", "device", "cache", "disk_budget"}
+COSTS_ONLY = {"time_budget", "device", "cache"}
 
 
 def test_every_setting_is_part_of_the_resume_key_or_named_as_one_that_changes_no_result(train):

@@ -20,7 +20,7 @@ Interpolation = Literal["bicubic", "bilinear", "nearest"]
 Channels = Literal["RGB", "BGR"]
 EngineName = Literal["auto", "torch", "openvino"]
 PrecisionName = Literal["fp32", "bf16"]
-BoundaryChoice = Literal["auto", "off", "float32", "float16", "bfloat16"]
+BoundaryChoice = Literal["auto", "off"]
 Side = Annotated[int, pydantic.Field(ge=1, le=LARGEST_SIDE)]
 Positive = Annotated[float, pydantic.Field(gt=0)]
 Arguments = tuple[tuple[str, Any], ...]
@@ -209,10 +209,8 @@ class Compute:
             precision.
         cache: Where features are kept: ``"default"`` (below ``REGRAFT_HOME``), a folder, which then
             keeps all activations of frozen parts, too, or None for nowhere.
-        boundary: How activations of frozen parts are kept while a network is trained: ``"auto"``,
-            ``"off"`` to run everything in every step, or ``"float32"``, ``"float16"``,
-            ``"bfloat16"``.
-        disk_budget: The most bytes that these may take; None for half of what is free.
+        boundary: Whether activations of frozen parts are kept while a network is trained:
+            ``"auto"`` where they can be, ``"off"`` to run everything in every step.
         decoding: How files become pixels.
 
     Raises:
@@ -230,7 +228,6 @@ class Compute:
         "default"
     )
     boundary: BoundaryChoice = "auto"
-    disk_budget: Annotated[int, pydantic.Field(ge=0)] | None = None
     decoding: Decoding = dataclasses.field(default_factory=Decoding)
 
 

@@ -22,7 +22,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -40,15 +40,8 @@ from regraft.files import (
 )
 
 Matrix = npt.NDArray[np.float32]
-Stored = npt.NDArray[Any]
-StoredType = Literal["float32", "float16", "bfloat16"]
-# NumPy knows no bfloat16: its rows stand as the 16-bit integers that have the same bits.
-STORED_AS: dict[str, np.dtype[Any]] = {
-    "float32": np.dtype("<f4"),
-    "float16": np.dtype("<f2"),
-    "bfloat16": np.dtype("<u2"),
-}
 _DIGEST_BYTES = 32
+_NUMBER_BYTES = 4
 _FLUSH_ROWS = 1000
 _FLUSH_BYTES = 16 << 20
 _FLUSH_SECONDS = 10.0
@@ -101,11 +94,9 @@ class FeatureCache:
             return cls.temporary()
         return cls(None if cache == "default" else cache)
 
-    def rows(
-        self, about: Mapping[str, Any], width: int, stored: StoredType = "float32"
-    ) -> FeatureRows:
+    def rows(self, about: Mapping[str, Any], width: int) -> FeatureRows:
         """Return the rows that were computed with exactly these settings; see `FeatureRows`."""
-        return FeatureRows(self, about, width, stored)
+        return FeatureRows(self, about, width)
 
 
 class FeatureRows:
@@ -117,24 +108,15 @@ class FeatureRows:
         cache: The cache that they are part of.
         about: All that shapes the numbers, as JSON values; a changed value is a new key.
         width: Numbers per row.
-        stored: How a number is stored.
 
     Attributes:
         key: SHA-256 of all settings; its first 16 digits name the folder.
         folder: Where the shards stand.
         width: Numbers per row.
-        stored: How a number is stored.
     """
 
-    def __init__(
-        self,
-        cache: FeatureCache,
-        about: Mapping[str, Any],
-        width: int,
-        stored: StoredType = "float32",
-    ) -> None:
-        self.about = {**about, "width": width, "stored": stored}
-        self.stored: StoredType = stored
+    def __init__(self, cache: FeatureCache, about: Mapping[str, Any], width: int) -> None:
+        self.about = {**about, "width": width}
         self.key = sha256_json(self.about)
         self.folder = cache.folder / self.key[:16]
         self.width = width
@@ -158,15 +140,7 @@ class FeatureRows:
         Raises:
             RegraftError: A row is not there, or vanished since (code ``CACHE-MISSING``).
         """
-        return decode(self.read_stored(sha256s), self.stored)
-
-    def read_stored(self, sha256s: Sequence[str]) -> Stored:
-        """Return the rows as they are stored, (n, width); see :func:`decode`.
-
-        Raises:
-            RegraftError: A row is not there, or vanished since (code ``CACHE-MISSING``).
-        """
-        result = np.empty((len(sha256s), self.width), dtype=STORED_AS[self.stored])
+        result = np.empty((len(sha256s), self.width), dtype="<f4")
         wanted: dict[_Shard, list[tuple[int, int]]] = defaultdict(list)
         try:
             with self._lock:
@@ -220,7 +194,7 @@ class FeatureRows:
         if not len(sha256s):
             return
         digests = [bytes.fromhex(digest) for digest in sha256s]
-        matrix = encode(features, self.stored)
+        matrix = np.ascontiguousarray(features, dtype="<f4")
         if in_memory:
             shard = _Shard(None, digests, matrix=matrix, sound=True)
         else:
@@ -261,7 +235,7 @@ class FeatureRows:
                 continue
             self._seen.add(path.name)
             try:
-                shard = _open(path, self.width * STORED_AS[self.stored].itemsize)
+                shard = _open(path, self.width * _NUMBER_BYTES)
             except (OSError, ValueError) as error:
                 _note.info("ignoring %s: %s", path, error)
                 continue
@@ -293,8 +267,8 @@ class RowWriter:
 
     def __init__(self, rows: FeatureRows, images: int) -> None:
         self._rows = rows
-        self._fits = images * rows.width * STORED_AS[rows.stored].itemsize <= _HELD_BYTES
-        self._capacity = max(1, min(_FLUSH_ROWS, _FLUSH_BYTES // (rows.width * 4)))
+        self._fits = images * rows.width * _NUMBER_BYTES <= _HELD_BYTES
+        self._capacity = max(1, min(_FLUSH_ROWS, _FLUSH_BYTES // (rows.width * _NUMBER_BYTES)))
         self._digests: list[str] = []
         self._parts: list[Matrix] = []
         self._since = time.monotonic()
@@ -341,40 +315,6 @@ class RowWriter:
             self.flush()
 
 
-def encode(features: npt.NDArray[Any], stored: StoredType) -> Stored:
-    """Return numbers as they are stored; float32 is rounded to the nearest where bits are saved.
-
-    Raises:
-        OverflowError: A number is beyond the range of float16, 65504, and would become infinite.
-
-    Example:
-        >>> encode(np.array([[1.0, 2.5]], np.float32), "bfloat16").dtype
-        dtype('uint16')
-    """
-    if stored != "bfloat16":
-        with np.errstate(over="ignore"):
-            narrow = np.ascontiguousarray(features, dtype=STORED_AS[stored])
-        if stored == "float16" and np.isinf(narrow).sum() > np.isinf(features).sum():
-            raise OverflowError("a number is beyond the range of float16")
-        return narrow
-    bits = np.ascontiguousarray(features, dtype="<f4").view("<u4")
-    rounded: Stored = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
-    return rounded
-
-
-def decode(values: Stored, stored: StoredType) -> Matrix:
-    """Return stored numbers as float32.
-
-    Example:
-        >>> decode(encode(np.array([[1.0, 2.5]], np.float32), "bfloat16"), "bfloat16").tolist()
-        [[1.0, 2.5]]
-    """
-    if stored != "bfloat16":
-        return values.astype(np.float32, copy=False)
-    widened: Matrix = (values.astype("<u4") << 16).view("<f4")
-    return widened
-
-
 @dataclass(eq=False)
 class _Shard:
     """Rows in a file (the matrix, the SHA-256 of each row's image, the checksum) or in memory.
@@ -384,7 +324,7 @@ class _Shard:
 
     path: Path | None
     digests: list[bytes]
-    matrix: Stored | None = field(default=None, repr=False)
+    matrix: Matrix | None = field(default=None, repr=False)
     sound: bool | None = None
 
     def is_sound(self, key: bytes) -> bool:
@@ -402,7 +342,7 @@ class _Shard:
                 self.sound = False
         return self.sound
 
-    def write(self, key: bytes, matrix: Stored) -> None:
+    def write(self, key: bytes, matrix: Matrix) -> None:
         """Write the file.
 
         Raises:
@@ -416,7 +356,7 @@ class _Shard:
                 stream.write(block)
             stream.write(sums.digest())
 
-    def copy(self, pairs: Sequence[tuple[int, int]], result: Stored) -> None:
+    def copy(self, pairs: Sequence[tuple[int, int]], result: Matrix) -> None:
         """Copy rows into ``result``; ``pairs`` are (row here, row there).
 
         Raises:

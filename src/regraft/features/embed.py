@@ -22,7 +22,7 @@ from regraft.backbones.engines import Engine, expected_engine
 from regraft.backbones.spec import Compute
 from regraft.data.images import DECODER_VERSION, Decoding, ImageLike, decode, read_image
 from regraft.errors import BackboneError, ImageError, UsageError
-from regraft.features.cache import FeatureCache, FeatureRows, Matrix, StoredType
+from regraft.features.cache import FeatureCache, FeatureRows, Matrix
 from regraft.progress import progress_bar
 from regraft.settings import to_json
 from regraft.system import choose_device, threads
@@ -100,7 +100,6 @@ def embed(
     pooling: str,
     build_engine: Callable[[], Engine],
     compute: Compute = Compute(),
-    stored: StoredType = "float32",
     batch_size: int = 32,
     verbose: bool = False,
 ) -> Embedded:
@@ -114,7 +113,6 @@ def embed(
         pooling: What becomes a row, as part of the key.
         build_engine: Called if an image is not cached.
         compute: Engine, device, precision and decoding.
-        stored: How a number is stored.
         batch_size: Images per pass.
         verbose: Whether to show progress.
 
@@ -135,7 +133,7 @@ def embed(
 
         start = time.perf_counter()
         filling = _Filling(
-            cache.rows(about, width, stored),
+            cache.rows(about, width),
             backbone.prepare,
             build,
             batch_size=batch_size,

@@ -298,19 +298,16 @@ def _what_was_trained(trained: Mapping[str, Any], phase: Phase) -> dict[str, Cel
 
 def _how_it_ran(phase: Phase, before: int) -> dict[str, Cell]:
     """Return the rows of the table that say how a phase ran; add yours here."""
-    frozen, error = phase["frozen"], (phase["boundary"] or {}).get("gradient_error")
+    frozen = phase["frozen"]
     unchanged = "NO: they changed, which must not happen"
     if phase["share_of_parameters"] == 1:
         unchanged = "nothing was frozen"
     elif frozen["before"] == frozen["after"]:
         unchanged = "yes, bit for bit"
-    at_once = phase["micro_batch"]
     return {
         "epochs": _epochs(phase),
         "best epoch": _best(phase, before),
         "execution": _mode(phase["mode"], phase["boundary"] or {}),
-        "gradient error by caching": None if error is None else f"{100 * error:.2g} %",
-        "images at a time": at_once and f"{at_once}; the memory was not enough for whole batches",
         "frozen tensors unchanged": unchanged,
         "time": str(Duration(phase["seconds"])),
     }
@@ -340,8 +337,8 @@ def _mode(mode: str, boundary: Mapping[str, Any]) -> str:
         return f"live: each image went through the whole network in every epoch{why}"
     what = _STORED.get(boundary["stage"], f"the activation behind {boundary['stage']}")
     return (
-        f"cached: each image went through the frozen part once; stored: {what} as "
-        f"{boundary['dtype']} ({_size(boundary['bytes'])})"
+        f"cached: each image went through the frozen part once; stored: {what} "
+        f"({_size(boundary['bytes'])})"
     )
 
 

@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from regraft.backbones import engines
 from regraft.backbones.backbone import Backbone
-from regraft.backbones.engines import Embedder, Engine, make_engine
-from regraft.backbones.spec import Compute, EngineName, PrecisionName
+from regraft.backbones.spec import Compute, PrecisionName
 from regraft.data.images import ImageLike
-from regraft.features.cache import STORED_AS, FeatureCache, FeatureRows, StoredType
+from regraft.features.cache import FeatureCache, FeatureRows
 from regraft.features.embed import EmbeddingStats, as_list, embed, key_facts
 from regraft.files import free_bytes, sha256_bytes
 from regraft.progress import progress_bar
@@ -34,7 +34,6 @@ from regraft.training.phases import Phase
 from regraft.training.split_point import (
     SplitPoint,
     behind_trunk,
-    choose_precision,
     find_split_point,
     named_split_point,
 )
@@ -66,39 +65,25 @@ class Runtime:
 
     @classmethod
     def prepare(
-        cls,
-        network: TransferNetwork,
-        backbone: Backbone,
-        compute: Compute,
-        *,
-        batch_size: int = 32,
-        verbose: bool = False,
+        cls, network: TransferNetwork, backbone: Backbone, compute: Compute, **options: Any
     ) -> Self:
         """Put a network on the device that is asked for, with caches as they are asked for."""
         device = choose_device(compute.device)
-        usable: PrecisionName = (
-            "bf16" if compute.precision == "bf16" and has_bf16(device) else "fp32"
-        )
+        bf16 = compute.precision == "bf16" and has_bf16(device)
+        usable: PrecisionName = "bf16" if bf16 else "fp32"
         # OpenVINO would leave an accelerator idle.
-        engine: EngineName = compute.engine if device == "cpu" else "torch"
+        engine = compute.engine if device == "cpu" else "torch"
+        shared = FeatureCache.chosen(compute.cache)
         own = compute.cache not in {"default", None}
-        cache = FeatureCache(compute.cache) if own else FeatureCache()
-        temporary = FeatureCache.temporary()
         return cls(
             # Another order in memory would change the last bits.
             network=network.to(device).to(memory_format=torch.channels_last),
             backbone=backbone,
             compute=replace(compute, device=device, engine=engine, precision=usable),
-            batch_size=batch_size,
-            verbose=verbose,
-            shared=temporary if compute.cache is None else cache,
-            workspace=cache if own else temporary,
+            shared=shared,
+            workspace=shared if own else FeatureCache.temporary(),
+            **options,
         )
-
-    def activations(self, split_point: SplitPoint) -> ActivationCache:
-        """Return what computes and keeps activations at a split point."""
-        behind = split_point.is_behind_trunk
-        return ActivationCache(self, split_point, self.shared if behind else self.workspace)
 
 
 class CachedActivations:
@@ -112,8 +97,8 @@ class CachedActivations:
     def __init__(self, rows: FeatureRows, digests: Sequence[Sequence[str]]) -> None:
         self._rows = rows
         self._digests = digests
-        total = len(digests) * len(self) * rows.width * STORED_AS[rows.stored].itemsize
-        self._held = [rows.read_stored(view) for view in digests] if total <= _IN_MEMORY else None
+        few = len(digests) * len(self) * rows.width * 4 <= _IN_MEMORY
+        self._held = [rows.read(view) for view in digests] if few else None
 
     def __len__(self) -> int:
         return len(self._digests[0])
@@ -122,13 +107,8 @@ class CachedActivations:
         """Return the rows of these samples, float32 (n, width); views take turns with epochs."""
         view = epoch % len(self._digests)
         if self._held is not None:
-            stored = self._held[view][samples]
-        else:
-            stored = self._rows.read_stored([self._digests[view][sample] for sample in samples])
-        tensor = torch.from_numpy(stored)
-        if self._rows.stored == "bfloat16":
-            tensor = tensor.view(torch.bfloat16)
-        return tensor.float()
+            return torch.from_numpy(self._held[view][samples])
+        return torch.from_numpy(self._rows.read([self._digests[view][s] for s in samples]))
 
 
 @dataclass(eq=False)
@@ -138,14 +118,16 @@ class ActivationCache:
     Args:
         runtime: The network, and what it computes with.
         split_point: Where the network is cut.
-        cache: Where rows of images as they are are kept.
-        stored: How a number is stored.
     """
 
     runtime: Runtime
     split_point: SplitPoint
-    cache: FeatureCache
-    stored: StoredType = "float32"
+
+    @property
+    def cache(self) -> FeatureCache:
+        """Where rows of images as they are are kept."""
+        behind = self.split_point.is_behind_trunk
+        return self.runtime.shared if behind else self.runtime.workspace
 
     def plain(self, images: Sequence[ImageLike]) -> tuple[CachedActivations, int]:
         """Return the rows of images as they are, and how many had to be computed.
@@ -161,9 +143,8 @@ class ActivationCache:
             cache=self.cache,
             width=self.split_point.width,
             pooling=self._pooling,
-            build_engine=lambda: self.built_engine,
+            build_engine=lambda: self._engine,
             compute=runtime.compute,
-            stored=self.stored,
             batch_size=runtime.batch_size,
             verbose=runtime.verbose,
         )
@@ -179,50 +160,44 @@ class ActivationCache:
         Raises:
             RegraftError: The rows cannot be stored.
         """
-        runtime, engine = self.runtime, self.built_engine
+        runtime = self.runtime
         key = key_facts(
             runtime.backbone,
             self._pooling,
             runtime.compute,
-            engine=engine.name,
+            engine=self._engine.name,
             device=runtime.compute.device,
             view=about,
         )
         # Views are of use to this training alone.
-        rows = runtime.workspace.rows(key, self.split_point.width, self.stored)
-        contents = images.images.sha256s
+        rows = runtime.workspace.rows(key, self.split_point.width)
+        contents, total, computed = images.images.sha256s, views * len(images), 0
         digests = [
-            [_view_digest(c, i, view) for i, c in enumerate(contents)] for view in range(views)
+            [sha256_bytes(f"{content} {i} {view}".encode()) for i, content in enumerate(contents)]
+            for view in range(views)
         ]
-        computed = 0
         with (
-            progress_bar(
-                "Embedding views", views * len(images), visible=runtime.verbose
-            ) as advance,
-            rows.writer(views * len(images)) as writer,
+            progress_bar("Embedding views", total, visible=runtime.verbose) as advance,
+            rows.writer(total) as writer,
         ):
             for view, names in enumerate(digests):
                 missing = np.flatnonzero(~rows.known(names))
                 advance(len(names) - len(missing))
-                for batch in np.array_split(missing, -(-len(missing) // runtime.batch_size) or 1):
-                    if len(batch):
-                        features = engine(images.take(batch, view).numpy())
-                        writer.add([names[sample] for sample in batch], features)
-                        advance(len(batch))
+                for start in range(0, len(missing), runtime.batch_size):
+                    batch = missing[start : start + runtime.batch_size]
+                    features = self._engine(images.take(batch, view).numpy())
+                    writer.add([names[sample] for sample in batch], features)
+                    advance(len(batch))
                 computed += len(missing)
         return CachedActivations(rows, digests), computed
 
-    def needed_bytes(self, samples: int) -> int:
-        """Return how many bytes the rows of so many samples take."""
-        return samples * self.split_point.width * STORED_AS[self.stored].itemsize
-
     @cached_property
-    def built_engine(self) -> Engine:
+    def _engine(self) -> engines.Engine:
         """What computes the rows, built when the first of them is missing."""
         runtime, network = self.runtime, self.runtime.network
         before = self.split_point.before(network)
-        embedder = Embedder(network.trunk, runtime.backbone.preprocessing, before)
-        return make_engine(
+        embedder = engines.Embedder(network.trunk, runtime.backbone.preprocessing, before)
+        return engines.make_engine(
             embedder.eval(),  # rows that depend on their batch, or move averages, are no rows
             name=runtime.compute.engine,
             precision=runtime.compute.precision,
@@ -238,10 +213,6 @@ class ActivationCache:
         return names.get(self.split_point.name, f"map behind {self.split_point.name}{last}")
 
 
-def _view_digest(content: str, sample: int, view: int) -> str:
-    return sha256_bytes(f"{content} {sample} {view}".encode())
-
-
 @dataclass(frozen=True)
 class ExecutionMode:
     """How a phase gets from images to logits.
@@ -249,29 +220,20 @@ class ExecutionMode:
     Attributes:
         cache: Computes and keeps activations; None where every step runs the whole network.
         why: Why it is run live, as half a sentence; empty where activations are kept.
-        error: The relative error of the gradient that storing brings, where it was measured.
         size: Bytes that the activations take.
     """
 
     cache: ActivationCache | None
     why: str = ""
-    error: float | None = None
     size: int = 0
 
     def facts(self) -> dict[str, Any]:
         """Return what a reader of the run should know, as JSON values."""
         if self.cache is None:
             return {"mode": "live", "boundary": {"why": self.why} if self.why else None}
-        return {
-            "mode": "cached",
-            "boundary": {
-                "stage": self.cache.split_point.name,
-                "shape": list(self.cache.split_point.shape),
-                "dtype": self.cache.stored,
-                "bytes": self.size,
-                "gradient_error": self.error,
-            },
-        }
+        at = self.cache.split_point
+        boundary = {"stage": at.name, "shape": list(at.shape), "bytes": self.size}
+        return {"mode": "cached", "boundary": boundary}
 
 
 def recall_mode(facts: Mapping[str, Any], runtime: Runtime) -> ExecutionMode:
@@ -283,9 +245,8 @@ def recall_mode(facts: Mapping[str, Any], runtime: Runtime) -> ExecutionMode:
     kept = facts["boundary"] or {}
     if facts["mode"] == "live":
         return ExecutionMode(None, why=kept.get("why", ""))
-    cache = runtime.activations(named_split_point(runtime.network, kept["stage"]))
-    cache.stored = kept["dtype"]
-    return ExecutionMode(cache, error=kept.get("gradient_error"), size=kept.get("bytes", 0))
+    split_point = named_split_point(runtime.network, kept["stage"])
+    return ExecutionMode(ActivationCache(runtime, split_point), size=kept.get("bytes", 0))
 
 
 def choose_mode(
@@ -298,10 +259,7 @@ def choose_mode(
     samples: int,
     changing: str = "",
 ) -> ExecutionMode:
-    """Return where a network is cut for a phase, and in how many bits activations are kept.
-
-    Behind the whole trunk rows are float32: classifiers on features read the same ones. Elsewhere
-    16 bits are enough where they change the gradient by no more than 1 %.
+    """Return where a network is cut for a phase.
 
     Args:
         runtime: Its network is frozen for the phase.
@@ -315,27 +273,18 @@ def choose_mode(
     network, compute = runtime.network, runtime.compute
     if why := _why_live(network, phase, trained, compute.boundary, changing):
         return ExecutionMode(None, why)
-    whole = trained.first == len(network.stages)
-    split_point: SplitPoint | None = behind_trunk(network) if whole else None
-    if not whole:
+    split_point: SplitPoint | None = behind_trunk(network)
+    if trained.first < len(network.stages):
         images, targets = (tensor.to(compute.device) for tensor in train.few())
         split_point = find_split_point(network, trained.first, images, lambda x: loss(x, targets))
     if split_point is None:
         return ExecutionMode(None, "this network cannot be cut in front of what is trained")
-    cache, error = runtime.activations(split_point), None
-    if compute.boundary in STORED_AS:
-        cache.stored = compute.boundary  # type: ignore[assignment]
-    elif not whole:
-        rows = torch.from_numpy(cache.built_engine(images.cpu().numpy())).to(compute.device)
-        cache.stored, error = choose_precision(
-            network, split_point, images, rows, lambda x: loss(x, targets)
-        )
-    size, budget = cache.needed_bytes(samples), compute.disk_budget
-    allowed = free_bytes(cache.cache.folder) // 2 if budget is None else budget
+    cache, size = ActivationCache(runtime, split_point), samples * split_point.width * 4
+    allowed = free_bytes(cache.cache.folder) // 2
     if size > allowed:
         why = f"its activations would take {size:,} bytes, and {allowed:,} are allowed"
         return ExecutionMode(None, why)
-    return ExecutionMode(cache, error=error, size=size)
+    return ExecutionMode(cache, size=size)
 
 
 def _why_live(
@@ -386,23 +335,17 @@ class Predictor:
         start, images = time.perf_counter(), as_list(images)
         runtime = self.runtime
         network = runtime.network.to(runtime.compute.device).eval()
-        inputs: Inputs
         if not images:
             nothing = probabilities(network(network.blank(1)))[:0].numpy()
             return nothing, EmbeddingStats(0, 0, 0.0)
         if self.cache is None:
             decoding, verbose = runtime.compute.decoding, runtime.verbose
             inputs = Images(images, runtime.backbone, decoding=decoding, verbose=verbose)
-            passed = len(images)
-            rows = self._run(network, inputs)
+            rows, passed = self._run(network, inputs), len(images)
         else:
-            try:
-                inputs, passed = self.cache.plain(images)
-            except OverflowError:  # beyond float16, which was enough for the training images
-                inputs, passed = replace(self.cache, stored="float32").plain(images)
-            rows = self._run(self.cache.split_point.behind(network).eval(), inputs)
-        seconds = time.perf_counter() - start
-        return rows, EmbeddingStats(len(images), passed, seconds)
+            kept, passed = self.cache.plain(images)
+            rows = self._run(self.cache.split_point.behind(network).eval(), kept)
+        return rows, EmbeddingStats(len(images), passed, time.perf_counter() - start)
 
     def _run(self, network: nn.Module, inputs: Inputs) -> NDArray[np.float64]:
         compute, size = self.runtime.compute, self.runtime.batch_size

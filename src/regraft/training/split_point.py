@@ -18,13 +18,10 @@ from torch import Tensor, nn
 
 from regraft.backbones.network import Apply, record_calls, tap
 from regraft.errors import RegraftError
-from regraft.features.cache import StoredType, decode, encode
 from regraft.training.heads import after_entrance, entrance
 from regraft.training.network import TransferNetwork
 
 EXACT = 1e-6  # relative error of a gradient that the cut alone may bring: rounding
-_TOLERANCE = 1e-2  # relative error of a gradient that storing in 16 bits may bring
-_ROOM = 4  # how many times larger activations may be than those of the images looked at
 
 
 @dataclass(frozen=True)
@@ -116,8 +113,6 @@ def find_split_point(
     That is a place where the gradient of every trained parameter is the same for the whole network
     and for what comes behind the cut, but for rounding: the nearest one to the first trained stage.
     """
-    if first == len(network.stages):
-        return behind_trunk(network)
     whole = gradients(network, images, loss)
     for index in reversed(range(first)):
         name = network.stages[index].name
@@ -174,32 +169,6 @@ def distance(whole: Sequence[Tensor], other: Sequence[Tensor]) -> float:
 def _square(values: Tensor) -> float:
     """Return the square of a length; in float64, which graphics processors of Apple lack."""
     return float(values.detach().cpu().double().square().sum())
-
-
-def choose_precision(
-    network: TransferNetwork,
-    split_point: SplitPoint,
-    images: Tensor,
-    rows: Tensor,
-    loss: Callable[[Tensor], Tensor],
-) -> tuple[StoredType, float]:
-    """Return in how many bits activations are kept, and the gradient's relative error then.
-
-    float16 where it changes the gradient by at most 1 %, or hardly more than the engine does, and
-    its range has room for activations four times as large; else bfloat16 by the same measure,
-    which has the range of float32; else float32. The rows are as the engine computes them.
-    """
-    whole, suffix = gradients(network, images, loss), split_point.behind(network)
-    exact = distance(whole, gradients(suffix, rows, loss))
-    plain = rows.detach().cpu().numpy()
-    has_room = _ROOM * float(rows.abs().max()) <= torch.finfo(torch.float16).max
-    kinds: tuple[StoredType, ...] = ("float16", "bfloat16") if has_room else ("bfloat16",)
-    for precision in kinds:
-        kept = torch.from_numpy(decode(encode(plain, precision), precision)).to(rows.device)
-        error = distance(whole, gradients(suffix, kept, loss))
-        if error <= max(_TOLERANCE, 1.25 * exact):
-            return precision, error
-    return "float32", exact
 
 
 @contextlib.contextmanager

@@ -107,7 +107,7 @@ class TrainingConfig:
 
 
 # What of a configuration changes neither the result nor what a checkpoint holds.
-NOT_IN_RESUME_KEY = frozenset({"time_budget", "device", "cache", "disk_budget"})
+NOT_IN_RESUME_KEY = frozenset({"time_budget", "device", "cache"})
 
 
 def resume_key(
@@ -382,10 +382,6 @@ class Trainer:
         """Return what a phase learns from; live where activations do not fit on the disk."""
         try:
             return mode, self._parts(mode)
-        except OverflowError:  # an image that was not looked at is beyond the range of float16
-            assert mode.cache is not None
-            mode.cache.stored = "bfloat16"  # the range of float32, in as many bytes
-            return self._entered(index, replace(mode, error=None))
         except RegraftError as error:
             if mode.cache is None or error.code != "CACHE-WRITE":
                 raise
@@ -489,7 +485,7 @@ class Trainer:
         how = f"the whole network runs in every step ({mode.why})"
         if mode.cache is not None:
             where = f"activations of {mode.cache.split_point.name} are kept"
-            how = f"{where}, {mode.size / 1e6:,.1f} MB as {mode.cache.stored}"
+            how = f"{where}, {mode.size / 1e6:,.1f} MB"
         return f"phase {index + 1} of {len(self.phases)}, {phase.epochs} epochs: {how}"
 
     def _say(self, text: str) -> None:
