@@ -19,14 +19,13 @@ MODULES = {
     for path in sorted(SOURCE.rglob("*.py"))
 }
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
-BASE = {"errors", "files", "system", "progress", "settings", "download", "version"}
+BASE = {"errors", "files", "system", "progress", "settings", "download"}
 DATA = BASE | {"data"}
 CLASSIFIERS = DATA | {"backbones", "features", "training"}
 MAY_IMPORT = {
-    "version": set(),
     "errors": set(),
     "progress": {"errors"},
-    "system": {"errors", "version"},
+    "system": {"errors"},
     "files": {"errors", "system"},
     "settings": {"errors", "files"},
     "download": BASE,

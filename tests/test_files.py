@@ -10,7 +10,6 @@ import pytest
 from regraft.files import (
     atomic_folder,
     atomic_path,
-    is_abandoned,
     remove_leftovers,
     temporary_folder,
     unfinished_mark,
@@ -58,10 +57,6 @@ def test_what_another_machine_is_writing_is_left_alone(tmp_path, ended, monkeypa
     remove_leftovers(tmp_path)
 
     assert sorted(path.name.split(".")[1] for path in tmp_path.iterdir()) == ["late", "new"]
-
-
-def test_what_is_gone_in_between_is_nobodys_to_remove(tmp_path):
-    assert not is_abandoned(tmp_path / "gone", "0123abcd-1-0123abcd")
 
 
 def test_temporary_folders_of_ended_processes_go_and_those_of_other_machines_stay(

@@ -99,9 +99,9 @@ def test_settings_are_the_same_after_json_and_have_the_same_key(steps):
 
 def test_names_that_are_not_utf_8_survive_json():
     """A folder of a class may be named in any bytes; Python shows them as lone surrogates."""
-    names = {"r\udcfcbe": ["\udc80", "日本 😀", {"\udcff": 1}]}
+    names = ["r\udcfcbe", "\udc80", "日本 😀"]
 
-    assert from_json(dict[str, list[object]], to_json(names)) == names
+    assert from_json(list[str], to_json(names)) == names
     assert from_json(tuple[str, ...], ["\udcff", "a"]) == ("\udcff", "a")
 
 

@@ -18,7 +18,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from regraft.errors import DownloadError
@@ -29,7 +29,6 @@ TOTAL_SECONDS = 3600.0
 PAUSE_SECONDS = 1.0
 READ_SECONDS = 10.0
 _PROBE_SECONDS = 1.0
-_ATTEMPTS = 2
 _BLOCK = 1 << 20
 OFFLINE_SWITCHES = ("REGRAFT_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 _TEMPORARY_STATUS = frozenset({408, 429, 500, 502, 503, 504})
@@ -61,21 +60,6 @@ class Checksums:
         return ""
 
 
-@dataclass(frozen=True)
-class Downloaded:
-    """A file that came whole.
-
-    Args:
-        path: The file.
-        sha256: SHA-256 of its content.
-        resumed: How many of its bytes were here from an earlier, interrupted download.
-    """
-
-    path: Path
-    sha256: str
-    resumed: int = 0
-
-
 class _TemporaryError(Exception):
     """A failure that a second attempt may mend; its text is the reason."""
 
@@ -84,19 +68,12 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     """Follow a few redirects and never from an encrypted address to an open one."""
 
     max_redirections = 5
-    max_repeats = 2
 
     def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: Any,
-        newurl: str,
-    ) -> urllib.request.Request | None:
-        check_address(newurl, before=req.full_url)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+        self, req: Any, fp: Any, code: int, msg: str, headers: Any, url: str
+    ) -> Any:
+        check_address(url, before=req.full_url)
+        return super().redirect_request(req, fp, code, msg, headers, url)
 
 
 def download(
@@ -107,7 +84,7 @@ def download(
     resume: bool = False,
     seconds: float = TOTAL_SECONDS,
     verbose: bool = True,
-) -> Downloaded:
+) -> int:
     """Download a file; it gets its name when it is whole and right, or not at all.
 
     Args:
@@ -120,6 +97,9 @@ def download(
         seconds: How long the download may take in all, a second attempt included.
         verbose: Whether to show progress.
 
+    Returns:
+        How many of its bytes were here from an earlier, interrupted download.
+
     Raises:
         DownloadError: ``DOWNLOAD``: no answer, an error, a cut file, a web page, no time.
             ``DOWNLOAD-CHECKSUM``: the file is not the one that was published; it was not kept.
@@ -129,14 +109,14 @@ def download(
     deadline = time.monotonic() + seconds
     if path.parent.is_dir():
         remove_leftovers(path.parent)
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            return _attempt(url, path, checksums, deadline, resume=resume, verbose=verbose)
-        except _TemporaryError as error:
-            if attempt == _ATTEMPTS:
-                raise failed(path.name, str(error)) from error
+    try:
+        return _attempt(url, path, checksums, deadline, resume=resume, verbose=verbose)
+    except _TemporaryError:
         time.sleep(PAUSE_SECONDS)
-    raise AssertionError  # the loop returns or raises
+    try:
+        return _attempt(url, path, checksums, deadline, resume=resume, verbose=verbose)
+    except _TemporaryError as error:
+        raise failed(path.name, str(error)) from error
 
 
 def network_refused(url: str) -> str:
@@ -217,25 +197,25 @@ def failed(name: str, why: str) -> DownloadError:
 
 def _attempt(
     url: str, path: Path, checksums: Checksums, deadline: float, *, resume: bool, verbose: bool
-) -> Downloaded:
+) -> int:
     with atomic_path(path) as part:  # also says so if nothing can be written there
-        checked = bool(checksums.sha256)
         begun = next(_partials(path), None) if resume else None
-        answer = _ask_for_rest(url, begun, checked=checked) if begun else None
-        resumed = begun.stat().st_size if begun and answer else 0
-        if answer is None:
-            answer = _open(url)
-        identity = _identity(url, answer, checked=checked) if resume else ""
+        resumed = begun.stat().st_size if begun else 0
+        answer = _open(url, begin=resumed)
+        if begun and not (answer and _continues(answer, url, begun, resumed)):
+            if answer is not None:
+                answer.close()
+            begun.unlink()
+            resumed, answer = 0, _open(url)
+        identity = _identity(url, answer) if resume else ""
         unfinished = _partial(path, identity) if identity else part
-        announced = resumed + _length(answer) if _length(answer) else checksums.size
-        with answer:
-            blocks = _blocks(answer, path.name, deadline, at_start=not resumed)
-            title = f"Downloading {path.name}"
-            with progress_bar(title, announced, unit="bytes", visible=verbose) as advance:
-                advance(resumed)
-                _append(blocks, unfinished, announced, advance)
-        done = unfinished.stat().st_size
-        if announced and done != announced:
+        announced = resumed + answer.length if answer.length else checksums.size
+        title = f"Downloading {path.name}"
+        with answer, progress_bar(title, announced, unit="bytes", visible=verbose) as advance:
+            advance(resumed)
+            _append(answer, unfinished, path.name, deadline, advance)
+        done = unfinished.stat().st_size if unfinished.exists() else 0
+        if not done or done != (announced or done):
             raise _TemporaryError(f"the server sent {done} of {announced} bytes")
         sha256 = sha256_file(unfinished)
         unfinished.replace(part)  # what is whole and wrong is not resumed
@@ -248,23 +228,13 @@ def _attempt(
             )
     for left in _partials(path):
         left.unlink(missing_ok=True)
-    return Downloaded(path, sha256, resumed)
+    return resumed
 
 
 def _append(
-    blocks: Iterator[bytes], path: Path, announced: int, advance: Callable[[int], None]
+    answer: Any, path: Path, name: str, deadline: float, advance: Callable[[int], None]
 ) -> None:
-    block = next(blocks, b"")
-    if not block and not path.exists():
-        raise _TemporaryError(f"the server sent 0 of {announced} bytes")
-    with path.open("ab") as stream:
-        while block:
-            stream.write(block)
-            advance(len(block))
-            block = next(blocks, b"")
-
-
-def _blocks(answer: Any, name: str, deadline: float, *, at_start: bool) -> Iterator[bytes]:
+    """Add what the server sends to a file; the file is made with the first byte."""
     while True:
         if time.monotonic() > deadline:
             raise failed(name, "it took longer than allowed")
@@ -274,10 +244,12 @@ def _blocks(answer: Any, name: str, deadline: float, *, at_start: bool) -> Itera
             raise _TemporaryError("the connection broke") from error
         if not block:
             return
-        if at_start and block.lstrip()[:1] == b"<":
-            raise failed(name, "the server sent a web page; does this network ask to sign in?")
-        at_start = False
-        yield block
+        if not path.exists() and block.lstrip()[:1] == b"<":
+            why = "the server sent a web page; does this network ask to sign in?"
+            raise failed(name, why)
+        with path.open("ab") as stream:
+            stream.write(block)
+        advance(len(block))
 
 
 def _open(url: str, *, begin: int = 0) -> Any:
@@ -291,8 +263,7 @@ def _open(url: str, *, begin: int = 0) -> Any:
         error.close()
         if begin and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             return None
-        loop = "; it redirects in a loop" if 300 <= error.code < 400 else ""
-        reason = f"the server answered {error.code}{loop}"
+        reason = f"the server answered {error.code}"
         if error.code in _TEMPORARY_STATUS:
             raise _TemporaryError(reason) from error
         raise failed(urlsplit(url).path.rpartition("/")[2], reason) from error
@@ -300,35 +271,20 @@ def _open(url: str, *, begin: int = 0) -> Any:
         raise _TemporaryError("the server does not answer") from error
 
 
-def _ask_for_rest(url: str, begun: Path, *, checked: bool) -> Any:
-    """Ask for what is missing of a partial file; None, and it is deleted, if it is outdated."""
-    size = begun.stat().st_size
-    answer = _open(url, begin=size)
-    if answer is not None:
-        place = answer.headers.get("Content-Range", "")
-        is_rest = answer.status == http.HTTPStatus.PARTIAL_CONTENT
-        identity = _identity(url, answer, checked=checked)
-        if is_rest and place.startswith(f"bytes {size}-") and begun.name.split(".")[-2] == identity:
-            return answer
-        answer.close()
-    begun.unlink()
-    return None
+def _continues(answer: Any, url: str, begun: Path, size: int) -> bool:
+    """Tell whether an answer is the rest of the file whose first bytes are here."""
+    place = answer.headers.get("Content-Range", "")
+    same = begun.name.split(".")[-2] == _identity(url, answer)
+    return same and place.startswith(f"bytes {size}-")
 
 
-def _identity(url: str, answer: Any, *, checked: bool) -> str:
+def _identity(url: str, answer: Any) -> str:
     """Return digits that stay the same as long as the server has the same file; "" if unknown."""
     tag = answer.headers.get("ETag") or ""
     # A weak tag may stand for other bytes of the same meaning.
-    validator = tag if tag.startswith('"') else answer.headers.get("Last-Modified") or ""
-    if not validator and not checked:
-        return ""
-    whole = answer.headers.get("Content-Range", "").rpartition("/")[2] or str(_length(answer))
-    return sha256_bytes(f"{url} {validator} {whole}".encode())[:16]
-
-
-def _length(answer: Any) -> int:
-    length = answer.headers.get("Content-Length")
-    return int(length) if length and length.isdigit() else 0
+    validator = tag if tag.startswith('"') else answer.headers.get("Last-Modified")
+    whole = answer.headers.get("Content-Range", "").rpartition("/")[2] or answer.length
+    return sha256_bytes(f"{url} {validator} {whole}".encode())[:16] if validator else ""
 
 
 def _partial(path: Path, identity: str) -> Path:

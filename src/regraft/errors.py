@@ -57,10 +57,6 @@ class RegraftError(Exception):
         parts = (self.what, self.path, self.why, self.hint)
         return " - ".join(printable(part) for part in parts if part)
 
-    def __reduce__(self) -> tuple[object, ...]:
-        # Keyword-only arguments do not survive pickling by default.
-        return (_rebuild, (type(self), self.__dict__))
-
 
 def printable(text: str) -> str:
     r"""Return ``text`` with what a terminal cannot carry written as escapes.
@@ -86,13 +82,6 @@ def list_names(names: Iterable[str], *, most: int = 10) -> str:
     every = [printable(name) for name in names]
     shown = ", ".join(every[:most]) or "none"
     return f"{shown} and {len(every) - most} more" if len(every) > most else shown
-
-
-def _rebuild(kind: type[RegraftError], state: dict[str, object]) -> RegraftError:
-    error = kind.__new__(kind)
-    error.__dict__.update(state)
-    error.args = (state["what"],)
-    return error
 
 
 class DataError(RegraftError):
@@ -136,6 +125,7 @@ class BadImagesError(DataError):
             hint=hint,
         )
         self.errors = tuple(errors)
+        self.args = (self.errors,)  # what unpickling calls the class with
 
 
 class BackboneError(RegraftError):

@@ -33,8 +33,8 @@ def home() -> Path:
         >>> home().name
         'regraft'
     """
-    named = os.environ.get("REGRAFT_HOME")
-    return Path(named) if named else Path(platformdirs.user_cache_dir("regraft", appauthor=False))
+    own = platformdirs.user_cache_dir("regraft", appauthor=False)
+    return Path(os.environ.get("REGRAFT_HOME") or own)
 
 
 def sha256_bytes(data: bytes | memoryview) -> str:
@@ -216,30 +216,29 @@ def unfinished_mark(process: int | None = None) -> str:
         process: The number of the process on this machine; None: this one.
 
     Example:
-        >>> is_abandoned(Path("part"), unfinished_mark())
-        False
+        >>> unfinished_mark(7).split("-")[1]
+        '7'
     """
     return f"{_machine()}-{process or os.getpid()}-{secrets.token_hex(4)}"
 
 
-def is_abandoned(path: Path, mark: str) -> bool:
+def _is_abandoned(path: Path, mark: str) -> bool:
     """Tell whether nobody works on an unfinished file or folder any more.
 
     A process of this machine can be looked for. Its number says nothing where the writer sits on
     another machine that shares the folder, so what is not of this one must be a day old.
-
-    Args:
-        path: The file or folder.
-        mark: What `unfinished_mark` said when it was begun.
     """
     machine, _, rest = mark.partition("-")
     process = rest.partition("-")[0]
-    if machine == _machine() and process.isdigit() and os.name != "nt":  # signal 0 is Ctrl-C there
-        return not _is_running(int(process))
     try:
-        return time.time() - path.stat().st_mtime > _DAY_SECONDS
+        if machine != _machine() or not process.isdigit() or os.name == "nt":  # signal 0 is Ctrl-C
+            return time.time() - path.stat().st_mtime > _DAY_SECONDS
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
     except OSError:
-        return False
+        pass  # the file is gone, or the process is somebody else's
+    return False
 
 
 def _machine() -> str:
@@ -247,13 +246,9 @@ def _machine() -> str:
 
 
 def _cannot_write(target: Path, error: OSError) -> RegraftError:
-    return RegraftError(
-        "cannot write",
-        path=target,
-        why=error.strerror or str(error),
-        hint="free some space there, or choose a folder that is writable",
-        code="FILE-WRITE",
-    )
+    why = error.strerror or str(error)
+    hint = "free some space there, or choose a folder that is writable"
+    return RegraftError("cannot write", path=target, why=why, hint=hint, code="FILE-WRITE")
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
@@ -283,17 +278,13 @@ def read_json(path: str | os.PathLike[str], *, limit: int = 64 << 20) -> Any:
         RegraftError: Code ``FILE-MISSING``, or ``FILE-JSON`` for too large, too deep or not JSON.
     """
     try:
-        if os.stat(path).st_size > limit:  # noqa: PTH116 - os.PathLike is all that is promised
-            raise RegraftError(
-                "file too large", path=path, why=f"over {limit} bytes", code="FILE-JSON"
-            )
-        return json.loads(Path(path).read_bytes())
+        with open(path, "rb") as stream:  # noqa: PTH123 - os.PathLike is all that is promised
+            return json.loads(stream.read(limit))  # what is larger ends in the middle
     except FileNotFoundError as error:
         raise RegraftError("file not found", path=path, code="FILE-MISSING") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise RegraftError(
-            "cannot read as JSON", path=path, why=str(error)[:200], code="FILE-JSON"
-        ) from error
+        what, why = "cannot read as JSON", str(error)[:200]
+        raise RegraftError(what, path=path, why=why, code="FILE-JSON") from error
 
 
 def free_bytes(path: str | os.PathLike[str]) -> int:
@@ -317,7 +308,7 @@ def remove_leftovers(folder: str | os.PathLike[str], name: str = "") -> None:
         name: The name of the file or folder that they wrote; "" for all.
     """
     for part in Path(folder).glob(f".{glob.escape(short_name(name)) or '*'}.*.part"):
-        if not is_abandoned(part, part.name.split(".")[-2]):
+        if not _is_abandoned(part, part.name.split(".")[-2]):
             continue
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)
@@ -336,7 +327,7 @@ def temporary_folder() -> Path:
     """
     place = Path(tempfile.gettempdir())
     for left in place.glob(f"regraft-{_machine()}-*-*"):
-        if is_abandoned(left, left.name.removeprefix("regraft-")):
+        if _is_abandoned(left, left.name.removeprefix("regraft-")):
             shutil.rmtree(left, ignore_errors=True)
     folder = place / f"regraft-{unfinished_mark()}"
     folder.mkdir(mode=0o700)
@@ -344,9 +335,8 @@ def temporary_folder() -> Path:
 
 
 def _move_folder(part: Path, target: Path, *, replace: bool) -> None:
-    old = part.with_suffix(
-        ".old"
-    )  # no `.part`: after a kill between the renames this is all there is
+    # Not named `.part`: after a kill between the renames this is all there is.
+    old = part.with_suffix(".old")
     if replace and target.exists():
         target.rename(old)
     try:
@@ -358,17 +348,6 @@ def _move_folder(part: Path, target: Path, *, replace: bool) -> None:
             raise RegraftError("there already", path=target, code="FILE-EXISTS") from error
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _is_running(pid: int) -> bool:
-    """Tell whether a process of this number runs on this machine."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _sync_folder(folder: Path) -> None:

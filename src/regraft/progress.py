@@ -32,32 +32,19 @@ def progress_bar(
     if not visible or total == 0:
         yield lambda _count: None
     elif sys.stderr.isatty():
-        with _terminal_bar(description, total, unit) as advance:
-            yield advance
+        from rich import progress
+        from rich.console import Console
+
+        name, left = progress.TextColumn("{task.description}"), progress.TimeRemainingColumn()
+        columns = (name, progress.BarColumn(), progress.MofNCompleteColumn(), unit, left)
+        with progress.Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task(description, total=total)
+            yield lambda count: bar.advance(task, count)
     else:
-        with _plain_lines(description, total, unit) as advance:
-            yield advance
+        yield _lines(description, total, unit)
 
 
-@contextmanager
-def _terminal_bar(description: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    from rich import progress
-    from rich.console import Console
-    from rich.text import Text
-
-    class Rate(progress.ProgressColumn):
-        def render(self, task: progress.Task) -> Text:
-            return Text("" if task.speed is None else f"{_shown(task.speed)} {unit}/s")
-
-    done, left = progress.MofNCompleteColumn(), progress.TimeRemainingColumn()
-    columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), done, Rate(), left)
-    with progress.Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(description, total=total)
-        yield lambda count: bar.advance(task, count)
-
-
-@contextmanager
-def _plain_lines(description: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+def _lines(description: str, total: int, unit: str) -> Callable[[int], None]:
     start = shown = time.monotonic()
     done = 0
 
@@ -65,15 +52,12 @@ def _plain_lines(description: str, total: int, unit: str) -> Iterator[Callable[[
         nonlocal done, shown
         done += count
         now = time.monotonic()
-        if now - shown >= _LINE_EVERY_SECONDS:
+        if done and now - shown >= _LINE_EVERY_SECONDS:
             shown = now
             rate = done / (now - start)
-            left = (total - done) / rate if rate else 0.0
-            speed = f"{_shown(rate)} {unit}/s, {left:.0f} s left"
+            speed = (
+                f"{rate:,.{0 if rate >= 10 else 1}f} {unit}/s, {(total - done) / rate:.0f} s left"
+            )
             print(f"{description}: {done} of {total} {unit}, {speed}", file=sys.stderr)
 
-    yield advance
-
-
-def _shown(rate: float) -> str:
-    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
+    return advance

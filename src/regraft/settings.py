@@ -87,14 +87,7 @@ def to_json(value: Any) -> Any:
         >>> to_json({"folder": Path("runs"), "sizes": (1, 2)})
         {'folder': 'runs', 'sizes': [1, 2]}
     """
-    try:
-        return to_jsonable_python(value, fallback=_plain_or_text, inf_nan_mode="null")
-    except UnicodeEncodeError:  # pydantic refuses keys that are not UTF-8
-        if dataclasses.is_dataclass(value):
-            value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        if isinstance(value, Mapping):
-            return {str(key): to_json(item) for key, item in value.items()}
-        return [to_json(item) for item in value]
+    return to_jsonable_python(value, fallback=_plain_or_text, inf_nan_mode="null")
 
 
 def from_json(kind: type[T], values: Any, *, path: str | os.PathLike[str] | None = None) -> T:
@@ -191,16 +184,13 @@ def parse_settings(
         return None
     if isinstance(value, kind):
         return value
-    if not isinstance(value, str):
-        hint = f"a name or {kind.__name__}(…)"
-        raise UsageError(f"not a value for {what}", why=f"{value!r:.100}", hint=hint)
-    first, *rest = (part.strip() for part in value.split(","))
+    first, *rest = (part.strip() for part in str(value).split(","))
     if first in known:
         return dataclasses.replace(known[first], **_pairs(rest, what))  # type: ignore[type-var]
     if "=" in first:
         return kind(**_pairs([first, *rest], what))
     hint = did_you_mean(first, known) or "or write KEY=VALUE,KEY=VALUE"
-    raise UsageError(f"unknown {what} {first!r}", why=f"known: {', '.join(known)}", hint=hint)
+    raise UsageError(f"unknown {what} {first!r:.100}", why=f"known: {', '.join(known)}", hint=hint)
 
 
 def parse_value(text: str) -> Any:
@@ -234,10 +224,9 @@ def _pairs(texts: Iterable[str], what: str) -> dict[str, Any]:
     pairs: dict[str, Any] = {}
     for text in texts:
         key, equals, value = (part.strip() for part in text.partition("="))
-        if not equals:
-            raise UsageError(f"{what}: not a setting", why=repr(text), hint="write KEY=VALUE")
-        if key in pairs:
-            raise UsageError(f"{what}: {key} is given twice")
+        if not equals or key in pairs:
+            hint = "write KEY=VALUE, each key once"
+            raise UsageError(f"{what}: not a setting", why=repr(text), hint=hint)
         pairs[key] = parse_value(value)
     return pairs
 
@@ -284,35 +273,23 @@ def _translated(
     faults = failure.errors(include_url=False)
     first = faults[0]
     names = [part for part in first["loc"] if isinstance(part, str)]
+    known = _fields_within(kind)
     if first["type"] in _UNKNOWN:
-        known = _fields_beside(kind, names)
         hint = did_you_mean(names[-1], known) or f"known: {', '.join(known)}"
         return error(f"unknown key {names[-1]!r}", path=path, hint=hint, code=code)
-    name = names[0] if names else getattr(kind, "__name__", str(kind))
-    if names and names[-1] in _fields_beside(kind, names):
-        name = names[-1]
     if first["type"] in {"missing", "missing_argument"}:
         return error(f"{names[-1]} is missing", path=path, code=code)
+    name = next((name for name in reversed(names) if name in known), kind.__name__)
     same = [one for one in faults if one["loc"][:1] == first["loc"][:1]]
-    said = dict.fromkeys(_said(one) for one in same)
-    given = repr(first["input"])[:100]
-    return error(f"{name} cannot be {given}", path=path, why=" or ".join(said), code=code)
+    why = " or ".join(dict.fromkeys(_said(one) for one in same))
+    return error(f"{name} cannot be {first['input']!r:.100}", path=path, why=why, code=code)
 
 
-def _fields_beside(kind: Any, names: list[str]) -> list[str]:
-    """Return the fields of the settings in which the last name stands; they may lie in others."""
-    kinds = _classes_within(kind)
-    for name in names[:-1]:
-        fields = [one.__pydantic_fields__.get(name) for one in kinds]
-        inner = [found for field in fields if field for found in _classes_within(field.annotation)]
-        kinds = inner or kinds  # pydantic names the member of a union, too
-    return [name for one in kinds for name in one.__pydantic_fields__]
-
-
-def _classes_within(annotation: Any) -> list[Any]:
-    if hasattr(annotation, "__pydantic_fields__"):
-        return [annotation]
-    return [found for part in get_args(annotation) for found in _classes_within(part)]
+def _fields_within(annotation: Any) -> list[str]:
+    """Return the names of the fields of settings, then those of the settings in these fields."""
+    fields = getattr(annotation, "__pydantic_fields__", {})
+    inner = [field.annotation for field in fields.values()] or get_args(annotation)
+    return list(dict.fromkeys([*fields, *(n for one in inner for n in _fields_within(one))]))
 
 
 def _said(fault: ErrorDetails) -> str:

@@ -15,16 +15,8 @@ from regraft.errors import UsageError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_RECORDED = (
-    "torch",
-    "torchvision",
-    "timm",
-    "openvino",
-    "scikit-learn",
-    "numpy",
-    "pillow",
-    "safetensors",
-)
+__version__ = "0.1.0"
+_RECORDED = ("torch", "torchvision", "timm", "openvino", "scikit-learn", "numpy", "pillow")
 
 
 class Stopwatch:
@@ -88,21 +80,14 @@ def choose_device(device: str = "auto") -> str:
     if device == "auto":
         return next(kind for kind, count in working.items() if count)
     kind, _, number = str(device).partition(":")
-    if kind not in working or not (number or "0").isdecimal():
-        raise UsageError(
-            "unknown device",
-            why=repr(device),
-            hint="use auto, cpu, mps, cuda, or cuda:1 and so on",
-            code="USAGE-DEVICE",
-        )
-    if int(number or 0) >= working[kind]:
-        raise UsageError(
-            "torch cannot compute on this device",
-            why=f"{device}; torch finds {working[kind]} of this kind",
-            hint="use auto or cpu; CUDA needs its driver, and a torch that was built for it",
-            code="USAGE-DEVICE",
-        )
-    return device
+    if (number or "0").isdecimal() and int(number or 0) < working.get(kind, 0):
+        return device
+    raise UsageError(
+        "unknown device",
+        why=f"{device!r}; torch finds {working.get(kind, 0)} of this kind",
+        hint="use auto, cpu, mps, cuda, or cuda:1 and so on; CUDA needs its driver",
+        code="USAGE-DEVICE",
+    )
 
 
 def has_bf16(device: str) -> bool:
@@ -120,11 +105,9 @@ def has_bf16(device: str) -> bool:
     kind = torch.device(device).type
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if kind == "cpu":
-        if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-            return False  # torch cannot even be asked
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - no public name
-    return True
+    if kind == "mps" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return kind == "mps"  # without mkldnn torch cannot even be asked
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - no public name
 
 
 @contextmanager
@@ -202,16 +185,14 @@ def environment() -> dict[str, Any]:
         >>> environment()["python"] == platform.python_version()
         True
     """
-    versions = {}
-    for name in _RECORDED:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return {
         "python": platform.python_version(),
         "system": platform.system(),
         "machine": platform.machine(),
         "threads": threads(),
-        "packages": versions,
+        "packages": {name: metadata.version(name) for name in _RECORDED if _is_installed(name)},
     }
+
+
+def _is_installed(package: str) -> bool:
+    return any(metadata.Distribution.discover(name=package))

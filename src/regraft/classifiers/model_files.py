@@ -34,9 +34,9 @@ from regraft.data.images import Decoding
 from regraft.errors import ModelError, RegraftError
 from regraft.files import atomic_folder, read_json, sha256_file, write_bytes, write_json
 from regraft.settings import from_json, settings_class, to_json
+from regraft.system import __version__
 from regraft.training.heads import AnyHead
 from regraft.training.phases import Phase
-from regraft.version import __version__
 
 FORMAT = 1
 RECORD, ARRAYS, BACKBONE, MANIFEST = (

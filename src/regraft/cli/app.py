@@ -27,7 +27,7 @@ from regraft.cli.output import (
 )
 from regraft.cli.use import COMMANDS as USE
 from regraft.errors import RegraftError
-from regraft.version import __version__
+from regraft.system import __version__
 
 app = typer.Typer(
     name="regraft",

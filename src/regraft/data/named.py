@@ -335,7 +335,7 @@ def _download(data: NamedData, store: Path, *, seconds: float, verbose: bool) ->
             try:
                 resumed = download(
                     file.url, path, checksums=sums, resume=True, seconds=seconds, verbose=verbose
-                ).resumed
+                )
             except DownloadError as error:
                 if error.code == "DOWNLOAD-CHECKSUM":
                     raise _wrong_checksum(path.name, None, error.why) from error

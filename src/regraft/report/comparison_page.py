@@ -23,7 +23,7 @@ from regraft.results.comparison import Comparison, Row
 from regraft.results.intervals import Estimate, points
 from regraft.results.paired import Verdict
 from regraft.results.run import CLEAN, PART_TITLES, REPORT, Run
-from regraft.version import __version__
+from regraft.system import __version__
 
 _MOST_SIDE_BY_SIDE = 5
 _GOAL = 0.95  # the accuracy for which the number of images needed is said

@@ -29,7 +29,7 @@ from regraft.results.metrics import Scores
 from regraft.results.predictions import Predictions, part_name
 from regraft.results.run import CLEAN, PART_TITLES, REPORT, THUMBNAILS, Run
 from regraft.settings import to_json
-from regraft.version import __version__
+from regraft.system import __version__
 
 Phase = Mapping[str, Any]
 

@@ -25,7 +25,7 @@ from regraft.results.intervals import Estimate, accuracy_json
 from regraft.results.metrics import measures
 from regraft.results.predictions import Predictions
 from regraft.settings import from_json, settings_class, to_json
-from regraft.version import __version__
+from regraft.system import __version__
 
 if TYPE_CHECKING:
     from regraft.data.check import CheckReport
