@@ -6,6 +6,7 @@ import torch
 from regraft.backbones.backbone import build
 from regraft.backbones.network import average
 from regraft.backbones.own import SeluCNN
+from regraft.backbones.sources import find
 from regraft.backbones.spec import BackboneSpec
 from regraft.training.heads import HEADS
 
@@ -14,6 +15,11 @@ HEAD = HEADS["mlp_264_128_64_32"]
 
 def count(module):
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_a_network_is_found_by_its_source_and_name_on_any_machine(backbone):
+    assert backbone.identifier == "regraft:selu_cnn"
+    assert find(backbone.identifier) == find("selu_cnn")
 
 
 @pytest.fixture(scope="module")

@@ -284,14 +284,12 @@ def _catalogue() -> tuple[Entry, ...]:
 
 def _entry(name: str, source: str, *, identifier: str = "", **row: Any) -> Entry:
     """Return the entry that a table of ``networks.toml`` describes."""
-    identifier = identifier or name
-    weights = f"timm/{identifier}" if source == "timm" else ""
     if "preprocessing" in row:
         row["preprocessing"] = Preprocessing(**row["preprocessing"])
     if "installed" in row:
         row["installed"] = InstalledFile(**row["installed"])
-        weights = row["installed"].distribution
-    return Entry(name=name, source=source, identifier=identifier, **{"weights": weights, **row})
+        row["weights"] = row["installed"].distribution
+    return Entry(name=name, source=source, identifier=identifier or name, **row)
 
 
 @functools.cache

@@ -98,9 +98,17 @@ def names() -> tuple[str, ...]:
 
 
 def entry(identifier: str, *, name: str) -> Entry | None:
-    """Return None: every network of this source stands in the catalogue or is registered."""
-    del identifier, name
-    return None
+    """Return the entry of a network that is defined here or registered, or None.
+
+    Example:
+        >>> entry("simple_cnn", name="regraft:simple_cnn").name
+        'simple_cnn'
+    """
+    del name  # it has one already
+    registered = registration(identifier)
+    if registered is not None:
+        return registered.entry
+    return known(identifier) if identifier in _BUILDERS else None
 
 
 def preprocessing(identifier: str) -> Preprocessing:
