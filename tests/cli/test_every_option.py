@@ -33,9 +33,9 @@ fit {flowers} SMALL --device cpu --epochs 1 --strategy two_stage --head-epochs 1
   --boundary off --tensorboard {new}.events --out {new} --json
 fit {flowers} --backbone simple_cnn --arg size=48 --strategy from_scratch --epochs 1 \
   --sampling balanced --time-budget 1h --out {new}
-extract {table} --root {flowers} --follow-links --allow-empty-class SMALL --pooling avg \
-  --device cpu --precision fp32 --no-cache --out {new}.h5 --json
-extract FLAT SMALL --out {new}.h5
+extract {table} --root {flowers} --group-by column --follow-links --allow-empty-class SMALL \
+  --pooling avg --device cpu --precision fp32 --no-cache --out {new}.h5 --json
+extract FLAT SMALL --pixels --out {new}.h5 --json
 compare TABLE SMALL --device cpu --precision fp32 --seeds 1 --splits 1 --per-class 3 \
   --budget 1s --out {new} --json
 compare FLAT SMALL --keep-parts --folds 2 --budget 1s --out {new} --format markdown

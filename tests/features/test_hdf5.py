@@ -1,5 +1,6 @@
 """Features survive the way to an HDF5 file and back, and foreign files are read or refused."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from regraft.errors import DataError
-from regraft.features.hdf5 import read_features, write_features
+from regraft.features.hdf5 import read_features, write_features, write_pixels
 
 FEATURES = np.arange(20, dtype=np.float32).reshape(5, 4)
 CLASSES = ("lily", "rose", "Löwenzahn")
@@ -20,6 +21,7 @@ LABELS = ("rose", "lily", "Löwenzahn", "rose", "rose")
 class Pieces:
     shape = (5, 4)
     names = ("a.jpg", "ü.jpg", "b\udcff.jpg", "c.jpg", "d.jpg")
+    sha256s = ("01", "02", "03", "04", "04")
 
     def __init__(self):
         self.about = {"backbone": "vgg16", "pooling": "flatten"}
@@ -52,28 +54,50 @@ def foreign(file, **changed):
 def test_an_array_comes_back_with_labels_as_names(file):
     write_features(file, FEATURES, LABELS, classes=CLASSES)
 
-    features, labels, classes = read_features(file)
+    found = read_features(file)
 
-    assert features.dtype == np.float32
-    assert np.array_equal(features, FEATURES)
-    assert labels == LABELS
-    assert classes == CLASSES
+    assert found.features.dtype == np.float32
+    assert np.array_equal(found.features, FEATURES)
+    assert found[1:] == (LABELS, CLASSES, (), (), (), {})
 
 
-def test_pieces_are_written_block_by_block_with_paths_and_what_made_them(file):
-    pieces = Pieces()
-    write_features(file, pieces, LABELS, classes=CLASSES, block=2)
+def test_embedded_images_come_back_with_paths_hashes_groups_and_what_made_them(file):
+    pieces, groups = Pieces(), ("p1", "p1", "", "p2", "p2")
+    write_features(file, pieces, LABELS, classes=CLASSES, groups=groups, block=2)
 
-    with h5py.File(file) as written:
-        names = [path.decode("utf-8", "surrogateescape") for path in written["paths"][:]]
-        attributes = dict(written.attrs)
-        kinds = {key: written[key].dtype.kind for key in ("features", "labels", "label_names")}
+    found = read_features(file)
 
     assert pieces.sizes == [2, 2, 2]
-    assert tuple(names) == Pieces.names
-    assert attributes == pieces.about
+    assert np.array_equal(found.features, FEATURES)
+    assert found[1:] == (LABELS, CLASSES, pieces.names, pieces.sha256s, groups, pieces.about)
+    with h5py.File(file) as written:  # as the files of other programs are laid out
+        kinds = {key: written[key].dtype.kind for key in ("features", "labels", "label_names")}
     assert kinds == {"features": "f", "labels": "i", "label_names": "O"}
-    assert np.array_equal(read_features(file).features, FEATURES)
+
+
+def test_images_come_back_as_pixels_with_the_means_of_the_channels_beside_them(file):
+    images = np.zeros((3, 2, 2, 3), np.uint8)
+    images[0], images[1, :, :, 0], images[2, 0, 0, 2] = 60, 30, 12
+    batches = iter([images[:2], images[2:]])
+    write_pixels(file, batches, Pieces.names[:3], LABELS[:3], classes=CLASSES, side=2)
+
+    means = {"R": 30.0, "G": 20.0, "B": 21.0}
+
+    assert json.loads(file.with_suffix(".json").read_text()) == means
+    with h5py.File(file) as written:
+        assert np.array_equal(written["images"], images)
+        assert written["labels"][:].tolist() == [1, 0, 2]
+        assert dict(written.attrs) == means
+
+
+@pytest.mark.parametrize("taken", ["features.h5", "features.json"])
+def test_pixels_replace_no_file(file, taken):
+    file.with_name(taken).write_bytes(b"precious")
+
+    with pytest.raises(DataError, match="exists already"):
+        write_pixels(file, [], [], [], classes=CLASSES, side=2)
+
+    assert [found.read_bytes() for found in file.parent.iterdir()] == [b"precious"]
 
 
 def test_an_existing_file_is_never_replaced(file):
@@ -143,11 +167,11 @@ def test_features_that_are_no_matrix_are_refused(file):
 def test_a_foreign_file_of_doubles_is_read(file):
     foreign(file)
 
-    features, labels, classes = read_features(file)
+    found = read_features(file)
 
-    assert features.dtype == np.float32
-    assert np.array_equal(features, FEATURES)
-    assert (labels, classes) == (LABELS, CLASSES)
+    assert found.features.dtype == np.float32
+    assert np.array_equal(found.features, FEATURES)
+    assert (found.labels, found.classes) == (LABELS, CLASSES)
 
 
 def test_other_keys_are_listed(file):
@@ -168,6 +192,7 @@ def test_other_keys_are_listed(file):
         ({"labels": [0.0] * 5}, "labels of type float"),
         ({"labels": [0, 1, 2, 3, -1]}, "codes from -1 to 3 for 3 label names"),
         ({"label_names": [1, 2, 3]}, "label_names of type int"),
+        ({"groups": ["p1", "p2"]}, "not one for each row"),
         ({"features": h5py.SoftLink("/labels")}, "expected the keys"),
         ({"features": h5py.ExternalLink("other.h5", "/features")}, "expected the keys"),
     ],
@@ -196,6 +221,6 @@ def test_a_missing_file_is_said_to_be_missing(file):
 def test_no_rows_are_a_file_too(file):
     write_features(file, FEATURES[:0], (), classes=CLASSES)
 
-    features, labels, classes = read_features(file)
+    found = read_features(file)
 
-    assert (features.shape, labels, classes) == ((0, 4), (), CLASSES)
+    assert (found.features.shape, found.labels, found.classes) == ((0, 4), (), CLASSES)

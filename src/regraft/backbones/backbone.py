@@ -188,6 +188,19 @@ class Backbone:
             self.embedder, name=name, precision=precision, fingerprint=self.fingerprint
         )
 
+    def batches(
+        self, images: Sequence[ImageLike], batch_size: int = 32
+    ) -> Iterator[NDArray[np.uint8]]:
+        """Yield the images as they enter the network, (at most ``batch_size``, size, size, 3).
+
+        Raises:
+            ImageError: An image cannot be read.
+        """
+        with ThreadPoolExecutor(threads()) as pool:
+            for start in range(0, len(images), batch_size):
+                batch = images[start : start + batch_size]
+                yield np.stack(list(pool.map(lambda one: self.prepare(open_image(one)), batch)))
+
     def embed(self, images: Sequence[ImageLike], *, batch_size: int = 32) -> NDArray[np.float32]:
         """Return one row per image, shape (n, feature_dim).
 
@@ -204,7 +217,7 @@ class Backbone:
             (1, 128)
         """
         engine = self._default_engine
-        rows = [engine(batch) for batch in self._batches(images, batch_size)]
+        rows = [engine(batch) for batch in self.batches(images, batch_size)]
         return np.concatenate(rows) if rows else np.empty((0, self.feature_dim), np.float32)
 
     def top_k(self, images: Sequence[ImageLike], k: int = 5) -> list[list[TopK]]:
@@ -222,7 +235,7 @@ class Backbone:
         normalise = engines.Normalise(self.preprocessing)
         classes = imagenet_classes()
         found = []
-        for batch in self._batches(images, 32):
+        for batch in self.batches(images):
             logits = self._run(self.module, normalise(torch.from_numpy(batch)))
             best = logits.float().softmax(1).topk(min(k, logits.shape[1]))
             for values, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True):
@@ -290,12 +303,6 @@ class Backbone:
             raise BackboneError(what, why=repr(wanted), hint=hint, code="BACKBONE-STAGE")
         reach = tap(self.module, stage.output)
         return lambda batch: average(reach(batch), network.layout)
-
-    def _batches(self, images: Sequence[ImageLike], batch_size: int) -> Iterator[NDArray[np.uint8]]:
-        with ThreadPoolExecutor(threads()) as pool:
-            for start in range(0, len(images), batch_size):
-                batch = images[start : start + batch_size]
-                yield np.stack(list(pool.map(lambda one: self.prepare(open_image(one)), batch)))
 
     def _check_imagenet_head(self) -> None:
         width = int(self._run(self.module, self._blank(torch.float32)).shape[1])

@@ -84,19 +84,35 @@ def fit(
 
 def extract(
     data: Annotated[
-        DataConfig, Fields("source allow_empty_class label_from_name root follow_links")
+        DataConfig, Fields("source group_by allow_empty_class label_from_name root follow_links")
     ],
     method: Annotated[
         MethodConfig, Fields("backbone weights arguments pooling device engine precision cache")
     ],
     *,
     out: Annotated[Path, opt("The HDF5 file to write; never overwritten.", "FILE", "--out", "-o")],
+    pixels: Annotated[
+        bool,
+        opt(
+            "Write the images, as they enter the network, and their mean R, G, B.", None, "--pixels"
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write the features of all images to HDF5: features, labels and label_names."""
-    from regraft.experiment.run import extract_features
+    from regraft.backbones.backbone import build
+    from regraft.experiment.run import extract_features, extract_pixels
     from regraft.features.extractor import FeatureExtractor
 
+    if pixels:  # trained weights are not needed
+        images, means = extract_pixels(data, build(replace(method.spec, weights=None)), out)
+        if as_json:
+            echo_json({"file": str(out), "images": images, "means": means})
+            return
+        echo(str(out))
+        shown = ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
+        echo_err(f"{images} images; means: {shown}, also in {out.with_suffix('.json')}")
+        return
     extractor = FeatureExtractor(
         method.spec,
         pooling=method.pooling,

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from regraft.backbones.backbone import Backbone
 from regraft.classifiers.feature_classifier import FeatureClassifier
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.data.dataset import Dataset
@@ -18,7 +19,7 @@ from regraft.experiment.staleness import initial_weights
 from regraft.experiment.warnings import run_warnings
 from regraft.features.embed import EmbeddingStats
 from regraft.features.extractor import FeatureExtractor
-from regraft.features.hdf5 import refuse_existing, write_features
+from regraft.features.hdf5 import refuse_existing, write_features, write_pixels
 from regraft.report.run_page import write_page
 from regraft.results.predictions import Predictions, evaluate
 from regraft.results.run import (
@@ -204,8 +205,38 @@ def extract_features(
     refuse_existing(file)
     images = read_images(data)
     embedded = extractor.fit(images.paths).stream(images.paths)
-    write_features(file, embedded, images.labels, classes=images.classes)
+    write_features(file, embedded, images.labels, classes=images.classes, groups=images.groups)
     return embedded.stats, embedded.shape[1]
+
+
+def extract_pixels(
+    data: DataConfig, backbone: Backbone, file: str | os.PathLike[str]
+) -> tuple[int, dict[str, float]]:
+    """Write all images, as they enter a network, into an HDF5 file, and their means beside it.
+
+    Args:
+        data: Which images; they are not split.
+        backbone: The network whose preprocessing resizes and crops them.
+        file: A file that does not exist yet.
+
+    Returns:
+        The number of images, and the mean of each channel.
+
+    Raises:
+        DataError: The images cannot be used, or the file exists.
+    """
+    refuse_existing(file)
+    images = read_images(data)
+    means = write_pixels(
+        file,
+        backbone.batches(images.paths),
+        [str(path) for path in images.paths],
+        images.labels,
+        classes=images.classes,
+        side=backbone.preprocessing.size,
+        groups=images.groups,
+    )
+    return len(images), means
 
 
 def _ancestors(start: Path) -> Iterator[Run]:

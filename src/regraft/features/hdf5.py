@@ -1,9 +1,10 @@
-"""Features in HDF5 files with the keys ``features``, ``labels`` and ``label_names``, out and in."""
+"""Features and images in HDF5 files, with ``labels`` and ``label_names``: out and in."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from regraft.errors import DataError
 from regraft.features.cache import Matrix
 from regraft.features.embed import Embedded
-from regraft.files import atomic_path
+from regraft.files import atomic_path, write_json
 
 _KEYS = ("features", "labels", "label_names")
 
@@ -26,11 +27,19 @@ class LabelledFeatures(NamedTuple):
         features: float32, (n, d).
         labels: The class name of each row.
         classes: All class names in the order of their codes.
+        names: The path of the image of each row; empty where the file has none.
+        sha256s: The SHA-256 of the image of each row; empty where the file has none.
+        groups: What must not be torn apart by a split, for each row; empty where the file has none.
+        about: What made the features: the network, its fingerprint, the pooling and so on.
     """
 
     features: Matrix
     labels: tuple[str, ...]
     classes: tuple[str, ...]
+    names: tuple[str, ...]
+    sha256s: tuple[str, ...]
+    groups: tuple[str, ...]
+    about: Mapping[str, str]
 
 
 def write_features(
@@ -39,18 +48,20 @@ def write_features(
     labels: Sequence[str],
     *,
     classes: Sequence[str],
+    groups: Sequence[str] | None = None,
     block: int = 1000,
 ) -> None:
     """Write features and labels to a new HDF5 file, a block at a time, so that memory stays flat.
 
     The datasets are ``features`` (n, d) float32, ``labels`` (n,) codes and ``label_names`` text;
-    embedded images also leave ``paths`` and what made them as attributes of the file.
+    embedded images also leave ``paths``, ``sha256`` and, as attributes, what made them.
 
     Args:
         file: The new file; an existing one is never replaced.
         features: Embedded images, or an array (n, d).
         labels: The class name of each row.
         classes: All class names; a label's code is its place here.
+        groups: What must not be torn apart by a split, for each row.
         block: Rows in memory at a time.
 
     Raises:
@@ -65,29 +76,71 @@ def write_features(
         ...     read_features(file).labels
         ('rose', 'lily')
     """
-    codes = _codes(labels, classes, features.shape)
-    path = Path(file)
-    refuse_existing(path)
-    with atomic_path(path) as part:
-        try:
-            with h5py.File(part, "w") as target:
-                rows = target.create_dataset("features", features.shape, np.float32)
-                if isinstance(features, np.ndarray):
-                    rows[:] = features
-                else:
-                    for i, values in enumerate(features.blocks(block)):
-                        rows[i * block : i * block + len(values)] = values
-                    _write_texts(target, "paths", features.names)
-                    target.attrs.update(features.about)
-                target["labels"] = codes
-                _write_texts(target, "label_names", classes)
-        except RuntimeError as error:  # how h5py reports that closing a file failed
-            raise OSError(str(error)) from error
-        refuse_existing(path)
+    if len(features.shape) != 2:
+        raise _misfit(f"features of shape {features.shape} are no matrix")
+    with _new_file(file, labels, classes, groups, rows=features.shape[0]) as target:
+        rows = target.create_dataset("features", features.shape, np.float32)
+        if isinstance(features, np.ndarray):
+            rows[:] = features
+            return
+        for i, values in enumerate(features.blocks(block)):
+            rows[i * block : i * block + len(values)] = values
+        _write_texts(target, "paths", features.names)
+        _write_texts(target, "sha256", features.sha256s)
+        target.attrs.update(features.about)
+
+
+def write_pixels(
+    file: str | os.PathLike[str],
+    batches: Iterable[npt.NDArray[np.uint8]],
+    names: Sequence[str],
+    labels: Sequence[str],
+    *,
+    classes: Sequence[str],
+    side: int,
+    groups: Sequence[str] | None = None,
+) -> dict[str, float]:
+    """Write prepared images to a new HDF5 file, and their means beside it.
+
+    The datasets are ``images`` (n, side, side, 3) in 8 bits, ``paths``, and ``labels`` and
+    ``label_names`` as `write_features` has them. The mean of each channel over all images stands
+    as ``R``, ``G`` and ``B`` in a JSON file of the same name and among the file's attributes.
+
+    Args:
+        file: The new file; an existing one is never replaced.
+        batches: The images, a part at a time: (m, side, side, 3) in 8 bits, RGB.
+        names: The path of each image.
+        labels: The class name of each image.
+        classes: All class names; a label's code is its place here.
+        side: Height and width in pixels.
+        groups: What must not be torn apart by a split, for each image.
+
+    Returns:
+        The means by channel, between 0 and 255.
+
+    Raises:
+        DataError: One of the two files exists (``DATA-EXISTS``), or the labels do not fit.
+        ImageError: An image cannot be used.
+        RegraftError: The files cannot be written (``FILE-WRITE``).
+    """
+    beside = Path(file).with_suffix(".json")
+    refuse_existing(beside)
+    sums, end = np.zeros(3), 0
+    with _new_file(file, labels, classes, groups, rows=len(names)) as target:
+        images = target.create_dataset("images", (len(names), side, side, 3), np.uint8)
+        for batch in batches:
+            start, end = end, end + len(batch)
+            images[start:end] = batch
+            sums += batch.sum(axis=(0, 1, 2), dtype=np.float64)
+        means = dict(zip("RGB", (sums / (max(end, 1) * side**2)).tolist(), strict=True))
+        _write_texts(target, "paths", names)
+        target.attrs.update(means)
+    write_json(beside, means)
+    return means
 
 
 def read_features(file: str | os.PathLike[str]) -> LabelledFeatures:
-    """Read a file of `write_features`, or a foreign one with the same three keys.
+    """Read a file of `write_features`, or a foreign one with the same first three keys.
 
     Args:
         file: An HDF5 file; features of any real type are read as float32, text as UTF-8.
@@ -100,22 +153,27 @@ def read_features(file: str | os.PathLike[str]) -> LabelledFeatures:
         raise DataError("file not found", path=file, code="DATA-MISSING")
     try:
         with h5py.File(file, "r") as source:
-            found = sorted(source)
-            features, labels, names = (_own_dataset(source, key) for key in _KEYS)
-            if features is None or labels is None or names is None:
-                raise _unusable(file, f"found {found}", f"expected the keys {list(_KEYS)}")
-            if problem := _problem(features, labels, names):
+            features, coded, names = (_own_dataset(source, key) for key in _KEYS)
+            if features is None or coded is None or names is None:
+                raise _unusable(file, f"found {sorted(source)}", f"expected the keys {list(_KEYS)}")
+            if problem := _problem(features, coded, names):
                 raise _unusable(file, problem)
-            classes = tuple(_text(name) for name in names[:])
-            codes = labels[:].astype(np.int64)
+            classes, codes = _texts(names), coded[:].astype(np.int64)
             matrix = np.empty(features.shape, np.float32)
             features.read_direct(matrix)
+            paths, sha256s, groups = (
+                _texts(_own_dataset(source, key)) for key in ("paths", "sha256", "groups")
+            )
+            about = {key: value for key, value in source.attrs.items() if isinstance(value, str)}
     except (OSError, RuntimeError, MemoryError, UnicodeDecodeError) as error:
         raise _unusable(file, str(error)[:200]) from error
     if len(codes) and not 0 <= codes.min() <= codes.max() < len(classes):
         why = f"codes from {codes.min()} to {codes.max()} for {len(classes)} label names"
         raise _unusable(file, why)
-    return LabelledFeatures(matrix, tuple(classes[code] for code in codes), classes)
+    if any(len(texts) not in {0, len(codes)} for texts in (paths, sha256s, groups)):
+        raise _unusable(file, "paths, sha256 or groups are not one for each row")
+    labels = tuple(classes[code] for code in codes)
+    return LabelledFeatures(matrix, labels, classes, paths, sha256s, groups, about)
 
 
 def refuse_existing(file: str | os.PathLike[str]) -> None:
@@ -129,20 +187,41 @@ def refuse_existing(file: str | os.PathLike[str]) -> None:
         raise DataError("the file exists already", path=file, hint=hint, code="DATA-EXISTS")
 
 
-def _codes(
-    labels: Sequence[str], classes: Sequence[str], shape: tuple[int, ...]
-) -> npt.NDArray[np.int64]:
+@contextlib.contextmanager
+def _new_file(
+    file: str | os.PathLike[str],
+    labels: Sequence[str],
+    classes: Sequence[str],
+    groups: Sequence[str] | None,
+    *,
+    rows: int,
+) -> Iterator[h5py.File]:
+    """Give a new file that holds the labels, and appears whole or not at all."""
+    codes = _codes(labels, classes, rows)
+    if groups is not None and len(groups) != rows:
+        raise _misfit(f"{len(groups)} groups for {rows} rows")
+    refuse_existing(file)
+    with atomic_path(Path(file)) as part:
+        try:
+            with h5py.File(part, "w") as target:
+                target["labels"] = codes
+                _write_texts(target, "label_names", classes)
+                if groups is not None:
+                    _write_texts(target, "groups", groups)
+                yield target
+        except RuntimeError as error:  # how h5py reports that closing a file failed
+            raise OSError(str(error)) from error
+        refuse_existing(file)
+
+
+def _codes(labels: Sequence[str], classes: Sequence[str], rows: int) -> npt.NDArray[np.int64]:
     places = {name: code for code, name in enumerate(classes)}
-    unknown = sorted(set(labels) - set(places))
-    problems = {
-        f"features of shape {shape} are no matrix": len(shape) != 2,
-        f"a class is named twice in {list(classes)[:20]}": len(places) != len(classes),
-        f"{len(labels)} labels for {shape[0]} rows": len(labels) != shape[0],
-        f"labels {unknown[:20]} without a class; known: {list(classes)[:20]}": bool(unknown),
-    }
-    for problem, holds in problems.items():
-        if holds:
-            raise DataError("features and labels do not fit", why=problem)
+    if len(places) != len(classes):
+        raise _misfit(f"a class is named twice in {list(classes)[:20]}")
+    if len(labels) != rows:
+        raise _misfit(f"{len(labels)} labels for {rows} rows")
+    if unknown := sorted(set(labels) - set(places)):
+        raise _misfit(f"labels {unknown[:20]} without a class; known: {list(classes)[:20]}")
     return np.array([places[label] for label in labels], dtype=np.int64)
 
 
@@ -175,9 +254,19 @@ def _problem(features: Any, labels: Any, names: Any) -> str:
     return next((problem for problem, holds in problems.items() if holds), "")
 
 
+def _texts(dataset: Any) -> tuple[str, ...]:
+    """Return the texts of a dataset; none where there is no such dataset."""
+    if dataset is None or dataset.ndim != 1 or dataset.dtype.kind not in "SO":
+        return ()
+    return tuple(
+        value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
+        for value in dataset[:]
+    )
+
+
+def _misfit(why: str) -> DataError:
+    return DataError("features and labels do not fit", why=why)
+
+
 def _unusable(file: str | os.PathLike[str], why: str, hint: str = "") -> DataError:
     return DataError("cannot read features", path=file, why=why, hint=hint, code="DATA-HDF5")
-
-
-def _text(value: bytes | str) -> str:
-    return value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
