@@ -159,6 +159,9 @@ def test_weights_that_lie_here_are_seen_without_being_read(place):
 
     file.parent.mkdir(parents=True)
     file.touch()
+    if place == "the hub":
+        (file.parents[2] / "refs").mkdir()
+        (file.parents[2] / "refs" / "main").write_text("abc")
 
     assert is_here(known(name))
 

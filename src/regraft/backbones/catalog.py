@@ -243,13 +243,12 @@ def registration(name: str) -> Registration | None:
 
 def entry_of(stored: StoredWeights) -> Entry:
     """Return the entry of stored weights: that of their network, with what is theirs."""
-    source, _, identifier = stored.backbone.rpartition(":")
-    registered = _registered.get(stored.backbone)
-    base = registered.entry if registered else _by_name().get(stored.backbone)
-    if base is None:
-        base = Entry(
-            name=stored.name, source=source or "regraft", identifier=identifier, title=identifier
-        )
+    source, _, identifier = stored.backbone.partition(":")
+    own = (one.entry for one in _registered.values())
+    base = next(
+        (e for e in (*_catalogue(), *own) if (e.source, e.identifier) == (source, identifier)),
+        Entry(name=stored.name, source=source, identifier=identifier, title=identifier),
+    )
     if stored.preprocessing_from == "published":  # kept at the first use
         return dataclasses.replace(
             base,
@@ -267,7 +266,7 @@ def entry_of(stored: StoredWeights) -> Entry:
         note="",
         weights="",
         preprocessing=stored.preprocessing,
-        arguments=tuple(sorted({**dict(base.arguments), **dict(stored.arguments)}.items())),
+        arguments=stored.arguments,
         installed=None,
         stored=True,
         trained=False,

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from regraft.backbones import from_timm, from_torchvision, own
-from regraft.backbones.catalog import Entry, known, list_backbones, spellings
+from regraft.backbones import from_timm, from_torchvision, own, published
+from regraft.backbones.catalog import Entry, known, spellings
 from regraft.backbones.checkpoint_files import KERAS_SUFFIXES, read_checkpoint
 from regraft.backbones.keras_files import read_keras
 from regraft.backbones.network import Network, classifier_modules, misfit, within
-from regraft.backbones.published import (
-    cached,
-    fetch,
-    installed_file,
-    network_refused,
-    place,
-)
-from regraft.backbones.spec import Arguments, Preprocessing, read_arguments
+from regraft.backbones.spec import Preprocessing, read_arguments
 from regraft.backbones.weights import (
     StoredWeights,
     WeightsFile,
@@ -32,7 +26,6 @@ from regraft.backbones.weights import (
     keep,
     locked,
     problem_of,
-    read_record,
     store,
 )
 from regraft.download import TOTAL_SECONDS
@@ -177,7 +170,7 @@ def load_state(
         The names of the classifier's tensors that the file does not have.
 
     Raises:
-        WeightsError: They do not fit (``WEIGHTS-MISFIT``); the hint names a network they do fit.
+        WeightsError: They do not fit (``WEIGHTS-MISFIT``).
     """
     own = network.module.state_dict()
     given = _comparable(entry, own, state)
@@ -187,7 +180,8 @@ def load_state(
     absent = _absent_classifier(network, given)
     if not absent:
         what, why = f"the weights do not fit {entry.name}", misfit(own, given)
-        raise WeightsError(what, path=path, why=why, hint=_advice(state), code="WEIGHTS-MISFIT")
+        hint = "they belong to another network, or to this one with other arguments"
+        raise WeightsError(what, path=path, why=why, hint=hint, code="WEIGHTS-MISFIT")
     zeros = {name: torch.zeros_like(own[name]) for name in absent}
     network.module.load_state_dict({**given, **zeros}, strict=True)
     return absent
@@ -224,8 +218,21 @@ def locate(
     if stored := find_weights(_store_name(entry)):
         return stored.file
     if entry.installed:
-        return installed_file(entry, entry.installed)
-    return _provide(entry, download=download, seconds=seconds, verbose=verbose).file
+        return published.installed_file(entry, entry.installed)
+    found = _cached_or_refused(entry, download=download)
+    name = _store_name(entry)
+    with locked(name, seconds=seconds):
+        if stored := find_weights(name):  # another process was faster
+            return stored.file
+        folder = store() / f".{name}.download"
+        path, source = found or published.fetch(
+            entry.weights, folder, seconds=seconds, verbose=verbose
+        )
+        state, notes = read_checkpoint(path)
+        facts = {"licence": entry.licence, "source": source, "preprocessing_from": "published"}
+        stored = _keep_fitting(state, path, entry, {"name": name, "notes": notes, **facts})
+        shutil.rmtree(folder, ignore_errors=True)
+    return stored.file
 
 
 def fetch_weights(
@@ -247,17 +254,14 @@ def fetch_weights(
             less than 2 s without a network) or the download failed (``WEIGHTS-DOWNLOAD``).
         ModelError: What came is damaged or not what was published.
     """
-    entry = find(name)
-    stored = find_weights(_store_name(entry))
-    problem = problem_of(stored.name) if stored else ""
-    if stored is None or not problem:
-        return locate(entry, seconds=seconds, verbose=verbose)
-    if stored.preprocessing_from != "published":
-        what = f"the stored weights {stored.name} are damaged and were not published"
-        hint = "remove their folder and import the file again"
-        raise ModelError(what, path=stored.path, why=problem, hint=hint, code="MODEL-CHECKSUM")
-    entry = dataclasses.replace(find(stored.backbone), name=entry.name)
-    return _provide(entry, download=True, seconds=seconds, verbose=verbose).file
+    stored = find_weights(_store_name(find(name)))
+    if stored and (problem := problem_of(stored.name)):
+        if stored.preprocessing_from != "published":
+            what = f"the stored weights {stored.name} are damaged and were not published"
+            hint = "remove their folder and import the file again"
+            raise ModelError(what, path=stored.path, why=problem, hint=hint, code="MODEL-CHECKSUM")
+        shutil.rmtree(stored.path.parent)
+    return locate(name, seconds=seconds, verbose=verbose)
 
 
 def stored_hash(name: str) -> str | None:
@@ -310,13 +314,13 @@ def import_weights(
         ModelError: The file is damaged, unsafe or holds NaN.
         BackboneError: The network is unknown or does not take the arguments.
     """
-    path = Path(file)
+    path, entry = Path(file), find(backbone)
     check_name(name)
-    given, usual = read_arguments(arguments), None
+    usual, given = None, dict(read_arguments(arguments))
     if path.suffix.lower() in KERAS_SUFFIXES:
-        keras = read_keras(path, find(backbone))
+        keras = read_keras(path, entry)
         state, notes, usual = keras.state, keras.notes, keras.preprocessing
-        given = read_arguments({**dict(keras.arguments), **dict(given)})
+        given = {**dict(keras.arguments), **given}
     else:
         state, notes = read_checkpoint(path)
     assumed = not preprocessing and usual is None
@@ -331,33 +335,28 @@ def import_weights(
     }
     with locked(name):
         return _keep_fitting(
-            state, path, backbone, given, preprocessing, usual, facts=facts, overwrite=overwrite
+            state, path, entry, facts, given, preprocessing, usual, overwrite=overwrite
         )
 
 
 def _keep_fitting(
     state: Mapping[str, Tensor],
     path: Path,
-    backbone: str,
-    arguments: Arguments = (),
+    entry: Entry,
+    facts: Mapping[str, Any],
+    arguments: Mapping[str, Any] | None = None,
     preprocessing: Preprocessing | Mapping[str, Any] | None = None,
     usual: Preprocessing | None = None,
     *,
-    facts: dict[str, Any],
-    overwrite: bool,
+    overwrite: bool = False,
 ) -> StoredWeights:
     """Store tensors that fit their network exactly; the caller holds the lock.
 
     What is kept is the state of the network they were put into, complete and in its own names.
     """
-    entry = find(backbone)
-    if entry.stored:  # weights for the network of other imported weights
-        arguments = read_arguments({**dict(entry.arguments), **dict(arguments)})
-        usual = usual or entry.preprocessing
-        entry = find(read_record(entry.name).backbone)
-    given = {**dict(entry.arguments), **dict(arguments)}
-    size = given.pop("size", None)
-    network = build_network(entry, given, empty=True)
+    given = {**dict(entry.arguments), **(arguments or {})}
+    size = given.get("size")
+    network = build_network(entry, {k: v for k, v in given.items() if k != "size"}, empty=True)
     if not isinstance(preprocessing, Preprocessing):
         usual = usual or usual_preprocessing(entry, network)
         changes = {"size": size or usual.size, **(preprocessing or {})}
@@ -365,29 +364,29 @@ def _keep_fitting(
     check_size(network, preprocessing.size, name=entry.name)
     absent = load_state(network, state, path=path, entry=entry)
     if absent:
-        facts["notes"] += ("the file has no classifier",)
+        facts = {**facts, "notes": (*facts["notes"], "the file has no classifier")}
     weights = StoredWeights(
-        backbone=entry.name if entry in list_backbones() else f"{entry.source}:{entry.identifier}",
-        arguments=arguments,
+        backbone=f"{entry.source}:{entry.identifier}",
+        arguments=tuple(sorted(given.items())),
         preprocessing=preprocessing,
         **facts,
     )
-    _check_not_taken(weights, entry, network)
+    _check_not_taken(weights, network)
     complete = network.module.state_dict().items()
     kept = {name: tensor for name, tensor in complete if name not in absent}
     return keep(weights, kept, overwrite=overwrite)
 
 
-def _check_not_taken(weights: StoredWeights, entry: Entry, network: Network) -> None:
+def _check_not_taken(weights: StoredWeights, network: Network) -> None:
     """Refuse a name that means another network, or the same one prepared in another way."""
     try:
         taken = find(weights.name)
     except BackboneError:
         return
-    same = (taken.source, taken.identifier) == (entry.source, entry.identifier)
+    same = f"{taken.source}:{taken.identifier}" == weights.backbone
+    same = same and weights.arguments == taken.arguments
     usual = weights.preprocessing == usual_preprocessing(taken, network)
-    usual = (usual or weights.preprocessing_from != "given") and not weights.arguments
-    if not taken.stored and not (same and usual):
+    if not taken.stored and not (same and (usual or weights.preprocessing_from != "given")):
         what, hint = f"{weights.name!r} is the name of a network", "choose another name"
         why = "its weights must be of that network, with its usual arguments and preprocessing"
         raise WeightsError(what, why=why, hint=hint, code="WEIGHTS-NAME")
@@ -398,53 +397,31 @@ def _store_name(entry: Entry) -> str:
     return check_name(entry.name.replace(":", "-"))
 
 
-def _provide(entry: Entry, *, download: bool, seconds: float, verbose: bool) -> StoredWeights:
-    name, address = _store_name(entry), entry.weights
-    there = problem_of(name) if (store() / name).is_dir() else "not there"
-    searched = ["--weights: not given", f"the store {store() / name}: {there}"]
-    fetched = None
-    if address:
-        try:
-            fetched, found = cached(address), "not there"
-        except ModelError as error:
-            found = error.why
-        searched.append(f"{place(address)}: {found}")
-    if fetched is None:
+def _cached_or_refused(entry: Entry, *, download: bool) -> tuple[Path, str] | None:
+    """Return weights from another library's cache, or None where the network can be asked.
+
+    Raises:
+        WeightsError: Neither is possible (``WEIGHTS-MISSING``, with every place searched).
+    """
+    searched = ["--weights: not given", f"the store {store() / _store_name(entry)}: not there"]
+    refused = "no published weights are known"
+    if entry.weights:
+        if found := published.cached(entry.weights):
+            return found
+        searched.append(f"{published.place(entry.weights)}: not there")
         refused = "not asked: downloads are not allowed"
-        if not address:
-            refused = "no published weights are known"
-        elif download:
-            refused = network_refused(address)
-        searched.append(f"the network: {refused}")
-        if refused:
-            hint = (
-                "give them with --weights FILE, or store them with `regraft weights import FILE"
-                f" --name NAME --backbone {entry.name}`, or copy the folder that `regraft weights"
-                " path` prints on a machine that has them (HF_HUB_OFFLINE=1 keeps the network out)"
-            )
-            what, why = f"there are no weights for {entry.name}", "searched " + "; ".join(searched)
-            raise WeightsError(what, why=why, hint=hint, code="WEIGHTS-MISSING")
-    with locked(name, seconds=seconds):
-        there = problem_of(name) if (store() / name).is_dir() else "not there"
-        if not there:  # another process was faster
-            return read_record(name)
-        fetched = fetched or fetch(address, seconds=seconds, verbose=verbose)
-        state, notes = read_checkpoint(fetched.path)
-        facts = {
-            "name": name,
-            "preprocessing_from": "published",
-            "licence": entry.licence,
-            "source": fetched.source,
-            "notes": notes,
-        }
-        try:
-            damaged = there != "not there"
-            return _keep_fitting(state, fetched.path, entry.name, facts=facts, overwrite=damaged)
-        except WeightsError as error:
-            # Another process was faster, on a file system that does not honour locks.
-            if error.code != "WEIGHTS-EXISTS" or problem_of(name):
-                raise
-            return read_record(name)
+        if download:
+            refused = published.network_refused(entry.weights)
+    if not refused:
+        return None
+    searched.append(f"the network: {refused}")
+    hint = (
+        "give them with --weights FILE, or store them with `regraft weights import FILE"
+        f" --name NAME --backbone {entry.name}`, or copy the folder that `regraft weights"
+        " path` prints on a machine that has them (HF_HUB_OFFLINE=1 keeps the network out)"
+    )
+    what, why = f"there are no weights for {entry.name}", "searched " + "; ".join(searched)
+    raise WeightsError(what, why=why, hint=hint, code="WEIGHTS-MISSING")
 
 
 def _comparable(
@@ -470,33 +447,3 @@ def _absent_classifier(network: Network, given: Mapping[str, Tensor]) -> tuple[s
         head = classifier_modules(network, blank)[1]
     classifier = [name for name in own if within(name, head)]
     return tuple(missing) if missing == classifier else ()
-
-
-def _advice(state: Mapping[str, Tensor]) -> str:
-    """Return which network of the catalogue a file fits; building on "meta" costs no memory."""
-    for entry in _of_similar_size(sum(tensor.numel() for tensor in state.values())):
-        with torch.device("meta"):
-            network = SOURCES[entry.source].build(entry.identifier, {})
-        network.module.eval()
-        given = _comparable(entry, network.module.state_dict(), state)
-        fits = not misfit(network.module.state_dict(), given)
-        if fits or _absent_classifier(network, given):
-            return f"the file fits {entry.name}"
-    return "no network of the catalogue has these tensors"
-
-
-def _of_similar_size(numbers: int) -> Iterator[Entry]:
-    """Yield the catalogue's networks that a file of so many numbers may be of.
-
-    Without its classifier VGG16 has a tenth of its numbers; averages of batch normalisation and
-    auxiliary heads come on top of the parameters.
-    """
-    for entry in list_backbones():
-        if entry.stored or entry.facts is None:
-            continue
-        if not numbers / 2 < entry.facts.parameters < 12 * numbers:
-            continue
-        yield entry
-        other = f"torchvision:{entry.name}"  # the same network, its tensors under other names
-        if twin := from_torchvision.entry(entry.name, name=other):
-            yield twin
