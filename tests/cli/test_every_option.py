@@ -21,7 +21,7 @@ data fetch animals --from {animals} --to {new} --json
 backbones list --available --json
 backbones show simple_cnn --weights random --arg size=64 --pooling flatten --top --json
 backbones rank {flowers} --backbone my_net --folds 2 --per-class 4 --budget 9m \
-  --ablate-preprocessing --format csv
+  --format csv
 backbones rank TABLE --backbone my_net --engine torch --json
 backbones rank FLAT --keep-parts --backbone my_net
 fit TABLE SMALL --strategy features --classifier knn --scale unit --pooling flatten \

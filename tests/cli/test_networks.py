@@ -49,24 +49,15 @@ def test_the_table_names_networks_and_what_they_cost(rank):
     assert "linear probe (n = 18)" in head
     assert {first.split()[0], second.split()[0]} == {"first_net", "second_net"}
     assert "the test part was not looked at" in shown
-    assert "pixels" not in head
-
-
-def test_the_ablation_follows_as_a_table_of_its_own(rank):
-    ranking, ablation = rank("--ablate-preprocessing").split("\n\nbackbone ")
-
-    assert "0 to 255, not scaled" not in ranking
-    assert ablation.count("0 to 255, not scaled") == 2
 
 
 def test_json_is_one_object_and_a_second_call_embeds_nothing(rank):
-    first = json.loads(rank("--json", "--ablate-preprocessing"))
-    second = json.loads(rank("--json", "--ablate-preprocessing"))
+    first = json.loads(rank("--json"))
+    second = json.loads(rank("--json"))
 
-    assert {"rows", "ablation", "left_out", "seconds"} <= set(first)
+    assert {"rows", "left_out", "seconds"} <= set(first)
     assert [row["images_embedded"] for row in first["rows"]] == [18, 18]
     assert [row["images_embedded"] for row in second["rows"]] == [0, 0]
-    assert {row["images_embedded"] for row in second["ablation"]} == {0}
 
 
 def test_other_formats_hold_the_same_rows(rank):
@@ -78,10 +69,8 @@ def test_other_formats_hold_the_same_rows(rank):
 
 
 def test_a_budget_is_read_as_a_time_and_what_it_forbids_is_said(rank):
-    shown = json.loads(rank("--budget", "0.001s", "--json"))
-
-    assert len(shown["rows"]) == 1
-    assert "budget" in shown["left_out"][0]["why"]
+    with pytest.raises(UsageError, match="the least that can be done"):
+        rank("--budget", "0.001s")
     with pytest.raises(UsageError, match="write --budget 10m"):
         rank("--budget", "soon")
 

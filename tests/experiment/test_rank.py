@@ -1,39 +1,38 @@
 """Ranking networks on own images: what is compared, what is said, and what is left alone."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from regraft.backbones.backbone import build
 from regraft.backbones.checkpoint_files import write_state
 from regraft.backbones.sources import import_weights
 from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
-from regraft.backbones.weights import find_weights, store
+from regraft.backbones.weights import find_weights
+from regraft.data.dataset import Dataset
 from regraft.data.synthetic import make_flowers
-from regraft.errors import BackboneError, WeightsError
+from regraft.errors import BackboneError, DataError, UsageError, WeightsError
 from regraft.experiment import rank as ranks
 from regraft.experiment.config import DataConfig
-from regraft.experiment.prepare import prepare
-from regraft.experiment.probes import (
-    MISTAKES,
-    NEIGHBOURS,
-    PROBE,
-    Bench,
-    Outcome,
-    mistakes_for,
-    with_preprocessing,
-)
+from regraft.experiment.prepare import Clock, prepare
 from regraft.experiment.rank import (
+    NEIGHBOURS,
     NO_WEIGHTS,
     NOT_HERE,
-    Here,
-    LeftOut,
+    PROBE,
+    Ranked,
     Ranking,
     find_here,
+    make_folds,
+    predict_out_of_fold,
     rank_backbones,
     ranked,
 )
+from regraft.features.embed import EmbeddingStats
 from regraft.features.extractor import FeatureExtractor
 from regraft.files import home
 
@@ -44,17 +43,21 @@ def random_network(seed):
     return BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),), seed=seed)
 
 
-def keep(name, *, seed=0, preprocessing=OWN):
+TWO = [random_network(1), random_network(2)]
+
+
+def keep(name, *, seed=0):
     """Put a small random network into the store under a name."""
     file = home() / f"{name}.safetensors"
     write_state(file, build(random_network(seed)).module.state_dict())
-    return import_weights(file, name=name, backbone="simple_cnn", preprocessing=preprocessing)
+    return import_weights(file, name=name, backbone="simple_cnn", preprocessing=OWN)
 
 
-def rank(flowers, backbones=None, *, cache="default", **options):
+def rank(flowers, backbones=None, *, cache="default", budget=None, **options):
     compute = Compute(engine="torch", cache=cache)
     data = DataConfig(flowers.root)
-    return rank_backbones(data, backbones, **{"folds": 3, "compute": compute, **options})
+    options = {"folds": 3, "compute": compute, "clock": Clock(budget), **options}
+    return rank_backbones(data, backbones, **options)
 
 
 @pytest.fixture(scope="module")
@@ -64,91 +67,71 @@ def flowers(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two(flowers, tmp_path_factory):
-    """Return the ranking of two random networks, with wrong preprocessings."""
+    """Return the ranking of two random networks, and of the same two once more."""
     cache = tmp_path_factory.mktemp("cache")
-    networks = [random_network(1), random_network(2)]
-    return rank(flowers, networks, ablate=True, cache=cache)
+    return [rank(flowers, TWO, cache=cache) for _ in range(2)]
 
 
-def test_the_test_part_is_not_looked_at(flowers, monkeypatch):
-    seen = set()
+@pytest.mark.parametrize("cache", ["default", None])
+def test_each_image_but_those_of_the_test_part_passes_once(flowers, monkeypatch, cache):
+    seen, passed = set(), []
     stream = FeatureExtractor.stream
 
     def watched(self, paths):
+        embedded = stream(self, paths)
         seen.update(paths)
-        return stream(self, paths)
+        passed.append(embedded.stats.embedded)
+        return embedded
 
     monkeypatch.setattr(FeatureExtractor, "stream", watched)
-    ranking = rank(flowers, [random_network(1)], ablate=True)
+    ranking = rank(flowers, TWO[:1], cache=cache)
     split = prepare(DataConfig(flowers.root)).split
 
     assert seen == {*split.train.paths, *split.val.paths}
-    assert ranking.images == len(seen)
+    assert ranking.images == len(seen) == sum(passed)
     assert ranking.split_hash == split.hash
 
 
-def test_a_second_call_computes_nothing_and_says_the_same(flowers, two, tmp_path):
-    networks = [random_network(1), random_network(2)]
+def test_a_second_call_computes_nothing_and_says_the_same(two):
+    first, second = two
 
-    first = rank(flowers, networks, ablate=True, cache=tmp_path)
-    second = rank(flowers, networks, ablate=True, cache=tmp_path)
-
-    assert [row.outcome.embedded for row in first.rows] == [first.images] * 2
-    assert {row.outcome.embedded for row in second.rows} == {0}
-    assert {mistake.embedded for mistake in second.mistakes} == {0}
-    assert all(row.outcome.milliseconds > 0 for row in first.rows)
-    figures = [sorted(str(row[:6]) for row in both.table().rows) for both in (first, second)]
+    assert [row.embedded for row in first.rows] == [first.images] * 2
+    assert {row.embedded for row in second.rows} == {0}
+    assert all(row.milliseconds > 0 for row in first.rows)
+    assert {row.milliseconds for row in second.rows} == {None}
+    figures = [sorted(str(row[:6]) for row in both.table().rows) for both in two]
     assert figures[0] == figures[1]
-    assert set(second.ablation_table().rows) == set(first.ablation_table().rows)
 
 
 def test_the_features_are_those_that_a_fit_uses(flowers):
-    rank(flowers, [random_network(1)])
+    rank(flowers, TWO[:1])
 
-    extractor = FeatureExtractor(random_network(1), compute=Compute(engine="torch"))
+    extractor = FeatureExtractor(TWO[0], compute=Compute(engine="torch"))
     extractor.transform(prepare(DataConfig(flowers.root)).split.train.paths)
 
     assert extractor.stats_.embedded == 0
 
 
 def test_rows_stand_by_their_linear_probe_and_carry_an_interval_over_all_images(two):
-    values = [row.outcome.accuracy(PROBE).value for row in two.rows]
+    shown = json.loads(json.dumps(two[0].to_json()))
+    first, second = (row["linear_probe"] for row in shown["rows"])
 
-    assert values == sorted(values, reverse=True)
-    for row in two.rows:
-        probe, knn = (row.outcome.accuracy(name) for name in (PROBE, NEIGHBOURS))
-        assert probe.n == knn.n == two.images == 33
-        assert probe.low < probe.value <= probe.high
-        assert row.to_json()["input_size"] == 48
-        assert row.to_json()["parameters"] > 100_000
-
-
-def test_the_ablation_stands_in_a_table_of_its_own(two):
-    assert len(two.table().rows) == 2
-    assert len(two.mistakes) == 2 * 4
-    assert "\N{MINUS SIGN}1 to 1" not in {mistake.preprocessing for mistake in two.mistakes}
-    assert all(str(row[3]).count("points [") == 1 for row in two.ablation_table().rows)
-
-
-def test_everything_becomes_one_json_object(two):
-    shown = json.loads(json.dumps(two.to_json()))
-
-    assert {"rows", "ablation", "left_out", "seconds"} <= set(shown)
-    assert set(shown["rows"][0]["linear_probe"]) == {"accuracy", "n", "interval"}
+    assert first["accuracy"] >= second["accuracy"]
+    assert {row[name]["n"] for row in shown["rows"] for name in ("linear_probe", "knn")} == {33}
+    assert first["interval"][0] < first["accuracy"] <= first["interval"][1]
     assert shown["rows"][0]["difference"] is None
-    assert shown["ablation"][0]["linear_probe"]["n"] == 33
+    assert {row["input_size"] for row in shown["rows"]} == {48}
+    assert shown["rows"][0]["parameters"] > 100_000
 
 
 @pytest.fixture
 def without_the_packaged(monkeypatch):
     """Leave out the networks whose building takes longer than all else here."""
-    listed = ranks.list_backbones
+    every = ranks.list_backbones
     monkeypatch.setattr(
         ranks,
         "list_backbones",
-        lambda: tuple(
-            entry for entry in listed() if not entry.name.startswith("efficientnet_lite")
-        ),
+        lambda: [entry for entry in every() if "efficientnet_lite" not in entry.name],
     )
 
 
@@ -156,32 +139,36 @@ def test_without_names_every_network_whose_weights_are_here_is_a_candidate():
     keep("mine")
 
     here, others = find_here()
-    left_out = {one.backbone: one.why for one in others}
+    sizes = {spec.name: size for spec, size in here.items()}
 
-    assert {one.spec.name for one in here} >= {"efficientnet_lite0", "mine"}
-    assert all(
-        one.bytes > 10_000 for one in here if one.spec.name in {"efficientnet_lite0", "mine"}
-    )
-    assert left_out["vgg16"] == NOT_HERE
-    assert left_out["simple_cnn"] == NO_WEIGHTS
+    assert sizes["mine"] > 10_000
+    assert sizes["efficientnet_lite0"] > 10_000
+    assert (dict(others)["vgg16"], dict(others)["simple_cnn"]) == (NOT_HERE, NO_WEIGHTS)
     assert find_weights("vgg16") is None
 
 
-def test_what_is_left_out_is_said_reason_by_reason(flowers, without_the_packaged):
-    keep("mine")
+def test_what_is_left_out_of_a_ranking_of_everything_is_said_reason_by_reason(
+    flowers, without_the_packaged
+):
+    keep("sound")
+    file = keep("damaged", seed=1).path
+    file.write_bytes(file.read_bytes()[:-1] + b"\x7f")
 
-    text = rank(flowers, per_class=4).table().to_text()
+    ranking = rank(flowers, per_class=4)
+    text = ranking.table().to_text()
 
+    assert [row.backbone for row in ranking.rows] == ["sound"]
+    assert "damaged" in dict(ranking.left_out)
     assert text.count(NOT_HERE) == text.count(NO_WEIGHTS) == 1
-    assert "Left out: alexnet, vgg16" in text
+    assert "alexnet, vgg16" in text
 
 
 def test_a_named_network_without_weights_is_left_out_and_never_fetched(flowers):
-    here, others = find_here(["vgg16", random_network(0), random_network(0)])
+    here, others = find_here(["vgg16", TWO[0], TWO[0]])
 
-    assert [one.spec for one in here] == [random_network(0)]
-    assert others == [LeftOut("vgg16", NOT_HERE)]
-    with pytest.raises(WeightsError) as refused:
+    assert here == {TWO[0]: None}
+    assert others == [("vgg16", NOT_HERE)]
+    with pytest.raises(WeightsError, match="vgg16: the weights are not") as refused:
         rank(flowers, ["vgg16"])
     assert refused.value.code == "WEIGHTS-MISSING"
 
@@ -193,71 +180,103 @@ def test_an_unknown_name_is_an_error_that_names_the_nearest(flowers):
     assert "vgg16" in refused.value.hint
 
 
-def test_damaged_weights_are_left_out_of_a_ranking_of_everything(flowers, without_the_packaged):
-    keep("sound")
-    file = keep("damaged").path
-    file.write_bytes(file.read_bytes()[:-1] + b"\x7f")
-
-    ranking = rank(flowers, per_class=4)
-
-    assert "sound" in {row.backbone for row in ranking.rows}
-    assert "damaged" in {one.backbone for one in ranking.left_out}
-
-
-def test_a_spent_budget_leaves_one_network_and_says_what_is_missing(flowers):
-    networks = [random_network(1), random_network(2)]
-
-    ranking = rank(flowers, networks, budget=1e-6, ablate=True)
-
-    assert len(ranking.rows) == 1
-    reasons = {one.backbone: one.why for one in ranking.left_out}
-    assert "budget" in reasons["simple_cnn"]
-    assert len(ranking.left_out) == 1 + 4
-    assert "budget" in ranking.table().to_text()
-    assert "simple_cnn (0 to 1)" in ranking.ablation_table().to_text()
-    assert "simple_cnn (0 to 1)" not in ranking.table().to_text()
-
-
-def test_the_quickest_networks_are_measured_first(flowers, monkeypatch):
-    seconds = {1: 5.0, 2: 0.5, 3: 50.0}
-    measured = []
-    measure = Bench.measure
-
-    def watched(self, spec, classifiers):
-        measured.append(spec.seed)
-        return measure(self, spec, classifiers)
-
-    monkeypatch.setattr(Bench, "expect", lambda _, spec: seconds[spec.seed])
-    monkeypatch.setattr(Bench, "measure", watched)
-    networks = [random_network(seed) for seed in seconds]
-
-    ranking = rank(flowers, networks, budget=40.0)
-
-    assert measured == [2, 1]
-    assert [one.why[:17] for one in ranking.left_out] == ["it needs about 50"]
-
-
 def test_images_per_class_are_taken_from_training_and_validation_together(flowers):
-    ranking = rank(flowers, [random_network(1)], per_class=10)
-
-    assert ranking.images == 30
+    assert rank(flowers, TWO[:1], per_class=10).images == 30
 
 
-def outcome(right, *, milliseconds=1.0):
+# ---- the budget
+
+
+class Ticking(Clock):
+    """A clock that goes on by what passes seem to take."""
+
+    now = 0.0
+
+    @property
+    def spent(self):
+        """What was counted."""
+        return self.now
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    return make_flowers(tmp_path_factory.mktemp("many"), species=2, per_class=100, size=32)
+
+
+@pytest.fixture
+def timed(monkeypatch, many):
+    """Return a function that ranks networks by their seeds and the seconds of an image."""
+    stream = FeatureExtractor.stream
+    monkeypatch.setattr(ranks, "check_seconds", lambda _images: 0.0)
+
+    def call(budget, seconds):
+        clock = Ticking(budget)
+
+        def watched(self, paths):
+            embedded = stream(self, paths)
+            count = embedded.stats.embedded
+            took = seconds[self.backbone.seed] * count
+            clock.now += took
+            return replace(embedded, stats=EmbeddingStats(len(paths), count, took))
+
+        monkeypatch.setattr(FeatureExtractor, "stream", watched)
+        return rank(many, [random_network(seed) for seed in seconds], clock=clock)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("budget", "measured"), [(600.0, {1, 2, 3}), (250.0, {1, 2}), (100.0, {2})]
+)
+def test_the_quickest_networks_are_measured_and_what_is_too_slow_is_left_out(
+    timed, budget, measured
+):
+    seconds = {1: 1.0, 2: 0.1, 3: 2.0}
+
+    ranking = timed(budget, seconds)
+
+    assert {row.milliseconds for row in ranking.rows} == {1000 * seconds[n] for n in measured}
+    assert ranking.seconds <= budget
+    assert len(ranking.left_out) == 3 - len(measured)
+    assert all(why.startswith("it needs about") for _, why in ranking.left_out)
+
+
+def test_what_is_cached_takes_no_time(timed):
+    timed(None, {1: 1.0})
+
+    (row,) = timed(1.0, {1: 1.0}).rows
+
+    assert (row.embedded, row.milliseconds) == (0, None)
+
+
+def test_a_budget_that_is_too_short_is_refused_at_once_with_what_it_takes(timed):
+    with pytest.raises(UsageError, match="to rank simple_cnn, takes about 2 min 30 s") as refused:
+        timed(40.0, {1: 1.0})
+
+    assert refused.value.code == "BUDGET"
+    assert "--budget 180s or more" in refused.value.hint
+
+
+def test_a_look_at_the_images_that_takes_too_long_is_refused_before_it_begins(flowers):
+    with pytest.raises(UsageError, match="a look at the images, takes"):
+        rank(flowers, TWO, budget=1e-6)
+
+
+# ---- verdicts
+
+
+def network(name, right, *, milliseconds=1.0):
     flags = np.zeros(200, dtype=bool)
     flags[:right] = True
-    return Outcome(OWN, 10, "mit", {PROBE: flags, NEIGHBOURS: flags}, milliseconds, 0)
+    return Ranked(name, 8_000_000, 10, "mit", 48, {PROBE: flags, NEIGHBOURS: flags}, milliseconds)
 
 
 def standing(*networks):
-    measured = [
-        (Here(BackboneSpec(name, weights=None), 8_000_000), found) for name, found in networks
-    ]
-    return Ranking(ranked(measured), (), (), 5, 200, "ab" * 32, 1.0)
+    return Ranking(ranked(networks), (), 5, 200, "ab" * 32, 1.0)
 
 
 def test_a_clear_winner_is_marked_as_best():
-    ranking = standing(("weak", outcome(120)), ("strong", outcome(190)))
+    ranking = standing(network("weak", 120), network("strong", 190))
 
     assert ranking.table().best == 0
     assert [row.tie for row in ranking.rows] == [True, False]
@@ -266,33 +285,25 @@ def test_a_clear_winner_is_marked_as_best():
 
 
 def test_networks_that_cannot_be_told_apart_are_ties_and_none_is_best():
-    ranking = standing(
-        ("slow", outcome(180, milliseconds=30.0)),
-        ("quick", outcome(178, milliseconds=3.0)),
-        ("weak", outcome(100)),
-    )
-    text = ranking.table().to_text()
+    ranking = standing(network("one", 180), network("two", 178), network("weak", 100))
 
     assert ranking.table().best is None
-    assert [row.backbone for row in ranking.ties] == ["slow", "quick"]
-    assert "quick cannot be told from slow" in text
-    assert "Of these the quickest is quick." in text
+    assert [row.backbone for row in ranking.ties] == ["one", "two"]
+    assert "tie: two cannot be told from one" in ranking.table().to_text()
+    assert ranking.table().rows[0][-1] == "highest, but tied"
 
 
 def test_of_equals_the_quicker_stands_first():
     ranking = standing(
-        ("slow", outcome(180, milliseconds=30.0)), ("quick", outcome(180, milliseconds=3.0))
+        network("slow", 180, milliseconds=30.0), network("quick", 180, milliseconds=3.0)
     )
 
     assert [row.backbone for row in ranking.rows] == ["quick", "slow"]
 
 
 def test_many_pairs_make_the_test_stricter():
-    six_apart = outcome(174)  # p = 0.03 alone
-    alone = standing(("first", outcome(180)), ("second", six_apart))
-    among = standing(
-        ("first", outcome(180)), ("second", six_apart), ("third", six_apart), ("fourth", six_apart)
-    )
+    alone = standing(network("first", 180), network("second", 174))  # p = 0.03 alone
+    among = standing(network("first", 180), *(network(f"{place}", 174) for place in range(3)))
 
     assert not alone.rows[1].tie
     assert all(row.tie for row in among.rows)
@@ -303,51 +314,77 @@ def test_of_many_equally_good_networks_none_is_called_worse():
     told_apart = 0
     for _ in range(100):
         rights = random.random((30, 500)) < 0.8
-        networks = [
-            (f"n{place}", Outcome(OWN, 10, "mit", {PROBE: right, NEIGHBOURS: right}, 1.0, 0))
-            for place, right in enumerate(rights)
-        ]
-        told_apart += len(standing(*networks).ties) < 30
+        networks = [replace(network("n", 0), right={PROBE: right}) for right in rights]
+        told_apart += any(not row.tie for row in ranked(networks))
 
     assert told_apart < 8
 
 
-@pytest.mark.parametrize(
-    ("own", "name"),
-    [
-        (Preprocessing.tf(), "\N{MINUS SIGN}1 to 1"),
-        (Preprocessing.torch(), "ImageNet mean and deviation"),
-        (Preprocessing.caffe(mean=(104.0, 117.0, 123.0)), "Caffe: BGR, mean subtracted"),
-        (Preprocessing.torch(mean=(0, 0, 0), std=(1, 1, 1)), "0 to 1"),
-        (Preprocessing.torch(mean=(127.5,) * 3, std=(127.5,) * 3, scale=1), "\N{MINUS SIGN}1 to 1"),
-    ],
+# ---- folds
+
+
+def named(labels, copies=0, **more):
+    paths = tuple(f"{label}/{place}.jpg" for place, label in enumerate(labels))
+    data = Dataset(paths, tuple(labels), tuple(sorted(set(labels))), **more)
+    hashes = {path: f"{place:064x}" for place, path in enumerate(data.paths)}
+    return data.knowing(hashes | dict.fromkeys(data.paths[:copies], "f" * 64))
+
+
+def test_groups_copies_and_look_alikes_share_a_fold():
+    data = named("a" * 12 + "b" * 12, copies=2, groups=("", "", "p", "p", *[""] * 20))
+
+    folds = make_folds(data, folds=3, alike=[("b/16.jpg", "b/19.jpg")])
+
+    assert folds[0] == folds[1]
+    assert folds[2] == folds[3]
+    assert folds[16] == folds[19]
+
+
+@given(
+    folds=st.integers(2, 5),
+    sizes=st.lists(st.integers(5, 20), min_size=2, max_size=4),
+    seed=st.integers(0, 9),
 )
-def test_what_a_network_needs_is_no_mistake_for_it(own, name):
-    wrong = mistakes_for(own)
+def test_folds_hold_every_image_once_and_the_classes_in_proportion(folds, sizes, seed):
+    labels = np.repeat(["c0", "c1", "c2", "c3"][: len(sizes)], sizes)
 
-    assert set(wrong) == set(MISTAKES) - {name}
-    assert {(one.size, one.resize, one.mode) for one in wrong.values()} == {
-        (own.size, own.resize, own.mode)
-    }
+    places = make_folds(named(labels.tolist()), folds=folds, seed=seed)
 
-
-def test_imported_weights_take_a_wrong_preprocessing_only_for_the_ablation():
-    keep("mine")
-    wrong = mistakes_for(OWN)["0 to 1"]
-
-    built = build(with_preprocessing(BackboneSpec("mine"), wrong))
-
-    assert built.preprocessing == wrong
-    assert built.weights.sha256 == build("mine").weights.sha256
-    assert build("mine").preprocessing == OWN
-    with pytest.raises(BackboneError):
-        build(BackboneSpec("mine", preprocessing=wrong))
+    for label, size in enumerate(sizes):
+        counts = np.bincount(places[labels == f"c{label}"], minlength=folds)
+        assert counts.sum() == size
+        assert counts.max() - counts.min() <= 1
 
 
-def test_a_ranking_leaves_the_store_of_weights_as_it_was(flowers):
-    keep("mine")
-    before = {file: file.read_bytes() for file in store().rglob("*") if file.is_file()}
+def test_a_class_too_small_for_the_folds_is_refused_or_learned_from_only():
+    data = named("aaaaaabbbbbbcc")
 
-    rank(flowers, per_class=4, backbones=["mine"], ablate=True)
+    with pytest.raises(DataError) as refused:
+        make_folds(data, folds=3)
 
-    assert {f: f.read_bytes() for f in store().rglob("*") if f.is_file()} == before
+    assert refused.value.code == "SPLIT-TOO-FEW"
+    places = make_folds(data, folds=3, small_classes="train")
+    assert places[-2:].tolist() == [-1, -1]
+    assert (places[:-2] >= 0).all()
+    with pytest.raises(UsageError, match="at least two folds"):
+        make_folds(data, folds=1)
+
+
+def test_every_image_is_predicted_by_a_classifier_of_the_other_folds():
+    # Two images of opposite classes at one place: who has seen only one names the other like it.
+    rows = np.repeat(np.eye(6, dtype=np.float32), 2, axis=0)
+    labels = np.tile([0, 1], 6)
+    folds = np.tile([0, 1, 1, 0], 3)
+
+    predicted = predict_out_of_fold(rows, labels, folds, classifier="knn")
+
+    assert (predicted == 1 - labels).all()
+
+
+def test_images_in_no_fold_are_learned_from_but_not_predicted():
+    rows = np.array([[0.0], [0.1], [1.0], [1.1], [9.0]], dtype=np.float32)
+    labels = np.array([0, 0, 1, 1, 2])
+
+    predicted = predict_out_of_fold(rows, labels, np.array([0, 1, 0, 1, -1]))
+
+    assert predicted.tolist() == [0, 0, 1, 1, -1]

@@ -21,6 +21,7 @@ from regraft.cli.output import (
     EXIT_INTERRUPTED,
     EXIT_TERMINATED,
     EXIT_USAGE,
+    STARTED,
     ReaderLeft,
     echo_err,
     prepare_streams,
@@ -82,12 +83,16 @@ def _on_sigterm(_number: int, _frame: FrameType | None) -> NoReturn:
     raise _Terminated
 
 
-def main() -> NoReturn:
+def main(begun: float) -> NoReturn:
     """Run the command line and leave with its exit code.
+
+    Args:
+        begun: When the process began, by ``time.perf_counter``.
 
     Exit codes: 0 done, 1 error, 2 wrong usage, 3 done but some images were refused, 130 and
     143 interrupted, 141 nobody read the output to its end.
     """
+    STARTED["at"] = begun
     signal.signal(signal.SIGTERM, _on_sigterm)
     prepare_streams()
     sys.exit(_run())

@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from regraft.cli.options import Changes, Fields, FormatOption, JsonOption, arg, opt
-from regraft.cli.output import EXIT_FAILED, echo, echo_err, echo_json, echo_refused, echo_table
+from regraft.cli.output import (
+    EXIT_FAILED,
+    STARTED,
+    echo,
+    echo_err,
+    echo_json,
+    echo_refused,
+    echo_table,
+)
 
 if TYPE_CHECKING:
     from regraft.experiment.config import DataConfig, MethodConfig
@@ -117,10 +125,6 @@ def rank(
     ] = None,
     folds: Annotated[int, opt("Folds of the cross-validation.", min=2)] = 5,
     per_class: Annotated[int | None, opt("Use so many images of each class.", min=2)] = None,
-    ablate: Annotated[
-        bool,
-        opt("Show what a wrong preprocessing would cost, too.", None, "--ablate-preprocessing"),
-    ] = False,
     form: FormatOption = "text",
     as_json: JsonOption = False,
 ) -> int:
@@ -130,23 +134,25 @@ def rank(
     looked at. Features are cached: a second call, and `fit`, compute none of them again.
     """
     from regraft.experiment.config import read_minutes
+    from regraft.experiment.prepare import Clock
     from regraft.experiment.rank import rank_backbones
 
     ranking = rank_backbones(
         data,
         names,
         folds=folds,
-        budget=None if budget is None else 60 * read_minutes(budget, option="--budget"),
+        clock=Clock(
+            None if budget is None else 60 * read_minutes(budget, option="--budget"),
+            begun=STARTED.get("at"),
+        ),
         per_class=per_class,
-        ablate=ablate,
         compute=method.compute,
         verbose=not as_json,
     )
     if as_json or form == "json":
         echo_json(ranking.to_json())
     else:
-        more = [ranking.ablation_table()] if ranking.ablated else []
-        echo_table(ranking.table(), *more, form=form)
+        echo_table(ranking.table(), form=form)
     return echo_refused(ranking.bad, as_json=as_json)
 
 

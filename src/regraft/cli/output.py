@@ -24,6 +24,9 @@ EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 EXIT_TERMINATED = 143
 
+STARTED: dict[str, float] = {}
+"""When the process began, by ``time.perf_counter``, under ``at``; nothing where a test calls."""
+
 TableFormat = Literal["text", "markdown", "latex", "csv", "json"]
 
 

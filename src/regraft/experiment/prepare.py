@@ -1,9 +1,15 @@
-"""From a folder or table to a checked split: the data part of every experiment."""
+"""From a folder or table to a checked split, and images through a network, both within a budget."""
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from regraft.data.check import CheckReport, check, usable
 from regraft.data.dataset import Dataset, Split
@@ -12,7 +18,14 @@ from regraft.data.tables import column_names
 from regraft.errors import DataError, RunError, UsageError
 from regraft.experiment.config import DataConfig, MethodConfig
 from regraft.files import read_json
+from regraft.report.tables import Duration
 from regraft.results.run import RECORD
+
+if TYPE_CHECKING:
+    from regraft.features.extractor import FeatureExtractor
+
+_FEW = 16  # images that are looked at to see how long all of them take
+_PIECE = 5.0  # seconds after which it is asked how much time is left
 
 
 @dataclass(frozen=True)
@@ -46,6 +59,103 @@ class PreparedData:
                 hint="let nothing write there, and run again",
                 code="DATA-CHANGED",
             )
+
+
+class Clock:
+    """A number of seconds, and a clock that runs.
+
+    Args:
+        seconds: How many there are; None for as many as it takes.
+        begun: When it began to run, by ``time.perf_counter``; now if it is not said.
+
+    Example:
+        >>> Clock().left
+        inf
+    """
+
+    def __init__(self, seconds: float | None = None, begun: float | None = None) -> None:
+        self.seconds = math.inf if seconds is None else seconds
+        self._begun = time.perf_counter() if begun is None else begun
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the clock began to run."""
+        return time.perf_counter() - self._begun
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left; below zero when it was not enough."""
+        return self.seconds - self.spent
+
+    def refuse(self, needed: float, least: str) -> None:
+        """Refuse a budget that is too short for the least that can be done.
+
+        Args:
+            needed: How many seconds this takes from now on.
+            least: What it is.
+
+        Raises:
+            UsageError: There are fewer (``BUDGET``).
+        """
+        if needed > self.left:
+            whole = 30 * math.ceil(1.2 * (self.spent + needed) / 30)
+            raise UsageError(
+                "the budget is too short",
+                why=f"the least that can be done, {least}, takes about"
+                f" {Duration(self.spent + needed)}; the budget is {Duration(self.seconds)}",
+                hint=f"give it --budget {whole}s or more",
+                code="BUDGET",
+            )
+
+
+@dataclass(frozen=True)
+class Passed:
+    """How far images have come through a network.
+
+    Attributes:
+        embedded: How many have passed it now; others were cached.
+        each: Seconds for one of them, decoding included; 0 where all were cached.
+        left: Seconds that the rest will take.
+    """
+
+    embedded: int
+    each: float
+    left: float
+
+
+def embed_in_pieces(extractor: FeatureExtractor, images: Dataset) -> Iterator[Passed]:
+    """Pass images that are not cached through a network, and yield after each piece.
+
+    The first piece is a few images of all classes; then a piece takes some seconds. What has passed
+    stays cached.
+
+    Raises:
+        BackboneError: The network cannot be built.
+        ImageError: An image cannot be used.
+    """
+    first = extractor.stream(images.paths[:1])  # builds the engine, which counts for no image
+    waiting = np.flatnonzero(~first.rows.known(images.hashes()))
+    few = waiting[:: -(-len(waiting) // _FEW) or 1]
+    waiting = np.concatenate([few, np.setdiff1d(waiting, few)])
+    embedded, done, seconds, size = first.stats.embedded, 0, 0.0, len(few)
+    while done < len(waiting):
+        piece = waiting[done : done + size]
+        stats = extractor.stream([images.paths[place] for place in piece]).stats
+        embedded, done = embedded + stats.embedded, done + len(piece)
+        seconds += stats.seconds
+        each = seconds / done
+        yield Passed(embedded, each, each * (len(waiting) - done))
+        size = max(_FEW, int(_PIECE / max(each, 1e-9)))
+    if not len(waiting):
+        yield Passed(embedded, 0.0, 0.0)
+
+
+def check_seconds(images: Dataset) -> float:
+    """Return how long it will take to decode all images, judged by a few of them."""
+    few = images.take(range(0, len(images), max(1, len(images) // _FEW)))
+    begun = time.perf_counter()
+    check(few)
+    return (time.perf_counter() - begun) / len(few) * len(images)
 
 
 def read_images(data: DataConfig) -> Dataset:

@@ -10,69 +10,48 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from regraft.backbones.catalog import GROUPS, Entry, list_backbones
+import numpy as np
+from numpy.typing import NDArray
+
+from regraft.backbones.catalog import GROUPS, list_backbones
 from regraft.backbones.published import in_group
 from regraft.backbones.sources import find, locate
 from regraft.backbones.spec import BackboneSpec, Compute
+from regraft.classifiers.shallow import fit_shallow
 from regraft.data.dataset import Dataset
-from regraft.errors import BackboneError, ImageError, ModelError, RegraftError, WeightsError
-from regraft.experiment.config import DataConfig
-from regraft.experiment.prepare import prepare
-from regraft.experiment.probes import (
-    NEIGHBOURS,
-    PROBE,
-    Bench,
-    Budget,
-    Outcome,
-    make_folds,
-    mistakes_for,
-    with_preprocessing,
+from regraft.errors import (
+    BackboneError,
+    ImageError,
+    ModelError,
+    RegraftError,
+    UsageError,
+    WeightsError,
 )
-from regraft.report.tables import Table
-from regraft.results.intervals import Estimate, accuracy_json, points
-from regraft.results.paired import LEVEL, Difference, holm, paired_difference
+from regraft.experiment.config import DataConfig
+from regraft.experiment.prepare import (
+    Clock,
+    check_seconds,
+    embed_in_pieces,
+    prepare,
+    read_images,
+)
+from regraft.features.cache import FeatureCache
+from regraft.features.extractor import FeatureExtractor
+from regraft.report.tables import Duration, Table
+from regraft.results.intervals import Estimate, accuracy_json, points, wilson
+from regraft.results.paired import LEVEL, Difference, paired_difference
 
+PROBE, NEIGHBOURS = "logistic", "knn"
 NOT_HERE = "the weights are not on this machine; `regraft weights fetch NAME` brings them"
 NO_WEIGHTS = "there are no trained weights to fetch"
-_MEGABYTE = 1_000_000
-
-
-@dataclass(frozen=True)
-class Here:
-    """A network whose weights are on this machine.
-
-    Attributes:
-        spec: What is built.
-        bytes: The size of its file of weights; None for random weights and networks of your own.
-    """
-
-    spec: BackboneSpec
-    bytes: int | None
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """What was not measured, and why.
-
-    Attributes:
-        backbone: The name of the network.
-        why: The reason, without a full stop.
-        preprocessing: Which wrong preprocessing it would have had; None where it is the network
-            itself that was left out.
-    """
-
-    backbone: str
-    why: str
-    preprocessing: str | None = None
-
-    def to_json(self) -> dict[str, str]:
-        """Return what stands here; the preprocessing only where there is one."""
-        return {key: value for key, value in vars(self).items() if value is not None}
+Indices = NDArray[np.intp]
+LeftOut = tuple[str, str]
+"""The name of a network, and why it was not measured, without a full stop."""
 
 
 @dataclass(frozen=True)
@@ -80,98 +59,70 @@ class Ranked:
     """One network and what it was worth.
 
     Attributes:
-        here: The network.
-        outcome: What was measured.
+        backbone: Its name.
+        bytes: The size of its file of weights; None for random weights and networks of your own.
+        parameters: Of the trunk.
+        licence: Of its weights.
+        input_size: The side of an image that it takes, in pixels.
+        right: For each classifier, whether each image of a fold was predicted right, (n,).
+        milliseconds: How long an image took, decoding included; None where all were cached.
+        embedded: How many images passed through the network for this.
         difference: From the linear probe of the first row to this one; None for the first.
         p: McNemar's exact test of the two, multiplied by the number of pairs of rows (Bonferroni);
             None for the first.
     """
 
-    here: Here
-    outcome: Outcome
+    backbone: str
+    bytes: int | None
+    parameters: int
+    licence: str
+    input_size: int
+    right: dict[str, NDArray[np.bool_]]
+    milliseconds: float | None = None
+    embedded: int = 0
     difference: Difference | None = None
     p: float | None = None
-
-    @property
-    def backbone(self) -> str:
-        """Its name."""
-        return self.here.spec.name
 
     @property
     def tie(self) -> bool:
         """Whether it cannot be told from the first row; the first itself cannot."""
         return self.p is None or self.p >= LEVEL
 
+    def accuracy(self, classifier: str) -> Estimate:
+        """Return the share of images that a classifier predicted correctly."""
+        right = self.right[classifier]
+        return wilson(int(right.sum()), len(right))
+
     def to_json(self) -> dict[str, Any]:
         """Return the figures as a JSON object."""
-        outcome, change = self.outcome, self.difference
+        plain = ("backbone", "bytes", "parameters", "licence", "input_size", "milliseconds")
         return {
-            "backbone": self.backbone,
-            "linear_probe": accuracy_json(outcome.accuracy(PROBE)),
-            "knn": accuracy_json(outcome.accuracy(NEIGHBOURS)),
-            "parameters": outcome.parameters,
-            "bytes": self.here.bytes,
-            "input_size": outcome.preprocessing.size,
-            "milliseconds": outcome.milliseconds,
-            "licence": outcome.licence,
-            "images_embedded": outcome.embedded,
-            "difference": None if change is None else change.value,
-            "interval": None if change is None else change.interval,
+            **{name: getattr(self, name) for name in plain},
+            "linear_probe": accuracy_json(self.accuracy(PROBE)),
+            "knn": accuracy_json(self.accuracy(NEIGHBOURS)),
+            "images_embedded": self.embedded,
+            "difference": self.difference and self.difference.value,
+            "interval": self.difference and self.difference.interval,
             "p": self.p,
             "tie": self.tie,
         }
 
 
 @dataclass(frozen=True)
-class Mistake:
-    """One network with one wrong preprocessing.
-
-    Attributes:
-        backbone: The name of the network.
-        preprocessing: What was wrong, in words.
-        linear_probe: The accuracy with it.
-        difference: From the accuracy with the network's own preprocessing to this one.
-        p: McNemar's exact test of the two, adjusted by Holm for all that were measured.
-        embedded: How many images passed through the network for this.
-    """
-
-    backbone: str
-    preprocessing: str
-    linear_probe: Estimate
-    difference: Difference
-    p: float
-    embedded: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the figures as a JSON object."""
-        return {
-            "backbone": self.backbone,
-            "preprocessing": self.preprocessing,
-            "linear_probe": accuracy_json(self.linear_probe),
-            "difference": self.difference.value,
-            "interval": self.difference.interval,
-            "p": self.p,
-            "images_embedded": self.embedded,
-        }
-
-
-@dataclass(frozen=True)
 class Ranking:
-    """Networks in the order of their linear probes.
+    """What came of a ranking.
 
     Attributes:
-        rows: The highest accuracy first; of equals the quicker one.
-        mistakes: What wrong preprocessings gave, if that was asked for; never part of ``rows``.
-        left_out: What was not measured, and why.
+        rows: The networks, by their linear probes.
+        left_out: What was not measured.
         folds: Of the cross-validation.
-        images: How many images of the training and validation parts were used.
+        images: How many were predicted.
         split_hash: Of the split whose test part was not looked at.
-        seconds: The whole call, checking the images included.
+        seconds: What it took.
         bad: The error of each image that could not be used and was left out.
     """
 
     rows: tuple[Ranked, ...]
-    mistakes: tuple[Mistake, ...]
     left_out: tuple[LeftOut, ...]
     folds: int
     images: int
@@ -184,66 +135,44 @@ class Ranking:
         """The first row and all that cannot be told from it."""
         return tuple(row for row in self.rows if row.tie)
 
-    @property
-    def ablated(self) -> bool:
-        """Whether wrong preprocessings were asked for, measured or not."""
-        return bool(self.mistakes or any(one.preprocessing for one in self.left_out))
-
     def table(self) -> Table:
         """Return the ranking; a row is marked as best only if it can be told from all others."""
-        columns = (
-            *("backbone", "linear probe", "k-NN", "parameters", "MB", "input", "ms", "licence"),
-            "against the highest",
-        )
+        columns = ("backbone", "linear probe", "k-NN", "parameters", "MB", "input", "ms", "licence")
         rows = tuple(
             (
                 row.backbone,
-                row.outcome.accuracy(PROBE),
-                row.outcome.accuracy(NEIGHBOURS),
-                row.outcome.parameters,
-                None if row.here.bytes is None else round(row.here.bytes / _MEGABYTE, 1),
-                row.outcome.preprocessing.size,
-                None if (ms := row.outcome.milliseconds) is None else round(ms, 1),
-                row.outcome.licence,
+                row.accuracy(PROBE),
+                row.accuracy(NEIGHBOURS),
+                row.parameters,
+                None if row.bytes is None else round(row.bytes / 1e6, 1),
+                row.input_size,
+                None if row.milliseconds is None else round(row.milliseconds, 1),
+                row.licence,
                 self._verdict(row),
             )
             for row in self.rows
         )
-        best = 0 if len(self.rows) > 1 and len(self.ties) == 1 else None
         measured_on = (
             f"{self.folds}-fold cross-validation on {self.images:,} images of the training and"
             " validation parts; the test part was not looked at. MB: file of weights; input: side"
             " in pixels; ms: per image that was not cached, with decoding. Intervals are of 95 %,"
             " each by itself."
         )
-        notes = [measured_on, *([self._judgement()] if len(self.rows) > 1 else [])]
-        return Table(columns, rows, notes=(*notes, *self._missing(ablated=False)), best=best)
-
-    def ablation_table(self) -> Table:
-        """Return what wrong preprocessings gave; a loss is a negative difference."""
-        rows = tuple(
-            (
-                mistake.backbone,
-                mistake.preprocessing,
-                mistake.linear_probe,
-                in_points(mistake.difference)
-                + ("" if mistake.p < LEVEL else ", no difference to be seen"),
-            )
-            for mistake in self.mistakes
-        )
-        note = (
-            "Each network was fed with other pixels than its weights have learned with, on"
-            " purpose and for this table only: every model keeps the preprocessing of its weights."
-        )
-        columns = ("backbone", "pixels", "linear probe", "change")
-        return Table(columns, rows, notes=(note, *self._missing(ablated=True)))
+        notes = [measured_on]
+        if len(self.rows) > 1:
+            notes.append(self._judgement())
+        names = defaultdict(list)
+        for name, why in self.left_out:
+            names[why].append(name)
+        notes += [f"Left out: {', '.join(several)}: {why}." for why, several in names.items()]
+        best = 0 if len(self.rows) > 1 and len(self.ties) == 1 else None
+        return Table((*columns, "against the highest"), rows, notes=tuple(notes), best=best)
 
     def to_json(self) -> dict[str, Any]:
-        """Return ``rows``, ``ablation``, ``left_out``, ``seconds`` and what was measured on."""
+        """Return ``rows``, ``left_out``, ``seconds`` and what was measured on."""
         return {
             "rows": [{**row.to_json(), "verdict": self._verdict(row)} for row in self.rows],
-            "ablation": [mistake.to_json() for mistake in self.mistakes],
-            "left_out": [one.to_json() for one in self.left_out],
+            "left_out": [{"backbone": name, "why": why} for name, why in self.left_out],
             "bad_files": [error.to_json() for error in self.bad],
             "folds": self.folds,
             "images": self.images,
@@ -254,33 +183,20 @@ class Ranking:
     def _verdict(self, row: Ranked) -> str:
         if row.difference is None:
             return "highest, but tied" if len(self.ties) > 1 else "highest"
-        change = in_points(row.difference)
+        change = points(row.difference.value, interval=row.difference.interval)
         return f"tie: {change}" if row.tie else change
 
     def _judgement(self) -> str:
-        first = self.rows[0].backbone
+        first, *others = self.ties
         test = "McNemar's exact test on the linear probes, corrected for all pairs, 5 %"
-        if len(self.ties) == 1:
-            return f"* {first} is better than every other one here ({test})."
-        others = [(row, row.difference) for row in self.ties if row.difference is not None]
-        seen = max(difference.detectable for _, difference in others)
-        names = ", ".join(row.backbone for row, _ in others)
-        sentence = (
-            f"tie: {names} cannot be told from {first} on these images ({test}); a difference"
-            f" under {points(seen).removeprefix('+')} cannot be seen here."
+        if not others:
+            return f"* {first.backbone} is better than every other one here ({test})."
+        seen = max(row.difference.detectable for row in others if row.difference is not None)
+        return (
+            f"tie: {', '.join(row.backbone for row in others)} cannot be told from"
+            f" {first.backbone} on these images ({test}); a difference under"
+            f" {points(seen, signed=False)} cannot be seen here."
         )
-        if any(row.outcome.milliseconds is None for row in self.ties):
-            return sentence
-        quickest = min(self.ties, key=lambda row: row.outcome.milliseconds or 0.0)
-        return f"{sentence} Of these the quickest is {quickest.backbone}."
-
-    def _missing(self, *, ablated: bool) -> list[str]:
-        names: defaultdict[str, list[str]] = defaultdict(list)
-        for one in self.left_out:
-            if (one.preprocessing is not None) == ablated:
-                wrong = f" ({one.preprocessing})" if ablated else ""
-                names[one.why].append(f"{one.backbone}{wrong}")
-        return [f"Left out: {', '.join(several)}: {why}." for why, several in names.items()]
 
 
 def rank_backbones(
@@ -288,9 +204,8 @@ def rank_backbones(
     backbones: Sequence[str | BackboneSpec] | None = None,
     *,
     folds: int = 5,
-    budget: float | None = None,
+    clock: Clock | None = None,
     per_class: int | None = None,
-    ablate: bool = False,
     compute: Compute = Compute(),
     verbose: bool = False,
 ) -> Ranking:
@@ -307,10 +222,9 @@ def rank_backbones(
         backbones: Names, groups of the catalogue or specs; None for all whose weights are on this
             machine.
         folds: Of the cross-validation, at least 2.
-        budget: Seconds for everything. The quickest networks come first, and at least one is
-            measured; those whose trunk would not be done in time are left out. None for no limit.
+        clock: How long it may take. The quickest networks come first; those whose trunk would not
+            be done in time are left out. None for as long as it takes.
         per_class: How many images of each class of training and validation together are used.
-        ablate: Whether to measure each network with the usual wrong preprocessings as well.
         compute: What runs the trunks, and where features are kept.
         verbose: Whether to show progress on standard error.
 
@@ -319,7 +233,8 @@ def rank_backbones(
         BackboneError: A named network is unknown or cannot be built.
         ModelError: The weights of a named network are damaged.
         DataError: The images cannot be used, split or put into folds as asked.
-        UsageError: There are fewer than two folds.
+        UsageError: There are fewer than two folds, or no network can be measured in time
+            (``BUDGET``).
 
     Example:
         >>> import tempfile
@@ -331,10 +246,12 @@ def rank_backbones(
         >>> ranking.rows[0].backbone, ranking.images
         ('simple_cnn', 12)
     """
-    clock = Budget(budget)
+    clock = clock or Clock()
     here, left_out = find_here(backbones)
     if not here:
         raise _nothing_to_rank(left_out)
+    if clock.left < math.inf:
+        clock.refuse(check_seconds(read_images(data)), "a look at the images")
     prepared = prepare(data, verbose=verbose)
     images = _learnable(prepared.split.train, prepared.split.val)
     if per_class is not None:
@@ -343,19 +260,26 @@ def rank_backbones(
     places = make_folds(
         images, folds=folds, seed=data.seed, small_classes=data.small_classes, alike=alike
     )
-    bench = Bench(images, places, seed=data.seed, compute=compute, verbose=verbose)
-    measured: list[tuple[Here, Outcome]] = []
-    for seconds, one in _by_cost(here, bench, clock, left_out, skip_broken=backbones is None):
-        if measured and (why := bench.too_long(seconds, clock)):
-            left_out.append(LeftOut(one.spec.name, why))
+    if compute.cache is None:  # a piece that was embedded is not embedded again
+        kept = FeatureCache.temporary()
+        compute = dataclasses.replace(compute, cache=str(kept.folder))
+    networks = _begun(here, images, compute, clock, left_out, skip_broken=backbones is None)
+    measured: list[Ranked] = []
+    probing = 0.0  # seconds that the classifiers took at most
+    for network in networks:
+        if network.embed(clock, probing):
+            begun = clock.spent
+            measured.append(network.probe(images, places, seed=data.seed))
+            probing = max(probing, clock.spent - begun)
         else:
-            measured.append((one, bench.measure(one.spec, (PROBE, NEIGHBOURS))))
-    rows = ranked(measured)
-    mistakes = _measure_mistakes(rows, bench, clock, left_out) if ablate else ()
+            needed, left = (Duration(t) for t in (network.passed.left + probing, clock.left))
+            why = f"it needs about {needed}, {left} of the budget were left"
+            left_out.append((network.name, "the budget was spent" if clock.left <= 0 else why))
+    if not measured:
+        clock.refuse(networks[0].passed.left, f"to rank {networks[0].name}")
     prepared.refuse_changed_files()
     return Ranking(
-        rows=rows,
-        mistakes=mistakes,
+        rows=ranked(measured),
         left_out=tuple(left_out),
         folds=folds,
         images=int((places >= 0).sum()),
@@ -365,37 +289,117 @@ def rank_backbones(
     )
 
 
+class _Network:
+    """A network that some of the images have passed.
+
+    Args:
+        extractor: What images pass.
+        size: Of its file of weights, in bytes.
+        images: Those that are embedded.
+    """
+
+    def __init__(self, extractor: FeatureExtractor, size: int | None, images: Dataset) -> None:
+        self._extractor, self._size = extractor, size
+        self._pieces = embed_in_pieces(extractor, images)
+        self.passed = next(self._pieces)
+        self._milliseconds = 1000 * self.passed.each if self.passed.each else None
+        self.name = extractor.backbone_.spec.name
+
+    def embed(self, clock: Clock, more: float) -> bool:
+        """Embed the rest, and return whether that could be done, and so many seconds are left."""
+        while self.passed.left + more <= clock.left:
+            following = next(self._pieces, None)
+            if following is None:
+                return True
+            self.passed = following
+        return False
+
+    def probe(self, images: Dataset, folds: Indices, *, seed: int) -> Ranked:
+        """Cross-validate classifiers on the features."""
+        embedded = self._extractor.stream(images.paths)
+        features = np.asarray(embedded.matrix(), dtype=np.float32)
+        labels = np.unique(np.array(images.labels, dtype=object), return_inverse=True)[1]
+        right = {}
+        for name in (PROBE, NEIGHBOURS):
+            predicted = predict_out_of_fold(features, labels, folds, classifier=name, seed=seed)
+            right[name] = (predicted == labels)[folds >= 0]
+        backbone = self._extractor.backbone_
+        return Ranked(
+            self.name,
+            self._size,
+            backbone.parameters,
+            backbone.weights.licence,
+            backbone.preprocessing.size,
+            right,
+            self._milliseconds,
+            self.passed.embedded,
+        )
+
+
+def _begun(
+    here: Mapping[BackboneSpec, int | None],
+    images: Dataset,
+    compute: Compute,
+    clock: Clock,
+    left_out: list[LeftOut],
+    *,
+    skip_broken: bool,
+) -> list[_Network]:
+    """Return networks that a first piece of the images has passed, the quickest first."""
+    networks: list[_Network] = []
+    for spec, size in here.items():
+        if networks and clock.left <= 0:
+            left_out.append((spec.name, "no time was left in the budget to look at it"))
+            continue
+        try:
+            networks.append(_Network(FeatureExtractor(spec, compute=compute), size, images))
+        except (BackboneError, ModelError) as error:
+            if not skip_broken:
+                raise
+            left_out.append((spec.name, str(error)))
+    if not networks:
+        raise _nothing_to_rank(left_out)
+    return sorted(networks, key=lambda network: network.passed.left)
+
+
 def find_here(
     named: Sequence[str | BackboneSpec] | None = None,
-) -> tuple[list[Here], list[LeftOut]]:
+) -> tuple[dict[BackboneSpec, int | None], list[LeftOut]]:
     """Return the networks that can be used without a download, smallest file first, and the others.
 
     Weights in the cache of the Hugging Face hub or of torch hub are on this machine, too; they are
     taken into the store. Nothing is fetched.
 
+    Returns:
+        Each with the size of its file of weights, None for random ones; and what is left out.
+
     Raises:
         BackboneError: A name is unknown.
         ModelError: The weights of a named network are damaged.
     """
-    given = [entry.name for entry in list_backbones()] if named is None else named
-    specs = [spec for one in given for spec in _named(one)]
-    here: list[Here] = []
-    others: list[LeftOut] = []
-    for spec in dict.fromkeys(specs):
-        try:
-            found = _look_for(spec)
-        except RegraftError as error:
-            if named is not None:
-                raise
-            found = LeftOut(spec.name, str(error))  # damaged: the others can be compared
-        if isinstance(found, Here):
-            here.append(found)
-        else:
-            others.append(found)
-    return sorted(here, key=lambda one: one.bytes or 0), others
+    here: dict[BackboneSpec, int | None] = {}
+    others: dict[BackboneSpec, str] = {}
+    for one in [entry.name for entry in list_backbones()] if named is None else named:
+        group = [entry.name for entry in in_group(one)] if one in GROUPS else [one]
+        for each in group:
+            spec = each if isinstance(each, BackboneSpec) else BackboneSpec(each)
+            try:
+                found = _look_for(spec)
+            except RegraftError as error:
+                if named is not None:
+                    raise
+                found = str(error)  # damaged: the others can be compared
+            if isinstance(found, str):
+                others[spec] = found
+            else:
+                here[spec] = found
+    return (
+        dict(sorted(here.items(), key=lambda one: one[1] or 0)),
+        [(spec.name, why) for spec, why in others.items()],
+    )
 
 
-def ranked(measured: Sequence[tuple[Here, Outcome]]) -> tuple[Ranked, ...]:
+def ranked(measured: Sequence[Ranked]) -> tuple[Ranked, ...]:
     """Return networks by their linear probes, of equals the quicker first, compared with the first.
 
     Which network is the first depends on the images that it is compared on: any two could have
@@ -403,90 +407,118 @@ def ranked(measured: Sequence[tuple[Here, Outcome]]) -> tuple[Ranked, ...]:
     of k networks, not for the k - 1 that are shown; else one of many equally good networks would
     be called worse far more often than in 5 % of the rankings.
     """
-
-    def turn(one: tuple[Here, Outcome]) -> tuple[float, float]:
-        return -one[1].accuracy(PROBE).value, one[1].milliseconds or 0.0
-
-    first, *others = sorted(measured, key=turn)
+    first, *others = sorted(
+        measured, key=lambda row: (-row.accuracy(PROBE).value, row.milliseconds or 0.0)
+    )
     pairs = math.comb(len(measured), 2)
-    rows = [Ranked(*first)]
-    for here, outcome in others:
-        change = paired_difference(first[1].right[PROBE], outcome.right[PROBE], comparisons=pairs)
-        rows.append(Ranked(here, outcome, change, min(1.0, pairs * change.p_value)))
+    rows = [first]
+    for row in others:
+        change = paired_difference(first.right[PROBE], row.right[PROBE], comparisons=pairs)
+        p = min(1.0, pairs * change.p_value)
+        rows.append(dataclasses.replace(row, difference=change, p=p))
     return tuple(rows)
 
 
-def in_points(difference: Difference) -> str:
-    """Return a difference with its interval as text.
+def make_folds(
+    data: Dataset,
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    small_classes: str = "refuse",
+    alike: Sequence[Sequence[str]] = (),
+) -> Indices:
+    """Put every image into a fold, so that each fold holds the classes in their proportions.
+
+    Images of one group, copies of one file and images that look alike share a fold, so that none is
+    predicted by a classifier that has learned from its double.
+
+    Args:
+        data: The images; their groups are used if they have any.
+        folds: How many, at least 2.
+        seed: Another seed, other folds.
+        small_classes: What to do with a class that has less to share out than there are folds:
+            ``"refuse"`` it, or ``"train"``, which lets all classifiers learn from it and tests none
+            on it.
+        alike: Groups of relative paths whose images look alike, as a check finds them.
+
+    Returns:
+        The number of the fold of each image, from 0, shape (n,); −1 for what is in none.
+
+    Raises:
+        UsageError: There are fewer than two folds.
+        DataError: A class is too small for so many folds (``SPLIT-TOO-FEW``).
+    """
+    if folds < 2:
+        raise UsageError("cross-validation needs at least two folds", why=f"found {folds}")
+    row = {path: place for place, path in enumerate(data.paths)}
+    numbers = np.full(len(data), -1, dtype=np.intp)
+    shared: dict[str, Any] = {"seed": seed, "small_classes": small_classes, "alike": alike}
+    for number in range(folds):
+        held = data.split(val=0.0, folds=folds, fold=number, **shared).test
+        numbers[[row[path] for path in held.paths]] = number
+    return numbers
+
+
+def predict_out_of_fold(
+    features: NDArray[np.float32],
+    labels: Indices,
+    folds: Indices,
+    *,
+    classifier: str = PROBE,
+    seed: int = 0,
+) -> Indices:
+    """Predict every row with a classifier that was fitted on the other folds.
+
+    The classifier keeps the settings of its name; with no search inside, the same amount of work
+    falls on every network, and none is favoured by the range of a grid.
+
+    Args:
+        features: Shape (n, d); left as they are.
+        labels: The class of each row, 0 to k − 1, shape (n,).
+        folds: The fold of each row, shape (n,); every class stands in the rest of each fold. Rows
+            in none (−1) are learned from and not predicted.
+        classifier: The name of a classifier.
+        seed: For classifiers that draw numbers.
+
+    Returns:
+        The predicted class of each row, shape (n,); −1 for rows in no fold.
 
     Example:
-        >>> in_points(Difference(-0.031, -0.05, -0.01, 0.001, 500, 1, 0.02))
-        '−3.1 points [−5.0, −1.0]'
+        >>> rows = np.array([[0.0], [0.1], [1.0], [1.1]], dtype=np.float32)
+        >>> places = np.array([0, 1, 0, 1])
+        >>> predict_out_of_fold(rows, np.array([0, 0, 1, 1]), places).tolist()
+        [0, 0, 1, 1]
     """
-    low, high = (
-        points(end).removesuffix(" points").removeprefix("+") for end in difference.interval
-    )
-    return f"{points(difference.value)} [{low}, {high}]"
+    predicted = np.full(len(labels), -1, dtype=np.intp)
+    for fold in np.unique(folds[folds >= 0]):
+        held = folds == fold
+        fitted = fit_shallow(
+            features[~held], labels[~held], classifier=classifier, grid=None, seed=seed
+        )
+        predicted[held] = fitted.predict_proba(features[held]).argmax(axis=1)
+    return predicted
 
 
-def _measure_mistakes(
-    rows: Sequence[Ranked], bench: Bench, clock: Budget, left_out: list[LeftOut]
-) -> tuple[Mistake, ...]:
-    """Measure networks with each wrong preprocessing, as far as there is time."""
-    found: list[tuple[str, str, Outcome, Difference]] = []
-    for row in rows:
-        for name, wrong in mistakes_for(row.outcome.preprocessing).items():
-            changed = with_preprocessing(row.here.spec, wrong)
-            why = bench.too_long(bench.seconds_as_of(row.here.spec), clock)
-            if not why and bench.preprocessing(changed) != wrong:
-                why = "this network takes no other preprocessing"
-            if why:
-                left_out.append(LeftOut(row.backbone, why, name))
-                continue
-            outcome = bench.measure(changed, (PROBE,))
-            change = paired_difference(row.outcome.right[PROBE], outcome.right[PROBE])
-            found.append((row.backbone, name, outcome, change))
-    adjusted = holm([change.p_value for *_, change in found])
-    return tuple(
-        Mistake(backbone, name, outcome.accuracy(PROBE), change, p, outcome.embedded)
-        for (backbone, name, outcome, change), p in zip(found, adjusted, strict=True)
-    )
-
-
-def _named(one: str | BackboneSpec) -> list[BackboneSpec]:
-    if isinstance(one, BackboneSpec):
-        return [one]
-    names = [entry.name for entry in in_group(one)] if one in GROUPS else [one]
-    return [BackboneSpec(name) for name in names]
-
-
-def _look_for(spec: BackboneSpec) -> Here | LeftOut:
+def _look_for(spec: BackboneSpec) -> int | str | None:
+    """Return the size of a network's file of weights, None where it has none, or what is wrong."""
     entry = find(spec.name)
     if entry.trained or spec.weights is None:
-        return Here(spec, None)
+        return None
     if spec.weights != "default":
         file = Path(spec.weights)
-        return Here(spec, file.stat().st_size if file.is_file() else None)
-    path = _stored(entry)
-    if path is None:
-        return LeftOut(spec.name, NOT_HERE if entry.weights else NO_WEIGHTS)
-    return Here(spec, path.stat().st_size)
-
-
-def _stored(entry: Entry) -> Path | None:
+        return file.stat().st_size if file.is_file() else None
     try:
-        return locate(entry, download=False, verbose=False).path
+        return locate(entry, download=False, verbose=False).path.stat().st_size
     except RegraftError as error:
-        if error.code == "WEIGHTS-MISSING":
-            return None
-        raise
+        if error.code != "WEIGHTS-MISSING":
+            raise
+        return NOT_HERE if entry.weights else NO_WEIGHTS
 
 
 def _nothing_to_rank(left_out: Sequence[LeftOut]) -> WeightsError:
-    names = ", ".join(one.backbone for one in left_out[:5])
     return WeightsError(
         "there is no network to rank",
-        why=f"{left_out[0].why} ({names})" if left_out else "none was named",
+        why="; ".join(f"{name}: {why}" for name, why in left_out[:5]) or "none was named",
         hint="`regraft weights fetch` and `regraft weights import` bring weights here",
         code="WEIGHTS-MISSING",
     )
@@ -496,22 +528,3 @@ def _learnable(train: Dataset, val: Dataset) -> Dataset:
     groups = train.groups if train.groups is None else (*train.groups, *(val.groups or ()))
     paths, labels = (*train.paths, *val.paths), (*train.labels, *val.labels)
     return dataclasses.replace(train, paths=paths, labels=labels, groups=groups)
-
-
-def _by_cost(
-    here: Sequence[Here], bench: Bench, clock: Budget, left_out: list[LeftOut], *, skip_broken: bool
-) -> list[tuple[float, Here]]:
-    """Return the seconds that the trunk of each will need, the quickest first."""
-    costs: list[tuple[float, Here]] = []
-    for one in here:
-        if costs and clock.left <= 0:
-            why = "no time was left in the budget to look at it"
-            left_out.append(LeftOut(one.spec.name, why))
-            continue
-        try:
-            costs.append((bench.expect(one.spec), one))
-        except (BackboneError, ModelError) as error:
-            if not skip_broken:
-                raise
-            left_out.append(LeftOut(one.spec.name, str(error)))
-    return sorted(costs, key=lambda cost: cost[0])
