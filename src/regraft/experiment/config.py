@@ -38,60 +38,44 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]
 Plain = bool | int | float | str | tuple[bool | int | float | str, ...] | None
 _UNITS = {"s": 1 / 60, "m": 1.0, "min": 1.0, "h": 60.0, "": 1.0}
-_TRAINED: tuple[Strategy, ...] = ("frozen", "fine_tune", "two_stage", "from_scratch")
-
+_PHASES: Mapping[str, Callable[..., list[Phase]]] = {
+    "frozen": frozen,
+    "fine_tune": fine_tune,
+    "two_stage": two_stage,
+    "from_scratch": from_scratch,
+}
 # Fields that only some strategies have.
-_ONLY: dict[str, tuple[Strategy, ...]] = {
-    **dict.fromkeys(("classifier", "grid", "scale", "pooling"), ("features",)),
-    "unfreeze": ("fine_tune", "two_stage"),
-    "head_epochs": ("two_stage",),
-    "start": ("frozen", "fine_tune", "two_stage"),
-    **dict.fromkeys(
-        (
-            *("head", "phases", "epochs", "optimizer", "lr", "augment", "regularize", "views"),
-            *("batch_size", "class_weight", "sampling", "output", "time_budget", "boundary"),
-        ),
-        _TRAINED,
-    ),
+_ONLY = {
+    "features": "classifier grid scale pooling",
+    "fine_tune two_stage": "unfreeze",
+    "two_stage": "head_epochs",
+    "frozen fine_tune two_stage": "start",
+    "frozen fine_tune two_stage from_scratch": "head phases epochs optimizer lr augment regularize"
+    " views batch_size class_weight sampling output time_budget boundary",
 }
 _IN_PHASES = ("unfreeze", "epochs", "head_epochs", "optimizer", "lr")  # what phases say already
 AMOUNTS = ("per_class", "size", "fraction")  # of the images to learn from
-_NOT_COMPUTED = (
-    "id",
-    "description",
-    "published",
-    "cache",
-)  # what changes nothing of what is computed
+_NOT_COMPUTED = ("id", "description", "published", "cache")  # what changes no result
 # What says how images are split, not which they are, and what only lets pass what is refused else.
 _CUT = ("val", "test", "seed", "folds", "fold", "regroup", "keep_parts", "small_classes")
 _ALLOW = ("skip_bad", "max_bad", "allow_empty_class", "follow_links")
 
 # The fields that are options of the command line, as `--help` groups them.
-PANELS: Mapping[str, tuple[str, ...]] = {
-    "Data": (
-        *("val", "test", "seed", "group_by", "regroup", "keep_parts", "folds", "fold"),
-        *("small_classes", "allow_empty_class", *AMOUNTS, "label_from_name", "root"),
-        *("follow_links", "skip_bad", "max_bad"),
-    ),
-    "Network": ("backbone", "weights", "arguments"),
-    "Method": (
-        *("strategy", "classifier", "scale", "pooling", "unfreeze", "head", "augment"),
-        *("regularize", "views", "output", "start"),
-    ),
-    "Training": (
-        *("epochs", "head_epochs", "optimizer", "lr", "batch_size", "class_weight", "sampling"),
-        *("time_budget", "boundary", "device", "engine", "precision", "cache"),
-    ),
-    "Output": ("description",),
+_GROUPED = {
+    "Data": "val test seed group_by regroup keep_parts folds fold small_classes allow_empty_class"
+    " per_class size fraction label_from_name root follow_links skip_bad max_bad",
+    "Network": "backbone weights arguments",
+    "Method": "strategy classifier scale pooling unfreeze head augment regularize views output"
+    " start",
+    "Training": "epochs head_epochs optimizer lr batch_size class_weight sampling time_budget"
+    " boundary device engine precision cache",
+    "Output": "description",
 }
+PANELS = {panel: tuple(names.split()) for panel, names in _GROUPED.items()}
 
 
 def read_minutes(text: str | float, *, option: str = "--time-budget") -> float:
-    """Return a time in minutes.
-
-    Args:
-        text: A number of minutes, or with a unit: ``90s``, ``10m``, ``1.5h``.
-        option: Where it was given.
+    """Return a time in minutes, of a number of them or with a unit; ``option`` is for the error.
 
     Raises:
         UsageError: It is no time.
@@ -145,19 +129,17 @@ def read_unfreeze(value: str | float) -> dict[str, Any]:
 
 def _unfreeze(value: Any) -> Any:
     """Return a share as a number, however it was written."""
-    if value is None or isinstance(value, bool) or not isinstance(value, str | int | float):
-        return value
-    return read_unfreeze(value).get("unfreeze", value)
+    readable = isinstance(value, str | int | float) and not isinstance(value, bool)
+    return read_unfreeze(value).get("unfreeze", value) if readable else value
 
 
 def _head(value: Any) -> Any:
     if isinstance(value, str):
         find_head(value)  # an unknown name is refused now, not after all images were read
-        return value
     return head_from_json(dict(value)) if isinstance(value, Mapping) else value
 
 
-def _named(kind: type, presets: Iterable[str], find: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _named(kind: type, presets: Iterable[str], find: Callable[[Any], Any]) -> BeforeValidator:
     """Return what reads a value with presets: their names stay, all else becomes the value."""
 
     def read(value: Any) -> Any:
@@ -165,7 +147,7 @@ def _named(kind: type, presets: Iterable[str], find: Callable[[Any], Any]) -> Ca
             return value
         return from_json(kind, value) if isinstance(value, Mapping) else find(value)
 
-    return read
+    return BeforeValidator(read)
 
 
 def _preprocessing(value: Any) -> Any:
@@ -177,12 +159,10 @@ def _preprocessing(value: Any) -> Any:
 
 HeadValue = Annotated[str | LinearHead | MLPHead | ConvHead, BeforeValidator(_head)]
 AugmentValue = Annotated[
-    str | Augmentation | None,
-    BeforeValidator(_named(Augmentation, AUGMENTATIONS, find_augmentation)),
+    str | Augmentation | None, _named(Augmentation, AUGMENTATIONS, find_augmentation)
 ]
 RegularizeValue = Annotated[
-    str | Regularization | None,
-    BeforeValidator(_named(Regularization, REGULARIZATIONS, find_regularization)),
+    str | Regularization | None, _named(Regularization, REGULARIZATIONS, find_regularization)
 ]
 Minutes = Annotated[
     Annotated[float, Field(gt=0)] | None,
@@ -374,22 +354,20 @@ features
 
     def __post_init__(self) -> None:
         given = changed_fields(self)
-        for name, strategies in _ONLY.items():
-            if name in given and self.strategy not in strategies:
+        for strategies, names in _ONLY.items():
+            idle = [name for name in names.split() if name in given]
+            if idle and self.strategy not in strategies.split():
                 raise UsageError(
-                    f"{name} does nothing with the strategy {self.strategy}",
-                    hint=f"it goes with {_or(strategies)}",
+                    f"{idle[0]} does nothing with the strategy {self.strategy}",
+                    hint=f"it goes with {', '.join(strategies.split())}",
                 )
         idle = [name for name in _IN_PHASES if name in given]
         if self.phases is not None and idle:
-            raise UsageError(
-                f"{idle[0]} does nothing beside phases", hint=f"give each phase its own {idle[0]}"
-            )
+            hint = f"give each phase its own {idle[0]}"
+            raise UsageError(f"{idle[0]} does nothing beside phases", hint=hint)
         if self.strategy == "from_scratch" and self.weights != "default":
-            raise UsageError(
-                "weights does nothing with the strategy from_scratch",
-                hint="it begins with random weights; fine_tune begins with trained ones",
-            )
+            hint = "it begins with random weights; fine_tune begins with trained ones"
+            raise UsageError("weights does nothing with the strategy from_scratch", hint=hint)
         if len(given.keys() & set(AMOUNTS)) > 1:
             raise UsageError("give one of per_class, size and fraction")
 
@@ -449,15 +427,9 @@ features
         """Return what is trained, phase by phase: those that are given, or the strategy's own."""
         if self.phases is not None or self.strategy == "features":
             return self.phases or ()
-        make: dict[str, Callable[..., list[Phase]]] = {
-            "frozen": frozen,
-            "fine_tune": fine_tune,
-            "two_stage": two_stage,
-            "from_scratch": from_scratch,
-        }
         names = ("epochs", "head_epochs", "optimizer", "lr")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        *first, last = make[self.strategy](**given)
+        *first, last = _PHASES[self.strategy](**given)
         if self.unfreeze is not None:
             last = dataclasses.replace(last, **{"unfreeze": 0.0, **read_unfreeze(self.unfreeze)})
         return (*first, last)
@@ -549,8 +521,3 @@ def _told_head(head: Any) -> str:
 
 def _absolute(base: Path, path: Path) -> Path:
     return Path(os.path.normpath((base / path.expanduser()).absolute()))
-
-
-def _or(names: Iterable[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} or {last}" if first else last
