@@ -75,7 +75,6 @@ ROWS = ROWS.strip().splitlines()
 ELSEWHERE = {
     "fit": {"--from", "--resume"},
     "find-lr": {"--from"},
-    "run": {"--resume"},
     "demo": {"--out", "--json"},
 }
 

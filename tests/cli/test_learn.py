@@ -271,7 +271,7 @@ def test_one_object_has_the_rows_the_verdicts_and_the_page(ran, planned):
 
 
 def test_a_second_call_prints_the_same_table_and_fits_nothing(regraft, ran, place, planned):
-    result = regraft("run", place.plan, "--out", planned, "--resume", "--format", "markdown")
+    result = regraft("run", place.plan, "--out", planned, "--format", "markdown")
 
     assert "3 of 3 runs are finished already" in result.stderr
     assert result.stdout.startswith("| ")
@@ -284,11 +284,6 @@ def test_one_row_can_be_run_alone(regraft, place, tmp_path):
 
     (row,) = json.loads(result.stdout)["rows"]
     assert row["strategy"] == "from_scratch"
-
-
-def test_there_must_be_something_to_resume(regraft, place, tmp_path):
-    with pytest.raises(RunError, match="nothing to resume"):
-        regraft("run", place.plan, "--out", tmp_path / "nothing", "--resume")
 
 
 def test_where_nothing_could_be_run_the_reason_is_said(regraft, place, tmp_path):

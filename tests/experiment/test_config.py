@@ -3,8 +3,6 @@
 import dataclasses
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from regraft.backbones.spec import Preprocessing
 from regraft.errors import UsageError
@@ -69,18 +67,10 @@ def test_names_stay_names_and_none_is_nothing():
     assert changed == dataclasses.replace(AUGMENTATIONS["standard"], rotation=90)
 
 
-@pytest.mark.parametrize(
-    ("strategy", "phases"),
-    [
-        ("features", []),
-        ("frozen", frozen()),
-        ("fine_tune", fine_tune()),
-        ("two_stage", two_stage()),
-        ("from_scratch", from_scratch()),
-    ],
-)
-def test_a_strategy_without_options_is_that_of_the_library(strategy, phases):
-    assert MethodConfig(strategy=strategy).all_phases() == tuple(phases)
+@pytest.mark.parametrize("strategy", [frozen, fine_tune, two_stage, from_scratch])
+def test_a_strategy_without_options_is_that_of_the_library(strategy):
+    assert MethodConfig(strategy=strategy.__name__).all_phases() == tuple(strategy())
+    assert MethodConfig().all_phases() == ()
 
 
 def test_options_of_a_strategy_change_its_phases():
@@ -113,16 +103,9 @@ def test_random_weights_are_drawn_from_the_seed_of_the_run(method, spec):
     [
         ({"backbon": "vgg16"}, "did you mean 'backbone'"),
         ({"strategy": "finetune"}, "strategy cannot be 'finetune'.*'frozen'"),
-        ({"epochs": 3}, "epochs does nothing with the strategy features"),
-        ({"head": "mlp_256"}, "frozen, fine_tune, two_stage, from_scratch"),
-        (
-            {"strategy": "frozen", "classifier": "knn"},
-            "classifier does nothing.*goes with features",
-        ),
-        ({"strategy": "fine_tune", "pooling": "flatten"}, "pooling does nothing"),
-        ({"strategy": "frozen", "unfreeze": "0.5"}, "fine_tune, two_stage"),
-        ({"strategy": "from_scratch", "unfreeze": 0.5}, "unfreeze does nothing"),
-        ({"strategy": "fine_tune", "head_epochs": 3}, "head_epochs does nothing"),
+        ({"head": "mlp_256"}, "head does nothing .* features - .* frozen, .*, from_scratch"),
+        ({"strategy": "frozen", "classifier": "knn"}, "classifier does nothing.*with features"),
+        ({"strategy": "from_scratch", "unfreeze": 0.5}, "it goes with fine_tune, two_stage"),
         ({"strategy": "from_scratch", "start": "run"}, "start does nothing"),
         ({"strategy": "from_scratch", "weights": "net.pth"}, "random weights"),
         ({"strategy": "frozen", "phases": [{}], "epochs": 3}, "epochs does nothing beside phases"),
@@ -130,15 +113,12 @@ def test_random_weights_are_drawn_from_the_seed_of_the_run(method, spec):
         ({"strategy": "frozen", "head": "mlp_513"}, "did you mean"),
         ({"strategy": "frozen", "head": {"kind": "mlp", "width": 3}}, "did you mean 'widths'"),
         ({"strategy": "frozen", "augment": "no such"}, "no such"),
-        ({"strategy": "frozen", "augment": {"rotate": 3}}, "did you mean 'rotation'"),
-        ({"strategy": "frozen", "regularize": "no such"}, "no such"),
+        ({"strategy": "frozen", "regularize": {"drop": 3}}, "did you mean 'dropout'"),
         ({"strategy": "frozen", "time_budget": "soon"}, "not a time"),
         ({"strategy": "frozen", "time_budget": 0}, "time_budget cannot be 0"),
         ({"strategy": "frozen", "batch_size": 1}, "batch_size cannot be 1"),
         ({"strategy": "fine_tune", "unfreeze": "3"}, "last:3"),
         ({"per_class": 3, "size": 9}, "one of per_class, size and fraction"),
-        ({"fraction": 0}, "fraction cannot be 0"),
-        ({"seed": -1}, "seed cannot be -1"),
         ({"seed": 2**32}, "seed cannot be"),
         ({"seed": "1"}, "seed cannot be '1'"),
     ],
@@ -150,12 +130,7 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(method, said):
 
 @pytest.mark.parametrize(
     ("data", "said"),
-    [
-        ({}, "source is missing"),
-        ({"source": "p", "val": 1.5}, "val cannot be 1.5"),
-        ({"source": "p", "folds": 1}, "folds cannot be 1"),
-        ({"source": "p", "small_classes": "drop"}, "small_classes cannot be 'drop'"),
-    ],
+    [({}, "source is missing"), ({"source": "p", "folds": 1}, "folds cannot be 1")],
 )
 def test_data_that_makes_no_sense_is_refused_too(data, said):
     with pytest.raises(UsageError, match=said):
@@ -173,49 +148,44 @@ def test_what_a_run_is_called_or_keeps_does_not_change_what_it_computes():
     )
 
 
+# Another value of each field: of one that every strategy or features alone have, of all others.
 CHANGES = {
-    "per_class": st.integers(1, 9),
-    "size": st.integers(1, 9),
-    "fraction": st.floats(0.1, 0.9),
-    "backbone": st.just("vgg16"),
-    "weights": st.just("random"),
-    "arguments": st.dictionaries(st.text("abc", min_size=1), st.integers(), min_size=1),
-    "preprocessing": st.just(Preprocessing.tf()),
-    "grid": st.sampled_from(["none", {"C": [0.1, 1.0]}]),
-    "scale": st.just("none"),
-    "pooling": st.just("flatten"),
-    "classifier": st.just("knn"),
-    "strategy": st.sampled_from(["frozen", "fine_tune", "two_stage", "from_scratch"]),
-    "engine": st.just("torch"),
-    "precision": st.just("bf16"),
-    "seed": st.integers(1, 9),
+    **dict.fromkeys(("per_class", "size", "seed"), 3),
+    "fraction": 0.5,
+    "backbone": "vgg16",
+    "weights": "random",
+    "arguments": {"a": 1},
+    "preprocessing": Preprocessing.tf(),
+    "grid": {"C": [0.1, 1.0]},
+    "scale": "none",
+    "pooling": "flatten",
+    "classifier": "knn",
+    "strategy": "frozen",
+    "engine": "torch",
+    "precision": "bf16",
 }
 TRAINED = {
-    "unfreeze": st.floats(0, 0.4),
-    "phases": st.just([Phase(epochs=2)]),
-    "head": st.sampled_from(["mlp_256", LinearHead(dropout=0.5)]),
-    "epochs": st.integers(0, 9),
-    "head_epochs": st.integers(0, 9),
-    "optimizer": st.sampled_from(["sgd", "adam"]),
-    "lr": st.floats(0.001, 1),
-    "augment": st.just("standard"),
-    "regularize": st.just("standard"),
-    "views": st.integers(1, 9),
-    "batch_size": st.integers(2, 9),
-    "class_weight": st.just("balanced"),
-    "sampling": st.just("balanced"),
-    "output": st.just("sigmoid"),
-    "start": st.just("run"),
-    "time_budget": st.integers(1, 9),
-    "boundary": st.just("off"),
-    "device": st.just("cpu"),
+    **dict.fromkeys(("epochs", "head_epochs", "views", "batch_size", "time_budget"), 3),
+    "unfreeze": 0.25,
+    "phases": [Phase(epochs=2)],
+    "optimizer": "sgd",
+    "lr": 0.1,
+    "head": LinearHead(dropout=0.5),
+    "augment": "standard",
+    "regularize": "standard",
+    **dict.fromkeys(("class_weight", "sampling"), "balanced"),
+    "output": "sigmoid",
+    "start": "run",
+    "boundary": "off",
+    "device": "cpu",
 }
 
 
-@given(st.sampled_from([*CHANGES, *TRAINED]), st.data())
-def test_whatever_changes_the_result_changes_the_key_and_is_read_back(name, data):
+@pytest.mark.parametrize("name", [*CHANGES, *TRAINED])
+def test_whatever_changes_the_result_changes_the_key_and_is_read_back(name):
     base = {"strategy": "two_stage"} if name in TRAINED else {}
-    changed = of(**base, **{name: data.draw({**CHANGES, **TRAINED}[name])})
+
+    changed = of(**base, **{name: {**CHANGES, **TRAINED}[name]})
 
     assert changed.key != of(**base).key
     assert from_json(RunConfig, to_json(changed)) == changed
@@ -269,7 +239,7 @@ def test_paths_hold_wherever_a_command_is_run(tmp_path):
         ({"strategy": "frozen", "head": HEADS["mlp_256"]}, "vgg16 + frozen (mlp_256)"),
         (
             {"strategy": "frozen", "head": MLPHead(widths=(256, 64), dropout=0.5)},
-            "vgg16 + frozen (mlp widths=256-64,dropout=0.5)",
+            "vgg16 + frozen (mlp 256-64 dropout=0.5)",
         ),
         (
             {"strategy": "fine_tune", "unfreeze": "0.5", "augment": "zoom=0.2,flip=true"},
@@ -287,7 +257,6 @@ def test_the_title_tells_methods_apart(method, title):
     [
         ("0", {"unfreeze": 0.0}),
         (1, {"unfreeze": 1.0}),
-        (".25", {"unfreeze": 0.25}),
         ("last:0", {"unfreeze_last": 0}),
         ("/features[.]2./", {"unfreeze_matching": "features[.]2."}),
         ("layer4", {"unfreeze_from": "layer4"}),
@@ -310,7 +279,7 @@ def test_times_are_read_with_their_units(text, minutes):
     assert read_minutes(text) == minutes
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "1d", "h", "1e3", "nan"])
+@pytest.mark.parametrize("text", ["", "0", "-1", "1d", "h", "1e3"])
 def test_what_is_no_time_is_refused(text):
     with pytest.raises(UsageError, match="not a time"):
         read_minutes(text)

@@ -103,17 +103,16 @@ def test_a_run_whose_parts_or_groups_were_corrected_in_the_table_is_refused(
         PlanRunner(tmp_path / "out").run(plan)
 
 
-def test_a_run_that_left_a_image_out_is_refused_when_that_is_repaired(flowers, tmp_path):
+def test_a_run_that_left_an_image_out_is_refused_when_that_is_repaired(flowers, tmp_path):
     broken = images(flowers)[0]
     whole = broken.read_bytes()
     broken.write_bytes(whole[:60])
     plan = planned(flowers, {"classifier": "knn"}, skip_bad=True, max_bad=0.1)
     PlanRunner(tmp_path / "out").run(plan)
-    dated(broken, days=9)
 
     assert PlanRunner(tmp_path / "out").run(plan).fitted == 0
     broken.write_bytes(whole)
-    with pytest.raises(RunError, match="1 repaired"):
+    with pytest.raises(RunError, match="1 perhaps repaired"):
         PlanRunner(tmp_path / "out").run(plan)
 
 

@@ -195,7 +195,6 @@ def run(
     ] = False,
     jobs: Annotated[int, opt("How many runs at the same time; they share the cores.", min=1)] = 1,
     out: TableOutOption = None,
-    resume: ResumeOption = False,
     form: FormatOption = "text",
     as_json: JsonOption = False,
 ) -> int:
@@ -208,7 +207,7 @@ def run(
     folder = out or Path("runs") / f"{plan.stem}{'-small' if small else ''}"
     runner = PlanRunner(folder, command=command_line(), verbose=not as_json, say=echo_err)
     comparison, page = compare_rows(
-        runner.run(planned, jobs=jobs, resume=resume),
+        runner.run(planned, jobs=jobs),
         folder / _PAGE,
         title=planned.title or plan.stem,
         faithful=not small,

@@ -7,19 +7,20 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from regraft.data.dataset import Dataset
 from regraft.errors import RegraftError, RunError
 from regraft.experiment.config import RunConfig
 from regraft.experiment.plan import Plan
 from regraft.experiment.prepare import PreparedData, prepare, read_images
 from regraft.experiment.run import fit_run
-from regraft.experiment.staleness import FolderState, refuse_changed_images, refuse_changed_weights
+from regraft.experiment.staleness import refuse_changed_images, refuse_changed_weights
 from regraft.experiment.warnings import comparison_warnings
 from regraft.report.comparison_page import write_comparison
 from regraft.report.tables import Duration
@@ -29,6 +30,7 @@ from regraft.system import threads
 
 RUNS = "runs"
 Say = Callable[[str], None]
+_Results = Iterator[tuple[RunConfig, Run | RegraftError]]
 _LINK = re.compile(r"run-([0-9a-f]{8})")  # see RunConfig.link
 
 
@@ -63,7 +65,7 @@ class PlanRunner:
     verbose: bool = False
     say: Say = lambda _line: None
     _prepared: dict[str, PreparedData] = field(default_factory=dict, repr=False)
-    _states: dict[str, FolderState] = field(default_factory=dict, repr=False)
+    _images: dict[str, Dataset] = field(default_factory=dict, repr=False)
 
     def place(self, config: RunConfig) -> Path:
         """Return the folder of a run; one of an earlier description stays where it is."""
@@ -84,9 +86,9 @@ class PlanRunner:
             return None
         run = Run.open(place)
         key = config.data.images_key
-        if key not in self._states:  # the images are listed once for all runs
-            self._states[key] = FolderState.of(read_images(config.data))
-        refuse_changed_images(run, self._states[key])
+        if key not in self._images:  # they are listed once for all runs
+            self._images[key] = read_images(config.data)
+        refuse_changed_images(run, self._images[key])
         refuse_changed_weights(run, config.method)
         return run
 
@@ -111,30 +113,22 @@ class PlanRunner:
             self._prepared[key] = prepare(config.data, verbose=self.verbose)
         return self._prepared[key]
 
-    def run(self, plan: Plan, *, jobs: int = 1, resume: bool = False) -> Outcome:
+    def run(self, plan: Plan, *, jobs: int = 1) -> Outcome:
         """Fit what is not finished of a plan.
 
         Args:
             plan: What to run.
-            jobs: How many runs are fitted at the same time, in processes of their own that share
-                the processor's cores.
-            resume: Whether there must be runs already.
+            jobs: How many runs are fitted at the same time, each in a process of its own; they
+                share the processor's cores.
 
         Raises:
-            RunError: There are none to resume (``RUN-RESUME``), or a finished run cannot be used;
-                see :meth:`finished`. What cannot be fitted is no error but a failure of its row.
+            RunError: A finished run cannot be used; see :meth:`finished`. What cannot be fitted is
+                no error but a failure of its row.
             DataError: The images of a finished run are not there any more.
         """
-        if resume and not (self.folder / RUNS).is_dir():
-            raise RunError(
-                "there is nothing to resume",
-                path=self.folder,
-                hint="leave resume (--resume) out to begin anew",
-                code="RUN-RESUME",
-            )
         configs = plan.configs()
-        runs = {config.folder: run for config in configs if (run := self.finished(config))}
-        waiting = [config for config in configs if config.folder not in runs]
+        runs = {config.key: run for config in configs if (run := self.finished(config))}
+        waiting = [config for config in configs if config.key not in runs]
         if runs:
             self.say(f"{len(runs)} of {len(configs)} runs are finished already")
         failures: list[str] = []
@@ -142,7 +136,7 @@ class PlanRunner:
         begun = time.perf_counter()
         for done, (config, result) in enumerate(fit, start=1):
             if isinstance(result, Run):
-                runs[config.folder] = result
+                runs[config.key] = result
             else:
                 failures.append(f"{config.description}: {result}")
                 self.say(f"failed: {failures[-1]}")
@@ -151,24 +145,17 @@ class PlanRunner:
                 self.say(f"{done} of {len(waiting)} runs done, about {Duration(left)} left")
         rows = []
         for row in plan.rows:
-            found = tuple(runs[config.folder] for config in row.configs if config.folder in runs)
+            found = tuple(runs[config.key] for config in row.configs if config.key in runs)
             rows += [Row(row.description, found, row.published)] if found else []
         return Outcome(tuple(rows), tuple(failures), len(waiting) - len(failures))
 
-    def _one_by_one(
-        self, configs: Sequence[RunConfig]
-    ) -> Iterator[tuple[RunConfig, Run | RegraftError]]:
+    def _one_by_one(self, configs: Sequence[RunConfig]) -> _Results:
         for number, config in enumerate(configs, start=1):
             seed = config.method.seed
             self.say(f"run {number} of {len(configs)}: {config.description}, seed {seed}")
-            try:
-                yield config, self.fit(config)
-            except Exception as error:  # noqa: BLE001 - it is the failure of one row, and is said
-                yield config, _failure(error)
+            yield config, _caught(self.fit, config)
 
-    def _together(
-        self, configs: Sequence[RunConfig], jobs: int
-    ) -> Iterator[tuple[RunConfig, Run | RegraftError]]:
+    def _together(self, configs: Sequence[RunConfig], jobs: int) -> _Results:
         """Yield what became of runs that are fitted in processes of their own."""
         waiting = []
         for config in configs:  # here and once; the processes get what was found
@@ -178,47 +165,28 @@ class PlanRunner:
                 yield config, error
             else:
                 waiting.append(config)
-        while waiting:
+        while waiting:  # those first that start from none that waits
             links = {config.link for config in waiting}
             ready = [one for one in waiting if str(one.method.start) not in links]
             waiting = [config for config in waiting if config not in ready]
-            yield from self._wave(ready, jobs)
-
-    def _wave(
-        self, configs: Sequence[RunConfig], jobs: int
-    ) -> Iterator[tuple[RunConfig, Run | RegraftError]]:
-        """Yield what became of runs that do not wait for one another.
-
-        A process that dies takes all those of its pool with it; alone, each is the only suspect.
-        """
-        ended = []
-        for config, result in self._pool(configs, jobs):
-            if result is None:
-                ended.append(config)
-            else:
-                yield config, result
-        for config in ended:
-            found = self.finished(config)  # it may have been ready when its pool was ended
-            if found is None:
-                ((_, result),) = self._pool([config], 1)
-                yield config, result or _ended()
-            else:
-                yield config, found
-
-    def _pool(
-        self, configs: Sequence[RunConfig], jobs: int
-    ) -> Iterator[tuple[RunConfig, Run | RegraftError | None]]:
-        """Yield what became of runs in processes of one pool; None where these were ended."""
-        quiet = replace(self, verbose=False, say=print)
-        with shared_cores(jobs), ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-            begun: dict[Future[Path], RunConfig] = {}
-            for config in configs:
+            with shared_cores(jobs), ThreadPoolExecutor(jobs) as threads:
+                begun = {threads.submit(_caught, self._apart, one): one for one in ready}
                 try:
-                    begun[pool.submit(_fit_quietly, quiet, config)] = config
-                except BrokenProcessPool:  # a first one died before all of them were handed out
-                    yield config, None
-            for future in as_completed(begun):
-                yield begun[future], _result(future)
+                    for future in as_completed(begun):
+                        yield begun[future], future.result()
+                finally:
+                    threads.shutdown(cancel_futures=True)
+
+    def _apart(self, config: RunConfig) -> Run:
+        """Fit one run in a process that can die without the others."""
+        quiet = replace(self, verbose=False, say=print)
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            try:
+                return Run.open(pool.submit(_fit_quietly, quiet, config).result())
+            except BrokenProcessPool as error:
+                what, why = "its process was ended by the system", "perhaps for want of memory"
+                hint = "free some, or learn with a smaller batch_size; training resumes then"
+                raise RunError(what, why=why, hint=hint, code="RUN-ENDED") from error
 
     def _with_start(self, config: RunConfig) -> RunConfig:
         """Return the configuration with the whole path of the run that it starts from.
@@ -254,29 +222,14 @@ def _fit_quietly(runner: PlanRunner, config: RunConfig) -> Path:
     return runner.fit(config).folder
 
 
-def _result(future: Future[Path]) -> Run | RegraftError | None:
+def _caught(fit: Callable[[RunConfig], Run], config: RunConfig) -> Run | RegraftError:
+    """Return the run, or what went wrong with it: that is the failure of one row, and is said."""
     try:
-        return Run.open(future.result())
-    except BrokenProcessPool:
-        return None
-    except Exception as error:  # noqa: BLE001 - it is the failure of one row, and is said
-        return _failure(error)
-
-
-def _ended() -> RunError:
-    return RunError(
-        "its process was ended by the system",
-        why="perhaps for want of memory",
-        hint="free some, or learn with a smaller batch_size; training resumes where it was",
-        code="RUN-ENDED",
-    )
-
-
-def _failure(error: Exception) -> RegraftError:
-    """Return an error that says what went wrong; of what nobody foresaw also the kind."""
-    if isinstance(error, RegraftError):
+        return fit(config)
+    except RegraftError as error:
         return error
-    return RunError(f"unexpected error: {type(error).__name__}", why=str(error))
+    except Exception as error:  # noqa: BLE001 - what nobody foresaw is said with its kind
+        return RunError(f"unexpected error: {type(error).__name__}", why=str(error))
 
 
 @contextlib.contextmanager

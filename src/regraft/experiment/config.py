@@ -376,7 +376,7 @@ features
         """What is learned, in a few words."""
         if self.strategy == "features":
             return self.classifier
-        return f"{self.strategy} ({_told_head(self.head)})"
+        return f"{self.strategy} ({told(self.head)})"
 
     @property
     def title(self) -> str:
@@ -394,7 +394,9 @@ features
         text += "" if self.unfreeze is None else f", unfreeze {self.unfreeze}"
         for name, value in (("regularize", self.regularize), ("augment", self.augment)):
             text += "" if value is None else f", {name} {told(value)}"
-        return text + ("" if self.per_class is None else f", {self.per_class} per class")
+        text += "" if self.per_class is None else f", {self.per_class} per class"
+        amounts = (("size", self.size), ("fraction", self.fraction))
+        return text + "".join(f", {name} {told(n)}" for name, n in amounts if n is not None)
 
     @property
     def spec(self) -> BackboneSpec:
@@ -498,25 +500,24 @@ def told(value: Any) -> str:
     """Return a value as a few words, of settings those that differ from the defaults.
 
     Example:
-        >>> told(Augmentation(rotation=30, flip=True)), told((256, 64))
-        ('rotation=30,flip=true', '256-64')
+        >>> told(Augmentation(rotation=30, flip=True)), told(MLPHead(widths=(64,), dropout=0.5))
+        ('rotation=30,flip=true', 'mlp 64 dropout=0.5')
     """
+    if hasattr(value, "kind"):  # a head
+        name = next((name for name, known in HEADS.items() if known == value), None)
+        rest = {k: item for k, item in changed_fields(value).items() if k != "widths"}
+        return name or " ".join(
+            filter(None, (value.kind, told(getattr(value, "widths", ())), told(rest)))
+        )
     if dataclasses.is_dataclass(value):
         value = changed_fields(value)
     if isinstance(value, Mapping):
         return ",".join(f"{name}={told(item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
         return "-".join(map(told, value))
-    if isinstance(value, bool):
+    if value is None or isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _told_head(head: Any) -> str:
-    if isinstance(head, str):
-        return head
-    name = next((name for name, known in HEADS.items() if known == head), None)
-    return name or " ".join(filter(None, (head.kind, told(head))))
 
 
 def _absolute(base: Path, path: Path) -> Path:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,16 @@ from regraft.experiment.config import (
     RunConfig,
     told,
 )
-from regraft.settings import did_you_mean, from_json, read_toml, settings_class
+from regraft.files import read_json
+from regraft.settings import did_you_mean, from_json, read_toml, settings_class, to_json
 from regraft.training.phases import Phase
 
 Table = dict[str, Any]  # as TOML has it; lists may still stand for many runs
-_REPEATS = ("seed", "fold")  # runs that differ in nothing else belong to one row of the table
-# What a line about a row tells of it.
-_TOLD = (
+# What the title of a method tells already.
+_IN_TITLE = {
     *("backbone", "strategy", "classifier", "head", "unfreeze", "regularize", "augment"),
-    "per_class",
-)
+    *AMOUNTS,
+}
 
 
 @settings_class(kw_only=True)
@@ -78,51 +77,39 @@ class SmallSize:
 
     @property
     def note(self) -> str:
-        """What the reader of the table should know.
-
-        Example:
-            >>> SmallSize(epochs=2).note
-            'this is the small size, at most 2 epochs: its figures stand beside published ones to \
-show the table, not to be compared'
-        """
+        """What the reader of the table should know."""
         parts = [
-            f"{new.backbone} at {new.size or 'its own'} pixels for {old}"
+            f", {new.backbone} at {new.size or 'its own'} pixels for {old}"
             for old, new in self.backbones.items()
         ]
-        parts += [f"at most {self.epochs} epochs"] if self.epochs else []
+        parts += [f", at most {self.epochs} epochs"] if self.epochs else []
         return (
-            f"this is the small size{''.join(f', {each}' for each in parts)}: its figures stand "
-            "beside published ones to show the table, not to be compared"
+            f"this is the small size{''.join(parts)}: its figures stand beside published ones to "
+            "show the table, not to be compared"
         )
 
-    def changed(self, row: Table, own: Table) -> Table:
-        """Return a row, whose lists still stand for many, with what is given in its place."""
-        given = {**self.row, **own}
-        if set(AMOUNTS) & set(given):  # a row learns from one amount
-            row = {key: value for key, value in row.items() if key not in AMOUNTS}
-        return {**row, **given}
-
     def shrink(self, method: MethodConfig) -> MethodConfig:
-        """Return a method with its stand-in and no more epochs than allowed."""
-        stand_in = self.backbones.get(method.backbone)
-        stages = stand_in.stages if stand_in else {}
-        method = _with(stand_in, method) if stand_in else method
-        if method.strategy == "features":
-            return method
+        """Return a method with its stand-in, no more epochs than allowed, and no description."""
+        new, changes = self.backbones.get(method.backbone), Table(description="")
+        if new is not None:
+            random = method.weights == "random"
+            changes |= {"backbone": new.backbone, "weights": "random" if random else new.weights}
+            changes["arguments"] = new.arguments
+            if new.size is not None and method.preprocessing is not None:
+                changes["preprocessing"] = method.preprocessing.at_size(new.size)
+            elif new.size is not None:
+                changes["arguments"] = {**new.arguments, "size": new.size}
         if method.phases is not None:
-            return replace(
-                method, phases=tuple(self._shorter(one, stages) for one in method.phases)
-            )
-        if self.epochs is None:
-            return method
-        epochs, first = self._fewer(method.epochs), method.head_epochs
-        first = self._fewer(first) if method.strategy == "two_stage" else first
-        return replace(method, epochs=epochs, head_epochs=first)
+            stages = {} if new is None else new.stages
+            changes["phases"] = tuple(self._shorter(one, stages) for one in method.phases)
+        elif self.epochs is not None and method.strategy != "features":
+            two = method.strategy == "two_stage"
+            for name in ("epochs", "head_epochs") if two else ("epochs",):
+                asked = getattr(method, name)
+                changes[name] = self.epochs if asked is None else min(asked, self.epochs)
+        return replace(method, **changes)
 
-    def _fewer(self, epochs: int | None) -> int | None:
-        return min((n for n in (epochs, self.epochs) if n is not None), default=None)
-
-    def _shorter(self, phase: Phase, stages: Mapping[str, str]) -> Phase:
+    def _shorter(self, phase: Phase, stages: dict[str, str]) -> Phase:
         first = phase.unfreeze_from
         return replace(
             phase,
@@ -130,21 +117,6 @@ show the table, not to be compared'
             steps=min(filter(None, (phase.steps, self.steps)), default=None),
             unfreeze_from=None if first is None else stages.get(first, first),
         )
-
-
-def _with(stand_in: StandIn, method: MethodConfig) -> MethodConfig:
-    arguments, preprocessing = stand_in.arguments, method.preprocessing
-    if stand_in.size is not None and preprocessing is not None:
-        preprocessing = preprocessing.at_size(stand_in.size)
-    elif stand_in.size is not None:
-        arguments = {**arguments, "size": stand_in.size}
-    return replace(
-        method,
-        backbone=stand_in.backbone,
-        weights="random" if method.weights == "random" else stand_in.weights,
-        arguments=arguments,
-        preprocessing=preprocessing,
-    )
 
 
 @settings_class(kw_only=True)
@@ -211,22 +183,17 @@ class Plan:
         Raises:
             UsageError: There is no such row.
         """
-        known: dict[str, list[PlannedRow]] = {}
-        for row in self.rows:
-            known.setdefault(row.id, []).append(row)
+        known = dict.fromkeys(row.id for row in self.rows)
         for name in names:
             if name not in known:
                 why = f"there are {', '.join(known)}"
                 raise UsageError(f"the plan has no row {name!r}", why=why)
-        links = {config.link: row for row in self.rows for config in row.configs}
-        kept: set[str] = set()
-        waiting = [row for name in names for row in known[name]]
-        while waiting:
-            row = waiting.pop()
-            kept.add(row.description)
-            starts = {str(config.method.start) for config in row.configs}
-            waiting += [links[start] for start in starts if start in links]
-        return replace(self, rows=tuple(row for row in self.rows if row.description in kept))
+        kept, starts = [], set[str]()
+        for row in reversed(self.rows):  # a row starts from an earlier one
+            if row.id in names or starts & {config.link for config in row.configs}:
+                kept.append(row)
+                starts |= {str(config.method.start) for config in row.configs}
+        return replace(self, rows=tuple(reversed(kept)))
 
 
 def read_plan(path: str | os.PathLike[str], *, small: bool = False, data: str = "") -> Plan:
@@ -245,26 +212,18 @@ def read_plan(path: str | os.PathLike[str], *, small: bool = False, data: str = 
     if not file.is_file():
         raise UsageError("no such plan", path=file, hint="name a TOML file, or a run's run.json")
     try:
-        if file.suffix == ".json":
-            return _plan_of_run(file, small=small, data=data)
-        return plan_from(read_toml(file), base=file.parent, small=small, data=data)
+        values = _values_of_run(file) if file.suffix == ".json" else read_toml(file)
+        return plan_from(values, base=file.parent, small=small, data=data)
     except RegraftError as error:
         raise UsageError(error.what, path=file, why=error.why, hint=error.hint) from error
 
 
-def _plan_of_run(file: Path, *, small: bool, data: str) -> Plan:
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError("the plan cannot be read", why=str(error)) from error
-    found = values.get("config") if isinstance(values, dict) else None
-    if not found or small:
-        why = "a single run has no small size" if found else "it holds no settings of a run"
-        raise UsageError("this is no plan", why=why)
-    config = from_json(RunConfig, found).absolute(file.parent)
-    if data:
-        config = replace(config, data=replace(config.data, source=Path(data).absolute()))
-    return Plan("", (PlannedRow(config.description, (config,)),))
+def _values_of_run(file: Path) -> Table:
+    values = read_json(file)
+    if not isinstance(values, dict) or "config" not in values:
+        raise UsageError("this is no plan", why="it holds no settings of a run")
+    config = to_json(from_json(RunConfig, values["config"]))
+    return {"data": config["data"], "rows": [config["method"]]}
 
 
 def plan_from(values: Table, *, base: Path = Path(), small: bool = False, data: str = "") -> Plan:
@@ -284,6 +243,8 @@ def plan_from(values: Table, *, base: Path = Path(), small: bool = False, data: 
     file = from_json(_PlanFile, values)
     if not file.rows:
         raise UsageError("the plan has no rows")
+    if small and "small" not in values:
+        raise UsageError("the plan has no small size", hint="describe it under [small]")
     planned: list[PlannedRow] = []
     sources: set[str] = set()
     for number, row in enumerate(file.rows, start=1):
@@ -296,12 +257,16 @@ def plan_from(values: Table, *, base: Path = Path(), small: bool = False, data: 
         except RegraftError as error:
             name = row.get("id") or row.get("description") or f"number {number}"
             raise UsageError(f"row {name}: {error.what}", why=error.why, hint=error.hint) from error
-    if data and not small:
-        _refuse_one_folder_for_several(sources)
+    if data and not small and len(sources) > 1:
+        why = f"the rows are about {', '.join(sorted(sources))}"
+        hint = "write the folders that you have into a copy of the plan"
+        raise UsageError("one folder (--data) cannot stand for several", why=why, hint=hint)
     linked = _linked(planned)
     _refuse_twins(linked)
-    notes = [file.note, file.small.note if small else ""]
-    return Plan(file.title, tuple(linked), "; ".join(filter(None, notes)))
+    if not small:
+        return Plan(file.title, linked, file.note)
+    title = f"{file.title}, small size" if file.title else ""
+    return Plan(title, linked, "; ".join(filter(None, (file.note, file.small.note))))
 
 
 def repeated(
@@ -320,40 +285,30 @@ def repeated(
     return PlannedRow(method.title, tuple(configs))
 
 
-def _refuse_one_folder_for_several(sources: Collection[str]) -> None:
-    if len(sources) > 1:
-        raise UsageError(
-            "one folder (--data) cannot stand for several",
-            why=f"the rows are about {', '.join(sorted(sources))}",
-            hint="write the folders that you have into a copy of the plan",
-        )
-
-
 def _tables(file: _PlanFile, row: Table, *, small: bool) -> tuple[Table, Table]:
     """Return what a row says of data and method; its own tables replace those of the plan."""
-    merged = {**file.defaults, **row}
-    for name in ("data", "small"):
-        for each in (file.defaults, row):
-            if not isinstance(each.get(name, {}), dict):
-                raise UsageError(f"{name} cannot be {each[name]!r:.100}", why="it is a table")
-        merged[name] = {**file.defaults.get(name, {}), **row.get(name, {})}
-    part, own = {**file.data, **merged.pop("data")}, merged.pop("small")
+    method = {**file.defaults, **row}
+    data, own = method.pop("data", {}), method.pop("small", {})
+    for name, table in (("data", data), ("small", own)):
+        if not isinstance(table, dict):
+            raise UsageError(f"{name} cannot be {table!r:.100}", why="it is a table")
+    data, own = {**file.data, **data}, {**file.small.row, **own}
     known = [each.name for each in fields(MethodConfig)]
-    for key in {**own, **file.small.row}:  # a wrong key is one, small or not
+    for key in own:  # a wrong key is one, small or not
         if key not in known:
             raise UsageError(f"unknown key {key!r}", hint=did_you_mean(key, known))
-    if small:
-        return {**part, **file.small.data}, file.small.changed(merged, own)
-    return part, merged
+    if not small:
+        return data, method
+    if set(AMOUNTS) & set(own):  # a row learns from one amount
+        method = {key: value for key, value in method.items() if key not in AMOUNTS}
+    return {**data, **file.small.data}, {**method, **own}
 
 
 def _expanded(data: Table, row: Table, small: SmallSize | None, base: Path) -> Iterator[PlannedRow]:
     """Yield the rows of the table that one row of the plan stands for."""
     varied = {key: value for key, value in row.items() if _is_varied(key, value)}
-    if not all(varied.values()):
-        raise UsageError("an empty list stands for no run at all")
     splits = data["seed"] if isinstance(data.get("seed"), list) else [data.get("seed", 0)]
-    if not splits:
+    if not splits or not all(varied.values()):
         raise UsageError("an empty list stands for no run at all")
     seeds = varied.pop("seed", [row.get("seed", 0)])
     for choice in itertools.product(*varied.values()):
@@ -361,25 +316,30 @@ def _expanded(data: Table, row: Table, small: SmallSize | None, base: Path) -> I
         configs = []
         for split, seed in itertools.product(splits, seeds):
             part = from_json(DataConfig, {**data, "seed": split}).absolute(base)
-            whole = from_json(MethodConfig, {**row, **chosen, "seed": seed})
-            method = whole if small is None else small.shrink(whole)
-            method = replace(method, description=_described(row, chosen, method))
-            method = method.absolute(base)
+            method = from_json(MethodConfig, {**row, **chosen, "seed": seed})
+            method = method if small is None else small.shrink(method)
+            method = replace(method, description=_described(method, chosen, small)).absolute(base)
             # The one that is named, or all of them.
             folds = range(part.folds) if part.folds and "fold" not in data else [part.fold]
             configs += [RunConfig(replace(part, fold=fold), method) for fold in folds]
         yield PlannedRow(configs[0].description, tuple(configs))
 
 
-def _described(row: Table, chosen: Table, method: MethodConfig) -> str:
-    named = bool(row.get("description"))
-    line = method.description if named else replace(method, description="").title
-    hidden = ("description",) if named else _TOLD
-    rest = [f"{key} {told(value)}" for key, value in chosen.items() if key not in hidden]
+def _described(method: MethodConfig, varied: Iterable[str], small: SmallSize | None) -> str:
+    """Return the row's description with what its lists vary; at the small size, what is run."""
+    hidden = {"description"} if method.description else _IN_TITLE
+    line = f"{method.id}: {method.title}" if small and method.id else method.title
+    rest = [f"{name} {told(getattr(method, name))}" for name in varied if name not in hidden]
     return ", ".join([line, *rest])
 
 
-def _linked(planned: Sequence[PlannedRow]) -> list[PlannedRow]:
+def _is_varied(key: str, value: Any) -> bool:
+    if key == "phases" and isinstance(value, list):
+        return bool(value) and isinstance(value[0], list)
+    return isinstance(value, list)
+
+
+def _linked(planned: Sequence[PlannedRow]) -> tuple[PlannedRow, ...]:
     """Return rows whose ``start`` is the link to the run that it means, where it named a row.
 
     A row can only start from an earlier one.
@@ -388,25 +348,21 @@ def _linked(planned: Sequence[PlannedRow]) -> list[PlannedRow]:
         UsageError: The earlier row stands for several, or is not measured on the same split.
     """
     linked: list[PlannedRow] = []
-    known: dict[str, list[PlannedRow]] = {}
     for row in planned:
         start = str(row.configs[0].method.start)
-        if start in known:
-            earlier, *others = known[start]
-            if others:
-                raise UsageError(
-                    f"{row.description}: {start!r} to start from stands for several rows",
-                    why=", ".join(one.description for one in (earlier, *others)),
-                    hint="write them as rows of their own, each with its id",
-                )
-            configs = [
-                replace(one, method=replace(one.method, start=Path(_start(one, earlier).link)))
-                for one in row.configs
-            ]
-            row = replace(row, configs=tuple(configs))  # noqa: PLW2901 - the same row, linked
-        linked.append(row)
-        known.setdefault(row.id, []).append(row)
-    return linked
+        earlier = [one for one in linked if one.id == start]
+        if len(earlier) > 1:
+            what = f"{row.description}: {start!r} to start from stands for several rows"
+            why = ", ".join(one.description for one in earlier)
+            raise UsageError(what, why=why, hint="write them as rows, each with its own id")
+        configs = [
+            replace(one, method=replace(one.method, start=Path(_start(one, earlier[0]).link)))
+            if earlier
+            else one
+            for one in row.configs
+        ]
+        linked.append(replace(row, configs=tuple(configs)))
+    return tuple(linked)
 
 
 def _start(config: RunConfig, earlier: PlannedRow) -> RunConfig:
@@ -417,38 +373,18 @@ def _start(config: RunConfig, earlier: PlannedRow) -> RunConfig:
     data = config.data
     same = [one for one in earlier.configs if one.data.split_key == data.split_key]
     if not same and any(one.data.source == data.source for one in earlier.configs):
-        raise UsageError(
-            f"{config.description}: nothing to start from on this split",
-            why=f"{earlier.description} is not measured on it, so its test images are others",
-            hint="give both rows the same data",
-        )
-    candidates = same or earlier.configs
-    seed = config.method.seed
-    return next((one for one in candidates if one.method.seed == seed), candidates[0])
-
-
-def _is_varied(key: str, value: Any) -> bool:
-    if key != "phases":
-        return isinstance(value, list)
-    return isinstance(value, list) and bool(value) and isinstance(value[0], list)
+        what = f"{config.description}: nothing to start from on this split"
+        why = f"{earlier.description} is not measured on it, so its test images are others"
+        raise UsageError(what, why=why, hint="give both rows the same data")
+    return min(same or earlier.configs, key=lambda one: one.method.seed != config.method.seed)
 
 
 def _refuse_twins(planned: Sequence[PlannedRow]) -> None:
     seen: dict[str, str] = {}
-    lines: set[str] = set()
     for row in planned:
-        for config in row.configs:
-            if config.key in seen:
-                raise UsageError(
-                    "two rows are the same run",
-                    why=f"{seen[config.key]!r} and {row.description!r}",
-                    hint="change what tells them apart, or delete one",
-                )
-            seen[config.key] = row.description
-        if row.description in lines:
-            raise UsageError(
-                "two rows have the same description",
-                why=row.description,
-                hint="give one of them a description of its own, so that a table tells them apart",
-            )
-        lines.add(row.description)
+        for key in (*(config.key for config in row.configs), row.description):
+            if key in seen:
+                same = "have the same description" if key == row.description else "are the same run"
+                why = f"{seen[key]!r} and {row.description!r}"
+                raise UsageError(f"two rows {same}", why=why, hint="change or delete one of them")
+            seen[key] = row.description

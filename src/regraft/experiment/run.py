@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -50,34 +51,15 @@ def build(method: MethodConfig, *, verbose: bool = False) -> Learner:
         >>> net.backbone.weights, net.phases[0].epochs
         (None, 60)
     """
+    kind = FeatureClassifier if method.strategy == "features" else NetworkClassifier
+    names = [name for name in inspect.signature(kind).parameters if hasattr(method, name)]
+    given: dict[str, Any] = {name: getattr(method, name) for name in names}
+    given |= {"backbone": method.spec, "verbose": verbose}
     if method.strategy == "features":
-        return FeatureClassifier(
-            method.spec,
-            classifier=method.classifier,
-            grid=None if method.grid == "none" else method.grid,
-            scale=method.scale,
-            pooling=method.pooling,
-            compute=method.compute,
-            seed=method.seed,
-            verbose=verbose,
-        )
-    return NetworkClassifier(
-        method.spec,
-        head=method.head,
-        phases=method.all_phases(),
-        augment=method.augment,
-        views=method.views,
-        regularize=method.regularize,
-        class_weight=method.class_weight,
-        sampling=method.sampling,
-        output=method.output,
-        start=method.start,
-        batch_size=method.batch_size,
-        seed=method.seed,
-        time_budget=method.time_budget,
-        compute=method.compute,
-        verbose=verbose,
-    )
+        given["grid"] = None if method.grid == "none" else method.grid
+    else:
+        given["phases"] = method.all_phases()
+    return kind(**given)
 
 
 def fit_run(
@@ -132,7 +114,7 @@ def fit_run(
             parts = {**prepared.split.parts(), "train": train}
             predictions, more = _predict_parts(learner, parts)
             prepared.refuse_changed_files()
-        notes = (*learner.warnings_, *learner.backbone_.notes)
+        history, notes = learner.history_, (*learner.warnings_, *learner.backbone_.notes)
         record = RunRecord(
             description=config.description,
             config=to_json(config),
@@ -141,8 +123,8 @@ def fit_run(
             images=len(predictions),
             # A network that trains its trunk sees every image many times.
             images_embedded=min(embedded + more, len(predictions)),
-            epochs=_epochs(learner),
-            history=learner.history_,
+            epochs=len(history["epochs"]) if "epochs" in history else None,
+            history=history,
             environment=environment(),
             warnings=tuple(run_warnings(predictions, prepared.report, notes=notes)),
             leaked=tuple(prepared.report.leaked("test")),
@@ -177,13 +159,9 @@ def refuse_learned_test_images(start: Path, test: Dataset) -> None:
         count = sum(sha256 in learned for sha256 in tested)
         if count:
             images = "1 test image was" if count == 1 else f"{count} test images were"
-            raise RunError(
-                f"{images} learned by the run to start from",
-                path=run.folder,
-                why="a test would tell how well they are remembered",
-                hint="take the same seed of the split and the same images as that run",
-                code="START-LEAK",
-            )
+            what, why = f"{images} learned by the run to start from", "it would test its memory"
+            hint = "take the same seed of the split and the same images as that run"
+            raise RunError(what, path=run.folder, why=why, hint=hint, code="START-LEAK")
 
 
 def extract_features(
@@ -258,23 +236,15 @@ def _ancestors(start: Path) -> Iterator[Run]:
 def _refuse_inside(out: str | os.PathLike[str], source: Path) -> None:
     data = source.resolve()
     if data.is_dir() and Path(out).resolve().is_relative_to(data):
-        raise UsageError(
-            "a run cannot stand inside its images",
-            path=out,
-            why=f"it would become a class of {source}",
-            hint="choose another folder with out (--out)",
-        )
+        why, hint = f"it would become a class of {source}", "choose another folder with --out"
+        raise UsageError("a run cannot stand inside its images", path=out, why=why, hint=hint)
 
 
 def _refuse_nothing_to_resume(place: Path) -> None:
-    kept = place / CHECKPOINTS
-    if not kept.is_dir() or not any(kept.iterdir()):
+    if not any((place / CHECKPOINTS).glob("*")):
+        why, hint = "it holds no checkpoint of a network", "leave --resume out to begin anew"
         raise RunError(
-            "there is nothing to resume",
-            path=place,
-            why="no checkpoint of a network stands there",
-            hint="leave resume (--resume) out to begin anew",
-            code="RUN-RESUME",
+            "there is nothing to resume", path=place, why=why, hint=hint, code="RUN-RESUME"
         )
 
 
@@ -292,10 +262,6 @@ def _fit(
     else:  # which does not look at the validation part
         (place / EPOCHS).unlink(missing_ok=True)  # of a network that was begun here and given up
         learner.fit(train.paths, train.labels)
-
-
-def _epochs(learner: Learner) -> int | None:
-    return len(learner.history_["epochs"]) if isinstance(learner, NetworkClassifier) else None
 
 
 def _predict_parts(learner: Learner, parts: dict[str, Dataset]) -> tuple[Predictions, int]:

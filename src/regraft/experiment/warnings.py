@@ -15,7 +15,6 @@ from regraft.results.run import PART_TITLES, Run
 _FEW = 100  # images, below which a share is uncertain by ten points or so
 _WIDE = 0.15
 _GAP = 0.1
-_OTHER_MIX = 0.05  # difference of a class's share of the images
 
 
 def run_warnings(
@@ -97,30 +96,13 @@ def _leaks(test: Predictions, leaked: Sequence[str]) -> Iterable[str]:
         return
     rest = test.without(leaked)
     whole, clean = metrics.accuracy(test), metrics.accuracy(rest)
-    text = (
+    told = f"without them the test accuracy is {percent(clean)}, with them {percent(whole)}"
+    yield (
         f"{len(test) - len(rest):,} of {len(test):,} test images have a copy, a similar image or "
-        "a member of their group in train or validation"
+        f"a member of their group in train or validation: "
+        f"{told if clean.known else f'{percent(whole)} is too good'}; cut the set anew "
+        "(--regroup) for a test without such images"
     )
-    if not clean.known:
-        yield f"{text}, so {percent(whole)} is too good; cut the set anew (--regroup)"
-        return
-    text += f": without them the test accuracy is {percent(clean)}, with them {percent(whole)}"
-    lost = sorted(set(test.truth) - set(rest.truth))
-    if lost:
-        text += f", but no image of {list_names(lost, most=3)} is left"
-    elif _mixed_otherwise(test, rest):
-        macro = [metrics.averages(p)[0].recall for p in (rest, test)]
-        text += (
-            "; the classes are mixed otherwise there, so rather compare the mean recall of the "
-            f"classes, {percent(macro[0])} and {percent(macro[1])}"
-        )
-    yield f"{text}; cut the set anew (--regroup) for a test without such images"
-
-
-def _mixed_otherwise(whole: Predictions, part: Predictions) -> bool:
-    before, after = Counter(whole.truth), Counter(part.truth)
-    shares = ((before[name] / len(whole), after[name] / len(part)) for name in before)
-    return any(abs(one - other) > _OTHER_MIX for one, other in shares)
 
 
 def _no_test(accuracies: dict[str, Estimate]) -> Iterable[str]:
