@@ -64,7 +64,7 @@ def test_lists_stand_for_one_row_each_and_seeds_for_repeats(tmp_path):
 
 def test_the_images_lie_where_the_plan_says(tmp_path):
     assert read_plan(written(tmp_path)).configs()[0].data.source == tmp_path / "images"
-    moved = read_plan(written(tmp_path), data=str(tmp_path / "moved"))
+    moved = read_plan(written(tmp_path), data=[str(tmp_path / "moved")])
     assert moved.configs()[0].data.source == tmp_path / "moved"
 
 
@@ -125,9 +125,20 @@ def test_one_folder_cannot_stand_for_two_but_will_do_for_the_small_size(tmp_path
     file = written(tmp_path, PLAN.replace('id = "head"', 'id = "head"\ndata = {source = "cats"}'))
 
     with pytest.raises(UsageError, match=r"one folder \(--data\) cannot.*cats, .*images"):
-        read_plan(file, data="mine")
-    small = read_plan(file, data=str(tmp_path / "mine"), small=True)
+        read_plan(file, data=["mine"])
+    small = read_plan(file, data=[str(tmp_path / "mine")], small=True)
     assert {config.data.source for config in small.configs()} == {tmp_path / "mine"}
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_each_folder_of_a_plan_can_be_given_by_its_name(tmp_path, small):
+    file = written(tmp_path, PLAN.replace('id = "head"', 'id = "head"\ndata = {source = "cats"}'))
+
+    plan = read_plan(file, data=["/mine", "cats=/a=b"], small=small)
+
+    assert [str(row.configs[0].data.source) for row in plan.rows[3:]] == ["/mine", "/a=b", "/mine"]
+    with pytest.raises(UsageError, match=r"no folder 'dogs'.*its images are cats, images"):
+        read_plan(file, data=["dogs=/mine"])
 
 
 def test_a_repeat_starts_from_the_repeat_with_its_own_seed(tmp_path):
@@ -194,7 +205,7 @@ def test_a_run_is_a_plan_of_itself_alone_from_anywhere(tmp_path):
     file.write_text(json.dumps({"config": to_json(config)}))
 
     (row,) = read_plan(file).rows
-    (moved,) = read_plan(file, data=str(tmp_path)).configs()
+    (moved,) = read_plan(file, data=[str(tmp_path)]).configs()
 
     assert (row.description, row.configs) == ("mine", (config,))
     assert moved == dataclasses.replace(
@@ -374,7 +385,7 @@ def test_images_of_a_row_give_way_to_those_of_the_small_size_and_of_the_command(
     }
 
     whole = [config.data for config in plan_from(values).configs()]
-    small = [config.data for config in plan_from(values, small=True, data="/drawn").configs()]
+    small = [config.data for config in plan_from(values, small=True, data=["/drawn"]).configs()]
 
     assert [(d.source.name, d.val, d.test) for d in whole] == [
         ("cats", 0.4, 0.3),

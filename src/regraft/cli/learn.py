@@ -185,7 +185,11 @@ def run(
     plan: Annotated[Path, arg("A TOML file, or the run.json of a finished run.", "PLAN")],
     *,
     data: Annotated[
-        Path | None, opt("The images, if not those that the plan names.", "FOLDER")
+        list[str] | None,
+        opt(
+            "The images, if not those that the plan names; NAME=FOLDER for each of several.",
+            "FOLDER",
+        ),
     ] = None,
     only: Annotated[
         list[str] | None, opt("Run this row alone; may be given several times.", "ROW")
@@ -202,7 +206,7 @@ def run(
     from regraft.experiment.batch import PlanRunner, compare_rows
     from regraft.experiment.plan import read_plan
 
-    planned = read_plan(plan, small=small, data="" if data is None else str(data))
+    planned = read_plan(plan, small=small, data=data or ())
     planned = planned.only(only) if only else planned
     folder = out or Path("runs") / f"{plan.stem}{'-small' if small else ''}"
     runner = PlanRunner(folder, command=command_line(), verbose=not as_json, say=echo_err)

@@ -196,14 +196,17 @@ class Plan:
         return replace(self, rows=tuple(reversed(kept)))
 
 
-def read_plan(path: str | os.PathLike[str], *, small: bool = False, data: str = "") -> Plan:
+def read_plan(
+    path: str | os.PathLike[str], *, small: bool = False, data: Sequence[str] = ()
+) -> Plan:
     """Read a plan: a TOML file, or the ``run.json`` of a finished run.
 
     Args:
         path: The file. Paths in it are relative to its folder.
         small: Whether to take the small size that the plan describes under ``[small]``.
-        data: The folder of the images, where it is not the one that the plan names. A small size
-            takes it for every row; a whole plan must be about one set of images then.
+        data: The folder of the images, where it is not the one that the plan names; or
+            ``NAME=FOLDER`` for each folder ``NAME`` that it names. A small size takes one folder
+            for every row.
 
     Raises:
         UsageError: The file is missing or no plan, a key is unknown, or a value is impossible.
@@ -226,7 +229,9 @@ def _values_of_run(file: Path) -> Table:
     return {"data": config["data"], "rows": [config["method"]]}
 
 
-def plan_from(values: Table, *, base: Path = Path(), small: bool = False, data: str = "") -> Plan:
+def plan_from(
+    values: Table, *, base: Path = Path(), small: bool = False, data: Sequence[str] = ()
+) -> Plan:
     """Return the plan that plain values describe; see :func:`read_plan`.
 
     Args:
@@ -246,20 +251,26 @@ def plan_from(values: Table, *, base: Path = Path(), small: bool = False, data: 
     if small and "small" not in values:
         raise UsageError("the plan has no small size", hint="describe it under [small]")
     planned: list[PlannedRow] = []
-    sources: set[str] = set()
+    folders = dict(text.split("=", 1) for text in data if "=" in text)
+    folder, names = next((text for text in data if "=" not in text), ""), set[str]()
     for number, row in enumerate(file.rows, start=1):
         try:
             part, own = _tables(file, row, small=small)
-            sources.add(str(part.get("source", "")))
-            if data:
-                part["source"] = str(Path(data).absolute())
+            name = Path(str(part.get("source", ""))).name
+            names.add(name)
+            moved = folders.get(name, folder)
+            if moved:
+                part["source"] = str(Path(moved).expanduser().absolute())
             planned += _expanded(part, own, file.small if small else None, base)
         except RegraftError as error:
-            name = row.get("id") or row.get("description") or f"number {number}"
-            raise UsageError(f"row {name}: {error.what}", why=error.why, hint=error.hint) from error
-    if data and not small and len(sources) > 1:
-        why = f"the rows are about {', '.join(sorted(sources))}"
-        hint = "write the folders that you have into a copy of the plan"
+            what = row.get("id") or row.get("description") or f"number {number}"
+            raise UsageError(f"row {what}: {error.what}", why=error.why, hint=error.hint) from error
+    if unknown := sorted(folders.keys() - names):
+        why = f"its images are {', '.join(sorted(names))}"
+        raise UsageError(f"the plan has no folder {unknown[0]!r}", why=why)
+    if folder and not small and len(names - folders.keys()) > 1:
+        why = f"the rows are about {', '.join(sorted(names))}"
+        hint = "give --data NAME=FOLDER for each"
         raise UsageError("one folder (--data) cannot stand for several", why=why, hint=hint)
     linked = _linked(planned)
     _refuse_twins(linked)
