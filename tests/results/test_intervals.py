@@ -8,18 +8,19 @@ from statsmodels.stats.proportion import confint_proportions_2indep, proportion_
 
 from regraft.results.intervals import (
     Estimate,
-    Variance,
     accuracy_json,
     bootstrap,
+    effective_n,
     f1_estimate,
     newcombe,
     over_seeds,
     over_splits,
     percent,
     points,
+    quantile,
     variance_over_seeds,
-    variance_over_splits,
     wilson,
+    wilson_interval,
 )
 from regraft.settings import to_json
 
@@ -95,19 +96,6 @@ def test_the_bootstrap_is_the_same_for_the_same_seed_and_differs_for_another():
     assert first.interval != other.interval
 
 
-def test_the_bootstrap_keeps_the_number_of_cases_of_every_class():
-    truth, predicted = np.array([0] * 5 + [1] * 11), np.array([0, 1] * 8)
-    seen = []
-
-    def note(truth, _):
-        seen.append(np.bincount(truth).tolist())
-        return [0.0]
-
-    bootstrap(note, truth, predicted, resamples=20)
-
-    assert seen == [[5, 11]] * 21
-
-
 def test_the_bootstrap_of_an_accuracy_is_close_to_its_wilson_interval():
     predicted = (np.random.default_rng(0).random(400) < 0.2).astype(int)
 
@@ -152,78 +140,112 @@ def test_bootstrap_intervals_hold_the_true_macro_recall_in_95_percent():
     assert np.mean(held) == pytest.approx(0.95, abs=0.01)
 
 
-def test_over_splits_the_variance_is_corrected_for_shared_training_images():
-    """Nadeau and Bengio 2003: (1/k + test/train) s², here (1/4 + 1/9) (0.02 ** 2)."""
-    found = variance_over_splits([0.88, 0.92, 0.90, 0.90], test_to_train=1 / 9)
-
-    assert found.value == pytest.approx((1 / 4 + 1 / 9) * np.var([0.88, 0.92, 0.9, 0.9], ddof=1))
-    assert found.degrees == 3
-
-
 def test_seeds_that_are_right_on_other_images_but_as_often_add_nothing():
     table = np.array([[1.0, 0.0] * 20, [0.0, 1.0] * 20, [1.0, 0.0] * 20])
 
-    found = variance_over_seeds(table)
-
-    assert found == Variance(pytest.approx(np.var(table.mean(axis=0)) / 40))
-    assert variance_over_seeds(table[:1]) == Variance(pytest.approx(0.25 / 40))
-
-
-def test_a_seed_that_is_always_better_adds_its_variance_and_leaves_few_degrees():
-    table = np.array([[1.0] * 90 + [0.0] * 10, [1.0] * 50 + [0.0] * 50])
-    of_images = np.var(table.mean(axis=0)) / 100
-
-    found = variance_over_seeds(table)
-
-    assert found.value > of_images + 0.9 * 0.04  # of the means 0.9 and 0.5: 0.08 / 2
-    assert 1 <= found.degrees < 1.2
+    assert variance_over_seeds(table) == pytest.approx(np.var(table.mean(axis=0)) / 40)
+    assert variance_over_seeds(table[:1]) == pytest.approx(0.25 / 40)
 
 
 def test_the_variance_of_a_mean_is_the_one_that_means_have():
     generator = np.random.default_rng(0)
-    means, found = [], []
-    for _ in range(2000):
-        logits = generator.normal(1, 1, 100) + generator.normal(0, 0.3, (5, 1))
-        table = (generator.random((5, 100)) < 1 / (1 + np.exp(-logits))).astype(float)
-        means.append(table.mean())
-        found.append(variance_over_seeds(table).value)
+    tables = [drawn(generator, 5, 100, mean=1, scatter=1, seed_sd=0.3) for _ in range(2000)]
 
-    assert np.mean(found) == pytest.approx(np.var(means), rel=0.1)
+    found = np.mean([variance_over_seeds(table) for table in tables])
+
+    assert found == pytest.approx(np.var([table.mean() for table in tables]), rel=0.1)
 
 
-def test_few_degrees_of_freedom_make_intervals_wider_and_p_values_larger():
-    normal, few = Variance(1.0), Variance(1.0, 2)
-
-    assert normal.quantile() == pytest.approx(1.95996, abs=1e-5)
-    assert few.quantile() == pytest.approx(4.30265, abs=1e-5)
-    assert normal.p_value(1.95996) == pytest.approx(0.05, abs=1e-5)
-    assert few.p_value(-4.30265) == pytest.approx(0.05, abs=1e-5)
+def test_few_degrees_of_freedom_make_intervals_wider():
+    assert quantile(0.975) == pytest.approx(1.95996, abs=1e-5)
+    assert quantile(0.975, 2) == pytest.approx(4.30265, abs=1e-5)
 
 
 def test_seeds_that_are_all_alike_count_as_one():
     once = [True] * 14 + [False] * 4
 
-    assert over_seeds([once] * 3) == over_seeds([once]) == wilson(14, 18)
+    assert over_seeds([once]) == wilson(14, 18)
+    assert over_seeds([once] * 3).interval == pytest.approx(wilson(14, 18).interval)
 
 
-def test_intervals_of_accuracies_over_seeds_hold_the_true_one_in_95_percent():
-    """Grid: 50, 170 and 624 images; 3 and 5 seeds, which scatter by 0 to 4 points."""
-    generator = np.random.default_rng(1)
-    held = []
-    for mean in (1.5, 4.0):
-        for seed_sd in (0.0, 0.1, 0.3):
-            scatter = math.hypot(2.0, seed_sd)
-            logits = mean + scatter * np.random.default_rng(0).standard_normal(500_000)
-            true = float((1 / (1 + np.exp(-logits))).mean())
-            for n in (50, 170, 624):
-                for seeds in (3, 5):
-                    for _ in range(300):
-                        own = generator.normal(0, seed_sd, (seeds, 1))
-                        logits = generator.normal(mean, 2.0, n) + own
-                        found = over_seeds(generator.random((seeds, n)) < 1 / (1 + np.exp(-logits)))
-                        held.append(found.low <= true <= found.high)
+def test_one_miss_in_two_seeds_does_not_make_them_less_certain_than_one():
+    found = over_seeds(np.arange(400).reshape(2, 200) > 0)
 
-    assert np.mean(held) == pytest.approx(0.95, abs=0.01)
+    assert percent(found) == "99.8 % [97.8, 99.97], n = 200"
+    assert found.high - found.low < 1.2 * (1 - wilson(200, 200).low)
+
+
+def test_more_seeds_tell_more_and_never_as_much_as_so_many_images():
+    generator = np.random.default_rng(0)
+    table = drawn(generator, 10, 200, mean=2, scatter=1, seed_sd=0)
+
+    widths = [np.ptp(over_seeds(table[:seeds]).interval) for seeds in (2, 5, 10)]
+
+    assert widths == sorted(widths, reverse=True)
+    assert widths[-1] > np.ptp(wilson(round(2000 * table.mean()), 2000).interval)
+
+
+def test_a_seed_that_did_not_learn_leaves_the_accuracy_open():
+    found = over_seeds(np.arange(200) < np.array([[180], [20]]))
+
+    assert found.low < 0.2
+    assert found.high > 0.8
+
+
+@pytest.mark.parametrize(("lead", "independent"), [(2, 100), (10, 75.91), (20, 57.14), (30, 57.14)])
+def test_what_two_seeds_add_grows_with_their_distance_up_to_a_bound(lead, independent):
+    table = (np.arange(100) < np.array([[90], [90 - lead]])).astype(float)
+
+    found = effective_n(table.mean() * (1 - table.mean()), table)
+
+    assert found == pytest.approx(independent, abs=0.02)
+
+
+def drawn(generator, seeds, n, *, mean, scatter, seed_sd):
+    """Return whether seeds were right on images: both have their own place on a logit scale."""
+    logits = mean + scatter * generator.standard_normal(n)
+    logits = logits + seed_sd * generator.standard_normal((seeds, 1))
+    return (generator.random((seeds, n)) < 1 / (1 + np.exp(-logits))).astype(float)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("apart", [0, 0.5, 1])
+def test_intervals_over_seeds_hold_the_true_accuracy_and_are_as_narrow_as_that_of_one(apart):
+    """Grid: accuracies of 50 to 99.5 %, 100 and 500 images, 2 to 10 seeds.
+
+    The images are of even and of uneven difficulty. The variance of the seeds' true accuracies is
+    0, half or all of what chance adds on these images; beyond, no interval can hold the true
+    accuracy and be as narrow as that of one seed.
+    """
+    generator = np.random.default_rng(int(10 * apart))
+    normal = np.random.default_rng(0).standard_normal(200_000)
+    held, wider, widest = [], [], []
+    for scatter in (1.0, 2.5):
+        for mean in np.linspace(0, 5 + scatter, 5):
+            share = 1 / (1 + np.exp(-mean - scatter * normal))
+            slope = float((share * (1 - share)).mean())
+            for n in (100, 500):
+                law = {"mean": mean, "scatter": scatter, "seed_sd": math.sqrt(apart / n / slope)}
+                logits = mean + math.hypot(scatter, law["seed_sd"]) * normal
+                true = float((1 / (1 + np.exp(-logits))).mean())
+                for seeds in (2, 3, 5, 10):
+                    tables = [drawn(generator, seeds, n, **law) for _ in range(250)]
+                    found = [over_seeds(table) for table in tables]
+                    width = np.array([np.ptp(one.interval) for one in found])
+                    singles = [wilson(int(own.sum()), n) for table in tables for own in table]
+                    alike = [
+                        np.ptp(wilson_interval(one.value, n, quantile(0.975))) for one in found
+                    ]
+                    held.append(np.mean([one.low <= true <= one.high for one in found]))
+                    wider.append(width.mean() / np.mean([np.ptp(one.interval) for one in singles]))
+                    widest.append((width / alike).max())
+
+    print(f"{apart}: {np.mean(held):.3f} {min(held):.3f} {max(wider):.2f} {max(widest):.2f}")
+    assert np.mean(held) >= 0.95
+    assert min(held) >= (0.92 if apart < 1 else 0.9)
+    assert np.mean(wider) <= 1
+    assert max(wider) <= (1.02 if apart < 1 else 1.1)
+    assert apart == 1 or max(widest) <= 1.5
 
 
 def test_over_splits_the_interval_is_the_one_by_hand():

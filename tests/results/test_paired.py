@@ -89,11 +89,24 @@ def test_seeds_that_are_all_alike_count_as_one():
     )
 
     assert thrice.repeats == 3
-    assert (thrice.interval, thrice.p_value) == (once.interval, once.p_value)
+    assert thrice.interval == pytest.approx(once.interval)
+    assert (thrice.p_value, thrice.detectable) == pytest.approx((once.p_value, once.detectable))
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(2, 4), st.integers(1, 4))
-def test_over_seeds_the_interval_and_the_test_say_the_same(seed, seeds, others):
+def test_one_miss_in_two_seeds_hides_no_difference_that_one_seed_would_show():
+    """399 of 400 right over two seeds, beside a method that is right on 199 of the 200 images."""
+    nearly = np.arange(400).reshape(2, 200) > 0
+    other = np.tile(np.arange(200) != 7, (2, 1))
+
+    found, one = paired_difference(other, nearly), paired_difference(other[0], nearly[0])
+
+    assert found.value == pytest.approx(0.0025)
+    assert np.ptp(found.interval) < 1.1 * np.ptp(one.interval)
+    assert found.detectable < 1.1 * one.detectable < 0.06
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 4))
+def test_over_seeds_what_the_test_calls_different_the_interval_does_too(seed, seeds, others):
     generator = np.random.default_rng(seed)
     images = generator.normal(0, 2, 60)
     first = on_a_logit_scale(generator, seeds, 60, images)
@@ -102,7 +115,7 @@ def test_over_seeds_the_interval_and_the_test_say_the_same(seed, seeds, others):
     found = paired_difference(first, second)
 
     assert found.value == pytest.approx(second.mean() - first.mean())
-    assert (found.p_value < 0.05) == (found.low > 0 or found.high < 0)
+    assert found.p_value >= 0.05 or found.low > 0 or found.high < 0
 
 
 def test_images_that_do_not_pair_are_refused():
@@ -243,25 +256,40 @@ def test_intervals_of_one_repeat_hold_the_true_difference_in_95_percent(differen
         assert np.mean(alarms) <= 0.055
 
 
-def test_intervals_over_seeds_hold_the_true_difference_in_95_percent():
-    """Grid: 50, 170 and 624 images; 3 and 5 seeds, which scatter by 0 to 3 points."""
-    generator = np.random.default_rng(0)
-    held, alarms = [], []
-    for n in (50, 170, 624):
-        for seeds in (3, 5):
-            for seed_sd in (0.0, 0.1, 0.3):
-                for _ in range(200):
-                    images = generator.normal(0, 2, n)
+@pytest.mark.slow
+@pytest.mark.parametrize("apart", [0, 0.5, 1])
+def test_comparisons_over_seeds_raise_no_false_alarm_and_are_as_narrow_as_that_of_one(apart):
+    """Grid: accuracies of 50 to 99.5 %, 100 and 500 images, 2 to 10 seeds of two equal methods.
+
+    The variance of the seeds' true accuracies is 0, half or all of what chance adds on the images.
+    """
+    generator = np.random.default_rng(int(10 * apart))
+    alarms, held, wider = [], [], []
+    for mean in (0.0, 2.5, 4.5, 6.5):
+        share = 1 / (1 + np.exp(-mean - math.sqrt(2) * np.random.default_rng(0).normal(size=10**5)))
+        slope = float((share * (1 - share)).mean())
+        for n in (100, 500):
+            for seeds in (2, 3, 5, 10):
+                more = {"mean": mean, "seed_sd": math.sqrt(apart / (n * slope))}
+                ratios = []
+                for _ in range(150):
+                    images = generator.normal(0, 1, n)
                     first, second = (
-                        on_a_logit_scale(generator, seeds, n, images, seed_sd=seed_sd)
-                        for _ in range(2)
+                        on_a_logit_scale(generator, seeds, n, images, **more) for _ in range(2)
                     )
-                    found = paired_difference(first, second)
+                    found, one = (
+                        paired_difference(first, second),
+                        paired_difference(first[0], second[0]),
+                    )
+                    ratios.append(np.ptp(found.interval) / np.ptp(one.interval))
                     held.append(found.low <= 0 <= found.high)
                     alarms.append(found.p_value < 0.05)
+                wider.append(np.mean(ratios))
 
-    assert np.mean(held) == pytest.approx(0.95, abs=0.01)
+    print(f"{apart}: held {np.mean(held):.3f}, alarms {np.mean(alarms):.3f}, {max(wider):.2f}")
+    assert np.mean(held) >= 0.95
     assert np.mean(alarms) <= 0.055
+    assert np.mean(wider) <= 1
 
 
 def test_over_splits_the_test_raises_false_alarms_in_5_percent():
