@@ -158,6 +158,16 @@ def test_per_class_is_exact_and_nested(class_sizes, seed, data):
     assert set(small.paths) <= set(large.paths)
 
 
+@given(sizes, st.integers(1, 40))
+def test_at_most_so_many_of_each_class_takes_all_of_a_smaller_one(class_sizes, most):
+    images = dataset(class_sizes)
+
+    part = images.subset(per_class=most, at_most=True)
+
+    assert part.counts() == {name: min(n, most) for name, n in images.counts().items()}
+    assert set(part.paths) <= set(images.subset(per_class=most + 1, at_most=True).paths)
+
+
 @given(sizes, st.integers(0, 3), st.data())
 def test_size_is_exact_nested_and_in_proportion(class_sizes, seed, data):
     images = dataset(class_sizes)
@@ -208,7 +218,10 @@ def test_what_is_not_possible_exactly_is_an_error(options):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"per_class": 0}, {"fraction": 0.0}, {"fraction": 1.2}, {"size": 2, "per_class": 1}],
+    [
+        *({}, {"per_class": 0}, {"fraction": 0.0}, {"fraction": 1.2}),
+        *({"size": 2, "per_class": 1}, {"size": 2, "at_most": True}),
+    ],
 )
 def test_arguments_without_sense_are_refused(options):
     with pytest.raises(UsageError):

@@ -9,13 +9,11 @@ import stat
 import tarfile
 import zipfile
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.io import savemat
 
-from regraft.data.layouts import Layout, UnpackLimits, arrange, unpack
+from regraft.data.layouts import Layout, arrange, unpack
 from regraft.data.named import find_data
 from regraft.errors import DataError, RegraftError
 
@@ -66,11 +64,11 @@ def contents(folder):
     }
 
 
-def refused(tmp_path, data, code, **options):
+def refused(tmp_path, data, code):
     """Check that an archive is refused and that nothing is left of it; return the error."""
     path = archive(tmp_path, data)
     with pytest.raises(DataError) as refusal:
-        unpack(path, tmp_path / "out", **options)
+        unpack(path, tmp_path / "out")
     assert refusal.value.code == code
     assert sorted(tmp_path.iterdir()) == [tmp_path / "in"]
     return refusal.value
@@ -140,11 +138,12 @@ def test_links_devices_and_pipes_in_a_tar_refuse_the_whole_archive(member, tmp_p
     assert member.name in error.what
 
 
-def test_a_link_in_a_zip_refuses_the_whole_archive(tmp_path):
+def test_a_link_in_a_zip_and_a_tar_that_is_cut_between_two_members_are_refused(tmp_path):
     info = zipfile.ZipInfo("set/link")
     info.external_attr = (stat.S_IFLNK | 0o777) << 16
 
     refused(tmp_path, zipped({**FILES, info: b"/etc/passwd"}), "ARCHIVE-UNSAFE")
+    refused(tmp_path, tarred(FILES.items())[: 2 * 1024], "ARCHIVE-DAMAGED")
 
 
 @pytest.mark.parametrize(
@@ -180,14 +179,14 @@ def test_a_header_that_claims_less_than_comes_does_not_let_more_out(tmp_path):
     refused(tmp_path, bytes(data), "ARCHIVE-DAMAGED")
 
 
-def test_more_members_than_allowed_are_refused(tmp_path):
-    files = {f"{number}.jpg": b"" for number in range(11)}
-    path = archive(tmp_path, zipped(files))
+def test_more_members_than_allowed_are_refused(tmp_path, monkeypatch):
+    data = zipped({f"{number}.jpg": b"" for number in range(11)})
+    monkeypatch.setattr("regraft.data.layouts.MOST_MEMBERS", 10)
 
-    unpack(path, tmp_path / "eleven", limits=UnpackLimits(members=11))
+    assert "more than 10 members" in refused(tmp_path, data, "ARCHIVE-TOO-LARGE").why
+    monkeypatch.setattr("regraft.data.layouts.MOST_MEMBERS", 11)
+    unpack(archive(tmp_path, data), tmp_path / "eleven")
     assert len(contents(tmp_path / "eleven")) == 11
-    with pytest.raises(DataError, match="more than 10 members"):
-        unpack(path, tmp_path / "out", limits=UnpackLimits(members=10))
 
 
 def test_overlapping_members_are_refused(tmp_path):
@@ -214,10 +213,6 @@ def test_a_cut_archive_is_refused(share, packer, tmp_path):
     whole = len(data) if packer != "tar" else 8 * 3584 + 512
 
     refused(tmp_path, data[: int(whole * share)], "ARCHIVE-DAMAGED")
-
-
-def test_a_tar_that_is_cut_between_two_members_is_refused(tmp_path):
-    refused(tmp_path, tarred(FILES.items())[: 2 * 1024], "ARCHIVE-DAMAGED")
 
 
 def test_a_flipped_bit_is_noticed_where_the_kind_has_checksums(tmp_path):
@@ -254,13 +249,6 @@ def test_a_folder_that_is_there_is_left_as_it_is(tmp_path):
 
     assert refusal.value.code == "FILE-EXISTS"
     assert contents(tmp_path / "out") == {"mine.jpg": b"mine"}
-
-
-def test_a_missing_archive_and_a_folder_instead_of_one_are_named(tmp_path):
-    for path in (tmp_path / "none.zip", tmp_path):
-        with pytest.raises(DataError) as refusal:
-            unpack(path, tmp_path / "out")
-        assert refusal.value.path == str(path)
 
 
 names = st.text(st.sampled_from("aA.é\u0301/\\: ~-"), min_size=1, max_size=12)
@@ -304,7 +292,6 @@ def test_whatever_is_damaged_the_answer_is_one_of_ours(tmp_path_factory, data):
 
 
 JPEG = b"\xff\xd8\xff"
-FLOWERS = find_data("flowers102").layout
 
 
 def touch(root, *names):
@@ -372,7 +359,7 @@ def test_folders_that_are_no_class_are_named_with_their_images(placed):
     found, _ = placed(layout, "o/ant/1.jpg", "o/bee/1.jpg", "o/BACKGROUND_Google/1.jpg")
 
     assert found.classes == {"ant": 1, "bee": 1}
-    assert found.removed == {"images in BACKGROUND_Google, which is no class": 1}
+    assert found.removed == {"other images, in o/BACKGROUND_Google": 1}
 
 
 def test_leaf_folders_are_classes_and_collections_of_them_are_not(placed):
@@ -381,7 +368,7 @@ def test_leaf_folders_are_classes_and_collections_of_them_are_not(placed):
     found, _ = placed(Layout("leaf_folders", leave_out=("Total",)), *names)
 
     assert found.classes == {"Apple A": 1, "Apple B": 1, "Pear": 1}
-    assert found.removed == {"images in Total, which is no class": 1}
+    assert found.removed == {"other images, in Apple/Total": 1}
 
 
 @pytest.mark.parametrize("folder", ["jpg/", "", "sorted/{}/"])
@@ -394,57 +381,6 @@ def test_numbers_decide_the_class_however_the_images_are_sorted(folder, placed):
     assert there == {f"{name}/image_{n:04}.jpg" for n, name in numbers.items()}
 
 
-def matlab(root, labels, **parts):
-    savemat(root / "imagelabels.mat", {"labels": np.array([labels], dtype=np.uint8)})
-    savemat(root / "setid.mat", {k: np.array([v], dtype=np.uint16) for k, v in parts.items()})
-    return root
-
-
-def test_labels_and_parts_come_from_matlab_files(tmp_path, placed):
-    names = [f"jpg/image_{n:05}.jpg" for n in range(1, 5)]
-    matlab(touch(tmp_path / "source", *names), [77, 1, 60, 102], trnid=[3], valid=[1], tstid=[4, 2])
-
-    _, there = placed(FLOWERS)
-
-    assert there == {
-        "val/passion flower/image_00001.jpg",
-        "test/pink primrose/image_00002.jpg",
-        "train/pink-yellow dahlia/image_00003.jpg",
-        "test/blackberry lily/image_00004.jpg",
-    }
-    assert (tmp_path / "into" / "SOURCE.setid.mat").is_file()
-
-
-@pytest.mark.parametrize(
-    ("labels", "parts", "reason"),
-    [
-        ([103], {"trnid": [1], "valid": [], "tstid": []}, "no known class"),
-        ([0], {"trnid": [1], "valid": [], "tstid": []}, "no known class"),
-        ([], {"trnid": [1], "valid": [], "tstid": []}, "no known class"),
-        ([5], {"trnid": [1], "valid": [1], "tstid": []}, "two parts"),
-        ([5], {"trnid": [1], "valid": []}, "KeyError"),
-    ],
-)
-def test_matlab_files_that_make_no_sense_are_refused(labels, parts, reason, tmp_path, placed):
-    matlab(touch(tmp_path / "source", "jpg/image_00001.jpg"), labels, **parts)
-
-    with pytest.raises(DataError, match=reason) as refusal:
-        placed(FLOWERS)
-
-    assert refusal.value.code == "DATA-LAYOUT"
-
-
-def test_a_damaged_matlab_file_is_named(tmp_path, placed):
-    root = touch(tmp_path / "source", "jpg/image_00001.jpg")
-    matlab(root, [1], trnid=[1], valid=[], tstid=[])
-    (root / "setid.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200))
-
-    with pytest.raises(DataError, match="cannot read the MATLAB file") as refusal:
-        placed(FLOWERS)
-
-    assert refusal.value.path == str(root / "setid.mat")
-
-
 @pytest.mark.parametrize(
     "layout",
     [
@@ -453,7 +389,6 @@ def test_a_damaged_matlab_file_is_named(tmp_path, placed):
         Layout("leaf_folders", among=("a",)),
         Layout("number_ranges", ("a", "b"), each=2),
         Layout("name_prefixes", ("a", "b")),
-        Layout("label_files", ("a", "b")),
     ],
     ids=lambda layout: layout.kind,
 )

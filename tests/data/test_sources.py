@@ -2,17 +2,13 @@
 
 import os
 import unicodedata
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from regraft.data.dataset import Dataset
-from regraft.data.sources import (
-    is_junk,
-    ordered_classes,
-)
+from regraft.data.sources import is_junk, ordered_classes
 from regraft.errors import DataError, UsageError, list_names
 
 
@@ -70,20 +66,19 @@ def test_the_order_in_which_the_system_lists_files_does_not_matter(make, monkeyp
     assert Dataset.from_folder(folder) == first
 
 
-def test_junk_folders_are_no_classes(make):
+def test_what_is_left_out_is_counted_and_noted(make):
     folder = make("a/1.jpg", "b/1.jpg", ".ipynb_checkpoints/x.jpg", "__MACOSX/._a.jpg", ".DS_Store")
+    make("a/._1.jpg", "b/list.txt", "b/README", "logo.png")
 
     data = Dataset.from_folder(folder)
 
     assert data.classes == ("a", "b")
-    assert data.ignored == (("hidden and system files", 3),)
-
-
-def test_other_files_and_stray_images_are_counted_and_noted(make):
-    data = Dataset.from_folder(make("a/1.jpg", "b/1.jpg", "b/list.txt", "logo.png"))
-
-    assert data.ignored == ((".txt: not an image", 1), ("images outside a class folder", 1))
-    assert "left out: images outside a class folder (1)" in data.notes
+    assert data.notes == (
+        "left out: .txt: not an image (1)",
+        "left out: hidden and system files (4)",
+        "left out: images outside a class folder (1)",
+        "left out: no suffix: not an image (1)",
+    )
 
 
 def test_empty_class_folders_are_all_listed_unless_allowed(make):
@@ -93,15 +88,10 @@ def test_empty_class_folders_are_all_listed_unless_allowed(make):
 
     assert error.code == "DATA-EMPTY-CLASS"
     assert "c, d" in str(error)
-    assert Dataset.from_folder(folder, allow_empty=True).counts() == {
-        "a": 1,
-        "b": 1,
-        "c": 0,
-        "d": 0,
-    }
+    assert Dataset.from_folder(folder, allow_empty=True).counts()["c"] == 0
 
 
-def test_each_wrong_layout_has_its_own_message(make, tmp_path):
+def test_each_wrong_layout_has_its_own_message(tmp_path):
     (tmp_path / "file").touch()
     for name in ("nothing", "flat", "lone"):
         (tmp_path / name).mkdir()
@@ -109,24 +99,14 @@ def test_each_wrong_layout_has_its_own_message(make, tmp_path):
     (tmp_path / "lone" / "cat").mkdir()
     (tmp_path / "lone" / "cat" / "1.jpg").touch()
 
-    codes = [
-        refused(tmp_path / name).code for name in ("missing", "file", "nothing", "flat", "lone")
-    ]
+    found = ("missing", "file", "nothing", "flat", "lone")
+    codes = [refused(tmp_path / name).code.removeprefix("DATA-") for name in found]
 
-    assert codes == [
-        "DATA-NOT-FOUND",
-        "DATA-NOT-A-FOLDER",
-        "DATA-NO-CLASSES",
-        "DATA-FLAT",
-        "DATA-ONE-CLASS",
-    ]
+    assert codes == ["NOT-FOUND", "NOT-A-FOLDER", "NO-CLASSES", "FLAT", "ONE-CLASS"]
 
 
 def test_one_class_alone_may_be_looked_at_on_request(make):
-    folder = make("cat/1.jpg")
-
-    assert Dataset.from_folder(folder, allow_empty=True).classes == ("cat",)
-    assert Dataset.from_folder(folder, classes=["cat"]).classes == ("cat",)
+    assert Dataset.from_folder(make("cat/1.jpg"), allow_empty=True).classes == ("cat",)
 
 
 def test_folders_of_one_name_under_two_parents_are_never_merged(make):
@@ -137,14 +117,8 @@ def test_folders_of_one_name_under_two_parents_are_never_merged(make):
 
 
 def test_given_parts_are_recognised_in_any_spelling(make):
-    folder = make(
-        "Training/a/1.jpg",
-        "Training/b/1.jpg",
-        "valid/a/2.jpg",
-        "valid/b/2.jpg",
-        "TEST/a/3.jpg",
-        "TEST/b/3.jpg",
-    )
+    folder = make("Training/a/1.jpg", "Training/b/1.jpg", "valid/a/2.jpg", "valid/b/2.jpg")
+    make("TEST/a/3.jpg", "TEST/b/3.jpg")
 
     data = Dataset.from_folder(folder)
 
@@ -163,8 +137,8 @@ def test_a_class_may_be_called_train(make):
 @pytest.mark.parametrize(
     ("names", "code"),
     [
-        (("train/a/1.jpg", "test/a/2.jpg", "more/a/1.jpg"), "DATA-PARTS-MIXED"),
-        (("train/a/1.jpg", "val/a/2.jpg", "validation/a/1.jpg"), "DATA-PARTS-TWICE"),
+        (("train/a/1.jpg", "test/a/2.jpg", "more/a/1.jpg"), "DATA-PARTS"),
+        (("train/a/1.jpg", "val/a/2.jpg", "validation/a/1.jpg"), "DATA-PARTS"),
         (("train/cat.0.jpg", "test/1.jpg"), "DATA-FLAT"),
         (("train/a/1.jpg", "train/b/1.jpg", "test/A/2.jpg", "test/b/2.jpg"), "DATA-CLASS-TWINS"),
     ],
@@ -180,12 +154,6 @@ def test_a_class_that_train_lacks_is_an_error_with_both_sets(make):
     assert "train: a, b; test: a, c" in str(error)
 
 
-def test_a_class_that_test_lacks_is_noted_with_both_sets(make):
-    data = Dataset.from_folder(make("train/a/1.jpg", "train/b/1.jpg", "test/a/2.jpg"))
-
-    assert data.notes == ("the part test lacks b (it has: a)",)
-
-
 def test_composed_and_decomposed_twins_are_refused_and_told_apart_in_the_message(make):
     names = [unicodedata.normalize(form, "café") for form in ("NFC", "NFD")]
 
@@ -195,25 +163,11 @@ def test_composed_and_decomposed_twins_are_refused_and_told_apart_in_the_message
     assert all(ascii(name) in error.why for name in names)
 
 
-def test_twins_that_are_meant_can_be_named(make):
-    data = Dataset.from_folder(make("a/1.jpg", "A/1.jpg"), classes=["a", "A"])
-
-    assert data.classes == ("a", "A")
-
-
 def test_a_decomposed_folder_name_gives_the_composed_class(make):
     data = Dataset.from_folder(make(unicodedata.normalize("NFD", "café/1.jpg"), "tea/1.jpg"))
 
     assert data.classes == (unicodedata.normalize("NFC", "café"), "tea")
     assert all(path.is_file() for path in data.paths)
-
-
-def test_chosen_classes_keep_their_order_and_the_others_are_counted(make):
-    data = Dataset.from_folder(make("a/1.jpg", "b/1.jpg", "c/1.jpg"), classes=["c", "a"])
-
-    assert data.classes == ("c", "a")
-    assert data.ignored == (("class folders that were not asked for", 1),)
-    assert "missing: d; there: a" in str(refused(data.root, classes=["a", "d"]))
 
 
 ODD_NAMES = [
@@ -247,7 +201,7 @@ def test_a_link_to_an_image_of_the_same_class_is_left_out_and_counted(make):
     data = Dataset.from_folder(folder)
 
     assert data.relative_paths() == ("a/1.jpg", "b/1.jpg")
-    assert ("links to an image that is there", 1) in data.ignored
+    assert data.notes == ("left out: links to an image that is there (1)",)
 
 
 @pytest.mark.parametrize(
@@ -329,15 +283,15 @@ def test_other_columns_parts_and_groups(table):
     [
         ("path,class\n1.jpg,a\n", "DATA-CSV-COLUMN", "its columns: path, class"),
         ("", "DATA-CSV-COLUMN", "its columns: none"),
-        ("path,label,label\n1.jpg,a,b\n", "DATA-CSV-COLUMN", "2 columns label"),
-        ("path,label\n", "DATA-CSV-EMPTY", "no row"),
+        ("path,label,label\n1.jpg,a,b\n", "DATA-CSV-COLUMN", "its columns: path, label, label"),
+        ("path,label\n", "DATA-CSV", "no row"),
         ("path,label\n1.jpg,a\n9.jpg,b\n", "DATA-CSV-FILE", "line 3"),
         ('path,label\n1.jpg,"a\nb"\n9.jpg,b\n', "DATA-CSV-FILE", "line 4"),
-        ("path,label\n1.jpg,a\n../x.jpg,b\n", "DATA-CSV-OUTSIDE", "line 3"),
-        ("path,label\n/etc/passwd,a\n", "DATA-CSV-OUTSIDE", "line 2"),
-        ("path,label\n,a\n", "DATA-CSV-OUTSIDE", "line 2"),
-        ("path,label\n1.jpg,a\n./1.jpg,b\n", "DATA-CSV-TWICE", "lines 2 and 3"),
-        ("path,label\n1.jpg, \n", "DATA-CSV-LABEL", "line 2"),
+        ("path,label\n1.jpg,a\n../x.jpg,b\n", "DATA-CSV", "line 3"),
+        ("path,label\n/etc/passwd,a\n", "DATA-CSV", "line 2"),
+        ("path,label\n,a\n", "DATA-CSV", "'' lies outside"),
+        ("path,label\n1.jpg,a\n./1.jpg,b\n", "DATA-CSV", "line 3: its image stands in line 2"),
+        ("path,label\n1.jpg, \n", "DATA-CSV", "line 2"),
         ("path,label\n1.jpg,a,b\n", "DATA-CSV", "line 2 has 3 cells, the header 2"),
         ('path,label\n1.jpg,"a\n', "DATA-CSV", "line 2"),
         ("path,label\n1.jpg,rose\n2.jpg,Rose\n", "DATA-CLASS-TWINS", "'Rose' and 'rose'"),
@@ -354,8 +308,8 @@ def test_each_fault_is_named_with_its_line(table, text, code, words):
 def test_an_unknown_part_is_named_with_its_line(table):
     error = refused_table(table("path,label,part\n1.jpg,a,dev1\n"), part="part")
 
-    assert error.code == "DATA-CSV-PART"
-    assert "line 2: 'dev1'" in str(error)
+    assert error.code == "DATA-CSV"
+    assert "line 2: 'dev1' is no part" in str(error)
 
 
 def test_a_group_is_one_however_it_is_typed_and_blank_cells_are_groups_of_their_own(table):
@@ -363,31 +317,12 @@ def test_a_group_is_one_however_it_is_typed_and_blank_cells_are_groups_of_their_
 
     data = Dataset.from_csv(table(f"path,label,who\n{rows}"), group="who")
 
-    assert data.groups == ("M\u00fcller", "M\u00fcller", "", "")
-    assert data.notes == ()
+    assert data.groups == ("m\u00fcller", "m\u00fcller", "", "")
 
 
-def test_groups_that_differ_by_case_stay_apart_and_are_told(table):
-    data = Dataset.from_csv(table("path,label,who\n1.jpg,a,p1\n2.jpg,b,P1\n"), group="who")
-
-    assert data.groups == ("p1", "P1")
-    assert data.notes == ("groups that differ only by case are kept apart: P1 and p1",)
-
-
-def test_a_missing_table_and_one_in_utf16_are_refused_table(table, tmp_path):
+def test_a_missing_table_and_a_folder_are_refused(table, tmp_path):
     assert refused_table(tmp_path / "none.csv").code == "DATA-NOT-FOUND"
-    assert "UTF-16" in str(refused_table(table("path,label\n1.jpg,a\n".encode("utf-16"))))
     assert refused_table(tmp_path).code == "DATA-CSV"
-
-
-def test_labels_that_differ_by_case_can_be_named_and_others_left_out(table):
-    file = table("path,label\n1.jpg,a\n2.jpg,A\n3.jpg,other\n")
-
-    data = Dataset.from_csv(file, classes=["A", "a"])
-
-    assert data.classes == ("A", "a")
-    assert data.labels == ("a", "A")
-    assert data.ignored == (("rows of classes that were not asked for", 1),)
 
 
 label = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_size=1, max_size=20)
@@ -405,21 +340,8 @@ def test_any_label_survives(tmp_path_factory, text):
     assert data.labels == (unicodedata.normalize("NFC", text),)
 
 
-@pytest.fixture
-def named(tmp_path):
-    """Return a function that makes empty files and returns their folder."""
-
-    def build(*names):
-        for name in names:
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).touch()
-        return tmp_path
-
-    return build
-
-
-def test_the_class_stands_before_the_number(named):
-    folder = named(
+def test_the_class_stands_before_the_number(make):
+    folder = make(
         "cat.0.jpg", "dog.12.jpg", "sub/cat_0003.jpg", "dog (2).png", "b2_01.jpg", "dog.jpg"
     )
 
@@ -428,8 +350,8 @@ def test_the_class_stands_before_the_number(named):
     assert data.counts() == {"b2": 1, "cat": 2, "dog": 3}
 
 
-def test_a_pattern_may_name_the_group_as_well(named):
-    folder = named("person1_virus_3.jpg", "person1_virus_4.jpg", "person2_flu_1.jpg")
+def test_a_pattern_may_name_the_group_as_well(make):
+    folder = make("person1_virus_3.jpg", "person1_virus_4.jpg", "person2_flu_1.jpg")
 
     data = Dataset.from_names(folder, pattern=r"^(?P<group>person\d+)_(?P<label>[a-z]+)_")
 
@@ -437,41 +359,36 @@ def test_a_pattern_may_name_the_group_as_well(named):
     assert data.groups == ("person1", "person1", "person2")
 
 
-def test_names_that_do_not_match_are_listed(named):
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("cat.0.jpg", "0001.jpg", "0002.jpg"), ("2 file names", "0001.jpg, 0002.jpg")),
+        (("notes.txt",), ("no image", "left out: .txt: not an image (1)")),
+    ],
+)
+def test_names_that_do_not_match_are_listed(make, names, words):
     with pytest.raises(DataError) as caught:
-        Dataset.from_names(named("cat.0.jpg", "0001.jpg", "0002.jpg"))
+        Dataset.from_names(make(*names))
 
     assert caught.value.code == "DATA-NAMES"
-    assert "2 file names" in str(caught.value)
-    assert "0001.jpg, 0002.jpg" in str(caught.value)
-
-
-def test_a_folder_without_images_is_refused(named):
-    with pytest.raises(DataError) as caught:
-        Dataset.from_names(named("notes.txt"))
-
-    assert caught.value.code == "DATA-NO-PICTURES"
-    assert "1 .txt" in str(caught.value)
+    assert all(word in str(caught.value) for word in words)
 
 
 @pytest.mark.parametrize("pattern", ["(", "(.*)"])
-def test_patterns_that_cannot_work_are_refused(named, pattern):
+def test_patterns_that_cannot_work_are_refused(make, pattern):
     with pytest.raises(UsageError):
-        Dataset.from_names(named("cat.0.jpg"), pattern=pattern)
+        Dataset.from_names(make("cat.0.jpg"), pattern=pattern)
 
 
 @pytest.fixture
-def rose(tmp_path):
-    """Return a data folder with one class folder, ``rose``, of one image."""
-    folder = tmp_path / "data" / "rose"
-    folder.mkdir(parents=True)
-    (folder / "1.jpg").write_bytes(b"1")
-    return folder
+def rose(make):
+    """Return the first class folder of a data folder with one image in each of two classes."""
+    return make("rose/1.jpg", "tulip/2.jpg") / "rose"
 
 
-def images(folder, **options):
-    data = Dataset.from_folder(folder.parent, classes=["rose"], **options)
-    return [str(path) for path in data.paths], dict(data.ignored)
+def roses(folder, **options):
+    data = Dataset.from_folder(folder.parent, **options)
+    return sorted(path.name for path in data.paths if path.parent.name == "rose")
 
 
 @pytest.mark.parametrize(
@@ -486,33 +403,12 @@ def test_odd_names_are_no_junk(name):
     assert not is_junk(name)
 
 
-def test_junk_and_other_files_are_counted_not_silently_dropped(rose):
-    for name in ("._1.jpg", "Thumbs.db", "notes.txt", "more.TXT", "README"):
-        (rose / name).touch()
-
-    found, ignored = images(rose)
-
-    assert found == [str(rose / "1.jpg")]
-    assert ignored == {
-        "hidden and system files": 2,
-        ".txt: not an image": 2,
-        "no suffix: not an image": 1,
-    }
-
-
 def test_broken_and_odd_files_named_as_images_are_kept_for_the_check(rose):
     (rose / "empty.png").touch()
     (rose / "nowhere.jpg").symlink_to(rose / "gone.jpg")
     os.mkfifo(rose / "pipe.jpg")
 
-    found, _ = images(rose)
-
-    assert sorted(Path(path).name for path in found) == [
-        "1.jpg",
-        "empty.png",
-        "nowhere.jpg",
-        "pipe.jpg",
-    ]
+    assert roses(rose) == ["1.jpg", "empty.png", "nowhere.jpg", "pipe.jpg"]
 
 
 @pytest.mark.parametrize("target", ["..", ".", "../../data"])
@@ -520,7 +416,7 @@ def test_links_that_lead_in_a_circle_are_refused(rose, target):
     (rose / "loop").symlink_to(target)
 
     with pytest.raises(DataError) as caught:
-        images(rose)
+        roses(rose)
 
     assert caught.value.code == "DATA-LINK-LOOP"
 
@@ -529,7 +425,7 @@ def test_links_to_each_other_are_kept_for_the_check(rose):
     (rose / "a.jpg").symlink_to("b.jpg")
     (rose / "b.jpg").symlink_to("a.jpg")
 
-    assert len(images(rose)[0]) == 3
+    assert len(roses(rose)) == 3
 
 
 def test_a_circle_through_a_folder_outside_is_refused(rose, tmp_path):
@@ -539,7 +435,7 @@ def test_a_circle_through_a_folder_outside_is_refused(rose, tmp_path):
     (rose / "away").symlink_to(outside)
 
     with pytest.raises(DataError) as caught:
-        images(rose, follow_outside=True)
+        roses(rose, follow_outside=True)
 
     assert caught.value.code == "DATA-LINK-LOOP"
 
@@ -549,10 +445,10 @@ def test_a_link_that_leads_out_is_refused_unless_asked_for(rose, tmp_path):
     (rose / "2.jpg").symlink_to(tmp_path / "secret.jpg")
 
     with pytest.raises(DataError) as caught:
-        images(rose)
+        roses(rose)
 
     assert caught.value.code == "DATA-LINK-OUTSIDE"
-    assert len(images(rose, follow_outside=True)[0]) == 2
+    assert roses(rose, follow_outside=True) == ["1.jpg", "2.jpg"]
 
 
 def test_a_folder_that_cannot_be_read_is_named(rose, monkeypatch):
@@ -562,18 +458,13 @@ def test_a_folder_that_cannot_be_read_is_named(rose, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse)
 
     with pytest.raises(DataError, match="Permission denied") as caught:
-        images(rose)
+        roses(rose)
 
     assert caught.value.code == "DATA-UNREADABLE"
 
 
 def test_the_order_is_by_code_point():
     assert ordered_classes(["é", "b", "a2", "C", "a10"]) == ["C", "a10", "a2", "b", "é"]
-
-
-def test_a_class_asked_for_twice_is_refused():
-    with pytest.raises(DataError):
-        ordered_classes(["a"], wanted=["a", "a"])
 
 
 @pytest.mark.parametrize("pair", [("cat", "CAT"), ("cat", " cat"), ("straße", "STRASSE")])

@@ -149,7 +149,7 @@ def _list_named(*, as_json: bool) -> None:
         names = ("name", "title", "classes", "images", "licence", "page")
         listed = [
             {name: getattr(data, name) for name in names}
-            | {"bytes": data.size or None, "files": [file.url for file in data.files]}
+            | {"bytes": data.size or None, "url": data.url}
             for data in named_data()
         ]
         echo_json({"data_sets": listed})
@@ -157,7 +157,7 @@ def _list_named(*, as_json: bool) -> None:
     rows = tuple(
         (
             *(data.name, data.classes, f"{data.images:,}"),
-            *(_size(data.size) if data.files else "by hand", data.title, data.licence),
+            *(_size(data.size) if data.url else "by hand", data.title, data.licence),
         )
         for data in named_data()
     )
@@ -180,13 +180,9 @@ def _echo_fetched(fetched: FetchedData, folder: Path) -> None:
         f"parts, as published: {parts}" if parts else "",
         f"licence: {source.licence}",
         f"cite: {source.citation}",
-        f"resumed a download of which {_size(fetched.resumed)} were here"
-        if fetched.resumed
+        f"file: {source.archive}, SHA-256 {source.sha256} (compared: {source.checked})"
+        if source.archive
         else "",
-        *(
-            f"file: {file.name}, SHA-256 {file.sha256} (compared: {file.checked})"
-            for file in source.files
-        ),
         *(f"left out: {count:,} {what}" for what, count in source.removed.items()),
         f"left out, not images ({len(source.broken):,}): {broken}" if broken else "",
         *(f"note: {note}" for note in source.notes),

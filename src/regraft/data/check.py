@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -65,9 +65,6 @@ class Finding:
         code: A stable code such as ``DATA-LEAK``.
         severity: ``"error"``: results would be wrong; ``"warning"``: they may mislead; ``"note"``.
         message: What was found, with numbers and a few examples.
-        path: The first image concerned, relative to the data folder.
-        label: The class concerned, if it is one.
-        part: The part concerned, if it is one.
         advice: What the reader can do about it.
         names: All groups that are meant, where the message names the first few.
     """
@@ -75,9 +72,6 @@ class Finding:
     code: str
     severity: Severity
     message: str
-    path: str | None = None
-    label: str | None = None
-    part: str | None = None
     advice: str = ""
     names: tuple[str, ...] = ()
 
@@ -139,18 +133,13 @@ class CheckReport:
             split: A cut of the images that were checked; bad ones may be missing. Groups that its
                 parts know are looked at, too.
         """
-        checked, cut = self._evidence.images, _Images.of(split)
+        known, cut = self._evidence, split.joined()
         parts = dict(zip(cut.paths, cut.parts or (), strict=True))
-        groups = None if cut.groups is None else dict(zip(cut.paths, cut.groups, strict=True))
-        images = dataclasses.replace(
-            checked,
-            parts=tuple(parts.get(path, "") for path in checked.paths),
-            groups=tuple(groups.get(path, "") for path in checked.paths)
-            if groups is not None
-            else None,
-            settled=True,
-        )
-        return _report(dataclasses.replace(self._evidence, images=images))
+        groups = dict(zip(cut.paths, cut.groups or (), strict=False))
+        part_of = tuple(parts.get(path, "") for path in known.paths)
+        group_of = cut.groups and tuple(groups.get(path, "") for path in known.paths)
+        now = dataclasses.replace(known, parts=part_of, groups=group_of, settled=True)
+        return _report(now)
 
     def leaked(self, part: str = "test") -> tuple[str, ...]:
         """Return the images of a part that something in an earlier part gives away.
@@ -164,36 +153,29 @@ class CheckReport:
         Returns:
             Their paths relative to the data folder, in order.
         """
-        found, images = self._evidence, self._evidence.images
+        found = self._evidence
         earlier = set(PARTS[: PARTS.index(part)])
-        groups = images.torn(images.groups).values()
         places = set()
+        groups = found.torn(found.groups).values()
         for members in [*found.duplicates, *found.near_duplicates, *groups]:
-            if earlier & {images.part(place) for place in members}:
-                places |= {place for place in members if images.part(place) == part}
-        return tuple(images.names[place] for place in sorted(places))
+            if earlier & {found.part(place) for place in members}:
+                places |= {place for place in members if found.part(place) == part}
+        return tuple(found.names[place] for place in sorted(places))
 
     def hashed(self, dataset: Dataset) -> Dataset:
         """Return a checked data set that knows the SHA-256 of its files from this check."""
-        known = zip(self._evidence.images.paths, self._evidence.facts, strict=True)
+        known = zip(self._evidence.paths, self._evidence.facts, strict=True)
         return dataset.knowing({path: facts.sha256 for path, facts in known if facts})
 
-    def summary(self) -> dict[str, Any]:
-        """Return numbers and findings, without the full lists, as values that JSON can hold."""
+    def to_json(self) -> dict[str, Any]:
+        """Return numbers, findings and all lists, as values that JSON can hold."""
         return {
             "images": self.images,
             "usable": self.images - len(self.bad_files),
             "bad": dict(Counter(error.code for error in self.bad)),
             "counts": self.counts,
-            "duplicate_groups": len(self.duplicates),
-            "near_duplicate_groups": len(self.near_duplicates),
             "notes": self.notes,
             "findings": [asdict(finding) for finding in self.findings],
-        }
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the summary and all lists, as values that JSON can hold."""
-        return self.summary() | {
             "bad_files": [dict(zip(_COLUMNS, _row(file), strict=True)) for file in self.bad_files],
             "duplicates": self.duplicates,
             "near_duplicates": self.near_duplicates,
@@ -219,7 +201,7 @@ class CheckReport:
         return "\n".join(lines)
 
     def write(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``check.json`` (summary and all lists) and ``bad_files.csv`` into ``folder``."""
+        """Write ``check.json``, all that was found, and ``bad_files.csv`` into ``folder``."""
         write_json(Path(folder) / "check.json", self.to_json())
         write_table(Path(folder) / "bad_files.csv", _COLUMNS, map(_row, self.bad_files))
 
@@ -248,10 +230,13 @@ def check(
         >>> [finding.code for finding in check(Dataset(("no.jpg",), ("x",), ("x",))).findings]
         ['DATA-BAD-IMAGES', 'DATA-FEW']
     """
-    images = _Images.of(data)
-    facts, bad = inspect_all(images.paths, decoding, verbose=verbose)
-    duplicates, near_duplicates = copies(facts), near_copies(facts, near_distance)
-    return _report(_Evidence(images, facts, bad, duplicates, near_duplicates))
+    settled = isinstance(data, Split)
+    whole = data.joined() if isinstance(data, Split) else data
+    facts, bad = inspect_all(whole.paths, decoding, verbose=verbose)
+    columns = (whole.paths, whole.relative_paths(), whole.labels, whole.parts, whole.groups)
+    copied, alike = copies(facts), near_copies(facts, near_distance)
+    evidence = (*columns, whole.classes, whole.notes, settled, facts, bad, copied, alike)
+    return _report(_Evidence(*evidence))
 
 
 def usable(
@@ -262,7 +247,7 @@ def usable(
     Args:
         dataset: What was checked, or a part of it.
         report: What the check found.
-        skip_bad: Whether to leave bad images out; they are listed in the notes of the result.
+        skip_bad: Whether to leave bad images out; the report lists them.
         max_bad: The largest share of bad images, 0 to 1, that may be left out.
 
     Raises:
@@ -291,15 +276,12 @@ def usable(
     if lost := set(dataset.labels) - set(kept.labels):
         hint = f"no image would be left of: {list_names(sorted(lost))}"
         raise BadImagesError(found, hint=hint)
-    names = dataset.relative_paths()
-    listed = list_names((names[place] for place in bad), most=len(bad))
-    note = f"{len(bad)} of {len(dataset)} images cannot be used and were left out: {listed}"
-    return dataclasses.replace(kept, notes=(*dataset.notes, note))
+    return kept
 
 
 @dataclass(frozen=True)
-class _Images:
-    """All images to check, whether they are cut into parts or not, column by column.
+class _Evidence:
+    """Everything that findings are drawn from, column by column, whether it is cut or not.
 
     Attributes:
         paths: The files.
@@ -308,7 +290,12 @@ class _Images:
         parts: ``train``, ``val`` or ``test`` of each; None: not cut.
         groups: The group of each, empty for a group of its own; None: no groups are known.
         classes: All classes in their order.
+        said: What the source of the images has said.
         settled: Whether the parts are final, so that nothing more is cut from train.
+        facts: What is known of each image; None: it cannot be used.
+        bad: The error of each image that cannot be used, by its place.
+        duplicates: The places of images with the same content.
+        near_duplicates: The places of images that look alike.
     """
 
     paths: tuple[Path, ...]
@@ -317,13 +304,12 @@ class _Images:
     parts: tuple[str, ...] | None
     groups: tuple[str, ...] | None
     classes: tuple[str, ...]
-    settled: bool = False
-
-    @classmethod
-    def of(cls, data: Dataset | Split) -> _Images:
-        whole = data if isinstance(data, Dataset) else data.joined()
-        columns = (whole.paths, whole.relative_paths(), whole.labels, whole.parts, whole.groups)
-        return cls(*columns, whole.classes, settled=isinstance(data, Split))
+    said: tuple[str, ...]
+    settled: bool
+    facts: list[ImageFacts | None]
+    bad: dict[int, ImageError]
+    duplicates: Groups
+    near_duplicates: Groups
 
     def part(self, place: int) -> str | None:
         return None if self.parts is None else self.parts[place]
@@ -337,57 +323,46 @@ class _Images:
         torn = _across([members[name] for name in sorted(members)], self.parts)
         return {groups[places[0]]: places for places in torn} if groups else {}
 
-    def counts(self, places: Sequence[int]) -> dict[str, dict[str, int]]:
-        """Count the images at ``places`` for each part (``all`` if not cut) and each class."""
-        counted = Counter((self.part(place) or "all", self.labels[place]) for place in places)
-        given = set(self.parts or ())
-        parts = [part for part in PARTS if part in given] or ["all"]
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Count the usable images of each part (``all`` if not cut) and each class."""
+        usable = [place for place, facts in enumerate(self.facts) if facts]
+        counted = Counter((self.part(place) or "all", self.labels[place]) for place in usable)
+        parts = [part for part in PARTS if part in set(self.parts or ())] or ["all"]
         return {part: {name: counted[part, name] for name in self.classes} for part in parts}
 
-
-@dataclass(frozen=True)
-class _Evidence:
-    """Everything that findings are drawn from: what is known of each image, or its error."""
-
-    images: _Images
-    facts: list[ImageFacts | None]
-    bad: dict[int, ImageError]
-    duplicates: Groups
-    near_duplicates: Groups
-
-    def usable(self) -> list[int]:
-        return [place for place, facts in enumerate(self.facts) if facts]
+    def examples(self, places: Sequence[int]) -> str:
+        return list_names((self.names[place] for place in places), most=_EXAMPLES)
 
 
-def _report(evidence: _Evidence) -> CheckReport:
-    images = evidence.images
+def _report(known: _Evidence) -> CheckReport:
     found = [
-        *_bad(evidence),
-        *_classes(evidence),
-        *_about_copies("the same content", evidence.duplicates, images, _COPIES),
-        *_about_copies("nearly the same image", evidence.near_duplicates, images, _LOOK_ALIKES),
-        *_torn_groups(images),
-        *_likely_groups(images),
-        *_odd_images(evidence),
+        *_bad(known),
+        *_classes(known),
+        *_about_copies("the same content", known.duplicates, known, _COPIES),
+        *_about_copies("nearly the same image", known.near_duplicates, known, _LOOK_ALIKES),
+        *_torn_groups(known),
+        *_likely_groups(known),
+        *_odd_images(known),
+        *(Finding("DATA-SOURCE", "note", text, "nothing needs to be done") for text in known.said),
     ]
-    notes = Counter(note for facts in evidence.facts if facts for note in facts.notes)
+    notes = Counter(note for facts in known.facts if facts for note in facts.notes)
     return CheckReport(
         findings=tuple(sorted(found, key=lambda finding: _SEVERITIES.index(finding.severity))),
-        images=len(images.paths),
+        images=len(known.paths),
         bad_files=tuple(
-            BadFile(images.names[place], images.labels[place], images.part(place), error)
-            for place, error in evidence.bad.items()
+            BadFile(known.names[place], known.labels[place], known.part(place), error)
+            for place, error in known.bad.items()
         ),
-        counts=images.counts(evidence.usable()),
-        duplicates=_named(evidence.duplicates, images),
-        near_duplicates=_named(evidence.near_duplicates, images),
+        counts=known.counts(),
+        duplicates=_named(known.duplicates, known),
+        near_duplicates=_named(known.near_duplicates, known),
         notes=dict(sorted(notes.items())),
-        _evidence=evidence,
+        _evidence=known,
     )
 
 
-def _named(groups: Groups, images: _Images) -> tuple[tuple[str, ...], ...]:
-    return tuple(tuple(images.names[place] for place in group) for group in groups)
+def _named(groups: Groups, known: _Evidence) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(known.names[place] for place in group) for group in groups)
 
 
 def _row(file: BadFile) -> tuple[str, ...]:
@@ -396,137 +371,104 @@ def _row(file: BadFile) -> tuple[str, ...]:
     return file.name, file.label, file.part or "", error.code, reason, error.hint
 
 
-def _bad(evidence: _Evidence) -> Iterator[Finding]:
-    images, bad = evidence.images, evidence.bad
-    if not bad:
+def _bad(known: _Evidence) -> Iterator[Finding]:
+    if not known.bad:
         return
-    codes = Counter(error.code for error in bad.values()).most_common()
+    codes = Counter(error.code for error in known.bad.values()).most_common()
     kinds = ", ".join(f"{count} {code}" for code, count in codes)
-    parts = {images.part(place) for place in bad}
     advice = "repair or remove them; skip_bad leaves them out and lists them"
-    if images.settled and parts == {""}:  # the split was cut without them
+    if known.settled and {known.part(place) for place in known.bad} == {""}:  # cut without them
         advice = "they were left out; repair them to have them used"
-    message = f"{_plural(len(bad), 'image')} of {len(images.paths)} cannot be used ({kinds}): "
-    yield Finding(
-        "DATA-BAD-IMAGES",
-        "error",
-        message + _examples(images, list(bad)),
-        path=images.names[min(bad)],
-        label=_only({images.labels[place] for place in bad}),
-        part=_only(parts),
-        advice=advice,
-    )
+    message = f"{_plural(len(known.bad), 'image')} of {len(known.paths)} cannot be used ({kinds}): "
+    yield Finding("DATA-BAD-IMAGES", "error", message + known.examples(list(known.bad)), advice)
 
 
-def _classes(evidence: _Evidence) -> Iterator[Finding]:
-    counts = evidence.images.counts(evidence.usable())
+def _classes(known: _Evidence) -> Iterator[Finding]:
+    counts = known.counts()
     # Every part that is still to be cut from these images takes at least one of each class.
-    cut = "all" not in counts
-    needed = 1 if evidence.images.settled else 3 - len(counts.keys() & {"val", "test"})
-    whole, part = counts.get("train" if cut else "all", {}), "train" if cut else None
-    if few := {name: count for name, count in whole.items() if count < needed}:
-        listed = list_names((f"{name} ({count})" for name, count in few.items()), most=5)
+    needed = 1 if known.settled else 3 - len(counts.keys() & {"val", "test"})
+    whole = counts.get("all", counts.get("train", {}))
+    if few := [f"{name} ({count})" for name, count in whole.items() if count < needed]:
         have = _plural(len(few), "class has", "classes have")
-        message = f"{have} too few usable images: {listed}; least number needed: {needed}"
+        message = f"{have} too few usable images: {list_names(few, most=5)}; "
+        message += f"least number needed: {needed}"
         advice = "add images, leave these classes out, or cut fewer parts"
-        label = _only(few)
-        yield Finding("DATA-FEW", "error", message, label=label, part=part, advice=advice)
+        yield Finding("DATA-FEW", "error", message, advice)
     for part in ("val", "test"):
         if lacking := [name for name, count in counts.get(part, {}).items() if not count]:
             message = f"{part} has no usable image of {_plural(len(lacking), 'class', 'classes')}: "
             message += list_names(lacking, most=5)
             advice = "nothing can be said about these classes there; cut the set anew"
-            code, label = "DATA-CLASS-MISSING", _only(lacking)
-            yield Finding(code, "warning", message, label=label, part=part, advice=advice)
+            yield Finding("DATA-CLASS-MISSING", "warning", message, advice)
     total: Counter[str] = Counter()
     for in_part in counts.values():
         total.update(in_part)
-    present = [(count, name) for name, count in total.items() if count]
-    (most, largest), (least, smallest) = (
-        max(present, default=(0, "")),
-        min(present, default=(1, "")),
-    )
+    present = [(count, name) for name, count in total.items() if count] or [(1, "")]
+    (most, largest), (least, smallest) = max(present), min(present)
     if most >= _IMBALANCE * least:
         message = f"the largest class ({largest}, {most}) has {most / least:.1f} times as many"
         message += f" images as the smallest ({smallest}, {least}); always answering {largest}"
         message += f" would be right for {most} of {total.total()}"
         advice = "look at the figures of each class, not at the accuracy alone"
-        yield Finding("DATA-IMBALANCE", "warning", message, label=largest, advice=advice)
+        yield Finding("DATA-IMBALANCE", "warning", message, advice)
 
 
-def _about_copies(what: str, groups: Groups, images: _Images, kinds: _Kinds) -> Iterator[Finding]:
-    conflicts, leaks = _across(groups, images.labels), _across(groups, images.parts)
-    known = {group[0] for group in conflicts + leaks}
-    plain = [group for group in groups if group[0] not in known]
+def _about_copies(what: str, groups: Groups, known: _Evidence, kinds: _Kinds) -> Iterator[Finding]:
+    conflicts, leaks = _across(groups, known.labels), _across(groups, known.parts)
+    first = {group[0] for group in conflicts + leaks}
+    plain = [group for group in groups if group[0] not in first]
     for found, (code, (severity, where, advice)) in zip(
         (conflicts, leaks, plain), kinds.items(), strict=True
     ):
-        if not found:
-            continue
-        between = _between(found, images) if found is leaks else ""
-        shown = (" = ".join(images.names[place] for place in group[:3]) for group in found)
-        of = f"{_plural(len(found), 'group')} of {sum(map(len, found))} images"
-        settled = code == "DATA-NEAR-DUPLICATES" and images.parts
-        message = f"{what} {where}{between}: {of}: {list_names(shown, most=_EXAMPLES)}"
-        path = images.names[found[0][0]]
-        yield Finding(code, "note" if settled else severity, message, path=path, advice=advice)
+        if found:
+            between = _between(found, known) if found is leaks else ""
+            shown = (" = ".join(known.names[place] for place in group[:3]) for group in found)
+            of = f"{_plural(len(found), 'group')} of {sum(map(len, found))} images"
+            message = f"{what} {where}{between}: {of}: {list_names(shown, most=_EXAMPLES)}"
+            settled = code == "DATA-NEAR-DUPLICATES" and known.parts
+            yield Finding(code, "note" if settled else severity, message, advice)
 
 
-def _torn_groups(images: _Images) -> Iterator[Finding]:
-    if torn := images.torn(images.groups):
-        message, path = _torn(torn, images), images.names[next(iter(torn.values()))[0]]
-        advice, names = "cut the set anew with the groups kept together (--regroup)", tuple(torn)
-        code = "DATA-GROUP-LEAK"
-        yield Finding(code, "error", message, path=path, advice=advice, names=names)
+def _torn_groups(known: _Evidence) -> Iterator[Finding]:
+    if torn := known.torn(known.groups):
+        advice = "cut the set anew with the groups kept together (--regroup)"
+        yield Finding("DATA-GROUP-LEAK", "error", _torn(torn, known), advice, tuple(torn))
 
 
-def _likely_groups(images: _Images) -> Iterator[Finding]:
+def _likely_groups(known: _Evidence) -> Iterator[Finding]:
     """Say which groups the names of files seem to speak of, where nobody has named any."""
-    found = propose_groups(images.names, images.labels) if images.groups is None else None
-    torn = images.torn(found.groups) if found else {}
-    if found is None or (images.settled and not torn):
+    found = propose_groups(known.names, known.labels) if known.groups is None else None
+    torn = known.torn(found.groups) if found else {}
+    if found is None or (known.settled and not torn):
         return
-    named = [place for place, name in enumerate(found.groups) if name]
-    count = len({found.groups[place] for place in named})
-    message = f"file names seem to say what belongs together: {found.expression} finds {count}"
-    message += f" groups of {_plural(len(named), 'image')}"
-    message += f"; {_torn(torn, images)}" if torn else ""
+    named = [name for name in found.groups if name]
+    message = f"file names seem to say what belongs together: {found.expression} finds"
+    message += f" {len(set(named))} groups of {_plural(len(named), 'image')}"
+    message += f"; {_torn(torn, known)}" if torn else ""
     advice = "if these are patients, plants or films, keep each in one part"
     advice += f" (--group-by '{found.expression}')"
-    code, path, names = "DATA-LIKELY-GROUPS", images.names[named[0]], tuple(torn)
-    yield Finding(code, "warning", message, path=path, advice=advice, names=names)
+    yield Finding("DATA-LIKELY-GROUPS", "warning", message, advice, tuple(torn))
 
 
-def _torn(torn: dict[str, list[int]], images: _Images) -> str:
+def _torn(torn: dict[str, list[int]], known: _Evidence) -> str:
     """Return which groups stand in which parts, the first few by name."""
-    groups = list(torn.values())
-    kinds = {frozenset(images.part(place) for place in places) for places in groups}
-    parts = [part for part in PARTS if part in set().union(*kinds)]
-    where = "several parts" + _between(groups, images)
-    if len(kinds) == 1 and len(parts) == 2:
-        where = f"both {parts[0]} and {parts[1]}"
     stand = _plural(len(torn), "group stands", "groups stand")
-    return f"{stand} in {where}: {list_names(torn, most=_EXAMPLES)}"
+    where = _between(list(torn.values()), known)
+    return f"{stand} in several parts{where}: {list_names(torn, most=_EXAMPLES)}"
 
 
-def _odd_images(evidence: _Evidence) -> Iterator[Finding]:
-    images, usable_ones = evidence.images, len(evidence.usable())
+def _odd_images(known: _Evidence) -> Iterator[Finding]:
     noted: dict[str, list[int]] = {}
-    for place, facts in enumerate(evidence.facts):
+    for place, facts in enumerate(known.facts):
         for note in facts.notes if facts else ():
             noted.setdefault(note, []).append(place)
-    sayings = dict(_NOTES)
+    usable_ones, sayings = len(known.facts) - len(known.bad), dict(_NOTES)
     if len(noted.get("NOTE-GREY", ())) < usable_ones:
         sayings["NOTE-GREY"] = ("grey images among coloured ones", "grey is read as colour")
     for code, (what, advice) in sayings.items():
         if places := noted.get(code):
-            message = f"{what}: {len(places)} of {usable_ones} images: {_examples(images, places)}"
-            yield Finding(code, "note", message, path=images.names[places[0]], advice=advice)
-
-
-def _only(values: Collection[str | None]) -> str | None:
-    """Return the only one of some values, None if there are several."""
-    return next(iter(values)) if len(values) == 1 else None
+            of = f"{len(places)} of {usable_ones} images"
+            yield Finding(code, "note", f"{what}: {of}: {known.examples(places)}", advice)
 
 
 def _across(groups: Groups, column: Sequence[str] | None) -> Groups:
@@ -536,17 +478,13 @@ def _across(groups: Groups, column: Sequence[str] | None) -> Groups:
     return [group for group in groups if len({column[place] for place in group}) > 1]
 
 
-def _between(groups: Groups, images: _Images) -> str:
+def _between(groups: Groups, known: _Evidence) -> str:
     """Return between which parts groups lie, for example `` (2 in train and test)``."""
     kinds: Counter[str] = Counter()
     for group in groups:
-        parts = {images.part(place) for place in group}
+        parts = {known.part(place) for place in group}
         kinds[" and ".join(part for part in PARTS if part in parts)] += 1
     return " (" + ", ".join(f"{count} in {kind}" for kind, count in kinds.most_common()) + ")"
-
-
-def _examples(images: _Images, places: list[int]) -> str:
-    return list_names((images.names[place] for place in places), most=_EXAMPLES)
 
 
 def _plural(count: int, one: str, many: str = "") -> str:

@@ -13,15 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from regraft.data import manifest, sources
-from regraft.data.sources import PARTS, Columns, Listing
-from regraft.data.split import (
-    SplitOptions,
-    as_fraction,
-    assign,
-    choose_subset,
-    groups_of,
-    order_key,
-)
+from regraft.data.sources import PARTS, Listing
+from regraft.data.split import SplitOptions, as_fraction, assign, choose_subset, groups_of
 from regraft.errors import BadImagesError, DataError, ImageError, UsageError, list_names
 from regraft.files import sha256_file, sha256_json
 
@@ -32,9 +25,8 @@ NAME_PATTERN = r"^(?P<label>.*?[^\W\d_].*?)[\s._-]*(?:\(?\d+\)?)?\.[^.]+$"
 class Dataset:
     """Images and the names of their classes; it never changes.
 
-    The classes stand in a fixed order: by Unicode code point of their names in composed form (NFC),
-    unless they were given in another one. The order is kept with the data set, so it matters
-    nowhere afterwards: labels travel as names.
+    The classes stand in a fixed order: read from a folder or table, by Unicode code point of their
+    names in composed form (NFC). It matters nowhere afterwards: labels travel as names.
 
     Attributes:
         paths: One path for each image; none stands there twice.
@@ -44,8 +36,7 @@ class Dataset:
         groups: What must not be torn apart by a split (patient, plant, film), if known; an empty
             text means a group of its own.
         parts: ``train``, ``val`` or ``test`` for each image, where the source is cut already.
-        ignored: What the scan left out, and how many of each.
-        notes: What else a reader should know, one sentence each.
+        notes: What a reader should know, such as what the scan left out, one sentence each.
 
     Example:
         >>> images = Dataset(("a.jpg", "b.jpg"), ("rose", "lily"), ("lily", "rose"))
@@ -59,7 +50,6 @@ class Dataset:
     root: Path | None = None
     groups: tuple[str, ...] | None = None
     parts: tuple[str, ...] | None = None
-    ignored: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
     known_hashes: dict[Path, str] = field(default_factory=dict, repr=False, compare=False)
 
@@ -67,13 +57,17 @@ class Dataset:
         settle = object.__setattr__  # the one moment at which a frozen value may be completed
         settle(self, "paths", tuple(map(Path, self.paths)))
         for name in ("labels", "classes", "groups", "parts"):
-            if getattr(self, name) is None:
-                continue
-            settle(self, name, tuple(getattr(self, name)))
             column = getattr(self, name)
+            if column is None:
+                continue
+            settle(self, name, tuple(column))
             if name != "classes" and len(column) != len(self.paths):
                 raise DataError(f"{len(column)} {name} for {len(self.paths)} images")
-            _refuse_other_than_text(name, column)
+            # 0 or None would silently be no group at all.
+            if odd := [value for value in column if not isinstance(value, str)]:
+                why = f"{odd[0]!r} is of the type {type(odd[0]).__name__}"
+                hint = 'turn numbers into texts with str(), and write "" for a group of its own'
+                raise DataError(f"{name} are texts", why=why, hint=hint, code="DATA-NOT-TEXT")
         _refuse_odd_names(self)
 
     def __len__(self) -> int:
@@ -84,7 +78,6 @@ class Dataset:
         cls,
         folder: str | os.PathLike[str],
         *,
-        classes: Sequence[str] | None = None,
         allow_empty: bool = False,
         follow_outside: bool = False,
     ) -> Dataset:
@@ -97,7 +90,6 @@ class Dataset:
 
         Args:
             folder: The folder; nothing is ever written there.
-            classes: The classes to use and their order; default: all folders.
             allow_empty: Whether a class may have no image, or stand alone.
             follow_outside: Whether links may lead out of the folder.
 
@@ -110,10 +102,10 @@ class Dataset:
             regraft.errors.DataError: folder not found ...
         """
         root = absolute(folder)
-        listing = sources.list_class_folders(
-            root, classes=classes, allow_empty=allow_empty, follow_outside=follow_outside
+        found = sources.list_class_folders(
+            root, allow_empty=allow_empty, follow_outside=follow_outside
         )
-        return cls._from_listing(listing, root)
+        return cls._from_listing(found, root)
 
     @classmethod
     def from_csv(
@@ -125,7 +117,6 @@ class Dataset:
         part: str | None = None,
         group: str | None = None,
         root: str | os.PathLike[str] | None = None,
-        classes: Sequence[str] | None = None,
     ) -> Dataset:
         """Read a table with one image a row; labels are text whatever they look like.
 
@@ -134,9 +125,8 @@ class Dataset:
             path: The column of paths, relative to ``root``.
             label: The column of classes.
             part: The column that says train, val or test, if there is one.
-            group: The column of groups, if there is one.
+            group: The column of groups, if there is one; they are compared without regard to case.
             root: The folder of the images; default: that of the table.
-            classes: The order of the classes, and leave to name two that differ only by case.
 
         Raises:
             DataError: A column is missing, a file is unknown, lies outside ``root`` or stands there
@@ -149,10 +139,8 @@ class Dataset:
         """
         table = Path(file)
         folder = absolute(table.parent if root is None else root)
-        columns = Columns(path, label, part, group)
-        return cls._from_listing(
-            sources.list_table(table, folder, columns, classes=classes), folder
-        )
+        found = sources.list_table(table, folder, path=path, label=label, part=part, group=group)
+        return cls._from_listing(found, folder)
 
     @classmethod
     def from_names(cls, folder: str | os.PathLike[str], *, pattern: str = NAME_PATTERN) -> Dataset:
@@ -178,15 +166,15 @@ class Dataset:
 
     @classmethod
     def _from_listing(cls, listing: Listing, root: Path) -> Dataset:
-        rows = listing.rows
+        columns = list(zip(*listing.rows, strict=True)) or [()] * 4
+        paths, labels, groups, parts = columns
         return cls(
-            paths=tuple(Path(row.path) for row in rows),
-            labels=tuple(row.label for row in rows),
+            paths=tuple(map(Path, paths)),
+            labels=labels,
             classes=tuple(listing.classes),
             root=root,
-            groups=tuple(row.group for row in rows) if listing.has_groups else None,
-            parts=tuple(row.part for row in rows) if listing.has_parts else None,
-            ignored=tuple(sorted(listing.ignored.items())),
+            groups=groups if any(groups) else None,
+            parts=parts if any(parts) else None,
             notes=tuple(listing.notes),
         )
 
@@ -261,6 +249,7 @@ class Dataset:
         per_class: int | None = None,
         size: int | None = None,
         fraction: float | None = None,
+        at_most: bool = False,
         seed: int = 0,
     ) -> Dataset:
         """Return a part of the images, exactly as large as asked for.
@@ -274,28 +263,30 @@ class Dataset:
             per_class: This many images of each class.
             size: This many images in all, the classes in proportion.
             fraction: This share of all images, in (0, 1], rounded to a whole number of images.
+            at_most: Whether a class that has fewer than ``per_class`` images gives all it has,
+                instead of being refused.
             seed: Another seed, another choice.
 
         Raises:
-            UsageError: Not exactly one of the three is given, or it is out of range.
+            UsageError: Not exactly one of the first three is given, or one is out of range.
             DataError: There are not enough images (``DATA-SUBSET``).
 
         Example:
             >>> four = Dataset(("1.jpg", "2.jpg", "3.jpg", "4.jpg"), tuple("xxxy"), ("x", "y"))
             >>> four.subset(per_class=1).counts()
             {'x': 1, 'y': 1}
+            >>> four.subset(per_class=2, at_most=True).counts()
+            {'x': 2, 'y': 1}
         """
         if sum(value is not None for value in (per_class, size, fraction)) != 1:
             raise UsageError("give one of per_class, size and fraction")
+        if at_most and per_class is None:
+            raise UsageError("at_most does nothing without per_class")
         if fraction is not None:
             if not 0 < fraction <= 1:
                 raise UsageError("fraction must lie in (0, 1]", why=str(fraction))
             size = round(len(self) * as_fraction(fraction))
-        queues: dict[str, list[int]] = {name: [] for name in self.classes}
-        keys = [order_key(name, seed=seed, purpose="subset") for name in self.relative_paths()]
-        for index in sorted(range(len(self)), key=keys.__getitem__):
-            queues[self.labels[index]].append(index)
-        chosen = choose_subset(queues, per_class=per_class, size=size)
+        chosen = choose_subset(self, per_class=per_class, size=size, at_most=at_most, seed=seed)
         return self.take(sorted(chosen))
 
     def grouped(self, group_by: str | None) -> Dataset:
@@ -313,11 +304,8 @@ class Dataset:
             >>> people.grouped("^([a-z]+)_").groups
             ('ann', 'ann', '')
         """
-        groups, without = groups_of(self, group_by)
-        if without is None:
-            return self
-        named = (group if isinstance(group, str) else "" for group in groups)
-        return dataclasses.replace(self, groups=tuple(named))
+        groups = groups_of(self, group_by)
+        return self if groups is None else dataclasses.replace(self, groups=groups)
 
     def split(
         self,
@@ -326,7 +314,6 @@ class Dataset:
         test: float = 0.25,
         seed: int = 0,
         group_by: str | None = None,
-        on_duplicates: Literal["together", "move"] = "together",
         regroup: bool = False,
         keep_parts: bool = False,
         small_classes: Literal["refuse", "train"] = "refuse",
@@ -336,27 +323,26 @@ class Dataset:
     ) -> Split:
         """Cut the images into train, val and test.
 
-        Each class is cut by itself, exactly by largest remainder, and has at least one image in
-        each part asked for. Images of one group, and files of the same content, come to the same
-        part; the sizes are then as close to the wanted ones as the groups allow. The choice depends
-        on the relative paths, the seed and the shares, not on order or machine.
+        Each class is cut by itself, exactly by number or by largest remainder, and has at least one
+        image in each part asked for. Images of one group, and files of the same content, come to
+        the same part; the sizes are then as close to the wanted ones as the groups allow. The
+        choice depends on the relative paths, the seed and the sizes, not on order or machine.
 
         Parts that the data set was given are kept; a part that is missing is cut from train, and
-        the shares are then shares of train.
+        shares are then shares of train.
 
         With ``folds`` the images are cut into so many parts of the same size, each of which is the
         test part once. All folds of one seed together hold every image once.
 
         Args:
-            val: Share of the validation part, 0 for none.
-            test: Share of the test part, 0 for none; without meaning for folds.
+            val: Size of the validation part, 0 for none: below 1 a share of the images; from 1 on a
+                number of images of each class.
+            test: Size of the test part in the same way; without meaning for folds.
             seed: Another seed, another choice.
             group_by: A regular expression looked for in the relative path: its group named
                 ``group``, else its first group, else the whole match is what must stay together,
                 and an image without a match is a group of its own. ``"column"``: the groups of the
                 data set.
-            on_duplicates: What to do when given parts hold copies of one file: ``"together"``
-                refuses them, ``"move"`` moves the copies into train.
             regroup: Whether to forget the given parts and cut anew.
             keep_parts: Whether to keep the given parts even where they share groups or copies of
                 files, which a check of the split then finds.
@@ -364,7 +350,7 @@ class Dataset:
                 all of it into ``"train"``.
             alike: Groups of relative paths whose images look alike, as a check finds them; they
                 come to the same part where it is cut here.
-            folds: Cut into so many folds, 2 or more; ``val`` is then a share of the other folds.
+            folds: Cut into so many folds, 2 or more; ``val`` is then cut from the other folds.
             fold: Which of the folds is the test part, counted from 0.
 
         Returns:
@@ -381,15 +367,15 @@ class Dataset:
             test=test,
             seed=seed,
             group_by=group_by,
-            on_duplicates=on_duplicates,
             regroup=regroup,
             keep_parts=keep_parts,
             small_classes=small_classes,
             folds=folds,
             fold=fold,
         )
-        places, settings = assign(self, options, alike)
-        plain = dataclasses.replace(self.grouped(group_by), parts=None, ignored=(), notes=())
+        grouped = self.grouped(group_by)
+        places, settings = assign(grouped, options, alike)
+        plain = dataclasses.replace(grouped, parts=None, notes=())
         train, held, tested = (plain.take(indices) for indices in places)
         return Split(train, held, tested, seed=options.seed, settings=settings)
 
@@ -473,36 +459,32 @@ class Split:
         folder = absolute(root)
         stored = manifest.read_manifest(Path(source))
         manifest.refuse_missing_files(stored.rows, folder)
-        parts: dict[str, Dataset] = {}
-        hashes: dict[str, str] = {}
-        for part in PARTS:
-            rows = [row for row in stored.rows if row.part == part]
-            parts[part] = Dataset(
-                paths=tuple(folder / row.path for row in rows),
-                labels=tuple(row.label for row in rows),
-                classes=stored.facts.classes,
-                root=folder,
-            )
-            hashes.update(zip((row.path for row in rows), parts[part].hashes(), strict=True))
-        manifest.refuse_changed_files(stored.rows, hashes, folder)
-        return cls(**parts, seed=stored.facts.seed, settings=dict(stored.facts.settings))
+        whole = Dataset(
+            paths=tuple(folder / row.path for row in stored.rows),
+            labels=tuple(row.label for row in stored.rows),
+            classes=stored.facts.classes,
+            root=folder,
+        )
+        manifest.refuse_changed_files(stored.rows, whole.hashes(), folder)
+        train, val, test = (
+            whole.take(place for place, row in enumerate(stored.rows) if row.part == part)
+            for part in PARTS
+        )
+        return cls(train, val, test, stored.facts.seed, dict(stored.facts.settings))
 
     def joined(self) -> Dataset:
         """Return all images as one data set that is cut already."""
         parts = self.parts()
-        grouped = all(data.groups is not None for data in parts.values())
-        known: dict[Path, str] = {}
-        for data in parts.values():
-            known |= data.known_hashes
+        every = list(parts.values())
+        grouped = all(data.groups is not None for data in every)
+        groups = tuple(group for data in every for group in data.groups or ())
         return dataclasses.replace(
             self.train,
-            paths=tuple(path for data in parts.values() for path in data.paths),
-            labels=tuple(label for data in parts.values() for label in data.labels),
+            paths=tuple(path for data in every for path in data.paths),
+            labels=tuple(label for data in every for label in data.labels),
             parts=tuple(part for part, data in parts.items() for _ in data.paths),
-            groups=tuple(group for data in parts.values() for group in data.groups or ())
-            if grouped
-            else None,
-            known_hashes=known,
+            groups=groups if grouped else None,
+            known_hashes={path: h for data in every for path, h in data.known_hashes.items()},
         )
 
     @staticmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -32,6 +32,7 @@ _WAITING = 1 << 16  # pairs that are joined in one go
 
 _NUMBER = re.compile("[0-9]+")
 _MOST_KINDS = 4  # ways of naming in one data set
+_MOST_NUMBERS = 3  # of a name that are looked at
 _FEWEST_EACH = 3  # identifiers of a class, so that the names of classes are taken for none
 _SHARED = 0.2  # of the images must share their identifier with another one of their class
 _SHARED_OF_KIND = 0.05
@@ -152,9 +153,8 @@ def near_copies(all_facts: Sequence[ImageFacts | None], distance: int) -> Groups
 def propose_groups(names: Sequence[str], labels: Sequence[str]) -> Proposal | None:
     """Look for identifiers such as ``person12`` of which several images of a class bear one.
 
-    A name is taken apart into what stands before its first number that varies, this number, and the
-    rest. The first two are an identifier if there is a rest in most names, if there are several
-    of them in each class, and if enough images share one.
+    An identifier is a name up to a number and this number. It must have a rest in most names, there
+    must be several of them in each class, and enough images must share one.
 
     Args:
         names: Relative paths.
@@ -170,24 +170,25 @@ def propose_groups(names: Sequence[str], labels: Sequence[str]) -> Proposal | No
         >>> propose_groups([f"x/image_{i}.jpg" for i in range(40)], ["x"] * 40) is None
         True
     """
-    stems = [PurePosixPath(name).stem for name in names]
-    ids: list[str | None] = [None] * len(stems)
-    prefixes = []
-    for prefix, found in _kinds(stems, labels):
-        shared = _shared(found, labels)
-        if shared >= max(1, _SHARED_OF_KIND * len(found)):
-            prefixes.append(prefix)
+    ids: list[str | None] = [None] * len(names)
+    shapes = []
+    for shape, found in _kinds([PurePosixPath(name).stem for name in names], labels):
+        if _shared(found, labels) >= max(1, _SHARED_OF_KIND * len(found)):
+            shapes.append(shape)
             for place, identifier in found.items():
                 ids[place] = identifier
     known = {place: identifier for place, identifier in enumerate(ids) if identifier}
     largest = max(Counter(known.values()).values(), default=0)
     if (
-        not 1 <= len(prefixes) <= _MOST_KINDS
+        not 1 <= len(shapes) <= _MOST_KINDS
         or _shared(known, labels) < _SHARED * len(names)
         or largest > max(1, _LARGEST * len(names))
     ):
         return None
-    expression = _expression(sorted(prefixes), names, ids)
+    patterns = ("[0-9]+".join(map(re.escape, shape.split("\0"))) for shape in sorted(shapes))
+    expression = "|".join(patterns).replace(r"\-", "-")
+    if find_groups(names, expression) != ids:  # numbers of folders, or within other names
+        expression = f"(?:^|/)({expression})[^/]*$"
     return Proposal(expression, tuple(found or "" for found in find_groups(names, expression)))
 
 
@@ -234,44 +235,26 @@ def _join(waiting: list[NDArray[np.int64]], groups: NDArray[np.int64]) -> None:
 
 
 def _kinds(stems: Sequence[str], labels: Sequence[str]) -> Iterator[tuple[str, dict[int, str]]]:
-    """Yield ways of naming: a literal beginning, and the identifiers that go on with a number."""
-    waiting = [("", list(range(len(stems))))]
-    while waiting:
-        start, places = waiting.pop()
-        numbers: defaultdict[str, dict[int, re.Match[str]]] = defaultdict(dict)
-        for place in places:
-            if match := _NUMBER.search(stems[place], len(start)):
-                numbers[stems[place][: match.start()]][place] = match
-        for prefix, found in numbers.items():
-            ids = {place: prefix + match[0] for place, match in found.items()}
-            several = Counter(labels[place] for place in _first_of_each(ids, labels))
-            if min(several.values()) >= _FEWEST_EACH:
-                rest = (stems[place][match.end() :] for place, match in found.items())
-                if 2 * sum(any(map(str.isalnum, text)) for text in rest) >= len(found):
-                    yield prefix, ids
-            else:  # a number that hardly varies belongs to the name: NORMAL2-IM-0123-0001
-                by_id: defaultdict[str, list[int]] = defaultdict(list)
-                for place, identifier in ids.items():
-                    by_id[identifier].append(place)
-                waiting += [item for item in by_id.items() if len(item[1]) >= _FEWEST_EACH]
-
-
-def _first_of_each(ids: dict[int, str], labels: Sequence[str]) -> list[int]:
-    """Return one place for each identifier of each class."""
-    return list({(identifier, labels[place]): place for place, identifier in ids.items()}.values())
+    """Yield ways of naming, with NUL for each number, and the identifiers of each."""
+    waiting: Iterable[int] = range(len(stems))
+    for depth in range(_MOST_NUMBERS):
+        kinds: defaultdict[str, dict[int, str]] = defaultdict(dict)
+        for place in waiting:
+            if number := next(itertools.islice(_NUMBER.finditer(stems[place]), depth, None), None):
+                identifier = stems[place][: number.end()]
+                kinds[_NUMBER.sub("\0", identifier)][place] = identifier
+        waiting = []
+        for shape, ids in kinds.items():
+            apart = {(identifier, labels[place]) for place, identifier in ids.items()}
+            if min(Counter(label for _, label in apart).values()) < _FEWEST_EACH:
+                waiting += ids  # it hardly varies, so the next number may tell: NORMAL2-IM-0123
+                continue
+            rest = (stems[place][len(identifier) :] for place, identifier in ids.items())
+            if 2 * sum(any(map(str.isalnum, text)) for text in rest) >= len(ids):
+                yield shape, ids
 
 
 def _shared(ids: dict[int, str], labels: Sequence[str]) -> int:
     """Return how many images bear the identifier of another image of their class."""
     count = Counter((identifier, labels[place]) for place, identifier in ids.items())
     return sum(number for number in count.values() if number > 1)
-
-
-def _expression(prefixes: list[str], names: Sequence[str], ids: list[str | None]) -> str:
-    """Return the plainest expression that finds these identifiers and nothing else."""
-    literal = [re.escape(prefix).replace(r"\-", "-") for prefix in prefixes]
-    plain = "|".join(f"{prefix}[0-9]+" for prefix in literal)
-    if all(prefixes) and find_groups(names, plain) == ids:
-        return plain
-    either = f"(?:{'|'.join(literal)})" if any(prefixes) else ""
-    return f"(?:^|/)({either}[0-9]+)[^/]*$"

@@ -18,7 +18,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
@@ -35,9 +35,10 @@ _DAMAGE = (
     *(RecursionError, NotImplementedError),  # the last one of a zip that is packed in another way
 )
 _NUMBER = re.compile(r"^image_(\d+)\.jpg$", re.IGNORECASE)
-_LABELS, _PARTS = "imagelabels.mat", "setid.mat"
-_PART_KEYS = {"trnid": "train", "valid": "val", "tstid": "test"}
-_NOT_ON_WINDOWS = re.compile(r'[<>:"/\\|?*]')
+# What an archive may become; images hardly shrink, so what unpacks a lot is no image.
+MOST_MEMBERS = 300_000
+MOST_BYTES = 64 << 30
+MOST_RATIO = 100  # bytes of all files for each byte of the archive, beyond the first 16 MiB
 
 
 @settings_class(DataError)
@@ -48,15 +49,15 @@ class Layout:
         kind: ``class_folders``: a folder for each class, in the parts train, val and test or not,
             at any depth, of which the highest are taken. ``leaf_folders``: a folder for each class
             at different depths. ``number_ranges``: images ``image_0001.jpg`` …, a fixed number for
-            each class in turn. ``label_files``: such images with their classes and parts in MATLAB
-            files. ``name_prefixes``: one folder of images whose names begin with their class.
+            each class in turn. ``name_prefixes``: one folder of images whose names begin with their
+            class.
         names: All classes, in the order of their numbers where they have some.
         among: Some of the classes, by which the data set is known where not all are named.
         leave_out: Folders that are no class.
         each: How many images a class has, for ``number_ranges``.
     """
 
-    kind: Literal["class_folders", "leaf_folders", "number_ranges", "label_files", "name_prefixes"]
+    kind: Literal["class_folders", "leaf_folders", "number_ranges", "name_prefixes"]
     names: tuple[str, ...] = ()
     among: tuple[str, ...] = ()
     leave_out: tuple[str, ...] = ()
@@ -80,21 +81,6 @@ class Arranged:
     broken: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class UnpackLimits:
-    """What an archive may become; images hardly shrink, so what unpacks a lot is no image.
-
-    Attributes:
-        members: How many files and folders.
-        size: Bytes of all files together.
-        ratio: Bytes of all files for each byte of the archive, beyond the first 16 MiB.
-    """
-
-    members: int = 300_000
-    size: int = 64 << 30
-    ratio: int = 100
-
-
 class _Placement(NamedTuple):
     """Where one image belongs; the part is empty where the source has none."""
 
@@ -103,17 +89,8 @@ class _Placement(NamedTuple):
     label: str
 
 
-@dataclass(frozen=True)
-class _Arrangement:
-    """What a layout found: images, images that belong to no class by folder, and papers."""
-
-    placements: list[_Placement]
-    removed: dict[str, list[Path]] = field(default_factory=dict)
-    papers: list[Path] = field(default_factory=list)
-
-
 def arrange(layout: Layout, source: Path, into: Path, *, move: bool) -> Arranged:
-    """Put images into ``[PART/]CLASS/NAME`` and licences and lists beside, as ``SOURCE.NAME``.
+    """Put images into ``[PART/]CLASS/NAME`` and licences beside, as ``SOURCE.NAME``.
 
     Args:
         layout: How ``source`` is laid out.
@@ -125,9 +102,9 @@ def arrange(layout: Layout, source: Path, into: Path, *, move: bool) -> Arranged
         DataError: ``DATA-LAYOUT``: the folder is laid out in another way.
         OSError: A file cannot be read or written.
     """
-    found = _LAYOUTS[layout.kind](layout, source)
-    broken = [each.source for each in found.placements if not _begins_like_an_image(each.source)]
-    whole = [each for each in found.placements if each.source not in set(broken)]
+    every = _LAYOUTS[layout.kind](layout, source)
+    broken = {each.source for each in every if not _begins_like_an_image(each.source)}
+    whole = [each for each in every if each.source not in broken]
     targets = {each: into / each.part / each.label / each.source.name for each in whole}
     first: dict[str, Path] = {}
     for each, target in targets.items():
@@ -135,20 +112,22 @@ def arrange(layout: Layout, source: Path, into: Path, *, move: bool) -> Arranged
         if other is not each.source:
             why = f"{other.relative_to(source)} and {each.source.relative_to(source)}"
             raise _other_layout(source, why, "two images of one class have the same name")
-    removed = _left_over(source, found)
+    rest = sorted(set(files_below(source)) - {each.source for each in every})
+    papers = [file for file in rest if file.stem.lower().startswith("licen")]
+    removed = _left_over(source, [file for file in rest if file not in papers])
     # Not shutil.copy: with the mode of a read-only source a copy could not be deleted.
     put: Callable[[Path, Path], Any] = Path.replace if move else shutil.copyfile
     for each, target in targets.items():
         target.parent.mkdir(parents=True, exist_ok=True)
         put(each.source, target)
-    for paper in found.papers:
+    for paper in papers:
         put(paper, into / f"{SOURCE_PREFIX}{paper.name.removeprefix(SOURCE_PREFIX)}")
     parts = Counter(each.part for each in whole if each.part)
     return Arranged(
         classes=dict(sorted(Counter(each.label for each in whole).items())),
         parts={part: parts[part] for part in PARTS if part in parts},
         removed=removed,
-        broken=tuple(file.relative_to(source).as_posix() for file in broken),
+        broken=tuple(file.relative_to(source).as_posix() for file in sorted(broken)),
     )
 
 
@@ -158,13 +137,12 @@ def files_below(folder: Path) -> Iterator[Path]:
         yield from _files_in(place)
 
 
-def unpack(archive: Path, folder: Path, *, limits: UnpackLimits = UnpackLimits()) -> int:
+def unpack(archive: Path, folder: Path) -> int:
     """Unpack an archive into a new folder, which appears whole or not at all.
 
     Args:
         archive: A zip or tar file; the kind is read from its content.
         folder: Where the files shall stand; it must not exist.
-        limits: What the archive may become.
 
     Returns:
         How many files that a system left behind were not taken.
@@ -185,29 +163,23 @@ def unpack(archive: Path, folder: Path, *, limits: UnpackLimits = UnpackLimits()
             raise _too_large(archive, "there is less free on that disk than the archive has")
         try:
             kind = _unpack_zip if zipfile.is_zipfile(archive) else _unpack_tar
-            return kind(archive, part, limits)
+            return kind(archive, part)
         except (OSError, *_DAMAGE) as error:
             if getattr(error, "errno", None) is not None:
                 raise  # of the disk, not of a packer
             raise _damaged(archive, str(error)[:200] or type(error).__name__) from error
 
 
-def _class_folders(layout: Layout, folder: Path) -> _Arrangement:
+def _class_folders(layout: Layout, folder: Path) -> list[_Placement]:
     for place in _folders_below(folder):
         if found := _classes_in(layout, place):
-            break
-    else:
-        wanted = list_names(layout.names or layout.among)
-        raise _other_layout(folder, f"no folder that holds folders of images named {wanted}")
-    return _Arrangement(
-        [_Placement(image, part, inner.name) for part, inner in found for image in _images(inner)],
-        {
-            inner.name: list(_images(inner))
-            for inner in _folders_in(place)
-            if inner.name in layout.leave_out
-        },
-        [file for file in _files_in(place) if file.suffix.lower() in {".txt", ".md"}],
-    )
+            return [
+                _Placement(image, part, each.name)
+                for part, each in found
+                for image in _images(each)
+            ]
+    wanted = list_names(layout.names or layout.among)
+    raise _other_layout(folder, f"no folder that holds folders of images named {wanted}")
 
 
 def _classes_in(layout: Layout, place: Path) -> list[tuple[str, Path]]:
@@ -230,73 +202,49 @@ def _choose(layout: Layout, folders: list[Path]) -> list[Path]:
     return chosen if {each.name for each in chosen} >= set(layout.among) else []
 
 
-def _leaf_folders(layout: Layout, folder: Path) -> _Arrangement:
-    found = _Arrangement([])
+def _leaf_folders(layout: Layout, folder: Path) -> list[_Placement]:
+    found: list[_Placement] = []
     owners: dict[str, Path] = {}
     for inner in _folders_below(folder):
         images = list(_images(inner))
-        if inner.name in layout.leave_out:
-            found.removed[inner.name] = images
+        is_class = images and inner != folder and inner.name not in layout.leave_out
         # Another folder of the same name holds copies, or is left over and said.
-        elif images and inner != folder and owners.setdefault(inner.name, inner) == inner:
-            found.placements.extend(_Placement(image, "", inner.name) for image in images)
+        if is_class and owners.setdefault(inner.name, inner) == inner:
+            found += [_Placement(image, "", inner.name) for image in images]
     if missing := sorted(set(layout.among) - set(owners)):
         raise _other_layout(folder, f"no folder of images named {list_names(missing)}")
     return found
 
 
-def _number_ranges(layout: Layout, folder: Path) -> _Arrangement:
+def _number_ranges(layout: Layout, folder: Path) -> list[_Placement]:
     # The number alone decides, so images that somebody has sorted already come out the same.
-    most = layout.each * len(layout.names)
-    numbered = {n: image for n, image in sorted(_numbered(folder).items()) if 0 < n <= most}
+    numbered: dict[int, Path] = {}
+    for file in files_below(folder):
+        match = _NUMBER.match(file.name)
+        if match and 0 < int(match[1]) <= layout.each * len(layout.names):
+            numbered.setdefault(int(match[1]), file)  # of two alike the one that lies higher
     if not numbered:
         raise _other_layout(folder, "no folder that holds image_0001.jpg …")
-    return _Arrangement(
-        [
-            _Placement(image, "", layout.names[(n - 1) // layout.each])
-            for n, image in numbered.items()
-        ]
-    )
+    return [
+        _Placement(image, "", layout.names[(n - 1) // layout.each])
+        for n, image in sorted(numbered.items())
+    ]
 
 
-def _label_files(layout: Layout, folder: Path) -> _Arrangement:
-    files = {file.name: file for file in files_below(folder)}
-    if missing := [name for name in (_LABELS, _PARTS) if name not in files]:
-        raise _other_layout(folder, f"no file {missing[0]}")
-    numbered = _numbered(folder)
-    if not numbered:
-        raise _other_layout(folder, "no folder that holds image_00001.jpg …")
-    labels = _matlab(files[_LABELS], ["labels"])["labels"]
-    parts = _matlab(files[_PARTS], list(_PART_KEYS))
-    part_of = {number: part for key, part in _PART_KEYS.items() for number in parts[key]}
-    if sum(map(len, parts.values())) != len(part_of):
-        raise _other_layout(folder, f"{_PARTS} puts an image into two parts")
-    placements = []
-    for number, part in sorted(part_of.items()):
-        if number not in numbered:
-            continue  # the images are counted, and that some are missing is said
-        if not (0 < number <= len(labels) and 0 < labels[number - 1] <= len(layout.names)):
-            raise _other_layout(folder, f"{_LABELS} gives image {number} no known class")
-        name = _NOT_ON_WINDOWS.sub("", layout.names[labels[number - 1] - 1])
-        placements.append(_Placement(numbered[number], part, name))
-    return _Arrangement(placements, papers=[files[_LABELS], files[_PARTS]])
-
-
-def _name_prefixes(layout: Layout, folder: Path) -> _Arrangement:
+def _name_prefixes(layout: Layout, folder: Path) -> list[_Placement]:
     for place in _folders_below(folder):
         every = [_Placement(image, "", image.name.partition(".")[0]) for image in _images(place)]
         placements = [each for each in every if each.label in layout.names]
         if {each.label for each in placements} == set(layout.names):
-            return _Arrangement(placements)
+            return placements
     wanted = list_names(f"{name}.0.jpg" for name in layout.names)
     raise _other_layout(folder, f"no folder that holds files such as {wanted}")
 
 
-_LAYOUTS: dict[str, Callable[[Layout, Path], _Arrangement]] = {
+_LAYOUTS: dict[str, Callable[[Layout, Path], list[_Placement]]] = {
     "class_folders": _class_folders,
     "leaf_folders": _leaf_folders,
     "number_ranges": _number_ranges,
-    "label_files": _label_files,
     "name_prefixes": _name_prefixes,
 }
 
@@ -331,44 +279,15 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     return sorted(found, key=lambda entry: entry.name)
 
 
-def _numbered(folder: Path) -> dict[int, Path]:
-    """Return the numbered images in a folder and below; of two alike the one that lies higher."""
-    numbered: dict[int, Path] = {}
-    for file in files_below(folder):
-        if match := _NUMBER.match(file.name):
-            numbered.setdefault(int(match[1]), file)
-    return numbered
-
-
-def _matlab(file: Path, names: list[str]) -> dict[str, list[int]]:
-    """Return lists of whole numbers from a MATLAB file."""
-    from scipy.io import loadmat
-
-    try:
-        content: dict[str, Any] = loadmat(file, variable_names=names)
-        return {name: content[name].astype(int).ravel().tolist() for name in names}
-    except Exception as error:  # scipy's reader raises what comes to it on a damaged file
-        why = f"{type(error).__name__}: {error}"[:200]
-        what = "cannot read the MATLAB file"
-        raise DataError(what, path=file, why=why, code="DATA-LAYOUT") from error
-
-
 def _begins_like_an_image(file: Path) -> bool:
     with file.open("rb") as stream:
         kind = looks_like(stream.read(_TAR_BLOCK))
     return kind.readable or kind.image
 
 
-def _left_over(source: Path, found: _Arrangement) -> dict[str, int]:
+def _left_over(source: Path, rest: list[Path]) -> dict[str, int]:
     """Say what is not among the placed images, and how much of it there is."""
-    removed = {
-        f"images in {name}, which is no class": len(images)
-        for name, images in found.removed.items()
-        if images
-    }
-    used = {each.source for each in found.placements} | set(found.papers)
-    used.update(image for images in found.removed.values() for image in images)
-    rest = [file for file in files_below(source) if file not in used]
+    removed = {}
     images = [file for file in rest if is_image_name(file.name)]
     if images:
         folder = Path(os.path.commonpath([file.parent for file in images]))
@@ -380,7 +299,7 @@ def _left_over(source: Path, found: _Arrangement) -> dict[str, int]:
     return removed
 
 
-def _unpack_zip(archive: Path, part: Path, limits: UnpackLimits) -> int:
+def _unpack_zip(archive: Path, part: Path) -> int:
     with zipfile.ZipFile(archive) as file:
         members = [info for info in file.infolist() if not info.is_dir()]
         if any(info.flag_bits & 1 for info in members):
@@ -395,14 +314,14 @@ def _unpack_zip(archive: Path, part: Path, limits: UnpackLimits) -> int:
             if stat.S_IFMT(info.external_attr >> 16) not in {0, stat.S_IFREG}:
                 raise _unsafe(archive, info.filename, "it is a link or a device")
             size += info.file_size  # no more than that comes out
-            _check_size(archive, count, size, limits)
+            _check_size(archive, count, size)
             _check_name(archive, info.orig_filename, written)
         kept = [info for info in members if not _is_junk(info.filename)]
         file.extractall(part, kept)  # noqa: S202 - their names are checked
     return len(members) - len(kept)
 
 
-def _unpack_tar(archive: Path, part: Path, limits: UnpackLimits) -> int:
+def _unpack_tar(archive: Path, part: Path) -> int:
     members, size = [], 0
     written: dict[str, str] = {}
     with tarfile.open(archive) as file:
@@ -412,7 +331,7 @@ def _unpack_tar(archive: Path, part: Path, limits: UnpackLimits) -> int:
             if info.isreg():
                 members.append(info)
                 size += info.size
-                _check_size(archive, len(members), size, limits)
+                _check_size(archive, len(members), size)
                 _check_name(archive, info.name, written)
         assert file.fileobj is not None
         file.fileobj.seek(file.offset)
@@ -432,11 +351,11 @@ def _is_junk(name: str) -> bool:
     return any(map(is_junk, PurePosixPath(name).parts))
 
 
-def _check_size(archive: Path, count: int, size: int, limits: UnpackLimits) -> None:
+def _check_size(archive: Path, count: int, size: int) -> None:
     packed = archive.stat().st_size
-    allowed = min(limits.size, max(16 << 20, packed * limits.ratio))
-    if count > limits.members:
-        raise _too_large(archive, f"it has more than {limits.members:,} members")
+    allowed = min(MOST_BYTES, max(16 << 20, packed * MOST_RATIO))
+    if count > MOST_MEMBERS:
+        raise _too_large(archive, f"it has more than {MOST_MEMBERS:,} members")
     if size > allowed:
         raise _too_large(archive, f"over {allowed:,} bytes would come out of {packed:,}")
 

@@ -141,18 +141,19 @@ def refuse_missing_files(rows: Iterable[Row], root: Path) -> None:
         raise DataError(what, path=root, why=why, hint=hint, code="SPLIT-FILE-MISSING")
 
 
-def refuse_changed_files(rows: Sequence[Row], hashes: Mapping[str, str], root: Path) -> None:
+def refuse_changed_files(rows: Sequence[Row], hashes: Sequence[str], root: Path) -> None:
     """Raise an error unless every image has the content it had.
 
     Args:
         rows: The rows of the split.
-        hashes: The SHA-256 that each path has now.
+        hashes: The SHA-256 that the image of each row has now.
         root: The folder of the images.
 
     Raises:
         DataError: Code ``SPLIT-FILE-CHANGED``.
     """
-    if changed := [row.path for row in rows if hashes[row.path] != row.sha256]:
+    changed = [row.path for row, now in zip(rows, hashes, strict=True) if now != row.sha256]
+    if changed:
         what = f"{len(changed)} of the {len(rows)} files of the split have changed"
         why, hint = list_names(changed, most=5), "restore them, or cut a new split"
         raise DataError(what, path=root, why=why, hint=hint, code="SPLIT-FILE-CHANGED")

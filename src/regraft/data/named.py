@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,34 +30,6 @@ from regraft.settings import did_you_mean, from_json, read_toml, settings_class,
 
 DAY = 24 * 3600.0
 RECORD = f"{SOURCE_PREFIX}json"
-_PLAIN = (".mat",)
-
-
-@settings_class(DataError, kw_only=True)
-class RemoteFile:
-    """A file as it is published.
-
-    Args:
-        url: Its address.
-        name: Its name; by default the end of the address.
-        sha256: Its SHA-256, if that is known.
-        size: Its bytes, if they are known.
-    """
-
-    url: str = ""
-    name: str = ""
-    sha256: str = ""
-    size: int = 0
-
-    @property
-    def file_name(self) -> str:
-        """Its name."""
-        return self.name or urlsplit(self.url).path.rpartition("/")[2]
-
-    @property
-    def checksums(self) -> Checksums:
-        """What is known of its content."""
-        return Checksums(self.sha256, self.size)
 
 
 @settings_class(DataError, kw_only=True)
@@ -73,7 +44,10 @@ class NamedData:
         licence: What is known of the licence.
         citation: Whom to cite.
         page: Where its publisher describes it.
-        files: What has to be downloaded; () where only a person with a login gets it.
+        url: The address of its archive; "" where only a person with a login gets it.
+        archive: The name of the archive; by default the end of the address.
+        sha256: SHA-256 of the archive, if that is known.
+        size: Bytes of the archive, if they are known.
         layout: How it is published.
         inner: Archives within the archive that hold the images.
         known: What a reader of its results should know, one sentence each.
@@ -86,35 +60,23 @@ class NamedData:
     licence: str
     citation: str
     page: str
-    files: tuple[RemoteFile, ...] = ()
+    url: str = ""
+    archive: str = ""
+    sha256: str = ""
+    size: int = 0
     layout: Layout
     inner: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
 
     @property
-    def size(self) -> int:
-        """Bytes to download, as far as they are published; 0: unknown or not to be downloaded."""
-        return sum(file.size for file in self.files)
+    def file_name(self) -> str:
+        """The name of its archive."""
+        return self.archive or urlsplit(self.url).path.rpartition("/")[2]
 
-
-@settings_class(DataError, kw_only=True)
-class SourceFile:
-    """A file that images came out of.
-
-    Args:
-        name: Its name.
-        url: Its published address; "" for a file that somebody had.
-        size: Bytes.
-        sha256: SHA-256 of its content.
-        checked: What was compared with what is published: ``"SHA-256"``, ``"size"`` or
-            ``"nothing"``.
-    """
-
-    name: str
-    url: str
-    size: int
-    sha256: str
-    checked: str
+    @property
+    def checksums(self) -> Checksums:
+        """What is known of its archive."""
+        return Checksums(self.sha256, self.size)
 
 
 @settings_class(DataError, kw_only=True)
@@ -128,7 +90,12 @@ class Source:
         citation: Whom to cite.
         page: Where its publisher describes it.
         fetched: The day, as 2026-11-21.
-        files: What the images came out of; () for a folder that somebody had.
+        archive: What the images came out of; "" for a folder that somebody had.
+        url: Its published address; "" for one that somebody had.
+        size: Its bytes.
+        sha256: SHA-256 of its content.
+        checked: What of it was compared with what is published: ``"SHA-256"``, ``"size"`` or
+            ``"nothing"``.
         classes: How many images each class has.
         parts: How many images each part has, where the source is cut.
         removed: What was left out, and how many of each.
@@ -142,7 +109,11 @@ class Source:
     citation: str
     page: str
     fetched: str
-    files: tuple[SourceFile, ...] = ()
+    archive: str = ""
+    url: str = ""
+    size: int = 0
+    sha256: str = ""
+    checked: str = "nothing"
     classes: Mapping[str, int] = field(default_factory=dict)
     parts: Mapping[str, int] = field(default_factory=dict)
     removed: Mapping[str, int] = field(default_factory=dict)
@@ -163,17 +134,15 @@ class FetchedData:
         folder: One folder for each class, below those of train, val and test where it is cut.
         source: Where the images came from.
         already: Whether it was there before, and nothing was done.
-        resumed: How many bytes an earlier, interrupted download had brought.
     """
 
     folder: Path
     source: Source
     already: bool = False
-    resumed: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return it, and the record of its source, as values that JSON can hold."""
-        own = {"folder": str(self.folder), "already": self.already, "resumed": self.resumed}
+        own = {"folder": str(self.folder), "already": self.already}
         return {**own, "images": self.source.images, **to_json(self.source)}
 
 
@@ -238,19 +207,19 @@ def fetch_data(
     Args:
         name: The name of a data set, see :func:`named_data`.
         to: The folder; by default the data set's name, in the current folder.
-        source: An archive, or a folder with the archives or the unpacked files, to take instead of
-            a download; nothing is changed there.
+        source: An archive, or a folder with the unpacked files, to take instead of a download;
+            nothing is changed there.
         seconds: How long a download may take.
         verbose: Whether to show progress.
 
     Raises:
         UsageError: The name is unknown, or one of ``to`` and ``source`` lies in the other.
         DataError: ``DATA-DOWNLOAD``: it could not be downloaded (without a network in less than
-            2 s, saying where it was looked for). ``DATA-CHECKSUM``: a file is not what was
+            2 s, saying where it was looked for). ``DATA-CHECKSUM``: the archive is not what was
             published. ``DATA-BY-HAND``: its publisher asks for a login. ``DATA-LAYOUT``: the files
             are not laid out as published. ``DATA-CHANGED``: the folder holds it no longer whole.
             ``DATA-SOURCE``: the record in the folder cannot be read. ``DATA-NOT-FOUND``: nothing is
-            there to take it from, or not all of it. ``DATA-BUSY``: another process is fetching it.
+            there to take it from. ``DATA-BUSY``: another process is fetching it.
             ``ARCHIVE-…``: see :func:`regraft.data.layouts.unpack`.
         RegraftError: ``FILE-EXISTS``, ``FILE-WRITE``: the folder holds something else, or cannot be
             written.
@@ -269,32 +238,25 @@ def fetch_data(
         if is_below(str(given), str(folder)) or is_below(str(folder), str(given)):
             what = "the new folder and what it is made from lie one in the other"
             raise UsageError(what, path=folder, hint="name another folder with --to")
-        files, tree = _given(data, given)
-        return _assemble(data, folder, files, tree)
-    if not data.files:
+        if not given.exists():
+            raise DataError("nothing is there", path=given, code="DATA-NOT-FOUND")
+        return _assemble(data, folder, given)
+    if not data.url:
         why = "its publisher hands it out only to people with an account"
         hint = f"get it from {data.page} and then `regraft data fetch {data.name} --from"
         hint += " FILE_OR_FOLDER`"
         what = f"{data.name} cannot be downloaded"
         raise DataError(what, why=why, hint=hint, code="DATA-BY-HAND")
-    with _downloads(data, seconds) as store:
+    store = home() / "downloads" / data.name
+    busy = DataError(f"another process is fetching {data.name}", code="DATA-BUSY")
+    with locked(store / ".lock", busy=busy, seconds=seconds):
         if (there := _already(data, folder)) is not None:  # another process was faster
             return there
-        files = _download(data, store, seconds=seconds, verbose=verbose)
-        fetched = _assemble(data, folder, files, None)
-        for file in files:
-            file.path.unlink(missing_ok=True)
+        archive = store / data.file_name
+        _download(data, archive, seconds=seconds, verbose=verbose)
+        fetched = _assemble(data, folder, archive)
+        archive.unlink(missing_ok=True)
     return fetched
-
-
-@dataclass(frozen=True)
-class _Local:
-    """A file of the data set on this machine."""
-
-    path: Path
-    record: SourceFile
-    note: str = ""
-    resumed: int = 0
 
 
 def _already(data: NamedData, folder: Path) -> FetchedData | None:
@@ -315,160 +277,85 @@ def _already(data: NamedData, folder: Path) -> FetchedData | None:
     return FetchedData(folder, source, already=True)
 
 
-@contextlib.contextmanager
-def _downloads(data: NamedData, seconds: float) -> Iterator[Path]:
-    """Give the folder of a data set's downloads to one process at a time."""
-    store = home() / "downloads" / data.name
-    busy = DataError(f"another process is fetching {data.name}", code="DATA-BUSY")
-    with locked(store / ".lock", busy=busy, seconds=seconds):
-        yield store
+def _download(data: NamedData, archive: Path, *, seconds: float, verbose: bool) -> None:
+    """Download the archive, unless an earlier call has."""
+    if archive.is_file() and not _problem(data, archive):
+        return
+    archive.unlink(missing_ok=True)
+    code, refused = "DATA-DOWNLOAD", network_refused(data.url)
+    why = f"looked in {archive.parent}: not there; the network: {refused}"
+    if not refused:
+        sums = data.checksums
+        try:
+            download(
+                data.url, archive, checksums=sums, resume=True, seconds=seconds, verbose=verbose
+            )
+            return
+        except DownloadError as error:
+            why = f"{archive.name}: {error.why}"
+            code = "DATA-CHECKSUM" if error.code == "DOWNLOAD-CHECKSUM" else code
+    hint = f"run the same command again, which resumes; or get {data.url} elsewhere and"
+    hint += f" `regraft data fetch {data.name} --from FILE_OR_FOLDER`"
+    raise DataError(f"cannot download {data.name}", why=why, hint=hint, code=code)
 
 
-def _download(data: NamedData, store: Path, *, seconds: float, verbose: bool) -> list[_Local]:
-    missing = [file for file in data.files if not _is_here(file, store / file.file_name)]
-    if missing and (refused := network_refused(missing[0].url)):
-        raise _not_downloaded(data, f"looked in {store}: not there; the network: {refused}")
-    files = []
-    for file in data.files:
-        path, resumed, sums = store / file.file_name, 0, file.checksums
-        if file in missing:
-            try:
-                resumed = download(
-                    file.url, path, checksums=sums, resume=True, seconds=seconds, verbose=verbose
-                )
-            except DownloadError as error:
-                if error.code == "DOWNLOAD-CHECKSUM":
-                    raise _wrong_checksum(path.name, None, error.why) from error
-                raise _not_downloaded(data, f"{path.name}: {error.why}") from error
-        files.append(_checked(file, path, resumed=resumed))
-    return files
+def _problem(data: NamedData, archive: Path) -> str:
+    return data.checksums.problem(archive.stat().st_size, sha256_file(archive))
 
 
-def _is_here(file: RemoteFile, path: Path) -> bool:
-    """Tell whether an earlier call has downloaded a file; what is damaged is deleted."""
-    if not path.is_file():
-        return False
-    problem = file.checksums.problem(path.stat().st_size, sha256_file(path))
-    if problem:
-        path.unlink()
-    return not problem
-
-
-def _checked(file: RemoteFile, path: Path, *, resumed: int = 0, own: bool = False) -> _Local:
-    """Compare a file here with what is published under its name.
+def _assemble(data: NamedData, folder: Path, given: Path) -> FetchedData:
+    """Unpack, arrange and write the record; the folder appears whole or not at all.
 
     Args:
-        file: What is published.
-        path: The file here.
-        resumed: How much of it an earlier download brought.
-        own: Whether somebody gave it: one of another size is then another edition, and used.
+        data: The data set.
+        folder: Where its images shall stand.
+        given: Its archive, or a folder with what is in it.
     """
-    size = path.stat().st_size
-    sha256 = sha256_file(path)
-    problem = file.checksums.problem(size, sha256)
-    if problem and not (own and file.size and size != file.size):
-        raise _wrong_checksum(path.name, path, problem)
-    checked = "SHA-256" if file.sha256 else "size" if file.size else "nothing"
-    note = f"{path.name} is another edition than the published one: {problem}" if problem else ""
-    record = SourceFile(
-        name=path.name,
-        url="" if problem else file.url,
-        size=size,
-        sha256=sha256,
-        checked="nothing" if problem else checked,
-    )
-    return _Local(path, record, note, resumed)
-
-
-def _given(data: NamedData, given: Path) -> tuple[list[_Local], Path | None]:
-    """Return the files of a data set in what somebody gave, or the folder of unpacked files."""
-    if not given.exists():
-        raise DataError("nothing is there", path=given, code="DATA-NOT-FOUND")
-    beside = given if given.is_dir() else given.parent
-    published = {file.file_name: file for file in data.files}
-    here = {name: beside / name for name in published if (beside / name).is_file()}
-    if given.is_dir() and (not published or len(here) < len(published)):
-        return [], given
-    if given.is_file() and len(published) > 1:
-        here[data.files[0].file_name] = given
-        if absent := [name for name in published if name not in here]:
-            what = f"{data.name} has more files than the one that was given"
-            why = f"not there: {', '.join(absent)}"
-            urls = " and ".join(published[name].url for name in absent)
-            hint = f"put them beside it; they are at {urls}"
-            raise DataError(what, path=beside, why=why, hint=hint, code="DATA-NOT-FOUND")
-    elif given.is_file():
-        here = {given.name: given}
-    unknown = RemoteFile(name=given.name)
-    return [_checked(published.get(n, unknown), path, own=True) for n, path in here.items()], None
-
-
-def _assemble(
-    data: NamedData, folder: Path, files: Sequence[_Local], tree: Path | None
-) -> FetchedData:
-    """Unpack, arrange and write the record; the folder appears whole or not at all."""
     if folder.is_dir():
         folder.rmdir()  # it is empty, and the whole one takes its place
     remove_leftovers(folder.parent, folder.name)
     with atomic_folder(folder) as part:
-        work = part / ".unpacked"
-        junk = 0 if tree else _unpack_all(data, files, work)
-        arranged = arrange(data.layout, tree or work, part, move=tree is None)
-        shutil.rmtree(work, ignore_errors=tree is not None)
-        source = _record(data, files, arranged, junk)
+        work, junk = part / ".unpacked", 0
+        if given.is_file():
+            junk = unpack(given, work)
+            for inner in [file for file in files_below(work) if file.name in data.inner]:
+                junk += unpack(inner, inner.with_name(f"{inner.name} unpacked"))
+                inner.unlink()
+        packed = given.is_file()
+        arranged = arrange(data.layout, work if packed else given, part, move=packed)
+        shutil.rmtree(work, ignore_errors=not packed)
+        source = _record(data, given if packed else None, arranged, junk)
         write_json(part / RECORD, to_json(source))
         if hasattr(os, "sync"):
             os.sync()
-    return FetchedData(folder, source, resumed=sum(file.resumed for file in files))
+    return FetchedData(folder, source)
 
 
-def _unpack_all(data: NamedData, files: Sequence[_Local], work: Path) -> int:
-    """Unpack the archives and those within them; return how many files were junk."""
-    packed = [file.path for file in files if file.path.suffix not in _PLAIN]
-    junk = sum(unpack(path, work / path.name if len(packed) > 1 else work) for path in packed)
-    for file in files:
-        if file.path not in packed:
-            shutil.copyfile(file.path, work / file.path.name)
-    for inner in [file for file in files_below(work) if file.name in data.inner]:
-        junk += unpack(inner, inner.with_name(f"{inner.name} unpacked"))
-        inner.unlink()
-    return junk
-
-
-def _record(data: NamedData, files: Sequence[_Local], arranged: Arranged, junk: int) -> Source:
-    removed = dict(arranged.removed)
+def _record(data: NamedData, archive: Path | None, arranged: Arranged, junk: int) -> Source:
+    removed, notes = dict(arranged.removed), list(data.known)
+    file: dict[str, Any] = {}
     if junk:
         removed["files that a system left behind (__MACOSX, Thumbs.db, …)"] = junk
-    notes = [file.note for file in files if file.note]
     count = sum(arranged.classes.values()) + len(arranged.broken)
     if (count, len(arranged.classes)) != (data.images, data.classes):
-        notes.append(
-            f"it has {count:,} images of {len(arranged.classes)} classes, published are"
-            f" {data.images:,} of {data.classes}"
-        )
+        note = f"it has {count:,} images of {len(arranged.classes)} classes, published are"
+        notes.insert(0, f"{note} {data.images:,} of {data.classes}")
+    if archive is not None:
+        problem = _problem(data, archive)  # of one that somebody had
+        if problem:
+            notes.insert(0, f"{archive.name} is another edition than the published one: {problem}")
+        compared = "SHA-256" if data.sha256 else "size" if data.size else "nothing"
+        file = {"archive": archive.name, "sha256": sha256_file(archive), "checked": compared}
+        file |= {"size": archive.stat().st_size, "url": data.url}
+        if problem:
+            file |= {"checked": "nothing", "url": ""}
     return Source(
-        name=data.name,
-        title=data.title,
-        licence=data.licence,
-        citation=data.citation,
-        page=data.page,
+        **{key: getattr(data, key) for key in ("name", "title", "licence", "citation", "page")},
         fetched=datetime.now(UTC).date().isoformat(),
-        files=tuple(file.record for file in files),
+        **file,
         classes=arranged.classes,
         parts=arranged.parts,
         removed=removed,
         broken=arranged.broken,
-        notes=(*notes, *data.known),
+        notes=tuple(notes),
     )
-
-
-def _not_downloaded(data: NamedData, why: str) -> DataError:
-    urls = " and ".join(file.url for file in data.files)
-    hint = f"run the same command again, which resumes; or get {urls} elsewhere and"
-    hint += f" `regraft data fetch {data.name} --from FILE_OR_FOLDER`"
-    return DataError(f"cannot download {data.name}", why=why, hint=hint, code="DATA-DOWNLOAD")
-
-
-def _wrong_checksum(name: str, path: Path | None, why: str) -> DataError:
-    what, hint = f"{name!r:.200} is not the file that was published", "it is not used; get it again"
-    return DataError(what, path=path, why=why, hint=hint, code="DATA-CHECKSUM")

@@ -54,100 +54,77 @@ class Row(NamedTuple):
 
 @dataclass
 class Listing:
-    """What a source says: its classes in order, its images, and what was left out."""
+    """What a source says: its classes in order, its images, and what a reader should know."""
 
     classes: list[str]
     rows: list[Row]
-    has_groups: bool = False
-    has_parts: bool = False
-    ignored: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
 
 
-class Columns(NamedTuple):
-    """The names of the columns of a table; None: there is no such column."""
-
-    path: str
-    label: str
-    part: str | None = None
-    group: str | None = None
-
-
-def list_class_folders(
-    folder: Path, *, classes: Sequence[str] | None, allow_empty: bool, follow_outside: bool
-) -> Listing:
+def list_class_folders(folder: Path, *, allow_empty: bool, follow_outside: bool) -> Listing:
     """List the images of a folder with one folder for each class; see ``Dataset.from_folder``.
 
     Raises:
         DataError: The folder is not laid out in this way; each case has a code of its own.
     """
     walk = _Walk(folder, follow_outside=follow_outside)
-    found = _class_folders(walk)
-    names = ordered_classes((each.raw_name for each in found), wanted=classes)
-    there = {each.label for each in found}
-    if (missing := [name for name in names if name not in there]) and not allow_empty:
-        what = "no folder for some of the classes asked for"
-        why = f"missing: {list_names(missing)}; there: {list_names(sorted(there))}"
-        raise DataError(what, path=folder, why=why, hint="check the spelling", code="DATA-CLASSES")
-    chosen = [each for each in found if each.label in set(names)]
-    if len(found) > len(chosen):
-        walk.ignored["class folders that were not asked for"] = len(found) - len(chosen)
-    rows = _rows(walk, chosen)
-    has_parts = any(each.part for each in found)
-    listing = Listing(names, rows, has_parts=has_parts, ignored=walk.ignored)
+    images = list(walk.images())
+    part_of = _parts(walk)
+    depth = 2 if part_of else 1
+    places = [place for place in walk.folders if _depth(place) == depth]
+    if not places:
+        _refuse_flat(walk, len(images))
+    classes = ordered_classes(place.rpartition("/")[2] for place in places)
+    rows = _without_repeated_links(_labelled(walk, images, depth, part_of), walk)
     if not allow_empty:
-        _refuse_empty(walk, chosen, rows)
-        if len(names) == 1 and classes is None:
-            why = f"{names[0]}: there is nothing to tell it from"
-            hint = "add a folder for a second class, or pass allow_empty=True (--allow-empty-class)"
-            hint += " to look at one class alone"
-            raise DataError(
-                "only one class", path=folder, why=why, hint=hint, code="DATA-ONE-CLASS"
-            )
-    listing.notes += _compare_parts(folder, chosen, rows)
-    listing.notes += [f"left out: {what} ({n})" for what, n in sorted(walk.ignored.items())]
-    return listing
+        _refuse_empty(walk, classes, rows)
+    _refuse_other_classes(folder, part_of.values(), rows)
+    return Listing(classes, rows, walk.notes())
 
 
 def list_table(
-    table: Path, root: Path, columns: Columns, *, classes: Sequence[str] | None
+    table: Path, root: Path, *, path: str, label: str, part: str | None, group: str | None
 ) -> Listing:
     """List the images of a table; see ``Dataset.from_csv``.
 
     Raises:
-        DataError: A row that cannot be used, with its line number.
+        DataError: A row that cannot be used, with its line number (``DATA-CSV``).
     """
-    named = [name for name in columns if name is not None]
+
+    def refuse(line: int, why: str, hint: str) -> NoReturn:
+        what, why = "a row cannot be used", f"line {line}: {why}"
+        raise DataError(what, path=table, why=why, hint=hint, code="DATA-CSV")
+
+    named = [name for name in (path, label, part, group) if name is not None]
     rows: list[Row] = []
     raw_labels: list[str] = []
     lines: dict[str, int] = {}
     for line, cells in read_table(table, named):
         row = dict(zip(named, cells, strict=True))
-        label, path = row[columns.label], _inside(table, line, root, row[columns.path])
-        if not label.strip():
-            why = f"line {line}"
-            raise DataError("a row has no label", path=table, why=why, code="DATA-CSV-LABEL")
-        if path in lines:
-            why = f"lines {lines[path]} and {line}: {path}"
-            what, hint = "an image stands in the table twice", "delete one of the rows"
-            raise DataError(what, path=table, why=why, hint=hint, code="DATA-CSV-TWICE")
-        part = "" if columns.part is None else _part(table, line, row[columns.part])
-        group = "" if columns.group is None else _group_name(row[columns.group])
-        rows.append(Row(path, class_name(label), group, part))
-        raw_labels.append(label)
-        lines[path] = line
+        place, raw = os.path.normpath(root / row[path]), row[label]
+        if "\0" in place or place == str(root) or not is_below(str(root), place):
+            hint = f"root must be the folder that holds all of them; it is {root}"
+            refuse(line, f"{row[path]!r} lies outside the folder of the images", hint)
+        if not raw.strip():
+            refuse(line, "it has no label", "write the class of the image")
+        if place in lines:
+            why = f"its image stands in line {lines[place]}, too"
+            refuse(line, why, "delete one of the rows")
+        where = "" if part is None else PART_NAMES.get(row[part].strip().casefold())
+        if where is None:
+            hint = "write train, val or test, or give the column another name"
+            refuse(line, f"{row.get(part or '')!r} is no part", hint)
+        rows.append(Row(place, class_name(raw), _group_name(row[group] if group else ""), where))
+        raw_labels.append(raw)
+        lines[place] = line
     if not rows:
-        raise DataError("the table has no row below its header", path=table, code="DATA-CSV-EMPTY")
+        raise DataError("the table has no row below its header", path=table, code="DATA-CSV")
     missing = [f"line {line}: {path}" for path, line in lines.items() if not os.path.lexists(path)]
     if missing:
         what, why = f"{len(missing)} files of the table do not exist", list_names(missing, most=5)
         hint = "check root and write / between folders"
         raise DataError(what, path=table, why=why, hint=hint, code="DATA-CSV-FILE")
-    listing = Listing(ordered_classes(raw_labels, wanted=classes), rows)
-    listing.has_groups, listing.has_parts = columns.group is not None, columns.part is not None
-    _keep_classes(listing)
-    _note_similar_groups(listing)
-    return listing
+    return Listing(ordered_classes(raw_labels), rows)
 
 
 def list_named_files(folder: Path, pattern: str) -> Listing:
@@ -164,26 +141,20 @@ def list_named_files(folder: Path, pattern: str) -> Listing:
     walk = _Walk(folder)
     pairs: list[tuple[_Found, Row]] = []
     labels, strange = [], []
-    for found in walk.images(folder):
+    for found in walk.images():
         match = expression.search(Path(found.path).name)
         if match and match["label"]:
             labels.append(match["label"])
-            group = match.groupdict().get("group") or ""
-            pairs.append((found, Row(found.path, class_name(labels[-1]), _group_name(group))))
+            group = _group_name(match.groupdict().get("group") or "")
+            pairs.append((found, Row(found.path, class_name(labels[-1]), group)))
         else:
             strange.append(os.path.relpath(found.path, folder))
-    if strange:
-        what = f"{len(strange)} file names do not match the pattern"
-        why, hint = f"{list_names(sorted(strange))}; pattern: {pattern}", "give one that fits all"
+    if strange or not pairs:
+        what = f"{len(strange)} file names do not match the pattern" if strange else "no image"
+        why = list_names(sorted(strange)) if strange else list_names(walk.notes())
+        hint = f"the pattern is {pattern}; it must fit the name of every image"
         raise DataError(what, path=folder, why=why, hint=hint, code="DATA-NAMES")
-    if not pairs:
-        why = f"found: {_describe(walk.ignored)}"
-        raise DataError("no image", path=folder, why=why, code="DATA-NO-PICTURES")
-    rows = sorted(_without_repeated_links(pairs, walk.ignored))
-    listing = Listing(ordered_classes(labels), rows, ignored=walk.ignored)
-    listing.has_groups = "group" in expression.groupindex
-    _note_similar_groups(listing)
-    return listing
+    return Listing(ordered_classes(labels), _without_repeated_links(pairs, walk), walk.notes())
 
 
 def class_name(text: str) -> str:
@@ -196,35 +167,28 @@ def class_name(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def ordered_classes(raw_names: Iterable[str], *, wanted: Sequence[str] | None = None) -> list[str]:
-    """Return the classes found in their fixed order: as ``wanted``, else by Unicode code point.
+def ordered_classes(raw_names: Iterable[str]) -> list[str]:
+    """Return the classes found in their fixed order, by Unicode code point.
 
     Args:
         raw_names: The names as they stand on disk or in a table, repeated or not.
-        wanted: The classes to use, in this order; the other ones are left out.
 
     Raises:
         DataError: ``DATA-CLASS-TWINS``: two names differ only by case, outer blanks or Unicode
-            form, and ``wanted`` does not name both. ``DATA-CLASSES``: ``wanted`` repeats a name.
+            form.
 
     Example:
         >>> ordered_classes(["rose", "Lily", "rose"])
         ['Lily', 'rose']
     """
-    asked = [class_name(name) for name in wanted or ()]
-    if len(set(asked)) < len(asked):
-        raise DataError("a class is named twice", why=list_names(asked), code="DATA-CLASSES")
-    found = {raw for raw in raw_names if wanted is None or class_name(raw) in asked}
+    found = set(raw_names)
     first: dict[str, str] = {}
     for raw in sorted(found):
-        name = class_name(raw)
-        other = first.setdefault(name if name in asked else name.strip().casefold(), raw)
-        if other != raw:
+        if (other := first.setdefault(class_name(raw).strip().casefold(), raw)) != raw:
             what = "two classes differ only by case, outer blanks or Unicode form"
-            hint = "rename or join them, or name both in classes= if they are two classes"
-            why = f"{other!a} and {raw!a}"
+            why, hint = f"{other!a} and {raw!a}", "rename or join them"
             raise DataError(what, why=why, hint=hint, code="DATA-CLASS-TWINS")
-    return asked if wanted is not None else sorted(set(map(class_name, found)))
+    return sorted(map(class_name, found))
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
@@ -292,17 +256,6 @@ def is_below(folder: str, path: str) -> bool:
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
-@dataclass(frozen=True)
-class _ClassFolder:
-    part: str
-    raw_name: str
-    path: Path
-
-    @property
-    def label(self) -> str:
-        return class_name(self.raw_name)
-
-
 class _Found(NamedTuple):
     """One image file, its folder relative to the one walked, and whether a link led there."""
 
@@ -312,40 +265,29 @@ class _Found(NamedTuple):
 
 
 class _Walk:
-    """One walk over a root folder; it counts what it leaves out in ``ignored``."""
+    """One walk over a root folder; it keeps the folders in it and counts what it leaves out."""
 
     def __init__(self, root: Path, *, follow_outside: bool = False) -> None:
-        if not os.path.lexists(root):
-            hint = "check the spelling and the current folder"
-            raise DataError("folder not found", path=root, hint=hint, code="DATA-NOT-FOUND")
         if not root.is_dir():
+            found = os.path.lexists(root)
+            what, code = ("not a folder", "A-FOLDER") if found else ("folder not found", "FOUND")
             hint = "give the folder that holds the class folders"
-            raise DataError("not a folder", path=root, hint=hint, code="DATA-NOT-A-FOLDER")
+            raise DataError(what, path=root, hint=hint, code=f"DATA-NOT-{code}")
         self.root = root
+        self.folders: list[str] = []
         self.ignored: Counter[str] = Counter()
         self._real_root = os.path.realpath(root)
         self._follow_outside = follow_outside
 
-    def list_folder(self, folder: Path) -> tuple[list[str], int]:
-        """Return the sorted names of the subfolders and the number of images."""
-        names, images = [], 0
-        for entry in self._entries(folder):
-            if _is_folder(entry):
-                self._target(entry)
-                names.append(entry.name)
-            elif is_image_name(entry.name):
-                images += 1
-            else:
-                self._count_other(entry.name)
-        return sorted(names), images
+    def notes(self) -> list[str]:
+        """Return what was left out, one sentence each."""
+        return [f"left out: {what} ({count})" for what, count in sorted(self.ignored.items())]
 
-    def images(self, folder: Path) -> Iterator[_Found]:
-        """Yield the images in ``folder`` and below, in the order of the file system."""
-        real = os.path.realpath(folder)
-        linked = os.path.relpath(real, self._real_root) != os.path.relpath(folder, self.root)
+    def images(self) -> Iterator[_Found]:
+        """Yield the images in the root folder and below, in the order of the file system."""
         # For each folder to read: path, relative path, real paths on the way, whether by a link.
         pending: list[tuple[str, str, tuple[str, ...], bool]]
-        pending = [(os.fspath(folder), "", (real,), linked)]
+        pending = [(os.fspath(self.root), "", (self._real_root,), False)]
         while pending:
             path, relative, way, linked = pending.pop()
             for entry in self._entries(path):
@@ -357,13 +299,14 @@ class _Walk:
                         code = "DATA-LINK-LOOP"
                         raise DataError(what, path=entry.path, hint=hint, code=code)
                     inner = f"{relative}/{entry.name}" if relative else entry.name
+                    self.folders.append(inner)
                     pending.append((entry.path, inner, (*way, beyond), linked or bool(target)))
                 elif is_image_name(entry.name):
                     yield _Found(entry.path, relative, linked or bool(target))
-                else:
-                    self._count_other(entry.name)
+                elif not entry.name.startswith(SOURCE_PREFIX):
+                    self.ignored[f"{_suffix(entry.name) or 'no suffix'}: not an image"] += 1
 
-    def _entries(self, folder: str | Path) -> Iterator[os.DirEntry[str]]:
+    def _entries(self, folder: str) -> Iterator[os.DirEntry[str]]:
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
@@ -386,106 +329,82 @@ class _Walk:
             raise DataError(what, path=entry.path, why=why, hint=hint, code="DATA-LINK-OUTSIDE")
         return target
 
-    def _count_other(self, name: str) -> None:
-        if not name.startswith(SOURCE_PREFIX):
-            self.ignored[f"{_suffix(name) or 'no suffix'}: not an image"] += 1
+
+def _parts(walk: _Walk) -> dict[str, str]:
+    """Return the part that each of the highest folders is; nothing where they are classes."""
+    names = sorted(place for place in walk.folders if _depth(place) == 1)
+    part_of = {name: PART_NAMES[name.casefold()] for name in names if name.casefold() in PART_NAMES}
+    given, mixed = list(part_of.values()), len(part_of) < len(names)
+    if "train" in given and len(given) > 1 and (mixed or len(set(given)) < len(given)):
+        what, why = "the folders are neither parts nor classes", list_names(names)
+        hint = "leave one folder for each of train, val and test, and move the others away"
+        raise DataError(what, path=walk.root, why=why, hint=hint, code="DATA-PARTS")
+    return {} if mixed else part_of
 
 
-def _class_folders(walk: _Walk) -> list[_ClassFolder]:
-    names, images = walk.list_folder(walk.root)
-    if not names:
-        _refuse_flat(walk, images)
-    cut = [name for name in names if name.casefold() in PART_NAMES]
-    if len(cut) < len(names):
-        if len(cut) > 1 and "train" in {PART_NAMES[name.casefold()] for name in cut}:
-            what = "folders of parts and other folders stand side by side"
-            others = sorted(set(names) - set(cut))
-            why = f"parts: {list_names(cut)}; others: {list_names(others)}"
-            hint = "move the other folders away"
-            raise DataError(what, path=walk.root, why=why, hint=hint, code="DATA-PARTS-MIXED")
-        folders = [_ClassFolder("", name, walk.root / name) for name in names]
-    else:
-        folders = []
-        first: dict[str, str] = {}
-        for name in cut:
-            part = PART_NAMES[name.casefold()]
-            if (other := first.setdefault(part, name)) != name:
-                what, why = f"several folders for the part {part}", list_names([other, name])
-                hint = "join them or rename one"
-                raise DataError(what, path=walk.root, why=why, hint=hint, code="DATA-PARTS-TWICE")
-            inner_names, inner_images = walk.list_folder(walk.root / name)
-            images += inner_images
-            folders += [_ClassFolder(part, each, walk.root / name / each) for each in inner_names]
-        if not folders:
-            _refuse_flat(walk, images)
-    if images:
-        walk.ignored["images outside a class folder"] = images
-    return folders
-
-
-def _rows(walk: _Walk, folders: list[_ClassFolder]) -> list[Row]:
+def _labelled(
+    walk: _Walk, images: list[_Found], depth: int, part_of: dict[str, str]
+) -> list[tuple[_Found, Row]]:
+    """Return the images with the class and part that their folders stand for."""
     pairs: list[tuple[_Found, Row]] = []
     nested: Counter[str] = Counter()
-    for each in folders:
-        for found in walk.images(each.path):
-            if found.folder:
-                nested[(each.path / found.folder).relative_to(walk.root).as_posix()] += 1
-            pairs.append((found, Row(found.path, each.label, part=each.part)))
+    for found in images:
+        if _depth(found.folder) == depth:
+            label = class_name(found.folder.rpartition("/")[2])
+            part = part_of.get(found.folder.partition("/")[0], "")
+            pairs.append((found, Row(found.path, label, part=part)))
+        elif _depth(found.folder) > depth:
+            nested[found.folder] += 1
+        else:
+            walk.ignored["images outside a class folder"] += 1
     if nested:
         what = "images lie deeper than one level below the class folders"
         why = list_names(f"{place} ({count})" for place, count in sorted(nested.items()))
         hint = "give the folder that holds the class folders, move the images up, or name each"
         hint += " image's class in a table (from_csv)"
         raise DataError(what, path=walk.root, why=why, hint=hint, code="DATA-NESTED")
-    return sorted(_without_repeated_links(pairs, walk.ignored))
+    return pairs
 
 
 def _refuse_flat(walk: _Walk, images: int) -> NoReturn:
+    what, why, code = "no class folder and no image", list_names(walk.notes()), "DATA-NO-CLASSES"
+    hint = "give the folder that holds one folder for each class"
     if images:
-        what = "images, but no folder for each class"
+        what, code = "images, but no folder for each class", "DATA-FLAT"
         why = f"{images} images lie directly in this folder or in those of its parts"
         hint = "sort them into class folders, or read the classes from the file names (from_names)"
         hint += " or from a table (from_csv)"
-        raise DataError(what, path=walk.root, why=why, hint=hint, code="DATA-FLAT")
-    what, why = "no class folder and no image", f"found: {_describe(walk.ignored)}"
-    hint = "give the folder that holds one folder for each class"
-    raise DataError(what, path=walk.root, why=why, hint=hint, code="DATA-NO-CLASSES")
+    raise DataError(what, path=walk.root, why=why, hint=hint, code=code)
 
 
-def _refuse_empty(walk: _Walk, folders: list[_ClassFolder], rows: list[Row]) -> None:
-    empty = sorted({each.label for each in folders} - {row.label for row in rows})
-    if empty:
-        other = f"; other files: {_describe(walk.ignored)}" if walk.ignored else ""
-        what, why = "class folders without an image", list_names(empty, most=100) + other
-        hint = "delete them, leave them out with classes=, or pass allow_empty=True"
-        hint += " (--allow-empty-class)"
-        raise DataError(what, path=walk.root, why=why, hint=hint, code="DATA-EMPTY-CLASS")
+def _refuse_empty(walk: _Walk, classes: list[str], rows: list[Row]) -> None:
+    hint = "to look at it all the same, pass allow_empty=True (--allow-empty-class)"
+    if empty := sorted(set(classes) - {row.label for row in rows}):
+        what, code = "class folders without an image", "DATA-EMPTY-CLASS"
+        why = f"{list_names(empty, most=100)}; {list_names(walk.notes())}"
+        raise DataError(what, path=walk.root, why=why, hint=f"delete them, or {hint}", code=code)
+    if len(classes) == 1:
+        why = f"{classes[0]}: there is nothing to tell it from"
+        raise DataError("only one class", path=walk.root, why=why, hint=hint, code="DATA-ONE-CLASS")
 
 
-def _compare_parts(root: Path, folders: list[_ClassFolder], rows: list[Row]) -> list[str]:
-    """Return what val and test lack; refuse classes that only they have."""
-    there: dict[str, set[str]] = {each.part: set() for each in folders if each.part}
+def _refuse_other_classes(root: Path, parts: Iterable[str], rows: list[Row]) -> None:
+    there: dict[str, set[str]] = {part: set() for part in parts}
     for row in rows:
         there.get(row.part, set()).add(row.label)
-    train, notes = there.get("train"), []
-    for part in ("val", "test"):
-        if train is None or part not in there:
-            continue
-        shown = list_names(sorted(there[part]))
-        if there[part] - train:
+    train = there.pop("train", None)
+    for part, names in there.items():
+        if train is not None and names - train:
             what = f"the part {part} has classes that the part train has not"
-            why = f"train: {list_names(sorted(train))}; {part}: {shown}"
+            why = f"train: {list_names(sorted(train))}; {part}: {list_names(sorted(names))}"
             hint = "rename or move the folders so that every class stands in train"
             raise DataError(what, path=root, why=why, hint=hint, code="DATA-CLASSES-DIFFER")
-        if lacking := sorted(train - there[part]):
-            notes.append(f"the part {part} lacks {list_names(lacking)} (it has: {shown})")
-    return notes
 
 
-def _without_repeated_links(pairs: list[tuple[_Found, Row]], ignored: Counter[str]) -> list[Row]:
-    """Return the images without links to another one of them of the same class and part."""
+def _without_repeated_links(pairs: list[tuple[_Found, Row]], walk: _Walk) -> list[Row]:
+    """Return the images in order, without links to another one of the same class and part."""
     if not any(found.linked for found, _ in pairs):
-        return [row for _, row in pairs]
+        return sorted(row for _, row in pairs)
     kept: dict[str, Row] = {}
     for _, row in sorted(pairs, key=lambda pair: (pair[0].linked, pair[0].path)):
         first = kept.setdefault(os.path.realpath(row.path), row)
@@ -494,57 +413,17 @@ def _without_repeated_links(pairs: list[tuple[_Found, Row]], ignored: Counter[st
             why, hint = f"a link to the same file as {first.path}", "delete the link"
             raise DataError(what, path=row.path, why=why, hint=hint, code="DATA-LINK-TWICE")
         if first is not row:
-            ignored["links to an image that is there"] += 1
-    return list(kept.values())
+            walk.ignored["links to an image that is there"] += 1
+    return sorted(kept.values())
 
 
-def _keep_classes(listing: Listing) -> None:
-    wanted = set(listing.classes)
-    kept = [row for row in listing.rows if row.label in wanted]
-    if missing := wanted - {row.label for row in kept}:
-        what, why = "no row of some of the classes asked for", list_names(sorted(missing))
-        hint = "check the spelling"
-        raise DataError(what, why=f"missing: {why}", hint=hint, code="DATA-CLASSES")
-    if left_out := len(listing.rows) - len(kept):
-        listing.ignored["rows of classes that were not asked for"] = left_out
-    listing.rows = kept
-
-
-def _note_similar_groups(listing: Listing) -> None:
-    spellings: dict[str, set[str]] = {}
-    for row in listing.rows:
-        spellings.setdefault(row.group.casefold(), set()).add(row.group)
-    several = [" and ".join(sorted(names)) for names in spellings.values() if len(names) > 1]
-    if several:
-        listed = list_names(several)
-        listing.notes.append(f"groups that differ only by case are kept apart: {listed}")
+def _depth(place: str) -> int:
+    return len(place.split("/")) if place else 0
 
 
 def _group_name(text: str) -> str:
-    return class_name(text).strip()
-
-
-def _part(table: Path, line: int, text: str) -> str:
-    part = PART_NAMES.get(text.strip().casefold())
-    if part is None:
-        why = f"line {line}: {text!r}"
-        hint = "write train, val or test, or give the column another name"
-        raise DataError("unknown part", path=table, why=why, hint=hint, code="DATA-CSV-PART")
-    return part
-
-
-def _inside(table: Path, line: int, root: Path, text: str) -> str:
-    path = os.path.normpath(root / text)
-    if not text or "\0" in text or path == str(root) or not is_below(str(root), path):
-        what = "a path leads out of the folder of the images"
-        why = f"line {line}: {text!r}, folder: {root}"
-        hint = "give the folder that holds all of them as root"
-        raise DataError(what, path=table, why=why, hint=hint, code="DATA-CSV-OUTSIDE")
-    return path
-
-
-def _describe(ignored: Counter[str]) -> str:
-    return list_names(f"{count} {what}" for what, count in sorted(ignored.items()))
+    """Return the one form of a group's name; what differs by case is kept together."""
+    return class_name(text).strip().casefold()
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -16,7 +16,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from regraft.data.sources import PARTS, find_groups
 from regraft.errors import DataError, UsageError, list_names
@@ -41,18 +42,25 @@ class _Images(Protocol):
     def hashes(self) -> tuple[str, ...]: ...
 
 
-Share = Annotated[float, Field(ge=0, lt=1)]
+def _share_or_number(size: float) -> float:
+    if size >= 1 and not size.is_integer():
+        words = "below 1 it is a share of the images, from 1 on a whole number of each class"
+        raise PydanticCustomError("part_size", words)
+    return size
+
+
+PartSize = Annotated[float, Field(ge=0), AfterValidator(_share_or_number)]
+"""How large a part is: a share of the images below 1, or so many images of each class."""
 
 
 @settings_class(kw_only=True)
 class SplitOptions:
     """How a data set is cut; see ``Dataset.split``."""
 
-    val: Share = 0.15
-    test: Share = 0.25
+    val: PartSize = 0.15
+    test: PartSize = 0.25
     seed: int = 0
     group_by: str | None = None
-    on_duplicates: Literal["together", "move"] = "together"
     regroup: bool = False
     keep_parts: bool = False
     small_classes: Literal["refuse", "train"] = "refuse"
@@ -60,20 +68,19 @@ class SplitOptions:
     fold: Annotated[int, Field(ge=0)] = 0
 
     def __post_init__(self) -> None:
-        if self.folds is None and self.val + self.test >= 1:
-            why, hint = f"val={self.val}, test={self.test}", "together below 1"
-            raise UsageError("val and test must leave something for train", why=why, hint=hint)
+        if self.folds is None and sum(size for size in (self.val, self.test) if size < 1) >= 1:
+            why = f"val={self.val}, test={self.test}"
+            raise UsageError("val and test must leave something for train", why=why)
         if self.regroup and self.keep_parts:
-            hint = "give keep_parts or regroup, not both"
-            raise UsageError("parts are kept or cut anew", hint=hint)
+            raise UsageError("parts are kept or cut anew: give keep_parts or regroup, not both")
         if self.fold >= (self.folds or 1):
-            what, why = "fold must be one of the folds", f"folds={self.folds}, fold={self.fold}"
-            raise UsageError(what, why=why, hint="they are counted from 0")
+            why = f"folds={self.folds}, fold={self.fold}"
+            raise UsageError("fold must be one of the folds, counted from 0", why=why)
 
 
 @dataclass(frozen=True)
 class Unit:
-    """_Images that must stay together: their places, how many each class has, a place in order."""
+    """Images that must stay together: their places, how many each class has, a place in order."""
 
     members: tuple[int, ...]
     counts: tuple[tuple[str, int], ...]
@@ -86,7 +93,7 @@ def assign(
     """Return the places of the images of train, val and test, and what is known of the cut.
 
     Args:
-        data: What to cut.
+        data: What to cut, with its groups.
         options: How; see ``Dataset.split``.
         alike: Groups of relative paths whose images look alike.
 
@@ -94,42 +101,39 @@ def assign(
         DataError: See ``Dataset.split``.
     """
     _refuse_what_cannot_be_cut(data, options)
-    groups, without = groups_of(data, options.group_by)
     hashes, size = data.hashes(), len(data.labels)
+    groups = [name or place for place, name in enumerate(data.groups or [""] * size)]
     given = None if options.regroup or data.parts is None else list(data.parts)
     ties: list[Sequence[Any]] = [groups, hashes]
     if given is not None and options.keep_parts:  # only within a part can be kept together
         ties = [list(zip(column, given, strict=True)) for column in ties]
+    elif given is not None:
+        _refuse_torn(data, given, groups, "groups", "SPLIT-GROUPS")
+        _refuse_torn(data, given, hashes, "images with copies", "SPLIT-DUPLICATES")
     ties.append(_look_alikes(data, alike, given))
     units = make_units(data.relative_paths(), data.labels, ties, seed=options.seed)
     column = options.group_by is None and data.groups is not None
     facts = {
-        "val": options.val,
-        "test": options.test if options.folds is None else None,
+        "val": _written(options.val),
+        "test": _written(options.test) if options.folds is None else None,
         "group_by": "column" if column else options.group_by,
-        "on_duplicates": options.on_duplicates,
         "regroup": options.regroup,
+        "keep_parts": options.keep_parts,
         "given_parts": [part for part in PARTS if given and part in given],
-        "groups": len(set(groups)) if groups != list(range(size)) else None,
-        "images_without_group": without,
+        "groups": None if data.groups is None else len(set(groups)),
         "copies": size - len(set(hashes)),
         "look_alikes": sum(map(len, alike)),
         "small_classes": options.small_classes,
         "division": division(data, regroup=options.regroup),
     }
-    if given is not None and options.keep_parts:
-        facts["keep_parts"] = True
-    elif given is not None:
-        _refuse_torn_groups(given, groups)
-        facts["moved_copies"] = _settle_copies(data, given, units, options.on_duplicates)
     if options.folds is None:
-        return _assign_by_shares(data, units, options, given), facts
+        return _assign_by_sizes(data, units, options, given), facts
     facts |= {"folds": options.folds, "fold": options.fold}
     return _assign_fold(data, units, options, options.folds), facts
 
 
-def groups_of(data: _Images, group_by: str | None) -> tuple[list[Any], int | None]:
-    """Return a group for each image and how many are a group of their own for want of a name.
+def groups_of(data: _Images, group_by: str | None) -> tuple[str, ...] | None:
+    """Return the group of each image, "" for one of its own; None where there are no groups.
 
     Args:
         data: The images; their own groups are used if they have any.
@@ -139,24 +143,18 @@ def groups_of(data: _Images, group_by: str | None) -> tuple[list[Any], int | Non
         DataError: There are no groups to use (``SPLIT-GROUP-COLUMN``), or the expression matches no
             image (``SPLIT-GROUP-PATTERN``).
     """
-    alone = list(range(len(data.labels)))
-    if group_by is None and data.groups is None:
-        return alone, None
-    named: Sequence[str | None]
     if group_by is None or group_by == "column":
-        if data.groups is None:
+        if group_by is not None and data.groups is None:
             hint = "read them with from_csv(…, group=COLUMN), or give a regular expression"
             raise DataError("the data set has no groups", hint=hint, code="SPLIT-GROUP-COLUMN")
-        named = data.groups
-    else:
-        named = find_groups(data.relative_paths(), group_by)
-        if not any(named):
-            what = "the group pattern matches no image"
-            why = f"pattern: {group_by}; for example {list_names(data.relative_paths()[:1])}"
-            hint = "it is looked for in the path relative to the data folder"
-            raise DataError(what, path=data.root, why=why, hint=hint, code="SPLIT-GROUP-PATTERN")
-    groups = [name or number for name, number in zip(named, alone, strict=True)]
-    return groups, sum(not name for name in named)
+        return data.groups
+    named = find_groups(data.relative_paths(), group_by)
+    if not any(named):
+        what = "the group pattern matches no image"
+        why = f"pattern: {group_by}; for example {list_names(data.relative_paths()[:1])}"
+        hint = "it is looked for in the path relative to the data folder"
+        raise DataError(what, path=data.root, why=why, hint=hint, code="SPLIT-GROUP-PATTERN")
+    return tuple(name or "" for name in named)
 
 
 def division(
@@ -259,6 +257,38 @@ def quotas(total: int, shares: Sequence[Fraction]) -> list[int]:
     return counts
 
 
+def part_sizes(total: int, val: float, test: float) -> list[int]:
+    """Return how many of a class's images come to train, val and test.
+
+    Args:
+        total: How many images the class has, at least :func:`least_size`.
+        val: A share of them below 1, or a number of images.
+        test: The same.
+
+    Example:
+        >>> part_sizes(20, 0.15, 0.25), part_sizes(20, 5, 5), part_sizes(20, 5, 0.25)
+        ([12, 3, 5], [10, 5, 5], [10, 5, 5])
+    """
+    counts = [0, *(int(size) for size in (val, test))]
+    rest = max(0, total - sum(counts))
+    shares = [as_fraction(size) * total / max(1, rest) if size < 1 else 0 for size in (val, test)]
+    cut = quotas(rest, [Fraction(1 - sum(shares)), *map(Fraction, shares)])
+    return [share + count for share, count in zip(cut, counts, strict=True)]
+
+
+def least_size(val: float, test: float = 0.0) -> int:
+    """Return how many images a class needs so that every part gets its number, and train one.
+
+    Example:
+        >>> least_size(0.15, 0.25), least_size(50, 50), least_size(5, 0.5)
+        (3, 101, 12)
+    """
+    counts = int(val) + int(test)
+    shares = [as_fraction(size) for size in (val, test) if 0 < size < 1]
+    least = 1 + counts + len(shares)
+    return max(least, math.ceil((1 + counts) / (1 - sum(shares)))) if counts else least
+
+
 def stratified_order(class_sizes: Sequence[int]) -> list[tuple[int, int]]:
     """Return one order of all images whose every prefix holds the classes in fair proportion.
 
@@ -285,35 +315,38 @@ def stratified_order(class_sizes: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def choose_subset(
-    queues: Mapping[str, Sequence[int]], *, per_class: int | None, size: int | None
+    data: _Images, *, per_class: int | None, size: int | None, at_most: bool, seed: int
 ) -> list[int]:
-    """Return the first images of each class: the same number of each, or in proportion.
+    """Return the places of a part of the images: the same number of each class, or in proportion.
 
     Args:
-        queues: The places of each class's images, in the order in which they are wanted.
+        data: The images to choose from.
         per_class: How many of each, 1 or more.
         size: How many in all, where ``per_class`` is None.
+        at_most: Whether a class with fewer than ``per_class`` images gives all it has.
+        seed: Another seed, another choice.
 
     Raises:
         DataError: There are not enough images (``DATA-SUBSET``).
         UsageError: ``per_class`` is out of range.
-
-    Example:
-        >>> choose_subset({"x": [3, 0, 2], "y": [1, 4]}, per_class=2, size=None)
-        [3, 0, 1, 4]
     """
+    queues: dict[str, list[int]] = {name: [] for name in data.classes}
+    keys = [order_key(name, seed=seed, purpose="subset") for name in data.relative_paths()]
+    for place in sorted(range(len(keys)), key=keys.__getitem__):
+        queues[data.labels[place]].append(place)
     if per_class is not None:
         if per_class < 1:
             raise UsageError("per_class must be at least 1", why=str(per_class))
         short = {name: len(queue) for name, queue in queues.items() if len(queue) < per_class}
-        if short:
+        if short and not at_most:
             why = list_names(f"{name} has {count}" for name, count in short.items())
-            hint = f"at most per_class={min(short.values())} is possible"
+            hint = f"at most per_class={min(short.values())} is possible; or pass at_most=True"
+            hint += " (--at-most), and smaller classes give all they have"
             what = f"not every class has {per_class} images"
             raise DataError(what, why=why, hint=hint, code="DATA-SUBSET")
-        return [index for queue in queues.values() for index in queue[:per_class]]
+        return [place for queue in queues.values() for place in queue[:per_class]]
     size = size or 0
-    total, least = sum(map(len, queues.values())), sum(map(bool, queues.values()))
+    total, least = len(keys), sum(map(bool, queues.values()))
     if not least <= size <= total or size == 0:
         why = f"there are {total}, and {least} classes need one each"
         what, hint = f"a subset of {size} images is not possible", f"from {least} to {total} are"
@@ -321,6 +354,11 @@ def choose_subset(
     lists = list(queues.values())
     order = stratified_order([len(queue) for queue in lists])
     return [lists[number][place] for number, place in order[:size]]
+
+
+def _written(size: float) -> float:
+    """Return a size as people write it: a share as it is, a number of images without a point."""
+    return int(size) if size >= 1 else size
 
 
 def _refuse_what_cannot_be_cut(data: _Images, options: SplitOptions) -> None:
@@ -347,61 +385,44 @@ def _look_alikes(
     ]
 
 
-def _refuse_torn_groups(given: list[str], groups: list[Any]) -> None:
-    parts_of: defaultdict[Any, set[str]] = defaultdict(set)
-    for part, group in zip(given, groups, strict=True):
-        parts_of[group].add(part)
-    torn = {group: parts for group, parts in parts_of.items() if len(parts) > 1}
+def _refuse_torn(
+    data: _Images, given: list[str], column: Sequence[Hashable], what: str, code: str
+) -> None:
+    """Refuse given parts between which images with the same value in a column are divided."""
+    members: defaultdict[Hashable, list[int]] = defaultdict(list)
+    for place, value in enumerate(column):
+        members[value].append(place)
+    torn = [each for each in members.values() if len({given[place] for place in each}) > 1]
     if torn:
-        kinds = Counter(" and ".join(p for p in PARTS if p in parts) for parts in torn.values())
-        what = f"{len(torn)} groups stand in more than one of the given parts"
-        why = "; ".join(f"{count} in {kind}" for kind, count in kinds.most_common())
-        why += f": {list_names(sorted(torn))}"
-        hint = "pass regroup=True (--regroup) to forget the given parts and cut anew with groups"
-        hint += " apart, or keep_parts=True (--keep-parts) to keep them and measure without them,"
-        hint += " too"
-        raise DataError(what, why=why, hint=hint, code="SPLIT-GROUPS")
-
-
-def _settle_copies(data: _Images, given: list[str], units: list[Unit], on_duplicates: str) -> int:
-    """Move units of several given parts into train, or refuse them; return how many moved."""
-    torn = [unit for unit in units if len({given[index] for index in unit.members}) > 1]
-    if torn and on_duplicates != "move":
         paths = data.relative_paths()
-        pairs = (" = ".join(paths[index] for index in unit.members) for unit in torn)
-        what, why = (
-            f"{len(torn)} images have copies in another of the given parts",
-            list_names(pairs, most=5),
-        )
-        hint = "pass on_duplicates='move' to move them into train, regroup=True (--regroup) to cut"
-        hint += " anew, or keep_parts=True (--keep-parts) to keep both and measure without, too"
-        raise DataError(what, path=data.root, why=why, hint=hint, code="SPLIT-DUPLICATES")
-    moved = [index for unit in torn for index in unit.members if given[index] != "train"]
-    for index in moved:
-        given[index] = "train"
-    return len(moved)
+        why = list_names((" = ".join(paths[i] for i in each[:3]) for each in torn), most=5)
+        hint = "pass regroup=True (--regroup) to forget the given parts and cut anew with them"
+        hint += " together, or keep_parts=True (--keep-parts) to keep the parts and measure without"
+        hint += " these images, too"
+        what = f"{len(torn)} {what} stand in more than one of the given parts"
+        raise DataError(what, path=data.root, why=why, hint=hint, code=code)
 
 
-def _assign_by_shares(
+def _assign_by_sizes(
     data: _Images, units: list[Unit], options: SplitOptions, given: list[str] | None
 ) -> list[list[int]]:
     """Return the places of each part's images; parts that are given stay as they are."""
     there = set(given or ())
     if there and "train" not in there:
         what, why = "the given parts have no train part", f"given: {list_names(sorted(there))}"
-        hint = "pass regroup=True to cut them anew"
+        hint = "pass regroup=True (--regroup) to cut them anew"
         raise DataError(what, path=data.root, why=why, hint=hint, code="SPLIT-NO-TRAIN")
-    val = as_fraction(0.0 if "val" in there else options.val)
-    test = as_fraction(0.0 if "test" in there else options.test)
-    shares = [1 - val - test, val, test]
+    val, test = (0.0 if part in there else getattr(options, part) for part in ("val", "test"))
     if given is not None:
         units = [unit for unit in units if given[unit.members[0]] == "train"]
-    units, kept = _without_small(data, units, sum(map(bool, shares)), options.small_classes)
-    parts = _divide(units, shares, PARTS)
+    least = 1 + bool(val) + bool(test), least_size(val, test)
+    units, kept = _without_small(data, units, *least, options.small_classes)
+    wanted = {name: part_sizes(size, val, test) for name, size in _sizes(units).items()}
+    parts = _divide(units, wanted, PARTS)
     parts[0] += kept
-    for index, part in enumerate(given or ()):
+    for place, part in enumerate(given or ()):
         if part != "train":
-            parts[PARTS.index(part)].append(index)
+            parts[PARTS.index(part)].append(place)
     return parts
 
 
@@ -413,16 +434,16 @@ def _assign_fold(
     Every image is in one fold. The folds of each class differ by one image at most where every
     image is a unit of its own, and so do whole folds.
     """
-    # With two folds, a half of the class must still be enough for train and validation.
-    needed = 4 if folds == 2 and options.val > 0 else folds
-    units, kept = _without_small(data, units, needed, options.small_classes)
+    # What is left beside the largest fold must still be enough for train and validation.
+    left = (1 + bool(options.val), least_size(options.val))
+    least, images = (max(folds, math.ceil(Fraction(size * folds, folds - 1))) for size in left)
+    units, kept = _without_small(data, units, least, images, options.small_classes)
     names = [f"fold {number}" for number in range(folds)]
-    shares = [Fraction(1, folds)] * folds
-    test = _divide(units, shares, names, _fold_sizes(units, folds))[options.fold]
+    test = _divide(units, _fold_sizes(units, folds), names)[options.fold]
     tested = set(test)
     rest = [unit for unit in units if unit.members[0] not in tested]
-    val = as_fraction(options.val)
-    train, held = _divide(rest, [1 - val, val], PARTS)
+    wanted = {name: part_sizes(size, options.val, 0) for name, size in _sizes(rest).items()}
+    train, held, _ = _divide(rest, wanted, PARTS)
     return [train + kept, held, test]
 
 
@@ -446,23 +467,21 @@ def _sizes(units: Iterable[Unit]) -> Counter[str]:
 
 
 def _without_small(
-    data: _Images, units: list[Unit], needed: int, small_classes: str
+    data: _Images, units: list[Unit], least: int, least_images: int, small_classes: str
 ) -> tuple[list[Unit], list[int]]:
     """Return the units of classes that are large enough, and the places of all other images."""
-    count = Counter(label for unit in units for label, _ in unit.counts)
-    small = {name for name in data.classes if count[name] < needed}
+    count, images = Counter(name for unit in units for name, _ in unit.counts), _sizes(units)
+    small = {name for name in data.classes if count[name] < least or images[name] < least_images}
     if small and small_classes == "refuse":
-        images = Counter(data.labels)
         listed = (
             f"{name}: {images[name]} images"
             + (f" in {count[name]} separate groups" if images[name] != count[name] else "")
             for name in data.classes
             if name in small
         )
-        why = f"{list_names(listed)}; least number needed: {needed}"
-        hint = "add images, leave the classes out with classes=, ask for fewer parts or folds"
-        hint += " (val=0 or test=0), or put them all into train with small_classes='train'"
-        hint += " (--small-classes train)"
+        why = f"{list_names(listed)}; least number needed: {max(least, least_images)}"
+        hint = "add images, ask for smaller or fewer parts or folds (val=0 or test=0), or put these"
+        hint += " classes into train with small_classes='train' (--small-classes train)"
         what = "classes too small for this split"
         raise DataError(what, path=data.root, why=why, hint=hint, code="SPLIT-TOO-FEW")
     large = [unit for unit in units if not small & dict(unit.counts).keys()]
@@ -471,20 +490,16 @@ def _without_small(
 
 
 def _divide(
-    units: Sequence[Unit],
-    shares: Sequence[Fraction],
-    names: Sequence[str],
-    wanted: Mapping[str, list[int]] | None = None,
+    units: Sequence[Unit], wanted: Mapping[str, Sequence[int]], names: Sequence[str]
 ) -> list[list[int]]:
     """Give units to parts, large ones before small ones, each to the part that lacks it most.
 
-    Where every image is a unit of its own, each class is cut exactly by largest remainder.
+    Where every image is a unit of its own, each part gets what it wants exactly.
 
     Args:
         units: What is to be divided.
-        shares: The wanted share of each part; they add up to one. A share of zero gets nothing.
+        wanted: How many images of each class each part wants; one that wants none gets none.
         names: Of the parts, for the error.
-        wanted: How many images of each class each part wants, instead of its share rounded.
 
     Returns:
         The places of the images of each part, in rising order.
@@ -492,11 +507,9 @@ def _divide(
     Raises:
         DataError: A part has no image of a class (``SPLIT-TOO-FEW``).
     """
-    if wanted is None:
-        wanted = {label: quotas(count, shares) for label, count in _sizes(units).items()}
     left = {label: list(counts) for label, counts in wanted.items()}
     waiting = Counter(label for unit in units for label, _ in unit.counts)
-    open_parts = {part for part, share in enumerate(shares) if share > 0}
+    open_parts = {part for counts in wanted.values() for part, n in enumerate(counts) if n}
     without = {label: set(open_parts) for label in waiting}
 
     def candidates(unit: Unit) -> set[int]:
@@ -516,7 +529,7 @@ def _divide(
             need += count * room / max(1, wanted[label][part])
         return too_many, -need, part
 
-    parts: list[list[int]] = [[] for _ in shares]
+    parts: list[list[int]] = [[] for _ in names]
     # Large units first, but by rough size: in a strict order of sizes a seed would choose nothing.
     for unit in sorted(units, key=lambda unit: (-len(unit.members).bit_length(), unit.key)):
         part = min(candidates(unit), key=lambda part: cost(unit, part))
@@ -527,7 +540,7 @@ def _divide(
         parts[part] += unit.members
     if lacking := [f"{x} in {names[part]}" for x in sorted(without) for part in sorted(without[x])]:
         what = "the groups are too large to give every part an image of every class"
-        hint = "try another seed, larger shares, or ask for fewer parts or folds (val=0 or test=0)"
+        hint = "try another seed, larger parts, or ask for fewer parts or folds (val=0 or test=0)"
         why = f"nothing left for: {list_names(lacking)}"
         raise DataError(what, why=why, hint=hint, code="SPLIT-TOO-FEW")
     return [sorted(members) for members in parts]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
@@ -72,16 +71,11 @@ def read_table(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[s
     """
     lines = _lines(file, columns)
     header = next(lines, (1, []))[1]
-    if missing := [name for name in columns if name not in header]:
-        what = f"the table has no column {list_names(missing)}"
+    if wrong := [name for name in columns if header.count(name) != 1]:
+        what = f"the table must have one column {' and one '.join(wrong)}"
         why = f"its columns: {list_names(header)}"
         hint = f"rename them to {' and '.join(columns)}, or name the columns to use"
         raise DataError(what, path=file, why=why, hint=hint, code="DATA-CSV-COLUMN")
-    for name in columns:
-        if (number := header.count(name)) > 1:
-            what = f"the table has {number} columns {list_names([name])}"
-            hint = "rename all but one of them"
-            raise DataError(what, path=file, hint=hint, code="DATA-CSV-COLUMN")
     places = [header.index(name) for name in columns]
     for number, cells in lines:
         if len(cells) != len(header):
@@ -96,10 +90,6 @@ def _lines(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]
     try:
         with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
             header_line = stream.readline()
-            start = header_line[:2].encode("utf-8", "surrogateescape")
-            if start in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
-                hint = "save it as CSV UTF-8"
-                raise DataError("the table is in UTF-16", path=file, hint=hint, code="DATA-CSV")
             stream.seek(0)
             reader = csv.reader(stream, delimiter=_delimiter(header_line, columns), strict=True)
             for cells in reader:
