@@ -25,7 +25,7 @@ backbones rank {flowers} --backbone my_net --folds 2 --per-class 4 --budget 9m \
 backbones rank TABLE --backbone my_net --engine torch --json
 backbones rank FLAT --keep-parts --backbone my_net
 fit TABLE SMALL --strategy features --classifier knn --scale unit --pooling flatten \
-  --precision bf16 --no-cache --description kNN --per-class 3 --out {new} --json
+  --precision bf16 --no-cache --description kNN --per-class 3 --at-most --out {new} --json
 fit FLAT SMALL --keep-parts --folds 3 --fold 1 --size 10 --out {new}
 fit {flowers} SMALL --device cpu --epochs 1 --strategy two_stage --head-epochs 1 --unfreeze 0.5 \
   --fraction 0.9 --head mlp_256 --optimizer sgd --lr 0.01 --augment flip=true --views 2 \
@@ -36,7 +36,7 @@ fit {flowers} --backbone simple_cnn --arg size=48 --strategy from_scratch --epoc
 extract {table} --root {flowers} --group-by column --follow-links --allow-empty-class SMALL \
   --pooling avg --device cpu --precision fp32 --no-cache --out {new}.h5 --json
 extract FLAT SMALL --pixels --out {new}.h5 --json
-compare TABLE SMALL --device cpu --precision fp32 --seeds 1 --splits 1 --per-class 3 \
+compare TABLE SMALL --device cpu --precision fp32 --seeds 1 --splits 1 --per-class 3 --at-most \
   --budget 1s --out {new} --json
 compare FLAT SMALL --keep-parts --folds 2 --budget 1s --out {new} --format markdown
 run {plan} --data {flowers} --only knn --jobs 1 --out {new} --json

@@ -226,3 +226,10 @@ def test_what_is_not_possible_exactly_is_an_error(options):
 def test_arguments_without_sense_are_refused(options):
     with pytest.raises(UsageError):
         dataset([2, 3]).subset(**options)
+
+
+def test_a_subset_says_how_large_it_is_and_which_classes_have_fewer():
+    part = dataset([30, 4]).subset(per_class=10, at_most=True)
+
+    assert part.notes == ("14 of 34 images, at most 10 of each class; fewer of c1 4",)
+    assert dataset([30, 4]).subset(size=9).notes == ("9 of 34 images",)

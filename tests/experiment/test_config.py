@@ -196,7 +196,7 @@ def test_every_field_has_a_default_key_help_and_panel():
     data = {field.name for field in dataclasses.fields(DataConfig)}
     options = {name for names in PANELS.values() for name in names}
 
-    assert told == {*CHANGES, *TRAINED, "id", "description", "published", "cache"}
+    assert told == {*CHANGES, *TRAINED, "id", "description", "published", "cache", "at_most"}
     assert told <= set(field_help(MethodConfig))
     assert data <= set(field_help(DataConfig))
     assert options < told | data
@@ -283,3 +283,15 @@ def test_times_are_read_with_their_units(text, minutes):
 def test_what_is_no_time_is_refused(text):
     with pytest.raises(UsageError, match="not a time"):
         read_minutes(text)
+
+
+def test_parts_are_shares_or_whole_numbers_of_each_class():
+    assert (DataConfig("x", val=50, test=50).test, DataConfig("x", val=0.2).val) == (50, 0.2)
+    with pytest.raises(UsageError, match="whole number of each class"):
+        DataConfig("x", val=1.5)
+
+
+def test_at_most_stands_in_the_title_and_goes_with_per_class():
+    assert MethodConfig(per_class=100, at_most=True).title.endswith(", at most 100 per class")
+    with pytest.raises(UsageError, match="at_most does nothing without per_class"):
+        MethodConfig(at_most=True)

@@ -146,6 +146,9 @@ def compare(
         list[int] | None,
         opt("Learn from N images of each class, too; may be given several times.", "N", min=1),
     ] = None,
+    at_most: Annotated[
+        bool, opt("With --per-class, take all images of a class that has fewer.")
+    ] = False,
     budget: Annotated[str, opt("How long it may take: 90s, 20m, 2h, or none.", "TIME")] = "20m",
     out: TableOutOption = None,
     form: FormatOption = "text",
@@ -172,6 +175,7 @@ def compare(
         splits=splits,
         folds=folds,
         per_class=tuple(per_class or ()),
+        at_most=at_most,
         budget=None if minutes is None else 60 * minutes,
     )
     comparison = compare_methods(

@@ -252,7 +252,7 @@ class Dataset:
         at_most: bool = False,
         seed: int = 0,
     ) -> Dataset:
-        """Return a part of the images, exactly as large as asked for.
+        """Return a part of the images, exactly as large as asked for; its last note says how large.
 
         Subsets of one seed are nested: a smaller one lies within every larger one of the same kind.
         With ``size`` or ``fraction`` each class has at least one image and beyond that a number
@@ -287,7 +287,13 @@ class Dataset:
                 raise UsageError("fraction must lie in (0, 1]", why=str(fraction))
             size = round(len(self) * as_fraction(fraction))
         chosen = choose_subset(self, per_class=per_class, size=size, at_most=at_most, seed=seed)
-        return self.take(sorted(chosen))
+        taken = self.take(sorted(chosen))
+        note = f"{len(taken):,} of {len(self):,} images"
+        if per_class is not None:
+            note += f", {'at most ' if at_most else ''}{per_class:,} of each class"
+            if few := [f"{name} {n}" for name, n in taken.counts().items() if n < per_class]:
+                note += f"; fewer of {list_names(few)}"
+        return dataclasses.replace(taken, notes=(*self.notes, note))
 
     def grouped(self, group_by: str | None) -> Dataset:
         """Return the same images with the group of each; without ``group_by`` they stay as is.

@@ -16,8 +16,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import AfterValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
 from regraft.data.sources import PARTS, find_groups
 from regraft.errors import DataError, UsageError, list_names
@@ -42,15 +41,20 @@ class _Images(Protocol):
     def hashes(self) -> tuple[str, ...]: ...
 
 
-def _share_or_number(size: float) -> float:
-    if size >= 1 and not size.is_integer():
-        words = "below 1 it is a share of the images, from 1 on a whole number of each class"
-        raise PydanticCustomError("part_size", words)
-    return size
+PartSize = Annotated[float, Field(ge=0)]
+"""How large a part is: a share of the images below 1, from 1 on so many images of each class."""
 
 
-PartSize = Annotated[float, Field(ge=0), AfterValidator(_share_or_number)]
-"""How large a part is: a share of the images below 1, or so many images of each class."""
+def refuse_broken_numbers(val: float, test: float) -> None:
+    """Refuse the size of a part that is neither a share nor a whole number.
+
+    Raises:
+        UsageError: One of them is 1.5, for example.
+    """
+    for name, size in (("val", val), ("test", test)):
+        if size >= 1 and not size.is_integer():
+            hint = "below 1 it is a share of the images, from 1 on a whole number of each class"
+            raise UsageError(f"{name} cannot be {size}", hint=hint)
 
 
 @settings_class(kw_only=True)
@@ -68,6 +72,7 @@ class SplitOptions:
     fold: Annotated[int, Field(ge=0)] = 0
 
     def __post_init__(self) -> None:
+        refuse_broken_numbers(self.val, self.test)
         if self.folds is None and sum(size for size in (self.val, self.test) if size < 1) >= 1:
             why = f"val={self.val}, test={self.test}"
             raise UsageError("val and test must leave something for train", why=why)

@@ -66,6 +66,7 @@ class CompareConfig:
         splits: Run every method on so many different splits.
         folds: Cut the images into so many folds; each is the test once.
         per_class: Learn from so many images of each class, too.
+        at_most: With per_class, take all images of a class that has fewer.
         budget: Seconds for everything; None for as many as it takes.
 
     Raises:
@@ -83,6 +84,7 @@ class CompareConfig:
     splits: Count = 1
     folds: Annotated[int, Field(ge=2)] | None = None
     per_class: tuple[Count, ...] = ()
+    at_most: bool = False
     budget: Annotated[float, Field(gt=0)] | None = None
 
     def __post_init__(self) -> None:
@@ -271,7 +273,7 @@ def candidates(config: CompareConfig) -> list[Candidate]:
     ]
     found += [Candidate(_method(bases[0], one), essential=True) for one in (frozen, scratch)]
     found += [
-        Candidate(_method(base, {**one, "per_class": amount}))
+        Candidate(_method(base, {**one, "per_class": amount, "at_most": config.at_most}))
         for amount in config.per_class
         for base in bases
         for one in ({"classifier": CLASSIFIERS[0]}, frozen, two_stage)

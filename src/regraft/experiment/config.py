@@ -24,6 +24,7 @@ from regraft.backbones.spec import (
     PrecisionName,
     Preprocessing,
 )
+from regraft.data.split import PartSize, refuse_broken_numbers
 from regraft.errors import UsageError
 from regraft.files import sha256_json
 from regraft.settings import AnyPath, changed_fields, from_json, hash_key, settings_class
@@ -63,7 +64,7 @@ _ALLOW = ("skip_bad", "max_bad", "allow_empty_class", "follow_links")
 # The fields that are options of the command line, as `--help` groups them.
 _GROUPED = {
     "Data": "val test seed group_by regroup keep_parts folds fold small_classes allow_empty_class"
-    " per_class size fraction label_from_name root follow_links skip_bad max_bad",
+    " per_class size fraction at_most label_from_name root follow_links skip_bad max_bad",
     "Network": "backbone weights arguments",
     "Method": "strategy classifier scale pooling unfreeze head augment regularize views output"
     " start",
@@ -181,8 +182,8 @@ class DataConfig:
         source: A folder with a folder per class (or train/val/test above them), or a CSV table with
             the columns path and label (and part: train, val or test; and group), or the split.csv
             of a written split, which is then repeated exactly.
-        val: Share of the images for validation.
-        test: Share of the images for the test.
+        val: Images for validation: below 1 a share, from 1 on so many of each class.
+        test: Images for the test, in the same way.
         seed: Seed of the split.
         group_by: Keep images of one group together, read from the path: 'person[0-9]+'; or 'column'
             for the table's group column.
@@ -209,8 +210,8 @@ class DataConfig:
     """
 
     source: AnyPath
-    val: Share = 0.15
-    test: Share = 0.25
+    val: PartSize = 0.15
+    test: PartSize = 0.25
     seed: Seed = 0
     group_by: str | None = None
     regroup: bool = False
@@ -224,6 +225,9 @@ class DataConfig:
     label_from_name: str | None = None
     skip_bad: bool = False
     max_bad: Share = 0.01
+
+    def __post_init__(self) -> None:
+        refuse_broken_numbers(self.val, self.test)
 
     @property
     def images_key(self) -> str:
@@ -259,6 +263,7 @@ class MethodConfig:
         per_class: Learn from this many images of each class; the test part stays the same.
         size: Learn from this many images in all.
         fraction: Learn from this share of the training images.
+        at_most: With per_class, take all images of a class that has fewer.
         backbone: The network to transfer: see `regraft backbones list`.
         weights: A file with the backbone's weights, or random; by default its trained ones.
         arguments: An argument of the network, for example pad_type=same.
@@ -320,6 +325,7 @@ features
     per_class: Count | None = None
     size: Count | None = None
     fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    at_most: bool = False
     backbone: str = DEFAULT_BACKBONE
     weights: PathText = "default"
     arguments: dict[str, Plain] = dataclasses.field(default_factory=dict)
@@ -370,6 +376,8 @@ features
             raise UsageError("weights does nothing with the strategy from_scratch", hint=hint)
         if len(given.keys() & set(AMOUNTS)) > 1:
             raise UsageError("give one of per_class, size and fraction")
+        if self.at_most and self.per_class is None:
+            raise UsageError("at_most does nothing without per_class")
 
     @property
     def label(self) -> str:
@@ -394,7 +402,8 @@ features
         text += "" if self.unfreeze is None else f", unfreeze {self.unfreeze}"
         for name, value in (("regularize", self.regularize), ("augment", self.augment)):
             text += "" if value is None else f", {name} {told(value)}"
-        text += "" if self.per_class is None else f", {self.per_class} per class"
+        most = "at most " if self.at_most else ""
+        text += "" if self.per_class is None else f", {most}{self.per_class} per class"
         amounts = (("size", self.size), ("fraction", self.fraction))
         return text + "".join(f", {name} {told(n)}" for name, n in amounts if n is not None)
 

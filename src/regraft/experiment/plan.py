@@ -25,10 +25,11 @@ from regraft.settings import did_you_mean, from_json, read_toml, settings_class,
 from regraft.training.phases import Phase
 
 Table = dict[str, Any]  # as TOML has it; lists may still stand for many runs
+_AMOUNT = {*AMOUNTS, "at_most"}  # what says how many images a row learns from
 # What the title of a method tells already.
 _IN_TITLE = {
     *("backbone", "strategy", "classifier", "head", "unfreeze", "regularize", "augment"),
-    *AMOUNTS,
+    *_AMOUNT,
 }
 
 
@@ -311,7 +312,7 @@ def _tables(file: _PlanFile, row: Table, *, small: bool) -> tuple[Table, Table]:
     if not small:
         return data, method
     if set(AMOUNTS) & set(own):  # a row learns from one amount
-        method = {key: value for key, value in method.items() if key not in AMOUNTS}
+        method = {key: value for key, value in method.items() if key not in _AMOUNT}
     return {**data, **file.small.data}, {**method, **own}
 
 

@@ -234,9 +234,8 @@ def take_amount(images: Dataset, method: MethodConfig) -> Dataset:
     """Return as many of the images as a method learns from; other seeds, other images."""
     if method.per_class is method.size is method.fraction is None:
         return images
-    return images.subset(
-        per_class=method.per_class, size=method.size, fraction=method.fraction, seed=method.seed
-    )
+    amounts = {name: getattr(method, name) for name in ("per_class", "size", "fraction", "at_most")}
+    return images.subset(**amounts, seed=method.seed)
 
 
 def _listed(data: DataConfig) -> Dataset:

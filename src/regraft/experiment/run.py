@@ -114,7 +114,8 @@ def fit_run(
             parts = {**prepared.split.parts(), "train": train}
             predictions, more = _predict_parts(learner, parts)
             prepared.refuse_changed_files()
-        history, notes = learner.history_, (*learner.warnings_, *learner.backbone_.notes)
+        amount = (f"learned from {note}" for note in train.notes)
+        history, notes = learner.history_, (*amount, *learner.warnings_, *learner.backbone_.notes)
         record = RunRecord(
             description=config.description,
             config=to_json(config),

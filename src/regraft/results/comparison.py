@@ -28,10 +28,10 @@ Method = tuple[str, Sequence[Run]]
 
 # What rows of one method may differ in: how much is learned from, and what follows from that.
 _AMOUNTS = (
-    *("per_class", "size", "fraction", "seed", "id", "description", "published"),
+    *("per_class", "size", "fraction", "at_most", "seed", "id", "description", "published"),
     *("epochs", "time_budget"),
 )
-_AMOUNT = re.compile(r",? (?:\d+ per class|(?:per_class|size|fraction) [\d.]+)$")
+_AMOUNT = re.compile(r",? (?:(?:at most )?\d+ per class|(?:per_class|size|fraction) [\d.]+)$")
 _PARTS = {title: part for part, title in PART_TITLES.items()}
 
 
