@@ -9,6 +9,7 @@ from torch import nn
 from regraft.backbones.backbone import build
 from regraft.backbones.network import (
     Network,
+    Size,
     average,
     channels_first,
     child_groups,
@@ -18,6 +19,7 @@ from regraft.backbones.network import (
     record_calls,
     state_sha256,
     tap,
+    total,
 )
 from regraft.backbones.spec import BackboneSpec
 from regraft.errors import BackboneError
@@ -148,8 +150,10 @@ def test_vgg16_at_200_pixels_has_the_published_shapes(vgg16):
 def test_the_whole_vgg16_has_the_published_parameters(vgg16):
     rows = vgg16.layer_table(top=True)
 
-    assert sum(row.parameters for row in rows) == 138_357_544
     assert {102_764_544, 16_781_312, 4_097_000} <= {row.parameters for row in rows}
+    assert total(rows) == Size(41, 16, parameters=138_357_544, trainable=138_357_544)
+    assert total(vgg16.layer_table(top=True, blocks=True)).parameters == 138_357_544
+    assert total(vgg16.layer_table(blocks=True)).parameters == 14_714_688
 
 
 def test_frozen_parameters_are_not_counted_as_trainable():

@@ -20,6 +20,7 @@ data preview FLAT --out {new}.png
 data fetch animals --from {animals} --to {new} --json
 backbones list --available --json
 backbones show simple_cnn --weights random --arg size=64 --pooling flatten --top --json
+backbones show simple_cnn --arg size=64 --classes 5 --head mlp_256 --unfreeze 0.25 --layers --json
 backbones rank {flowers} --backbone my_net --folds 2 --per-class 4 --budget 9m \
   --format csv
 backbones rank TABLE --backbone my_net --engine torch --json

@@ -91,17 +91,50 @@ def test_what_skip_bad_leaves_out_of_a_ranking_is_named_and_ends_with_3(
     assert bad["file"].endswith("daisy/empty.jpg")
 
 
-def test_show_has_layers_and_preprocessing(regraft):
-    command = ("backbones", "show", "simple_cnn", "--arg", "size=48")
+@pytest.mark.parametrize(
+    ("more", "layers", "parameters", "trainable"),
+    [
+        ("", 12, 231_168, 231_168),
+        ("--top", 13, 231_813, 231_813),
+        ("--classes 5", 14, 231_813, 645),
+        ("--classes 5 --unfreeze 0.25", 14, 231_813, 147_584 + 645),
+    ],
+)
+def test_show_totals_what_it_lists(regraft, more, layers, parameters, trainable):
+    command = ("backbones", "show", "simple_cnn", "--arg", "size=48", *more.split())
 
     text = regraft(*command).stdout
     told = json.loads(regraft(*command, "--json").stdout)
-    top = json.loads(regraft(*command, "--json", "--top").stdout)
 
-    assert f"parameters: {told['parameters']}" in text
-    assert [layer["name"] in text for layer in told["layers"]] == [True] * len(told["layers"])
-    assert len(top["layers"]) > len(told["layers"])
+    total = {"layers": layers, "parameters": parameters, "trainable": trainable}
+    assert {name: told["total"][name] for name in total} == total
+    assert len(told["layers"]) == layers
+    assert sum(layer["parameters"] for layer in told["layers"]) == parameters
+    assert sum(layer["trainable"] for layer in told["layers"]) == trainable
+    assert f"{parameters:,} parameters, {trainable:,} trainable" in text
+    assert "46 × 46 × 16" in text  # height, width and depth, as papers have it
     assert told["preprocessing"]["size"] == 48
+
+
+def test_show_lists_a_module_of_many_layers_as_one(regraft):
+    command = ("backbones", "show", "googlenet", "--json")
+
+    told = json.loads(regraft(*command).stdout)
+
+    shapes = {layer["name"]: layer["output_shape"] for layer in told["layers"]}
+    assert shapes["inception3a"] == [256, 28, 28]
+    assert len(shapes) == 16
+    assert (
+        told["total"]["layers"]
+        == 127
+        == len(json.loads(regraft(*command, "--layers").stdout)["layers"])
+    )
+    assert sum(layer["parameters"] for layer in told["layers"]) == told["total"]["parameters"]
+
+
+def test_show_asks_how_large_the_new_head_is(regraft):
+    with pytest.raises(UsageError, match="--classes NUMBER"):
+        regraft("backbones", "show", "simple_cnn", "--head", "mlp_256")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import torch
 
 from regraft.backbones.backbone import build
 from regraft.backbones.catalog import list_backbones
+from regraft.backbones.network import total
 from regraft.backbones.spec import BackboneSpec
 from regraft.settings import from_json, to_json
 
@@ -91,8 +92,9 @@ def check_layers(backbone):
     """The layer table accounts for every parameter, with and without the top."""
     whole = sum(value.numel() for value in backbone.module.parameters())
 
-    assert sum(row.parameters for row in backbone.layer_table()) == backbone.parameters
-    assert sum(row.parameters for row in backbone.layer_table(top=True)) == whole
+    for blocks in (False, True):
+        assert total(backbone.layer_table(blocks=blocks)).parameters == backbone.parameters
+        assert total(backbone.layer_table(top=True, blocks=blocks)).parameters == whole
 
 
 def check_rows(backbone):

@@ -134,8 +134,8 @@ class Backbone:
         self.module = network.module.eval()
         self.network = network
         check_size(network, preprocessing.size, name=spec.name)
-        trunk_calls, self._top = self._measure()
-        self.stages: tuple[Stage, ...] = find_stages(network, self._top, trunk_calls)
+        trunk_calls, self.top = self._measure()
+        self.stages: tuple[Stage, ...] = find_stages(network, self.top, trunk_calls)
         device = next(self.module.parameters()).device  # a trained network may stand on another
         self.embedder = engines.Embedder(self.module, preprocessing, self._rows()).to(device)
         self.feature_dim: int = self._run(self.embedder, self._blank(torch.uint8)).shape[1]
@@ -144,7 +144,7 @@ class Backbone:
     def parameters(self) -> int:
         """The number of parameters of the trunk, without what comes after the embedding."""
         named = self.module.named_parameters()
-        return sum(value.numel() for name, value in named if not within(name, self._top))
+        return sum(value.numel() for name, value in named if not within(name, self.top))
 
     @property
     def fingerprint(self) -> str:
@@ -243,11 +243,12 @@ class Backbone:
                 found.append([TopK(classes[i][0], classes[i][1], value) for value, i in pairs])
         return found
 
-    def layer_table(self, top: bool = False) -> list[Layer]:
+    def layer_table(self, top: bool = False, *, blocks: bool = False) -> list[Layer]:
         """Return the network's layers in the order of the forward pass.
 
         Args:
             top: Whether to list the layers after the embedding too.
+            blocks: Whether a block of several layers is listed as one.
 
         Example:
             >>> backbone = build(BackboneSpec("simple_cnn", weights=None))
@@ -256,8 +257,9 @@ class Backbone:
         """
         blank = self._blank(torch.float32)
         whole = self.module if top else self._trunk
+        without = () if top else self.top
         return layer_table(
-            self.module, lambda: self._run(whole, blank), without=() if top else self._top
+            self.module, lambda: self._run(whole, blank), without=without, blocks=blocks
         )
 
     @functools.cached_property

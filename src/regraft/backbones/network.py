@@ -284,8 +284,45 @@ class Layer:
     trainable: int
 
 
+@dataclass(frozen=True)
+class Size:
+    """How large a network is: sums over its layers.
+
+    Args:
+        layers: How many there are.
+        weighted: How many of them have parameters.
+        parameters: How many numbers they hold.
+        trainable: How many of these are not frozen.
+    """
+
+    layers: int
+    weighted: int
+    parameters: int
+    trainable: int
+
+    def __str__(self) -> str:
+        frozen = self.parameters - self.trainable
+        return (
+            f"{self.layers} layers, {self.weighted} with parameters; {self.parameters:,} "
+            f"parameters, {self.trainable:,} trainable, {frozen:,} frozen"
+        )
+
+
+def total(layers: Sequence[Layer]) -> Size:
+    """Return the sums over the rows of a table.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU())
+        >>> str(total(layer_table(net, lambda: net(torch.zeros(1, 3, 8, 8)))))
+        '2 layers, 1 with parameters; 1,792 parameters, 1,792 trainable, 0 frozen'
+    """
+    weighted = sum(layer.parameters > 0 for layer in layers)
+    parameters = sum(layer.parameters for layer in layers)
+    return Size(len(layers), weighted, parameters, sum(layer.trainable for layer in layers))
+
+
 def layer_table(
-    module: nn.Module, run: Callable[[], Any], *, without: Sequence[str] = ()
+    module: nn.Module, run: Callable[[], Any], *, without: Sequence[str] = (), blocks: bool = False
 ) -> list[Layer]:
     """Return the layers that ``run`` calls, in the order in which they finish.
 
@@ -296,17 +333,19 @@ def layer_table(
         module: The network.
         run: A forward pass of one picture.
         without: Names of the parts to leave out.
+        blocks: Whether a block of several layers, such as an Inception module, is listed as one.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU())
         >>> [row.parameters for row in layer_table(net, lambda: net(torch.zeros(1, 3, 8, 8)))]
         [1792, 0]
     """
-    layers = {
-        name: child
-        for name, child in module.named_modules()
-        if not within(name, without) and (_own(child) or next(child.children(), None) is None)
-    }
+    listed = _listed_blocks(module) if blocks else _listed_layers(module)
+    layers = {name: child for name, child in listed if not within(name, without)}
+    held: dict[str, list[nn.Parameter]] = {}
+    for name, child in layers.items():
+        whole = child.named_parameters(prefix=name, recurse=blocks and child is not module)
+        held[name] = [own for full, own in whole if not within(full, without)]
     shapes: dict[str, tuple[int, ...]] = {}
     handles = [
         child.register_forward_hook(functools.partial(_note, shapes, name))
@@ -317,15 +356,15 @@ def layer_table(
     finally:
         for handle in handles:
             handle.remove()
-    uncalled = [name for name, child in layers.items() if name not in shapes and _own(child)]
+    uncalled = [name for name in layers if name not in shapes and held[name]]
     return [
         Layer(
             index=index,
             name=name,
             type=type(layers[name]).__name__,
             output_shape=shapes.get(name, ()),
-            parameters=sum(own.numel() for own in _own(layers[name])),
-            trainable=sum(own.numel() for own in _own(layers[name]) if own.requires_grad),
+            parameters=sum(own.numel() for own in held[name]),
+            trainable=sum(own.numel() for own in held[name] if own.requires_grad),
         )
         for index, name in enumerate((*uncalled, *shapes))
     ]
@@ -410,8 +449,21 @@ def _attach_plain_layers(module: nn.Module, covers: list[list[str]], calls: Sequ
             covers[current].append(name)
 
 
-def _own(module: nn.Module) -> list[nn.Parameter]:
-    return list(module.parameters(recurse=False))
+def _listed_layers(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for name, child in module.named_modules():
+        has_own = next(child.parameters(recurse=False), None) is not None
+        if has_own or next(child.children(), None) is None:
+            yield name, child
+
+
+def _listed_blocks(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    if next(module.parameters(recurse=False), None) is not None:
+        yield prefix.rstrip("."), module
+    for name, child in module.named_children():
+        if type(child) in {nn.Sequential, nn.ModuleList}:
+            yield from _listed_blocks(child, f"{prefix}{name}.")
+        else:
+            yield prefix + name, child
 
 
 def _note(

@@ -15,9 +15,10 @@ from regraft.cli.output import (
     echo_refused,
     echo_table,
 )
+from regraft.errors import UsageError
 
 if TYPE_CHECKING:
-    from regraft.experiment.config import DataConfig, MethodConfig
+    from regraft.experiment.config import DataConfig, MethodConfig, Strategy
 
 NamesArgument = Annotated[list[str] | None, arg("All, unless named.", "[NAMES…]")]
 _HEADS = {
@@ -77,39 +78,63 @@ def show(
     method: Annotated[MethodConfig, Fields("weights arguments pooling", own="backbone")],
     *,
     top: Annotated[bool, opt("Include the network's own classifier.", None, "--top")] = False,
+    layers: Annotated[
+        bool, opt("List every layer, not a block of them as one.", None, "--layers")
+    ] = False,
+    classes: Annotated[int | None, opt("Show it with a new head for so many.", min=2)] = None,
+    head: Annotated[str, opt("The new head, as in `fit`.", "NAME")] = "linear",
+    unfreeze: Annotated[str | None, opt("What is trained of the trunk, as in `fit`.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show a network's layers, parameters, stages and preprocessing."""
     from dataclasses import replace
 
     from regraft.backbones.backbone import build
+    from regraft.backbones.network import total
     from regraft.report.tables import Table
     from regraft.settings import to_json
+    from regraft.training.heads import find_head
+    from regraft.training.network import phase_layers
 
     spec = method.spec
     built = build(replace(spec, weights=None if spec.weights == "default" else spec.weights))
-    layers = built.layer_table(top=top)
-    facts = {
-        "name": built.spec.name,
-        "parameters": built.parameters,
-        "feature_dim": built.feature_dim,
-        "stages": [stage.name for stage in built.stages],
-        "preprocessing": to_json(built.preprocessing),
-    }
+    if classes is None:
+        if head != "linear" or unfreeze is not None:
+            raise UsageError("how large is the new head?", hint="give --classes NUMBER, too")
+        every, listed = (built.layer_table(top=top, blocks=one) for one in (False, not layers))
+    else:
+        strategy: Strategy = "frozen" if unfreeze is None else "fine_tune"
+        method = replace(method, strategy=strategy, head=head, unfreeze=unfreeze)
+        phases, new = method.all_phases()[-1:], find_head(method.head)
+        every, listed = (
+            next(phase_layers(built, new, phases, outputs=classes, blocks=one))
+            for one in (False, not layers)
+        )
+    size = total(every)
+    stages = [stage.name for stage in built.stages]
     if as_json:
-        echo_json({**facts, "layers": to_json(layers)})
+        facts = {"name": built.spec.name, "feature_dim": built.feature_dim, "stages": stages}
+        facts |= {"preprocessing": to_json(built.preprocessing), "total": to_json(size)}
+        echo_json({**facts, "layers": to_json(listed)})
         return
     rows = tuple(
         (
-            *(str(layer.index), layer.name, layer.type, " × ".join(map(str, layer.output_shape))),
-            *(f"{layer.parameters:,}", "yes" if layer.trainable else "no"),
+            *(str(layer.index), layer.name, layer.type, _shape(layer.output_shape)),
+            *(f"{layer.parameters:,}", f"{layer.trainable:,}"),
         )
-        for layer in layers
+        for layer in listed
     )
     echo_table(Table(("", "layer", "type", "output", "parameters", "trainable"), rows))
-    for key, value in facts.items():
-        shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-        echo(f"{key.replace('_', ' ')}: {shown}")
+    echo(f"total: {size}")
+    echo(f"features: {built.feature_dim}")
+    echo(f"stages: {', '.join(stages)}")
+    echo(f"preprocessing: {built.preprocessing}")
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    """Return a shape as papers print it: the channels of a map last."""
+    channels, *sides = shape or ("",)
+    return " × ".join(map(str, (*sides, channels)))
 
 
 def rank(

@@ -6,8 +6,8 @@ import functools
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
@@ -16,7 +16,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from regraft.backbones.backbone import Backbone
 from regraft.backbones.engines import Normalise
-from regraft.backbones.network import Apply, Layout, Stage, channels_first
+from regraft.backbones.network import (
+    Apply,
+    Layer,
+    Layout,
+    Stage,
+    channels_first,
+    layer_table,
+)
 from regraft.errors import UsageError
 from regraft.training.heads import Head
 from regraft.training.phases import BatchNorm, HeadPart, Phase
@@ -190,6 +197,42 @@ def _own_layout(maps: Tensor, layout: Layout) -> Tensor:
     if maps.ndim == 4 and layout == "NHWC":
         return maps.permute(0, 2, 3, 1)
     return maps.transpose(1, 2) if maps.ndim == 3 else maps
+
+
+def phase_layers(
+    backbone: Backbone, head: Head, phases: Iterable[Phase], *, outputs: int, blocks: bool = False
+) -> Iterator[list[Layer]]:
+    """Yield, phase by phase, the layers of trunk and head and what is trained of each.
+
+    Args:
+        backbone: The network; nothing is trained.
+        head: What stands on its last feature map.
+        phases: What is trained.
+        outputs: Logits per image.
+        blocks: Whether a block of several layers is listed as one.
+
+    Example:
+        >>> from regraft.backbones.backbone import build
+        >>> from regraft.backbones.spec import BackboneSpec
+        >>> from regraft.backbones.network import total
+        >>> from regraft.training.heads import HEADS
+        >>> backbone = build(BackboneSpec("simple_cnn", weights=None))
+        >>> for layers in phase_layers(backbone, HEADS["linear"], [Phase()], outputs=5):
+        ...     print(total(layers))
+        14 layers, 5 with parameters; 231,813 parameters, 645 trainable, 231,168 frozen
+    """
+    network = TransferNetwork(backbone, head, outputs=outputs).eval()
+    blank = network.normalise(network.blank(1))
+    for phase in phases:
+        network.freeze(phase)
+        with torch.inference_mode():
+            maps = network.map(blank)
+            rows = layer_table(
+                network.trunk, lambda: network.map(blank), without=backbone.top, blocks=blocks
+            )
+            above = layer_table(network.head, functools.partial(network.head, maps), blocks=blocks)
+        above = [replace(row, name=f"head.{row.name}".rstrip(".")) for row in above]
+        yield [replace(row, index=index) for index, row in enumerate([*rows, *above])]
 
 
 def parameter_groups(
