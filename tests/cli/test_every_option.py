@@ -31,9 +31,10 @@ fit FLAT SMALL --keep-parts --folds 3 --fold 1 --size 10 --out {new}
 fit {flowers} SMALL --device cpu --epochs 1 --strategy two_stage --head-epochs 1 --unfreeze 0.5 \
   --fraction 0.9 --head mlp_256 --optimizer sgd --lr 0.01 --augment flip=true --views 2 \
   --batch-size 8 --class-weight balanced --output sigmoid --regularize label_smoothing=0.1 \
-  --boundary off --tensorboard {new}.events --out {new} --json
+  --focal 2 --patience 3 --watch val_loss --boundary off --tensorboard {new}.events \
+  --out {new} --json
 fit {flowers} --backbone simple_cnn --arg size=48 --strategy from_scratch --epochs 1 \
-  --sampling balanced --time-budget 1h --out {new}
+  --sampling balanced --time-budget 1h --augment crop=56,flip=true --out {new}
 extract {table} --root {flowers} --group-by column --follow-links --allow-empty-class SMALL \
   --pooling avg --device cpu --precision fp32 --no-cache --out {new}.h5 --json
 extract FLAT SMALL --pixels --out {new}.h5 --json
@@ -44,7 +45,7 @@ run {plan} --data {flowers} --only knn --jobs 1 --out {new} --json
 run {small_plan} --small --out {new} --format latex
 find-lr TABLE SMALL --device cpu --strategy fine_tune --unfreeze last:1 --head linear \
   --optimizer adam --augment flip=true --regularize none --views 1 --batch-size 8 \
-  --class-weight balanced --output softmax --precision fp32 --lowest 1e-5 --highest 0.5 \
+  --class-weight balanced --focal 1 --output softmax --precision fp32 --lowest 1e-5 --highest 0.5 \
   --steps 12 --out {new}.svg --json
 find-lr FLAT SMALL --keep-parts --sampling balanced --steps 10 --batch-size 8
 classify {image} --backbone efficientnet_lite0 --top 2 --json

@@ -351,9 +351,9 @@ def test_only_images_that_fit_learns_from_are_looked_at(
     asked = []
     search = lr_finder.search_rate
 
-    def record(learner, paths, labels, **options):
-        asked.extend(paths)
-        return search(learner, paths, labels, **options)
+    def record(trainer, **options):
+        asked.extend(trainer.train.images)
+        return search(trainer, **options)
 
     monkeypatch.setattr(lr_finder, "search_rate", record)
     cut = ("--seed", "3", "--test", "0.5", "--val", "0.25")

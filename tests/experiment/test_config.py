@@ -174,6 +174,9 @@ TRAINED = {
     "augment": "standard",
     "regularize": "standard",
     **dict.fromkeys(("class_weight", "sampling"), "balanced"),
+    "focal": 2.0,
+    "patience": 3,
+    "watch": "val_loss",
     "output": "sigmoid",
     "start": "run",
     "boundary": "off",
@@ -189,6 +192,17 @@ def test_whatever_changes_the_result_changes_the_key_and_is_read_back(name):
 
     assert changed.key != of(**base).key
     assert from_json(RunConfig, to_json(changed)) == changed
+
+
+def test_patience_and_what_is_watched_hold_for_every_phase():
+    method = MethodConfig(strategy="two_stage", unfreeze=0.25, patience=4, watch="val_loss")
+
+    phases = method.all_phases()
+
+    assert [(p.patience, p.watch) for p in phases] == [(4, "val_loss")] * 2
+    assert [p.unfreeze for p in phases] == [0.0, 0.25]
+    with pytest.raises(UsageError, match="patience does nothing beside phases"):
+        MethodConfig(strategy="frozen", phases=[Phase()], patience=4)
 
 
 def test_every_field_has_a_default_key_help_and_panel():

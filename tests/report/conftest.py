@@ -126,8 +126,8 @@ def make_run(tmp_path):
 @pytest.fixture
 def trained():
     """Return the history of a network that was trained in two phases."""
-    shared = {"momentum": 0.9, "weight_decay": 0.01, "layer_decay": 1.0, "warmup": 0.1}
-    shared |= {"head": "all", "keep": "best", "patience": 2}
+    shared = {"momentum": 0.9, "weight_decay": 0.01, "warmup": 0.1}
+    shared |= {"keep": "best", "patience": 2, "watch": "val_accuracy"}
     first = {"optimizer": "sgd", "lr": 0.01, "schedule": "constant", "epochs": 2}
     second = {"optimizer": "adamw", "lr": 1e-4, "schedule": "cosine", "epochs": 9}
     boundary = {"stage": "features.30", "bytes": 12_300_000}

@@ -147,7 +147,6 @@ ALWAYS = {**VIEWS, "checkpoint_every": 0}
 AT_STAGE = {
     "phases": [TWO_STAGE[0], {**TWO_STAGE[1], "unfreeze": 0.5}],
     "head": HEAD,
-    "regularize": "average=0.9",
 }
 WRITES = ["os.fsync", "os.replace", "os.rename"]
 

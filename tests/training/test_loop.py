@@ -10,9 +10,8 @@ import torch
 from torch import nn
 
 from regraft.errors import RegraftError
-from regraft.training.batches import Part, generator
-from regraft.training.loop import Loop, LoopConfig, State, take_step
-from regraft.training.optim import class_weights, make_loss
+from regraft.training.batches import Part
+from regraft.training.loop import Loop, LoopConfig, State
 from regraft.training.phases import Phase
 
 
@@ -108,19 +107,6 @@ def test_a_network_learns_and_every_epoch_has_a_record_of_plain_json():
     assert {type(v) for record in state.records for v in record.values()} == {int, float}
 
 
-@pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle"])
-def test_the_same_seed_gives_the_same_bits_and_another_seed_others(schedule):
-    phase = Phase(epochs=3, schedule=schedule)
-    first, second, other = net(), net(), net()
-
-    states = [run(network, phase) for network in (first, second)]
-    run(other, phase, config=LoopConfig(batch_size=8, seed=1))
-
-    assert same(first, second)
-    assert timeless(states[0]) == timeless(states[1])
-    assert not same(first, other)
-
-
 def test_the_random_numbers_of_the_program_are_left_alone():
     torch.manual_seed(3)
     expected = torch.rand(1)
@@ -131,13 +117,10 @@ def test_the_random_numbers_of_the_program_are_left_alone():
     assert torch.equal(torch.rand(1), expected)
 
 
-@pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle", "plateau"])
+@pytest.mark.parametrize("watch", ["val_accuracy", "val_loss"])
 @pytest.mark.parametrize(("epoch", "step"), [(0, 1), (1, 0), (2, 3), (4, 4)])
-@pytest.mark.parametrize("average", [None, 0.9])
-def test_a_phase_continued_from_any_step_ends_with_the_same_bits(schedule, epoch, step, average):
-    phase = Phase(epochs=6, lr=0.05, schedule=schedule, warmup=0.2, momentum=0.9)
-    validation = part(20, seed=1)
-    settings = LoopConfig(batch_size=8, average=average)
+def test_a_phase_continued_from_any_step_ends_with_the_same_bits(watch, epoch, step):
+    phase = Phase(epochs=6, lr=0.05, schedule="cosine", warmup=0.2, watch=watch)
     whole = net()
     kept = {}
     optimizer = adam(whole, phase)
@@ -146,7 +129,7 @@ def test_a_phase_continued_from_any_step_ends_with_the_same_bits(schedule, epoch
         if (state.epoch, state.step) == (epoch, step):
             kept["all"] = copy.deepcopy((whole.state_dict(), optimizer.state_dict(), state))
 
-    options = {"validation": validation, "config": settings}
+    options = {"validation": part(20, seed=1)}
     uninterrupted = run(whole, phase, optimizer=optimizer, on_step=keep, on_epoch=keep, **options)
     weights, moments, state = kept["all"]
     resumed = net()
@@ -179,14 +162,14 @@ def test_a_loss_that_is_nan_stops_with_its_place_and_rate():
 @pytest.mark.parametrize("validation", [None, part(20, seed=1)])
 def test_weights_that_the_last_step_destroyed_are_never_the_best(validation):
     network = net()
-    optimizer = torch.optim.SGD(network.parameters(), lr=3e38)
+    phase = Phase(epochs=2, lr=3e38, schedule="cosine")
 
     with pytest.raises(RegraftError, match="epoch 1, batch 4"):
         run(
             network,
-            Phase(epochs=2, schedule="cosine", warmup=0.0),
+            phase,
             validation=validation,
-            optimizer=optimizer,
+            optimizer=torch.optim.SGD(network.parameters()),
             config=LoopConfig(
                 batch_size=8,
                 loss=lambda logits, _t: logits.sum() * (1e30 if len(logits) == 6 else 0.0),
@@ -204,13 +187,31 @@ def test_a_validation_loss_that_is_nan_is_never_the_best(monkeypatch):
     assert states[-1].best == (0.5, 1)
 
 
-def test_patience_counts_epochs_without_a_better_accuracy(monkeypatch):
-    scripted(monkeypatch, [1.0] * 5, [0.5, 0.7, 0.7, 0.6, 0.9])
+@pytest.mark.parametrize(("watch", "ended", "best"), [("val_accuracy", 4, 2), ("val_loss", 5, 3)])
+def test_patience_counts_epochs_in_which_what_is_watched_is_no_better(
+    monkeypatch, watch, ended, best
+):
+    scripted(monkeypatch, [1.0, 0.9, 0.8, 0.8, 0.9, 0.1], [0.5, 0.7, 0.7, 0.6, 0.6, 0.9])
+    network, kept = net(), []
 
-    state = run(net(), Phase(epochs=5, patience=2), validation=part(4))
+    state = run(
+        network,
+        Phase(epochs=6, patience=2, watch=watch),
+        validation=part(4),
+        on_epoch=lambda _state: kept.append(copy.deepcopy(network)),
+    )
 
-    assert (state.epoch, state.stopped) == (4, "patience")
-    assert state.best == (0.7, 2)  # of equal epochs the first
+    assert (state.epoch, state.stopped) == (ended, "patience")
+    assert state.best[1] == best  # of equal epochs the first
+    assert same(network, kept[best - 1])
+
+
+def test_patience_that_ends_with_the_last_epoch_has_stopped_nothing(monkeypatch):
+    scripted(monkeypatch, [1.0, 1.1, 1.2], [0.5, 0.4, 0.4])
+
+    state = run(net(), Phase(epochs=3, patience=2), validation=part(4))
+
+    assert (state.epoch, state.stopped) == (3, None)
 
 
 def test_the_best_weights_are_restored_buffers_included(monkeypatch):
@@ -250,26 +251,23 @@ def test_without_validation_the_last_epoch_stays():
 
     assert state.best is None
     assert same(network, kept[-1])
-    assert set(state.records[0]) == {"epoch", "train_loss", "train_accuracy", "lr", "seconds"}
-
-
-def test_a_plateau_lowers_the_rate_to_a_tenth(monkeypatch):
-    losses = [1.0, 1.1, 1.2, 0.9, 0.95, 0.96, 0.97]
-    scripted(monkeypatch, losses, [0.5] * 7)
-
-    state = run(net(), Phase(epochs=7, lr=0.1, schedule="plateau"), validation=part(4))
-
-    rates = [record["lr"] for record in state.records]
-    assert rates == pytest.approx([0.1, 0.1, 0.1, 0.01, 0.01, 0.01, 0.001])
+    assert set(state.records[0]) == {
+        "phase",
+        "epoch",
+        "train_loss",
+        "train_accuracy",
+        "lr",
+        "seconds",
+    }
 
 
 def test_the_gradient_is_clipped_to_its_largest_norm():
     network = nn.Linear(4, 2)
     before = copy.deepcopy(network)
-    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    optimizer = torch.optim.SGD(network.parameters())
     settings = LoopConfig(batch_size=30, clip=1e-3)
 
-    run(network, Phase(epochs=1), optimizer=optimizer, config=settings)
+    run(network, Phase(epochs=1, lr=1.0), optimizer=optimizer, config=settings)
 
     pairs = zip(network.parameters(), before.parameters(), strict=True)
     moved = torch.cat([(after - old).detach().flatten() for after, old in pairs])
@@ -316,9 +314,9 @@ def test_validation_moves_no_buffer_and_is_the_same_whatever_the_batch():
         network.eval()
         state = run(
             network,
-            Phase(epochs=1),
+            Phase(epochs=1, lr=1e-12),
             validation=part(21, seed=1),
-            optimizer=torch.optim.SGD(network.parameters(), lr=1e-12),
+            optimizer=torch.optim.SGD(network.parameters()),
             config=LoopConfig(batch_size=batch_size),
             set_mode=network.eval,
         )
@@ -332,151 +330,59 @@ def test_validation_moves_no_buffer_and_is_the_same_whatever_the_batch():
     assert few["val_accuracy"] == many["val_accuracy"]
 
 
-def test_the_average_is_what_is_validated_and_what_remains():
-    phase = Phase(epochs=3, lr=0.05)
-    plain, smooth = net(), net()
-    seen = []
-
-    run(plain, phase)
-    state = run(
-        smooth,
-        phase,
-        config=LoopConfig(batch_size=8, average=0.5),
-        on_epoch=lambda _state: seen.append(copy.deepcopy(smooth)),
-    )
-
-    assert same(seen[-1], plain), "training itself went on with the weights that are not averaged"
-    assert not same(smooth, plain)
-    assert all(torch.equal(v, smooth.state_dict()[k]) for k, v in state.average.items())
-
-
-@pytest.mark.parametrize("problem", [MemoryError, torch.OutOfMemoryError])
-def test_a_batch_too_large_for_the_memory_is_cut_into_parts_with_the_same_gradient(problem):
-    class Greedy(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = nn.Linear(4, 2)
-
-        def forward(self, rows):
-            if len(rows) > 3 and self.training:
-                raise problem("not here")
-            return self.inner(rows)
-
-    torch.manual_seed(0)
-    greedy = Greedy()
-    modest = copy.deepcopy(greedy.inner)
-    descent = {name: torch.optim.SGD(m.parameters(), lr=0.1) for name, m in
-               (("greedy", greedy), ("modest", modest))}  # fmt: skip
-
-    state = run(greedy, Phase(epochs=2), optimizer=descent["greedy"])
-    expected = run(modest, Phase(epochs=2), optimizer=descent["modest"])
-
-    assert state.micro_batch == 2
-    assert torch.allclose(greedy.inner.weight, modest.weight, atol=1e-6)
-    assert state.records[-1]["train_loss"] == pytest.approx(expected.records[-1]["train_loss"])
-    assert state.records[-1]["train_accuracy"] == expected.records[-1]["train_accuracy"]
-
-
-@pytest.mark.parametrize("weight", [None, "balanced", {"rare": 9.0}])
-@pytest.mark.parametrize("shared", [0.0, 0.3], ids=["one class each", "mixed targets"])
-def test_parts_of_a_batch_count_by_the_weights_of_their_classes(weight, shared):
-    labels = ["common"] * 6 + ["rare"] * 2
-    weights = class_weights(weight, labels, ["common", "rare"])
-    settings = LoopConfig(
-        loss=make_loss(label_smoothing=0.1, class_weights=weights), class_weights=weights
-    )
-    rows = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
-    targets = torch.eye(2)[[0] * 6 + [1] * 2]
-    targets = (1 - shared) * targets + shared * targets.roll(1, 0)
-
-    moved, losses = [], []
-    for size in (None, 4, 2):
-        torch.manual_seed(0)
-        network = nn.Linear(5, 2)
-        descent = torch.optim.SGD(network.parameters(), lr=1.0)
-        state, draw = State(micro_batch=size), generator(0, "step")
-        losses.append(take_step(network, descent, rows, targets, state, settings, random=draw)[0])
-        moved.append(network.weight.detach())
-
-    assert torch.allclose(moved[1], moved[0], atol=1e-6)
-    assert torch.allclose(moved[2], moved[0], atol=1e-6)
-    assert losses == pytest.approx([losses[0]] * 3)
-
-
-def test_memory_for_less_than_two_samples_is_an_error_that_says_what_to_do():
-    class Hungry(nn.Linear):
-        def forward(self, rows):
-            raise MemoryError("nothing left")
-
-    with pytest.raises(RegraftError, match="smaller images") as caught:
-        run(Hungry(4, 2), Phase(epochs=1))
-
-    assert caught.value.code == "TRAIN-MEMORY"
-    assert "nothing left" in caught.value.why
-
-
-def test_another_error_of_the_network_is_not_taken_for_a_lack_of_memory():
-    class Broken(nn.Linear):
-        def forward(self, rows):
-            raise RuntimeError("shapes do not match")
-
-    with pytest.raises(RuntimeError, match="shapes"):
-        run(Broken(4, 2), Phase(epochs=1))
-
-
 def test_the_time_budget_ends_the_phase_with_an_epoch_that_is_measured(monkeypatch):
     clock = iter(range(10_000))
     monkeypatch.setattr("regraft.training.loop.time.perf_counter", lambda: float(next(clock)))
-    settings = LoopConfig(batch_size=8, time_budget=5.0)
 
-    state = run(net(), Phase(epochs=50), validation=part(8), config=settings)
+    state = run(net(), Phase(epochs=50), validation=part(8), time_budget=5.0)
 
     assert state.stopped == "time budget"
     assert 1 <= state.epoch < 50
     assert "val_accuracy" in state.records[-1]
 
 
-@pytest.mark.parametrize("batch_size", [3, 5, 7])
-def test_a_batch_cut_into_parts_never_leaves_one_sample_alone_with_batch_norm(batch_size):
-    class Greedy(nn.Sequential):
-        def forward(self, rows):
-            if self.training and len(rows) > 3:
-                raise MemoryError
-            return super().forward(rows)
+class Failing(nn.Linear):
+    """A layer whose training or validation ends with an error."""
 
-    seen = []
-    network = Greedy(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
-    network[0].register_forward_hook(lambda _module, inputs, _output: seen.append(len(inputs[0])))
+    def __init__(self, error, *, training):
+        super().__init__(4, 2)
+        self.error, self.fails_in = error, training
 
-    state = run(
-        network, Phase(epochs=1), part(batch_size), config=LoopConfig(batch_size=batch_size)
-    )
-
-    assert state.epoch == 1
-    assert min(seen) >= 2
+    def forward(self, rows):
+        """Return logits, or fail."""
+        if self.training == self.fails_in:
+            raise self.error
+        return super().forward(rows)
 
 
-def test_validation_takes_no_larger_batches_than_training_found_room_for():
-    class Small(nn.Linear):
-        def forward(self, rows):
-            if len(rows) > 4:
-                raise MemoryError
-            return super().forward(rows)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("problem", [MemoryError, torch.OutOfMemoryError])
+def test_a_batch_too_large_for_the_memory_is_an_error_with_its_size_and_what_to_do(
+    problem, training
+):
+    network = Failing(problem("nothing left"), training=training)
 
-    state = run(Small(4, 2), Phase(epochs=1), validation=part(20, seed=1))
-
-    assert state.micro_batch == 4
-    assert "val_loss" in state.records[0]
-
-
-def test_a_validation_that_does_not_fit_says_how_large_its_batches_were():
-    class Odd(nn.Linear):
-        def forward(self, rows):
-            if not self.training:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            return super().forward(rows)
-
-    with pytest.raises(RegraftError, match="validation in batches of 8 - CUDA") as caught:
-        run(Odd(4, 2), Phase(epochs=1), validation=part(20, seed=1))
+    with pytest.raises(RegraftError, match="a batch of 8 images - nothing left") as caught:
+        run(network, Phase(epochs=1), validation=part(16))
 
     assert caught.value.code == "TRAIN-MEMORY"
+    assert caught.value.hint.startswith("take a smaller batch size or smaller images")
+
+
+def test_another_error_of_the_network_is_not_taken_for_a_lack_of_memory():
+    with pytest.raises(RuntimeError, match="shapes"):
+        run(Failing(RuntimeError("shapes do not match"), training=True), Phase(epochs=1))
+
+
+def test_the_training_accuracy_of_an_epoch_is_the_running_one():
+    """It is counted batch by batch, each before its step and with dropout."""
+    right = []
+
+    def loss(logits, targets):
+        right.append(logits.argmax(1) == targets.argmax(1))
+        return nn.functional.cross_entropy(logits, targets)
+
+    state = run(net(), Phase(epochs=2, lr=0.05), config=LoopConfig(batch_size=8, loss=loss))
+
+    running = [float(torch.cat(part).float().mean()) for part in (right[:4], right[4:])]
+    assert [record["train_accuracy"] for record in state.records] == pytest.approx(running)

@@ -11,7 +11,7 @@ from regraft.backbones.network import Stage, average
 from regraft.backbones.spec import BackboneSpec
 from regraft.errors import UsageError
 from regraft.training.heads import HEADS, ConvHead, LinearHead, MLPHead
-from regraft.training.network import TransferNetwork, choose_trained, parameter_groups
+from regraft.training.network import TransferNetwork, choose_trained
 from regraft.training.optim import build_optimizer
 from regraft.training.phases import Phase, two_stage
 
@@ -54,7 +54,7 @@ def maps(network, images):
 def step(network, phase, images):
     """Train one step; return what the phase trains and the optimizer."""
     trained = network.freeze(phase)
-    optimizer = build_optimizer(phase, parameter_groups(network, phase, trained))
+    optimizer = build_optimizer(phase, network.trained_parameters())
     network.set_mode()
     targets = torch.arange(len(images)) % 3
     nn.functional.cross_entropy(network(images), targets).backward()
@@ -168,7 +168,7 @@ def test_batch_norm_without_parameters_moves_with_its_trained_stage():
     assert {f"trunk.{name}" for name in moved} <= set(network.trained_tensors())
 
 
-@pytest.mark.parametrize("phase", [Phase(), Phase(unfreeze=0.5, head="last"), Phase(unfreeze=1.0)])
+@pytest.mark.parametrize("phase", [Phase(), Phase(unfreeze=0.5), Phase(unfreeze=1.0)])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_tensor_is_either_trained_or_frozen(name, phase):
     _, network = graft(name, NORMED)
@@ -182,32 +182,6 @@ def test_every_tensor_is_either_trained_or_frozen(name, phase):
     assert {n for n, p in network.named_parameters() if p.requires_grad} <= trained.keys()
 
 
-def test_only_the_last_layer_of_the_head_is_trained_where_the_phase_says_so():
-    backbone, network = graft(head=NORMED)
-    images, before = batch(backbone), snapshot(network)
-    phase = Phase(head="last")
-
-    trained, optimizer = step(network, phase, images)
-    optimizer.step()
-
-    assert changed(network, before) == {"head.5.weight", "head.5.bias"}
-    assert set(network.trained_tensors()) == {"head.5.weight", "head.5.bias"}
-    assert {n for n, m in network.head.named_modules() if m.training} == {"5"}
-    assert sum(p.numel() for g in optimizer.param_groups for p in g["params"]) == 4 * 3 + 3
-    assert not trained.parameters
-
-
-@pytest.mark.parametrize("head", [LinearHead(), ConvHead(dropout=0.5)])
-def test_a_head_of_one_layer_is_its_own_last_layer(head):
-    _, network = graft(head=head)
-    network.freeze(Phase())
-    whole = set(network.trained_tensors())
-
-    network.freeze(Phase(head="last"))
-
-    assert set(network.trained_tensors()) == whole
-
-
 class OwnHead:
     """A head that somebody brings along, with a part that stays as it was made."""
 
@@ -217,12 +191,11 @@ class OwnHead:
         return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), first, nn.Linear(4, outputs))
 
 
-@pytest.mark.parametrize("part", ["all", "last"])
-def test_what_an_own_head_keeps_frozen_stays_frozen(part):
+def test_what_an_own_head_keeps_frozen_stays_frozen():
     backbone, network = graft(head=OwnHead())
     before = snapshot(network)
 
-    step(network, Phase(head=part), batch(backbone))[1].step()
+    step(network, Phase(), batch(backbone))[1].step()
 
     assert changed(network, before) == {"head.3.weight", "head.3.bias"}
 
@@ -386,29 +359,17 @@ def test_the_seed_decides_the_heads_weights_and_nothing_else_is_drawn():
     assert not torch.equal(first.head[-1].weight, other.head[-1].weight)
 
 
-def test_each_stage_away_from_the_head_is_trained_at_a_lower_rate():
+def test_an_optimizer_gets_each_trained_parameter_once_from_the_head_downwards():
     _, network = graft()
-    phase = Phase(unfreeze_last=3, lr=0.1, layer_decay=0.5)
-    trained = network.freeze(phase)
+    network.freeze(Phase(unfreeze_last=3))
 
-    groups = parameter_groups(network, phase, trained)
+    found = network.trained_parameters()
 
-    assert [group["lr"] for group in groups] == pytest.approx([0.1, 0.05, 0.025, 0.0125])
-    names = {id(p): n for n, p in network.trunk.named_parameters()}
-    firsts = [names[id(group["params"][0])] for group in groups[1:]]
-    assert [name.partition(".")[0] for name in firsts] == ["layer4", "layer3", "layer2"]
-    grouped = [id(p) for group in groups for p in group["params"]]
-    assert len(grouped) == len(set(grouped))
-    assert set(grouped) == {id(p) for p in network.parameters() if p.requires_grad}
-
-
-def test_the_distance_counts_stages_that_are_not_trained():
-    _, network = graft()
-    phase = Phase(unfreeze_matching=r"^conv1\.", lr=1.0, layer_decay=0.5)
-
-    groups = parameter_groups(network, phase, choose_trained(phase, network.stages))
-
-    assert [group["lr"] for group in groups] == [1.0, 0.5**5]
+    names = {id(p): n for n, p in network.named_parameters()}
+    parts = list(dict.fromkeys(".".join(names[id(p)].split(".")[:2]) for p in found))
+    assert parts == ["head.1", "trunk.layer4", "trunk.layer3", "trunk.layer2"]
+    assert len(found) == len({id(p) for p in found})
+    assert {id(p) for p in found} == {id(p) for p in network.parameters() if p.requires_grad}
 
 
 STAGES = [
@@ -474,18 +435,3 @@ def test_a_pattern_may_name_single_parameters():
 def test_what_is_not_there_cannot_be_trained(phase, message):
     with pytest.raises(UsageError, match=message):
         choose_trained(phase, STAGES)
-
-
-def test_stages_of_a_real_network_are_chosen():
-    backbone, _ = graft()
-    trunk = {name for stage in backbone.stages for name in stage.parameters}
-
-    half = choose_trained(Phase(unfreeze=0.5), backbone.stages)
-    upper = choose_trained(Phase(unfreeze_from="layer2"), backbone.stages)
-    norms = choose_trained(Phase(unfreeze_matching=r"\.bn\d\."), backbone.stages)
-
-    assert half == upper
-    assert half.parameters == {n for n in trunk if n.startswith(("layer2", "layer3", "layer4"))}
-    assert norms.parameters == {n for n in trunk if ".bn" in n}
-    assert (norms.first, norms.stages) == (1, 0.8)
-    assert choose_trained(Phase(unfreeze=1.0), backbone.stages).parameters == trunk

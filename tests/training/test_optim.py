@@ -7,7 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot, softmax
+from torchvision.ops import sigmoid_focal_loss
 
 from regraft.errors import UsageError
 from regraft.training.optim import (
@@ -81,14 +83,39 @@ def test_a_shared_target_counts_with_the_shared_weight():
     assert torch.allclose(loss(logits, targets), (2 * plain[0] + 1 * plain[1]) / 3)
 
 
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_the_focal_loss_is_the_published_one(gamma):
+    """Torchvision has it for sigmoids, where alpha weighs the second class against the first."""
+    logits, codes, _ = samples(classes=2)
+    targets = one_hot(codes, 2).float()
+
+    found = make_loss("sigmoid", focal=gamma)(logits[:, :1], targets)
+
+    theirs = sigmoid_focal_loss(logits[:, :1], targets[:, 1:], alpha=-1, gamma=gamma)
+    assert torch.allclose(found, theirs.mean(), rtol=1e-5)
+
+
+def test_the_focal_loss_of_many_classes_counts_what_is_learned_less():
+    logits, codes, _ = samples()
+    targets, right = one_hot(codes, 3).float(), softmax(logits, 1)[range(20), codes]
+    weights = torch.tensor([0.2, 1.0, 5.0])
+
+    found = make_loss(focal=2.0, class_weights=weights)(logits, targets)
+
+    own = weights[codes]
+    assert torch.allclose(found, -(own * (1 - right) ** 2 * right.log()).sum() / own.sum())
+    assert torch.allclose(make_loss(focal=0.0)(logits, targets), cross_entropy(logits, targets))
+
+
 @pytest.mark.parametrize(("output", "width"), [("softmax", 2), ("sigmoid", 1)])
 @pytest.mark.parametrize("logit", [1e4, -1e4])
-def test_extreme_logits_give_finite_losses_and_gradients(output, width, logit):
+@pytest.mark.parametrize("focal", [None, 0.5, 2.0])
+def test_extreme_logits_give_finite_losses_and_gradients(output, width, logit, focal):
     logits = torch.full((2, width), 0.0)
     logits[:, -1] = logit
     logits.requires_grad_()
 
-    value = make_loss(output, label_smoothing=0.1)(logits, torch.eye(2))
+    value = make_loss(output, label_smoothing=0.1, focal=focal)(logits, torch.eye(2))
     value.backward()
 
     assert torch.isfinite(value)
@@ -111,26 +138,20 @@ def test_named_weights_stand_in_the_order_of_the_classes_and_are_1_where_not_nam
     assert class_weights(None, ["lily"], CLASSES) is None
 
 
-@pytest.mark.parametrize(
-    ("spec", "said"), [({"rosa": 2.0}, "did you mean 'rose'?"), ("balanced", "rose")]
-)
-def test_weights_that_cannot_be_are_refused(spec, said):
-    with pytest.raises(UsageError) as refused:
-        class_weights(spec, ["lily", "poppy"], CLASSES)
-
-    assert said in str(refused.value)
+def test_the_weight_of_an_unknown_class_is_refused():
+    with pytest.raises(UsageError, match="did you mean 'rose'"):
+        class_weights({"rosa": 2.0}, ["lily", "poppy"], CLASSES)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_an_optimizer_gets_what_its_phase_says(name):
     phase = Phase(optimizer=name, lr=0.02, weight_decay=0.03, momentum=0.4, betas=(0.5, 0.6))
-    groups = [{"params": [torch.zeros(1, requires_grad=True)], "lr": 0.01}]
 
-    optimizer = build_optimizer(phase, groups)
+    optimizer = build_optimizer(phase, [nn.Parameter(torch.zeros(1))])
 
     group = optimizer.param_groups[0]
     assert type(optimizer).__name__.lower() == name
-    assert (group["lr"], group["weight_decay"]) == (0.01, 0.03)
+    assert (group["lr"], group["weight_decay"]) == (0.02, 0.03)
     assert group.get("momentum", 0.4) == 0.4
     assert group.get("betas", (0.5, 0.6)) == (0.5, 0.6)
     assert "momentum" in group or "betas" in group
@@ -151,7 +172,7 @@ def test_one_logit_stands_for_two_classes():
     assert found[2, 1] == pytest.approx(0.952574, abs=1e-6)
 
 
-schedules = st.sampled_from(["constant", "cosine", "one_cycle", "plateau"])
+schedules = st.sampled_from(["constant", "cosine"])
 warmups = st.floats(0, 1, exclude_max=True)
 
 
@@ -180,11 +201,3 @@ def test_the_rate_rises_from_near_zero_in_the_warmup(warmup, total):
 
     assert 0 < rise[0] < 1 / len(rise)
     assert all(before < after for before, after in pairwise(rise))
-
-
-def test_one_cycle_rises_from_a_25th_and_falls_to_nothing():
-    factors = [rate_factor(Phase(schedule="one_cycle"), step, 1000) for step in range(1000)]
-
-    assert factors[0] == pytest.approx(0.04, abs=0.01)
-    assert factors.index(max(factors)) == 300
-    assert factors[-1] < 1e-4

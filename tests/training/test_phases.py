@@ -17,7 +17,6 @@ from regraft.training.phases import Phase, fine_tune, from_scratch, frozen, two_
         *(("unfreeze", value) for value in (-0.1, 1.1, math.nan)),
         *(("unfreeze_last", value) for value in (-1, 1.5)),
         ("unfreeze_matching", "("),
-        ("head", "first"),
         ("batchnorm", "train"),
         *(("epochs", value) for value in (-1, 2.5, True)),
         *(("steps", value) for value in (0, 1.5)),
@@ -25,11 +24,11 @@ from regraft.training.phases import Phase, fine_tune, from_scratch, frozen, two_
         *(("momentum", value) for value in (-0.1, 1.0)),
         *(("betas", value) for value in ((0.9,), (0.9, 1.0), (-0.1, 0.9))),
         *(("lr", value) for value in (0.0, -1.0, math.inf, math.nan)),
-        *(("layer_decay", value) for value in (0.0, 1.1)),
         ("schedule", "linear"),
         *(("warmup", value) for value in (-0.1, 1.0)),
         *(("weight_decay", value) for value in (-0.1, math.inf, math.nan)),
         *(("patience", value) for value in (0, 1.5)),
+        ("watch", "loss"),
         ("keep", "first"),
     ],
 )
@@ -57,7 +56,7 @@ def test_what_to_train_is_named_once(ways):
     [
         Phase(),
         Phase(unfreeze_last=2, betas=(0.8, 0.99), patience=3),
-        Phase(head="last", batchnorm="batch_statistics", keep="last"),
+        Phase(watch="val_loss", batchnorm="batch_statistics", keep="last"),
         *two_stage(),
     ],
 )

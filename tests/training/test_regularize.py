@@ -33,7 +33,6 @@ between = st.floats(0, 1, exclude_min=True, exclude_max=True)
         label_smoothing=st.floats(0, 1, exclude_max=True),
         mixing=st.sampled_from([None, "mixup", "cutmix"]),
         mixing_alpha=st.none() | between,
-        average=st.none() | between,
         clip=st.none() | st.floats(0, 100, exclude_min=True),
     )
 )
@@ -108,8 +107,6 @@ def test_mixing_has_the_alpha_of_its_paper_unless_one_is_given(text, function, a
         ("label_smoothing", None),
         ("mixing", "cutout"),
         *(("mixing_alpha", value) for value in (0, -1, float("nan"), float("inf"))),
-        ("average", 1),
-        ("average", 0),
         ("clip", 0),
     ],
 )

@@ -12,7 +12,7 @@ from regraft.backbones.network import Network
 from regraft.backbones.spec import BackboneSpec, Preprocessing
 from regraft.errors import RegraftError
 from regraft.training.heads import ConvHead, LinearHead, MLPHead
-from regraft.training.network import TransferNetwork, parameter_groups
+from regraft.training.network import TransferNetwork
 from regraft.training.optim import build_optimizer, probabilities
 from regraft.training.phases import Phase
 from regraft.training.split_point import (
@@ -97,8 +97,8 @@ def rows_of(network, split_point, images):
 
 def step(network, phase, run, inputs):
     """Take one step in training mode; return loss, gradients and all tensors after it."""
-    trained = network.freeze(phase)
-    optimizer = build_optimizer(phase, parameter_groups(network, phase, trained))
+    network.freeze(phase)
+    optimizer = build_optimizer(phase, network.trained_parameters())
     network.set_mode()
     torch.manual_seed(7)
     found = loss(run(inputs))

@@ -67,6 +67,7 @@ class NetworkClassifier(ImageClassifier):
         regularize: A name of ``training.regularize.REGULARIZATIONS``, settings, or a
             ``Regularization``.
         class_weight: What an error counts: ``"balanced"``, a weight per class; None: the same.
+        focal: Gamma of the focal loss, such as 2; None for the cross-entropy. See ``make_loss``.
         sampling: ``"balanced"`` to draw all classes equally often; None takes each image once.
         output: ``"softmax"``, or for two classes ``"sigmoid"``: one output.
         start: The folder of a run or model to start from. Its trunk is taken, and its head too
@@ -111,6 +112,7 @@ class NetworkClassifier(ImageClassifier):
         views: int | None = None,
         regularize: str | Regularization | None = None,
         class_weight: Literal["balanced"] | Mapping[str, float] | None = None,
+        focal: float | None = None,
         sampling: Literal["balanced"] | None = None,
         output: Literal["softmax", "sigmoid"] = "softmax",
         start: str | os.PathLike[str] | None = None,
@@ -127,6 +129,7 @@ class NetworkClassifier(ImageClassifier):
         self.views = views
         self.regularize = regularize
         self.class_weight = class_weight
+        self.focal = focal
         self.sampling = sampling
         self.output = output
         self.start = start
@@ -322,6 +325,7 @@ class NetworkClassifier(ImageClassifier):
             views=self.views,
             regularize=find_regularization(self.regularize) or Regularization(),
             class_weight=self.class_weight,
+            focal=self.focal,
             sampling=self.sampling,
             output=self.output,
             batch_size=self.batch_size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -93,13 +94,13 @@ def preview(
         raise UsageError("there is no augmentation to show", hint="give --augment a name")
     listed = read_images(replace(data, allow_empty_class=True))
     chosen = listed.subset(size=min(images, len(listed)), seed=seed)
-    preprocessing = Preprocessing.torch(size)
+    preprocessing = found.before(Preprocessing.torch(size))
     sheet = preview_sheet(
         [
             (f"{label}: {path.name}", prepare(open_image(path), preprocessing))
             for path, label in zip(chosen.paths, chosen.labels, strict=True)
         ],
-        found,
+        partial(found, size=size),
         views=views,
         seed=seed,
         title=f"Augmentation {augment}" if augment in AUGMENTATIONS else "Augmentation",

@@ -231,7 +231,7 @@ def find_lr(
         MethodConfig,
         Fields(
             "backbone weights arguments unfreeze head optimizer augment regularize views batch_size"
-            " class_weight sampling output start device engine precision",
+            " class_weight focal sampling output start device engine precision",
             own="strategy",
         ),
     ],
@@ -261,10 +261,8 @@ def find_lr(
 
     prepared = prepare(data, verbose=not as_json)
     train, bad = take_amount(prepared.split.train, method), prepared.report.bad
-    learner = build(method, verbose=not as_json)
-    found = search_rate(
-        learner, train.paths, train.labels, lowest=lowest, highest=highest, steps=steps
-    )
+    trainer = build(method, verbose=not as_json).trainer(train.paths, train.labels)
+    found = search_rate(trainer, lowest=lowest, highest=highest, steps=steps)
     if out is not None:
         figure = lr_figure(found.rates, found.losses, found.suggestion)
         write_text(out, standalone(figure) + "\n")

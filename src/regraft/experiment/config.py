@@ -29,8 +29,16 @@ from regraft.errors import UsageError
 from regraft.files import sha256_json
 from regraft.settings import AnyPath, changed_fields, from_json, hash_key, settings_class
 from regraft.training.augment import AUGMENTATIONS, Augmentation, find_augmentation
-from regraft.training.heads import HEADS, ConvHead, LinearHead, MLPHead, find_head, head_from_json
-from regraft.training.phases import OptimizerName, Phase, fine_tune, from_scratch, frozen, two_stage
+from regraft.training.heads import HEADS, AnyHead, ConvHead, LinearHead, MLPHead, find_head
+from regraft.training.phases import (
+    OptimizerName,
+    Phase,
+    Watched,
+    fine_tune,
+    from_scratch,
+    frozen,
+    two_stage,
+)
 from regraft.training.regularize import REGULARIZATIONS, Regularization, find_regularization
 
 Strategy = Literal["features", "frozen", "fine_tune", "two_stage", "from_scratch"]
@@ -52,9 +60,17 @@ _ONLY = {
     "two_stage": "head_epochs",
     "frozen fine_tune two_stage": "start",
     "frozen fine_tune two_stage from_scratch": "head phases epochs optimizer lr augment regularize"
-    " views batch_size class_weight sampling output time_budget boundary",
+    " views batch_size class_weight focal sampling output time_budget boundary patience watch",
 }
-_IN_PHASES = ("unfreeze", "epochs", "head_epochs", "optimizer", "lr")  # what phases say already
+_IN_PHASES = (
+    "unfreeze",
+    "epochs",
+    "head_epochs",
+    "optimizer",
+    "lr",
+    "patience",
+    "watch",
+)  # what phases say already
 AMOUNTS = ("per_class", "size", "fraction")  # of the images to learn from
 _NOT_COMPUTED = ("id", "description", "published", "cache")  # what changes no result
 # What says how images are split, not which they are, and what only lets pass what is refused else.
@@ -68,8 +84,8 @@ _GROUPED = {
     "Network": "backbone weights arguments",
     "Method": "strategy classifier scale pooling unfreeze head augment regularize views output"
     " start",
-    "Training": "epochs head_epochs optimizer lr batch_size class_weight sampling time_budget"
-    " boundary device engine precision cache",
+    "Training": "epochs head_epochs optimizer lr batch_size class_weight focal sampling patience"
+    " watch time_budget boundary device engine precision cache",
     "Output": "description",
 }
 PANELS = {panel: tuple(names.split()) for panel, names in _GROUPED.items()}
@@ -137,7 +153,7 @@ def _unfreeze(value: Any) -> Any:
 def _head(value: Any) -> Any:
     if isinstance(value, str):
         find_head(value)  # an unknown name is refused now, not after all images were read
-    return head_from_json(dict(value)) if isinstance(value, Mapping) else value
+    return from_json(AnyHead, value) if isinstance(value, Mapping) else value  # type: ignore[arg-type]
 
 
 def _named(kind: type, presets: Iterable[str], find: Callable[[Any], Any]) -> BeforeValidator:
@@ -296,7 +312,11 @@ class MethodConfig:
             new one in every epoch.
         batch_size: Images per step.
         class_weight: balanced: each class counts the same, however many images it has.
+        focal: Focal loss with this gamma, such as 2: what is learned already counts less.
         sampling: balanced: all classes are drawn equally often.
+        patience: Stop a phase after so many epochs in which what is watched did not get better.
+        watch: What tells how good an epoch is, of which the best one stays: val_accuracy unless
+            named.
         output: softmax, or sigmoid: one output for two classes.
         start: Start from the network that an earlier run has trained.
         time_budget: Stop training after so many minutes; also 90s, 10m or 2h.
@@ -347,7 +367,10 @@ features
     views: Count | None = None
     batch_size: Annotated[int, Field(ge=2)] = 32
     class_weight: Literal["balanced"] | None = None
+    focal: Annotated[float, Field(ge=0)] | None = None
     sampling: Literal["balanced"] | None = None
+    patience: Count | None = None
+    watch: Watched | None = None
     output: Literal["softmax", "sigmoid"] = "softmax"
     start: AnyPath | None = None
     time_budget: Minutes = None
@@ -438,9 +461,14 @@ features
         """Return what is trained, phase by phase: those that are given, or the strategy's own."""
         if self.phases is not None or self.strategy == "features":
             return self.phases or ()
-        names = ("epochs", "head_epochs", "optimizer", "lr")
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        *first, last = _PHASES[self.strategy](**given)
+
+        def given(*names: str) -> dict[str, Any]:
+            values = {name: getattr(self, name) for name in names}
+            return {name: value for name, value in values.items() if value is not None}
+
+        made = _PHASES[self.strategy](**given("epochs", "head_epochs", "optimizer", "lr"))
+        stops = given("patience", "watch")
+        *first, last = (dataclasses.replace(phase, **stops) for phase in made)
         if self.unfreeze is not None:
             last = dataclasses.replace(last, **{"unfreeze": 0.0, **read_unfreeze(self.unfreeze)})
         return (*first, last)

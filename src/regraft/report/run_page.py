@@ -47,11 +47,7 @@ _OPTIMIZERS = {
     "adamw": "AdamW",
     "nadam": "NAdam",
 }
-_SCHEDULES = {
-    "cosine": "cosine decay",
-    "one_cycle": "one cycle",
-    "plateau": "a tenth after two epochs without a better validation loss",
-}
+_SCHEDULES = {"cosine": "cosine decay"}
 _STORED = {"pooled": "the features", "map": "the last feature map"}
 _EPOCH_COLUMNS = {
     "phase": "phase",
@@ -256,7 +252,7 @@ def _training_curves(phases: Sequence[Phase], epochs: Sequence[Mapping[str, Any]
     return figures.curves(
         lines,
         alt="Accuracy and loss after each epoch. Dashed lines stand between phases, rings at the "
-        "epoch with the best validation accuracy of a phase.",
+        "best epoch of a phase.",
         borders=[at + 0.5 for at in list(last.values())[:-1]],
         rings=[at for at in best if at is not None],
     )
@@ -276,7 +272,7 @@ def _phases_table(phases: Sequence[Phase]) -> Table:
 def _what_was_trained(trained: Mapping[str, Any], phase: Phase) -> dict[str, Cell]:
     """Return the rows of the table that say what a phase was asked for; add yours here."""
     trunk = text.trained_stages(phase)
-    head = "the last layer of the head" if trained["head"] == "last" else "the new head"
+    head = "the new head"
     name, schedule = trained["optimizer"], trained["schedule"]
     optimizer = [_OPTIMIZERS.get(name, name)]
     if name in {"sgd", "rmsprop"} and trained["momentum"]:
@@ -286,8 +282,6 @@ def _what_was_trained(trained: Mapping[str, Any], phase: Phase) -> dict[str, Cel
     rate = [f"{trained['lr']:g}", _SCHEDULES.get(schedule, schedule)]
     if trained["warmup"] and schedule == "cosine":
         rate.append(f"warm-up for {percent(trained['warmup'], digits=0)} of the phase")
-    if trained["layer_decay"] != 1:
-        rate.append(f"times {trained['layer_decay']:g} per stage away from the head")
     return {
         "trained": f"{head} and {trunk}" if trunk else f"{head} alone",
         "parameters": f"{phase['parameters']:,}, {percent(phase['share_of_parameters'])} of all",
@@ -317,8 +311,8 @@ def _epochs(phase: Phase) -> str:
     run, trained = phase["last_epoch"], phase["trained"]
     said = f"{run}" if trained["epochs"] == run else f"{run} of {trained['epochs']}"
     if phase["stopped"] == "patience":
-        waited = trained["patience"]
-        return f"{said}; stopped after {waited} epochs without a better validation accuracy"
+        waited, watched = trained["patience"], _EPOCH_COLUMNS[trained["watch"]]
+        return f"{said}; stopped after {waited} epochs without a better {watched}"
     return f"{said}; stopped by the time budget" if phase["stopped"] else said
 
 
@@ -327,8 +321,9 @@ def _best(phase: Phase, before: int) -> str:
     if best is None:
         return "the last; there were no validation images to choose by"
     counted = f" ({before + best} in all)" if before else ""
+    watched = _EPOCH_COLUMNS[phase["trained"]["watch"]]
     kept = "the last one's" if phase["trained"]["keep"] == "last" else "its"
-    return f"{best}{counted}, by validation accuracy; {kept} weights were kept"
+    return f"{best}{counted}, by {watched}; {kept} weights were kept"
 
 
 def _mode(mode: str, boundary: Mapping[str, Any]) -> str:

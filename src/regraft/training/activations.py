@@ -28,9 +28,8 @@ from regraft.progress import progress_bar
 from regraft.system import choose_device, exact_float32, has_bf16, within_memory
 from regraft.training.batches import AugmentedImages, Images, Inputs, LabelledImages
 from regraft.training.loop import autocast
-from regraft.training.network import Trained, TransferNetwork
+from regraft.training.network import TransferNetwork
 from regraft.training.optim import probabilities
-from regraft.training.phases import Phase
 from regraft.training.split_point import (
     SplitPoint,
     behind_trunk,
@@ -251,32 +250,25 @@ def recall_mode(facts: Mapping[str, Any], runtime: Runtime) -> ExecutionMode:
 
 def choose_mode(
     runtime: Runtime,
-    phase: Phase,
-    trained: Trained,
+    first: int,
     train: LabelledImages,
     loss: Callable[[Tensor, Tensor], Tensor],
-    *,
     samples: int,
-    changing: str = "",
 ) -> ExecutionMode:
-    """Return where a network is cut for a phase.
+    """Return where a network is cut for a phase; live where it cannot be, or the disk is too small.
 
     Args:
         runtime: Its network is frozen for the phase.
-        phase: Its batch norm.
-        trained: What it trains.
+        first: The index of the first stage that is trained.
         train: Some of these images are looked at, to compare gradients.
         loss: From logits and targets to a number.
         samples: How many activations are to be kept.
-        changing: How images differ from epoch to epoch, as half a sentence; empty if not at all.
     """
-    network, compute = runtime.network, runtime.compute
-    if why := _why_live(network, phase, trained, compute.boundary, changing):
-        return ExecutionMode(None, why)
+    network, device = runtime.network, runtime.compute.device
     split_point: SplitPoint | None = behind_trunk(network)
-    if trained.first < len(network.stages):
-        images, targets = (tensor.to(compute.device) for tensor in train.few())
-        split_point = find_split_point(network, trained.first, images, lambda x: loss(x, targets))
+    if first < len(network.stages):
+        images, targets = (tensor.to(device) for tensor in train.few())
+        split_point = find_split_point(network, first, images, lambda x: loss(x, targets))
     if split_point is None:
         return ExecutionMode(None, "this network cannot be cut in front of what is trained")
     cache, size = ActivationCache(runtime, split_point), samples * split_point.width * 4
@@ -285,21 +277,6 @@ def choose_mode(
         why = f"its activations would take {size:,} bytes, and {allowed:,} are allowed"
         return ExecutionMode(None, why)
     return ExecutionMode(cache, size=size)
-
-
-def _why_live(
-    network: TransferNetwork, phase: Phase, trained: Trained, choice: str, changing: str
-) -> str:
-    """Return why a phase must run the whole network in every step, or nothing."""
-    if choice == "off":
-        return "no activations were to be kept"
-    if trained.first == 0:
-        return "the whole trunk is trained"
-    if changing:
-        return changing
-    if phase.batchnorm == "batch_statistics" and network.has_batchnorm:
-        return "frozen batch norm works with the statistics of each batch"
-    return ""
 
 
 @dataclass(frozen=True)
@@ -339,8 +316,9 @@ class Predictor:
             nothing = probabilities(network(network.blank(1)))[:0].numpy()
             return nothing, EmbeddingStats(0, 0, 0.0)
         if self.cache is None:
+            preprocessing = runtime.backbone.preprocessing
             decoding, verbose = runtime.compute.decoding, runtime.verbose
-            inputs = Images(images, runtime.backbone, decoding=decoding, verbose=verbose)
+            inputs = Images(images, preprocessing, decoding=decoding, verbose=verbose)
             rows, passed = self._run(network, inputs), len(images)
         else:
             kept, passed = self.cache.plain(images)

@@ -6,6 +6,7 @@ one where its colour comes from; the centre of the first pixel is (0, 0).
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Literal
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 from pydantic import Field
 
+from regraft.backbones.spec import Preprocessing
+from regraft.errors import UsageError
 from regraft.settings import parse_settings, settings_class
 
 Pixels = NDArray[np.uint8]
@@ -31,12 +34,15 @@ BINS = 31
 class Augmentation:
     """What may happen to an image: called with one and a generator, it returns it changed.
 
-    The order is geometry, flips, colours, policy, erasing. Rotation, shift, shear and zoom are one
-    affine map with bilinear sampling, the same as in Keras' ``ImageDataGenerator``; each number is
-    uniform in its range. The numbers of the geometry and the colours are drawn first and always,
-    so that changing one setting leaves what the others do to an image as it is.
+    The order is crop, geometry, flips, brightness, policy, erasing. Rotation, shift, shear and zoom
+    are one affine map with bilinear sampling, the same as in Keras' ``ImageDataGenerator``; each
+    number is uniform in its range. The numbers of geometry and brightness are drawn first and
+    always, so that changing one setting leaves what the others do to an image as it is.
 
     Args:
+        crop: Side in pixels that images are resized to, at least the side that the network takes:
+            a square at a random place enters it in place of the centre, as 227 of 256 pixels in
+            AlexNet's training (Krizhevsky et al., 2012).
         rotation: Largest angle in degrees, either way, 0 to 180.
         shift_x: Largest shift to the side, as a share of the width, 0 to 1.
         shift_y: Largest shift up or down, as a share of the height, 0 to 1.
@@ -49,8 +55,6 @@ class Augmentation:
             (``"reflect"``), or one grey (``"constant"``); for the policy, too.
         fill_value: That grey, 0 to 255.
         brightness: Factors from 1 - brightness to 1 + brightness, 0 to 1.
-        contrast: The same for the distance from the image's mean grey.
-        saturation: The same for the distance from the image without colours.
         policy: ``"trivial"`` for TrivialAugmentWide (Müller and Hutter, 2021), ``"randaugment"``
             for RandAugment (Cubuk et al., 2020).
         num_ops: Operations of RandAugment, 1 to 14.
@@ -69,6 +73,7 @@ class Augmentation:
         [0, 9]
     """
 
+    crop: Annotated[int, Field(ge=1)] | None = None
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
     shift_x: Share = 0.0
     shift_y: Share = 0.0
@@ -79,29 +84,56 @@ class Augmentation:
     fill: Fill = "nearest"
     fill_value: Annotated[float, Field(ge=0, le=255)] = 0.0
     brightness: Share = 0.0
-    contrast: Share = 0.0
-    saturation: Share = 0.0
     policy: Policy | None = None
     num_ops: Annotated[int, Field(ge=1, le=14)] = 2
     magnitude: Annotated[int, Field(ge=0, lt=BINS)] = 9
     erasing: Share = 0.0
 
-    def __call__(self, image: Pixels, random: np.random.Generator) -> Pixels:
-        """Return one view of an image, (height, width, 3) in 8 bits, of the same size.
+    def __call__(
+        self, image: Pixels, random: np.random.Generator, size: int | None = None
+    ) -> Pixels:
+        """Return one view of an image, (height, width, 3) in 8 bits.
 
         Everything random comes from ``random``; the image itself is left as it is.
+
+        Args:
+            image: Of ``crop`` pixels where that is set.
+            random: Where everything random comes from.
+            size: The side that is cut out of it; by default all of the image.
         """
-        drawn = random.uniform(-1, 1, 11)
+        drawn = random.uniform(-1, 1, 9)
+        if self.crop is not None and size is not None:
+            top, left = random.integers(np.array(image.shape[:2]) - size + 1)
+            image = image[top : top + size, left : left + size]
         image = self._moved(image, drawn[:6])
         if self.flip and drawn[6] < 0:
             image = image[:, ::-1]
         if self.vertical_flip and drawn[7] < 0:
             image = image[::-1]
-        image = self._coloured(image, drawn[8:])
+        if self.brightness:
+            changed = ImageEnhance.Brightness(Image.fromarray(np.ascontiguousarray(image)))
+            image = np.array(changed.enhance(1 + self.brightness * drawn[8]))
         image = self._by_policy(image, random)
         if self.erasing and random.random() < self.erasing:
             image = _erased(image, random)
         return np.ascontiguousarray(image)
+
+    def before(self, preprocessing: Preprocessing) -> Preprocessing:
+        """Return how images become the squares that are augmented.
+
+        Raises:
+            UsageError: ``crop`` is smaller than what the network takes.
+        """
+        if self.crop is None:
+            return preprocessing
+        if self.crop < preprocessing.size:
+            raise UsageError(
+                f"crop cannot be {self.crop}",
+                why=f"the network takes {preprocessing.size} pixels",
+                hint="give the side of the larger squares that these are cut from",
+            )
+        resize = max(self.crop, preprocessing.resize)
+        return dataclasses.replace(preprocessing, size=self.crop, resize=resize)
 
     def _moved(self, image: Pixels, drawn: NDArray[np.float64]) -> Pixels:
         if not any((self.rotation, self.shift_x, self.shift_y, self.shear, self.zoom)):
@@ -116,17 +148,6 @@ class Augmentation:
             zoom=(1 + self.zoom * drawn[4], 1 + self.zoom * drawn[5]),
         )
         return warp(image, matrix, fill=self.fill, fill_value=self.fill_value)
-
-    def _coloured(self, image: Pixels, drawn: NDArray[np.float64]) -> Pixels:
-        most = (self.brightness, self.contrast, self.saturation)
-        if not any(most):
-            return image
-        changed = Image.fromarray(image)
-        enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
-        for enhancer, share, one in zip(enhancers, most, drawn, strict=True):
-            if share:
-                changed = enhancer(changed).enhance(1 + share * one)
-        return np.array(changed)
 
     def _by_policy(self, image: Pixels, random: np.random.Generator) -> Pixels:
         """Apply one operation of random strength, or several ones of one strength.
@@ -331,9 +352,7 @@ def _matrix(name: str, amount: float, height: int, width: int) -> Matrix:
     if name.startswith("Translate"):
         whole = float(int(amount))
         return moved(0.0, -whole) if name == "TranslateX" else moved(-whole, 0.0)
-    cos, sin = math.cos(math.radians(amount)), math.sin(math.radians(amount))
-    turned = np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
-    return around((height - 1) / 2, (width - 1) / 2, turned)
+    return affine(height, width, rotation=-amount)
 
 
 def _erased(image: Pixels, random: np.random.Generator) -> Pixels:

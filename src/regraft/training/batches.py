@@ -6,14 +6,13 @@ they are the same whatever the threads, the batch in flight or the number of res
 
 from __future__ import annotations
 
-import os
+import math
 import shutil
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -21,16 +20,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from regraft.backbones.backbone import Backbone
+from regraft.backbones.backbone import Backbone, prepare
+from regraft.backbones.spec import Preprocessing
 from regraft.data.images import Decoding, ImageLike, decode, open_image, read_image
-from regraft.errors import ImageError, RegraftError, UsageError
+from regraft.errors import ImageError, RegraftError
 from regraft.features.embed import as_list
 from regraft.files import free_bytes, sha256_json, temporary_folder
 from regraft.progress import progress_bar
 from regraft.system import threads
 
 Pixels = NDArray[np.uint8]
-Augment = Callable[[Pixels, np.random.Generator], Pixels]
+Augment = Callable[[Pixels, np.random.Generator, int], Pixels]
 
 
 class Inputs(Protocol):
@@ -72,6 +72,7 @@ class LabelledImages:
         backbone: Its preprocessing is used.
         decoding: How files become pixels.
         verbose: Whether to show progress.
+        preprocessing: How they become ``pixels``, if not as the network wants them.
 
     Attributes:
         codes: The column of each image's class, (n,).
@@ -84,6 +85,7 @@ class LabelledImages:
     backbone: Backbone
     decoding: Decoding = Decoding()
     verbose: bool = False
+    preprocessing: Preprocessing | None = None
 
     def __post_init__(self) -> None:
         places = {name: index for index, name in enumerate(self.classes)}
@@ -97,8 +99,9 @@ class LabelledImages:
 
     @cached_property
     def pixels(self) -> Images:
-        """All images as they enter the network, decoded at the first use."""
-        return Images(self.images, self.backbone, decoding=self.decoding, verbose=self.verbose)
+        """All images as they enter the network or its augmentation, decoded at the first use."""
+        preprocessing = self.preprocessing or self.backbone.preprocessing
+        return Images(self.images, preprocessing, decoding=self.decoding, verbose=self.verbose)
 
     def few(self, count: int = 8) -> tuple[Tensor, Tensor]:
         """Return some images, (count, size, size, 3) in 8 bits, and their targets.
@@ -122,7 +125,7 @@ class Images:
 
     Args:
         images: Paths, Pillow images or H×W×3 arrays of 8 bits.
-        backbone: Prepares them.
+        preprocessing: How they become squares.
         decoding: How files become pixels.
         verbose: Whether to show progress.
 
@@ -137,22 +140,32 @@ class Images:
     def __init__(
         self,
         images: Sequence[ImageLike],
-        backbone: Backbone,
+        preprocessing: Preprocessing,
         *,
         decoding: Decoding = Decoding(),
         verbose: bool = False,
     ) -> None:
-        size = backbone.preprocessing.size
+        size = preprocessing.size
         folder = temporary_folder()
         self._finalizer = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self.sha256s = [""] * len(images)
-        self._pixels = _reserved(folder / "images.npy", (len(images), size, size, 3))
+        shape = (len(images), size, size, 3)
+        needed, free = math.prod(shape), free_bytes(folder)
+        if needed > free:  # a disk that fills up later would end the process at a write
+            raise RegraftError(
+                "there is no space for the decoded images",
+                path=folder.parent,
+                why=f"they take {needed:,} bytes, {free:,} are free",
+                hint="free some space, or set TMPDIR to a folder with more of it",
+                code="TRAIN-DISK",
+            )
+        self._pixels = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
 
         def place(position: int) -> None:
             content = read_image(images[position], limits=decoding.limits)
             self.sha256s[position] = content.sha256
             try:
-                self._pixels[position] = backbone.prepare(decode(content, decoding))
+                self._pixels[position] = prepare(decode(content, decoding), preprocessing)
             except ImageError as error:
                 error.path = content.name  # the preparation sees pixels only
                 raise
@@ -172,32 +185,14 @@ class Images:
         return torch.from_numpy(self._pixels[samples])
 
 
-def _reserved(file: Path, shape: tuple[int, ...]) -> Pixels:
-    """Return an array on the disk; a disk that is too small is found out before it is filled."""
-    try:
-        pixels = np.lib.format.open_memmap(file, "w+", np.uint8, shape)
-        if hasattr(os, "posix_fallocate"):  # else a full disk would end the process at a write
-            with file.open("rb+") as stream:
-                os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
-    except OSError as error:
-        needed, free = int(np.prod(shape)), free_bytes(file)
-        raise RegraftError(
-            "cannot store the decoded images",
-            path=file.parent,
-            why=f"{error.strerror or error}; they take {needed:,} bytes, {free:,} are free",
-            hint="free some space, or set TMPDIR to a folder with more of it",
-            code="TRAIN-DISK",
-        ) from error
-    return pixels
-
-
 @dataclass(frozen=True, eq=False)
 class AugmentedImages:
     """Images that look different in every epoch.
 
     Args:
         images: The images as they are.
-        augment: From an image and a random generator to an image of the same size.
+        augment: From an image, a random generator and a side in pixels to an image of that side.
+        size: The side of the images that enter the network.
         seed: The seed of the whole run.
         views: How many different views of an image there are; None for a new one in every epoch.
         before: Epochs of earlier phases, whose views are not shown again where each is new.
@@ -205,6 +200,7 @@ class AugmentedImages:
 
     images: Images
     augment: Augment
+    size: int
     seed: int
     views: int | None = None
     before: int = 0
@@ -217,7 +213,7 @@ class AugmentedImages:
         view = self.before + epoch if self.views is None else epoch % self.views
         plain = self.images.take(samples, epoch).numpy()
         changed = [
-            self.augment(image, generator(self.seed, "view", view, int(sample)))
+            self.augment(image, generator(self.seed, "view", view, int(sample)), self.size)
             for image, sample in zip(plain, samples, strict=True)
         ]
         return torch.from_numpy(np.stack(changed))
@@ -235,15 +231,10 @@ def epoch_batches(
 
     A last batch of one sample joins the one before it: batch norm cannot work on one.
 
-    Raises:
-        UsageError: A batch would hold one sample.
-
     Example:
         >>> [len(batch) for batch in epoch_batches(np.arange(9), 4, None)]
         [4, 5]
     """
-    if batch_size < 2:
-        raise UsageError("a batch holds two images or more", why=f"batch size {batch_size}")
     starts = list(range(0, len(order), batch_size))
     if len(starts) > 1 and len(order) - starts[-1] == 1:
         starts.pop()

@@ -13,24 +13,21 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from regraft.errors import RegraftError, UsageError
-from regraft.files import free_bytes, remove_leftovers, write_text
+from regraft.errors import UsageError
+from regraft.files import remove_leftovers, write_text
 from regraft.progress import progress_bar
 
 
 class Callback:
     """Hears of a training as it goes; override what you need.
 
-    Attributes:
-        warnings: What a reader of the result should know, one sentence each.
+    One that cannot write its file (RegraftError, OSError) ends no training: it becomes a warning.
 
     Example:
         >>> class Best(Callback):
         ...     def on_epoch(self, record, *, number, epochs):
         ...         self.accuracy = max(record["val_accuracy"], getattr(self, "accuracy", 0))
     """
-
-    warnings: Sequence[str] = ()
 
     def on_start(self, records: Sequence[dict[str, Any]]) -> None:
         """Training begins, or resumes after the epochs that an interrupted one had finished."""
@@ -48,7 +45,9 @@ class Callback:
         """An epoch is finished.
 
         Args:
-            record: ``phase``, ``epoch`` and what was measured.
+            record: ``phase``, ``epoch`` and what was measured. ``train_loss`` and
+                ``train_accuracy`` are the running ones: over the steps of the epoch, each before
+                its update, on images as they were augmented and mixed, with dropout.
             number: Which epoch it is, counted from 1 over all phases.
             epochs: How many epochs its phase has.
         """
@@ -78,7 +77,6 @@ class ProgressDisplay(Callback):
 
     def on_epoch(self, record: dict[str, Any], *, number: int, epochs: int) -> None:
         """Write a line where there is no bar."""
-        del number
         if not sys.stderr.isatty():
             print(line(record, of=epochs), file=sys.stderr)
 
@@ -94,7 +92,7 @@ class ProgressDisplay(Callback):
 
 
 class History(Callback):
-    """Writes one line of JSON per epoch; where that fails training goes on and the file follows.
+    """Writes one line of JSON per epoch; the whole file again where an earlier line is missing.
 
     Args:
         file: ``history.jsonl``.
@@ -103,39 +101,29 @@ class History(Callback):
     def __init__(self, file: Path) -> None:
         self._file = file
         self._records: list[dict[str, Any]] = []
+        self._incomplete = False
 
     def on_start(self, records: Sequence[dict[str, Any]]) -> None:
         """Write the epochs that were finished before."""
-        self._records = list(records)
+        self._records, self._incomplete = list(records), True
         remove_leftovers(self._file.parent)
-        self._write(whole=True)
+        self.close()
 
     def on_epoch(self, record: dict[str, Any], *, number: int, epochs: int) -> None:
-        """Add a line, or write the whole file where an earlier line is missing."""
-        del number, epochs
+        """Add a line."""
         self._records.append(record)
-        self._write(whole=bool(self.warnings))
+        if not self._incomplete:
+            self._incomplete = True
+            with self._file.open("a", encoding="utf-8") as stream:
+                stream.write(f"{json.dumps(record)}\n")
+            self._incomplete = False
+        self.close()
 
     def close(self) -> None:
-        """Write what is missing."""
-        if self.warnings:
-            self._write(whole=True)
-
-    def _write(self, *, whole: bool) -> None:
-        records = self._records if whole else self._records[-1:]
-        text = "".join(f"{json.dumps(record)}\n" for record in records)
-        try:
-            if whole:
-                write_text(self._file, text)
-            else:
-                with self._file.open("a", encoding="utf-8") as stream:
-                    stream.write(text)
-            self.warnings = ()
-        except (RegraftError, OSError) as error:
-            why = error.why if isinstance(error, RegraftError) else error.strerror
-            free = free_bytes(self._file)
-            found = f"{self._file} could not be written: {why}; {free:,} bytes are free there"
-            self.warnings = self.warnings or (found,)
+        """Write the whole file where something is missing in it."""
+        if self._incomplete:
+            write_text(self._file, "".join(f"{json.dumps(r)}\n" for r in self._records))
+            self._incomplete = False
 
 
 class TensorBoard(Callback):
@@ -159,7 +147,6 @@ class TensorBoard(Callback):
 
     def on_epoch(self, record: dict[str, Any], *, number: int, epochs: int) -> None:
         """Write one value for each thing that was measured."""
-        del epochs
         for name, value in record.items():
             if name not in {"phase", "epoch"}:
                 self._board.add_scalar(name, value, number)

@@ -1,7 +1,7 @@
 """Checkpoints of a training: safetensors and JSON, whole or not at all, the last two of them kept.
 
 checkpoints/000012/state.json              where the training stood, with the hash of both files
-checkpoints/000012/tensors.safetensors     what it has changed, moments and averages included
+checkpoints/000012/tensors.safetensors     what it has changed, moments included
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from regraft.backbones.checkpoint_files import read_state, write_state
 from regraft.errors import RegraftError
 from regraft.files import (
     atomic_folder,
-    free_bytes,
     read_json,
     remove_leftovers,
     sha256_file,
@@ -45,6 +44,7 @@ class Progress:
     Attributes:
         phase: The index of the phase that is being run.
         finished: The records of the phases before it.
+        epochs: The records of their epochs.
         state: Where this phase stands.
         tensors: What training has changed so far, by its name in the network.
         optimizer: The ``state_dict`` of the phase's optimizer, or None before its first step.
@@ -53,6 +53,7 @@ class Progress:
 
     phase: int = 0
     finished: list[dict[str, Any]] = field(default_factory=list)
+    epochs: list[dict[str, Any]] = field(default_factory=list)
     state: State = field(default_factory=State)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     optimizer: dict[str, Any] | None = None
@@ -75,7 +76,6 @@ class Checkpoints:
         >>> import tempfile
         >>> checkpoints = Checkpoints(tempfile.mkdtemp(), {"seed": 0})
         >>> checkpoints.write(Progress(phase=1, tensors={"head.weight": torch.ones(2)}))
-        ''
         >>> checkpoints.read().phase
         1
     """
@@ -90,32 +90,24 @@ class Checkpoints:
         self._pause = every
         self._last = time.monotonic()
         self._damaged: list[Path] = []
-        self._failed = False
 
     def due(self) -> bool:
         """Return whether it is time for the next one."""
         return time.monotonic() - self._last >= self._pause
 
-    def write(self, progress: Progress) -> str:
-        """Write a checkpoint, and delete older ones but the last; training goes on either way.
+    def write(self, progress: Progress) -> None:
+        """Write a checkpoint, and delete older ones but the last; on an error all stay.
 
-        Returns:
-            Why it could not be written; empty if it was. The first reason becomes a warning. The
-            checkpoints before stay.
+        Raises:
+            RegraftError: The disk is full or the folder cannot be written (code ``FILE-WRITE``).
         """
-        start, reason = time.monotonic(), ""
+        start = time.monotonic()
         try:
             self._write(progress)
-        except (RegraftError, OSError) as error:
-            why = error.why if isinstance(error, RegraftError) else error.strerror
-            free = f"{free_bytes(self.folder):,} bytes are free there"
-            reason = f"cannot write a checkpoint - {self.folder} - {why or error}; {free}"
-            self.warnings += [] if self._failed else [reason]
-            self._failed = True
-        self._last = time.monotonic()
-        # Large networks, slow disks: at most a tenth of the time goes into checkpoints.
-        self._pause = max(self._every, 9 * (self._last - start)) if self._every else 0.0
-        return reason
+        finally:
+            self._last = time.monotonic()
+            # Large networks, slow disks: at most a tenth of the time goes into checkpoints.
+            self._pause = max(self._every, 9 * (self._last - start)) if self._every else 0.0
 
     def last(self) -> Path | None:
         """Return the folder of the last checkpoint, or None."""
@@ -141,7 +133,8 @@ class Checkpoints:
                 problems.append(f"the checkpoint {place.name} is damaged ({error})")
                 self._damaged.append(place)
                 continue
-            self._refuse_other_work(content["work"])
+            if content["work"] != self.work:
+                raise self._other_work(content["work"])
             self.warnings += [f"{problem}: the one before it is used" for problem in problems]
             self.warnings += _changes(content["environment"])
             return _progress(_with_tensors(content["progress"], tensors))
@@ -186,12 +179,9 @@ class Checkpoints:
     def _places(self) -> list[Path]:
         return sorted(p for p in self.folder.glob("[0-9]*") if p.name.isdigit() and p.is_dir())
 
-    def _refuse_other_work(self, found: Any) -> None:
-        if found == self.work:
-            return
-        keys = found if isinstance(found, dict) else {}
-        names = sorted(k for k in {*keys, *self.work} if keys.get(k) != self.work.get(k))
-        raise RegraftError(
+    def _other_work(self, found: dict[str, Any]) -> RegraftError:
+        names = sorted(k for k in {*found, *self.work} if found.get(k) != self.work.get(k))
+        return RegraftError(
             "the checkpoints here are of another training",
             path=self.folder,
             why=f"different: {', '.join(names)}",
@@ -214,8 +204,8 @@ def restore_optimizer(
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 moments[name] = _laid_out_like(parameter, value)
     own = network.state_dict()
-    for kept in (progress.state.best_weights, progress.state.average):
-        kept.update({name: _laid_out_like(own[name], t) for name, t in kept.items()})
+    kept = progress.state.best_weights
+    kept.update({name: _laid_out_like(own[name], t) for name, t in kept.items()})
 
 
 def _laid_out_like(like: Tensor, value: Tensor) -> Tensor:

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, get_args
 from pydantic import Field
 
 from regraft.errors import UsageError
-from regraft.settings import did_you_mean, from_json, settings_class, to_json
+from regraft.settings import did_you_mean, settings_class, to_json
 
 if TYPE_CHECKING:
-    import os
-
     from torch import Tensor, nn
 
 Pool = Callable[["Tensor"], "Tensor"]
@@ -195,24 +193,12 @@ def head_to_json(head: Head) -> dict[str, Any]:
         UsageError: The head is not one of Regraft's own.
     """
     own = get_args(get_args(AnyHead)[0])
-    if type(head) in own:
-        values: dict[str, Any] = to_json(head)
-        return values
-    raise UsageError(
-        "this head cannot be written down",
-        why=type(head).__name__,
-        hint=f"use one of {', '.join(kind.__name__ for kind in own)}",
-    )
-
-
-def head_from_json(values: Any, *, path: str | os.PathLike[str] | None = None) -> Head:
-    """Return the head that JSON or TOML values describe, from a file of this path.
-
-    Raises:
-        UsageError: The kind or a field is unknown, or a value is out of range.
-    """
-    head: Head = from_json(AnyHead, values, path=path)  # type: ignore[arg-type]
-    return head
+    if type(head) not in own:
+        names = ", ".join(kind.__name__ for kind in own)
+        why, hint = type(head).__name__, f"use one of {names}"
+        raise UsageError("this head cannot be written down", why=why, hint=hint)
+    values: dict[str, Any] = to_json(head)
+    return values
 
 
 def entrance(module: nn.Module) -> Entrance:
@@ -230,13 +216,7 @@ def entrance(module: nn.Module) -> Entrance:
 
 
 def after_entrance(module: nn.Module, rows: Tensor) -> Tensor:
-    """Return the logits (n, outputs) of pooled rows (n, columns): the head without its pooling.
-
-    Raises:
-        UsageError: The head does not pool the way the network itself does it.
-    """
-    if entrance(module) == "map":
-        raise UsageError("this head works on maps, not on rows", hint="run the head itself")
+    """Return the logits (n, outputs) of pooled rows (n, columns): the head without its pooling."""
     for layer in list(module.children())[1:]:
         rows = layer(rows)
     return rows

@@ -26,17 +26,14 @@ from regraft.training.phases import Phase
 from regraft.training.regularize import Mix
 
 Order = Callable[[np.random.Generator], NDArray[np.int64]]
-_PLATEAU_EPOCHS = 2
-_PLATEAU_FACTOR = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
     """What stays the same over all phases: what the loop needs of a ``TrainingConfig``.
 
-    ``loss`` is for training; ``validation_loss`` smooths and weights nothing. ``class_weights``,
-    (classes,), are those in ``loss``. ``average`` is the decay of the moving average of the
-    weights, which validation and the result then use. ``time_budget`` is seconds for this phase.
+    ``loss`` is for training; ``validation_loss`` smooths and weights nothing. ``mix`` changes the
+    inputs and targets of a batch; ``clip`` is the largest norm of the gradient.
     """
 
     batch_size: int = 32
@@ -44,12 +41,9 @@ class LoopConfig:
     device: str = "cpu"
     precision: str = "fp32"
     loss: Loss = nn.functional.cross_entropy
-    class_weights: Tensor | None = None
     validation_loss: Loss = nn.functional.cross_entropy
     clip: float | None = None
     mix: Mix | None = None
-    average: float | None = None
-    time_budget: float | None = None
 
 
 @dataclass(eq=False)
@@ -60,15 +54,9 @@ class State:
         epoch: Epochs that are finished.
         step: Steps that are finished in the epoch after these.
         sums: Over these steps the loss, the right answers and the samples.
-        best: The best validation accuracy so far and its epoch, or None.
+        best: How good the best epoch so far was (the accuracy, or the loss negated), and which.
         best_weights: The tensors of that epoch.
-        average: The moving average of the tensors, empty without one.
-        averages: How many steps the average has seen.
-        plateau: The factor that plateaus have brought the rate to.
-        stale: Epochs since the validation loss was last better.
-        lowest: The lowest validation loss so far, or None.
         records: One record per finished epoch.
-        micro_batch: Samples that pass the network at once where the memory holds no batch.
         seconds: How long the phase has run.
         stopped: Why it ended before its last epoch: ``"time budget"`` or ``"patience"``.
     """
@@ -78,13 +66,7 @@ class State:
     sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
     best: tuple[float, int] | None = None
     best_weights: dict[str, Tensor] = field(default_factory=dict)
-    average: dict[str, Tensor] = field(default_factory=dict)
-    averages: int = 0
-    plateau: float = 1.0
-    stale: int = 0
-    lowest: float | None = None
     records: list[dict[str, Any]] = field(default_factory=list)
-    micro_batch: int | None = None
     seconds: float = 0.0
     stopped: str | None = None
 
@@ -95,7 +77,7 @@ class Loop:
 
     Args:
         network: From what ``inputs`` give to logits (n, classes).
-        optimizer: Holds the parameters to train; its rates are those at factor 1.
+        optimizer: Holds the parameters to train.
         phase: Epochs, schedule and patience.
         train: What is learned from.
         validation: What decides when to stop and which epoch was best; None: the last epoch stays.
@@ -105,6 +87,7 @@ class Loop:
         tensors: Returns the tensors that training may change; by default all of the network's.
         order: From a generator to the samples of an epoch in their order; by default each once.
         factor: What the rate is multiplied with at a step of so many; by default as the phase says.
+        time_budget: Seconds after which the phase ends.
 
     Example:
         >>> class Points:
@@ -128,10 +111,7 @@ class Loop:
     tensors: Callable[[], dict[str, Tensor]] | None = None
     order: Order | None = None
     factor: Callable[[int, int], float] | None = None
-
-    def __post_init__(self) -> None:
-        for group in self.optimizer.param_groups:  # a checkpoint of the optimizer keeps them
-            group.setdefault("initial_lr", group["lr"])
+    time_budget: float | None = None
 
     def run(
         self,
@@ -152,16 +132,16 @@ class Loop:
 
         Raises:
             RegraftError: The loss is NaN or infinite (``TRAIN-NAN``), or the memory is not enough
-                for two samples (``TRAIN-MEMORY``).
+                (``TRAIN-MEMORY``).
         """
-        phase, config = self.phase, self.config
-        while state.epoch < phase.epochs and not should_stop(state, phase):
+        phase = self.phase
+        while state.epoch < phase.epochs and not state.stopped:
             start, before = time.perf_counter(), state.seconds
             batches = self._batches(state.epoch)
             (self.set_mode or self.network.train)()
             inputs_ahead = prefetched(self.train.inputs, batches[state.step :], state.epoch)
             for batch, inputs in zip(batches[state.step :], inputs_ahead, strict=True):
-                if config.time_budget is not None and state.seconds >= config.time_budget:
+                if self.time_budget is not None and state.seconds >= self.time_budget:
                     state.stopped = "time budget"
                     break
                 self._set_rates(state, len(batches))
@@ -175,14 +155,16 @@ class Loop:
             tensors = self._tensors()
             if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
                 raise self._not_finite(state, state.step)  # by the last step: it is never best
-            with _weights_of(state.average, tensors):
-                record = self._measured(state, check_stop)
-                state.seconds = before + time.perf_counter() - start
-                record["seconds"] = state.seconds - sum(r["seconds"] for r in state.records)
-                end_epoch(state, record, tensors, phase)
+            record = self._measured(state, check_stop)
+            state.seconds = before + time.perf_counter() - start
+            record["seconds"] = state.seconds - sum(r["seconds"] for r in state.records)
+            end_epoch(state, record, tensors, phase)
             on_epoch(state)
-        best = state.best_weights if phase.keep == "best" else {}
-        _copy(best or state.average, self._tensors())
+        if phase.keep == "best":
+            tensors = self._tensors()
+            with torch.no_grad():
+                for name, value in state.best_weights.items():
+                    tensors[name].copy_(value)
         return state
 
     def steps_per_epoch(self) -> int:
@@ -198,31 +180,22 @@ class Loop:
         done, total = state.epoch * steps + state.step, self.phase.epochs * steps
         factor = self.factor(done, total) if self.factor else rate_factor(self.phase, done, total)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * (factor * state.plateau)
+            group["lr"] = self.phase.lr * factor
 
     def _step(self, state: State, inputs: Tensor, targets: Tensor) -> NDArray[np.float64]:
         draw = generator(self.config.seed, "step", self.number, state.epoch, state.step)
-        sums = take_step(
-            self.network, self.optimizer, inputs, targets, state, self.config, random=draw
-        )
+        sums = take_step(self.network, self.optimizer, inputs, targets, self.config, random=draw)
         if not np.isfinite(sums[0]):
             raise self._not_finite(state, state.step + 1)
-        if self.config.average is not None:
-            update_ema(state, self._tensors(), self.config.average)
         return sums
 
     def _measured(self, state: State, check_stop: Callable[[], object]) -> dict[str, Any]:
         """Validate, and return the record of an epoch."""
-        measured = validate(
-            self.network,
-            self.validation,
-            self.config,
-            micro_batch=state.micro_batch,
-            check_stop=check_stop,
-        )
+        measured = validate(self.network, self.validation, self.config, check_stop=check_stop)
         if not np.isfinite(measured.get("val_loss", 0.0)):
             raise self._not_finite(state, state.step)
         return {
+            "phase": self.number + 1,
             "epoch": state.epoch + 1,
             "train_loss": float(state.sums[0] / state.sums[2]),
             "train_accuracy": float(state.sums[1] / state.sums[2]),
@@ -254,39 +227,13 @@ def end_epoch(
     state.records.append(record)
     if "val_loss" not in record:
         return
-    if state.best is None or record["val_accuracy"] > state.best[0]:
-        state.best = (record["val_accuracy"], state.epoch)
+    good = -record["val_loss"] if phase.watch == "val_loss" else record["val_accuracy"]
+    if state.best is None or good > state.best[0]:
+        state.best = (good, state.epoch)
         state.best_weights = {k: v.detach().clone() for k, v in tensors.items()}
-    if state.lowest is None or record["val_loss"] < state.lowest:
-        state.lowest, state.stale = record["val_loss"], 0
-    else:
-        state.stale += 1
-    if phase.schedule == "plateau" and state.stale >= _PLATEAU_EPOCHS:
-        state.plateau, state.stale = state.plateau * _PLATEAU_FACTOR, 0
-
-
-def should_stop(state: State, phase: Phase) -> bool:
-    """Return whether a phase ends before its last epoch: its time or its patience is spent."""
-    if state.stopped == "time budget":
-        return True
-    if phase.patience is None or state.best is None:
-        return False
-    if state.epoch - state.best[1] >= phase.patience:
+    waited = state.epoch - state.best[1]
+    if phase.patience is not None and waited >= phase.patience and state.epoch < phase.epochs:
         state.stopped = "patience"
-        return True
-    return False
-
-
-def update_ema(state: State, tensors: Mapping[str, Tensor], decay: float) -> None:
-    """Move the average of a state towards the tensors; early on it follows them more closely."""
-    state.averages += 1
-    decay = min(decay, (1 + state.averages) / (10 + state.averages))
-    with torch.no_grad():
-        for name, value in tensors.items():
-            if name not in state.average or not value.is_floating_point():
-                state.average[name] = value.detach().clone()
-            else:
-                state.average[name].lerp_(value.detach(), 1 - decay)
 
 
 def take_step(
@@ -294,44 +241,36 @@ def take_step(
     optimizer: torch.optim.Optimizer,
     inputs: Tensor,
     targets: Tensor,
-    state: State,
     config: LoopConfig,
     *,
     random: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Take one step; where the memory is not enough, in smaller parts with the same mean gradient.
-
-    The state remembers the size of the parts. Mixing and dropout are drawn from ``random``.
+    """Take one step; mixing and dropout are drawn from ``random``.
 
     Returns:
         The summed loss, the number of right answers, and the number of samples. Where the loss is
         not finite, no step was taken.
 
     Raises:
-        RegraftError: Not even two samples fit into the memory (``TRAIN-MEMORY``).
+        RegraftError: The batch does not fit into the memory (``TRAIN-MEMORY``).
     """
     inputs, targets = inputs.to(config.device), targets.to(config.device)
     if config.mix is not None:
         inputs, targets = config.mix(inputs, targets, random)
-    seed = int(random.integers(2**62))
-    while True:
-        optimizer.zero_grad(set_to_none=True)
-        try:
-            with _own_randomness(config.device, seed):
-                sums = _gradients(network, inputs, targets, state.micro_batch, config)
-            break
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            problem = str(error)
-        # Outside of the handler: the exception holds the tensors of the failed pass.
-        state.micro_batch = _halved(state.micro_batch or len(inputs), config, problem)
-    if np.isfinite(sums[0]):
-        if config.clip is not None:
-            moved = [p for group in optimizer.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(moved, config.clip)
-        optimizer.step()
-    return sums
+    optimizer.zero_grad(set_to_none=True)
+    with _in_memory(len(inputs)), _own_randomness(config.device, int(random.integers(2**62))):
+        with autocast(config.device, config.precision):
+            logits = network(inputs)
+        loss = config.loss(logits.float(), targets)
+        if not torch.isfinite(loss):
+            return np.array([np.nan, 0.0, 1.0])
+        loss.backward()  # type: ignore[no-untyped-call]
+    if config.clip is not None:
+        moved = [p for group in optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(moved, config.clip)
+    optimizer.step()
+    right = (answers(logits) == targets.argmax(1)).sum()
+    return np.array([float(loss.detach()) * len(inputs), float(right), len(inputs)])
 
 
 def validate(
@@ -339,7 +278,6 @@ def validate(
     part: Part | None,
     config: LoopConfig,
     *,
-    micro_batch: int | None = None,
     check_stop: Callable[[], object] = lambda: None,
 ) -> dict[str, float]:
     """Return loss and accuracy on a part, ``val_loss`` and ``val_accuracy``; nothing without one.
@@ -353,17 +291,11 @@ def validate(
         return {}
     network.eval()
     total, right = 0.0, 0
-    size = micro_batch or config.batch_size
-    batches = np.array_split(np.arange(len(part)), -(-len(part) // size))
+    batches = np.array_split(np.arange(len(part)), -(-len(part) // config.batch_size))
     with torch.inference_mode():
         for batch, inputs in zip(batches, prefetched(part.inputs, batches, 0), strict=True):
-            try:
-                with autocast(config.device, config.precision):
-                    logits = network(inputs.to(config.device)).float()
-            except (RuntimeError, MemoryError) as error:
-                if is_out_of_memory(error):
-                    raise _no_memory(f"validation in batches of {size}", str(error)) from error
-                raise
+            with _in_memory(len(inputs)), autocast(config.device, config.precision):
+                logits = network(inputs.to(config.device)).float()
             targets = part.targets[batch].to(config.device)
             total += float(config.validation_loss(logits, targets)) * len(targets)
             right += int((answers(logits) == targets.argmax(1)).sum())
@@ -377,46 +309,20 @@ def autocast(device: str, precision: str) -> torch.autocast:
     return torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16")
 
 
-def _gradients(
-    network: nn.Module, inputs: Tensor, targets: Tensor, micro_batch: int | None, config: LoopConfig
-) -> NDArray[np.float64]:
-    sums, whole = np.zeros(3), _weight(targets, config)
-    # Batch norm cannot work on one sample: of three with room for two, all pass at once.
-    parts = max(min(-(-len(inputs) // (micro_batch or len(inputs))), len(inputs) // 2), 1)
-    for some, wanted in zip(inputs.tensor_split(parts), targets.tensor_split(parts), strict=True):
-        with autocast(config.device, config.precision):
-            logits = network(some)
-        loss = config.loss(logits.float(), wanted) * (_weight(wanted, config) / whole)
-        if not torch.isfinite(loss):
-            return np.array([np.nan, 0.0, 1.0])
-        loss.backward()  # type: ignore[no-untyped-call]
-        right = (answers(logits) == wanted.argmax(1)).sum()
-        sums += (float(loss.detach()) * len(inputs), float(right), len(some))
-    return sums
-
-
-def _weight(targets: Tensor, config: LoopConfig) -> float:
-    """Return what the loss of these samples was divided by: as much they count in the batch."""
-    if config.class_weights is None:
-        return len(targets)
-    return float((targets @ config.class_weights.to(targets)).sum())
-
-
-def _halved(size: int, config: LoopConfig, why: str) -> int:
-    if size < 4:  # batch norm cannot work on one sample
-        raise _no_memory("two images at a time", why)
-    if torch.device(config.device).type == "cuda":
-        torch.cuda.empty_cache()
-    return size // 2
-
-
-def _no_memory(wanted: str, why: str) -> RegraftError:
-    return RegraftError(
-        f"the memory is not enough for {wanted}",
-        why=why.splitlines()[0][:200] if why else "out of memory",
-        hint="take smaller images or batches, freeze more of the network, or another device",
-        code="TRAIN-MEMORY",
-    )
+@contextmanager
+def _in_memory(images: int) -> Iterator[None]:
+    """Say what to do where the memory is not enough for so many images at once."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise RegraftError(
+            f"the memory is not enough for a batch of {images} images",
+            why=str(error).partition("\n")[0][:200] or "out of memory",
+            hint="take a smaller batch size or smaller images, or freeze more of the network",
+            code="TRAIN-MEMORY",
+        ) from error
 
 
 @contextmanager
@@ -426,20 +332,3 @@ def _own_randomness(device: str, seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
-
-
-@contextmanager
-def _weights_of(average: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Iterator[None]:
-    """Let the network have the averaged weights while the block lasts, if there are any."""
-    own = {name: tensors[name].detach().clone() for name in average}
-    _copy(average, tensors)
-    try:
-        yield
-    finally:
-        _copy(own, tensors)
-
-
-def _copy(values: Mapping[str, Tensor], into: Mapping[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, value in values.items():
-            into[name].copy_(value)

@@ -8,12 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from regraft.data.images import ImageLike
 from regraft.errors import RegraftError, UsageError
 from regraft.progress import progress_bar
 from regraft.system import exact_float32
@@ -25,7 +23,6 @@ _EXPLODED = 4  # times the best loss
 _MEMORY = 0.9  # what stays per step of the running mean that finds an explosion
 _SPREAD = 0.03  # standard deviation of the smoothing, as a share of all steps
 _FALL = 0.9  # the loss must fall to this share of what it was, or no rate was any good
-_FEWEST = 10  # steps that make a curve
 
 
 @dataclass(frozen=True)
@@ -43,45 +40,22 @@ class RateSearch:
     suggestion: float | None
 
 
-class Trainable(Protocol):
-    """A learner that says how it would be trained, such as ``NetworkClassifier``."""
-
-    def trainer(
-        self, X: Sequence[ImageLike], y: Sequence[str], *, validation: Any = None
-    ) -> Trainer:
-        """Return what trains a network of its own; the learner stays as it is."""
-        ...
-
-
 def search_rate(
-    learner: Trainable,
-    X: Sequence[ImageLike],
-    y: Sequence[str],
-    *,
-    validation: Any = None,
-    phase: int = 1,
-    lowest: float = 1e-6,
-    highest: float = 1.0,
-    steps: int = 100,
+    trainer: Trainer, *, lowest: float = 1e-6, highest: float = 1.0, steps: int = 100
 ) -> RateSearch:
-    """Train a copy for some steps with a rate that rises, and suggest a rate.
+    """Train for some steps of the first phase with a rate that rises, and suggest a rate.
 
-    The copy is built and trained as the phase says, from the same activations, batches and
-    augmentation; only its rate is another. The learner is not fitted by it. The same seed gives the
-    same result.
+    Only the rate is another than in the training itself: the activations, batches and augmentation
+    are the same. The same seed gives the same result.
 
     Args:
-        learner: Its network, phases and settings are used.
-        X: Training images, as ``fit`` takes them.
-        y: The class of each image, by name.
-        validation: What ``fit`` would get; for phases that need it.
-        phase: Which phase, counted from 1. Those before it are trained first.
+        trainer: What a learner would run, ``NetworkClassifier.trainer(X, y)``; it is used up.
         lowest: The rate of the first step, above 0.
         highest: The rate of the last step.
-        steps: How many steps, 10 or more, unless the loss grows to four times its best before.
+        steps: How many steps, unless the loss grows to four times its best before.
 
     Raises:
-        UsageError: The rates do not rise, there are too few steps, or there is no such phase.
+        UsageError: The rates do not rise.
         ImageError: An image cannot be read.
         RegraftError: The loss is NaN from the beginning (``TRAIN-NAN``).
     """
@@ -91,18 +65,17 @@ def search_rate(
             why=f"from {lowest:g} to {highest:g}",
             hint="give a lowest rate above 0 and a highest one above it",
         )
-    if steps < _FEWEST:
-        raise UsageError("too few steps to see anything", why=f"{steps}", hint=f"{_FEWEST} or more")
-    trainer = learner.trainer(X, y, validation=validation)
-    if not 1 <= phase <= len(trainer.phases):
-        raise UsageError(f"there is no phase {phase}", why=f"there are {len(trainer.phases)}")
-    trainer.run(phase - 1)
-    with (
-        exact_float32(trainer.runtime.compute.device),
-        progress_bar("Searching a learning rate", steps, visible=trainer.verbose) as advance,
-    ):
-        rates = np.geomspace(lowest, highest, steps)
-        losses = _losses(_loop(trainer, phase - 1, steps), rates, advance)
+    rates, phase = np.geomspace(lowest, highest, steps), trainer.phases[0]
+    batches = epoch_batches(np.arange(len(trainer.train)), trainer.config.batch_size, phase.steps)
+    epochs = -(-steps // len(batches))
+    trainer.phases[0] = replace(phase, epochs=epochs, schedule="constant", patience=None)
+    title = f"{steps} steps at rates from {lowest:g} to {highest:g}"
+    with exact_float32(trainer.runtime.compute.device):
+        loop = trainer.prepare(0, title)[0]
+        loop.validation = None
+        bar = progress_bar("Searching a learning rate", steps, visible=trainer.runtime.verbose)
+        with bar as advance:
+            losses = _losses(loop, rates, advance)
     smooth = smoothed(losses, spread=_SPREAD * steps)
     taken = tuple(rates[: len(losses)].tolist())
     return RateSearch(taken, tuple(smooth.tolist()), suggest(taken, smooth))
@@ -141,19 +114,6 @@ def suggest(rates: Sequence[float], losses: Sequence[float] | NDArray[np.float64
     return float(rates[int(slopes[: lowest + 1].argmin())])
 
 
-def _loop(trainer: Trainer, index: int, steps: int) -> Loop:
-    """Return the loop of a phase, long enough, at a constant rate and without validation."""
-    phase = trainer.phases[index]
-    every = np.arange(len(trainer.train))
-    each = len(epoch_batches(every, trainer.config.batch_size, phase.steps))
-    trainer.phases[index] = replace(
-        phase, epochs=-(-steps // each), schedule="constant", patience=None
-    )
-    loop = trainer.prepare(index).loop
-    loop.validation = None
-    return loop
-
-
 class _EnoughError(Exception):
     """The last step was taken, or the loss has exploded."""
 
@@ -170,8 +130,9 @@ def _losses(loop: Loop, rates: NDArray[np.float64], advance: Callable[[int], Non
         losses.append(float(taken[0] / taken[2]))
         advance(1)
         mean = _MEMORY * mean + (1 - _MEMORY) * losses[-1]
-        best = min(best, mean / (1 - _MEMORY ** len(losses)))
-        if len(losses) == len(rates) or mean / (1 - _MEMORY ** len(losses)) > _EXPLODED * best:
+        now = mean / (1 - _MEMORY ** len(losses))
+        best = min(best, now)
+        if len(losses) == len(rates) or now > _EXPLODED * best:
             raise _EnoughError
 
     loop.factor = lambda step, _total: float(rates[step]) / loop.phase.lr

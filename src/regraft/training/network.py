@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -16,17 +15,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from regraft.backbones.backbone import Backbone
 from regraft.backbones.engines import Normalise
-from regraft.backbones.network import (
-    Apply,
-    Layer,
-    Layout,
-    Stage,
-    channels_first,
-    layer_table,
-)
+from regraft.backbones.network import Layer, Layout, Stage, channels_first, layer_table
 from regraft.errors import UsageError
 from regraft.training.heads import Head
-from regraft.training.phases import BatchNorm, HeadPart, Phase
+from regraft.training.phases import BatchNorm, Phase
 
 
 @dataclass(frozen=True)
@@ -68,10 +60,9 @@ class TransferNetwork(nn.Module):
         self.normalise = Normalise(backbone.preprocessing)
         self.trunk = backbone.module
         self.stages = backbone.stages
-        # Where one of these is a module, it would be registered a second time without the partial.
-        self._last_map = functools.partial(_call, backbone.network.last_map)
+        # In a tuple no module is registered a second time.
+        self._functions = (backbone.network.last_map, backbone.network.pooled)
         self._layout = backbone.network.layout
-        self._pooled = functools.partial(_call, backbone.network.pooled)
         self.preprocessing = backbone.preprocessing
         self.head_settings = head
         self.side = backbone.preprocessing.size  # of the images, in pixels
@@ -94,11 +85,11 @@ class TransferNetwork(nn.Module):
 
     def map(self, batch: Tensor) -> Tensor:
         """Return the feature maps, channels first, of normalised images (n, 3, side, side)."""
-        return channels_first(self._last_map(batch), self._layout)
+        return channels_first(self._functions[0](batch), self._layout)
 
     def pool(self, maps: Tensor) -> Tensor:
         """Return one row for each of the feature maps, by the network's own pooling."""
-        return self._pooled(_own_layout(maps, self._layout))
+        return self._functions[1](_own_layout(maps, self._layout))
 
     def logits(self, batch: Tensor) -> Tensor:
         """Return logits (n, outputs) of normalised images (n, 3, side, side)."""
@@ -123,15 +114,20 @@ class TransferNetwork(nn.Module):
     def freeze(self, phase: Phase) -> Trained:
         """Freeze what a phase does not train, and return what it trains of the trunk."""
         trained = choose_trained(phase, self.stages)
-        head = _trained_head(self.head, phase.head, self._open)
-        self._trained = _under("trunk", trained.parameters) | _under("head", head)
-        self._active = _under("trunk", _active_modules(self.trunk, self.stages, trained.parameters))
-        self._active |= _under("head", _active_head(self.head, phase.head, head))
+        names = {f"trunk.{name}" for name in trained.parameters}
+        self._trained = frozenset(names | {f"head.{name}" for name in self._open})
+        self._active = self._active_modules(trained)
         self._batchnorm = phase.batchnorm
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name in self._trained)
         self.zero_grad(set_to_none=True)  # what an earlier phase left
         return trained
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Return what an optimizer takes: of the head, then from the last stage to the first."""
+        own = dict(self.trunk.named_parameters())
+        trunk = [own[name] for stage in reversed(self.stages) for name in stage.parameters]
+        return [p for p in (*self.head.parameters(), *trunk) if p.requires_grad]
 
     def set_mode(self) -> None:
         """Put the head and the trained stages into training mode, everything else into eval mode.
@@ -146,7 +142,10 @@ class TransferNetwork(nn.Module):
         if self._batchnorm == "batch_statistics":
             for layer in self.trunk.modules():
                 if isinstance(layer, _BatchNorm) and not layer.training:
-                    self._ignore_averages(layer)
+                    layer.training = True
+                    if layer.track_running_stats:
+                        layer.track_running_stats = False
+                        self._untracked.append(layer)
 
     def train(self, mode: bool = True) -> Self:
         """Put every module into training or eval mode; see `set_mode` for what a phase needs."""
@@ -162,7 +161,7 @@ class TransferNetwork(nn.Module):
         averages of their batch norm; with the optimizer's state they are what a checkpoint holds.
         """
         moving = self._trained | {
-            _joined(module, name)
+            f"{module}.{name}"
             for module in self._active
             for name, _ in self.get_submodule(module).named_buffers(recurse=False)
         }
@@ -181,15 +180,21 @@ class TransferNetwork(nn.Module):
             digest.update(tensor.detach().cpu().contiguous().numpy().data)  # no copy
         return digest.hexdigest()
 
-    def _ignore_averages(self, layer: _BatchNorm) -> None:
-        layer.training = True
-        if layer.track_running_stats:
-            layer.track_running_stats = False
-            self._untracked.append(layer)
+    def _active_modules(self, trained: Trained) -> frozenset[str]:
+        """Return the names of the modules that train: those of the head and of trained stages.
 
-
-def _call(function: Apply, value: Tensor) -> Tensor:
-    return function(value)
+        A part that holds parameters of its own, all of them frozen, stays as it is; dropout,
+        stochastic depth and the like hold none and train with their stage.
+        """
+        touched = [s for s in self.stages if trained.parameters & set(s.parameters)]
+        roots = [self.trunk.get_submodule(name) for stage in touched for name in stage.modules]
+        inside = {part for root in (self.head, *roots) for part in root.modules()}
+        active = set()
+        for name, part in self.named_modules(remove_duplicate=False):
+            own = {f"{name}.{parameter}" for parameter, _ in part.named_parameters(recurse=False)}
+            if part in inside and (not own or own & self._trained):
+                active.add(name)
+        return frozenset(active)
 
 
 def _own_layout(maps: Tensor, layout: Layout) -> Tensor:
@@ -222,31 +227,18 @@ def phase_layers(
         14 layers, 5 with parameters; 231,813 parameters, 645 trainable, 231,168 frozen
     """
     network = TransferNetwork(backbone, head, outputs=outputs).eval()
-    blank = network.normalise(network.blank(1))
+    with torch.inference_mode():
+        blank = network.normalise(network.blank(1))
+        maps = network.map(blank)
     for phase in phases:
         network.freeze(phase)
         with torch.inference_mode():
-            maps = network.map(blank)
             rows = layer_table(
                 network.trunk, lambda: network.map(blank), without=backbone.top, blocks=blocks
             )
-            above = layer_table(network.head, functools.partial(network.head, maps), blocks=blocks)
+            above = layer_table(network.head, lambda: network.head(maps), blocks=blocks)
         above = [replace(row, name=f"head.{row.name}".rstrip(".")) for row in above]
         yield [replace(row, index=index) for index, row in enumerate([*rows, *above])]
-
-
-def parameter_groups(
-    network: TransferNetwork, phase: Phase, trained: Trained
-) -> list[dict[str, Any]]:
-    """Return what an optimizer takes: the head, then each trained stage with its own rate."""
-    head = [parameter for parameter in network.head.parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [{"params": head, "lr": phase.lr}]
-    parameters = dict(network.trunk.named_parameters())
-    for distance, stage in enumerate(reversed(network.stages), start=1):
-        own = [parameters[name] for name in stage.parameters if name in trained.parameters]
-        if own:
-            groups.append({"params": own, "lr": phase.lr * phase.layer_decay**distance})
-    return groups
 
 
 def choose_trained(phase: Phase, stages: Sequence[Stage]) -> Trained:
@@ -292,50 +284,3 @@ def _first_stage(phase: Phase, stages: Sequence[Stage]) -> int:
         return len(stages) - phase.unfreeze_last
     count = math.floor(phase.unfreeze * len(stages) + 0.5)
     return len(stages) - (max(count, 1) if phase.unfreeze and stages else 0)
-
-
-def _active_modules(
-    trunk: nn.Module, stages: Sequence[Stage], trained: frozenset[str]
-) -> frozenset[str]:
-    """Return the names of the modules that train: those of trained stages.
-
-    A part of such a stage that holds parameters of its own, all of them frozen, stays as it is;
-    dropout, stochastic depth and the like hold none and train with their stage.
-    """
-    active = set()
-    for stage in stages:
-        if not trained & set(stage.parameters):
-            continue
-        for name in stage.modules:
-            for inner, part in trunk.get_submodule(name).named_modules():
-                whole = _joined(name, inner)
-                own = {_joined(whole, p) for p, _ in part.named_parameters(recurse=False)}
-                if not own or own & trained:
-                    active.add(whole)
-    return frozenset(active)
-
-
-def _trained_head(head: nn.Module, part: HeadPart, trainable: frozenset[str]) -> frozenset[str]:
-    """Return the names of the head's trained parameters: all, or those of its last layer."""
-    if part == "all":
-        return trainable
-    layers = [
-        {_joined(name, own) for own, _ in layer.named_parameters(recurse=False)} & trainable
-        for name, layer in head.named_modules()
-    ]
-    return frozenset(next((layer for layer in reversed(layers) if layer), set()))
-
-
-def _active_head(head: nn.Module, part: HeadPart, trained: frozenset[str]) -> frozenset[str]:
-    """Return the names of the head's modules that train."""
-    if part == "all":
-        return frozenset(name for name, _ in head.named_modules())
-    return frozenset(name.rpartition(".")[0] for name in trained)
-
-
-def _under(part: str, names: Iterable[str]) -> frozenset[str]:
-    return frozenset(_joined(part, name) for name in names)
-
-
-def _joined(*names: str) -> str:
-    return ".".join(name for name in names if name)

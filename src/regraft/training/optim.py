@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-import numpy as np
 import torch
-from pydantic import BeforeValidator
 from torch import Tensor, nn
 
 from regraft.errors import UsageError
@@ -19,24 +17,15 @@ from regraft.training.phases import OPTIMIZERS, AboveZero, Phase
 Output = Literal["softmax", "sigmoid"]
 
 
-def _plain_weights(value: Any) -> Any:
-    """Return weights by class as Python's numbers, whatever kind of number they are."""
-    if not isinstance(value, Mapping):
-        return value
-    return {name: w.item() if isinstance(w, np.generic) else w for name, w in value.items()}
-
-
-ClassWeight = Annotated[
-    Literal["balanced"] | Mapping[str, AboveZero] | None, BeforeValidator(_plain_weights)
-]
+ClassWeight = Literal["balanced"] | Mapping[str, AboveZero] | None
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def build_optimizer(phase: Phase, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
-    """Return the optimizer that a phase names, over groups of parameters with their rates."""
+def build_optimizer(phase: Phase, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+    """Return the optimizer that a phase names, over the parameters that it trains."""
     name, fields, constants = OPTIMIZERS[phase.optimizer]
     chosen = {field: getattr(phase, field) for field in ("lr", "weight_decay", *fields)}
-    made: torch.optim.Optimizer = getattr(torch.optim, name)(list(groups), **chosen, **constants)
+    made: torch.optim.Optimizer = getattr(torch.optim, name)(parameters, **chosen, **constants)
     return made
 
 
@@ -47,19 +36,21 @@ def rate_factor(phase: Phase, step: int, total: int) -> float:
         >>> round(rate_factor(Phase(schedule="cosine"), 50, 100), 3)
         0.5
     """
-    if phase.schedule in {"constant", "plateau"}:
+    if phase.schedule == "constant":
         return 1.0
-    warmup = phase.warmup if phase.schedule == "cosine" else 0.3
-    rise = warmup * total
+    rise = phase.warmup * total
     if step < rise:
-        start = 0.0 if phase.schedule == "cosine" else 0.04  # one_cycle starts at a 25th
-        return start + (1 - start) * (step + 1) / (rise + 1)
+        return (step + 1) / (rise + 1)
     done = (step - rise) / max(total - rise, 1)
     return 0.5 * (1 + math.cos(math.pi * done))
 
 
 def make_loss(
-    output: Output = "softmax", *, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+    output: Output = "softmax",
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
+    focal: float | None = None,
 ) -> Loss:
     """Return the cross-entropy of logits and soft targets, averaged over the batch.
 
@@ -71,6 +62,9 @@ def make_loss(
             (n, 1), that of the second class: the binary cross-entropy.
         label_smoothing: Share of each target that is spread evenly over all classes.
         class_weights: One weight per class, (classes,).
+        focal: Gamma of the focal loss (Lin, Goyal, Girshick, He and Dollár, Focal Loss for Dense
+            Object Detection, ICCV 2017): each class counts (1 - p) ** gamma, p its probability, so
+            that samples which are learned already count less. None for the cross-entropy itself.
 
     Example:
         >>> loss = make_loss("sigmoid")
@@ -83,7 +77,11 @@ def make_loss(
             # The sigmoid of z is the softmax of (0, z), and log_softmax loses no digits either.
             logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
         smooth = targets * (1 - label_smoothing) + label_smoothing / targets.shape[1]
-        each = -(smooth * nn.functional.log_softmax(logits, dim=1)).sum(1)
+        logs = nn.functional.log_softmax(logits, dim=1)
+        if focal is not None:
+            # The slope of a root at 0 is infinite, so that gammas below 1 need a least distance.
+            smooth = smooth * (-torch.expm1(logs)).clamp_min(1e-8) ** focal
+        each = -(smooth * logs).sum(1)
         if class_weights is None:
             return each.mean()
         weights = targets @ class_weights.to(targets)
@@ -101,7 +99,7 @@ def class_weights(
     number of images n_c; weights by class name are 1 for those not named.
 
     Raises:
-        UsageError: A class is unknown or has no image.
+        UsageError: A class is unknown.
 
     Example:
         >>> class_weights("balanced", ["a", "a", "a", "b"], ["a", "b"]).tolist()
@@ -110,7 +108,8 @@ def class_weights(
     if spec is None:
         return None
     if isinstance(spec, str):
-        return _balanced(labels, classes)
+        counts = Counter(labels)
+        return torch.tensor([len(labels) / (len(classes) * counts[name]) for name in classes])
     for name in spec:
         if name not in classes:
             raise UsageError(
@@ -136,11 +135,3 @@ def probabilities(logits: Tensor) -> Tensor:
         return exact.softmax(1)
     second = exact.sigmoid()
     return torch.cat([1 - second, second], 1)
-
-
-def _balanced(labels: Sequence[str], classes: Sequence[str]) -> Tensor:
-    counts = Counter(labels)
-    empty = [name for name in classes if not counts[name]]
-    if empty:
-        raise UsageError("a class without images has no balanced weight", why=", ".join(empty))
-    return torch.tensor([len(labels) / (len(classes) * counts[name]) for name in classes])

@@ -13,9 +13,9 @@ from regraft.errors import UsageError
 from regraft.settings import settings_class
 
 OptimizerName = Literal["sgd", "rmsprop", "adam", "adamw", "nadam"]
-ScheduleName = Literal["constant", "cosine", "one_cycle", "plateau"]
+ScheduleName = Literal["constant", "cosine"]
 BatchNorm = Literal["frozen", "batch_statistics"]
-HeadPart = Literal["all", "last"]
+Watched = Literal["val_accuracy", "val_loss"]
 # For each name torch's class, the fields of a phase that shape it, and what is always the same.
 OPTIMIZERS: Mapping[OptimizerName, tuple[str, tuple[str, ...], Mapping[str, Any]]] = {
     "sgd": ("SGD", ("momentum",), {}),
@@ -41,7 +41,6 @@ class Phase:
         unfreeze_from: The first stage that is trained, by its name, for example ``"features.24"``.
         unfreeze_last: How many of the last stages are trained.
         unfreeze_matching: A regular expression; parameters whose names match are trained.
-        head: ``"all"`` of the head, or its ``"last"`` layer alone; the rest of it is then frozen.
         batchnorm: What frozen batch norm of the trunk normalises with while training: its averages
             (``"frozen"``) or each batch's statistics (``"batch_statistics"``). The averages never
             move.
@@ -50,15 +49,15 @@ class Phase:
         optimizer: ``"sgd"``, ``"rmsprop"``, ``"adam"``, ``"adamw"`` or ``"nadam"``.
         momentum: Of sgd and rmsprop.
         betas: Of adam, adamw and nadam.
-        lr: Learning rate at the head.
-        layer_decay: What the rate is multiplied with per stage away from the head, above 0 to 1.
-        schedule: How the rate runs: ``"constant"``, ``"cosine"``, ``"one_cycle"`` (Smith, 2018) or
-            ``"plateau"`` (a tenth after two epochs without a better validation loss).
+        lr: Learning rate.
+        schedule: How the rate runs: ``"constant"``, or ``"cosine"``, which falls to 0.
         warmup: Share of the phase in which the rate rises from 0, for ``"cosine"``.
         weight_decay: L2 penalty; decoupled for adamw.
-        patience: Stop after this many epochs without a better validation accuracy.
-        keep: The epoch whose weights stay: the ``"best"`` on validation, or the ``"last"``, as in
-            most published tables.
+        patience: Stop after this many epochs in which what is watched did not get better.
+        watch: What tells how good an epoch is: ``"val_accuracy"`` or ``"val_loss"``, as Keras'
+            EarlyStopping has it.
+        keep: The epoch whose weights stay: the ``"best"`` by what is watched, or the ``"last"``, as
+            in most published tables.
 
     Raises:
         UsageError: A value is out of range, or what to train is named twice.
@@ -72,7 +71,6 @@ class Phase:
     unfreeze_from: str | None = None
     unfreeze_last: Annotated[int, Field(ge=0)] | None = None
     unfreeze_matching: str | None = None
-    head: HeadPart = "all"
     batchnorm: BatchNorm = "frozen"
     epochs: Annotated[int, Field(ge=0)] = 30
     steps: Annotated[int, Field(ge=1)] | None = None
@@ -80,11 +78,11 @@ class Phase:
     momentum: BelowOne = 0.0
     betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
     lr: AboveZero = 1e-3
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     schedule: ScheduleName = "constant"
     warmup: BelowOne = 0.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     patience: Annotated[int, Field(ge=1)] | None = None
+    watch: Watched = "val_accuracy"
     keep: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
@@ -123,8 +121,8 @@ def fine_tune(
         >>> [phase.unfreeze for phase in fine_tune(10, unfreeze=0.5)]
         [0.5]
     """
-    phase = Phase(unfreeze=unfreeze, epochs=epochs, lr=lr, optimizer=optimizer)
-    return [dataclasses.replace(phase, schedule="cosine", warmup=0.1)]
+    (phase,) = frozen(epochs, lr=lr, optimizer=optimizer)
+    return [dataclasses.replace(phase, unfreeze=unfreeze, warmup=0.1)]
 
 
 def two_stage(

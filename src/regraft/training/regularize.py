@@ -35,8 +35,6 @@ class Regularization:
         mixing: ``"mixup"`` (Zhang et al., 2018) or ``"cutmix"`` (Yun et al., 2019).
         mixing_alpha: Its Beta distribution, above 0; by default that of the papers' ImageNet
             experiments, 0.2 for MixUp and 1 for CutMix.
-        average: Validate and keep an exponential moving average of the weights (Polyak and
-            Juditsky, 1992) with this decay per step, between 0 and 1, for example 0.999.
         clip: Largest norm of the gradient, above 0.
 
     Raises:
@@ -52,7 +50,6 @@ class Regularization:
     label_smoothing: BelowOne = 0.0
     mixing: Literal["mixup", "cutmix"] | None = None
     mixing_alpha: AboveZero | None = None
-    average: Annotated[float, Field(gt=0, lt=1)] | None = None
     clip: AboveZero | None = None
 
     def head(self, head: Head) -> Head:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from regraft.backbones.backbone import Backbone, retrained
 from regraft.backbones.network import state_sha256
 from regraft.backbones.spec import Compute
 from regraft.errors import RegraftError, UsageError
+from regraft.files import free_bytes
 from regraft.settings import settings_class, to_json
 from regraft.system import choose_device, exact_float32
 from regraft.training.activations import (
@@ -35,7 +35,7 @@ from regraft.training.callbacks import Callback, History, ProgressDisplay, stopp
 from regraft.training.checkpoint import Checkpoints, Progress, restore_optimizer
 from regraft.training.heads import head_to_json
 from regraft.training.loop import Loop, LoopConfig, State
-from regraft.training.network import Trained, TransferNetwork, parameter_groups
+from regraft.training.network import Trained, TransferNetwork
 from regraft.training.optim import ClassWeight, Output, build_optimizer, class_weights, make_loss
 from regraft.training.phases import AboveZero, Phase, frozen
 from regraft.training.regularize import Regularization
@@ -52,6 +52,7 @@ class TrainingConfig:
             view in every epoch, which then runs the whole network.
         regularize: What keeps the network from learning its images by heart.
         class_weight: What an error counts: ``"balanced"``, a weight per class; None: the same.
+        focal: Gamma of the focal loss, 0 or more; None for the cross-entropy. See `make_loss`.
         sampling: ``"balanced"`` to draw all classes equally often; None takes each image once.
         output: ``"softmax"``, or for two classes ``"sigmoid"``: one output.
         batch_size: Images per step, 2 or more.
@@ -72,6 +73,7 @@ class TrainingConfig:
     views: Annotated[int, Field(ge=1)] | None = None
     regularize: Regularization = Regularization()
     class_weight: ClassWeight = None
+    focal: Annotated[float, Field(ge=0)] | None = None
     sampling: Literal["balanced"] | None = None
     output: Output = "softmax"
     batch_size: Annotated[int, Field(ge=2)] = 32
@@ -92,11 +94,9 @@ class TrainingConfig:
         choose_device(self.compute.device)  # refuses one that is not here
         if len(classes) < 2:
             raise UsageError("a classifier needs two classes or more", why=f"found {classes}")
-        needs = [p for p in self.phases if p.patience is not None or p.schedule == "plateau"]
-        if needs and not validation:
+        if not validation and any(phase.patience is not None for phase in self.phases):
             raise UsageError(
-                "patience and the schedule plateau need validation images",
-                hint="give fit(..., validation=...), or choose another schedule and no patience",
+                "patience needs validation images", hint="give fit(..., validation=...), or none"
             )
         if self.output == "sigmoid" and len(classes) != 2:
             raise UsageError(
@@ -138,16 +138,6 @@ def resume_key(
     }
 
 
-@dataclass(frozen=True)
-class PreparedPhase:
-    """A phase that is ready to run; the checksum is over all frozen tensors, before activations."""
-
-    loop: Loop
-    trained: Trained
-    mode: ExecutionMode
-    checksum: str
-
-
 class Trainer:
     """Trains a network through phases.
 
@@ -185,11 +175,12 @@ class Trainer:
     ) -> None:
         self.config = config
         self.phases = config.regularize.phases(config.phases)
+        if config.augment is not None:
+            before = config.augment.before(train.backbone.preprocessing)
+            train = replace(train, preprocessing=before)
         self.train = train
         self.validation = validation if validation is not None and len(validation) else None
         self.network = network
-        self.backbone = train.backbone
-        self.verbose = verbose
         self.runtime = Runtime.prepare(
             network, train.backbone, config.compute, batch_size=config.batch_size, verbose=verbose
         )
@@ -202,6 +193,8 @@ class Trainer:
         self.cache: ActivationCache | None = None
         self.embedded = 0
         self._progress = Progress()
+        self._failed: dict[str, str] = {}
+        self._loop_config = self._make_loop_config()
         self._warnings = list(warnings)
         if self.runtime.compute.precision != config.compute.precision:
             device = self.runtime.compute.device
@@ -209,31 +202,24 @@ class Trainer:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """One record per finished phase, without its epochs."""
-        return [
-            {key: value for key, value in record.items() if key != "epochs"}
-            for record in self._progress.finished
-        ]
+        """One record per finished phase."""
+        return self._progress.finished
 
     @property
     def epochs(self) -> list[dict[str, Any]]:
         """One record per epoch of the finished phases."""
-        return [epoch for record in self._progress.finished for epoch in record["epochs"]]
+        return self._progress.epochs
 
     @property
     def warnings(self) -> list[str]:
         """What a reader should know about how it went."""
         of_checkpoints = [] if self.checkpoints is None else self.checkpoints.warnings
-        heard = [text for callback in self.callbacks for text in callback.warnings]
         batchnorm = self.network.has_batchnorm
         of_phases = [text for record in self.records for text in phase_warnings(record, batchnorm)]
-        return [*self._warnings, *of_checkpoints, *heard, *of_phases]
+        return [*self._warnings, *of_checkpoints, *self._failed.values(), *of_phases]
 
-    def run(self, phases: int | None = None) -> None:
+    def run(self) -> None:
         """Run all phases, or those that an interrupted run has left; then the network predicts.
-
-        Args:
-            phases: Only so many of the first ones.
 
         Raises:
             RegraftError: The loss is NaN or infinite, the memory is not enough, or the checkpoints
@@ -243,11 +229,10 @@ class Trainer:
         found = self.checkpoints.read() if self.checkpoints else None
         if found is not None:
             self._resume(found)
-        interrupted = [_numbered(record, self._progress.phase) for record in self._state.records]
-        self._tell("on_start", [*self.epochs, *interrupted])
+        self._tell("on_start", [*self.epochs, *self._state.records])
         try:
             with exact_float32(self.runtime.compute.device):
-                for index in range(self._progress.phase, len(self.phases[:phases])):
+                for index in range(self._progress.phase, len(self.phases)):
                     self._run_phase(index)
             self.network.eval()
         except RegraftError as error:
@@ -257,11 +242,15 @@ class Trainer:
         finally:
             self._tell("close")
 
-    def prepare(self, index: int) -> PreparedPhase:
+    def prepare(self, index: int, title: str = "") -> tuple[Loop, dict[str, Any]]:
         """Get a phase ready: freeze, choose the mode, and compute the activations that it keeps.
 
         Args:
             index: The phase, counted from 0.
+            title: What is done, for the progress; by default which phase it is.
+
+        Returns:
+            What runs it, and its record as far as it is known before.
 
         Raises:
             ImageError: An image cannot be used.
@@ -271,27 +260,50 @@ class Trainer:
         self.network.eval()  # the phase before may have left batch norm in training mode
         checksum = self.network.frozen_checksum()
         mode = self._mode(phase, trained)
-        self._say(self._title(index, phase, mode))
-        mode, (train, validation, network) = self._entered(index, mode)
-        balanced = functools.partial(balanced_order, self.train.codes)
+        self.cache, self._progress.mode = mode.cache, mode.facts()
+        title = title or f"phase {index + 1} of {len(self.phases)}, {phase.epochs} epochs"
+        how = f"the whole network runs in every step ({mode.why})"
+        if mode.cache is not None:
+            where = mode.cache.split_point.name
+            how = f"activations of {where} are kept, {mode.size / 1e6:,.1f} MB"
+        self._say(f"{title}: {how}")
+        train, validation = self._inputs(mode.cache)
+        optimizer = build_optimizer(phase, self.network.trained_parameters())
+        if self._progress.optimizer is not None:
+            restore_optimizer(optimizer, self._progress, self.network)
+        balanced, left = self.config.sampling == "balanced", None
+        if self.config.time_budget is not None:
+            spent = sum(record["seconds"] for record in self.records)  # and now for activations
+            left = max(60 * self.config.time_budget - spent - time.perf_counter() + start, 0.0)
         loop = Loop(
-            network,
-            self._optimizer(phase, parameter_groups(self.network, phase, trained)),
+            mode.cache.split_point.behind(self.network) if mode.cache else self.network,
+            optimizer,
             phase,
-            train,
-            validation,
-            config=self._loop_config(start),
+            Part(train, self.train.targets),
+            Part(validation, self.validation.targets) if validation and self.validation else None,
+            config=self._loop_config,
             number=index,
             set_mode=self.network.set_mode,
             tensors=self.network.trained_tensors,
-            order=balanced if self.config.sampling == "balanced" else None,
+            order=partial(balanced_order, self.train.codes) if balanced else None,
+            time_budget=left,
         )
-        return PreparedPhase(loop, trained, mode, checksum)
+        moved = sum(parameter.numel() for parameter in self.network.trained_parameters())
+        return loop, {
+            "phase": index + 1,
+            "trained": to_json(phase),
+            "share_of_stages": trained.stages,
+            "share_of_parameters": moved / self.network.size(),
+            "parameters": moved,
+            **mode.facts(),
+            "steps_per_epoch": loop.steps_per_epoch(),
+            "frozen": {"before": checksum},
+        }
 
     def trained_backbone(self) -> Backbone:
         """Return the trunk with the facts of the weights that it has now."""
         moved = any(name.startswith("trunk.") for name in self._progress.tensors)
-        return retrained(self.backbone) if moved else self.backbone
+        return retrained(self.train.backbone) if moved else self.train.backbone
 
     def predictor(self) -> Predictor:
         """Return what predicts the way that the last phase ran, from the same activations."""
@@ -316,31 +328,22 @@ class Trainer:
 
     def _run_phase(self, index: int) -> None:
         start, earlier = time.perf_counter(), self._state.seconds
-        prepared = self.prepare(index)
-        self._progress.mode = prepared.mode.facts()
-        self._run_loop(prepared.loop, index)
-        state, loop, trained = self._state, prepared.loop, prepared.trained
-        moved = sum(p.numel() for group in loop.optimizer.param_groups for p in group["params"])
-        record = {
-            "phase": index + 1,
-            "trained": to_json(loop.phase),
-            "share_of_stages": trained.stages,
-            "share_of_parameters": moved / self.network.size(),
-            "parameters": moved,
-            **prepared.mode.facts(),
+        loop, record = self.prepare(index)
+        self._run_loop(loop, index)
+        state = self._state
+        record |= {
             "best_epoch": None if state.best is None else state.best[1],
             "last_epoch": state.epoch,
-            "steps_per_epoch": loop.steps_per_epoch(),
             "stopped": state.stopped,
-            "frozen": {"before": prepared.checksum, "after": self.network.frozen_checksum()},
-            "micro_batch": state.micro_batch,
             "seconds": time.perf_counter() - start + earlier,
-            "epochs": [_numbered(record, index) for record in state.records],
         }
-        self.cache = prepared.mode.cache
-        finished = [*self._progress.finished, record]
-        fresh = State(micro_batch=state.micro_batch)
-        self._progress = Progress(index + 1, finished, fresh, self._moved())
+        record["frozen"]["after"] = self.network.frozen_checksum()
+        self._progress = Progress(
+            index + 1,
+            [*self.records, record],
+            [*self.epochs, *state.records],
+            tensors=self._moved(),
+        )
         self._write(self._progress)
 
     def _run_loop(self, loop: Loop, index: int) -> None:
@@ -361,8 +364,8 @@ class Trainer:
             write_if_due()
 
         def on_epoch(state: State) -> None:
-            record, number = _numbered(state.records[-1], index), done + state.epoch
-            self._tell("on_epoch", record, number=number, epochs=loop.phase.epochs)
+            number, epochs = done + state.epoch, loop.phase.epochs
+            self._tell("on_epoch", state.records[-1], number=number, epochs=epochs)
             write_if_due()
 
         with stoppable(write) as check_stop:
@@ -370,135 +373,108 @@ class Trainer:
         self._tell("on_phase_end")
 
     def _write(self, progress: Progress) -> None:
-        """Write a checkpoint; where that fails training goes on, the ones before are there."""
-        if self.checkpoints is None:
-            return
-        if failed := self.checkpoints.write(progress):
-            self._say(f"warning: {failed}")
-
-    def _entered(
-        self, index: int, mode: ExecutionMode
-    ) -> tuple[ExecutionMode, tuple[Part, Part | None, nn.Module]]:
-        """Return what a phase learns from; live where activations do not fit on the disk."""
-        try:
-            return mode, self._parts(mode)
-        except RegraftError as error:
-            if mode.cache is None or error.code != "CACHE-WRITE":
-                raise
-            self._warnings.append(
-                f"phase {index + 1} runs the whole network in every step: {error}"
-            )
-            self._say(f"warning: {self._warnings[-1]}")
-        mode = ExecutionMode(None, why="its activations could not be stored")
-        return mode, self._parts(mode)
+        """Write a checkpoint; where that fails, the ones before are there."""
+        if self.checkpoints is not None:
+            write = partial(self.checkpoints.write, progress)
+            self._attempt("cannot write a checkpoint", write)
 
     def _mode(self, phase: Phase, trained: Trained) -> ExecutionMode:
+        """Return how a phase is run: as it began, live where it must be, else from activations."""
         config = self.config
         runtime = replace(self.runtime, backbone=self.trained_backbone())
         if self._progress.mode is not None:  # half-trained weights may measure otherwise
             return recall_mode(self._progress.mode, runtime)
-        changing = ""
-        if config.regularize.mixing is not None:
-            changing = "images are mixed in every batch"
+        why = ""
+        if config.compute.boundary == "off":
+            why = "no activations were to be kept"
+        elif trained.first == 0:
+            why = "the whole trunk is trained"
+        elif config.regularize.mixing is not None:
+            why = "images are mixed in every batch"
         elif config.augment is not None and config.views is None:
-            changing = "images are augmented anew in every epoch"
+            why = "images are augmented anew in every epoch"
+        elif phase.batchnorm == "batch_statistics" and self.network.has_batchnorm:
+            why = "frozen batch norm works with the statistics of each batch"
+        if why:
+            return ExecutionMode(None, why)
         samples = len(self.train) * (config.views or 1) + len(self.validation or ())
-        loss = self._loop_settings.loss
-        return choose_mode(
-            runtime, phase, trained, self.train, loss, samples=samples, changing=changing
-        )
+        return choose_mode(runtime, trained.first, self.train, self._loop_config.loss, samples)
 
-    def _parts(self, mode: ExecutionMode) -> tuple[Part, Part | None, nn.Module]:
-        config, held, cache = self.config, self.validation, mode.cache
-        validation: Inputs | None = None
+    def _inputs(self, cache: ActivationCache | None) -> tuple[Inputs, Inputs | None]:
+        """Return what a phase learns from and what it is validated on: images or activations."""
+        config, held = self.config, self.validation
+        augmented = None
+        if config.augment is not None:
+            before = sum(phase.epochs for phase in self.phases[: self._progress.phase])
+            augmented = AugmentedImages(
+                self.train.pixels,
+                config.augment,
+                size=self.network.side,
+                seed=config.seed,
+                views=config.views,
+                before=before,
+            )
         if cache is None:
-            network: nn.Module = self.network
-            train: Inputs = self.train.pixels if config.augment is None else self._augmented()
-            validation = None if held is None else held.pixels
             self.embedded += len(self.train) + len(held or ())
+            live = self.train.pixels if augmented is None else augmented
+            return live, None if held is None else held.pixels
+        if augmented is None:
+            train, computed = cache.plain(self.train.images)
         else:
-            network = cache.split_point.behind(self.network)
-            if config.augment is None:
-                train, computed = cache.plain(self.train.images)
-            else:
-                about = {"augment": to_json(config.augment), "seed": config.seed}
-                train, computed = cache.views(self._augmented(), config.views or 1, about)
-            self.embedded += computed
-            if held is not None:
-                validation, computed = cache.plain(held.images)
-                self.embedded += computed
-        kept = None if held is None or validation is None else Part(validation, held.targets)
-        return Part(train, self.train.targets), kept, network
+            about = {"augment": to_json(config.augment), "seed": config.seed}
+            train, computed = cache.views(augmented, config.views or 1, about)
+        self.embedded += computed
+        if held is None:
+            return train, None
+        validation, computed = cache.plain(held.images)
+        self.embedded += computed
+        return train, validation
 
-    def _augmented(self) -> AugmentedImages:
-        assert self.config.augment is not None
-        before = sum(phase.epochs for phase in self.phases[: self._progress.phase])
-        return AugmentedImages(
-            self.train.pixels,
-            self.config.augment,
-            seed=self.config.seed,
-            views=self.config.views,
-            before=before,
-        )
-
-    def _optimizer(self, phase: Phase, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        optimizer = build_optimizer(phase, groups)
-        if self._progress.optimizer is not None:
-            restore_optimizer(optimizer, self._progress, self.network)
-        return optimizer
-
-    @cached_property
-    def _loop_settings(self) -> LoopConfig:
-        config, device = self.config, self.runtime.compute.device
-        chosen = config.regularize
+    def _make_loop_config(self) -> LoopConfig:
+        config, device, chosen = self.config, self.runtime.compute.device, self.config.regularize
         weights = class_weights(config.class_weight, self.train.labels, self.train.classes)
-        weights = None if weights is None else weights.to(device)
-        smoothing = chosen.label_smoothing
         return LoopConfig(
             batch_size=config.batch_size,
             seed=config.seed,
             device=device,
             precision=self.runtime.compute.precision,
-            loss=make_loss(config.output, label_smoothing=smoothing, class_weights=weights),
-            class_weights=weights,
+            loss=make_loss(
+                config.output,
+                label_smoothing=chosen.label_smoothing,
+                class_weights=None if weights is None else weights.to(device),
+                focal=config.focal,
+            ),
             validation_loss=make_loss(config.output),
             clip=chosen.clip,
             mix=chosen.mix(),
-            average=chosen.average,
         )
-
-    def _loop_config(self, start: float) -> LoopConfig:
-        """Return what the loop needs, with the time that is left of the budget for this phase."""
-        if self.config.time_budget is None:
-            return self._loop_settings
-        spent = sum(record["seconds"] for record in self._progress.finished)
-        spent += time.perf_counter() - start  # for activations
-        left = max(60 * self.config.time_budget - spent, 0.0)
-        return replace(self._loop_settings, time_budget=left)
 
     def _moved(self) -> dict[str, Tensor]:
         """Return all that training may have changed so far."""
         names = {*self._progress.tensors, *self.network.trained_tensors()}
         return {name: t for name, t in self.network.state_dict().items() if name in names}
 
-    def _title(self, index: int, phase: Phase, mode: ExecutionMode) -> str:
-        how = f"the whole network runs in every step ({mode.why})"
-        if mode.cache is not None:
-            where = f"activations of {mode.cache.split_point.name} are kept"
-            how = f"{where}, {mode.size / 1e6:,.1f} MB"
-        return f"phase {index + 1} of {len(self.phases)}, {phase.epochs} epochs: {how}"
-
     def _say(self, text: str) -> None:
-        self._tell("on_message", text)
+        for callback in self.callbacks:
+            callback.on_message(text)
 
     def _tell(self, event: str, *arguments: Any, **options: Any) -> None:
-        """Tell every callback of an event; pass on what it warns of at once."""
         for callback in self.callbacks:
-            known = callback.warnings
-            getattr(callback, event)(*arguments, **options)
-            for text in callback.warnings:
-                if text not in known:
-                    self._say(f"warning: {text}")
+            hear = partial(getattr(callback, event), *arguments, **options)
+            self._attempt(f"{type(callback).__name__} cannot write", hear)
+
+    def _attempt(self, what: str, write: Callable[[], object]) -> None:
+        """Write something; where that fails training goes on, and the first reason is a warning."""
+        try:
+            write()
+        except (RegraftError, OSError) as error:
+            if isinstance(error, RegraftError):
+                place, why = error.path or ".", error.why or error.what
+            else:
+                place, why = error.filename or ".", str(error.strerror)
+            text = f"{what} - {place} - {why}; {free_bytes(place):,} bytes are free there"
+            self._failed.setdefault(what, text)
+            self._say(f"warning: {text}")
 
 
 def phase_warnings(record: Mapping[str, Any], batchnorm: bool) -> list[str]:
@@ -506,16 +482,11 @@ def phase_warnings(record: Mapping[str, Any], batchnorm: bool) -> list[str]:
 
     Example:
         >>> same = {"frozen": {"before": "ab", "after": "ab"}, "trained": {"batchnorm": "frozen"}}
-        >>> record = {"phase": 1, "micro_batch": None, "stopped": "time budget", "last_epoch": 3}
+        >>> record = {"phase": 1, "stopped": "time budget", "last_epoch": 3}
         >>> phase_warnings({**record, **same}, batchnorm=True)
         ['phase 1 was ended by the time budget after 3 epochs']
     """
     found, name, trained = [], f"phase {record['phase']}", record["trained"]
-    if record["micro_batch"] is not None:
-        found.append(
-            f"{name}: the memory was not enough for whole batches; "
-            f"{record['micro_batch']} images at a time passed the network"
-        )
     asked, made = trained.get("steps"), record.get("steps_per_epoch")
     if asked is not None and made is not None and made < asked:
         found.append(
@@ -534,7 +505,3 @@ def phase_warnings(record: Mapping[str, Any], batchnorm: bool) -> list[str]:
     if record["frozen"]["before"] != record["frozen"]["after"]:
         found.append(f"{name}: frozen tensors have changed; this should never happen")
     return found
-
-
-def _numbered(record: dict[str, Any], index: int) -> dict[str, Any]:
-    return {"phase": index + 1, **record}
