@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from regraft.backbones.backbone import build
-from regraft.backbones.network import average
-from regraft.backbones.own import SeluCNN
+from regraft.backbones.network import average, total
+from regraft.backbones.own import AlexNet, SeluCNN
 from regraft.backbones.sources import find
 from regraft.backbones.spec import BackboneSpec
 from regraft.training.heads import HEADS
@@ -99,3 +99,26 @@ def test_the_plain_baseline_with_its_published_head_has_9_934_085_parameters():
     ]  # fmt: skip
     assert trunk.feature_dim == 18_432
     assert trunk.parameters + sum((n + 1) * k for n, k in head) == 9_934_085
+
+
+def test_alexnet_has_the_published_layers_parameters_and_shapes():
+    rows = build(BackboneSpec("alexnet_lrn", weights=None)).layer_table(top=True)
+
+    assert [row.parameters for row in rows if row.parameters] == [
+        34_944, 614_656, 885_120, 1_327_488, 884_992, 37_752_832, 16_781_312, 4_097_000
+    ]  # fmt: skip
+    assert total(rows).parameters == 62_378_344
+    assert [row.output_shape for row in rows if row.type in {"Conv2d", "MaxPool2d"}] == [
+        (96, 55, 55), (96, 27, 27), (256, 27, 27), (256, 13, 13),
+        (384, 13, 13), (384, 13, 13), (256, 13, 13), (256, 6, 6),
+    ]  # fmt: skip
+
+
+def test_alexnet_normalises_responses_as_its_paper_writes():
+    layer = AlexNet().features[2]
+    responses = torch.zeros(1, 96, 1, 1)
+    responses[0, 10:15] = 100.0
+
+    found = layer(responses)[0, 12].item()
+
+    assert found == pytest.approx(100 / (2 + 1e-4 * 5 * 100**2) ** 0.75)

@@ -13,7 +13,14 @@ from regraft.backbones.spec import BackboneSpec
 from regraft.settings import from_json, to_json
 
 # The smallest comfortable inputs; None is the native size of a network that takes no other.
-SIZES = {"alexnet": 64, "vgg16": 32, "vgg19": 32, "inception_v3": 96, "inception_resnet_v2": 96}
+SIZES = {
+    "alexnet": 64,
+    "alexnet_lrn": 96,
+    "vgg16": 32,
+    "vgg19": 32,
+    "inception_v3": 96,
+    "inception_resnet_v2": 96,
+}
 SIZES |= {"xception": 96, "nasnet": 96, "fastvit_sa12": 128, "tiny_vit_5m": 224}
 SIZES |= dict.fromkeys(("vit_tiny_patch16_224", "swin_v2_tiny", "eva02_small", "siglip2_base"))
 SIZES |= dict.fromkeys(("dinov2_small", "dinov2_base", "dinov3_small", "dinov3_base"))
@@ -138,6 +145,7 @@ def check_poolings(backbone, name):
     ("name", "whole", "trunk"),
     [
         ("alexnet", 61_100_840, 2_469_696),
+        ("alexnet_lrn", 62_378_344, 3_747_200),
         ("googlenet", 6_624_904, 5_599_904),
         ("resnet50", 25_557_032, 23_508_032),
         ("inception_v3", 23_834_568, 21_785_568),

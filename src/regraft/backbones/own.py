@@ -89,7 +89,55 @@ class SeluCNN(nn.Module):
         return logits
 
 
-_BUILDERS: dict[str, Callable[..., nn.Module]] = {"simple_cnn": SimpleCNN, "selu_cnn": SeluCNN}
+class AlexNet(nn.Module):
+    """AlexNet as it was published, with its filters together instead of on two processors.
+
+    96, 256, 384, 384 and 256 filters, with local response normalisation behind the first two
+    layers, then 4096 and 4096 units with dropout: Krizhevsky et al., ImageNet Classification with
+    Deep Convolutional Neural Networks, 2012. Images of 227 pixels give a last feature map of
+    256 × 6 × 6; the whole has 62,378,344 parameters.
+
+    Args:
+        num_classes: Width of the last layer.
+
+    Example:
+        >>> sum(parameter.numel() for parameter in AlexNet().features.parameters())
+        3747200
+    """
+
+    def __init__(self, num_classes: int = 1000) -> None:
+        super().__init__()
+
+        def normalised_pool() -> list[nn.Module]:
+            # Torch divides alpha by the size of the window, the paper does not.
+            return [nn.ReLU(), nn.LocalResponseNorm(5, alpha=5e-4, k=2.0), nn.MaxPool2d(3, 2)]
+
+        self.features = nn.Sequential(
+            *(nn.Conv2d(3, 96, 11, stride=4), *normalised_pool()),
+            *(nn.Conv2d(96, 256, 5, padding=2), *normalised_pool()),
+            *(nn.Conv2d(256, 384, 3, padding=1), nn.ReLU()),
+            *(nn.Conv2d(384, 384, 3, padding=1), nn.ReLU()),
+            *(nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2)),
+        )
+        self.head = nn.Sequential(
+            nn.AdaptiveAvgPool2d(6),  # changes nothing at 227 pixels
+            nn.Flatten(),
+            *(nn.Linear(256 * 6 * 6, 4096), nn.ReLU(), nn.Dropout(0.5)),
+            *(nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(0.5)),
+            nn.Linear(4096, num_classes),
+        )
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Return the logits (n, num_classes) of a normalised batch (n, 3, height, width)."""
+        logits: Tensor = self.head(self.features(batch))
+        return logits
+
+
+_BUILDERS: dict[str, Callable[..., nn.Module]] = {
+    "simple_cnn": SimpleCNN,
+    "selu_cnn": SeluCNN,
+    "alexnet_lrn": AlexNet,
+}
 
 
 def names() -> tuple[str, ...]:
