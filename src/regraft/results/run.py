@@ -7,20 +7,19 @@ import math
 import os
 import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
-import filelock
 import numpy as np
 
 from regraft.data import manifest
 from regraft.data.named import read_source
 from regraft.errors import DataError, RegraftError, RunError
-from regraft.files import read_json, remove_leftovers, write_json
+from regraft.files import locked, read_json, remove_leftovers, write_json
 from regraft.results.intervals import Estimate, accuracy_json
 from regraft.results.metrics import measures
 from regraft.results.predictions import Predictions
@@ -29,10 +28,9 @@ from regraft.system import __version__
 
 if TYPE_CHECKING:
     from regraft.data.check import CheckReport
-    from regraft.data.dataset import Dataset, Split
+    from regraft.data.dataset import Split
 
 FORMAT: Literal["regraft-run"] = "regraft-run"
-VERSION: Literal[1] = 1
 PART_TITLES = {"train": "train", "val": "validation", "test": "test"}
 CLEAN = "test without leaks"  # the title of the test images that nothing gives away
 RECORD = "run.json"
@@ -44,19 +42,11 @@ THUMBNAILS = "thumbnails"
 CHECKPOINTS = "checkpoints"
 EPOCHS = "history.jsonl"
 SPLIT = ("split.csv", "split.json")
-_LOCK, _WRITER = ".lock", ".writer"
+_LOCK = ".lock"
 _OWN = {
     *(RECORD, PREDICTIONS, CHECK, MODEL, REPORT, THUMBNAILS, CHECKPOINTS, EPOCHS, *SPLIT),
-    *("bad_files.csv", _LOCK, _WRITER, ".split.lock"),
+    *("bad_files.csv", _LOCK, ".split.lock"),
 }
-
-
-class Savable(Protocol):
-    """A fitted classifier that can write itself into a folder."""
-
-    def save(self, folder: Path) -> Any:
-        """Write the model into ``folder``."""
-        ...
 
 
 @settings_class(RunError, code="RUN-INVALID", kw_only=True)
@@ -172,7 +162,7 @@ class RunRecord:
     created: str = ""
     regraft: str = __version__
     format: Literal["regraft-run"] = FORMAT
-    version: Literal[1] = VERSION
+    version: Literal[1] = 1
 
     @property
     def method(self) -> Mapping[str, Any]:
@@ -189,7 +179,7 @@ class RunRecord:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A finished run in its folder: made by :meth:`create` or :meth:`write`, read by :meth:`open`.
+    """A finished run in its folder: made by :meth:`write`, read by :meth:`open`.
 
     Args:
         folder: Where it stands.
@@ -200,25 +190,6 @@ class Run:
     record: RunRecord
 
     @classmethod
-    def create(
-        cls,
-        folder: str | os.PathLike[str],
-        record: RunRecord,
-        predictions: Predictions,
-        *,
-        split: Split,
-        check: CheckReport | None = None,
-        learner: Savable | None = None,
-    ) -> Run:
-        """Write a run into a new folder; see :meth:`write`.
-
-        Raises:
-            RunError: ``RUN-EXISTS`` or ``RUN-LOCKED``: the folder is taken.
-        """
-        with reserve(folder) as place:
-            return cls.write(place, record, predictions, split=split, check=check, learner=learner)
-
-    @classmethod
     def write(
         cls,
         place: Path,
@@ -227,7 +198,7 @@ class Run:
         *,
         split: Split,
         check: CheckReport | None = None,
-        learner: Savable | None = None,
+        learner: Any = None,
         test_looks: int | None = None,
     ) -> Run:
         """Write a run into a reserved folder; ``run.json`` comes last and makes it a run.
@@ -238,7 +209,7 @@ class Run:
             predictions: The predictions of all the parts, one after the other.
             split: The split that was used; its manifest is written beside.
             check: What the data check found.
-            learner: The fitted classifier, written to ``model/``.
+            learner: The fitted classifier; its ``save`` writes ``model/``.
             test_looks: How often the test part was looked at, this time included; by default
                 counted in the manifest that is written here.
         """
@@ -269,8 +240,7 @@ class Run:
 
         Raises:
             RunError: ``RUN-FOREIGN``: there is no run; ``RUN-INCOMPLETE``: it was begun and not
-                finished; ``RUN-NEWER``: a newer Regraft wrote it; ``RUN-INVALID``: its record is
-                damaged.
+                finished; ``RUN-INVALID``: its record is damaged.
         """
         place = Path(folder)
         file = place / RECORD
@@ -282,10 +252,6 @@ class Run:
             raise RunError("the run's record is damaged", path=file, why=error.why) from error
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             raise RunError("this run.json is not Regraft's", path=file, code="RUN-FOREIGN")
-        if isinstance(values.get("version"), int) and values["version"] > VERSION:
-            raise RunError(
-                "a newer Regraft wrote this run", path=file, hint="update it", code="RUN-NEWER"
-            )
         return cls(place, from_json(RunRecord, values, path=file))
 
     @property
@@ -373,6 +339,56 @@ class Run:
         return self.record.split.test_looks if written is None else int(written)
 
 
+@dataclass(frozen=True)
+class RunStore:
+    """A folder whose folders are runs.
+
+    Args:
+        folder: Need not exist yet.
+
+    Example:
+        >>> RunStore(Path("nowhere")).runs()
+        ()
+    """
+
+    folder: Path
+
+    def runs(self) -> tuple[Run, ...]:
+        """Open all finished runs, oldest first; other folders are passed over.
+
+        Raises:
+            RunError: A run's record is damaged.
+        """
+        opened = [Run.open(file.parent) for file in self.folder.glob(f"*/{RECORD}")]
+        return tuple(sorted(opened, key=lambda run: (run.record.created, run.name)))
+
+    def free_folder(self, description: str) -> Path:
+        """Return a folder that does not exist yet, named after ``description``.
+
+        Example:
+            >>> RunStore(Path("runs")).free_folder("VGG16, linear SVM").as_posix()
+            'runs/vgg16-linear-svm'
+        """
+        base = re.sub(r"[^a-z0-9]+", "-", description.lower()).strip("-")[:60].rstrip("-") or "run"
+        path, number = self.folder / base, 2
+        while path.exists():
+            path, number = self.folder / f"{base}-{number}", number + 1
+        return path
+
+
+def open_runs(places: Sequence[str | os.PathLike[str]]) -> list[Run]:
+    """Open runs given as run folders, or as folders of runs.
+
+    Raises:
+        RunError: A folder is neither.
+    """
+    runs: list[Run] = []
+    for place in map(Path, places):
+        inside = () if (place / RECORD).is_file() else RunStore(place).runs()
+        runs += inside or [Run.open(place)]
+    return runs
+
+
 @contextlib.contextmanager
 def reserve(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """Claim a folder for one run, for as long as the ``with`` block lasts.
@@ -400,34 +416,22 @@ def reserve(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """
     place = Path(folder)
     _refuse_taken(place)
+    busy = RunError(
+        "another process is writing here",
+        path=place,
+        hint="wait for it or choose another folder",
+        code="RUN-LOCKED",
+    )
+    held = False
     try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(
-            "cannot make the folder of the run",
-            path=place,
-            why=error.strerror or str(error),
-            hint="choose another folder with out (--out)",
-            code="RUN-FOLDER",
-        ) from error
-    lock = filelock.FileLock(place / _LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise RunError(
-            "another process is writing here",
-            path=place,
-            why=_writer(place),
-            hint="wait for it or choose another folder",
-            code="RUN-LOCKED",
-        ) from error
-    try:
-        _refuse_taken(place)  # once more: somebody may have finished here in between
-        (place / _WRITER).write_text(str(os.getpid()))
-        remove_leftovers(place)
-        yield place
+        with locked(place / _LOCK, busy=busy):
+            held = True
+            _refuse_taken(place)  # once more: somebody may have finished here in between
+            remove_leftovers(place)
+            yield place
     finally:
-        _release(place, lock)
+        if held:
+            _tidy(place)
 
 
 def unfinished(folder: Path) -> bool:
@@ -444,22 +448,14 @@ def no_run(place: Path) -> RunError:
             hint="repeat it into the same folder, or delete the folder",
             code="RUN-INCOMPLETE",
         )
-    why, hint = "there is no such folder", ""
-    if place.is_dir():
-        inside = any((place / "runs").glob(f"*/{RECORD}"))
-        why = f"there is no {RECORD}"
-        hint = f"name {place / 'runs'}" if inside else f"name the folder that holds {RECORD}"
-    elif place.exists():
-        why, hint = "this is a file", f"name the folder that holds {RECORD}"
-    return RunError("no run here", path=place, why=why, hint=hint, code="RUN-FOREIGN")
+    runs = place / "runs"
+    at = f"name {runs}" if runs.is_dir() else f"name the folder that holds {RECORD}"
+    why = f"there is no {RECORD}" if place.exists() else "there is no such folder"
+    return RunError("no run here", path=place, why=why, hint=at, code="RUN-FOREIGN")
 
 
 def _refuse_taken(place: Path) -> None:
-    if not place.exists():
-        return
-    if not place.is_dir():
-        raise RunError("this is a file, not a folder", path=place, code="RUN-EXISTS")
-    names = sorted(entry.name for entry in place.iterdir())
+    names = sorted(entry.name for entry in place.iterdir()) if place.is_dir() else []
     if RECORD in names:
         raise RunError(
             "a finished run stands here",
@@ -480,21 +476,14 @@ def _refuse_taken(place: Path) -> None:
         )
 
 
-def _writer(place: Path) -> str:
-    try:
-        return f"process {int((place / _WRITER).read_text())}"
-    except (OSError, ValueError):
-        return ""
-
-
-def _release(place: Path, lock: filelock.BaseFileLock) -> None:
-    """Give the folder back; the lock file stays beside what an unfinished run left, as its mark."""
-    (place / _WRITER).unlink(missing_ok=True)
-    lock.release()
+def _tidy(place: Path) -> None:
+    """Remove the lock file, which stays beside what an unfinished run left, as its mark."""
+    if not place.is_dir():
+        return
     left = {entry.name for entry in place.iterdir()} - {_LOCK}
     if RECORD in left or not left:
         (place / _LOCK).unlink(missing_ok=True)
-    elif not (place / _LOCK).exists():
+    else:
         (place / _LOCK).touch()  # some systems delete the file when it is unlocked
     if not left:
         with contextlib.suppress(OSError):
@@ -511,21 +500,18 @@ def _data_facts(split: Split) -> DataFacts:
         images=sum(len(part) for part in parts.values()),
         classes=split.classes,
         counts={title: part.counts() for title, part in parts.items()},
-        fingerprint={title: _fingerprint(part) for title, part in parts.items()},
+        fingerprint={
+            title: part.fingerprint if len(part) else None for title, part in parts.items()
+        },
     )
-
-
-def _fingerprint(part: Dataset) -> str | None:
-    return part.fingerprint if len(part) else None
 
 
 def _origin(root: Path) -> dict[str, Any] | None:
     """Return where images came from; a file of that name that is not ours costs no run."""
-    try:
+    with contextlib.suppress(DataError):
         found = read_source(root)
-    except DataError:
-        return None
-    return None if found is None else dict(to_json(found))
+        return None if found is None else dict(to_json(found))
+    return None
 
 
 def _measured(predictions: Predictions, leaked: tuple[str, ...]) -> dict[str, dict[str, Estimate]]:
@@ -556,25 +542,26 @@ def without_secrets(value: Any) -> Any:
         >>> without_secrets({"command": "fit --token hf_abcdefghijklmnopqrst"})
         {'command': 'fit --token [removed]'}
     """
-    return _cleaned(value, _replacements())
+    replacements = _replacements()
 
+    def cleaned(value: Any) -> Any:
+        if isinstance(value, np.ndarray | np.generic):
+            value = value.tolist()
+        if isinstance(value, Mapping):
+            return {str(key): cleaned(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [cleaned(item) for item in value]
+        if isinstance(value, float):
+            return value if math.isfinite(value) else None
+        if value is None or isinstance(value, int):
+            return value
+        # Half a surrogate, as names of files that are not UTF-8 have, is no text in JSON.
+        text = str(value).encode("utf-8", "backslashreplace").decode()
+        for pattern, replacement in replacements:
+            text = pattern.sub(replacement, text)
+        return text
 
-def _cleaned(value: Any, replacements: list[tuple[re.Pattern[str], str]]) -> Any:
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {str(key): _cleaned(item, replacements) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_cleaned(item, replacements) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, int):
-        return value
-    # Half a surrogate, as names of files that are not UTF-8 have, is no text that JSON may hold.
-    text = str(value).encode("utf-8", "backslashreplace").decode()
-    for pattern, replacement in replacements:
-        text = pattern.sub(replacement, text)
-    return text
+    return cleaned(value)
 
 
 def _replacements() -> list[tuple[re.Pattern[str], str]]:
