@@ -26,8 +26,9 @@ from regraft.experiment.config import (
 )
 from regraft.experiment.run import fit_run as fit_run
 from regraft.features.extractor import FeatureExtractor as FeatureExtractor
+from regraft.results.comparison import RunStore as RunStore
 from regraft.results.predictions import Predictions as Predictions, evaluate as evaluate
-from regraft.results.run import Run as Run, RunStore as RunStore
+from regraft.results.run import Run as Run
 from regraft.training.augment import Augmentation as Augmentation
 from regraft.training.heads import (
     ConvHead as ConvHead,

@@ -97,12 +97,12 @@ def test_debug_shows_the_traceback_of_an_error(typed, monkeypatch):
 
 
 def test_an_unexpected_error_asks_for_a_report(typed, monkeypatch):
-    from regraft.results import run
+    from regraft.results import comparison
 
     def broken(*_arguments):
         raise ZeroDivisionError("what?")
 
-    monkeypatch.setattr(run, "open_runs", broken)
+    monkeypatch.setattr(comparison, "open_runs", broken)
     code, _, talk = typed("compare-runs", "no-run")
 
     assert code == 1

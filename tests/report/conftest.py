@@ -10,7 +10,7 @@ from PIL import Image
 
 from regraft.data.dataset import Dataset
 from regraft.results.predictions import Predictions
-from regraft.results.run import BackboneFacts, Run, RunRecord
+from regraft.results.run import BackboneFacts, Run, RunRecord, reserve
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -116,9 +116,8 @@ def make_run(tmp_path):
             command="regraft fit images --backbone small",
             **facts,
         )
-        return Run.create(
-            tmp_path / "runs" / name, record, invent(split, wrong), split=split, check=Check()
-        )
+        with reserve(tmp_path / "runs" / name) as place:
+            return Run.write(place, record, invent(split, wrong), split=split, check=Check())
 
     return make
 

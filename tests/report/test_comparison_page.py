@@ -11,7 +11,7 @@ from regraft.report.comparison_page import (
     write_comparison,
 )
 from regraft.report.run_page import write_page
-from regraft.report.tables import show
+from regraft.report.tables import Share, show
 from regraft.results.comparison import Comparison, Row
 from regraft.results.intervals import wilson
 
@@ -89,6 +89,34 @@ def test_published_figures_stand_beside_the_measured_ones(make_run):
     assert "99.85 %" in table.to_markdown()
     assert "7 min 0 s" in table.to_text()
     assert next(csv.DictReader(io.StringIO(table.to_csv())))["test published"] == "0.6318"
+
+
+def test_the_training_accuracy_of_the_last_epoch_stands_beside_that_of_the_finished_network(
+    make_run, trained, page_of
+):
+    trained["epochs"][-1]["train_accuracy"] = 0.987
+    row = Row("SimpleCNN", (make_run(epochs=11, history=trained),), PUBLISHED)
+    comparison = Comparison("x", (row, Row("features", (make_run("b"),))))
+
+    table = comparison_table(comparison)
+
+    column = table.columns.index("train, last epoch")
+    assert table.columns[column - 1 : column + 2] == (
+        "train",
+        "train, last epoch",
+        "train published",
+    )
+    assert [row[column] for row in table.rows] == [Share(0.987), None]
+    assert "in the last epoch 98.7 %" in text_of(page_of(comparison))
+
+
+def test_a_row_that_learned_from_a_few_images_says_from_how_many(make_run):
+    few, all_of_them = make_run("few"), make_run("all")
+    few.metrics["train"]["accuracy"] = wilson(5, 6)
+
+    table = comparison_table(compare_runs([few, all_of_them]))
+
+    assert [row[1] for row in table.rows] == ["0 (6 learned from, of 36)", "0 (36)"]
 
 
 def test_the_score_without_leaks_stands_beside_the_other(make_run, page_of):

@@ -6,7 +6,7 @@ from PIL import Image
 
 from regraft.data.dataset import Dataset
 from regraft.results.predictions import Predictions
-from regraft.results.run import BackboneFacts, RunRecord
+from regraft.results.run import BackboneFacts, Run, RunRecord, reserve
 
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 40, 40)}
 
@@ -69,3 +69,14 @@ def record():
         environment={"python": "3.11"},
         command="regraft fit squares --backbone small",
     )
+
+
+@pytest.fixture
+def create(record, predict, tmp_path):
+    """Return a function that writes a run into a folder under ``tmp_path``."""
+
+    def write(split, name="run", *, wrong=0, record=record, **more):
+        with reserve(tmp_path / name) as place:
+            return Run.write(place, record, predict(split, wrong=wrong), split=split, **more)
+
+    return write

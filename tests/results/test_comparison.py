@@ -10,27 +10,28 @@ from regraft.errors import RunError
 from regraft.results.comparison import (
     Comparison,
     Row,
+    RunStore,
     best_validated,
     compare_methods,
     learning_curves,
+    open_runs,
     summarize,
 )
 from regraft.results.intervals import over_splits, wilson
 from regraft.results.paired import paired_difference, resampled_difference
-from regraft.results.run import Run
+from regraft.results.run import reserve
 
 
 @pytest.fixture
-def run_of(tmp_path, record, predict):
+def run_of(create, record):
     """Return a function that writes a run with given errors, its validation and its plan."""
     made = []
 
     def make(split, wrong=0, *, source="squares", validated=None, per_class=None, **row):
         made.append(wrong)
         config = {"data": {"source": source}, "method": row | {"per_class": per_class}}
-        place = tmp_path / "runs" / f"run-{len(made)}"
-        predictions = predict(split, wrong=wrong)
-        run = Run.create(place, replace(record, config=config), predictions, split=split)
+        name = f"runs/run-{len(made)}"
+        run = create(split, name, wrong=wrong, record=replace(record, config=config))
         if validated is None:
             run.metrics.pop("validation", None)
         else:
@@ -49,19 +50,13 @@ def splits(images):
     return [images.split(val=0.25, test=0.5, seed=seed) for seed in (0, 1, 2)]
 
 
-def test_one_run_has_its_wilson_interval(run_of, split):
-    found = summarize([run_of(split, 4)])
+def test_one_run_has_its_wilson_interval_and_seeds_mean_and_spread(run_of, split):
+    one, three = summarize([run_of(split, 4)]), summarize([run_of(split, n) for n in (2, 4, 6)])
 
-    assert (found.estimate, found.sd, found.repeats) == (wilson(14, 18), None, 1)
-
-
-def test_seeds_on_one_split_give_mean_spread_and_an_interval_of_both(run_of, split):
-    found = summarize([run_of(split, wrong) for wrong in (2, 4, 6)])
-
-    assert found.estimate.value == pytest.approx(14 / 18)
-    assert found.sd == pytest.approx(2 / 18)
-    assert (found.estimate.n, found.repeats) == (18, 3)
-    assert found.estimate.low < wilson(14, 18).low
+    assert (one.estimate, one.sd, one.repeats) == (wilson(14, 18), None, 1)
+    assert three.estimate.value == pytest.approx(14 / 18)
+    assert three.sd == pytest.approx(2 / 18)
+    assert (three.estimate.n, three.repeats) == (18, 3)
 
 
 def test_several_splits_give_the_corrected_resampled_interval(run_of, splits):
@@ -191,13 +186,31 @@ def test_a_method_without_a_test_part_is_left_out(run_of, split):
     assert compare_methods([("untested", [untested]), ("tested", [run_of(split, 1)])]) == []
 
 
+def test_a_row_tells_the_epochs_and_the_time_of_the_runs_that_it_continues(create, record, split):
+    def trained(name, epochs, start=None, accuracy=0.5):
+        history = {"phases": [], "epochs": [{"train_accuracy": accuracy}] * epochs}
+        config = {"method": {"start": None if start is None else str(start.folder)}}
+        facts = replace(record, config=config, history=history, epochs=epochs)
+        return create(split, name, record=facts)
+
+    first = trained("1c", 30)
+    seeds = [trained(name, 60, first, share) for name, share in (("1d", 0.7), ("1d2", 0.9))]
+
+    row = Row("1d", tuple(seeds))
+
+    assert (row.epochs, row.seconds, row.last_epoch) == (90, 4.0, pytest.approx(0.8))
+    told = row.to_json()
+    assert (told["epochs"], told["train_last_epoch"]) == (90, pytest.approx(0.8))
+    assert Row("1c", (first,)).epochs == 30
+
+
 def test_what_was_planned_is_told_by_the_run(run_of, split):
     row = Row("method", (run_of(split, strategy="features", per_class=12),))
 
     told = row.to_json()
 
     assert (told["strategy"], told["per_class"], told["backbone"]) == ("features", 12, "small")
-    assert (told["augment"], told["regularize"], told["epochs"]) == (None, None, None)
+    assert {told[name] for name in ("augment", "epochs", "train_last_epoch")} == {None}
 
 
 def test_a_comparison_is_plain_values(run_of, split):
@@ -242,10 +255,13 @@ def test_methods_that_differ_in_the_number_of_images_make_a_curve(run_of, split)
     ]
     another = Row("another", (run_of(split, classifier="logistic"),))
 
-    [curve] = learning_curves([*rows, another])
+    whole = Comparison.of([*rows, another], title="x")
+    small = Comparison.of([*rows, another], title="x", faithful=False)
 
+    [curve] = whole.curves
     assert curve.name == "method"
     assert curve.points == ((3, wilson(12, 18)), (6, wilson(15, 18)))
+    assert small.curves == ()  # a small size says nothing of how many images it takes
 
 
 def test_seeds_of_one_size_are_one_point_of_the_curve(run_of, split):
@@ -283,3 +299,31 @@ def test_sizes_that_were_run_with_several_epochs_make_a_curve_for_each(run_of, s
 
     assert [curve.name for curve in curves] == ["1", "9"]
     assert [len(curve.points) for curve in curves] == [2, 2]
+
+
+# ---- a folder of runs
+
+
+def test_finished_runs_are_opened_one_by_one_or_by_their_folder(tmp_path, create, split):
+    store = RunStore(tmp_path / "runs")
+    for name in ("first", "second"):
+        create(split, f"runs/{name}")
+    (store.folder / "photos").mkdir()
+    with reserve(store.folder / "third") as place:  # never becomes a run: nobody writes run.json
+        (place / "predictions.csv").touch()
+
+    assert [run.name for run in open_runs([store.folder])] == ["first", "second"]
+    assert [run.name for run in open_runs([store.folder / "second"])] == ["second"]
+    assert RunStore(tmp_path / "absent").runs() == ()
+    for name in ("photos", "third"):
+        with pytest.raises(RunError):
+            open_runs([store.folder / name])
+
+
+def test_a_free_folder_is_named_after_the_description_and_never_taken(tmp_path):
+    store = RunStore(tmp_path)
+    (tmp_path / "first").mkdir()
+
+    assert store.free_folder("../VGG16: <b> & SVM").name == "vgg16-b-svm"
+    assert store.free_folder("first").name == "first-2"
+    assert store.free_folder("日本").name == "run"

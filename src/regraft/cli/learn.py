@@ -53,7 +53,7 @@ def fit(
     from regraft.experiment.config import RunConfig
     from regraft.experiment.run import fit_run
     from regraft.report.tables import parts_table
-    from regraft.results.run import RunStore
+    from regraft.results.comparison import RunStore
     from regraft.training.callbacks import TensorBoard
 
     name = f"{data.source.stem} {method.backbone} {method.label}"

@@ -112,7 +112,7 @@ def report(
 ) -> None:
     """Write the page of each run again, from its folder alone."""
     from regraft.report.run_page import write_page
-    from regraft.results.run import open_runs
+    from regraft.results.comparison import open_runs
 
     if data is not None and not data.exists():
         raise UsageError("no such folder of images", path=data, hint="check --data")
@@ -134,7 +134,7 @@ def compare_runs(
 ) -> int:
     """Put several runs in one table: description, data, epochs, accuracies and time."""
     from regraft.report import comparison_page
-    from regraft.results.run import open_runs
+    from regraft.results.comparison import open_runs
 
     comparison = comparison_page.compare_runs(open_runs(runs))
     page = None if out is None else comparison_page.write_comparison(comparison, out)
@@ -148,7 +148,7 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a network sees in two photographs, then learn two small sets in three ways."""
-    from regraft.results.run import RunStore
+    from regraft.results.comparison import RunStore
 
     begun = time.monotonic()
     folder = out or RunStore(Path()).free_folder("regraft demo")

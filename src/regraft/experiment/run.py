@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,10 @@ from regraft.results.predictions import Predictions, evaluate
 from regraft.results.run import (
     CHECKPOINTS,
     EPOCHS,
-    MODEL,
-    RECORD,
     BackboneFacts,
     Run,
     RunRecord,
+    ancestors,
     reserve,
 )
 from regraft.settings import to_json
@@ -155,7 +154,7 @@ def refuse_learned_test_images(start: Path, test: Dataset) -> None:
             manifest is that of another split (``SPLIT-HASH``).
     """
     tested = test.hashes()
-    for run in _ancestors(start):
+    for run in ancestors(start):
         learned = {row.sha256 for row in run.rows() if row.part != "test"}
         count = sum(sha256 in learned for sha256 in tested)
         if count:
@@ -216,22 +215,6 @@ def extract_pixels(
         groups=images.groups,
     )
     return len(images), means
-
-
-def _ancestors(start: Path) -> Iterator[Run]:
-    """Yield a run, the one that it started from, and so on."""
-    seen: set[Path] = set()
-    place: Path | None = start
-    while place is not None:
-        if place.name == MODEL and not (place / RECORD).is_file():
-            place = place.parent
-        if place.resolve() in seen or not (place / RECORD).is_file():
-            return
-        seen.add(place.resolve())
-        run = Run.open(place)
-        yield run
-        earlier = run.record.method.get("start")
-        place = Path(earlier).expanduser() if earlier else None  # runs know the home as ~
 
 
 def _refuse_inside(out: str | os.PathLike[str], source: Path) -> None:

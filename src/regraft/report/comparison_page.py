@@ -73,6 +73,8 @@ def comparison_table(comparison: Comparison) -> Table:
         columns[part] = [getattr(row, part) for row in rows]
         if part == "test":
             columns[CLEAN] = [_clean(row) for row in rows]
+        if part == "train":
+            columns["train, last epoch"] = [_last_epoch(row) for row in rows]
         columns[f"{part} published"] = [_published(row, part) for row in rows]
     columns["time"] = [Duration(row.seconds) for row in rows]
     columns["time published"] = [_published(row, "time") for row in rows]
@@ -84,7 +86,8 @@ def comparison_table(comparison: Comparison) -> Table:
     columns = {
         name: cells
         for name, cells in columns.items()
-        if not name.endswith(("published", "leaks")) or any(cell is not None for cell in cells)
+        if not name.endswith(("published", "leaks", "last epoch"))
+        or any(cell is not None for cell in cells)
     }
     notes = (
         *conclusion.sentences,
@@ -163,19 +166,30 @@ def _line(row: Row, target: Path) -> dict[str, Any]:
     """Return a row of the page's table: measured, published, and links to the runs' own pages."""
     links = [(f"run {at}", _link(run, target)) for at, run in enumerate(row.runs, 1)]
     published = {part: _published(row, part) for part in (*_PARTS, "time")}
+    last_epoch = _last_epoch(row)
     clean = _clean(row)
     return {
         "row": row,
         "data": _data(row),
         "links": [(name, link) for name, link in links if link is not None],
         "published": {part: str(cell) for part, cell in published.items() if cell is not None},
+        "last_epoch": "" if last_epoch is None else str(last_epoch),
         "clean": "" if clean is None else show(clean),
     }
 
 
 def _data(row: Row) -> str:
-    data = row.runs[0].record.data
-    return f"{data.root_name or 'images'} ({data.images:,})"
+    """Return the data set with its images; and how many were learned from, if not all could be."""
+    run = row.runs[0]
+    data = run.record.data
+    trained = run.metrics["train"]["accuracy"].n
+    fewer = trained < sum(data.counts.get("train", {}).values())
+    size = f"{trained:,} learned from, of {data.images:,}" if fewer else f"{data.images:,}"
+    return f"{data.root_name or 'images'} ({size})"
+
+
+def _last_epoch(row: Row) -> Share | None:
+    return None if row.last_epoch is None else Share(row.last_epoch)
 
 
 def _clean(row: Row) -> Estimate | Share | None:

@@ -1,12 +1,14 @@
-"""Methods side by side: each measured by one run, or by several repeats of it."""
+"""Methods side by side, each measured by one run or by several repeats; and folders of runs."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from regraft.results.paired import (
     paired_difference,
     resampled_difference,
 )
-from regraft.results.run import PART_TITLES, Run
+from regraft.results.run import PART_TITLES, RECORD, Run
 from regraft.settings import to_json
 
 Method = tuple[str, Sequence[Run]]
@@ -29,7 +31,7 @@ Method = tuple[str, Sequence[Run]]
 # What rows of one method may differ in: how much is learned from, and what follows from that.
 _AMOUNTS = (
     *("per_class", "size", "fraction", "at_most", "seed", "id", "description", "published"),
-    *("epochs", "time_budget"),
+    "time_budget",
 )
 _AMOUNT = re.compile(r",? (?:(?:at most )?\d+ per class|(?:per_class|size|fraction) [\d.]+)$")
 _PARTS = {title: part for part, title in PART_TITLES.items()}
@@ -75,16 +77,27 @@ class Row:
         """How many runs there are."""
         return len(self.runs)
 
-    @property
+    @cached_property
     def epochs(self) -> int | None:
-        """Epochs of training of all runs together divided by the runs; None without training."""
-        known = [run.record.epochs for run in self.runs if run.record.epochs is not None]
+        """Epochs of one run with those of the runs it continues, the mean; None without any."""
+        known = [
+            sum(each.record.epochs or 0 for each in (run, *run.continued))
+            for run in self.runs
+            if run.record.epochs is not None
+        ]
         return round(sum(known) / len(known)) if known else None
 
-    @property
+    @cached_property
     def seconds(self) -> float:
-        """Seconds of one run, the mean over the runs."""
-        return sum(run.seconds for run in self.runs) / len(self.runs)
+        """Seconds of one run with those of the runs it continues, the mean over the runs."""
+        each = [sum(one.seconds for one in (run, *run.continued)) for run in self.runs]
+        return sum(each) / len(each)
+
+    @property
+    def last_epoch(self) -> float | None:
+        """The training accuracy while the last epoch ran, the mean; None without training."""
+        known = [share for run in self.runs if (share := run.last_epoch) is not None]
+        return sum(known) / len(known) if known else None
 
     @cached_property
     def train(self) -> Repeated | None:
@@ -113,6 +126,7 @@ class Row:
             "per_class": method.get("per_class"),
             "seeds": self.seeds,
             "epochs": self.epochs,
+            "train_last_epoch": self.last_epoch,
             **{title: _measured(getattr(self, title)) for title in _PARTS},
             "seconds": round(self.seconds, 3),
             "images_embedded": sum(run.record.images_embedded for run in self.runs),
@@ -173,7 +187,9 @@ class Comparison:
             for verdict in compare_methods([(row.description, row.runs) for row in group])
         ]
         more["warnings"] = (*more.get("warnings", ()), *_unjudged(list(groups.values())))
-        return cls(title, tuple(rows), tuple(verdicts), tuple(learning_curves(rows)), **more)
+        # A small size says nothing of how many images its method takes.
+        curves = learning_curves(rows) if more.get("faithful", True) else []
+        return cls(title, tuple(rows), tuple(verdicts), tuple(curves), **more)
 
     def to_json(self, page: str | None = None) -> dict[str, Any]:
         """Return the comparison as one JSON object.
@@ -188,6 +204,56 @@ class Comparison:
         }
         plain = ("verdicts", "left_out", "failures", "warnings")
         return assembled | {name: to_json(getattr(self, name)) for name in plain}
+
+
+@dataclass(frozen=True)
+class RunStore:
+    """A folder whose folders are runs.
+
+    Args:
+        folder: Need not exist yet.
+
+    Example:
+        >>> RunStore(Path("nowhere")).runs()
+        ()
+    """
+
+    folder: Path
+
+    def runs(self) -> tuple[Run, ...]:
+        """Open all finished runs, oldest first; other folders are passed over.
+
+        Raises:
+            RunError: A run's record is damaged.
+        """
+        opened = [Run.open(file.parent) for file in self.folder.glob(f"*/{RECORD}")]
+        return tuple(sorted(opened, key=lambda run: (run.record.created, run.name)))
+
+    def free_folder(self, description: str) -> Path:
+        """Return a folder that does not exist yet, named after ``description``.
+
+        Example:
+            >>> RunStore(Path("runs")).free_folder("VGG16, linear SVM").as_posix()
+            'runs/vgg16-linear-svm'
+        """
+        base = re.sub(r"[^a-z0-9]+", "-", description.lower()).strip("-")[:60].rstrip("-") or "run"
+        path, number = self.folder / base, 2
+        while path.exists():
+            path, number = self.folder / f"{base}-{number}", number + 1
+        return path
+
+
+def open_runs(places: Sequence[str | os.PathLike[str]]) -> list[Run]:
+    """Open runs given as run folders, or as folders of runs.
+
+    Raises:
+        RunError: A folder is neither.
+    """
+    runs: list[Run] = []
+    for place in map(Path, places):
+        inside = () if (place / RECORD).is_file() else RunStore(place).runs()
+        runs += inside or [Run.open(place)]
+    return runs
 
 
 def compare_methods(methods: Sequence[Method]) -> list[Verdict]:
@@ -280,9 +346,8 @@ def summarize(runs: Sequence[Run], part: str = "test") -> Repeated:
 def learning_curves(rows: Sequence[Row]) -> list[LearningCurve]:
     """Return accuracy against images per class of every method measured with several sizes.
 
-    Rows belong to one method when nothing but the number of images, and the epochs that a budget
-    allowed, tells their plans apart: the same images are split in the same way. Rows with as many
-    images are two methods if their epochs differ, and else repeats with other seeds.
+    Rows belong to one method when nothing but the number of images and the seed tells their plans
+    apart: the same images are split in the same way, and trained on for as many epochs.
     """
     methods: dict[str, list[Row]] = {}
     for row in rows:
@@ -292,7 +357,7 @@ def learning_curves(rows: Sequence[Row]) -> list[LearningCurve]:
             key = json.dumps([data, telling], sort_keys=True, default=str)
             methods.setdefault(key, []).append(row)
     curves = []
-    for members in (one for several in methods.values() for one in _told_apart(several)):
+    for members in methods.values():
         sizes: dict[float, list[Run]] = {}
         for row in members:
             sizes.setdefault(_images_per_class(row), []).extend(row.runs)
@@ -398,20 +463,6 @@ def _unjudged(groups: Sequence[Sequence[Row]]) -> list[str]:
         "or on fewer of them; only rows on the same splits can be judged against each other"
     )
     return [said]
-
-
-def _told_apart(members: Sequence[Row]) -> list[list[Row]]:
-    """Return the rows of a method, by epochs where these and not the images tell two apart.
-
-    A budget shortens some sizes of one method; a plan may ask for each size with several epochs.
-    """
-    by_epochs: dict[str, list[Row]] = {}
-    for row in members:
-        by_epochs.setdefault(str(row.method.get("epochs")), []).append(row)
-    pairs = {(_images_per_class(row), epochs) for epochs, rows in by_epochs.items() for row in rows}
-    if len({images for images, _ in pairs}) == len(pairs):
-        return [list(members)]
-    return list(by_epochs.values())
 
 
 def _images_per_class(row: Row) -> float:

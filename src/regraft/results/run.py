@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 import platform
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -279,6 +280,26 @@ class Run:
         """Seconds of all steps together."""
         return float(sum(self.record.seconds.values()))
 
+    @cached_property
+    def continued(self) -> tuple[Run, ...]:
+        """The earlier runs on the same split that this one goes on from, as far as they are here.
+
+        One on other images, whose network was only transferred, is no part of this training.
+        """
+        earlier = ancestors(self.record.method.get("start"))
+        same = itertools.takewhile(lambda run: run.split_hash == self.split_hash, earlier)
+        return tuple(same)
+
+    @property
+    def last_epoch(self) -> float | None:
+        """The training accuracy while the last epoch ran: dropout and augmentation were on.
+
+        That is what is published as training accuracy nearly everywhere. What
+        ``metrics["train"]`` holds is that of the finished network on the images as they are.
+        """
+        epochs = (self.record.training or {}).get("epochs")
+        return float(epochs[-1]["train_accuracy"]) if epochs else None
+
     def result(self) -> dict[str, Any]:
         """Return the run in short for a machine: accuracies, what it took and where it is.
 
@@ -339,54 +360,23 @@ class Run:
         return self.record.split.test_looks if written is None else int(written)
 
 
-@dataclass(frozen=True)
-class RunStore:
-    """A folder whose folders are runs.
+def ancestors(start: str | os.PathLike[str] | None) -> Iterator[Run]:
+    """Yield the run that training started from, the one that that started from, and so on.
 
     Args:
-        folder: Need not exist yet.
-
-    Example:
-        >>> RunStore(Path("nowhere")).runs()
-        ()
+        start: The folder of a run or of its model; of a model without its run nothing is known.
     """
-
-    folder: Path
-
-    def runs(self) -> tuple[Run, ...]:
-        """Open all finished runs, oldest first; other folders are passed over.
-
-        Raises:
-            RunError: A run's record is damaged.
-        """
-        opened = [Run.open(file.parent) for file in self.folder.glob(f"*/{RECORD}")]
-        return tuple(sorted(opened, key=lambda run: (run.record.created, run.name)))
-
-    def free_folder(self, description: str) -> Path:
-        """Return a folder that does not exist yet, named after ``description``.
-
-        Example:
-            >>> RunStore(Path("runs")).free_folder("VGG16, linear SVM").as_posix()
-            'runs/vgg16-linear-svm'
-        """
-        base = re.sub(r"[^a-z0-9]+", "-", description.lower()).strip("-")[:60].rstrip("-") or "run"
-        path, number = self.folder / base, 2
-        while path.exists():
-            path, number = self.folder / f"{base}-{number}", number + 1
-        return path
-
-
-def open_runs(places: Sequence[str | os.PathLike[str]]) -> list[Run]:
-    """Open runs given as run folders, or as folders of runs.
-
-    Raises:
-        RunError: A folder is neither.
-    """
-    runs: list[Run] = []
-    for place in map(Path, places):
-        inside = () if (place / RECORD).is_file() else RunStore(place).runs()
-        runs += inside or [Run.open(place)]
-    return runs
+    seen: set[Path] = set()
+    while start:
+        place = Path(start).expanduser().resolve()  # runs know the home as ~
+        if place.name == MODEL and not (place / RECORD).is_file():
+            place = place.parent
+        if place in seen or not (place / RECORD).is_file():
+            return
+        seen.add(place)
+        run = Run.open(place)
+        yield run
+        start = run.record.method.get("start")
 
 
 @contextlib.contextmanager
