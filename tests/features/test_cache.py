@@ -47,9 +47,6 @@ def test_rows_come_back_in_the_order_asked_for_also_in_a_fresh_object(rows, fold
 
     assert known.all()
     assert np.array_equal(fresh.read([DIGESTS[i] for i in order]), FEATURES[order])
-    blocks = list(fresh.blocks(DIGESTS, 4))
-    assert [len(block) for block in blocks] == [4, 2]
-    assert np.array_equal(np.concatenate(blocks), FEATURES)
     with pytest.raises(ValueError, match=r"expected \(6, 3\)"):
         rows.append(DIGESTS, FEATURES.T)
 
@@ -126,18 +123,6 @@ def test_whatever_happens_to_a_shard_no_wrong_row_is_served(data, tmp_path_facto
     assert np.array_equal(after.read(DIGESTS[2:3]), FEATURES[2:3])
 
 
-def test_a_shard_of_a_damaged_row_gives_way_to_a_sound_one(rows, folder):
-    rows.append(DIGESTS, FEATURES)
-    (shard,) = rows.folder.glob("*.rows")
-    sound = shard.read_bytes()
-    for name in ("a", "b", "c"):
-        (rows.folder / f"{name}.rows").write_bytes(b"\1" + sound[1:])
-
-    assert again(folder).known(DIGESTS).all()
-    shard.unlink()
-    assert not again(folder).known(DIGESTS).any()
-
-
 def test_damage_is_found_by_reading_alone_too(rows, folder):
     rows.append(DIGESTS, FEATURES)
     fresh = again(folder)
@@ -147,17 +132,6 @@ def test_damage_is_found_by_reading_alone_too(rows, folder):
 
     with pytest.raises(RegraftError, match="gone"):
         fresh.read(DIGESTS)
-
-
-@pytest.mark.parametrize("content", [b"", b"junk", b"\x93NUMPY\x01\x00v\x00"])
-def test_foreign_and_cut_files_are_ignored(rows, content):
-    rows.append(DIGESTS, FEATURES)
-    (rows.folder / "foreign.rows").write_bytes(content)
-    (shard, *_) = sorted(rows.folder.glob("?" * 16 + ".rows"))
-    (rows.folder / "cut.rows").write_bytes(shard.read_bytes()[:-1])
-
-    assert rows.known(DIGESTS).all()
-    assert np.array_equal(rows.read(DIGESTS), FEATURES)
 
 
 def test_rows_that_vanish_before_they_are_read_are_an_error_that_says_what_to_do(rows, folder):
@@ -178,15 +152,17 @@ def test_a_home_that_cannot_be_made_is_an_error_that_names_regraft_home(tmp_path
         again(None).prepare()
 
     assert caught.value.code == "CACHE-WRITE"
-    with pytest.raises(RegraftError, match="give another cache folder"):
-        again(tmp_path / "file").prepare()
 
 
-def test_a_home_without_write_permission_is_an_error_that_names_regraft_home(monkeypatch):
+def test_a_read_only_cache_still_serves_what_it_has_and_says_that_it_takes_nothing(
+    rows, folder, monkeypatch
+):
+    rows.append(DIGESTS, FEATURES)
     monkeypatch.setattr(os, "access", lambda *_arguments: False)
 
-    with pytest.raises(RegraftError, match=r"permission denied.*REGRAFT_HOME"):
-        again(None).prepare()
+    assert again(folder).known(DIGESTS).all()
+    with pytest.raises(RegraftError, match=r"permission denied"):
+        rows.prepare()
 
 
 def test_a_temporary_cache_goes_with_the_last_rows_that_use_it():
@@ -199,50 +175,6 @@ def test_a_temporary_cache_goes_with_the_last_rows_that_use_it():
 
     assert there
     assert not folder.exists()
-
-
-def test_a_read_only_cache_still_serves_what_it_has(rows, folder, monkeypatch):
-    rows.append(DIGESTS, FEATURES)
-    monkeypatch.setattr(os, "access", lambda *_arguments: False)
-
-    assert again(folder).known(DIGESTS).all()
-
-
-def full(monkeypatch):
-    def atomic_path(*_arguments):
-        raise RegraftError("cannot write", why="No space left on device", code="FILE-WRITE")
-
-    monkeypatch.setattr(cache_module, "atomic_path", atomic_path)
-
-
-def test_a_full_disk_is_an_error_with_the_free_bytes_of_that_volume(rows, monkeypatch):
-    full(monkeypatch)
-
-    with pytest.raises(RegraftError, match=r"No space left on device; [\d,]+ bytes are free"):
-        rows.append(DIGESTS, FEATURES)
-
-
-def test_on_a_full_disk_a_small_result_stays_in_memory_with_a_warning(rows, monkeypatch):
-    full(monkeypatch)
-
-    writer = rows.writer(6)
-    writer.add(DIGESTS[:4], FEATURES[:4])
-    with pytest.warns(UserWarning, match=r"No space left.*in memory"):
-        writer.flush()
-    writer.add(DIGESTS[4:], FEATURES[4:])
-    writer.flush()
-
-    assert rows.known(DIGESTS).all()
-    assert np.array_equal(rows.read(DIGESTS), FEATURES)
-
-
-def test_on_a_full_disk_a_large_result_stops_with_the_error(rows, monkeypatch):
-    full(monkeypatch)
-    writer = rows.writer(100_000_000)
-    writer.add(DIGESTS, FEATURES)
-
-    with pytest.raises(RegraftError, match="No space left"):
-        writer.flush()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits of file sizes are POSIX's")
@@ -259,45 +191,38 @@ def test_a_write_that_the_system_cuts_short_leaves_nothing_behind(folder):
         try:
             rows.append(["ab" * 32] * 100, np.ones((100, 100), np.float32))
         except RegraftError as error:
-            print(error.code)
+            print(error.code, "bytes are free on that volume" in error.why)
         print(sorted(path.name for path in rows.folder.iterdir()))
     """
     result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
     )
 
-    assert result.stdout.split("\n")[:2] == ["CACHE-WRITE", "['about.json']"]
+    assert result.stdout.split("\n")[:2] == ["CACHE-WRITE True", "['about.json']"]
 
 
-def test_the_writer_gathers_batches_into_one_shard(rows):
-    with rows.writer(6) as writer:
-        writer.add(DIGESTS[:4], FEATURES[:4])
-        writer.add(DIGESTS[4:], FEATURES[4:])
+@pytest.mark.parametrize(("room", "shards"), [(cache_module._FLUSH_BYTES, 1), (2 * 3 * 4, 4)])
+def test_the_writer_gathers_batches_into_shards(rows, monkeypatch, room, shards):
+    monkeypatch.setattr(cache_module, "_FLUSH_BYTES", room)
 
-    assert len(list(rows.folder.glob("*.rows"))) == 1
+    with rows.writer() as add:
+        for i in (0, 1, 2, 4):
+            add(DIGESTS[i : i + 2], FEATURES[i : i + 2])
+
+    assert len(list(rows.folder.glob("*.rows"))) == shards
     assert np.array_equal(rows.read(DIGESTS), FEATURES)
 
 
 def test_the_writer_stores_what_it_has_when_the_work_is_interrupted(rows, folder):
     def work():
-        with rows.writer(6) as writer:
-            writer.add(DIGESTS[:4], FEATURES[:4])
+        with rows.writer() as add:
+            add(DIGESTS[:4], FEATURES[:4])
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         work()
 
     assert again(folder).known(DIGESTS).sum() == 4
-
-
-def test_many_rows_are_written_in_several_shards(rows, monkeypatch):
-    monkeypatch.setattr(cache_module, "_FLUSH_ROWS", 2)
-
-    with rows.writer(6) as writer:
-        for i in range(6):
-            writer.add(DIGESTS[i : i + 1], FEATURES[i : i + 1])
-
-    assert len(list(rows.folder.glob("*.rows"))) == 3
 
 
 WRITE_FOR_EVER = """

@@ -183,7 +183,7 @@ def extract_features(
     refuse_existing(file)
     images = read_images(data)
     embedded = extractor.fit(images.paths).stream(images.paths)
-    write_features(file, embedded, images.labels, classes=images.classes, groups=images.groups)
+    write_features(file, embedded, images)
     return embedded.stats, embedded.shape[1]
 
 
@@ -205,15 +205,8 @@ def extract_pixels(
     """
     refuse_existing(file)
     images = read_images(data)
-    means = write_pixels(
-        file,
-        backbone.batches(images.paths),
-        [str(path) for path in images.paths],
-        images.labels,
-        classes=images.classes,
-        side=backbone.preprocessing.size,
-        groups=images.groups,
-    )
+    batches = backbone.batches(images.paths)
+    means = write_pixels(file, batches, images, side=backbone.preprocessing.size)
     return len(images), means
 
 

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import os
 import secrets
 import shutil
 import threading
 import time
-import warnings
 import weakref
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,7 +30,6 @@ from regraft.files import (
     atomic_path,
     free_bytes,
     home,
-    read_json,
     remove_leftovers,
     sha256_json,
     temporary_folder,
@@ -42,11 +39,8 @@ from regraft.files import (
 Matrix = npt.NDArray[np.float32]
 _DIGEST_BYTES = 32
 _NUMBER_BYTES = 4
-_FLUSH_ROWS = 1000
 _FLUSH_BYTES = 16 << 20
 _FLUSH_SECONDS = 10.0
-_HELD_BYTES = 256 << 20
-_note = logging.getLogger(__name__)
 
 
 class FeatureCache:
@@ -67,9 +61,6 @@ class FeatureCache:
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
         self.folder = home() / "features" if folder is None else Path(folder)
-        self.remedy = "set REGRAFT_HOME to a folder that can be written"
-        if folder is not None:
-            self.remedy = "give another cache folder"
 
     @classmethod
     def temporary(cls) -> Self:
@@ -83,7 +74,6 @@ class FeatureCache:
             False
         """
         cache = cls(temporary_folder())
-        cache.remedy = "set TMPDIR to a folder that can be written"
         weakref.finalize(cache, shutil.rmtree, cache.folder, ignore_errors=True)
         return cache
 
@@ -151,19 +141,12 @@ class FeatureRows:
             for shard, pairs in wanted.items():
                 shard.copy(sorted(pairs), result)
         except (KeyError, OSError, EOFError) as error:
+            what, why = "cached features are gone", "they were removed or cut before they were read"
+            hint = "run again: what is missing is computed again"
             raise RegraftError(
-                "cached features are gone",
-                path=self.folder,
-                why="they were removed or cut before they were read",
-                hint="run again: what is missing is computed again",
-                code="CACHE-MISSING",
+                what, path=self.folder, why=why, hint=hint, code="CACHE-MISSING"
             ) from error
         return result
-
-    def blocks(self, sha256s: Sequence[str], size: int = 1000) -> Iterator[Matrix]:
-        """Yield the rows of known images in order, (at most ``size``, width) at a time."""
-        for start in range(0, len(sha256s), size):
-            yield self.read(sha256s[start : start + size])
 
     def prepare(self) -> None:
         """Make the folder ready for new rows: one that cannot be written is found before any work.
@@ -176,11 +159,11 @@ class FeatureRows:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not os.access(self.folder, os.W_OK):
                 raise PermissionError(13, "permission denied")
-            if not about.is_file() or _read_about(about) != self.about:
+            if not about.is_file():
                 write_json(about, self.about)
             remove_leftovers(self.folder)
 
-    def append(self, sha256s: Sequence[str], features: Matrix, *, in_memory: bool = False) -> None:
+    def append(self, sha256s: Sequence[str], features: Matrix) -> None:
         """Add rows as one new shard; images that are known already do no harm.
 
         Raises:
@@ -191,33 +174,56 @@ class FeatureRows:
         expected = (len(sha256s), self.width)
         if features.shape != expected:
             raise ValueError(f"features have shape {features.shape}, expected {expected}")
-        if not len(sha256s):
-            return
+        if not self.folder.is_dir():
+            self.prepare()
         digests = [bytes.fromhex(digest) for digest in sha256s]
-        matrix = np.ascontiguousarray(features, dtype="<f4")
-        if in_memory:
-            shard = _Shard(None, digests, matrix=matrix, sound=True)
-        else:
-            if not self.folder.is_dir():
-                self.prepare()
-            shard = _Shard(self.folder / f"{secrets.token_hex(8)}.rows", digests, sound=True)
-            with self._explained():
-                shard.write(bytes.fromhex(self.key), matrix)
+        shard = _Shard(self.folder / f"{secrets.token_hex(8)}.rows", digests, sound=True)
+        with self._explained():
+            shard.write(bytes.fromhex(self.key), np.ascontiguousarray(features, dtype="<f4"))
         with self._lock:
-            self._seen.update([shard.path.name] if shard.path else [])
+            self._seen.add(shard.path.name)
             self._shards.append(shard)
             self._places.update({digest: (shard, row) for row, digest in enumerate(digests)})
 
-    def writer(self, images: int) -> RowWriter:
-        """Return a writer that gathers batches into shards."""
-        return RowWriter(self, images)
+    @contextlib.contextmanager
+    def writer(self) -> Iterator[Callable[[Sequence[str], Matrix], None]]:
+        """Give a function that takes batches of rows, as `append` does, and gathers them.
+
+        A shard is written when enough has gathered or ten seconds went by, and at the end; also
+        where the end is an error.
+        """
+        capacity = max(1, _FLUSH_BYTES // (self.width * _NUMBER_BYTES))
+        digests: list[str] = []
+        parts: list[Matrix] = []
+        since = time.monotonic()
+
+        def flush() -> None:
+            nonlocal since
+            if digests:
+                self.append(digests, np.concatenate(parts))
+            digests.clear()
+            parts.clear()
+            since = time.monotonic()
+
+        def add(sha256s: Sequence[str], features: Matrix) -> None:
+            digests.extend(sha256s)
+            parts.append(features)
+            if len(digests) >= capacity or time.monotonic() - since > _FLUSH_SECONDS:
+                flush()
+
+        try:
+            yield add
+        except BaseException:
+            with contextlib.suppress(RegraftError):  # the first error is the one to hear about
+                flush()
+            raise
+        flush()
 
     def _is_sound(self, digest: bytes) -> bool:
         while digest in self._places:
             shard, _ = self._places[digest]
             if shard.is_sound(bytes.fromhex(self.key)):
                 return True
-            _note.info("%s is damaged: its rows are computed again", shard.path)
             self._shards.remove(shard)
             self._places = {d: (s, row) for s in self._shards for row, d in enumerate(s.digests)}
         return False
@@ -236,9 +242,8 @@ class FeatureRows:
             self._seen.add(path.name)
             try:
                 shard = _open(path, self.width * _NUMBER_BYTES)
-            except (OSError, ValueError) as error:
-                _note.info("ignoring %s: %s", path, error)
-                continue
+            except (OSError, ValueError):
+                continue  # cut or foreign: its rows are computed again
             self._shards.append(shard)
             for row, digest in enumerate(shard.digests):
                 self._places.setdefault(digest, (shard, row))
@@ -249,95 +254,32 @@ class FeatureRows:
             yield
         except (OSError, RegraftError) as error:
             reason = error.why if isinstance(error, RegraftError) else error.strerror or str(error)
+            why = f"{reason}; {free_bytes(self.folder):,} bytes are free on that volume"
+            hint = "free some space, or set REGRAFT_HOME or TMPDIR to another folder"
             raise RegraftError(
-                "cannot store features",
-                path=self.folder,
-                why=f"{reason}; {free_bytes(self.folder):,} bytes are free on that volume",
-                hint=f"free some space, or {self._cache.remedy}",
-                code="CACHE-WRITE",
+                "cannot store features", path=self.folder, why=why, hint=hint, code="CACHE-WRITE"
             ) from error
-
-
-class RowWriter:
-    """Gathers batches into shards; on leaving, also by an error, what is there is written.
-
-    When the disk is full and the whole result is small (up to 256 MiB), rows stay in memory with a
-    warning.
-    """
-
-    def __init__(self, rows: FeatureRows, images: int) -> None:
-        self._rows = rows
-        self._fits = images * rows.width * _NUMBER_BYTES <= _HELD_BYTES
-        self._capacity = max(1, min(_FLUSH_ROWS, _FLUSH_BYTES // (rows.width * _NUMBER_BYTES)))
-        self._digests: list[str] = []
-        self._parts: list[Matrix] = []
-        self._since = time.monotonic()
-        self._holding = False
-
-    def add(self, sha256s: Sequence[str], features: Matrix) -> None:
-        """Take rows, (n, width); a shard is written when enough gathered or ten seconds went by."""
-        self._digests.extend(sha256s)
-        self._parts.append(features)
-        late = time.monotonic() - self._since > _FLUSH_SECONDS
-        if late or len(self._digests) >= self._capacity:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what has gathered.
-
-        Raises:
-            RegraftError: It cannot be written and is too large for memory (code ``CACHE-WRITE``).
-        """
-        digests, parts = self._digests, self._parts
-        self._digests, self._parts, self._since = [], [], time.monotonic()
-        if not digests:
-            return
-        features = np.concatenate(parts)
-        if not self._holding:
-            try:
-                self._rows.append(digests, features)
-                return
-            except RegraftError as error:
-                if not self._fits:
-                    raise
-                self._holding = True
-                warnings.warn(f"{error} - this run keeps its features in memory", stacklevel=2)
-        self._rows.append(digests, features, in_memory=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if error is None:
-            self.flush()
-            return
-        with contextlib.suppress(RegraftError):  # the first error is the one to hear about
-            self.flush()
 
 
 @dataclass(eq=False)
 class _Shard:
-    """Rows in a file (the matrix, the SHA-256 of each row's image, the checksum) or in memory.
+    """Rows in a file: the matrix, the SHA-256 of each row's image, the checksum.
 
     Rows are read and not mapped: mapped pages would count as memory of the process.
     """
 
-    path: Path | None
+    path: Path
     digests: list[bytes]
-    matrix: Matrix | None = field(default=None, repr=False)
     sound: bool | None = None
 
     def is_sound(self, key: bytes) -> bool:
         """Return whether the file is as it was written for this key; looked at once."""
         if self.sound is None:
-            assert self.path is not None
             try:
-                with self.path.open("rb") as stream:
-                    size = os.fstat(stream.fileno()).st_size - _DIGEST_BYTES
-                    sums = hashlib.sha256(key)
-                    while block := stream.read(min(1 << 20, size - stream.tell())):
-                        sums.update(block)
-                    self.sound = stream.read() == sums.digest()
+                content = memoryview(self.path.read_bytes())
+                sums = hashlib.sha256(key)
+                sums.update(content[:-_DIGEST_BYTES])
+                self.sound = content[-_DIGEST_BYTES:] == sums.digest()
             except OSError:
                 self.sound = False
         return self.sound
@@ -348,7 +290,6 @@ class _Shard:
         Raises:
             RegraftError: The disk is full or the folder cannot be written (code ``FILE-WRITE``).
         """
-        assert self.path is not None
         sums = hashlib.sha256(key)
         with atomic_path(self.path) as part, part.open("wb") as stream:
             for block in (matrix.reshape(-1).view(np.uint8).data, b"".join(self.digests)):
@@ -363,11 +304,6 @@ class _Shard:
             OSError: The file is gone.
             EOFError: The file was cut.
         """
-        if self.matrix is not None:
-            for row, position in pairs:
-                result[position] = self.matrix[row]
-            return
-        assert self.path is not None
         with self.path.open("rb", buffering=0) as stream:
             for row, position in pairs:
                 stream.seek(row * result[position].nbytes)
@@ -391,10 +327,3 @@ def _open(path: Path, row_bytes: int) -> _Shard:
         listed = stream.read(count * _DIGEST_BYTES)
     starts = range(0, len(listed), _DIGEST_BYTES)
     return _Shard(path, [listed[start : start + _DIGEST_BYTES] for start in starts])
-
-
-def _read_about(path: Path) -> Any:
-    try:
-        return read_json(path)
-    except RegraftError:
-        return None  # damaged: it is written again

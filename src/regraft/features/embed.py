@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ from regraft.settings import to_json
 from regraft.system import choose_device, threads
 
 Pixels = npt.NDArray[np.uint8]
+# Name, SHA-256, and the pixels unless the row is there already or on its way.
+_Loaded = tuple[str, str, Pixels | None]
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class Embedded:
 
     def blocks(self, size: int = 1000) -> Iterator[Matrix]:
         """Yield the rows in the order of the images, (at most ``size``, d) at a time."""
-        return self.rows.blocks(self.sha256s, size)
+        for start in range(0, len(self.sha256s), size):
+            yield self.rows.read(self.sha256s[start : start + size])
 
     def matrix(self) -> Matrix:
         """Return all rows in the order of the images, (n, d)."""
@@ -83,11 +86,8 @@ def as_list(images: Sequence[ImageLike]) -> list[ImageLike]:
     """
     single = isinstance(images, str | os.PathLike | Image.Image)
     if single or (isinstance(images, np.ndarray) and images.ndim not in {1, 4}):
-        raise UsageError(
-            "not a list of images",
-            why=f"found {type(images).__name__}",
-            hint="pass a list of paths, of Pillow images or of H×W×3 uint8 arrays",
-        )
+        hint = "pass a list of paths, of Pillow images or of H×W×3 uint8 arrays"
+        raise UsageError("not a list of images", why=f"found {type(images).__name__}", hint=hint)
     return list(images)
 
 
@@ -132,23 +132,19 @@ def embed(
             return built
 
         start = time.perf_counter()
-        filling = _Filling(
-            cache.rows(about, width),
-            backbone.prepare,
-            build,
-            batch_size=batch_size,
-            decoding=compute.decoding,
-        )
-        names, sha256s = filling.run(images, verbose=verbose)
+        rows, decoding = cache.rows(about, width), compute.decoding
+        filling = _Filling(rows, backbone, build, batch_size, decoding)
+        found = filling.run(images, verbose=verbose)
         stats = EmbeddingStats(len(images), filling.embedded, time.perf_counter() - start)
         texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in about.items()}
         texts |= {"backbone": backbone.spec.name, "fingerprint": backbone.fingerprint}
-        return Embedded(tuple(names), tuple(sha256s), stats, texts, filling.rows)
+        names, sha256s = zip(*found, strict=True) if found else ((), ())
+        return Embedded(names, sha256s, stats, texts, rows)
 
     try:  # a wrong guess costs time only: the engine that is built has the last word
         return attempt(expected_engine(compute.engine))
     except _AnotherEngineError as other:
-        return attempt(other.name)
+        return attempt(other.args[0])
 
 
 def key_facts(
@@ -176,20 +172,10 @@ def key_facts(
 
 
 class _AnotherEngineError(Exception):
-    """The engine that could be built is not the one whose rows were looked for."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
+    """The engine that could be built, whose name it holds, is not the one that was expected."""
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    name: str
-    sha256: str
-    pixels: Pixels | None  # None: the row is there already, or on its way
-
-
+@dataclass(eq=False)
 class _Filling:
     """Reads images in threads and runs those without a row through the network, in batches.
 
@@ -197,60 +183,44 @@ class _Filling:
     however many images there are. What was computed before an error or Ctrl-C is kept.
     """
 
-    def __init__(
-        self,
-        rows: FeatureRows,
-        prepare: Callable[[Image.Image], Pixels],
-        build_engine: Callable[[], Engine],
-        *,
-        batch_size: int,
-        decoding: Decoding,
-    ) -> None:
-        self.rows = rows
-        self.embedded = 0
-        self._prepare = prepare
-        self._build_engine = build_engine
-        self._engine: Engine | None = None
-        self._batch_size = batch_size
-        self._decoding = decoding
-        self._claimed: set[str] = set()
-        self._lock = threading.Lock()
+    rows: FeatureRows
+    backbone: Backbone
+    build_engine: Callable[[], Engine]
+    batch_size: int
+    decoding: Decoding
+    embedded: int = 0
+    engine: Engine | None = None
+    claimed: set[str] = field(default_factory=set)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def run(self, images: Sequence[ImageLike], *, verbose: bool) -> tuple[list[str], list[str]]:
+    def run(self, images: Sequence[ImageLike], *, verbose: bool) -> list[tuple[str, str]]:
         """Return the name and the SHA-256 of each image when all have a row."""
-        names: list[str] = []
-        sha256s: list[str] = []
+        found: list[tuple[str, str]] = []
         waiting: dict[str, Pixels] = {}
         with (
             progress_bar("Embedding", len(images), visible=verbose) as advance,
-            self.rows.writer(len(images)) as writer,
+            self.rows.writer() as add,
             contextlib.closing(self._in_order(images)) as stream,
         ):
-            for loaded in stream:
-                names.append(loaded.name)
-                sha256s.append(loaded.sha256)
-                if loaded.pixels is None:
-                    advance(1)
-                    continue
-                waiting[loaded.sha256] = loaded.pixels
-                if len(waiting) == self._batch_size:
-                    writer.add(list(waiting), self._features(waiting))
-                    advance(len(waiting))
+            for name, sha256, pixels in stream:
+                found.append((name, sha256))
+                advance(1)
+                if pixels is not None:
+                    waiting[sha256] = pixels
+                if len(waiting) == self.batch_size or (waiting and len(found) == len(images)):
+                    add(list(waiting), self._features(np.stack(list(waiting.values()))))
                     waiting.clear()
-            if waiting:
-                writer.add(list(waiting), self._features(waiting))
-                advance(len(waiting))
-        return names, sha256s
+        return found
 
     def _in_order(self, images: Sequence[ImageLike]) -> Generator[_Loaded, None, None]:
-        """Yield loaded images in order while threads work on the next two batches of them."""
+        """Yield what `_load` returns, in order, while threads work on the next two batches."""
         workers = threads()
         waiting: deque[Future[_Loaded]] = deque()
         pool = ThreadPoolExecutor(workers, thread_name_prefix="regraft-load")
         try:
             for image in images:
                 waiting.append(pool.submit(self._load, image))
-                if len(waiting) >= 2 * self._batch_size + workers:
+                if len(waiting) >= 2 * self.batch_size + workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -258,30 +228,27 @@ class _Filling:
             pool.shutdown(cancel_futures=True)
 
     def _load(self, image: ImageLike) -> _Loaded:
-        content = read_image(image, limits=self._decoding.limits)
-        with self._lock:
-            first = content.sha256 not in self._claimed
-            self._claimed.add(content.sha256)
+        content = read_image(image, limits=self.decoding.limits)
+        with self.lock:
+            first = content.sha256 not in self.claimed
+            self.claimed.add(content.sha256)
         if not first or self.rows.known([content.sha256])[0]:
-            return _Loaded(content.name, content.sha256, None)
+            return content.name, content.sha256, None
         try:
-            pixels = self._prepare(decode(content, self._decoding))
+            pixels = self.backbone.prepare(decode(content, self.decoding))
         except ImageError as error:
             error.path = content.name  # the preparation sees pixels only and cannot name the file
             raise
-        return _Loaded(content.name, content.sha256, pixels)
+        return content.name, content.sha256, pixels
 
-    def _features(self, batch: Mapping[str, Pixels]) -> Matrix:
-        if self._engine is None:
+    def _features(self, batch: Pixels) -> Matrix:
+        if self.engine is None:
             self.rows.prepare()  # a folder that cannot be written is found out before the work
-            self._engine = self._build_engine()
-        features = self._engine(np.stack(list(batch.values())))
+            self.engine = self.build_engine()
+        features = self.engine(batch)
         if not np.isfinite(features).all():
-            raise BackboneError(
-                "the network gives numbers that are not finite",
-                why=f"in {len(batch)} images",
-                hint='try precision="fp32", and check the weights and the preprocessing',
-                code="BACKBONE-NAN",
-            )
+            what, why = "the network gives numbers that are not finite", f"in {len(batch)} images"
+            hint = 'try precision="fp32", and check the weights and the preprocessing'
+            raise BackboneError(what, why=why, hint=hint, code="BACKBONE-NAN")
         self.embedded += len(batch)
         return features

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from regraft.backbones.backbone import Backbone, build
@@ -43,6 +41,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         stats_: Images, embedded images and seconds of the last call.
 
     Example:
+        >>> import numpy as np
         >>> spec = BackboneSpec("simple_cnn", weights=None)
         >>> extractor = FeatureExtractor(spec, compute=Compute(engine="torch", cache=None))
         >>> extractor.fit_transform([np.zeros((50, 40, 3), np.uint8)] * 2).shape
@@ -110,13 +109,6 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             ImageError: An image cannot be used; what was computed before stays cached.
             RegraftError: The features cannot be stored.
-
-        Example:
-            >>> spec = BackboneSpec("simple_cnn", weights=None)
-            >>> images = [np.full((50, 40, 3), shade, np.uint8) for shade in (0, 99, 200)]
-            >>> embedded = FeatureExtractor(spec, compute=Compute(cache=None)).stream(images)
-            >>> [block.shape for block in embedded.blocks(2)]
-            [(2, 128), (1, 128)]
         """
         self.fit(X)
         backbone, how = self.backbone_, self.compute
@@ -133,12 +125,6 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         )
         self.stats_ = embedded.stats
         return embedded
-
-    def get_feature_names_out(self, input_features: object = None) -> npt.NDArray[np.object_]:
-        """Return a name for each column: the network's and a number."""
-        backbone = self.backbone_
-        names = [f"{backbone.spec.name}_{i}" for i in range(backbone.feature_dim)]
-        return np.array(names, dtype=object)
 
     def __sklearn_is_fitted__(self) -> bool:
         return True  # nothing is learned from images
@@ -171,18 +157,14 @@ def _built(spec: BackboneSpec, _stamp: object) -> Backbone:
 
 
 @functools.lru_cache(maxsize=2)
-def _engine(
-    spec: BackboneSpec, stamp: object, name: EngineName, precision: PrecisionName
-) -> Engine:
-    return _built(spec, stamp).engine(name, precision)
+def _engine(spec: BackboneSpec, stamp: object, name: EngineName, bits: PrecisionName) -> Engine:
+    return _built(spec, stamp).engine(name, bits)
 
 
 def _with_pooling(backbone: str | BackboneSpec, pooling: str) -> BackboneSpec:
-    if isinstance(backbone, str):
-        return BackboneSpec(backbone, pooling=pooling)
-    own = backbone.pooling
-    if own not in {pooling, _DEFAULT_POOLING} and pooling != _DEFAULT_POOLING:
-        raise UsageError("two poolings", why=f"{own!r} in the spec, {pooling!r} beside it")
-    return (
-        backbone if pooling == _DEFAULT_POOLING else dataclasses.replace(backbone, pooling=pooling)
-    )
+    spec = BackboneSpec(backbone) if isinstance(backbone, str) else backbone
+    if pooling == _DEFAULT_POOLING:
+        return spec
+    if spec.pooling not in {pooling, _DEFAULT_POOLING}:
+        raise UsageError("two poolings", why=f"{spec.pooling!r} in the spec, {pooling!r} beside it")
+    return dataclasses.replace(spec, pooling=pooling)

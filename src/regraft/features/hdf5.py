@@ -12,12 +12,14 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from regraft.data.dataset import Dataset
 from regraft.errors import DataError
 from regraft.features.cache import Matrix
 from regraft.features.embed import Embedded
 from regraft.files import atomic_path, write_json
 
 _KEYS = ("features", "labels", "label_names")
+_EXPECTED = "expected numbers of shape (n, d), whole numbers of shape (n,), and texts"
 
 
 class LabelledFeatures(NamedTuple):
@@ -43,49 +45,45 @@ class LabelledFeatures(NamedTuple):
 
 
 def write_features(
-    file: str | os.PathLike[str],
-    features: Embedded | npt.NDArray[Any],
-    labels: Sequence[str],
-    *,
-    classes: Sequence[str],
-    groups: Sequence[str] | None = None,
-    block: int = 1000,
+    file: str | os.PathLike[str], features: Embedded, images: Dataset, *, block: int = 1000
 ) -> None:
     """Write features and labels to a new HDF5 file, a block at a time, so that memory stays flat.
 
-    The datasets are ``features`` (n, d) float32, ``labels`` (n,) codes and ``label_names`` text;
-    embedded images also leave ``paths``, ``sha256`` and, as attributes, what made them.
+    The datasets are ``features`` (n, d) float32, ``labels`` (n,) codes, the places of the classes
+    in ``label_names``, ``paths``, ``sha256`` and, where there are any, ``groups``; what made the
+    features stands as attributes of the file.
 
     Args:
         file: The new file; an existing one is never replaced.
-        features: Embedded images, or an array (n, d).
-        labels: The class name of each row.
-        classes: All class names; a label's code is its place here.
-        groups: What must not be torn apart by a split, for each row.
+        features: Embedded images.
+        images: Their labels, classes and groups.
         block: Rows in memory at a time.
 
     Raises:
-        DataError: The file exists (``DATA-EXISTS``), or features, labels and classes do not fit.
+        DataError: The file exists (``DATA-EXISTS``), or there are other images than features.
         RegraftError: The file cannot be written (``FILE-WRITE``).
 
     Example:
         >>> import tempfile
+        >>> from regraft.features.extractor import FeatureExtractor
+        >>> images = [np.zeros((40, 50, 3), np.uint8)] * 2
+        >>> from regraft.backbones.spec import BackboneSpec, Compute
+        >>> spec = BackboneSpec("simple_cnn", weights=None)
+        >>> features = FeatureExtractor(spec, compute=Compute(cache=None)).stream(images)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = Path(folder) / "features.h5"
-        ...     write_features(file, np.ones((2, 3)), ["rose", "lily"], classes=["lily", "rose"])
+        ...     labels = Dataset(("a.jpg", "b.jpg"), ("rose", "lily"), ("lily", "rose"))
+        ...     write_features(file, features, labels)
         ...     read_features(file).labels
         ('rose', 'lily')
     """
-    if len(features.shape) != 2:
-        raise _misfit(f"features of shape {features.shape} are no matrix")
-    with _new_file(file, labels, classes, groups, rows=features.shape[0]) as target:
+    if len(images) != features.shape[0]:
+        why = f"{len(images)} images for {features.shape[0]} rows"
+        raise DataError("features and labels do not fit", why=why)
+    with _new_file(file, images) as target:
         rows = target.create_dataset("features", features.shape, np.float32)
-        if isinstance(features, np.ndarray):
-            rows[:] = features
-            return
         for i, values in enumerate(features.blocks(block)):
             rows[i * block : i * block + len(values)] = values
-        _write_texts(target, "paths", features.names)
         _write_texts(target, "sha256", features.sha256s)
         target.attrs.update(features.about)
 
@@ -93,47 +91,40 @@ def write_features(
 def write_pixels(
     file: str | os.PathLike[str],
     batches: Iterable[npt.NDArray[np.uint8]],
-    names: Sequence[str],
-    labels: Sequence[str],
+    images: Dataset,
     *,
-    classes: Sequence[str],
     side: int,
-    groups: Sequence[str] | None = None,
 ) -> dict[str, float]:
     """Write prepared images to a new HDF5 file, and their means beside it.
 
-    The datasets are ``images`` (n, side, side, 3) in 8 bits, ``paths``, and ``labels`` and
-    ``label_names`` as `write_features` has them. The mean of each channel over all images stands
-    as ``R``, ``G`` and ``B`` in a JSON file of the same name and among the file's attributes.
+    The datasets are ``images`` (n, side, side, 3) in 8 bits, and labels and paths as
+    `write_features` has them. The mean of each channel over all images stands as ``R``, ``G`` and
+    ``B`` in a JSON file of the same name and among the file's attributes.
 
     Args:
         file: The new file; an existing one is never replaced.
         batches: The images, a part at a time: (m, side, side, 3) in 8 bits, RGB.
-        names: The path of each image.
-        labels: The class name of each image.
-        classes: All class names; a label's code is its place here.
+        images: Their paths, labels, classes and groups.
         side: Height and width in pixels.
-        groups: What must not be torn apart by a split, for each image.
 
     Returns:
         The means by channel, between 0 and 255.
 
     Raises:
-        DataError: One of the two files exists (``DATA-EXISTS``), or the labels do not fit.
+        DataError: One of the two files exists (``DATA-EXISTS``).
         ImageError: An image cannot be used.
         RegraftError: The files cannot be written (``FILE-WRITE``).
     """
     beside = Path(file).with_suffix(".json")
     refuse_existing(beside)
     sums, end = np.zeros(3), 0
-    with _new_file(file, labels, classes, groups, rows=len(names)) as target:
-        images = target.create_dataset("images", (len(names), side, side, 3), np.uint8)
+    with _new_file(file, images) as target:
+        pixels = target.create_dataset("images", (len(images), side, side, 3), np.uint8)
         for batch in batches:
             start, end = end, end + len(batch)
-            images[start:end] = batch
+            pixels[start:end] = batch
             sums += batch.sum(axis=(0, 1, 2), dtype=np.float64)
         means = dict(zip("RGB", (sums / (max(end, 1) * side**2)).tolist(), strict=True))
-        _write_texts(target, "paths", names)
         target.attrs.update(means)
     write_json(beside, means)
     return means
@@ -156,8 +147,9 @@ def read_features(file: str | os.PathLike[str]) -> LabelledFeatures:
             features, coded, names = (_own_dataset(source, key) for key in _KEYS)
             if features is None or coded is None or names is None:
                 raise _unusable(file, f"found {sorted(source)}", f"expected the keys {list(_KEYS)}")
-            if problem := _problem(features, coded, names):
-                raise _unusable(file, problem)
+            if not _fit(features, coded, names):
+                shapes = [f"{one.dtype} of shape {one.shape}" for one in (features, coded, names)]
+                raise _unusable(file, f"found {', '.join(shapes)}", _EXPECTED)
             classes, codes = _texts(names), coded[:].astype(np.int64)
             matrix = np.empty(features.shape, np.float32)
             features.read_direct(matrix)
@@ -188,41 +180,21 @@ def refuse_existing(file: str | os.PathLike[str]) -> None:
 
 
 @contextlib.contextmanager
-def _new_file(
-    file: str | os.PathLike[str],
-    labels: Sequence[str],
-    classes: Sequence[str],
-    groups: Sequence[str] | None,
-    *,
-    rows: int,
-) -> Iterator[h5py.File]:
-    """Give a new file that holds the labels, and appears whole or not at all."""
-    codes = _codes(labels, classes, rows)
-    if groups is not None and len(groups) != rows:
-        raise _misfit(f"{len(groups)} groups for {rows} rows")
+def _new_file(file: str | os.PathLike[str], images: Dataset) -> Iterator[h5py.File]:
+    """Give a new file that holds names and labels, and appears whole or not at all."""
     refuse_existing(file)
+    codes = {name: code for code, name in enumerate(images.classes)}
     with atomic_path(Path(file)) as part:
         try:
             with h5py.File(part, "w") as target:
-                target["labels"] = codes
-                _write_texts(target, "label_names", classes)
-                if groups is not None:
-                    _write_texts(target, "groups", groups)
+                target["labels"] = np.array([codes[label] for label in images.labels], np.int64)
+                _write_texts(target, "label_names", images.classes)
+                _write_texts(target, "paths", [str(path) for path in images.paths])
+                if images.groups is not None:
+                    _write_texts(target, "groups", images.groups)
                 yield target
         except RuntimeError as error:  # how h5py reports that closing a file failed
             raise OSError(str(error)) from error
-        refuse_existing(file)
-
-
-def _codes(labels: Sequence[str], classes: Sequence[str], rows: int) -> npt.NDArray[np.int64]:
-    places = {name: code for code, name in enumerate(classes)}
-    if len(places) != len(classes):
-        raise _misfit(f"a class is named twice in {list(classes)[:20]}")
-    if len(labels) != rows:
-        raise _misfit(f"{len(labels)} labels for {rows} rows")
-    if unknown := sorted(set(labels) - set(places)):
-        raise _misfit(f"labels {unknown[:20]} without a class; known: {list(classes)[:20]}")
-    return np.array([places[label] for label in labels], dtype=np.int64)
 
 
 def _write_texts(target: h5py.File, name: str, texts: Sequence[str]) -> None:
@@ -241,17 +213,10 @@ def _own_dataset(source: h5py.File, key: str) -> Any:
     return dataset
 
 
-def _problem(features: Any, labels: Any, names: Any) -> str:
-    """Return the first thing that is wrong with three datasets, or nothing."""
-    problems = {
-        f"features of shape {features.shape}": features.ndim != 2,
-        f"features of type {features.dtype}": features.dtype.kind not in "fiu",
-        f"{labels.shape} labels for {features.shape} features": labels.shape != features.shape[:1],
-        f"labels of type {labels.dtype}": labels.dtype.kind not in "iu",
-        f"label_names of shape {names.shape}": names.ndim != 1,
-        f"label_names of type {names.dtype}": names.dtype.kind not in "SO",
-    }
-    return next((problem for problem, holds in problems.items() if holds), "")
+def _fit(features: Any, labels: Any, names: Any) -> bool:
+    kinds = [dataset.dtype.kind for dataset in (features, labels, names)]
+    shapes = (features.ndim, names.ndim) == (2, 1) and labels.shape == features.shape[:1]
+    return shapes and kinds[0] in "fiu" and kinds[1] in "iu" and kinds[2] in "SO"
 
 
 def _texts(dataset: Any) -> tuple[str, ...]:
@@ -262,10 +227,6 @@ def _texts(dataset: Any) -> tuple[str, ...]:
         value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
         for value in dataset[:]
     )
-
-
-def _misfit(why: str) -> DataError:
-    return DataError("features and labels do not fit", why=why)
 
 
 def _unusable(file: str | os.PathLike[str], why: str, hint: str = "") -> DataError:

@@ -177,7 +177,7 @@ class ActivationCache:
         ]
         with (
             progress_bar("Embedding views", total, visible=runtime.verbose) as advance,
-            rows.writer(total) as writer,
+            rows.writer() as add,
         ):
             for view, names in enumerate(digests):
                 missing = np.flatnonzero(~rows.known(names))
@@ -185,7 +185,7 @@ class ActivationCache:
                 for start in range(0, len(missing), runtime.batch_size):
                     batch = missing[start : start + runtime.batch_size]
                     features = self._engine(images.take(batch, view).numpy())
-                    writer.add([names[sample] for sample in batch], features)
+                    add([names[sample] for sample in batch], features)
                     advance(len(batch))
                 computed += len(missing)
         return CachedActivations(rows, digests), computed
