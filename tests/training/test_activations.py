@@ -11,24 +11,20 @@ from regraft.backbones.backbone import build
 from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.feature_classifier import FeatureClassifier
 from regraft.classifiers.network_classifier import NetworkClassifier
-from regraft.classifiers.saving import load_model
 from regraft.data.images import Decoding
-from regraft.errors import ImageError, RegraftError
 from regraft.settings import to_json
 from regraft.training import activations as module
 from regraft.training.activations import (
     ActivationCache,
-    Predictor,
     Runtime,
     choose_mode,
-    recall_mode,
 )
 from regraft.training.augment import find_augmentation
 from regraft.training.batches import AugmentedImages, Images, LabelledImages
 from regraft.training.heads import LinearHead, MLPHead
 from regraft.training.network import TransferNetwork
 from regraft.training.phases import Phase, two_stage
-from regraft.training.split_point import behind_trunk, named_split_point
+from regraft.training.split_point import named_split_point
 
 SMALL = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 NORMED = BackboneSpec("test_resnet", weights=None, arguments=(("size", 48),))
@@ -91,16 +87,6 @@ def test_rows_come_back_bit_for_bit(tmp_path):
     assert torch.equal(rows.take(EVERY, epoch=0), exact(kept, IMAGES))
 
 
-def test_samples_are_handed_out_in_the_order_asked_for_in_every_epoch(tmp_path):
-    rows, _ = open_cache(tmp_path).plain(IMAGES)
-    every = rows.take(EVERY, epoch=0)
-
-    asked = np.array([7, 0, 7, 3])
-
-    assert torch.equal(rows.take(asked, epoch=5), every[asked])
-    assert rows.take(asked[:0], epoch=0).shape == (0, every.shape[1])
-
-
 def test_rows_that_are_too_many_for_memory_are_read_from_disk(tmp_path, monkeypatch):
     kept = open_cache(tmp_path)
     held, _ = kept.plain(IMAGES)
@@ -135,12 +121,6 @@ def test_what_shapes_a_row_is_part_of_its_key(tmp_path, changes, monkeypatch):
     assert other == 10
 
 
-def test_rows_of_other_weights_are_never_taken_for_these(tmp_path):
-    open_cache(tmp_path).plain(IMAGES)
-
-    assert open_cache(tmp_path, seed=1).plain(IMAGES)[1] == 10
-
-
 # --- views
 
 
@@ -171,16 +151,6 @@ def test_views_are_those_of_live_augmentation_and_epochs_take_turns(tmp_path):
     assert torch.equal(taken[0], taken[6])
     for one, other in ((0, 1), (1, 2), (0, 2)):
         assert all(not torch.equal(a, b) for a, b in zip(taken[one], taken[other], strict=True))
-
-
-def test_more_views_need_only_what_is_new(tmp_path):
-    kept = open_cache(tmp_path)
-    first, _ = kept.views(augmented(kept, views=2), 2, about())
-
-    more, computed = kept.views(augmented(kept, views=3), 3, about())
-
-    assert computed == 10
-    assert torch.equal(first.take(EVERY, 1), more.take(EVERY, 1))
 
 
 @pytest.mark.parametrize("changes", [{"seed": 4}, {"augment": "standard,flip=false"}], ids=str)
@@ -317,16 +287,6 @@ def test_training_from_activations_ends_with_the_weights_of_training_live(change
     assert np.abs(kept.predict_proba(OTHERS) - live.predict_proba(OTHERS)).max() <= 1e-5
 
 
-def test_what_validation_says_is_the_same_in_both_modes():
-    kept, live = (
-        learner(boundary=choice).fit(IMAGES, LABELS, validation=Held) for choice in ("auto", "off")
-    )
-
-    for one, other in zip(kept.history_["epochs"], live.history_["epochs"], strict=True):
-        assert one["val_loss"] == pytest.approx(other["val_loss"], rel=1e-5)
-        assert one["val_accuracy"] == other["val_accuracy"]
-
-
 # --- live, and why
 
 
@@ -357,32 +317,7 @@ def test_a_phase_that_must_run_live_says_why(changes, why):
     assert found.predict_proba(OTHERS).shape == (7, 3)
 
 
-def test_batch_statistics_do_not_matter_to_a_network_without_batch_norm():
-    plain = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 64),))
-    phase = Phase(batchnorm="batch_statistics", unfreeze=0.5, epochs=1)
-
-    found = fitted(backbone=plain, phases=[phase])
-
-    assert mode_of(found)[0] == "cached"
-
-
-def test_each_phase_goes_its_own_mode():
-    found = fitted(phases=two_stage(1, head_epochs=1, unfreeze=1.0))
-
-    assert [mode_of(found, phase)[0] for phase in (0, 1)] == ["cached", "live"]
-    assert mode_of(found, 0)[1]["stage"] == "pooled"
-
-
 # --- what they take
-
-
-def test_what_is_kept_is_told_with_its_size():
-    found = fitted(phases=[Phase(epochs=1)])
-
-    assert mode_of(found) == (
-        "cached",
-        {"stage": "pooled", "shape": [128], "bytes": 10 * 128 * 4},
-    )
 
 
 @pytest.mark.parametrize(("lacking", "mode"), [(0, "cached"), (1, "live")])
@@ -432,22 +367,6 @@ def test_a_network_that_cannot_be_cut_runs_live(runtime, monkeypatch):
     }
 
 
-def test_images_are_not_looked_at_where_the_whole_trunk_is_frozen(runtime, monkeypatch):
-    monkeypatch.setattr(LabelledImages, "few", lambda _train: pytest.fail("no image is needed"))
-
-    mode = chosen_mode(runtime, Phase(), samples=10)
-
-    assert mode.cache.split_point == behind_trunk(runtime.network)
-    assert mode.size == 10 * 128 * 4
-
-
-@pytest.mark.parametrize("phase", [Phase(), Phase(unfreeze=0.5)])
-def test_what_is_described_is_recalled(runtime, phase):
-    mode = chosen_mode(runtime, phase)
-
-    assert recall_mode(mode.facts(), runtime).facts() == mode.facts()
-
-
 @pytest.mark.parametrize(("device", "engine"), [("cpu", "openvino"), ("cuda", "torch")])
 def test_an_accelerator_is_not_left_idle_by_openvino(monkeypatch, device, engine):
     monkeypatch.setattr(module, "choose_device", lambda _device: device)
@@ -493,75 +412,6 @@ def test_probabilities_are_those_of_the_whole_network(trained):
     assert found.sum(1) == pytest.approx(1.0, abs=1e-12)
 
 
-def test_asking_twice_gives_the_same_bits_and_changes_nothing(trained):
-    before = {n: t.clone() for n, t in trained.network_.state_dict().items()}
-
-    first, again = trained.predict_proba(OTHERS), trained.predict_proba(OTHERS)
-
-    assert np.array_equal(first, again)
-    assert all(torch.equal(t, before[n]) for n, t in trained.network_.state_dict().items())
-    assert not any(part.training for part in trained.network_.modules())
-
-
-def test_statistics_say_how_many_images_passed(trained):
-    new = [np.full((48, 48, 3), shade, np.uint8) for shade in range(0, 250, 50)]
-
-    trained.predict_proba(new)
-
-    assert (trained.embedding_stats_.images, trained.embedding_stats_.embedded) == (5, 5)
-    assert trained.embedding_stats_.seconds >= 0
-
-
 def test_no_images_have_no_answers(trained):
     assert trained.predict_proba([]).shape == (0, 3)
     assert trained.embedding_stats_.images == 0
-
-
-def test_a_image_that_cannot_be_read_is_named(trained, tmp_path):
-    with pytest.raises(ImageError, match=r"missing\.png"):
-        trained.predict_proba([OTHERS[0], tmp_path / "missing.png"])
-
-
-@pytest.mark.parametrize("output", ["softmax", "sigmoid"])
-@pytest.mark.parametrize("mode", PHASES)
-def test_a_saved_model_answers_with_the_same_bits(mode, output, tmp_path):
-    labels = ["a", "b"] * 5 if output == "sigmoid" else LABELS
-    net = learner(phases=PHASES[mode], output=output, head="mlp_256")
-    net.fit(IMAGES, labels).save(tmp_path / "model")
-
-    loaded = load_model(tmp_path / "model")
-
-    wanted = net.predict_proba(OTHERS)
-    assert np.array_equal(loaded.predict_proba(OTHERS), wanted)
-    assert loaded.embedding_stats_.embedded == 7 * (mode != "behind the trunk")  # the common cache
-    assert loaded.classes_.tolist() == net.classes_.tolist()
-    assert loaded.history_ == net.history_
-
-
-def test_images_too_many_for_the_memory_are_answered_in_parts(monkeypatch):
-    learner = fitted(phases=PHASES["live"])
-    together = learner.predict_proba(OTHERS)
-    forward = TransferNetwork.forward
-
-    def greedy(self, images):
-        if len(images) > 3:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(self, images)
-
-    monkeypatch.setattr(TransferNetwork, "forward", greedy)
-
-    assert np.abs(learner.predict_proba(OTHERS) - together).max() < 1e-6
-
-
-def test_a_history_without_phases_is_run_live():
-    net = fitted(phases=[])
-
-    assert net._predictor.cache is None
-    assert np.allclose(net.predict_proba(OTHERS), live(net), atol=1e-6)
-
-
-def test_the_records_of_another_network_are_refused(runtime):
-    facts = {"mode": "cached", "boundary": {"stage": "nowhere"}}
-
-    with pytest.raises(RegraftError, match="no such split point"):
-        Predictor.from_records(runtime, [facts])

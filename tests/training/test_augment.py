@@ -1,7 +1,6 @@
 """Augmentations as values, and what they do to an image: against Keras' map and torchvision."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from typing import get_args
 
 import numpy as np
@@ -45,21 +44,6 @@ def view(augmentation, seed=0, shown=None):
     return augmentation(image() if shown is None else shown, np.random.default_rng(seed))
 
 
-EVERYTHING = Augmentation(
-    rotation=40,
-    shift_x=0.2,
-    shift_y=0.1,
-    shear=10,
-    zoom=0.3,
-    flip=True,
-    vertical_flip=True,
-    fill="constant",
-    fill_value=40,
-    brightness=0.3,
-    policy="randaugment",
-    erasing=1.0,
-)
-
 share = st.floats(0, 1)
 augmentations = st.builds(
     Augmentation,
@@ -101,23 +85,6 @@ def test_an_augmentation_survives_json_and_text(augmentation):
 
     assert Augmentation(**json.loads(json.dumps(to_json(augmentation)))) == augmentation
     assert find_augmentation(text) == augmentation
-
-
-@pytest.mark.parametrize("augmentation", [EVERYTHING, *AUGMENTATIONS.values()])
-def test_different_numbers_give_different_views(augmentation):
-    views = {view(augmentation, seed).tobytes() for seed in range(12)}
-
-    assert len(views) > 6
-
-
-@pytest.mark.parametrize("augmentation", [EVERYTHING, AUGMENTATIONS["trivial"]])
-def test_views_are_the_same_in_threads_and_after_other_random_numbers(augmentation):
-    alone = [view(augmentation, seed) for seed in range(40)]
-    np.random.seed(1)  # noqa: NPY002 - the global state must not matter
-    with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(lambda seed: view(augmentation, seed), range(40)))
-
-    assert all(map(np.array_equal, alone, together))
 
 
 def test_a_flip_exchanges_left_and_right_half_of_the_time():
@@ -168,14 +135,6 @@ def test_the_geometry_is_drawn_evenly_from_its_ranges_and_each_number_apart(draw
         assert quarters.min() > 60
     between = np.corrcoef([values for values, _, _ in columns.values()]) - np.eye(6)
     assert np.abs(between).max() < 0.25
-
-
-def test_changing_one_setting_leaves_the_others_as_they_were(drawn):
-    view(Augmentation(rotation=30, zoom=0.2))
-    view(Augmentation(rotation=30, zoom=0.2, shift_x=0.1, flip=True, policy="trivial"))
-
-    assert drawn[0]["rotation"] == drawn[1]["rotation"]
-    assert drawn[0]["zoom"] == drawn[1]["zoom"]
 
 
 def test_brightness_varies_around_the_image_as_it_is():
@@ -248,28 +207,16 @@ def test_the_names_hold_what_the_teaching_material_used():
     assert {"standard", "trivial", "randaugment"} | set(published) == set(AUGMENTATIONS)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("rotation", 181),
-        ("rotation", -5),
-        ("shear", 90),
-        ("zoom", 1.0),
-        ("shift_x", 20),
-        ("shift_y", -0.1),
-        ("flip", 0.5),
-        ("fill", "wrap"),
-        ("fill_value", 256),
-        ("policy", "autoaugment"),
-        ("num_ops", 0),
-        ("magnitude", 31),
-        ("erasing", float("nan")),
-        ("brightness", "much"),
-    ],
+OUT_OF_RANGE = (
+    "crop=0 rotation=181 rotation=-5 shear=90 zoom=1 shift_x=20 shift_y=-0.1 flip=0.5 fill=wrap"
+    " fill_value=256 brightness=much policy=autoaugment num_ops=0 magnitude=31 erasing=1.1"
 )
-def test_a_value_out_of_range_is_refused_by_its_name(name, value):
-    with pytest.raises(UsageError, match=f"{name} cannot be"):
-        Augmentation(**{name: value})
+
+
+@pytest.mark.parametrize("setting", OUT_OF_RANGE.split())
+def test_a_value_out_of_range_is_refused_by_its_name(setting):
+    with pytest.raises(UsageError, match=f"{setting.partition('=')[0]} cannot be"):
+        find_augmentation(setting)
 
 
 def keras_matrix(height, width, *, theta, tx, ty, shear, zx, zy):
@@ -335,14 +282,8 @@ def test_the_image_is_the_one_that_keras_gives(
         fill_value=fill_value,
     )
 
-    keras = {
-        "theta": rotation,
-        "tx": pixels[0],
-        "ty": pixels[1],
-        "shear": shear,
-        "zx": zoom[0],
-        "zy": zoom[1],
-    }
+    keras = {"theta": rotation, "tx": pixels[0], "ty": pixels[1], "shear": shear}
+    keras |= {"zx": zoom[0], "zy": zoom[1]}
     expected = keras_affine(shown, fill=fill, fill_value=fill_value, **keras)
     clear = clear_of_edges(keras_matrix(*size, **keras), *size)
     assert found.shape == shown.shape
@@ -350,30 +291,15 @@ def test_the_image_is_the_one_that_keras_gives(
     assert (np.abs(found - expected)[clear] <= 1).mean() > 0.999
 
 
-@pytest.mark.parametrize("fill", FILLS)
-def test_no_change_leaves_every_pixel_as_it_was(fill):
-    shown = image(37, 52)
-
-    assert np.array_equal(warp(shown, affine(37, 52), fill=fill, fill_value=99), shown)
-
-
-def test_a_quarter_turn_is_exact():
-    shown = image(40)
-
-    assert np.array_equal(warp(shown, affine(40, 40, rotation=90)), np.rot90(shown, -1))
-
-
 def test_mirrored_edges_are_repeated_as_scipy_reflects():
     row = np.repeat(np.array([[10, 20, 30, 40]], np.uint8)[..., None], 3, axis=2)
 
-    assert warp(row, moved(0, -2), fill="reflect")[0, :, 0].tolist() == [20, 10, 10, 20]
-    assert warp(row, moved(0, -2), fill="nearest")[0, :, 0].tolist() == [10, 10, 10, 20]
-    assert warp(row, moved(0, -2), fill="constant", fill_value=7)[0, :, 0].tolist() == [
-        7,
-        7,
-        10,
-        20,
-    ]
+    def shifted(**fill):
+        return warp(row, moved(0, -2), **fill)[0, :, 0].tolist()
+
+    assert shifted(fill="reflect") == [20, 10, 10, 20]
+    assert shifted(fill="nearest") == [10, 10, 10, 20]
+    assert shifted(fill="constant", fill_value=7) == [7, 7, 10, 20]
 
 
 def reference(shown, name, amount):
@@ -464,13 +390,3 @@ def test_rand_augment_applies_so_many_operations_of_one_strength(operated):
     assert strengths["Rotate"] == 15
     assert strengths["TranslateX"] == pytest.approx(75 / 331 * 96)
     assert strengths["TranslateY"] == pytest.approx(75 / 331 * 80)
-
-
-def test_the_global_generators_are_neither_read_nor_moved():
-    torch.manual_seed(3)
-    before = torch.get_rng_state()
-
-    for seed in range(30):
-        view(EVERYTHING, seed)
-
-    assert torch.equal(torch.get_rng_state(), before)

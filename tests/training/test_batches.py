@@ -12,7 +12,7 @@ from PIL import Image
 from regraft.backbones.backbone import build
 from regraft.backbones.spec import BackboneSpec, Preprocessing
 from regraft.data.images import open_image
-from regraft.errors import ImageError, RegraftError
+from regraft.errors import RegraftError
 from regraft.training import batches as module
 from regraft.training.batches import (
     AugmentedImages,
@@ -107,13 +107,6 @@ def test_a_view_depends_on_seed_epoch_and_sample_only(squares):
     assert not torch.equal(other_seed.take(np.array([1]), 7)[0], together[1])
 
 
-def test_views_of_earlier_phases_are_not_shown_again(squares):
-    first = AugmentedImages(squares, noisy, 8, seed=3)
-    second = AugmentedImages(squares, noisy, 8, seed=3, before=5)
-
-    assert torch.equal(second.take(np.array([1]), 2), first.take(np.array([1]), 7))
-
-
 def test_a_number_of_views_comes_around(squares):
     views = AugmentedImages(squares, noisy, 8, seed=0, views=2)
     seen = [views.take(np.array([3]), epoch) for epoch in range(4)]
@@ -131,15 +124,6 @@ def test_an_augmentation_is_told_the_side_that_enters_the_network(squares):
     views = AugmentedImages(squares, cut, 5, seed=0)
 
     assert torch.equal(views.take(np.array([3]), 0), squares.take(np.array([3]), 0)[:, :5, :5])
-
-
-def test_randomness_for_another_purpose_or_number_is_another():
-    draws = {
-        int(generator(*arguments).integers(2**62))
-        for arguments in ((0, "order", 1), (1, "order", 1), (0, "step", 1), (0, "order", 2))
-    }
-
-    assert len(draws) == 4
 
 
 def test_prefetching_keeps_the_order_and_the_numbers(squares, monkeypatch):
@@ -183,20 +167,6 @@ def test_a_target_has_a_one_in_the_column_of_its_class(files):
     assert part.codes.tolist() == part.targets.argmax(1).tolist()
 
 
-def test_the_order_of_the_columns_is_that_of_the_classes_and_a_part_may_lack_one(files):
-    part = part_of(files[:2], ["c", "a"], ["c", "b", "a"])
-
-    assert part.targets.tolist() == [[1, 0, 0], [0, 0, 1]]
-
-
-def test_nothing_is_read_before_it_is_needed(tmp_path):
-    part = part_of([tmp_path / "missing.png"] * 2, ["a", "b"])
-
-    assert len(part) == 2
-    with pytest.raises(ImageError, match=r"missing\.png"):
-        _ = part.pixels
-
-
 def test_images_are_decoded_once(files, monkeypatch):
     counted = []
     made = module.Images
@@ -221,14 +191,6 @@ def test_a_few_images_are_spread_over_the_part(files):
     assert targets.argmax(1).tolist() == [0, 0, 1, 1, 2]
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_a_few_of_fewer_images_are_all_of_them_once(files, count):
-    images, targets = part_of(files[:count], LABELS[:count]).few()
-
-    assert len(images) == len(targets) == count
-    assert images[:, 16, 16, 0].tolist() == [12 * i for i in range(count)]
-
-
 def test_the_fingerprint_is_that_of_contents_and_labels_in_their_order(files, tmp_path):
     whole = part_of(files).fingerprint()
     copies = [tmp_path / f"copy_{path.name}" for path in files]
@@ -241,17 +203,6 @@ def test_the_fingerprint_is_that_of_contents_and_labels_in_their_order(files, tm
     assert part_of(files, ["b", *LABELS[1:]]).fingerprint() != whole
     Image.new("RGB", (40, 30)).save(files[5])
     assert part_of(files).fingerprint() != whole
-
-
-@given(codes=st.lists(st.integers(0, 5), max_size=60), seed=st.integers(0, 99))
-def test_a_balanced_order_has_as_many_samples_as_there_are_and_only_these(codes, seed):
-    codes = np.array(codes, dtype=np.int64)
-
-    order = balanced_order(codes, np.random.default_rng(seed))
-
-    assert order.shape == codes.shape
-    assert set(codes[order]) <= set(codes)
-    assert np.array_equal(order, balanced_order(codes, np.random.default_rng(seed)))
 
 
 def test_in_a_balanced_order_classes_and_the_samples_of_a_class_are_equally_likely():

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from regraft.errors import RegraftError, UsageError
-from regraft.files import unfinished_mark
 from regraft.training import callbacks as module
-from regraft.training.callbacks import History, ProgressDisplay, TensorBoard, line, stoppable
+from regraft.training.callbacks import History, ProgressDisplay, TensorBoard, stoppable
 
 MEASURED = {"train_loss": 0.5, "train_accuracy": 0.8, "lr": 0.001, "seconds": 2.0}
 
@@ -86,16 +85,6 @@ def test_a_resumed_training_begins_with_what_its_checkpoint_knows(file):
     assert lines(file) == [epoch(1), epoch(2)]
 
 
-def test_what_a_killed_writer_left_beside_the_file_goes(file):
-    left = file.with_name(f".history.jsonl.{unfinished_mark(2**22 + 1)}.part")
-    left.write_text("half")
-
-    started(file)
-
-    assert not left.exists()
-    assert lines(file) == []
-
-
 def test_what_is_missing_is_caught_up_on_as_soon_as_there_is_space(file, full):
     full(True)
     history = started(file, epoch(1))
@@ -113,20 +102,6 @@ def test_what_is_missing_is_caught_up_on_as_soon_as_there_is_space(file, full):
 
     assert caught_up == [epoch(n) for n in (1, 2, 3)]
     assert lines(file) == [epoch(n) for n in (1, 2, 3, 4)]
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
-def test_a_line_that_a_full_disk_has_cut_does_not_stay(file):
-    history = started(file)
-    file.unlink()
-    file.symlink_to("/dev/full")  # takes the bytes and has no space for them
-
-    hear(history, epoch(1))
-    file.unlink()
-    file.write_text('{"phase": 1, "epo')
-    hear(history, epoch(2))
-
-    assert lines(file) == [epoch(1), epoch(2)]
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -148,13 +123,6 @@ def test_progress_is_a_bar_on_a_terminal_and_a_line_per_epoch_elsewhere(
     assert told.startswith("hello\n")
     assert ("phase 1, epoch 1 of 1" in told) == (not terminal)
     assert ("Phase 2" in told) == terminal
-
-
-def test_a_line_has_validation_where_there_is_one():
-    told = line({**epoch(1), "val_loss": 0.25, "val_accuracy": 0.9}, of=2)
-
-    assert "validation 0.2500, 90.0 %" in told
-    assert told.endswith("2 s left")
 
 
 def test_tensorboard_gets_every_measurement_of_every_epoch(tmp_path):
@@ -213,26 +181,6 @@ def test_a_signal_that_the_program_ignores_stays_ignored():
 
 def test_a_handler_that_lets_the_signal_pass_does_not_make_the_work_a_finished_one():
     assert run("let_pass") == (["written", f"passed {int(signal.SIGTERM)}"], 143)
-
-
-def test_without_a_signal_nothing_is_written_and_the_handlers_are_the_old_ones():
-    events = []
-    before = signal.getsignal(signal.SIGINT)
-
-    with stoppable(lambda: events.append("written")) as check_stop:
-        check_stop()
-
-    assert events == []
-    assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_an_error_of_the_work_itself_restores_the_handlers():
-    before = signal.getsignal(signal.SIGINT)
-
-    with pytest.raises(ValueError, match="mine"), stoppable(lambda: None):
-        raise ValueError("mine")
-
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_outside_the_main_thread_nothing_is_listened_to():

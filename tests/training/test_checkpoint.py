@@ -37,17 +37,6 @@ def progress(phase=0, value=1.0):
     return Progress(phase, [{"phase": 1}] * phase, [{"epoch": 1}], state=state, tensors=tensors)
 
 
-@settings(max_examples=20)
-@given(values=st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1))
-def test_tensors_come_back_to_the_bit(tmp_path_factory, values):
-    checkpoints = Checkpoints(tmp_path_factory.mktemp("c"), WORK)
-    tensor = torch.tensor(values)
-
-    checkpoints.write(Progress(tensors={"w": tensor}))
-
-    assert torch.equal(Checkpoints(checkpoints.folder, WORK).read().tensors["w"], tensor)
-
-
 @pytest.mark.parametrize("name", ["sgd", "rmsprop", "adam", "adamw", "nadam"])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_every_optimizer_goes_on_with_its_moments(folder, name, momentum):
@@ -141,15 +130,6 @@ def test_with_nothing_but_damaged_checkpoints_a_training_never_begins_again_sile
         Checkpoints(folder, WORK).read()
 
     assert caught.value.code == "TRAIN-CHECKPOINT"
-
-
-def test_checkpoints_of_other_work_are_refused_with_what_is_different(folder):
-    Checkpoints(folder, WORK).write(progress())
-
-    with pytest.raises(RegraftError, match="different: classes, views") as caught:
-        Checkpoints(folder, {"seed": 0, "classes": ["b", "a"], "views": 3}).read()
-
-    assert caught.value.code == "TRAIN-RESUME"
 
 
 @pytest.mark.parametrize(

@@ -206,22 +206,6 @@ def test_killed_at_any_moment_a_training_goes_on_and_ends_with_the_same_bits(tra
     assert temporary(training, "killed") == []
 
 
-def test_temporary_files_of_a_training_that_is_running_are_left_alone(training):
-    other = training.folder / "alone temporary" / "regraft-notes"
-    other.mkdir(parents=True)
-    slow = {"calls": ["regraft.training.loop.take_step"], "at": 2, "sleep": 3}
-    running = training.start("alone", VIEWS, faults=[slow])
-    while len(temporary(training, "alone")) < 3:
-        time.sleep(0.02)
-    begun = temporary(training, "alone")
-
-    at_the_same_time = {"environment": {"TMPDIR": str(other.parent)}}
-    assert training.run("beside", VIEWS, **at_the_same_time) == 0, training.error("beside")
-    assert temporary(training, "alone") == begun
-    assert training.zygote.wait(running) == 0, training.error("alone")
-    assert temporary(training, "alone") == ["regraft-notes"]
-
-
 @pytest.mark.parametrize("learner", [VIEWS, AT_STAGE], ids=["views", "stage"])
 def test_killed_at_random_between_checkpoints_it_ends_with_the_same_bits(
     training, expected, learner
@@ -230,24 +214,6 @@ def test_killed_at_random_between_checkpoints_it_ends_with_the_same_bits(
 
     assert training.outcome("killed") == expected(learner)[0]
     assert killed
-
-
-def test_how_often_checkpoints_are_written_changes_nothing(expected):
-    assert expected(ALWAYS)[0] == expected(VIEWS)[0]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("every", [0, 0.05, 30])
-@pytest.mark.parametrize("learner", [VIEWS, AT_STAGE], ids=["views", "stage"])
-def test_twenty_kills_leave_no_trace_in_the_result(training, expected, learner, every):
-    learner = {**learner, "checkpoint_every": every}
-    result, seconds = expected(learner)
-
-    killed = kill_at_random(training, learner, kills=20, seconds=seconds)
-
-    assert training.outcome("killed") == result
-    assert killed == 20
-    assert leftovers(training.folder / "killed") == []
 
 
 @pytest.mark.slow
@@ -313,16 +279,6 @@ def test_a_disk_that_is_full_for_a_while_changes_no_bit_of_the_result(training, 
     assert found["lines"] == undisturbed["lines"]
     assert "No space left on device; " in found["warnings"][0]
     assert leftovers(training.folder / "full") == []
-
-
-def test_a_training_killed_on_a_full_disk_goes_on_from_the_last_good_checkpoint(training, expected):
-    full = {"calls": ["os.rename"], "at": 3, "until": 99, "error": errno.ENOSPC}
-    late = {"calls": ["regraft.training.loop.take_step"], "at": 9}
-
-    assert training.run("full", ALWAYS, faults=[full, late]) == -signal.SIGKILL
-    assert training.run("full", ALWAYS) == 0, training.error("full")
-
-    assert training.outcome("full") == expected(ALWAYS)[0]
 
 
 class CommandLine:
@@ -428,21 +384,6 @@ def test_what_a_signal_has_stopped_ends_with_the_same_bits_in_the_command_line(c
     assert set(command_line.weights("whole")) == {"arrays.safetensors", "backbone.safetensors"}
 
 
-def test_a_second_signal_through_the_command_line_stops_at_once(command_line):
-    long = {"calls": ["regraft.training.loop.take_step"], "at": 5, "sleep": 100}
-    pid = command_line.start("stopped", faults=[long])
-    command_line.wait_for_history("stopped")
-    started = time.monotonic()
-    for _ in range(2):
-        time.sleep(0.5)
-        os.kill(pid, signal.SIGTERM)
-
-    assert command_line.zygote.wait(pid) == 143, command_line.error("stopped")
-    assert time.monotonic() - started < 20
-    assert leftovers(command_line.folder / "stopped" / "run") == [".lock"]
-    assert command_line.temporary("stopped") == []
-
-
 def test_of_two_trainings_into_one_folder_the_second_is_refused(command_line):
     first = command_line.start("run", faults=[{**SLOWLY, "sleep": 0.2}])
     command_line.wait_for_history("run")
@@ -453,32 +394,3 @@ def test_of_two_trainings_into_one_folder_the_second_is_refused(command_line):
     os.kill(first, signal.SIGKILL)
     assert command_line.zygote.wait(first) == -signal.SIGKILL
     assert command_line.zygote.wait(command_line.start("run")) == 0, command_line.error("run")
-
-
-ODD_SURROUNDINGS = [
-    {"PYTHONHASHSEED": "1", "TZ": "Asia/Kathmandu", "LC_ALL": "C", "LANG": "C"},
-    {"PYTHONHASHSEED": "2", "TZ": "UTC", "LC_ALL": "de_DE.UTF-8", "PYTHONUTF8": "0"},
-    {"PYTHONHASHSEED": "3", "TZ": "America/St_Johns", "LC_ALL": "tr_TR.UTF-8"},
-]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("surroundings", ODD_SURROUNDINGS, ids=["C", "de", "tr"])
-def test_hash_seed_locale_and_time_zone_change_nothing(
-    images, tmp_path_factory, expected, surroundings, monkeypatch
-):
-    for name, value in surroundings.items():
-        monkeypatch.setenv(name, value)
-    other = Zygote(tmp_path_factory.mktemp("home"))
-    training = Training(other, images, tmp_path_factory.mktemp("odd"))
-
-    assert training.run("odd", VIEWS) == 0, training.error("odd")
-    other.end()
-    assert training.outcome("odd") == expected(VIEWS)[0]
-
-
-@pytest.mark.parametrize("step", [-1e6, pytest.param(0.0, marks=pytest.mark.slow)])
-def test_a_clock_in_1970_or_one_that_runs_backwards_changes_nothing(training, expected, step):
-    assert training.run("jump", ALWAYS, clock=step) == 0, training.error("jump")
-
-    assert training.outcome("jump") == expected(ALWAYS)[0]

@@ -105,12 +105,6 @@ def test_an_unknown_name_is_refused_with_the_nearest_one():
         find_head("mlp_265")
 
 
-@pytest.mark.parametrize("value", [{}, {"kind": "svm"}, {"kind": "linear", "widths": [3]}, 3])
-def test_unknown_json_is_refused(value):
-    with pytest.raises(UsageError):
-        from_json(AnyHead, value)
-
-
 class Own:
     """A head that somebody brings along."""
 
@@ -138,6 +132,13 @@ def test_a_head_of_ones_own_is_used_but_cannot_be_written():
 def test_a_head_for_maps_is_refused_where_there_is_none(head, shape):
     with pytest.raises(UsageError, match="does not fit"):
         head.build(shape, 3, pool=average)
+
+
+@pytest.mark.parametrize(("name", "side"), [("conv_1x1", 1), ("pooled_mlp_128", 2)])
+def test_the_smallest_map_that_fits_is_taken(name, side):
+    module = HEADS[name].build((8, side, side), 3, pool=average).eval()
+
+    assert module(torch.zeros(2, 8, side, side)).shape == (2, 3)
 
 
 POOLED = [

@@ -4,7 +4,6 @@ import copy
 import json
 import math
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -214,22 +213,6 @@ def test_patience_that_ends_with_the_last_epoch_has_stopped_nothing(monkeypatch)
     assert (state.epoch, state.stopped) == (3, None)
 
 
-def test_the_best_weights_are_restored_buffers_included(monkeypatch):
-    scripted(monkeypatch, [1.0] * 4, [0.5, 0.7, 0.6, 0.6])
-    network = net()
-    kept = []
-
-    run(
-        network,
-        Phase(epochs=4),
-        validation=part(4),
-        on_epoch=lambda _state: kept.append(copy.deepcopy(network)),
-    )
-
-    assert same(network, kept[1])
-    assert not same(network, kept[3])
-
-
 def test_a_phase_that_keeps_the_last_epoch_restores_no_earlier_one(monkeypatch):
     kept, alone = net(), net()
     run(alone, Phase(epochs=3))
@@ -289,45 +272,6 @@ def test_mixing_sees_every_training_batch_and_repeats_itself():
 
     assert len(set(first)) == 8
     assert drawn == first * 2
-
-
-def test_bfloat16_computes_the_network_in_fewer_bits():
-    seen = set()
-    network = net()
-    network[-1].register_forward_hook(lambda _module, _inputs, output: seen.add(output.dtype))
-
-    state = run(
-        network,
-        Phase(epochs=2),
-        validation=part(8),
-        config=LoopConfig(batch_size=8, precision="bf16"),
-    )
-
-    assert seen == {torch.bfloat16}
-    assert network[-1].weight.dtype == torch.float32
-    assert np.isfinite(state.records[-1]["val_loss"])
-
-
-def test_validation_moves_no_buffer_and_is_the_same_whatever_the_batch():
-    def records(batch_size):
-        network = net()
-        network.eval()
-        state = run(
-            network,
-            Phase(epochs=1, lr=1e-12),
-            validation=part(21, seed=1),
-            optimizer=torch.optim.SGD(network.parameters()),
-            config=LoopConfig(batch_size=batch_size),
-            set_mode=network.eval,
-        )
-        return network, state.records[0]
-
-    (small, few), (_, many) = records(5), records(64)
-
-    assert torch.equal(small[1].running_mean, net()[1].running_mean)
-    assert torch.equal(small[1].running_var, net()[1].running_var)
-    assert few["val_loss"] == pytest.approx(many["val_loss"], rel=1e-6)
-    assert few["val_accuracy"] == many["val_accuracy"]
 
 
 def test_the_time_budget_ends_the_phase_with_an_epoch_that_is_measured(monkeypatch):

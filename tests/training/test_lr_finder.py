@@ -4,17 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.errors import RegraftError, UsageError
 from regraft.training import loop as loop_module
-from regraft.training.activations import ActivationCache
-from regraft.training.batches import Images
 from regraft.training.lr_finder import search_rate, smoothed, suggest
-from regraft.training.phases import Phase, fine_tune, from_scratch, frozen
+from regraft.training.phases import Phase, from_scratch, frozen
 
 SMALL = BackboneSpec("test_resnet", weights=None, arguments=(("size", 32),))
 
@@ -45,15 +41,15 @@ def search(phases=None, *, steps=40, lowest=1e-6, highest=1.0, **changes):
 
 @pytest.fixture(scope="module")
 def found():
-    return search(steps=40)
+    return search(steps=42)  # in the middle of an epoch
 
 
 def test_rates_rise_by_the_same_factor_from_step_to_step(found):
     factors = np.diff(np.log(found.rates))
 
     assert found.rates[0] == pytest.approx(1e-6)
-    assert np.allclose(factors, math.log(1e6) / 39)
-    assert len(found.losses) == len(found.rates) <= 40
+    assert np.allclose(factors, math.log(1e6) / 41)
+    assert len(found.losses) == len(found.rates) <= 42
 
 
 def test_the_suggestion_lies_where_the_loss_falls(found):
@@ -67,19 +63,10 @@ def test_the_suggestion_lies_where_the_loss_falls(found):
 
 
 def test_the_same_seed_finds_the_same_and_another_seed_something_else(found):
-    again, other = search(steps=40), search(steps=60, seed=1)
+    again, other = search(steps=42), search(steps=60, seed=1)
 
     assert again == found
     assert other.losses != found.losses
-
-
-def test_a_fitted_learner_stays_what_it_was():
-    net = learner(frozen(2)).fit(IMAGES, LABELS)
-    before = net.predict_proba(IMAGES)
-
-    search_rate(net.trainer(IMAGES, LABELS), steps=12)
-
-    assert np.array_equal(net.predict_proba(IMAGES), before)
 
 
 def rates_of_steps(monkeypatch, **options):
@@ -115,9 +102,9 @@ def test_progress_says_what_is_done_in_place_of_a_phase(capsys):
 
 
 def test_it_ends_when_the_loss_explodes():
-    found = search([Phase(unfreeze=1.0, optimizer="sgd")], highest=1e4, steps=60)
+    found = search([Phase(unfreeze=1.0, optimizer="sgd")], highest=1e4, steps=62)
 
-    assert len(found.rates) < 60
+    assert len(found.rates) < 62
     assert np.isfinite(found.losses).all()
     assert found.suggestion < found.rates[-1] / 3
 
@@ -150,28 +137,6 @@ def test_a_rate_that_never_matters_has_no_suggestion():
     assert found.suggestion is None
 
 
-def test_activations_are_computed_once_and_images_not_decoded_again(monkeypatch):
-    passed, plain = [], ActivationCache.plain
-    monkeypatch.setattr(
-        ActivationCache, "plain", lambda *a, **k: passed.append(plain(*a, **k)) or passed[-1]
-    )
-    monkeypatch.setattr(Images, "take", lambda *_a: pytest.fail("no image is needed"))
-
-    search(fine_tune(unfreeze=0.5), steps=12)
-
-    assert [computed for _, computed in passed] == [30]
-
-
-def test_the_search_takes_the_way_of_a_training_with_its_augmentation():
-    live = search(fine_tune(unfreeze=0.5), augment="standard", steps=12)
-    views = search(fine_tune(unfreeze=0.5), augment="standard", views=2, steps=12)
-    plain = search(fine_tune(unfreeze=0.5), steps=12)
-
-    assert len({live.losses, views.losses, plain.losses}) == 3
-    # The first epoch of four steps sees the first view on both ways.
-    assert live.losses[0] == pytest.approx(views.losses[0], rel=1e-2)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -186,15 +151,6 @@ def test_a_search_that_makes_no_sense_is_refused(options, message):
 
 
 # --- smoothing and reading a curve
-
-
-@given(st.lists(st.floats(0, 100), min_size=1, max_size=50), st.floats(0, 10))
-def test_smoothing_stays_within_the_losses(losses, spread):
-    found = smoothed(losses, spread=spread)
-
-    assert len(found) == len(losses)
-    assert found.min() >= min(losses) - 1e-9
-    assert found.max() <= max(losses) + 1e-9
 
 
 def test_smoothing_does_not_move_a_fall_to_higher_rates():

@@ -10,7 +10,7 @@ from regraft.backbones.backbone import build
 from regraft.backbones.network import Stage, average
 from regraft.backbones.spec import BackboneSpec
 from regraft.errors import UsageError
-from regraft.training.heads import HEADS, ConvHead, LinearHead, MLPHead
+from regraft.training.heads import HEADS, LinearHead, MLPHead
 from regraft.training.network import TransferNetwork, choose_trained
 from regraft.training.optim import build_optimizer
 from regraft.training.phases import Phase, two_stage
@@ -110,27 +110,6 @@ def test_modules_train_with_their_stage_and_stay_still_with_a_frozen_one(name):
             assert modes == {index >= trained.first}
 
 
-@pytest.mark.parametrize("name", ["test_convnext", "test_vit"])
-def test_stochastic_depth_is_off_in_frozen_stages_and_on_in_trained_ones(name):
-    backbone, network = graft(name)
-    images = batch(backbone)
-
-    def varies():
-        network.set_mode()
-        with torch.no_grad():
-            return not torch.equal(maps(network, images), maps(network, images))
-
-    network.freeze(Phase())
-    assert not varies()
-    network.freeze(Phase(unfreeze_last=2))
-    assert varies()
-    dropping = {n for n, m in network.trunk.named_modules() if type(m).__name__ == "DropPath"}
-    active = {n for n in dropping if network.trunk.get_submodule(n).training}
-    last = [module for stage in network.stages[-2:] for module in stage.modules]
-    assert active == {n for n in dropping if any(n.startswith(f"{m}.") for m in last)}
-    assert active < dropping
-
-
 def test_the_checksum_sees_a_frozen_buffer_that_moves():
     _, network = graft()
     network.freeze(Phase(unfreeze_last=1))
@@ -139,47 +118,6 @@ def test_the_checksum_sees_a_frozen_buffer_that_moves():
     network.trunk.get_submodule("bn1").running_mean += 1e-6
 
     assert network.frozen_checksum() != before
-
-
-def test_batch_norm_without_parameters_moves_with_its_trained_stage():
-    backbone = build(BackboneSpec("test_resnet", weights=None, arguments=(("size", 48),)))
-    last, first = backbone.module.layer4[0], backbone.module.layer1[0]
-    last.bn2 = nn.BatchNorm2d(last.bn2.num_features, affine=False)
-    first.bn2 = nn.BatchNorm2d(first.bn2.num_features, affine=False)
-    stages = [
-        type(stage)(
-            name=stage.name,
-            modules=stage.modules,
-            parameters=tuple(p for p in stage.parameters if not p.endswith(("bn2.weight", "bias"))),
-            output=stage.output,
-        )
-        for stage in backbone.stages
-    ]
-    backbone.stages = tuple(stages)
-    network = TransferNetwork(backbone, LinearHead(), outputs=3)
-    before = snapshot(network.trunk)
-
-    _, optimizer = step(network, Phase(unfreeze_last=1), batch(backbone))
-    optimizer.step()
-
-    moved = changed(network.trunk, before)
-    assert "layer4.0.bn2.running_mean" in moved
-    assert "layer1.0.bn2.running_mean" not in moved
-    assert {f"trunk.{name}" for name in moved} <= set(network.trained_tensors())
-
-
-@pytest.mark.parametrize("phase", [Phase(), Phase(unfreeze=0.5), Phase(unfreeze=1.0)])
-@pytest.mark.parametrize("name", NETWORKS)
-def test_every_tensor_is_either_trained_or_frozen(name, phase):
-    _, network = graft(name, NORMED)
-    network.freeze(phase)
-
-    trained, frozen = network.trained_tensors(), network.frozen_tensors()
-
-    assert trained.keys() | frozen.keys() == network.state_dict().keys()
-    assert not trained.keys() & frozen.keys()
-    assert {n.partition(".")[0] for n in network.state_dict()} == {"trunk", "head"}
-    assert {n for n, p in network.named_parameters() if p.requires_grad} <= trained.keys()
 
 
 class OwnHead:
@@ -210,7 +148,8 @@ def test_batch_statistics_leave_every_frozen_buffer_as_it_is(name, unfreeze):
     phase, images = Phase(unfreeze=unfreeze, batchnorm="batch_statistics"), batch(backbone)
     network.freeze(phase)
     checksum, before = network.frozen_checksum(), snapshot(network)
-    normed = [k for k in network.frozen_tensors() if k.endswith("num_batches_tracked")]
+    moving = network.trained_tensors()
+    normed = [k for k in before if k.endswith("num_batches_tracked") and k not in moving]
 
     for _ in range(2):
         step(network, phase, images)[1].step()
@@ -239,31 +178,6 @@ def test_batch_statistics_normalise_each_training_batch_and_averages_each_predic
     assert torch.equal(maps(network, images), averaged)
 
 
-def test_batch_norm_follows_its_averages_again_once_it_is_trained():
-    backbone, network = graft()
-    images, before = batch(backbone), snapshot(network.trunk)
-
-    step(network, Phase(batchnorm="batch_statistics"), images)
-    assert not changed(network.trunk, before)
-    step(network, Phase(unfreeze=1.0, batchnorm="batch_statistics"), images)
-
-    expected = {k for k in before if k.endswith(("running_mean", "running_var", "_tracked"))}
-    assert changed(network.trunk, before) == expected
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_the_networks_own_pooling_gives_the_rows_that_it_embeds(name):
-    backbone, network = graft(name)
-    images = batch(backbone)
-    network.eval()
-
-    with torch.no_grad():
-        rows = network.head[:-1](maps(network, images))
-
-    assert torch.allclose(rows, backbone.embedder(images), atol=1e-5)
-    assert network.head[-1].in_features == backbone.feature_dim
-
-
 def test_a_map_with_its_channels_last_is_pooled_as_the_network_does_it():
     arguments = (("embed_dim", 16), ("depths", (1, 1)), ("num_heads", (2, 2)))
     backbone, network = graft("swin_tiny_patch4_window7_224", arguments=arguments)
@@ -277,11 +191,6 @@ def test_a_map_with_its_channels_last_is_pooled_as_the_network_does_it():
     assert backbone.network.layout == "NHWC"
     assert found.shape[1] == 32
     assert torch.allclose(rows, backbone.embedder(images), atol=1e-5)
-
-
-def test_a_head_for_maps_is_refused_on_a_transformer():
-    with pytest.raises(UsageError, match="does not fit"):
-        graft("test_vit", ConvHead())
 
 
 def published(name, size, **arguments):
@@ -415,13 +324,6 @@ def test_a_share_is_rounded_to_the_nearest_stage_and_a_half_upwards(share, count
     nearest = share * count - 0.5 <= trained <= share * count + 0.5
     assert trained == (0 if share == 0 else 1) or nearest
     assert len(choose_trained(Phase(unfreeze=0.5), stages).parameters) == (count + 1) // 2
-
-
-def test_a_pattern_may_name_single_parameters():
-    trained = choose_trained(Phase(unfreeze_matching=r"bias$"), STAGES[1:])
-
-    assert trained.parameters == {"low.bias", "middle.bias", "high.bias"}
-    assert (trained.first, trained.stages) == (0, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Losses against torch's own, where torch defines them; class weights; how the rate runs."""
 
 from itertools import pairwise
-from typing import get_args
 
 import pytest
 import torch
@@ -20,7 +19,7 @@ from regraft.training.optim import (
     probabilities,
     rate_factor,
 )
-from regraft.training.phases import OPTIMIZERS, OptimizerName, Phase
+from regraft.training.phases import OPTIMIZERS, Phase
 
 CLASSES = ["lily", "poppy", "rose"]
 
@@ -60,17 +59,6 @@ def test_sigmoid_is_torch_s_binary_cross_entropy_smoothed_towards_a_half(smoothi
 
     expected = soft[:, 1:] * (1 - smoothing) + 0.5 * smoothing
     assert torch.allclose(found, binary_cross_entropy_with_logits(logits, expected))
-
-
-def test_weighted_sigmoid_is_torch_s_with_the_weights_of_the_samples():
-    logits, codes, _ = samples(classes=2)
-    weights = torch.tensor([3.0, 0.5])
-
-    found = make_loss("sigmoid", class_weights=weights)(logits[:, :1], one_hot(codes, 2).float())
-
-    each = binary_cross_entropy_with_logits(logits[:, 0], codes.float(), reduction="none")
-    own = weights[codes]
-    assert torch.allclose(found, (own * each).sum() / own.sum())
 
 
 def test_a_shared_target_counts_with_the_shared_weight():
@@ -158,10 +146,6 @@ def test_an_optimizer_gets_what_its_phase_says(name):
     assert group.get("alpha", 0.9) == 0.9
 
 
-def test_every_optimizer_that_a_phase_may_name_is_in_the_table():
-    assert set(OPTIMIZERS) == set(get_args(OptimizerName))
-
-
 def test_one_logit_stands_for_two_classes():
     logits = torch.tensor([[-1.0], [0.0], [3.0]])
 
@@ -174,13 +158,6 @@ def test_one_logit_stands_for_two_classes():
 
 schedules = st.sampled_from(["constant", "cosine"])
 warmups = st.floats(0, 1, exclude_max=True)
-
-
-@given(schedules, warmups, st.integers(1, 5000), st.data())
-def test_the_rate_is_multiplied_with_something_between_0_and_1(schedule, warmup, total, data):
-    step = data.draw(st.integers(0, total - 1))
-
-    assert 0 <= rate_factor(Phase(schedule=schedule, warmup=warmup), step, total) <= 1
 
 
 @given(st.floats(0, 0.5), st.integers(100, 5000))

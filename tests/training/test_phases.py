@@ -10,27 +10,28 @@ from regraft.errors import UsageError
 from regraft.settings import field_help, to_json
 from regraft.training.phases import Phase, fine_tune, from_scratch, frozen, two_stage
 
+OUT_OF_RANGE = {
+    "unfreeze": (-0.1, 1.1, math.nan),
+    "unfreeze_last": (-1, 1.5),
+    "unfreeze_matching": ("(",),
+    "batchnorm": ("train",),
+    "epochs": (-1, 2.5, True),
+    "steps": (0, 1.5),
+    "optimizer": ("adamx",),
+    "momentum": (-0.1, 1.0),
+    "betas": ((0.9,), (0.9, 1.0), (-0.1, 0.9)),
+    "lr": (0.0, -1.0, math.inf, math.nan),
+    "schedule": ("linear",),
+    "warmup": (-0.1, 1.0),
+    "weight_decay": (-0.1, math.inf, math.nan),
+    "patience": (0, 1.5),
+    "watch": ("loss",),
+    "keep": ("first",),
+}
+
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        *(("unfreeze", value) for value in (-0.1, 1.1, math.nan)),
-        *(("unfreeze_last", value) for value in (-1, 1.5)),
-        ("unfreeze_matching", "("),
-        ("batchnorm", "train"),
-        *(("epochs", value) for value in (-1, 2.5, True)),
-        *(("steps", value) for value in (0, 1.5)),
-        ("optimizer", "adamx"),
-        *(("momentum", value) for value in (-0.1, 1.0)),
-        *(("betas", value) for value in ((0.9,), (0.9, 1.0), (-0.1, 0.9))),
-        *(("lr", value) for value in (0.0, -1.0, math.inf, math.nan)),
-        ("schedule", "linear"),
-        *(("warmup", value) for value in (-0.1, 1.0)),
-        *(("weight_decay", value) for value in (-0.1, math.inf, math.nan)),
-        *(("patience", value) for value in (0, 1.5)),
-        ("watch", "loss"),
-        ("keep", "first"),
-    ],
+    ("name", "value"), [(n, v) for n, many in OUT_OF_RANGE.items() for v in many]
 )
 def test_a_value_out_of_range_is_refused_by_its_name(name, value):
     with pytest.raises(UsageError, match=f"{name} (cannot be|is missing)"):

@@ -13,7 +13,7 @@ from regraft.backbones.spec import BackboneSpec, Preprocessing
 from regraft.errors import RegraftError
 from regraft.training.heads import ConvHead, LinearHead, MLPHead
 from regraft.training.network import TransferNetwork
-from regraft.training.optim import build_optimizer, probabilities
+from regraft.training.optim import build_optimizer
 from regraft.training.phases import Phase
 from regraft.training.split_point import (
     EXACT,
@@ -139,24 +139,6 @@ def test_a_step_from_activations_is_the_step_of_the_whole_network(networks, name
     assert any(not torch.equal(start[n], kept_after[n]) for n in start)
 
 
-def test_activations_keep_their_order_in_memory(small):
-    network = small
-    network.freeze(Phase(unfreeze=0.5))
-    images = draw(network)
-    split_point = named_split_point(network, network.stages[1].name)
-
-    rows = rows_of(network, split_point, images)
-
-    assert split_point.channels_last
-    assert rows.shape == (IMAGES, split_point.width)
-    back = split_point.activation(rows)
-    assert back.shape == (IMAGES, *split_point.shape)
-    assert back.is_contiguous(memory_format=torch.channels_last)
-    wanted = gradients(network, images, loss)
-    found = gradients(split_point.behind(network), rows, loss)
-    assert all(torch.equal(a, b) for a, b in zip(wanted, found, strict=True))
-
-
 @pytest.mark.parametrize(
     ("head", "name", "shape"),
     [
@@ -250,13 +232,6 @@ def test_a_part_that_runs_twice_is_no_split_point():
     assert_whole(network)
 
 
-def test_an_unknown_place_is_refused(small):
-    with pytest.raises(RegraftError, match="no such split point") as caught:
-        named_split_point(small, "nowhere")
-
-    assert caught.value.code == "TRAIN-SPLIT-POINT"
-
-
 def assert_whole(network):
     """No module has a borrowed forward, and no hook is left."""
     assert not [name for name, part in network.named_modules() if "forward" in vars(part)]
@@ -283,18 +258,6 @@ def test_the_network_is_whole_again_after_an_error(small, monkeypatch):
     assert torch.equal(small(images), before)
 
 
-def test_looking_for_a_split_point_leaves_modes_and_gradients_as_they_were(small):
-    trained = small.freeze(Phase(unfreeze=0.5))
-    small.set_mode()
-    modes = [part.training for part in small.modules()]
-
-    find_split_point(small, trained.first, draw(small), loss)
-
-    assert [part.training for part in small.modules()] == modes
-    assert all(p.grad is None for p in small.parameters())
-    assert_whole(small)
-
-
 def test_what_stands_behind_a_split_point_follows_the_mode_and_the_weights_of_the_network(small):
     small.freeze(Phase(unfreeze=0.5))
     split_point = named_split_point(small, small.stages[1].name)
@@ -310,45 +273,6 @@ def test_what_stands_behind_a_split_point_follows_the_mode_and_the_weights_of_th
     with torch.no_grad():
         small.head[-1].bias += 1
     assert torch.allclose(suffix(rows), before + 1, atol=1e-6)
-
-
-def test_a_parameter_that_a_loss_does_not_reach_has_the_gradient_zero(small):
-    small.freeze(Phase(unfreeze=1.0))
-
-    found = gradients(
-        small, draw(small), lambda logits: logits.sum() * 0 + small.head[-1].bias.sum()
-    )
-
-    assert len(found) == sum(p.requires_grad for p in small.parameters())
-    assert sum(bool(g.any()) for g in found) == 1
-
-
-@pytest.fixture
-def no_double(monkeypatch):
-    """Refuse float64 but to copies in the memory of the processor, as an accelerator without it."""
-    copied, copy, double = [], torch.Tensor.cpu, torch.Tensor.double
-
-    def cpu(tensor):
-        copied.append(copy(tensor))
-        return copied[-1]
-
-    def refusing(tensor):
-        if not any(tensor is one for one in copied):
-            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
-        return double(tensor)
-
-    monkeypatch.setattr(torch.Tensor, "cpu", cpu)
-    monkeypatch.setattr(torch.Tensor, "double", refusing)
-
-
-def test_an_accelerator_without_float64_is_cut_and_predicts_all_the_same(no_double):
-    network = graft("simple_cnn", LinearHead())
-    images = draw(network)
-
-    found = find_split_point(network, network.freeze(Phase(unfreeze=0.5)).first, images, loss)
-
-    assert found is not None
-    assert probabilities(network(images)).dtype == torch.float64
 
 
 def test_the_distance_of_gradients_is_relative_and_never_hides_a_wrong_zero():

@@ -127,11 +127,9 @@ class Augmentation:
         if self.crop is None:
             return preprocessing
         if self.crop < preprocessing.size:
-            raise UsageError(
-                f"crop cannot be {self.crop}",
-                why=f"the network takes {preprocessing.size} pixels",
-                hint="give the side of the larger squares that these are cut from",
-            )
+            why = f"the network takes {preprocessing.size} pixels"
+            hint = "give the side of the larger squares that these are cut from"
+            raise UsageError(f"crop cannot be {self.crop}", why=why, hint=hint)
         resize = max(self.crop, preprocessing.resize)
         return dataclasses.replace(preprocessing, size=self.crop, resize=resize)
 
@@ -215,10 +213,10 @@ def affine(
 ) -> Matrix:
     """Return the matrix of Keras' ``ImageDataGenerator``: rotation · shift · shear · zoom.
 
-    They turn around the centre of the image, as in Keras today. Its early versions (up to
-    keras-preprocessing 1.1) turned around a point one pixel further down and to the right.
-    Angles are degrees, a positive one turns clockwise; the shift is in pixels down and to the
-    right from which colours are taken; a zoom above 1 makes the image smaller.
+    They turn around the centre of the image; up to keras-preprocessing 1.1 Keras turned around a
+    point one pixel further down and to the right. Angles are degrees, a positive one turns
+    clockwise; the shift is in pixels down and to the right from which colours are taken; a zoom
+    above 1 makes the image smaller.
 
     Example:
         >>> affine(5, 5, zoom=(2.0, 2.0)) @ (2, 2, 1)  # the centre stays
@@ -248,8 +246,7 @@ def warp(
 ) -> Pixels:
     """Return an image (height, width, 3) in 8 bits seen through an affine map.
 
-    What lies outside is the ``"nearest"`` pixel, the image mirrored at its edge (``"reflect"``,
-    d c b a | a b c d | d c b a), or one grey (``"constant"``).
+    What lies outside is as `Augmentation` says; ``"reflect"`` is d c b a | a b c d | d c b a.
 
     Example:
         >>> image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)

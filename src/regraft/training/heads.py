@@ -100,11 +100,9 @@ class MLPHead:
 
     def __post_init__(self) -> None:
         if isinstance(self.dropout, tuple) and len(self.dropout) != len(self.widths):
-            raise UsageError(
-                "a head needs one dropout per hidden layer",
-                why=f"{len(self.dropout)} dropouts for {len(self.widths)} layers",
-                hint="give one number for all, or as many as there are widths",
-            )
+            why = f"{len(self.dropout)} dropouts for {len(self.widths)} layers"
+            hint = "give one number for all, or as many as there are widths"
+            raise UsageError("a head needs one dropout per hidden layer", why=why, hint=hint)
 
     def build(self, shape: tuple[int, ...], outputs: int, *, pool: Pool) -> nn.Module:
         """Return the module; see :class:`Head`."""

@@ -127,12 +127,10 @@ class Loop:
             state: Where the phase stands: a new state, or that of a checkpoint.
             on_step: Called when a step is entered into the state.
             on_epoch: Called when an epoch is entered into the state.
-            check_stop: Called after each step and each batch of validation; may raise to stop
-                there. Network, optimizer and state then belong together and can be continued.
+            check_stop: Called after each step and each batch of validation; may raise to stop.
 
         Raises:
-            RegraftError: The loss is NaN or infinite (``TRAIN-NAN``), or the memory is not enough
-                (``TRAIN-MEMORY``).
+            RegraftError: The loss is NaN (``TRAIN-NAN``) or the memory full (``TRAIN-MEMORY``).
         """
         phase = self.phase
         while state.epoch < phase.epochs and not state.stopped:

@@ -60,11 +60,8 @@ def search_rate(
         RegraftError: The loss is NaN from the beginning (``TRAIN-NAN``).
     """
     if not 0 < lowest < highest < math.inf:
-        raise UsageError(
-            "the rates of a search must rise",
-            why=f"from {lowest:g} to {highest:g}",
-            hint="give a lowest rate above 0 and a highest one above it",
-        )
+        why, hint = f"from {lowest:g} to {highest:g}", "give a lowest one above 0"
+        raise UsageError("the rates of a search must rise", why=why, hint=hint)
     rates, phase = np.geomspace(lowest, highest, steps), trainer.phases[0]
     batches = epoch_batches(np.arange(len(trainer.train)), trainer.config.batch_size, phase.steps)
     epochs = -(-steps // len(batches))

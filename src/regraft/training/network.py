@@ -167,17 +167,13 @@ class TransferNetwork(nn.Module):
         }
         return {k: v for k, v in self.state_dict().items() if k in moving}
 
-    def frozen_tensors(self) -> dict[str, Tensor]:
-        """Return every other tensor by name: what the phase must leave as it is, bit for bit."""
-        moving = self.trained_tensors()
-        return {k: v for k, v in self.state_dict().items() if k not in moving}
-
     def frozen_checksum(self) -> str:
-        """Return a SHA-256 over every frozen tensor, buffers included."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.frozen_tensors().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().data)  # no copy
+        """Return a SHA-256 over what the phase must leave as it is, buffers included."""
+        digest, moving = hashlib.sha256(), self.trained_tensors()
+        for name, tensor in sorted(self.state_dict().items()):
+            if name not in moving:
+                digest.update(name.encode())
+                digest.update(tensor.detach().cpu().contiguous().numpy().data)  # no copy
         return digest.hexdigest()
 
     def _active_modules(self, trained: Trained) -> frozenset[str]:
@@ -254,11 +250,8 @@ def choose_trained(phase: Phase, stages: Sequence[Stage]) -> Trained:
         pattern = re.compile(phase.unfreeze_matching)
         named = frozenset(n for stage in stages for n in stage.parameters if pattern.search(n))
         if not named:
-            raise UsageError(
-                "no parameter of the trunk matches",
-                why=phase.unfreeze_matching,
-                hint=f"names look like {stages[0].parameters[0]!r}" if stages else "",
-            )
+            why, hint = phase.unfreeze_matching, f"names look like {stages[0].parameters[0]!r}"
+            raise UsageError("no parameter of the trunk matches", why=why, hint=hint)
     else:
         first = _first_stage(phase, stages)
         named = frozenset(name for stage in stages[first:] for name in stage.parameters)
@@ -277,10 +270,8 @@ def _first_stage(phase: Phase, stages: Sequence[Stage]) -> int:
         return names.index(phase.unfreeze_from)
     if phase.unfreeze_last is not None:
         if phase.unfreeze_last > len(stages):
-            raise UsageError(
-                f"cannot train the last {phase.unfreeze_last} stages",
-                why=f"there are {len(stages)}",
-            )
+            what = f"cannot train the last {phase.unfreeze_last} stages"
+            raise UsageError(what, why=f"there are {len(stages)}")
         return len(stages) - phase.unfreeze_last
     count = math.floor(phase.unfreeze * len(stages) + 0.5)
     return len(stages) - (max(count, 1) if phase.unfreeze and stages else 0)

@@ -112,11 +112,8 @@ def class_weights(
         return torch.tensor([len(labels) / (len(classes) * counts[name]) for name in classes])
     for name in spec:
         if name not in classes:
-            raise UsageError(
-                f"class weights: unknown class {name!r}",
-                why=f"classes: {', '.join(classes)}",
-                hint=did_you_mean(name, classes),
-            )
+            why, hint = f"classes: {', '.join(classes)}", did_you_mean(name, classes)
+            raise UsageError(f"class weights: unknown class {name!r}", why=why, hint=hint)
     return torch.tensor([float(spec.get(name, 1.0)) for name in classes])
 
 

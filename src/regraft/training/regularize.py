@@ -61,11 +61,8 @@ class Regularization:
         if self.dropout is None:
             return head
         if "dropout" not in getattr(head, "__dataclass_fields__", {}):
-            raise UsageError(
-                "this head has no dropout that could be replaced",
-                why=type(head).__name__,
-                hint="give the head its own dropout, and regularize with dropout=None",
-            )
+            why, hint = type(head).__name__, "give it its own, and regularize with dropout=None"
+            raise UsageError("this head has no dropout that could be replaced", why=why, hint=hint)
         replaced: Head = dataclasses.replace(head, dropout=self.dropout)  # type: ignore[type-var]
         return replaced
 
@@ -90,12 +87,9 @@ REGULARIZATIONS: Mapping[str, Regularization] = {
 }
 """Regularizations with a name.
 
-``"standard"`` is what costs no time and harms no optimizer: the dropout of the teaching material;
-the label smoothing of 0.1 that Szegedy et al. (2016) introduced and most later ImageNet recipes
-kept; and the weight decay of 1e-4 of He et al. (2016). That decay is meant for SGD. AdamW
-multiplies it with its small learning rate, where ``"standard,weight_decay=0.05"`` is usual.
-
-``"dropout"`` is the regularization of the teaching material, 0.3 behind the hidden layers.
+``"standard"`` costs no time and harms no optimizer: the dropout of the teaching material
+(``"dropout"``), the label smoothing of Szegedy et al. (2016), and the weight decay that He et al.
+(2016) used with SGD; with AdamW ``"standard,weight_decay=0.05"`` is usual.
 """
 
 

@@ -161,14 +161,13 @@ def distance(whole: Sequence[Tensor], other: Sequence[Tensor]) -> float:
         >>> distance([torch.tensor([3.0, 4.0])], [torch.tensor([3.0, 4.5])])
         0.1
     """
-    wrong = sum(_square(b - a) for a, b in zip(whole, other, strict=True))
-    length = sum(_square(a) for a in whole)
+
+    def square(values: Tensor) -> float:  # graphics processors of Apple have no float64
+        return float(values.detach().cpu().double().square().sum())
+
+    wrong = sum(square(b - a) for a, b in zip(whole, other, strict=True))
+    length = sum(square(a) for a in whole)
     return (wrong / length) ** 0.5 if length else (0.0 if wrong == 0 else float("inf"))
-
-
-def _square(values: Tensor) -> float:
-    """Return the square of a length; in float64, which graphics processors of Apple lack."""
-    return float(values.detach().cpu().double().square().sum())
 
 
 @contextlib.contextmanager

@@ -48,8 +48,7 @@ class TrainingConfig:
     Args:
         phases: What is trained, phase by phase; by default a new head on the frozen trunk.
         augment: How training images are changed by chance; None for not at all.
-        views: How many augmented views of each image there are, kept like images; None for a new
-            view in every epoch, which then runs the whole network.
+        views: How many augmented views of each image are kept; None: a new one in every epoch.
         regularize: What keeps the network from learning its images by heart.
         class_weight: What an error counts: ``"balanced"``, a weight per class; None: the same.
         focal: Gamma of the focal loss, 0 or more; None for the cross-entropy. See `make_loss`.
@@ -95,15 +94,11 @@ class TrainingConfig:
         if len(classes) < 2:
             raise UsageError("a classifier needs two classes or more", why=f"found {classes}")
         if not validation and any(phase.patience is not None for phase in self.phases):
-            raise UsageError(
-                "patience needs validation images", hint="give fit(..., validation=...), or none"
-            )
+            hint = "give fit(..., validation=...), or no patience"
+            raise UsageError("patience needs validation images", hint=hint)
         if self.output == "sigmoid" and len(classes) != 2:
-            raise UsageError(
-                "a sigmoid output tells two classes apart",
-                why=f"there are {len(classes)}",
-                hint="take the output softmax",
-            )
+            why, hint = f"there are {len(classes)}", "take the output softmax"
+            raise UsageError("a sigmoid output tells two classes apart", why=why, hint=hint)
 
 
 # What of a configuration changes neither the result nor what a checkpoint holds.
@@ -146,8 +141,7 @@ class Trainer:
         config: How it is trained.
         train: What is learned from.
         validation: What decides which epoch was best; None: the last one stays.
-        checkpoints: A folder for checkpoints, from which training resumes; ``history.jsonl`` is
-            written beside it. None for neither.
+        checkpoints: A folder to resume from, ``history.jsonl`` beside it; None for neither.
         checkpoint_every: Seconds between two of them; 0 for one after every step.
         callbacks: Who hears of the training.
         verbose: Whether to show progress on standard error.
@@ -222,14 +216,13 @@ class Trainer:
         """Run all phases, or those that an interrupted run has left; then the network predicts.
 
         Raises:
-            RegraftError: The loss is NaN or infinite, the memory is not enough, or the checkpoints
-                are of other work.
+            RegraftError: The loss is NaN, the memory is full, or the checkpoints are of other work.
             ImageError: An image cannot be used.
         """
         found = self.checkpoints.read() if self.checkpoints else None
         if found is not None:
             self._resume(found)
-        self._tell("on_start", [*self.epochs, *self._state.records])
+        self._tell("on_start", [*self.epochs, *self._progress.state.records])
         try:
             with exact_float32(self.runtime.compute.device):
                 for index in range(self._progress.phase, len(self.phases)):
@@ -251,9 +244,6 @@ class Trainer:
 
         Returns:
             What runs it, and its record as far as it is known before.
-
-        Raises:
-            ImageError: An image cannot be used.
         """
         start, phase = time.perf_counter(), self.phases[index]
         trained = self.network.freeze(phase)
@@ -309,10 +299,6 @@ class Trainer:
         """Return what predicts the way that the last phase ran, from the same activations."""
         return Predictor(self.runtime, self.cache)
 
-    @property
-    def _state(self) -> State:
-        return self._progress.state
-
     def _resume(self, found: Progress) -> None:
         self._progress = found
         own = self.network.state_dict()
@@ -327,10 +313,10 @@ class Trainer:
             self.cache = recall_mode(found.finished[-1], runtime).cache
 
     def _run_phase(self, index: int) -> None:
-        start, earlier = time.perf_counter(), self._state.seconds
+        start, earlier = time.perf_counter(), self._progress.state.seconds
         loop, record = self.prepare(index)
         self._run_loop(loop, index)
-        state = self._state
+        state = self._progress.state
         record |= {
             "best_epoch": None if state.best is None else state.best[1],
             "last_epoch": state.epoch,
@@ -347,7 +333,7 @@ class Trainer:
         self._write(self._progress)
 
     def _run_loop(self, loop: Loop, index: int) -> None:
-        state, done = self._state, len(self.epochs)
+        state, done = self._progress.state, len(self.epochs)
         steps = loop.phase.epochs * loop.steps_per_epoch()
         self._tell("on_phase", f"Phase {index + 1} of {len(self.phases)}", steps)
 
