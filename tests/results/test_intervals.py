@@ -46,19 +46,6 @@ def test_newcombe_agrees_with_statsmodels(counts):
     assert ends == pytest.approx(confint_proportions_2indep(*counts, method="newcomb"), abs=1e-9)
 
 
-def test_wilson_intervals_hold_the_true_share_in_95_percent():
-    """Grid: 16, 50, 170, 624 and 850 images; accuracies of 50, 70, 80, 90, 95 and 98 %."""
-    generator = np.random.default_rng(0)
-    held = []
-    for n in (16, 50, 170, 624, 850):
-        ends = np.array([wilson(right, n).interval for right in range(n + 1)])
-        for share in (0.5, 0.7, 0.8, 0.9, 0.95, 0.98):
-            low, high = ends[generator.binomial(n, share, 20_000)].T
-            held.append(((low <= share) & (share <= high)).mean())
-
-    assert np.mean(held) == pytest.approx(0.95, abs=0.01)
-
-
 def test_no_case_is_unknown_and_not_zero():
     share = wilson(0, 0)
 
@@ -66,12 +53,6 @@ def test_no_case_is_unknown_and_not_zero():
     assert percent(share) == percent(math.nan) == "no samples"
     assert to_json(share) == {"value": None, "low": None, "high": None, "n": 0}
     assert accuracy_json(share) == {"accuracy": None, "n": 0, "interval": None}
-
-
-@pytest.mark.parametrize(("successes", "n"), [(-1, 3), (4, 3)])
-def test_impossible_counts_are_refused(successes, n):
-    with pytest.raises(ValueError, match="between 0 and 3"):
-        wilson(successes, n)
 
 
 def test_f1_is_the_harmonic_mean_and_lies_in_its_interval():
@@ -94,15 +75,6 @@ def test_the_bootstrap_is_the_same_for_the_same_seed_and_differs_for_another():
     assert first == again
     assert [first.value] == right(truth, predicted)
     assert first.interval != other.interval
-
-
-def test_the_bootstrap_of_an_accuracy_is_close_to_its_wilson_interval():
-    predicted = (np.random.default_rng(0).random(400) < 0.2).astype(int)
-
-    [share] = bootstrap(right, np.zeros(400, dtype=int), predicted)
-
-    exact = wilson(int((predicted == 0).sum()), 400)
-    assert share.interval == pytest.approx(exact.interval, abs=0.01)
 
 
 def test_a_perfect_bootstrap_still_has_an_interval_and_that_of_nothing_is_unknown():
@@ -140,13 +112,6 @@ def test_bootstrap_intervals_hold_the_true_macro_recall_in_95_percent():
     assert np.mean(held) == pytest.approx(0.95, abs=0.01)
 
 
-def test_seeds_that_are_right_on_other_images_but_as_often_add_nothing():
-    table = np.array([[1.0, 0.0] * 20, [0.0, 1.0] * 20, [1.0, 0.0] * 20])
-
-    assert variance_over_seeds(table) == pytest.approx(np.var(table.mean(axis=0)) / 40)
-    assert variance_over_seeds(table[:1]) == pytest.approx(0.25 / 40)
-
-
 def test_the_variance_of_a_mean_is_the_one_that_means_have():
     generator = np.random.default_rng(0)
     tables = [drawn(generator, 5, 100, mean=1, scatter=1, seed_sd=0.3) for _ in range(2000)]
@@ -173,16 +138,6 @@ def test_one_miss_in_two_seeds_does_not_make_them_less_certain_than_one():
 
     assert percent(found) == "99.8 % [97.8, 99.97], n = 200"
     assert found.high - found.low < 1.2 * (1 - wilson(200, 200).low)
-
-
-def test_more_seeds_tell_more_and_never_as_much_as_so_many_images():
-    generator = np.random.default_rng(0)
-    table = drawn(generator, 10, 200, mean=2, scatter=1, seed_sd=0)
-
-    widths = [np.ptp(over_seeds(table[:seeds]).interval) for seeds in (2, 5, 10)]
-
-    assert widths == sorted(widths, reverse=True)
-    assert widths[-1] > np.ptp(wilson(round(2000 * table.mean()), 2000).interval)
 
 
 def test_a_seed_that_did_not_learn_leaves_the_accuracy_open():

@@ -39,14 +39,6 @@ def predicted(truth, answers, classes=("a", "b", "c")):
     )
 
 
-def test_the_confusion_matrix_has_true_classes_down_and_predicted_ones_across():
-    p = predicted("aab", "abc")
-
-    counts = metrics.confusion(p)
-
-    assert counts.tolist() == [[1, 1, 0], [0, 0, 1], [0, 0, 0]]
-
-
 def test_every_number_equals_that_of_scikit_learn():
     p = predictions()
     precision, recall, f1, support = theirs.precision_recall_fscore_support(p.truth, p.predicted)
@@ -61,14 +53,12 @@ def test_every_number_equals_that_of_scikit_learn():
     assert [s.support for s in scores] == support.tolist()
 
 
-@pytest.mark.parametrize("k", [1, 2, 5, 7])
+@pytest.mark.parametrize("k", [1, 2, 5])
 def test_top_k_accuracy_equals_that_of_scikit_learn(k):
     p = predictions()
 
-    share = metrics.top_k_accuracy(p, k)
-
-    expected = 1.0 if k == 7 else theirs.top_k_accuracy_score(p.truth_index, p.probabilities, k=k)
-    assert share.value == pytest.approx(expected)
+    expected = theirs.top_k_accuracy_score(p.truth_index, p.probabilities, k=k)
+    assert metrics.top_k_accuracy(p, k).value == pytest.approx(expected)
 
 
 def test_top_1_breaks_ties_as_the_prediction_does():
@@ -94,11 +84,8 @@ def test_averages_equal_those_of_scikit_learn_and_lie_in_their_intervals(place, 
 def test_averages_run_over_the_classes_that_have_images():
     p = predictions(used=4)
 
-    macro = metrics.averages(p)[0]
-
-    assert macro.recall.value == pytest.approx(
-        theirs.recall_score(p.truth, p.predicted, average="macro", labels=CLASSES[:4])
-    )
+    expected = theirs.recall_score(p.truth, p.predicted, average="macro", labels=CLASSES[:4])
+    assert metrics.averages(p)[0].recall.value == pytest.approx(expected)
 
 
 def test_a_flawless_sample_has_averages_with_an_interval():
@@ -110,20 +97,15 @@ def test_a_flawless_sample_has_averages_with_an_interval():
     assert macro.low < 0.7
 
 
-def test_the_report_reads_as_that_of_scikit_learn():
-    p = predictions()
+@pytest.mark.parametrize(
+    ("classes", "more"),
+    [(CLASSES, {}), (("a", "a very long name of a class", "c"), {"digits": 3})],
+)
+def test_the_report_reads_as_that_of_scikit_learn(classes, more):
+    p = predictions(classes=classes)
 
-    ours = p.classification_report()
-
-    assert ours == theirs.classification_report(p.truth, p.predicted)
-
-
-def test_long_class_names_keep_the_report_aligned():
-    p = predictions(classes=("a", "a very long name of a class", "c"))
-
-    ours = p.classification_report(digits=3)
-
-    assert ours == theirs.classification_report(p.truth, p.predicted, digits=3)
+    expected = theirs.classification_report(p.truth, p.predicted, **more)
+    assert p.classification_report(**more) == expected
 
 
 def test_a_class_without_images_has_no_score_instead_of_zero():
@@ -163,12 +145,6 @@ def test_thousands_of_classes_do_not_need_the_whole_matrix():
 
     assert [(pair.true, pair.count) for pair in pairs] == [("8", 2), ("9", 1)]
     assert len(scores) == k
-
-
-def test_the_majority_baseline_is_the_share_of_the_largest_class():
-    p = predicted("aaab", "bbbb")
-
-    assert metrics.majority_baseline(p).value == 0.75
 
 
 def test_nothing_predicted_is_nothing_known():

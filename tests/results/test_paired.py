@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from statsmodels.stats import contingency_tables
 from statsmodels.stats.multitest import multipletests
@@ -142,14 +142,13 @@ def test_a_detectable_difference_is_detected_in_four_of_five_cases():
     assert (np.abs(scores) > Z).mean() == pytest.approx(0.8, abs=0.02)
 
 
-def test_more_images_and_fewer_comparisons_show_smaller_differences():
+def test_fewer_comparisons_show_smaller_differences():
     first, second = counts(80, 6, 4, 10)
 
-    one, many = paired_difference(first, second), paired_difference(*counts(320, 24, 16, 40))
-    of_ten = paired_difference(first, second, comparisons=10)
+    one, ten = (paired_difference(first, second, comparisons=n) for n in (1, 10))
 
-    assert many.detectable < one.detectable < of_ten.detectable
-    assert of_ten.p_value == one.p_value
+    assert one.detectable < ten.detectable
+    assert one.p_value == ten.p_value
 
 
 def test_over_splits_the_difference_has_the_corrected_resampled_t_interval():
@@ -188,15 +187,12 @@ def test_holm_agrees_with_statsmodels():
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
+@example(3100, 2900)
 def test_mcnemar_agrees_with_statsmodels(only_first, only_second):
     theirs = contingency_tables.mcnemar([[5, only_first], [only_second, 5]], exact=True)
 
     expected = 1.0 if only_first == only_second == 0 else min(1.0, theirs.pvalue)
     assert mcnemar(only_first, only_second) == pytest.approx(expected)
-
-
-def test_mcnemar_of_thousands_of_differences_does_not_overflow():
-    assert 0 < mcnemar(3100, 2900) < 0.02
 
 
 def difference(value, p_value, *, n=1850):

@@ -397,23 +397,20 @@ def _answers(runs: Sequence[Run], part: str) -> tuple[tuple[str, ...], Right]:
     Raises:
         RunError: ``RUN-SPLITS``: the runs used different splits or predicted different images.
     """
-    first = runs[0]
-    rows, paths = [], None
+    found = []
     for run in runs:
-        if run.split_hash != first.split_hash:
-            raise _other_splits(first, run)
-        found = run.predictions.part(part)
-        order = np.argsort(np.array(found.paths, dtype=object), kind="stable")
-        own = tuple(found.paths[index] for index in order)
-        if paths is not None and own != paths:
+        if run.split_hash != runs[0].split_hash:
+            raise _other_splits(runs[0], run)
+        predicted = run.predictions.part(part)
+        found.append(dict(zip(predicted.paths, predicted.correct.tolist(), strict=True)))
+        if found[-1].keys() != found[0].keys():
             raise RunError(
                 "these runs predicted different images",
-                why=f"{first.name}: {len(paths)}, {run.name}: {len(own)} images",
+                why=f"{runs[0].name}: {len(found[0])}, {run.name}: {len(found[-1])} images",
                 code="RUN-SPLITS",
             )
-        paths = own
-        rows.append(found.correct[order])
-    return paths or (), np.stack(rows).astype(np.float64)
+    paths = tuple(sorted(found[0]))
+    return paths, np.array([[right[path] for path in paths] for right in found], dtype=np.float64)
 
 
 def _other_splits(first: Run, second: Run) -> RunError:

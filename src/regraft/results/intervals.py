@@ -413,12 +413,8 @@ def points(
         '2.1 points [0.4, 3.8]'
     """
     numbers = [100 * number for number in (difference, *(interval or ()))]
-    enough = (
-        digits
-        for digits in range(1, _MOST_DIGITS + 1)
-        if all(round(number, digits) or not number for number in numbers)
-    )
-    digits = next(enough, 1)
+    seen = [d for d in range(1, _MOST_DIGITS + 1) if all(round(n, d) or not n for n in numbers)]
+    digits = min(seen, default=1)
     first, *ends = (f"{number:.{digits}f}" for number in numbers)
     plus = "+" if signed and not first.startswith("-") else ""
     tail = f" [{', '.join(ends)}]" if ends else ""

@@ -131,20 +131,30 @@ class LearningCurve:
             return Goal(accuracy, 0, (0, 0), f"{wanted} is reached with {size} images per class")
         why = self.note
         if self.fit is not None:
-            needed = self.fit.needed(accuracy)
-            why = self._too_far(self.fit, needed)
-            if not why:
-                return self._known(accuracy, wanted, needed)
+            largest = self.points[-1][0]
+            median, low, high = self.fit.needed(accuracy)
+            if low > FARTHEST * largest:
+                why = f"it takes more than {FARTHEST} times as many images as there are"
+            elif median > FARTHEST * largest:
+                limit = percent(self.fit.limit, parts="interval")
+                why = f"the curve may well level off before, its limit is {limit}"
+            else:
+                more, least = max(1, math.ceil(median - largest)), max(0, math.floor(low - largest))
+                known = high <= FARTHEST * largest
+                most = max(more, math.ceil(high - largest)) if known else None
+                text = f"about {_rounded(more)} more images per class for {wanted}"
+                text += (
+                    f" [{_rounded(least)}, {_rounded(most)}]"
+                    if most is not None
+                    else (f", at least {_rounded(least)}; how many at most cannot be said")
+                )
+                return Goal(accuracy, more, (least, most), text)
         text = f"how many more images per class {wanted} takes cannot be said: {why}"
         return Goal(accuracy, None, None, text)
 
     def to_json(self, accuracy: float = 0.95) -> dict[str, Any]:
         """Return the curve with its law, and what an accuracy takes, as a JSON object."""
-        law = None
-        if self.fit is not None:
-            ends = np.quantile(self.fit.draws, [0.025, 0.975], axis=0).T.tolist()
-            law = {name: getattr(self.fit, name) for name in "abc"}
-            law |= {f"{name}_interval": end for name, end in zip("abc", ends, strict=True)}
+        law = self.fit and {name: getattr(self.fit, name) for name in "abc"}
         return {
             "name": self.name,
             "points": [{"per_class": size} | accuracy_json(share) for size, share in self.points],
@@ -152,29 +162,6 @@ class LearningCurve:
             "note": self.note,
             "goal": to_json(self.images_for(accuracy)),
         }
-
-    def _too_far(self, fit: PowerLaw, needed: tuple[float, float, float]) -> str:
-        """Return why so many images are too many to speak of; nothing where they are not."""
-        median, low, _ = needed
-        farthest = FARTHEST * self.points[-1][0]
-        if low > farthest:
-            return f"it takes more than {FARTHEST} times as many images as there are"
-        if median > farthest:
-            limit = percent(fit.limit, parts="interval")
-            return f"the curve may well level off before, its limit is {limit}"
-        return ""
-
-    def _known(self, accuracy: float, wanted: str, needed: tuple[float, float, float]) -> Goal:
-        largest = self.points[-1][0]
-        median, low, high = (number - largest for number in needed)
-        more, least = max(1, math.ceil(median)), max(0, math.floor(low))
-        most = max(more, math.ceil(high)) if needed[2] <= FARTHEST * largest else None
-        text = f"about {_rounded(more)} more images per class for {wanted}"
-        if most is None:
-            text += f", at least {_rounded(least)}; how many at most cannot be said"
-        else:
-            text += f" [{_rounded(least)}, {_rounded(most)}]"
-        return Goal(accuracy, more, (least, most), text)
 
 
 def fit_curve(

@@ -8,13 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from regraft.results.intervals import (
-    Estimate,
-    Indices,
-    bootstrap,
-    f1_estimate,
-    wilson,
-)
+from regraft.results.intervals import Estimate, Indices, bootstrap, f1_estimate, wilson
 from regraft.results.predictions import Predictions, average_scores, tally
 
 # The measures that a page shows beside the accuracy, with their titles. A new one needs its entry
@@ -131,11 +125,11 @@ def averages(p: Predictions) -> tuple[Scores, Scores]:
         found = [accuracy(p)] * (2 * len(_AVERAGED))
     else:
         found = bootstrap(both, p.truth_index, p.predicted_index)
-    (precision, recall, f1), weighted = found[:3], found[3:]
-    return (
-        Scores("macro", precision, recall, f1, len(p)),
-        Scores("weighted", weighted[0], weighted[1], weighted[2], len(p)),
+    macro, weighted = (
+        Scores(name, precision, recall, f1, len(p))
+        for name, (precision, recall, f1) in (("macro", found[:3]), ("weighted", found[3:]))
     )
+    return macro, weighted
 
 
 def most_confused(p: Predictions) -> list[Confused]:

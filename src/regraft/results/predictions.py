@@ -6,11 +6,11 @@ import csv
 import io
 import math
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,16 +24,6 @@ from regraft.results.intervals import Indices, accuracy_json, wilson
 
 _COLUMNS = ("path", "part", "truth", "predicted", "confidence")
 _CLASS = "p:"
-
-
-class Learner(Protocol):
-    """What a classifier must offer to be evaluated."""
-
-    classes_: Any
-
-    def predict_proba(self, X: Any) -> npt.NDArray[Any]:
-        """Return one row per image, one column per class in the order of ``classes_``."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,26 +153,24 @@ class Predictions:
         Args:
             digits: Digits after the point.
         """
-        counts = tally(self.truth_index, self.predicted_index, len(self.classes))
-        width = max(*(len(name) for name in (*self.classes, "weighted avg")), digits)
-
-        def line(name: str, scores: Iterable[float], support: int) -> str:
-            cells = ("-" if math.isnan(score) else f"{score:.{digits}f}" for score in scores)
-            return f"{name:>{width}} " + "".join(f" {cell:>9}" for cell in cells) + f" {support:>9}"
-
+        hits, support, predicted = tally(self.truth_index, self.predicted_index, len(self.classes))
+        with np.errstate(invalid="ignore"):  # 0 of 0 is NaN, for which a dash stands
+            f1 = np.where(support > 0, 2 * hits / (support + predicted), math.nan)
+            scores = np.stack([hits / predicted, hits / support, f1], axis=1)
+            accuracy = self.correct.sum() / np.float64(len(self))
+        means = average_scores(hits, support, predicted) if len(self) else np.full(6, math.nan)
+        names = (*self.classes, "", "accuracy", "macro avg", "weighted avg")
+        width = max(digits, *(len(name) for name in names))
         heads = ("precision", "recall", "f1-score", "support")
-        lines = [" " * width + " " + "".join(f" {head:>9}" for head in heads), ""]
-        for name, hits, support, predicted in zip(self.classes, *counts, strict=True):
-            f1 = 2 * hits / (support + predicted) if support else math.nan
-            scores = (_share(hits, predicted), _share(hits, support), f1)
-            lines.append(line(name, scores, support))
-        n = len(self)
-        right = line("", [_share(int(self.correct.sum()), n)], n)
-        means = average_scores(*counts).tolist() if n else [math.nan] * 6
-        lines += ["", f"{'accuracy':>{width}} {'':>20}{right[width + 1 :]}"]
-        lines += [line("macro avg", means[:3], n), line("weighted avg", means[3:], n)]
-        if any("  -" in each for each in lines):
-            lines += ["", "- no samples"]
+        lines = [" " * width + " " + "".join(f" {head:>9}" for head in heads)]
+        blank = [""] * 3
+        rows = [blank, *scores, blank, ["", "", accuracy], means[:3], means[3:]]
+        counts = ["", *support, "", *[len(self)] * 3]
+        for name, row, count in zip(("", *names), rows, counts, strict=True):
+            cells = (cell if cell == "" else _cell(float(cell), digits) for cell in row)
+            line = f"{name:>{width}} " + "".join(f" {cell:>9}" for cell in cells)
+            lines.append(f"{line} {count:>9}" if name else "")
+        lines += ["", "- no samples"] if any("  -" in line for line in lines) else []
         return "\n".join(lines) + "\n"
 
     def write(self, path: str | os.PathLike[str]) -> None:
@@ -224,7 +212,7 @@ class Predictions:
         return cls(paths, truth, classes, probabilities, parts)
 
 
-def evaluate(learner: Learner, data: Dataset, part: str = "test") -> Predictions:
+def evaluate(learner: Any, data: Dataset, part: str = "test") -> Predictions:
     """Let a fitted classifier predict every image of a data set.
 
     Args:
@@ -304,8 +292,8 @@ def refuse_unknown(labels: Sequence[str], classes: Sequence[str]) -> None:
         )
 
 
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else math.nan
+def _cell(score: float, digits: int) -> str:
+    return "-" if math.isnan(score) else f"{score:.{digits}f}"
 
 
 def _parsed(rows: Iterator[list[str]]) -> tuple[tuple[str, ...], list[Any]]:
