@@ -45,9 +45,8 @@ class Callback:
         """An epoch is finished.
 
         Args:
-            record: ``phase``, ``epoch`` and what was measured. ``train_loss`` and
-                ``train_accuracy`` are the running ones: over the steps of the epoch, each before
-                its update, on images as they were augmented and mixed, with dropout.
+            record: ``phase``, ``epoch`` and what was measured; of the training part while it was
+                trained: before each step, with dropout, on images as they were augmented.
             number: Which epoch it is, counted from 1 over all phases.
             epochs: How many epochs its phase has.
         """

@@ -54,8 +54,7 @@ class Phase:
         warmup: Share of the phase in which the rate rises from 0, for ``"cosine"``.
         weight_decay: L2 penalty; decoupled for adamw.
         patience: Stop after this many epochs in which what is watched did not get better.
-        watch: What tells how good an epoch is: ``"val_accuracy"`` or ``"val_loss"``, as Keras'
-            EarlyStopping has it.
+        watch: What tells how good an epoch is: ``"val_accuracy"`` or ``"val_loss"``.
         keep: The epoch whose weights stay: the ``"best"`` by what is watched, or the ``"last"``, as
             in most published tables.
 

@@ -33,8 +33,7 @@ class Regularization:
         label_smoothing: Share of each target that is spread evenly over all classes (Szegedy et
             al., 2016), 0 to below 1.
         mixing: ``"mixup"`` (Zhang et al., 2018) or ``"cutmix"`` (Yun et al., 2019).
-        mixing_alpha: Its Beta distribution, above 0; by default that of the papers' ImageNet
-            experiments, 0.2 for MixUp and 1 for CutMix.
+        mixing_alpha: Its Beta distribution, above 0; by default 0.2 for MixUp and 1 for CutMix.
         clip: Largest norm of the gradient, above 0.
 
     Raises:
