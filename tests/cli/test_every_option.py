@@ -15,7 +15,7 @@ data check FLAT --follow-links --allow-empty-class
 data split TABLE --out {new} --json
 data split FLAT --keep-parts --folds 3 --fold 1 --out {new}
 data preview {table} --root {flowers} --follow-links --augment flip=true --images 2 --views 2 \
-  --size 32 --seed 1 --out {new}.png --json
+  --seed 1 --out {new}.png
 data preview FLAT --out {new}.png
 data fetch animals --from {animals} --to {new} --json
 backbones list --available --json
@@ -45,8 +45,8 @@ run {plan} --data {flowers} --only knn --jobs 1 --out {new} --json
 run {small_plan} --small --out {new} --format latex
 find-lr TABLE SMALL --device cpu --strategy fine_tune --unfreeze last:1 --head linear \
   --optimizer adam --augment flip=true --regularize none --views 1 --batch-size 8 \
-  --class-weight balanced --focal 1 --output softmax --precision fp32 --lowest 1e-5 --highest 0.5 \
-  --steps 12 --out {new}.svg --json
+  --class-weight balanced --focal 1 --output softmax --precision fp32 --steps 12 \
+  --out {new}.svg --json
 find-lr FLAT SMALL --keep-parts --sampling balanced --steps 10 --batch-size 8
 classify {image} --backbone efficientnet_lite0 --top 2 --json
 classify {image} --weights default --arg drop_rate=0.0
@@ -54,14 +54,12 @@ predict {run} {image} --top 2 --json
 evaluate {run} {table} --root {flowers} --follow-links --skip-bad --max-bad 0.1 --json
 evaluate {run} FLAT
 report {run} --data {flowers} --json
-compare-runs {run} --out {new}.html --format json
+compare-runs {run} --out {new}.html --format csv
 compare-runs {run} --json
 weights list --json
-weights path
 weights fetch efficientnet_lite0 --json
-weights import {weights} --name my_net --backbone simple_cnn --arg size=48 --mean 0.4 \
-  --std 0.3,0.3,0.3 --scale 255 --channels RGB --size 48 --resize 48 --mode crop \
-  --interpolation bilinear --licence mit --overwrite --json
+weights import {weights} --name my_net --backbone simple_cnn --arg size=48 \
+  --preprocessing mean=0.4,0.5,0.6 --licence mit --overwrite --json
 weights verify --json
 """
 OPTIONS = {
@@ -77,7 +75,7 @@ ROWS = ROWS.strip().splitlines()
 ELSEWHERE = {
     "fit": {"--from", "--resume"},
     "find-lr": {"--from"},
-    "demo": {"--out", "--json"},
+    "demo": {"--out"},
 }
 
 

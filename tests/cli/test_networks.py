@@ -148,14 +148,14 @@ def weights(tmp_path):
 
 def test_weights_are_imported_under_a_name_and_used_by_it(regraft, weights):
     name = ("--name", "my_net", "--backbone", "simple_cnn", "--arg", "size=48")
-    command = ("weights", "import", weights, *name, "--mean", "0.4", "--std", "0.3")
+    command = ("weights", "import", weights, *name, "--preprocessing", "mean=0.4,0.5,0.6")
     imported = json.loads(regraft(*command, "--json").stdout)
     shown = json.loads(regraft("backbones", "show", "my_net", "--json").stdout)
     verified = regraft("weights", "verify", "my_net")
     listed = regraft("weights", "list").stdout
 
-    assert imported["preprocessing"]["mean"] == [0.4, 0.4, 0.4]
-    assert shown["preprocessing"]["std"] == [0.3, 0.3, 0.3]
+    assert imported["preprocessing"]["mean"] == [0.4, 0.5, 0.6]
+    assert shown["preprocessing"]["mean"] == [0.4, 0.5, 0.6]
     assert (verified.return_value, verified.stdout) == (0, "my_net\tok\n")
     assert "my_net" in listed
     with pytest.raises(WeightsError):
@@ -163,17 +163,17 @@ def test_weights_are_imported_under_a_name_and_used_by_it(regraft, weights):
     assert "use it with --backbone my_net" in regraft(*command, "--overwrite").stderr
 
 
-@pytest.mark.parametrize("mean", ["a", "0.1,0.2", "", "1,2,3,4"])
-def test_what_is_no_number_per_channel_is_refused(regraft, weights, mean):
+@pytest.mark.parametrize("setting", ["mean=a", "mean=0.1,0.2", "maen=0.5,0.5,0.5", "mean"])
+def test_what_is_no_preprocessing_is_refused(regraft, weights, setting):
     name = ("--name", "my_net", "--backbone", "simple_cnn")
-    with pytest.raises(UsageError, match="per channel"):
-        regraft("weights", "import", weights, *name, "--mean", mean)
+    with pytest.raises(RegraftError, match=r"mean|KEY=VALUE"):
+        regraft("weights", "import", weights, *name, "--preprocessing", setting)
 
 
 def test_damaged_weights_end_with_1(regraft, weights, private_home):
     name = ("--name", "my_net", "--backbone", "simple_cnn", "--arg", "size=48")
     regraft("weights", "import", weights, *name)
-    folder = regraft("weights", "path").stdout.strip()
+    folder = json.loads(regraft("weights", "list", "--json").stdout)["store"]
     (stored,) = [path for path in private_home.rglob("*.safetensors") if "my_net" in str(path)]
     stored.write_bytes(stored.read_bytes()[:-1] + b"x")
 

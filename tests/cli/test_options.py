@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field
 from typer.testing import CliRunner
 
 from regraft.cli import options
-from regraft.cli.options import Changes, Fields, add_commands, read_pairs
+from regraft.cli.options import Fields, add_commands, read_pairs
 from regraft.errors import UsageError
 from regraft.settings import AnyPath, settings_class, to_json
 
@@ -49,26 +49,20 @@ class Plant:
         backbone: The stem.
         start_day: When it begins.
         minutes: How long; 2m.
-        bare: Without leaves.
         strategy: How.
         seed: Its own seed.
-        mean: Of the channels.
     """
 
     backbone: str = "oak"
     start_day: Path | None = None
-    minutes: Annotated[float, BeforeValidator(lambda text: float(str(text).rstrip("m")))] | None = (
-        None
-    )
-    bare: bool = False
+    minutes: Annotated[float, BeforeValidator(lambda t: float(str(t).rstrip("m")))] | None = None
     strategy: str = "wait"
     seed: int = 0
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 PANELS = {
     "Ground": ("depth", "kind", "wet", "seed", "arguments"),
-    "Growth": ("backbone", "start_day", "minutes", "bare", "strategy"),
+    "Growth": ("backbone", "start_day", "minutes", "strategy"),
 }
 
 
@@ -96,10 +90,10 @@ def call(monkeypatch):
     """Return a function that calls a command of these settings."""
     monkeypatch.setattr(options, "SETTINGS", "garden")
     monkeypatch.setitem(
-        sys.modules, "garden", SimpleNamespace(PANELS=PANELS, DEFAULT_BACKBONE="oak", Plant=Plant)
+        sys.modules, "garden", SimpleNamespace(PANELS=PANELS, DEFAULT_BACKBONE="oak")
     )
     garden = typer.Typer(rich_markup_mode=None)
-    add_commands(garden, {"grow": grow, "dig": dig, "carve": carve})
+    add_commands(garden, {"grow": grow, "dig": dig})
 
     def called(*arguments):
         result = CliRunner().invoke(garden, list(arguments), standalone_mode=False)
@@ -111,27 +105,22 @@ def call(monkeypatch):
 
 
 def test_a_command_gets_one_value_of_each_class(call):
-    soil, plant, loud = json.loads(call("grow", "here").stdout)
+    soil, plant, loud = json.loads(call("grow", "here", "--seed", "7").stdout)
 
     assert (soil["source"], soil["depth"], soil["kind"]) == ("here", 0.5, None)
     assert (plant["backbone"], plant["minutes"], loud) == ("oak", None, False)
+    assert soil["seed"] == plant["seed"] == 7  # one option for both
 
 
 def test_options_have_the_names_and_types_of_the_fields(call):
-    more = ["--depth", "0.25", "--kind", "sand", "--no-wet"]
-    more += ["--arg", "a=1", "--arg", "b=x=y", "--start-day", "d", "--minutes", "2m", "--bare"]
+    more = ["--depth", "0.25", "--kind", "sand", "--no-wet", "--loud"]
+    more += ["--arg", "a=1", "--arg", "b=x=y", "--start-day", "d", "--minutes", "2m"]
 
-    soil, plant, loud = json.loads(call("grow", "here", *more, "--loud").stdout)
+    soil, plant, loud = json.loads(call("grow", "here", *more).stdout)
 
     assert (soil["depth"], soil["kind"], soil["wet"]) == (0.25, "sand", False)
     assert soil["arguments"] == {"a": 1, "b": "x=y"}
-    assert (plant["start_day"], plant["minutes"], plant["bare"], loud) == ("d", 2.0, True, True)
-
-
-def test_a_field_of_two_classes_is_one_option_for_both(call):
-    soil, plant, _ = json.loads(call("grow", "here", "--seed", "7").stdout)
-
-    assert soil["seed"] == plant["seed"] == 7
+    assert (plant["start_day"], plant["minutes"], loud) == ("d", 2.0, True)
 
 
 def test_a_command_takes_some_fields_and_has_options_of_its_own_for_others(call):
@@ -160,7 +149,6 @@ def test_the_help_has_a_list_for_each_heading_with_ranges_and_defaults(call):
     assert "The stem. [default: (oak)]" in words
     assert "--wet / --no-wet Whether it is watered." in words
     assert "--arg KEY=VALUE What else is told." in words
-    assert "Seed of the weather." in words
     assert "unseen" not in told
     assert told.index("--depth") < told.index("--kind") < told.index("--seed")
     assert told.index("--loud") > places[3]
@@ -190,34 +178,10 @@ def test_a_wrong_value_is_refused(call, more, said):
         call("grow", "here", *more)
 
 
-def carve(
-    soil: Annotated[Soil, Fields("source depth")],
-    changes: Annotated[dict, Changes("Plant", "seed bare mean")],
-):
-    """Change it."""
-    print(json.dumps([to_json(soil), to_json(changes)]))
+def test_pairs_are_read_as_numbers_truth_values_and_lists():
+    read = read_pairs(["a=1", "b=0.5", "c=true", "d=same", "e=", "f=0.5,1,x"])
 
-
-def test_changes_of_settings_are_those_that_were_given_and_reach_no_other_class(call):
-    soil, changes = json.loads(call("carve", "here", "--seed", "3", "--mean", "0.5").stdout)
-
-    assert changes == {"seed": 3, "mean": [0.5, 0.5, 0.5]}
-    assert soil["seed"] == 0
-    assert json.loads(call("carve", "here").stdout)[1] == {}
-    assert "Plant:\n" in call("carve", "--help").stdout
-    for mean in ("a", "0.1,0.2", ""):
-        with pytest.raises(UsageError, match="per channel"):
-            call("carve", "here", "--mean", mean)
-
-
-def test_pairs_are_read_as_numbers_and_truth_values():
-    assert read_pairs(["a=1", "b=0.5", "c=true", "d=same", "e="]) == {
-        "a": 1,
-        "b": 0.5,
-        "c": True,
-        "d": "same",
-        "e": "",
-    }
+    assert read == {"a": 1, "b": 0.5, "c": True, "d": "same", "e": "", "f": [0.5, 1, "x"]}
 
 
 def test_every_command_is_explained_without_torch():

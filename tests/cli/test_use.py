@@ -97,7 +97,6 @@ def runs(regraft, small, place, tmp_path_factory):
         ("markdown", "| description |", "50 % & knn\\_1"),
         ("latex", "% needs \\usepackage{booktabs}", "\\% \\& knn\\_1"),
         ("csv", "description,data,epochs", "50 % & knn_1"),
-        ("json", "{", '"50 % & knn_1"'),
     ],
 )
 def test_runs_are_compared_in_every_form(regraft, runs, form, beginning, said):

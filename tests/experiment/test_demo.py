@@ -1,6 +1,5 @@
 """The demonstration: two sets of images, three methods each, and what transfer did."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -110,16 +109,6 @@ def test_the_command_prints_both_tables_each_with_its_lesson(shown, monkeypatch)
         assert each.lesson in result.stdout
         assert str(each.page) in result.stderr
     assert result.stdout.count("fine-tuning the upper half") >= 4
-
-
-def test_the_command_answers_machines_with_one_object_per_set(shown, monkeypatch):
-    told = json.loads(command(shown, monkeypatch, "--json").stdout)
-
-    assert list(told) == ["photographs", "flowers", "digits"]
-    assert [row["top"][0]["label"] for row in told["photographs"]] == ["palace", "daisy"]
-    for each in shown:
-        assert len(told[each.name]["rows"]) == 3
-        assert told[each.name]["lesson"] == each.lesson
 
 
 @pytest.mark.slow

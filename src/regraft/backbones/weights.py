@@ -1,7 +1,7 @@
 """The store of weights on disk: one folder for each name, with the tensors and their record.
 
 Wherever weights come from, they end here and are then used like those of any other network. To
-carry weights to another machine, copy the whole folder, whose path `regraft weights path` prints.
+carry weights to another machine, copy the whole folder, whose path `regraft weights list` prints.
 """
 
 from __future__ import annotations

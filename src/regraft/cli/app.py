@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
@@ -12,20 +13,10 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.exceptions import Abort, TyperException
 
+import regraft.cli.options as cli
 from regraft.cli.data import COMMANDS as DATA
 from regraft.cli.learn import COMMANDS as LEARN
 from regraft.cli.networks import BACKBONES, WEIGHTS
-from regraft.cli.options import add_commands
-from regraft.cli.output import (
-    EXIT_BROKEN_PIPE,
-    EXIT_INTERRUPTED,
-    EXIT_TERMINATED,
-    EXIT_USAGE,
-    STARTED,
-    ReaderLeft,
-    echo_err,
-    prepare_streams,
-)
 from regraft.cli.use import COMMANDS as USE
 from regraft.errors import RegraftError
 from regraft.system import __version__
@@ -68,14 +59,13 @@ def _options(
 
 def _group(name: str, told: str, functions: Mapping[str, Callable[..., Any]]) -> None:
     group = typer.Typer(help=told, no_args_is_help=True)
-    add_commands(group, functions)
+    cli.add_commands(group, functions)
     app.add_typer(group, name=name)
 
 
 _group("data", "Look at images before learning from them.", DATA)
 _group("backbones", "The networks that can be transferred.", BACKBONES)
-add_commands(app, LEARN)
-add_commands(app, USE)
+cli.add_commands(app, LEARN | USE)
 _group("weights", "The weights of networks: what is here, and how more come in.", WEIGHTS)
 
 
@@ -92,48 +82,34 @@ def main(begun: float) -> NoReturn:
     Exit codes: 0 done, 1 error, 2 wrong usage, 3 done but some images were refused, 130 and
     143 interrupted, 141 nobody read the output to its end.
     """
-    STARTED["at"] = begun
+    cli.STARTED["at"] = begun
     signal.signal(signal.SIGTERM, _on_sigterm)
-    prepare_streams()
-    sys.exit(_run())
-
-
-def _run() -> int:
+    cli.prepare_streams()
     try:
         result = app(standalone_mode=False)
-    except TyperException as error:
-        echo_err(f"regraft: error: {error.format_message()} - see --help [USAGE]")
-        return EXIT_USAGE
-    except ReaderLeft:
-        return _leave_quietly()
+    except cli.ReaderLeft:  # Python's last flush of what nobody reads stays silent
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(cli.EXIT_BROKEN_PIPE)
     except (Exception, KeyboardInterrupt, _Terminated) as error:  # noqa: BLE001 - the last resort
         if _DEBUG["on"]:
             traceback.print_exception(error)
-        return _explain(error)
-    if result == EXIT_INTERRUPTED:  # the parser has caught Ctrl-C itself
-        echo_err("regraft: interrupted")
-    return result if isinstance(result, int) else 0
+        line, code = _explained(error)
+        cli.echo_err(f"regraft: {line}")
+        sys.exit(code)
+    if result == cli.EXIT_INTERRUPTED:  # the parser has caught Ctrl-C itself
+        cli.echo_err("regraft: interrupted")
+    sys.exit(result if isinstance(result, int) else 0)
 
 
-def _explain(error: BaseException) -> int:
-    """Say in one line why the command ended, and return its exit code."""
+def _explained(error: BaseException) -> tuple[str, int]:
+    """Return in one line why the command ended, and its exit code."""
+    if isinstance(error, TyperException):
+        return f"error: {error.format_message()} - see --help [USAGE]", cli.EXIT_USAGE
     if isinstance(error, RegraftError):
-        echo_err(f"regraft: error: {error} [{error.code}]")
-        return error.exit_code
+        return f"error: {error} [{error.code}]", error.exit_code
     if isinstance(error, KeyboardInterrupt | Abort):
-        echo_err("regraft: interrupted")
-        return EXIT_INTERRUPTED
+        return "interrupted", cli.EXIT_INTERRUPTED
     if isinstance(error, _Terminated):
-        echo_err("regraft: terminated")
-        return EXIT_TERMINATED
-    echo_err(f"regraft: unexpected error: {type(error).__name__}: {error}")
-    echo_err("hint: `regraft --debug` before the command shows where; please report it")
-    return 1
-
-
-def _leave_quietly() -> int:
-    """Point stdout, which nobody reads any more, at nothing: Python's last flush stays silent."""
-    import os
-
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return EXIT_BROKEN_PIPE
+        return "terminated", cli.EXIT_TERMINATED
+    hint = "please report it; `regraft --debug` before the command shows where"
+    return f"unexpected error: {type(error).__name__}: {error} - {hint}", cli.EXIT_FAILED

@@ -5,17 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any
 
+import regraft.cli.options as cli
 from regraft.cli.options import Fields, JsonOption, arg, opt
-from regraft.cli.output import EXIT_FAILED, echo, echo_err, echo_json, echo_refused, echo_table
 from regraft.errors import UsageError
 
 if TYPE_CHECKING:
-    from regraft.data.named import FetchedData
     from regraft.experiment.config import DataConfig
-
-_MOST = 20  # that are listed by name
 
 
 def check(
@@ -36,14 +34,14 @@ def check(
     if out is not None:
         report.write(out)
     if as_json:
-        echo_json(report.to_json())
+        cli.echo_json(report.to_json())
     else:
-        echo(report.to_text())
-    return EXIT_FAILED if report.has_errors else 0
+        cli.echo(report.to_text())
+    return cli.EXIT_FAILED if report.has_errors else 0
 
 
 def split(
-    data: Annotated[DataConfig, Fields(without="per_class size fraction")],
+    data: DataConfig,
     *,
     out: Annotated[Path, opt("Where split.csv and split.json are written.", "FOLDER")],
     as_json: JsonOption = False,
@@ -57,11 +55,13 @@ def split(
     manifest = str(out / "split.csv")
     if as_json:
         refused = [error.to_json() for error in bad]
-        echo_json({"hash": split.hash, "manifest": manifest, "images": sizes, "bad_files": refused})
+        cli.echo_json(
+            {"hash": split.hash, "manifest": manifest, "images": sizes, "bad_files": refused}
+        )
     else:
-        echo("  ".join(f"{name} {size}" for name, size in sizes.items()))
-        echo_err(f"written to {manifest}; hash {split.hash[:16]}")
-    return echo_refused(bad, as_json=as_json)
+        cli.echo("  ".join(f"{name} {size}" for name, size in sizes.items()))
+        cli.echo_err(f"written to {manifest}; hash {split.hash[:16]}")
+    return cli.echo_refused(bad, as_json=as_json)
 
 
 def preview(
@@ -73,9 +73,7 @@ def preview(
     out: Annotated[Path, opt("Where the sheet is written, a PNG.", "FILE")],
     images: Annotated[int, opt("How many images, one of each class first.", min=1, max=50)] = 4,
     views: Annotated[int, opt("How many views of each.", min=1, max=50)] = 7,
-    size: Annotated[int, opt("Height and width that enter the network.", min=8, max=1024)] = 224,
     seed: Annotated[int, opt("Seed of the choice and of the views.", min=0)] = 0,
-    as_json: JsonOption = False,
 ) -> None:
     """Show a few images as they are and augmented, on one sheet."""
     if out.suffix.lower() != ".png":
@@ -86,32 +84,25 @@ def preview(
     from regraft.experiment.prepare import read_images
     from regraft.files import atomic_path
     from regraft.report.gallery import preview_sheet
-    from regraft.settings import changed_fields, to_json
-    from regraft.training.augment import AUGMENTATIONS, find_augmentation
+    from regraft.settings import changed_fields
+    from regraft.training.augment import find_augmentation
 
     found = find_augmentation(augment)
     if found is None:
         raise UsageError("there is no augmentation to show", hint="give --augment a name")
     listed = read_images(replace(data, allow_empty_class=True))
     chosen = listed.subset(size=min(images, len(listed)), seed=seed)
-    preprocessing = found.before(Preprocessing.torch(size))
-    sheet = preview_sheet(
-        [
-            (f"{label}: {path.name}", prepare(open_image(path), preprocessing))
-            for path, label in zip(chosen.paths, chosen.labels, strict=True)
-        ],
-        partial(found, size=size),
-        views=views,
-        seed=seed,
-        title=f"Augmentation {augment}" if augment in AUGMENTATIONS else "Augmentation",
-        subtitle=", ".join(f"{key}={value}" for key, value in changed_fields(found).items()),
-    )
+    preprocessing = found.before(Preprocessing.torch())
+    pixels = [prepare(open_image(path), preprocessing) for path in chosen.paths]
+    names = [f"{path.parent.name}/{path.name}" for path in chosen.paths]
+    settings = ", ".join(f"{key}={value}" for key, value in changed_fields(found).items())
+    pairs = list(zip(names, pixels, strict=True))
+    augmented = partial(found, size=Preprocessing.torch().size)
+    title = f"{augment}: {settings}"
+    sheet = preview_sheet(pairs, augmented, views=views, seed=seed, title=title)
     with atomic_path(out) as part:
         sheet.save(part, "PNG")
-    if as_json:
-        echo_json({"sheet": str(out), "augmentation": to_json(found)})
-    else:
-        echo(str(out))
+    cli.echo(str(out))
 
 
 def fetch(
@@ -134,70 +125,48 @@ def fetch(
     try:
         fetched = fetch_data(name, to, source=source, verbose=not as_json)
     except KeyboardInterrupt:
-        echo_err("what has come so far is kept; the same command resumes it")
+        cli.echo_err("what has come so far is kept; the same command resumes it")
         raise
     if as_json:
-        echo_json(fetched.to_json())
-    else:
-        _echo_fetched(fetched, to or Path(name))
+        cli.echo_json(fetched.to_json())
+        return
+    found = fetched.source
+    classes = ", ".join(f"{label} {count:,}" for label, count in found.classes.items())
+    there = f"{found.name} is there already, nothing was done"
+    counted = f"{found.images:,} images of {len(found.classes)} classes in {fetched.folder}"
+    lines = [
+        *([there] if fetched.already else []),
+        f"{counted}: {shorten(classes, 500, placeholder=' …')}",
+        f"licence: {found.licence}",
+        f"cite: {found.citation}",
+        *(f"left out: {count:,} {what}" for what, count in found.removed.items()),
+        *(f"left out, not an image: {path}" for path in found.broken),
+        *(f"note: {note}" for note in found.notes),
+    ]
+    cli.echo("\n".join(lines))
+    cli.echo_err(f"next:   regraft data check {fetched.folder}")
 
 
 def _list_named(*, as_json: bool) -> None:
     from regraft.data.named import named_data
-    from regraft.report.tables import Table
+    from regraft.report.tables import Table, size
+    from regraft.settings import to_json
 
     if as_json:
-        names = ("name", "title", "classes", "images", "licence", "page")
-        listed = [
-            {name: getattr(data, name) for name in names}
-            | {"bytes": data.size or None, "url": data.url}
-            for data in named_data()
-        ]
-        echo_json({"data_sets": listed})
+        cli.echo_json({"data_sets": to_json(named_data())})
         return
     rows = tuple(
         (
-            *(data.name, data.classes, f"{data.images:,}"),
-            *(_size(data.size) if data.url else "by hand", data.title, data.licence),
+            *(data.name, data.classes, data.images),
+            size(data.size) if data.url else "by hand",
+            *(data.title, data.licence),
         )
         for data in named_data()
     )
-    echo_table(Table(("name", "classes", "images", "download", "what", "licence"), rows))
-    echo_err(
+    cli.echo_table(Table(("name", "classes", "images", "download", "what", "licence"), rows))
+    cli.echo_err(
         "by hand: get it from its publisher, then `regraft data fetch NAME --from FILE_OR_FOLDER`"
     )
-
-
-def _echo_fetched(fetched: FetchedData, folder: Path) -> None:
-    source = fetched.source
-    counts = [f"{label} {count:,}" for label, count in source.classes.items()]
-    more = f" and {len(counts) - _MOST} more" if len(counts) > _MOST else ""
-    parts = ", ".join(f"{part} {count:,}" for part, count in source.parts.items())
-    broken = ", ".join(source.broken[:5]) + (", …" if len(source.broken) > 5 else "")
-    lines = [
-        f"{source.name} is there already, nothing was done" if fetched.already else "",
-        f"{source.images:,} images of {len(counts)} classes in {folder}",
-        f"classes: {', '.join(counts[:_MOST])}{more}",
-        f"parts, as published: {parts}" if parts else "",
-        f"licence: {source.licence}",
-        f"cite: {source.citation}",
-        f"file: {source.archive}, SHA-256 {source.sha256} (compared: {source.checked})"
-        if source.archive
-        else "",
-        *(f"left out: {count:,} {what}" for what, count in source.removed.items()),
-        f"left out, not images ({len(source.broken):,}): {broken}" if broken else "",
-        *(f"note: {note}" for note in source.notes),
-    ]
-    echo("\n".join(filter(None, lines)))
-    if not fetched.already:
-        echo_err(f"recorded in {folder / 'SOURCE.json'}; next: regraft data check {folder}")
-
-
-def _size(count: int) -> str:
-    """Return a number of bytes as people say it."""
-    if not count:
-        return "size unknown"
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(1, round(count / 1e6))} MB"
 
 
 COMMANDS: dict[str, Any] = {"check": check, "split": split, "preview": preview, "fetch": fetch}

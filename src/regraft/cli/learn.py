@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from regraft.cli.options import Fields, FormatOption, JsonOption, arg, echo_default, opt
-from regraft.cli.output import (
-    command_line,
-    echo,
-    echo_comparison,
-    echo_err,
-    echo_json,
-    echo_refused,
-    echo_table,
-    refused_code,
-)
+import regraft.cli.options as cli
+from regraft.cli.options import Fields, FormatOption, JsonOption, arg, opt
 from regraft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,32 +43,37 @@ def fit(
     from regraft.experiment.run import fit_run
     from regraft.report.tables import parts_table
     from regraft.results.comparison import RunStore
+    from regraft.results.run import CHECKPOINTS, REPORT
     from regraft.training.callbacks import TensorBoard
 
     name = f"{data.source.stem} {method.backbone} {method.label}"
     place = out or RunStore(Path("runs")).free_folder(name)
-    with _said_what_is_kept(place):
+    folder = shlex.quote(str(place))
+    try:
         run = fit_run(
             RunConfig(data, method),
             out=place,
-            command=command_line(),
+            command=cli.command_line(),
             resume=resume,
             callbacks=() if tensorboard is None else [TensorBoard(tensorboard)],
             verbose=not as_json,
         )
+    except BaseException as error:
+        if not isinstance(error, Exception) and (place / CHECKPOINTS).is_dir():
+            cli.echo_err(f"what was trained is kept: resume it with --out {folder} --resume")
+        raise
     if as_json:
-        echo_json(run.result())
-        return refused_code(run)
-    echo_table(parts_table(run.metrics))
+        cli.echo_json(run.result())
+        return cli.refused_code(run)
+    cli.echo_table(parts_table(run.metrics))
     found = run.record
     trained = "" if found.epochs is None else f"{found.epochs} epochs of training; "
     cached = ", the others came from the cache" if found.images_embedded < found.images else ""
-    echo_err(f"{trained}{found.images_embedded} of {found.images} images embedded{cached}")
+    cli.echo_err(f"{trained}{found.images_embedded} of {found.images} images embedded{cached}")
     for warning in found.warnings:
-        echo_err(f"warning: {warning}")
-    echo_err(f"page:   {run.folder / 'report.html'}")
-    echo_err(f"next:   regraft predict {shlex.quote(str(run.folder))} IMAGES")
-    return refused_code(run)
+        cli.echo_err(f"warning: {warning}")
+    cli.echo_err(f"page:   {run.folder / REPORT}\nnext:   regraft predict {folder} IMAGES")
+    return cli.refused_code(run)
 
 
 def extract(
@@ -107,25 +101,22 @@ def extract(
     if pixels:  # trained weights are not needed
         images, means = extract_pixels(data, build(replace(method.spec, weights=None)), out)
         if as_json:
-            echo_json({"file": str(out), "images": images, "means": means})
+            cli.echo_json({"file": str(out), "images": images, "means": means})
             return
-        echo(str(out))
+        cli.echo(str(out))
         shown = ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
-        echo_err(f"{images} images; means: {shown}, also in {out.with_suffix('.json')}")
+        cli.echo_err(f"{images} images; means: {shown}, also in {out.with_suffix('.json')}")
         return
     extractor = FeatureExtractor(
-        method.spec,
-        pooling=method.pooling,
-        compute=method.compute,
-        verbose=not as_json,
+        method.spec, pooling=method.pooling, compute=method.compute, verbose=not as_json
     )
     stats, columns = extract_features(data, extractor, out)
     if as_json:
         facts = {"file": str(out), "images": stats.images, "columns": columns}
-        echo_json({**facts, "embedded": stats.embedded, "seconds": round(stats.seconds, 3)})
-        return
-    echo(str(out))
-    echo_err(f"{stats.images} rows of {columns} numbers; {stats.embedded} images embedded")
+        cli.echo_json({**facts, "embedded": stats.embedded, "seconds": round(stats.seconds, 3)})
+    else:
+        cli.echo(str(out))
+        cli.echo_err(f"{stats.images} rows of {columns} numbers; {stats.embedded} images embedded")
 
 
 def compare(
@@ -163,7 +154,7 @@ def compare(
 
     minutes = None if budget == "none" else read_minutes(budget, option="--budget")
     if backbone is None:
-        echo_default(DEFAULT_BACKBONE)
+        cli.echo_default(DEFAULT_BACKBONE)
     named = list(dict.fromkeys(backbone or [DEFAULT_BACKBONE]))
     if len(named) > 1 and (method.weights != "default" or method.arguments):
         raise UsageError("--weights and --arg go with one --backbone")
@@ -179,10 +170,10 @@ def compare(
         budget=None if minutes is None else 60 * minutes,
     )
     comparison = compare_methods(
-        config, folder, command=command_line(), verbose=not as_json, say=echo_err
+        config, folder, command=cli.command_line(), verbose=not as_json, say=cli.echo_err
     )
     page = write_comparison(comparison, folder / _PAGE) if comparison.rows else None
-    return echo_comparison(comparison, page, form=form, as_json=as_json)
+    return cli.echo_comparison(comparison, page, form=form, as_json=as_json)
 
 
 def run(
@@ -213,7 +204,7 @@ def run(
     planned = read_plan(plan, small=small, data=data or ())
     planned = planned.only(only) if only else planned
     folder = out or Path("runs") / f"{plan.stem}{'-small' if small else ''}"
-    runner = PlanRunner(folder, command=command_line(), verbose=not as_json, say=echo_err)
+    runner = PlanRunner(folder, command=cli.command_line(), verbose=not as_json, say=cli.echo_err)
     comparison, page = compare_rows(
         runner.run(planned, jobs=jobs),
         folder / _PAGE,
@@ -222,7 +213,7 @@ def run(
         warnings=(planned.note,) if planned.note else (),
         command=runner.command,
     )
-    return echo_comparison(comparison, page, form=form, as_json=as_json)
+    return cli.echo_comparison(comparison, page, form=form, as_json=as_json)
 
 
 def find_lr(
@@ -240,8 +231,6 @@ def find_lr(
         Literal["frozen", "fine_tune", "from_scratch"],
         opt("What is trained of the network, as for `fit`.", panel="Method"),
     ] = "frozen",
-    lowest: Annotated[float, opt("The rate of the first step.", min=0)] = 1e-6,
-    highest: Annotated[float, opt("The rate of the last step.", min=0)] = 1.0,
     steps: Annotated[int, opt("How many steps.", min=10)] = 100,
     out: Annotated[Path | None, opt("Draw the curve here, an SVG.", "FILE", panel="Output")] = None,
     as_json: JsonOption = False,
@@ -262,37 +251,19 @@ def find_lr(
     prepared = prepare(data, verbose=not as_json)
     train, bad = take_amount(prepared.split.train, method), prepared.report.bad
     trainer = build(method, verbose=not as_json).trainer(train.paths, train.labels)
-    found = search_rate(trainer, lowest=lowest, highest=highest, steps=steps)
+    found = search_rate(trainer, steps=steps)
     if out is not None:
         figure = lr_figure(found.rates, found.losses, found.suggestion)
         write_text(out, standalone(figure) + "\n")
+        cli.echo_err(f"curve:  {out}")
     if as_json:
-        drawn = None if out is None else str(out)
-        refused = [error.to_json() for error in bad]
-        echo_json({**to_json(found), "figure": drawn, "bad_files": refused})
-        return echo_refused(bad, as_json=True)
-    if found.suggestion is None:
-        echo_err("no rate lowers the loss: try more --steps, another range or --batch-size")
+        cli.echo_json({**to_json(found), "bad_files": [error.to_json() for error in bad]})
+    elif found.suggestion is None:
+        cli.echo_err("no rate lowers the loss: try more --steps or another --batch-size")
     else:
-        echo(f"{found.suggestion:.2g}")
-        echo_err(f"next:   regraft fit with the same options and --lr {found.suggestion:.2g}")
-    if out is not None:
-        echo_err(f"curve:  {out}")
-    return echo_refused(bad, as_json=False)
-
-
-@contextmanager
-def _said_what_is_kept(place: Path) -> Iterator[None]:
-    """Say, when a training is stopped from outside, how to resume it."""
-    from regraft.results.run import CHECKPOINTS
-
-    try:
-        yield
-    except BaseException as error:
-        if not isinstance(error, Exception) and (place / CHECKPOINTS).is_dir():
-            again = f"--out {shlex.quote(str(place))} --resume"
-            echo_err(f"what was trained is kept: resume it with {again}")
-        raise
+        cli.echo(f"{found.suggestion:.2g}")
+        cli.echo_err(f"next:   regraft fit with the same options and --lr {found.suggestion:.2g}")
+    return cli.echo_refused(bad, as_json=as_json)
 
 
 COMMANDS: dict[str, Any] = {

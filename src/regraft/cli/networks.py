@@ -5,33 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from regraft.cli.options import Changes, Fields, FormatOption, JsonOption, arg, opt
-from regraft.cli.output import (
-    EXIT_FAILED,
-    STARTED,
-    echo,
-    echo_err,
-    echo_json,
-    echo_refused,
-    echo_table,
-)
+import regraft.cli.options as cli
+from regraft.cli.options import Fields, FormatOption, JsonOption, arg, opt
 from regraft.errors import UsageError
 
 if TYPE_CHECKING:
     from regraft.experiment.config import DataConfig, MethodConfig, Strategy
 
-NamesArgument = Annotated[list[str] | None, arg("All, unless named.", "[NAMES…]")]
-_HEADS = {
-    "name": "name",
-    "title": "network",
-    "year": "year",
-    "parameters": "M parameters",
-    "multiply_adds": "G multiply-adds",
-    "size": "input",
-    "width": "features",
-    "licence": "licence",
-    "here": "here",
-}
+_COLUMNS = ("name", "network", "year", "M parameters", "G multiply-adds", "input", "features")
 
 
 def list_networks(
@@ -46,29 +27,27 @@ def list_networks(
     from regraft.backbones.published import is_here
     from regraft.report.tables import Table
 
-    facts = [{**entry.summary, "here": is_here(entry)} for entry in list_backbones()]
-    facts = [fact for fact in facts if fact["here"] or not available]
+    found = [(entry, is_here(entry)) for entry in list_backbones()]
+    found = [(entry, here) for entry, here in found if here or not available]
     if as_json:
-        echo_json({"networks": facts})
+        cli.echo_json({"networks": [{**entry.summary, "here": here} for entry, here in found]})
         return
     for group, title in GROUPS.items():
-        rows = tuple(_cells(fact) for fact in facts if fact["group"] == group)
+        rows = []
+        for entry, here in found:
+            if entry.group == group:
+                facts = entry.facts
+                counts: tuple[Any, ...] = (None,) * 4
+                if facts is not None:
+                    millions = f"{facts.parameters / 1e6:.2f}", f"{facts.multiply_adds / 1e9:.2f}"
+                    counts = (*millions, facts.size, facts.width)
+                licence = entry.licence + ("" if entry.permissive else " *")
+                names = entry.name, entry.title, str(entry.year or "")
+                rows.append((*names, *counts, licence, "yes" if here else ""))
         if rows:
-            echo(f"{title} ({group})")
-            echo_table(Table(tuple(_HEADS.values()), rows))
-    echo("* the licence of the weights does not allow every use")
-
-
-def _cells(fact: dict[str, Any]) -> tuple[str, ...]:
-    shown = {
-        **fact,
-        "licence": fact["licence"] + ("" if fact["permissive"] else " *"),
-        "here": "yes" if fact["here"] else "",
-    }
-    for name, unit in (("parameters", 1e6), ("multiply_adds", 1e9)):
-        if name in fact:
-            shown[name] = f"{fact[name] / unit:.2f}"
-    return tuple(str(shown.get(name) or "") for name in _HEADS)
+            cli.echo(f"{title} ({group})")
+            cli.echo_table(Table((*_COLUMNS, "licence", "here"), tuple(rows)))
+    cli.echo("* the licence of the weights does not allow every use")
 
 
 def show(
@@ -115,7 +94,7 @@ def show(
     if as_json:
         facts = {"name": built.spec.name, "feature_dim": built.feature_dim, "stages": stages}
         facts |= {"preprocessing": to_json(built.preprocessing), "total": to_json(size)}
-        echo_json({**facts, "layers": to_json(listed)})
+        cli.echo_json({**facts, "layers": to_json(listed)})
         return
     rows = tuple(
         (
@@ -124,11 +103,11 @@ def show(
         )
         for layer in listed
     )
-    echo_table(Table(("", "layer", "type", "output", "parameters", "trainable"), rows))
-    echo(f"total: {size}")
-    echo(f"features: {built.feature_dim}")
-    echo(f"stages: {', '.join(stages)}")
-    echo(f"preprocessing: {built.preprocessing}")
+    cli.echo_table(Table(("", "layer", "type", "output", "parameters", "trainable"), rows))
+    cli.echo(f"total: {size}")
+    cli.echo(f"features: {built.feature_dim}")
+    cli.echo(f"stages: {', '.join(stages)}")
+    cli.echo(f"preprocessing: {built.preprocessing}")
 
 
 def _shape(shape: tuple[int, ...]) -> str:
@@ -168,17 +147,17 @@ def rank(
         folds=folds,
         clock=Clock(
             None if budget is None else 60 * read_minutes(budget, option="--budget"),
-            begun=STARTED.get("at"),
+            begun=cli.STARTED.get("at"),
         ),
         per_class=per_class,
         compute=method.compute,
         verbose=not as_json,
     )
-    if as_json or form == "json":
-        echo_json(ranking.to_json())
+    if as_json:
+        cli.echo_json(ranking.to_json())
     else:
-        echo_table(ranking.table(), form=form)
-    return echo_refused(ranking.bad, as_json=as_json)
+        cli.echo_table(ranking.table(), form=form)
+    return cli.echo_refused(ranking.bad, as_json=as_json)
 
 
 def list_stored(*, as_json: JsonOption = False) -> None:
@@ -189,21 +168,11 @@ def list_stored(*, as_json: JsonOption = False) -> None:
 
     found = list_weights()
     if as_json:
-        echo_json({"weights": to_json(found)})
+        cli.echo_json({"store": str(store()), "weights": to_json(found)})
         return
     rows = tuple((w.name, w.backbone, w.licence, w.source, w.sha256[:16]) for w in found)
-    echo_table(Table(("name", "backbone", "licence", "source", "SHA-256"), rows))
-    if not found:
-        echo_err(
-            f"nothing in {store()} yet; see `regraft weights fetch` and `regraft weights import`"
-        )
-
-
-def path() -> None:
-    """Print the folder of the store: copy it to carry weights to a machine without a network."""
-    from regraft.backbones.weights import store
-
-    echo(str(store()))
+    cli.echo_table(Table(("name", "backbone", "licence", "source", "SHA-256"), rows))
+    cli.echo_err(f"in {store()}: copy this folder to carry them to a machine without a network")
 
 
 def fetch(
@@ -217,22 +186,22 @@ def fetch(
 
     stored = [fetch_weights(name, verbose=not as_json) for name in names]
     if as_json:
-        echo_json({"weights": to_json(stored)})
+        cli.echo_json({"weights": to_json(stored)})
         return
     for w in stored:
-        echo(f"{w.name}\t{w.licence}\t{w.source}\t{w.sha256}")
+        cli.echo(f"{w.name}\t{w.licence}\t{w.source}\t{w.sha256}")
 
 
 def import_file(
     file: Annotated[Path, arg("A .safetensors, .pth or Keras' .h5 file.", "FILE")],
     method: Annotated[MethodConfig, Fields("arguments")],
-    preprocessing: Annotated[
-        dict[str, Any],
-        Changes("Preprocessing", "mean std scale channels size resize mode interpolation"),
-    ],
     *,
     name: Annotated[str, opt("The name under which they are used from now on.")],
     backbone: Annotated[str, opt("The network they belong to.", "NAME")],
+    preprocessing: Annotated[
+        list[str] | None,
+        opt("How its images were prepared: size=224, mean=0.5,0.5,0.5 and so on.", "KEY=VALUE"),
+    ] = None,
     licence: Annotated[str, opt("The licence they come under.")] = "unknown",
     overwrite: Annotated[
         bool, opt("Replace weights of the same name.", None, "--overwrite")
@@ -248,38 +217,39 @@ def import_file(
         name=name,
         backbone=backbone,
         arguments=method.arguments,
-        preprocessing=preprocessing,
+        preprocessing=cli.read_pairs(preprocessing or ()),
         licence=licence,
         overwrite=overwrite,
     )
     if as_json:
-        echo_json(to_json(stored))
+        cli.echo_json(to_json(stored))
         return
-    echo(f"{stored.name}\t{stored.backbone}\t{stored.licence}\t{stored.sha256}")
-    echo_err(f"preprocessing: {stored.preprocessing}")
-    for note in stored.notes:
-        echo_err(f"note: {note}")
-    echo_err(f"use it with --backbone {stored.name}")
+    cli.echo(f"{stored.name}\t{stored.backbone}\t{stored.licence}\t{stored.sha256}")
+    for note in (f"preprocessing: {stored.preprocessing}", *stored.notes):
+        cli.echo_err(note)
+    cli.echo_err(f"use it with --backbone {stored.name}")
 
 
-def verify(names: NamesArgument = None, *, as_json: JsonOption = False) -> int:
+def verify(
+    names: Annotated[list[str] | None, arg("All, unless named.", "[NAMES…]")] = None,
+    *,
+    as_json: JsonOption = False,
+) -> int:
     """Compare stored weights with the SHA-256 that was written down when they came in."""
     from regraft.backbones.weights import verify_weights
 
     problems = verify_weights(names)
     if as_json:
         verified = [{"name": n, "ok": not why, "problem": why} for n, why in problems.items()]
-        echo_json({"verified": verified})
-    else:
-        for name, why in problems.items():
-            echo(f"{name}\t{why or 'ok'}")
-    return EXIT_FAILED if any(problems.values()) else 0
+        cli.echo_json({"verified": verified})
+    for name, why in () if as_json else problems.items():
+        cli.echo(f"{name}\t{why or 'ok'}")
+    return cli.EXIT_FAILED if any(problems.values()) else 0
 
 
 BACKBONES: dict[str, Any] = {"list": list_networks, "show": show, "rank": rank}
 WEIGHTS: dict[str, Any] = {
     "list": list_stored,
-    "path": path,
     "fetch": fetch,
     "import": import_file,
     "verify": verify,

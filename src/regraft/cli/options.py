@@ -1,38 +1,51 @@
-"""Commands whose options are the fields of settings classes: their names, types, help and ranges.
+"""What all commands share: options made from the fields of settings classes, and what is printed.
 
 A command takes settings as arguments, ``data: DataConfig``. Each field of the class that stands in
 ``PANELS`` becomes an option of the same name, explained by the class's docstring, and the command
-gets one checked value.
+gets one checked value. Data go to standard output, everything else to standard error.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import inspect
+import io
+import json
+import shlex
+import sys
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+from typing import get_type_hints as hints_of
 
 import typer
 from typer.core import TyperCommand
 
-from regraft.cli.output import TableFormat, echo_err
 from regraft.errors import UsageError
+
+if TYPE_CHECKING:
+    from regraft.errors import ImageError
+    from regraft.report.tables import Table
+    from regraft.results.comparison import Comparison
+    from regraft.results.run import Run
 
 # Holds the classes and their PANELS; is imported when the options of a command are needed.
 SETTINGS = "regraft.experiment.config"
+EXIT_FAILED, EXIT_USAGE, EXIT_REFUSED = 1, 2, 3
+STARTED: dict[str, float] = {}  # when the process began, under "at"; empty where a test calls
+EXIT_INTERRUPTED, EXIT_BROKEN_PIPE, EXIT_TERMINATED = 130, 141, 143
 _SPELLED = {"arguments": "--arg", "start": "--from"}  # the other options are called --FIELD
 _METAVARS = """
 source:DATA backbone:NAME weights:FILE arguments:KEY=VALUE head:NAME augment:TEXT regularize:TEXT
 unfreeze:PART group_by:REGEX label_from_name:REGEX root:FOLDER start:RUN time_budget:TIME
-mean:NUMBERS std:NUMBERS
 """
-_CHANNELS = ("mean", "std")  # one number, or three with commas
 _FIRST, _OTHER = "Arguments", "Options"  # headings of what does not stand in PANELS
 
-
+TableFormat = Literal["text", "markdown", "latex", "csv"]
 _ONE, _LINES = "Print one JSON object on standard output.", "Print one JSON object per line."
 FormatOption = Annotated[
     TableFormat, typer.Option("--format", help="Form of the table.", rich_help_panel="Output")
@@ -59,19 +72,6 @@ class Fields:
         """Return whether the command takes this field."""
         left_out = (*self.without.split(), *self.own.split())
         return (not self.only or name in self.only.split()) and name not in left_out
-
-
-@dataclasses.dataclass(frozen=True)
-class Changes:
-    """Beside ``dict`` in ``Annotated``: a command takes changes of settings that are not whole.
-
-    Args:
-        kind: The name of the class in the module of ``SETTINGS``; it heads the options.
-        only: The names of the fields, separated by spaces.
-    """
-
-    kind: str
-    only: str
 
 
 def opt(
@@ -138,19 +138,14 @@ def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
             ``Fields``, are taken apart.
     """
     names = {**vars(importlib.import_module(SETTINGS)), **function.__globals__}
-    hints = get_type_hints(function, names, include_extras=True)
+    hints = hints_of(function, names, include_extras=True)
     own: list[inspect.Parameter] = []
     made: dict[str, tuple[Any, list[str]]] = {}
     fields: dict[str, inspect.Parameter] = {}
     for parameter in inspect.signature(function).parameters.values():
         hint = hints[parameter.name]
         kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
-        changes = next((note for note in notes if isinstance(note, Changes)), None)
-        if changes is not None:
-            found = _options_of(names[changes.kind], Fields(changes.only), changes.kind)
-            fields |= {option.name: option for option in found}
-            made[parameter.name] = (dict, changes.only.split())
-        elif hasattr(kind, "__pydantic_fields__"):
+        if hasattr(kind, "__pydantic_fields__"):
             taken = next((note for note in notes if isinstance(note, Fields)), Fields())
             made[parameter.name] = (kind, taken.own.split())
             for option in _options_of(kind, taken):
@@ -161,13 +156,14 @@ def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(**given: Any) -> Any:
         values = {name: given.pop(name) for name in fields}
         changed = {name: v for name, v in values.items() if v != fields[name].default}
+        if "arguments" in changed:
+            changed["arguments"] = read_pairs(changed["arguments"])
         if "backbone" in values and "backbone" not in changed:
             echo_default(names["DEFAULT_BACKBONE"])
-        apart = {field for kind, also in made.values() if kind is dict for field in also}
         for name, (kind, also) in made.items():
-            chosen = changed | {field: given[field] for field in also if field in given}
-            taken = also if kind is dict else {f.name for f in dataclasses.fields(kind)} - apart
-            given[name] = kind(**{f: _read(f, v) for f, v in chosen.items() if f in taken})
+            known = {field.name for field in dataclasses.fields(kind)}
+            chosen = changed | {field: given[field] for field in also}
+            given[name] = kind(**{f: value for f, value in chosen.items() if f in known})
         return function(**given)
 
     # Arguments stand on the line in the order in which the command has them.
@@ -179,23 +175,15 @@ def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def echo_default(backbone: str) -> None:
-    """Say which network is used where none was named, and the way to better ones."""
-    echo_err(
-        f"no --backbone named: {backbone} is used; for better ones see `regraft backbones list` and"
-        " `regraft backbones rank`"
-    )
-
-
 def read_pairs(pairs: Iterable[str]) -> dict[str, Any]:
-    """Return ``KEY=VALUE`` texts as a table; a number or a truth value becomes one.
+    """Return ``KEY=VALUE`` texts as a table: numbers, truth values, and lists with commas.
 
     Raises:
         UsageError: A text has no key or no ``=``.
 
     Example:
-        >>> read_pairs(["pad_type=same", "channel_multiplier=0.5"])
-        {'pad_type': 'same', 'channel_multiplier': 0.5}
+        >>> read_pairs(["pad_type=same", "channel_multiplier=0.5", "mean=0.5,0.4,0.3"])
+        {'pad_type': 'same', 'channel_multiplier': 0.5, 'mean': [0.5, 0.4, 0.3]}
     """
     from regraft.settings import parse_value
 
@@ -203,10 +191,9 @@ def read_pairs(pairs: Iterable[str]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key:
-            raise UsageError(
-                "not an argument of a network", path=pair, hint="write --arg KEY=VALUE"
-            )
-        table[key] = parse_value(text)
+            raise UsageError("not a setting", path=pair, hint="write KEY=VALUE")
+        values = [parse_value(part) for part in text.split(",")]
+        table[key] = values if len(values) > 1 else values[0]
     return table
 
 
@@ -215,62 +202,35 @@ def _panels() -> Mapping[str, tuple[str, ...]]:
     return panels
 
 
-def _read(name: str, value: Any) -> Any:
-    """Return the value of a field from that of its option."""
-    if name == "arguments":
-        return read_pairs(value)
-    if name not in _CHANNELS:
-        return value
-    try:
-        numbers = tuple(float(part) for part in value.split(","))
-    except ValueError:
-        numbers = ()
-    if len(numbers) not in {1, 3}:
-        hint = "write 0.5 or 0.485,0.456,0.406"
-        raise UsageError("not a number per channel", path=value, hint=hint)
-    return numbers * (3 // len(numbers))
-
-
-def _options_of(kind: Any, taken: Fields, whole: str = "") -> list[inspect.Parameter]:
-    """Return an option for each field, without defaults under the heading ``whole`` if given."""
+def _options_of(kind: Any, taken: Fields) -> list[inspect.Parameter]:
+    """Return an argument for each field without a default, and an option for the others."""
     from regraft.settings import field_help
 
-    hints, told = get_type_hints(kind, include_extras=True), field_help(kind)
+    hints, told = hints_of(kind, include_extras=True), field_help(kind)
     panels = {name: panel for panel, names in _panels().items() for name in names}
     metavars = dict(pair.split(":") for pair in _METAVARS.split())
     options = []
     for field in dataclasses.fields(kind):
-        argument = not whole and field.default is field.default_factory is dataclasses.MISSING
-        if not taken.has(field.name) or not (whole or argument or field.name in panels):
+        name, default = field.name, field.default
+        argument = default is field.default_factory is dataclasses.MISSING
+        if not taken.has(name) or not (argument or name in panels):
             continue
-        default = inspect.Parameter.empty if argument else field.default
-        facts: dict[str, Any] = {
-            "help": told[field.name],
-            "metavar": metavars.get(field.name),
-            "rich_help_panel": whole or panels.get(field.name, next(iter(_panels()))),
-        }
-        if field.name == "backbone":  # whether it was named is told apart from its default
+        facts: dict[str, Any] = {"help": told[name], "metavar": metavars.get(name)}
+        facts["rich_help_panel"] = panels.get(name, next(iter(_panels())))
+        if name == "backbone":  # whether it was named is told apart from its default
             facts["show_default"], default = str(default), None
-        elif whole or default is dataclasses.MISSING or default == "default":
+        elif argument:
+            default = inspect.Parameter.empty
+        elif default is dataclasses.MISSING or default == "default":
             facts["show_default"], default = False, None
-        known, ranges = _option_type(field.name, hints[field.name])
-        spelling = _spelling(field.name, default)
-        note = typer.Argument(**facts) if argument else typer.Option(spelling, **facts, **ranges)
-        options.append(
-            inspect.Parameter(
-                field.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=default,
-                annotation=Annotated[known | None if default is None else known, note],
-            )
-        )
+        known, ranges = _option_type(name, hints[name])
+        spelled = _SPELLED.get(name, f"--{name.replace('_', '-')}")
+        spelled += f"/--no-{spelled[2:]}" if default is True else ""
+        note = typer.Argument(**facts) if argument else typer.Option(spelled, **facts, **ranges)
+        annotation: Any = Annotated[known | None if default is None else known, note]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        options.append(inspect.Parameter(name, keyword, default=default, annotation=annotation))
     return options
-
-
-def _spelling(name: str, default: Any) -> str:
-    dashed = name.replace("_", "-")
-    both = f"--{dashed}/--no-{dashed}" if default is True else f"--{dashed}"
-    return _SPELLED.get(name, both)
 
 
 def _option_type(name: str, hint: Any) -> tuple[Any, dict[str, Any]]:
@@ -281,11 +241,10 @@ def _option_type(name: str, hint: Any) -> tuple[Any, dict[str, Any]]:
     plain = members[0] in {bool, int, float, Path} or get_origin(members[0]) is Literal
     if len(members) > 1 or not plain or any(hasattr(note, "func") for note in notes):
         return str, {}  # the class itself reads it
-    facts = [fact for note in notes for fact in getattr(note, "metadata", ())]
-    ranges = {
-        "min": next((fact.ge for fact in facts if hasattr(fact, "ge")), None),
-        "max": next((fact.le for fact in facts if hasattr(fact, "le")), None),
-    }
+    ranges = {"min": None, "max": None}
+    for fact in (fact for note in notes for fact in getattr(note, "metadata", ())):
+        ranges["min"] = getattr(fact, "ge", ranges["min"])
+        ranges["max"] = getattr(fact, "le", ranges["max"])
     return members[0], ranges
 
 
@@ -295,8 +254,118 @@ def _parts(hint: Any) -> tuple[list[Any], list[Any]]:
         members, notes = _parts(get_args(hint)[0])
         return members, [*notes, *hint.__metadata__]
     if get_origin(hint) in {Union, types.UnionType}:
-        parts = [_parts(part) for part in get_args(hint)]
-        return [m for members, _ in parts for m in members], [
-            n for _, notes in parts for n in notes
-        ]
+        members, notes = zip(*(_parts(part) for part in get_args(hint)), strict=True)
+        return list(chain(*members)), list(chain(*notes))
     return ([] if hint is type(None) else [hint]), []
+
+
+# ---- what is printed ----------------------------------------------------------------------------
+
+
+class ReaderLeft(BaseException):
+    """Nobody reads the data any more; a BaseException so that no handler for errors swallows it."""
+
+
+class _OptionalOutput(io.FileIO):
+    """An output that is lost where nobody takes it, without harm to the work that writes it."""
+
+    def write(self, data: Any) -> int:
+        """Write what can be written, and say that all of it was."""
+        with contextlib.suppress(OSError):
+            return super().write(data)
+        return len(data)
+
+
+def prepare_streams() -> None:
+    """Let names of any bytes come in and go out, and a closed terminal end no training."""
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):  # a stream that the shell has closed is None
+            with contextlib.suppress(io.UnsupportedOperation):  # somebody has read from it before
+                stream.reconfigure(errors=errors)
+    if sys.stderr is None:
+        return
+    sys.stderr = io.TextIOWrapper(
+        io.BufferedWriter(_OptionalOutput(sys.stderr.fileno(), "w", closefd=False)),
+        encoding=sys.stderr.encoding,
+        errors="backslashreplace",
+        line_buffering=True,
+    )
+
+
+def echo_err(text: str = "") -> None:
+    """Print a line for the person at the terminal (standard error)."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def echo(text: str) -> None:
+    """Print data (standard output).
+
+    Raises:
+        ReaderLeft: Whoever read it has left.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError as error:
+        raise ReaderLeft from error
+
+
+def echo_json(value: Any, *, indent: int | None = 2) -> None:
+    """Print one JSON value on standard output; names that are not UTF-8 survive as escapes.
+
+    Args:
+        value: JSON values.
+        indent: None for one line (JSON Lines).
+    """
+    echo(json.dumps(value, indent=indent, ensure_ascii=True, allow_nan=False))
+
+
+def echo_table(*tables: Table, form: TableFormat = "text") -> None:
+    """Print tables in the form that was asked for."""
+    echo("\n\n".join(getattr(table, f"to_{form}")() for table in tables))
+
+
+def echo_refused(errors: Collection[ImageError], *, as_json: bool) -> int:
+    """Name the images that were left out, with the reasons; return the exit code.
+
+    Args:
+        errors: Their errors.
+        as_json: Whether JSON that was printed names them already.
+    """
+    for error in () if as_json else errors:
+        echo_err(f"refused: {error}")
+    return EXIT_REFUSED if errors else 0
+
+
+def echo_comparison(
+    comparison: Comparison, page: Path | None, *, form: TableFormat, as_json: bool
+) -> int:
+    """Print a comparison, and where its page is; return the exit code."""
+    from regraft.report.comparison_page import comparison_table
+
+    if as_json:
+        echo_json(comparison.to_json(None if page is None else str(page)))
+    elif comparison.rows:
+        echo_table(comparison_table(comparison), form=form)
+    if page is not None and not as_json:
+        echo_err(f"page:   {page}")
+    if comparison.failures:
+        return EXIT_FAILED
+    return refused_code(*(run for row in comparison.rows for run in row.runs))
+
+
+def echo_default(backbone: str) -> None:
+    """Say which network is used where none was named, and the way to better ones."""
+    echo_err(
+        f"no --backbone named: {backbone} is used; for better ones see `regraft backbones list` and"
+        " `regraft backbones rank`"
+    )
+
+
+def refused_code(*runs: Run) -> int:
+    """Return the exit code of runs that are finished: 3 where images were left out of some."""
+    return EXIT_REFUSED if any((run.check or {}).get("bad") for run in runs) else 0
+
+
+def command_line() -> str:
+    """Return the command as it was typed, quoted for a shell."""
+    return shlex.join(["regraft", *sys.argv[1:]])

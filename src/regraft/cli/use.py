@@ -12,16 +12,8 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
+import regraft.cli.options as cli
 from regraft.cli.options import Fields, FormatOption, JsonLinesOption, JsonOption, arg, opt
-from regraft.cli.output import (
-    EXIT_REFUSED,
-    echo,
-    echo_comparison,
-    echo_err,
-    echo_json,
-    echo_refused,
-    echo_table,
-)
 from regraft.errors import ImageError, UsageError, printable
 
 if TYPE_CHECKING:
@@ -95,11 +87,11 @@ def evaluate(
 
     result = evaluate_on(run, replace(data, allow_empty_class=True), verbose=not as_json)
     if as_json:
-        echo_json(result.to_json())
+        cli.echo_json(result.to_json())
     else:
-        echo_table(parts_table(result.metrics))
-        echo_err(result.comment())
-    return echo_refused(result.bad, as_json=as_json)
+        cli.echo_table(parts_table(result.metrics))
+        cli.echo_err(result.comment())
+    return cli.echo_refused(result.bad, as_json=as_json)
 
 
 def report(
@@ -118,9 +110,9 @@ def report(
         raise UsageError("no such folder of images", path=data, hint="check --data")
     pages = [str(write_page(run, data_root=data)) for run in open_runs(runs)]
     if as_json:
-        echo_json({"pages": pages})
+        cli.echo_json({"pages": pages})
     else:
-        echo("\n".join(pages))
+        cli.echo("\n".join(pages))
 
 
 def compare_runs(
@@ -138,54 +130,37 @@ def compare_runs(
 
     comparison = comparison_page.compare_runs(open_runs(runs))
     page = None if out is None else comparison_page.write_comparison(comparison, out)
-    echo_comparison(comparison, page, form=form, as_json=as_json)
+    cli.echo_comparison(comparison, page, form=form, as_json=as_json)
     return 0
 
 
 def demo(
-    *,
-    out: Annotated[Path | None, opt("Where everything is written.", "FOLDER")] = None,
-    as_json: JsonOption = False,
+    *, out: Annotated[Path | None, opt("Where everything is written.", "FOLDER")] = None
 ) -> None:
     """Show what a network sees in two photographs, then learn two small sets in three ways."""
-    from regraft.results.comparison import RunStore
-
-    begun = time.monotonic()
-    folder = out or RunStore(Path()).free_folder("regraft demo")
     from regraft.experiment.config import MethodConfig
     from regraft.experiment.demo import photographs, run_demo
     from regraft.report.comparison_page import comparison_table
+    from regraft.results.comparison import RunStore
 
-    network = MethodConfig()
-    echo_err(f"What {network.backbone} sees in two photographs:")
-    rows = _rows([str(path) for path in photographs()], _seen_by(network, top=3))
-    for row in () if as_json else rows:
+    begun, network = time.monotonic(), MethodConfig()
+    folder = out or RunStore(Path()).free_folder("regraft demo")
+    cli.echo_err(f"What {network.backbone} sees in two photographs:")
+    for row in _rows([str(path) for path in photographs()], _seen_by(network, top=3)):
         _echo_row(row)
-    echo_err("Two sets of small images: from scratch, or with what the network knows already?")
+    cli.echo_err("Two sets of small images: from scratch, or with what the network knows already?")
     # Two processes of one thread each do not wait for each other where other programs are at work.
-    shown = run_demo(folder, jobs=2, verbose=not as_json, say=echo_err)
-    if as_json:
-        sets = {
-            each.name: {**each.comparison.to_json(str(each.page)), "lesson": each.lesson}
-            for each in shown
-        }
-        echo_json({"photographs": rows, **sets})
-        return
+    shown = run_demo(folder, jobs=2, verbose=True, say=cli.echo_err)
     for each in shown:
-        echo(f"\n{each.comparison.title}\n")
-        echo_table(comparison_table(each.comparison))
-        echo(f"\n{each.lesson}")
-    flowers = shown[0]
-    run = flowers.comparison.rows[-1].runs[0].folder
-    echo_err(
-        f"\nDone in {time.monotonic() - begun:.0f} s. Open the pages in a browser:\n"
-        + "".join(f"  {each.page}\n" for each in shown)
-        + f"""\
-Try next:
-  regraft data check {quote(str(flowers.images))}
-  regraft run {quote(str(flowers.plan))}      (after changing what you like in it)
-  regraft predict {quote(str(run))} {quote(str(flowers.images / "daisy"))}
-  regraft compare YOUR_FOLDER"""
+        cli.echo(f"\n{each.comparison.title}\n")
+        cli.echo_table(comparison_table(each.comparison))
+        cli.echo(f"\n{each.lesson}")
+        cli.echo_err(f"page:   {each.page}\nplan:   {each.plan}")
+    run = shown[0].comparison.rows[-1].runs[0].folder
+    cli.echo_err(
+        f"\nDone in {time.monotonic() - begun:.0f} s. Open the pages in a browser. Try next:\n"
+        f"  regraft predict {quote(str(run))} {quote(str(shown[0].images / 'daisy'))}\n"
+        "  regraft compare YOUR_FOLDER"
     )
 
 
@@ -196,10 +171,10 @@ def _answer(files: Iterable[str], answers: Answers, *, as_json: bool) -> int:
         for row in _rows(batch, answers):
             refused += "error" in row
             if as_json:
-                echo_json(row, indent=None)
+                cli.echo_json(row, indent=None)
             else:
                 _echo_row(row)
-    return EXIT_REFUSED if refused else 0
+    return cli.EXIT_REFUSED if refused else 0
 
 
 def _rows(paths: Sequence[str], answers: Answers) -> list[dict[str, Any]]:
@@ -221,12 +196,12 @@ def _rows(paths: Sequence[str], answers: Answers) -> list[dict[str, Any]]:
 def _echo_row(row: dict[str, Any]) -> None:
     file = printable(row["file"])
     if "error" in row:
-        echo(f"{file}\trefused\t{row['error']}")
-        echo_err(f"refused: {row['message']}")
+        cli.echo(f"{file}\trefused\t{row['error']}")
+        cli.echo_err(f"refused: {row['message']}")
         return
     for entry in row["top"]:
         name = "\t".join(str(entry[key]) for key in ("wnid", "label") if key in entry)
-        echo(f"{file}\t{name}\t{entry['probability']:.4f}")
+        cli.echo(f"{file}\t{name}\t{entry['probability']:.4f}")
 
 
 def _images(files: Iterable[str]) -> Iterable[str]:

@@ -60,9 +60,9 @@ _FEW_EPOCHS = 20  # up to so many each has a dot of its own
 _WIDE = 9.2  # inches
 _LETTERS = 46  # of a name beside the bars
 _MOST_CURVES = 8
-_COARSE = (0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 36000.0, 360000.0)
 _UNITS = (0.001, 0.01, 0.1, 1, 60, 3600, 86400)
-_FINE = sorted({round(unit * n, 3) for unit in _UNITS for n in (1, 2, 3, 5, 10, 20, 30)})
+_TIMES = sorted({round(unit * n, 3) for unit in _UNITS for n in (1, 2, 3, 5, 10, 20, 30)})
+_MOST_TICKS = 7
 _OFFSETS = [(10.0, 5.0), (-10.0, 5.0), (10.0, -5.0), (-10.0, -5.0), (0.0, 11.0), (0.0, -11.0)]
 
 
@@ -287,9 +287,9 @@ def cost(rows: Sequence[Row]) -> str:
             label = f"{number} · {_short(row.description)}" if point in front else None
             axes.plot([time] * 2, share.interval, color=colour, lw=1.4, alpha=0.5)
             axes.plot(time, share.value, "o", color=colour, markersize=6, label=label)
-        _number_points(axes, [(str(n), time, share.value) for n, _, time, share in points])
-        coarse, ticks = ([t for t in some if left <= t <= right] for some in (_COARSE, _FINE))
-        ticks = coarse if len(coarse) > 2 else ticks
+        _label_points(axes, [(str(n), time, share.value) for n, _, time, share in points])
+        ticks = [time for time in _TIMES if left <= time <= right]
+        ticks = ticks[:: 1 + len(ticks) // _MOST_TICKS]
         axes.minorticks_off()
         axes.set_xticks(ticks, [_spoken(tick) for tick in ticks])
         _percent_axis(axes.yaxis)
@@ -418,26 +418,19 @@ def _values(rows: Sequence[Row], part: str) -> list[float | None]:
     return [None if repeated is None else repeated.estimate.value for repeated in found]
 
 
-def _number_points(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
-    """Write a number beside each point, where neither a point nor another number stands."""
+def _label_points(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
+    """Write a label beside each point, where neither a point nor another label stands."""
     figure: Any = axes.figure
     figure.draw_without_rendering()  # so that the axes know their place
     scale = 72 / figure.dpi
     places = [scale * axes.transData.transform((x, y)) for _, x, y in points]
     taken = list(places)
+    style: Any = {"textcoords": "offset points", "ha": "center", "va": "center", "size": 9}
     for (text, x, y), place in zip(points, places, strict=True):
         distances = [min(math.dist(place + np.array(o), t) for t in taken) for o in _OFFSETS]
         best = next((at for at, far in enumerate(distances) if far > 9), int(np.argmax(distances)))
         taken.append(place + np.array(_OFFSETS[best]))
-        axes.annotate(
-            text,
-            (x, y),
-            _OFFSETS[best],
-            textcoords="offset points",
-            ha="center",
-            va="center",
-            size=9,
-        )
+        axes.annotate(text, (x, y), _OFFSETS[best], **style)
 
 
 def _spoken(seconds: float) -> str:

@@ -25,8 +25,7 @@ MOST_THUMBNAILS = 200
 MOST_IN_A_PAIR = 24
 _IN_A_ROW = 8
 _SIDE = 160
-_PAPER, _INK, _MUTED = (255, 255, 255), (34, 34, 34), (110, 110, 110)
-_LEAST_CELL = 96  # pixels; smaller images are enlarged, so that their titles have room
+_PAPER, _INK, _TEXT = (255, 255, 255), (34, 34, 34), 13  # of a sheet; the height of its text
 
 
 @dataclass(frozen=True)
@@ -142,12 +141,9 @@ def gallery(p: Predictions, thumbnails: Thumbnails) -> Gallery:
     def shown(indices: Sequence[int]) -> tuple[Shown, ...]:
         found = []
         for i in indices:
-            own, address = (
-                float(p.probabilities[i, p.truth_index[i]]),
-                thumbnails.address(p.paths[i]),
-            )
-            predicted = p.predicted[i], float(p.confidence[i])
-            found.append(Shown(p.paths[i], p.truth[i], *predicted, own, address))
+            confidence, own = float(p.confidence[i]), float(p.probabilities[i, p.truth_index[i]])
+            facts = (p.paths[i], p.truth[i], p.predicted[i], confidence, own)
+            found.append(Shown(*facts, thumbnails.address(p.paths[i])))
         return tuple(found)
 
     confused = most_confused(p)
@@ -181,7 +177,6 @@ def preview_sheet(
     views: int = 7,
     seed: int = 0,
     title: str = "",
-    subtitle: str = "",
 ) -> Image.Image:
     """Draw a sheet: a row for each image, first as it is, then augmented.
 
@@ -191,7 +186,6 @@ def preview_sheet(
         views: How many views of each image, 1 or more.
         seed: Another seed, other views.
         title: A line above the sheet.
-        subtitle: A smaller line below it.
 
     Raises:
         UsageError: There is no image or no view to show.
@@ -202,36 +196,28 @@ def preview_sheet(
         >>> sheet.width > 3 * 128
         True
     """
+    import matplotlib as mpl
+
     if not images or views < 1:
         raise UsageError("a sheet shows at least one view of one image")
-    cell = max(_LEAST_CELL, images[0][1].shape[1])
-    margin, gap, step = cell // 8, max(cell // 32, 4), max(cell // 16, 4)
-    bold, small = _font(max(cell // 12, 12), "-Bold"), _font(max(cell // 17, 10))
-    line = round(bold.size * 1.6)
-    head = margin + line * (bool(title) + bool(subtitle)) + step * bool(title or subtitle)
-    # Between the images as they are and their views is one more gap.
-    left = [margin + at * (cell + gap) + (step if at else 0) for at in range(1 + views)]
-    width = left[-1] + cell + margin
-    top = [head + line + row * (cell + line + step) for row in range(len(images))]
-    sheet = Image.new("RGB", (width, top[-1] + cell + line + margin), _PAPER)
+    side, line, gap = images[0][1].shape[1], 2 * _TEXT, _TEXT
+    width = gap + (1 + views) * (side + gap)
+    sheet = Image.new("RGB", (width, 2 * line + len(images) * (side + line) + gap), _PAPER)
     draw = ImageDraw.Draw(sheet)
 
-    def write(
-        x: float, y: float, text: str, font: ImageFont.FreeTypeFont, ink: tuple[int, ...]
-    ) -> None:
-        draw.text((x, y), _fitted(text, font, width - 2 * margin), ink, font)
+    def write(x: int, y: int, text: str) -> None:
+        draw.text((x, y), _fitted(text, font, width - 2 * gap), _INK, font)
 
-    write(margin, margin, title, bold, _INK)
-    write(margin, margin + line * bool(title), subtitle, small, _MUTED)
-    for at, across in enumerate(left):
-        write(across, head, f"view {at}" if at else "as it is", small, _MUTED)
+    file = Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    font = ImageFont.truetype(str(file), _TEXT)
+    write(gap, gap, title)
     for row, (name, pixels) in enumerate(images):
-        for at, across in enumerate(left):
+        top = 2 * line + row * (side + line)
+        for at in range(1 + views):
             random = np.random.default_rng([seed, row, at - 1]) if at else None
-            view = Image.fromarray(pixels if random is None else augment(pixels, random))
-            enlarged = view.resize((cell, cell), Image.Resampling.NEAREST)
-            sheet.paste(enlarged if view.width < cell else view, (across, top[row]))
-        write(margin, top[row] + cell + gap // 2, name, small, _INK)
+            view = pixels if random is None else augment(pixels, random)
+            sheet.paste(Image.fromarray(view), (gap + at * (side + gap), top))
+        write(gap, top + side + gap // 4, f"{name}: as it is, then {views} views")
     return sheet
 
 
@@ -268,11 +254,3 @@ def _fitted(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
         keep -= 1
         shown = whole[: keep - keep // 2] + "…" + whole[-(keep // 2) :]
     return shown
-
-
-def _font(size: int, weight: str = "") -> ImageFont.FreeTypeFont:
-    """Return the font of the figures, which has more scripts than Pillow's own."""
-    import matplotlib as mpl
-
-    file = Path(mpl.get_data_path(), "fonts", "ttf", f"DejaVuSans{weight}.ttf")
-    return ImageFont.truetype(str(file), size)

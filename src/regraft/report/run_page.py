@@ -16,15 +16,17 @@ from regraft.files import write_text
 from regraft.report import figures, text
 from regraft.report.gallery import Thumbnails, gallery
 from regraft.report.tables import (
+    NOTHING,
     Cell,
     Duration,
     Table,
     class_table,
     confused_table,
     parts_table,
+    size,
 )
 from regraft.results import metrics
-from regraft.results.intervals import Estimate, percent
+from regraft.results.intervals import percent
 from regraft.results.metrics import Scores
 from regraft.results.predictions import Predictions, part_name
 from regraft.results.run import CLEAN, PART_TITLES, REPORT, THUMBNAILS, Run
@@ -40,15 +42,6 @@ _MOST_PAIRS = 12
 _MOST_FINDINGS = 100
 _FINDING_KEYS = ("severity", "message", "path", "advice")
 _GRID = {"parameters", "mean", "sd"}
-_OPTIMIZERS = {
-    "sgd": "SGD",
-    "rmsprop": "RMSprop",
-    "adam": "Adam",
-    "adamw": "AdamW",
-    "nadam": "NAdam",
-}
-_SCHEDULES = {"cosine": "cosine decay"}
-_STORED = {"pooled": "the features", "map": "the last feature map"}
 _EPOCH_COLUMNS = {
     "phase": "phase",
     "epoch": "epoch",
@@ -104,7 +97,7 @@ def write_page(run: Run, *, data_root: str | os.PathLike[str] | None = None) -> 
         fewest=min((score.support for score in scores if score.support), default=0),
         without_images=[score.name for score in scores if score.support == 0],
         gallery=gallery(p, Thumbnails(run.folder / THUMBNAILS, root, hashes)),
-        fitting=fitting(run.record.history, run.metrics),
+        fitting=fitting(run.record.history, len(run.predictions.part("val"))),
         findings=_findings(run.check, remarks),
         counts=_class_counts(run),
         facts=_facts(run),
@@ -170,47 +163,40 @@ class Fitting:
         tables: Titled tables: a grid of parameters, the phases, a row per epoch.
         facts: Names and values of the rest.
         curves: Accuracy and loss after each epoch as an ``<svg>`` element, if there were epochs.
-        sentence: Whether a network overfits.
     """
 
     tables: tuple[tuple[str, Table], ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
     curves: str | None = None
-    sentence: str = ""
 
 
-def fitting(
-    history: Mapping[str, Any] | None, measured: Mapping[str, Mapping[str, Estimate]]
-) -> Fitting:
+def fitting(history: Mapping[str, Any] | None, held: int = 0) -> Fitting:
     """Arrange a learner's history: a grid or the phases and epochs of a training, and the rest.
 
     Args:
         history: The learner's ``history_``, or None.
-        measured: What was measured on each part.
+        held: The number of validation images.
 
     Example:
-        >>> fitting({"folds": 3, "best": {"C": 1.0}}, {}).facts
+        >>> fitting({"folds": 3, "best": {"C": 1.0}}).facts
         (('folds', '3'), ('best', 'C 1'))
     """
     rest = {key: value for key, value in (history or {}).items() if value not in (None, [], {})}
-    tables, curves, sentence = [], None, ""
-    if history is not None and {"phases", "epochs"} <= set(history):
-        phases, epochs = rest.pop("phases", []), rest.pop("epochs", [])
-        held = measured.get("validation")
-        on = f", on {held['accuracy'].n:,} validation images" if held else ""
-        if phases:
-            tables.append(("What was trained, phase by phase", _phases_table(phases)))
-        if epochs:
-            tables.append((f"After each epoch{on}", _epochs_table(epochs)))
-            curves = _training_curves(phases, epochs)
-        sentence = text.overfitting(measured)
+    tables, curves = [], None
+    phases, epochs = rest.pop("phases", []), rest.pop("epochs", [])
+    if phases:
+        tables.append(("What was trained, phase by phase", _phases_table(phases)))
+    if epochs:
+        on = f", on {held:,} validation images" if held else ""
+        tables.append((f"After each epoch{on}", _epochs_table(epochs)))
+        curves = _training_curves(phases, epochs)
     for key, value in list(rest.items()):
         if isinstance(value, list | tuple) and all(
             isinstance(row, Mapping) and set(row) >= _GRID for row in value
         ):
             tables.append((str(key), _grid_table(rest.pop(key), rest.get("best"))))
     facts = tuple((str(key), text.flat(value)) for key, value in rest.items())
-    return Fitting(tuple(tables), facts, curves, sentence)
+    return Fitting(tuple(tables), facts, curves)
 
 
 def _grid_table(rows: Sequence[Mapping[str, Any]], best: Any) -> Table:
@@ -219,8 +205,7 @@ def _grid_table(rows: Sequence[Mapping[str, Any]], best: Any) -> Table:
     body: list[tuple[Cell, ...]] = [
         (
             *(text.flat(row["parameters"].get(name)) for name in names),
-            percent(float(row["mean"])),
-            percent(float(row["sd"])),
+            *(percent(float(row[key])) for key in ("mean", "sd")),
         )
         for row in rows
     ]
@@ -260,94 +245,60 @@ def _training_curves(phases: Sequence[Phase], epochs: Sequence[Mapping[str, Any]
 
 def _phases_table(phases: Sequence[Phase]) -> Table:
     """Return what was trained and how it ran, a column per phase."""
-    before, columns = 0, []
-    for phase in phases:
-        columns.append(_what_was_trained(phase["trained"], phase) | _how_it_ran(phase, before))
-        before += phase["last_epoch"]
+    columns = [_phase_cells(phase) for phase in phases]
     rows = [(name, *(column[name] for column in columns)) for name in columns[0]]
     told = tuple(row for row in rows if any(cell is not None for cell in row[1:]))
     return Table(("", *(f"Phase {number}" for number in range(1, len(phases) + 1))), told)
 
 
-def _what_was_trained(trained: Mapping[str, Any], phase: Phase) -> dict[str, Cell]:
-    """Return the rows of the table that say what a phase was asked for; add yours here."""
+def _phase_cells(phase: Phase) -> dict[str, Cell]:
+    """Return what the table says of a phase, by row; add yours here."""
+    trained, boundary = phase["trained"], phase["boundary"] or {}
     trunk = text.trained_stages(phase)
-    head = "the new head"
-    name, schedule = trained["optimizer"], trained["schedule"]
-    optimizer = [_OPTIMIZERS.get(name, name)]
-    if name in {"sgd", "rmsprop"} and trained["momentum"]:
-        optimizer.append(f"momentum {trained['momentum']:g}")
-    if trained["weight_decay"]:
-        optimizer.append(f"weight decay {trained['weight_decay']:g}")
-    rate = [f"{trained['lr']:g}", _SCHEDULES.get(schedule, schedule)]
-    if trained["warmup"] and schedule == "cosine":
-        rate.append(f"warm-up for {percent(trained['warmup'], digits=0)} of the phase")
-    return {
-        "trained": f"{head} and {trunk}" if trunk else f"{head} alone",
-        "parameters": f"{phase['parameters']:,}, {percent(phase['share_of_parameters'])} of all",
-        "optimizer": ", ".join(optimizer),
-        "learning rate": ", ".join(rate),
-    }
-
-
-def _how_it_ran(phase: Phase, before: int) -> dict[str, Cell]:
-    """Return the rows of the table that say how a phase ran; add yours here."""
-    frozen = phase["frozen"]
+    watched = _EPOCH_COLUMNS[trained["watch"]]
+    told = {key: trained[key] for key in ("momentum", "weight_decay") if trained[key]}
+    if trained["optimizer"] not in {"sgd", "rmsprop"}:
+        told.pop("momentum", None)
+    rate = f"{trained['lr']:g}, {trained['schedule'].replace('_', ' ')}"
+    if trained["warmup"] and trained["schedule"] == "cosine":
+        rate += f", warm-up for {percent(trained['warmup'], digits=0)} of the phase"
+    run = phase["last_epoch"]
+    epochs = f"{run}" if trained["epochs"] == run else f"{run} of {trained['epochs']}"
+    if phase["stopped"] == "patience":
+        epochs += f"; stopped after {trained['patience']} without a better {watched}"
+    elif phase["stopped"]:
+        epochs += f"; stopped by the {phase['stopped']}"
+    best = "the last; there were no validation images to choose by"
+    if phase["best_epoch"] is not None:
+        kept = "the last one's" if trained["keep"] == "last" else "its"
+        best = f"{phase['best_epoch']}, by {watched}; {kept} weights were kept"
     unchanged = "NO: they changed, which must not happen"
     if phase["share_of_parameters"] == 1:
         unchanged = "nothing was frozen"
-    elif frozen["before"] == frozen["after"]:
+    elif phase["frozen"]["before"] == phase["frozen"]["after"]:
         unchanged = "yes, bit for bit"
     return {
-        "epochs": _epochs(phase),
-        "best epoch": _best(phase, before),
-        "execution": _mode(phase["mode"], phase["boundary"] or {}),
+        "trained": f"the new head and {trunk}" if trunk else "the new head alone",
+        "parameters": f"{phase['parameters']:,}, {percent(phase['share_of_parameters'])} of all",
+        "optimizer": f"{trained['optimizer']}, {text.flat(told)}".removesuffix(f", {NOTHING}"),
+        "learning rate": rate,
+        "epochs": epochs,
+        "best epoch": best,
+        "execution": _execution(phase["mode"], boundary),
         "frozen tensors unchanged": unchanged,
         "time": str(Duration(phase["seconds"])),
     }
 
 
-def _epochs(phase: Phase) -> str:
-    run, trained = phase["last_epoch"], phase["trained"]
-    said = f"{run}" if trained["epochs"] == run else f"{run} of {trained['epochs']}"
-    if phase["stopped"] == "patience":
-        waited, watched = trained["patience"], _EPOCH_COLUMNS[trained["watch"]]
-        return f"{said}; stopped after {waited} epochs without a better {watched}"
-    return f"{said}; stopped by the time budget" if phase["stopped"] else said
-
-
-def _best(phase: Phase, before: int) -> str:
-    best = phase["best_epoch"]
-    if best is None:
-        return "the last; there were no validation images to choose by"
-    counted = f" ({before + best} in all)" if before else ""
-    watched = _EPOCH_COLUMNS[phase["trained"]["watch"]]
-    kept = "the last one's" if phase["trained"]["keep"] == "last" else "its"
-    return f"{best}{counted}, by {watched}; {kept} weights were kept"
-
-
-def _mode(mode: str, boundary: Mapping[str, Any]) -> str:
+def _execution(mode: str, boundary: Mapping[str, Any]) -> str:
+    """Return whether the activations of what is frozen were kept, and where, or why not."""
     if mode == "live":
         why = f" ({boundary['why']})" if boundary else ""
         return f"live: each image went through the whole network in every epoch{why}"
-    what = _STORED.get(boundary["stage"], f"the activation behind {boundary['stage']}")
     return (
-        f"cached: each image went through the frozen part once; stored: {what} "
-        f"({_size(boundary['bytes'])})"
+        "cached: each image went through the frozen part once; kept: the activation at "
+        f"{boundary['stage']}, {size(boundary['bytes'])}"
     )
-
-
-def _size(count: float) -> str:
-    """Return a number of bytes as people say it.
-
-    Example:
-        >>> _size(512), _size(12_300_000)
-        ('512 bytes', '12 MB')
-    """
-    for unit, step in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= step:
-            return f"{count / step:{'.2g' if count < 100 * step else '.0f'}} {unit}"
-    return f"{count:.0f} bytes"
 
 
 # ---- data and settings --------------------------------------------------------------------------
@@ -357,10 +308,7 @@ def _findings(check: Mapping[str, Any] | None, remarks: Sequence[str]) -> dict[s
     """Return what the data check found and no remark says already: a table, and how many."""
     every = [entry for entry in (check or {}).get("findings") or [] if isinstance(entry, Mapping)]
     found = [e for e in every if not any(str(e.get("message")) in remark for remark in remarks)]
-    rows = [
-        tuple(text.flat(e[key]) if e.get(key) else None for key in _FINDING_KEYS)
-        for e in found[:_MOST_FINDINGS]
-    ]
+    rows = [tuple(e.get(key) or None for key in _FINDING_KEYS) for e in found[:_MOST_FINDINGS]]
     return {
         "checked": check is not None,
         "table": Table(("", "found", "file", "advice"), tuple(rows)),
@@ -382,30 +330,22 @@ def _class_counts(run: Run) -> Table:
 def _facts(run: Run) -> dict[str, list[tuple[str, str]]]:
     """Return the settings as titled lists of names and values."""
     record, data = run.record, run.record.data
-    settings = {key: value for key, value in record.split.settings.items() if key != "division"}
+    split = {key: value for key, value in record.split.settings.items() if key != "division"}
     method = dict(record.method)
     if isinstance(method.get("phases"), list):
         method["phases"] = f"{len(method['phases'])}, see Fitting; run.json has them whole"
     # The hashes are short enough to be compared by eye; run.json has them whole.
     hashes = {part: value and value[:12] for part, value in data.fingerprint.items()}
+    looked = {"test part looked at": f"{run.test_looks} ×"}
     groups: dict[str, dict[str, Any]] = {
         "Method": method,
         "Backbone": to_json(record.backbone),
-        "Split": {
-            "hash": run.split_hash,
-            "seed": record.split.seed,
-            **settings,
-            "test part looked at": f"{run.test_looks} ×",
-        },
+        "Split": {"hash": run.split_hash, "seed": record.split.seed, **split, **looked},
         "Data": {"folder": data.root_name, "images": data.images, "fingerprint": hashes},
         "Environment": {"regraft": record.regraft, **record.environment},
         "Time": {k: Duration(v) for k, v in (record.seconds | {"all": run.seconds}).items()},
     }
     return {
-        title: [
-            (name, text.flat(value))
-            for name, value in facts.items()
-            if value not in (None, "", [], {})
-        ]
+        title: [(key, text.flat(v)) for key, v in facts.items() if v not in (None, "", [], {})]
         for title, facts in groups.items()
     }

@@ -1,10 +1,9 @@
-"""Tables as values: one content, for a terminal, Markdown, LaTeX, a spreadsheet or a machine."""
+"""Tables as values: one content, for a terminal, Markdown, LaTeX or a spreadsheet."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -165,17 +164,6 @@ class Table:
             writer.writerow([safe_cell(cell) if isinstance(cell, str) else cell for cell in row])
         return stream.getvalue().replace("\r\n", "\n").rstrip("\n")
 
-    def to_json(self) -> str:
-        """Return the table as JSON: ``rows`` as objects and ``notes``; estimates as objects."""
-        rows: list[dict[str, Any]] = [
-            {name: _plain(cell) for name, cell in zip(self.columns, row, strict=True)}
-            for row in self.rows
-        ]
-        if self.best is not None:
-            for index, row in enumerate(rows):
-                row["best"] = index == self.best
-        return json.dumps({"rows": rows, "notes": list(self.notes)}, indent=2)
-
 
 def parts_table(measured: Mapping[str, Mapping[str, Estimate]]) -> Table:
     """Return the accuracy of each part.
@@ -227,6 +215,19 @@ def show(cell: Cell) -> str:
     return f"{cell:,}" if isinstance(cell, int) else str(cell)
 
 
+def size(count: float) -> str:
+    """Return a number of bytes as people say it.
+
+    Example:
+        >>> size(512), size(1_200_000), size(123_456_789), size(5e9)
+        ('512 bytes', '1.2 MB', '123 MB', '5 GB')
+    """
+    for unit, step in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= step:
+            return f"{count / step:{'.2g' if count < 100 * step else '.0f'}} {unit}"
+    return f"{count:.0f} bytes"
+
+
 def spread(sd: float) -> str:
     """Return a standard deviation as it stands behind a percentage: `` ± 0.8``."""
     return f" ± {points(sd, signed=False).removesuffix(' points')}"
@@ -246,22 +247,17 @@ def _estimate(cell: Cell) -> Estimate | None:
     return cell if isinstance(cell, Estimate) else None
 
 
-def _plain(cell: Cell) -> Any:
-    if (found := _estimate(cell)) is not None:
-        more = {"sd": cell.sd, "repeats": cell.repeats} if isinstance(cell, Repeated) else {}
-        return to_json(found) | more
-    if isinstance(cell, Share):
-        return cell.value
-    return cell.seconds if isinstance(cell, Duration) else cell
-
-
 def _csv_columns(name: str, cells: Sequence[Cell]) -> list[list[Any]]:
     """Return the columns, name first, that a spreadsheet needs for one of ours."""
     if all(_estimate(cell) is None for cell in cells):
-        return [[name, *map(_plain, cells)]]
-    values = [{} if _estimate(cell) is None else _plain(cell) for cell in cells]
-    endings = _CSV | ({" sd": "sd"} if any(value.get("sd") is not None for value in values) else {})
-    return [[name + end, *(v.get(key) for v in values)] for end, key in endings.items()]
+        plain = {Duration: "seconds", Share: "value"}
+        return [[name, *(getattr(c, plain[type(c)]) if type(c) in plain else c for c in cells)]]
+    values = [to_json(found) if (found := _estimate(cell)) else {} for cell in cells]
+    columns = [[name + end, *(v.get(key) for v in values)] for end, key in _CSV.items()]
+    spreads = [getattr(cell, "sd", None) for cell in cells]
+    return (
+        [*columns, [f"{name} sd", *spreads]] if any(sd is not None for sd in spreads) else columns
+    )
 
 
 def _escaped(text: str) -> str:

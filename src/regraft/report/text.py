@@ -12,10 +12,10 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from regraft.errors import printable
+from regraft.errors import list_names, printable
 from regraft.report.tables import NOTHING, NUMBERS, Duration, show, spread
 from regraft.results.comparison import Comparison, Row, best_validated
-from regraft.results.intervals import Estimate, newcombe, percent, points
+from regraft.results.intervals import Estimate, percent
 from regraft.results.metrics import accuracy, majority_baseline
 from regraft.results.paired import Verdict
 from regraft.results.predictions import Predictions
@@ -23,14 +23,6 @@ from regraft.results.run import Run, RunRecord
 
 Phases = Sequence[Mapping[str, Any]]
 
-_CLASSIFIERS = {
-    "logistic": "Logistic regression",
-    "linear_svm": "A linear support vector machine",
-    "knn": "A nearest-neighbour classifier",
-    "random_forest": "A random forest",
-    "gradient_boosting": "Gradient boosting",
-    "xgboost": "XGBoost",
-}
 _NAMES = {"n": "Training images", "d": "Features per image"}
 _MOST_NAMES = 4
 _QUICKER = 0.7  # of the time of the chosen method: what counts as less
@@ -87,7 +79,7 @@ def what_was_done(record: RunRecord) -> str:
 
     Example:
         >>> what_was_done(RunRecord(description="", config={"method": {"classifier": "knn"}}))
-        'A nearest-neighbour classifier was fitted to distinguish 0 classes.'
+        'A knn classifier was fitted to distinguish 0 classes.'
     """
     backbone, method = record.backbone.name, record.method
     if record.training is not None:
@@ -96,8 +88,7 @@ def what_was_done(record: RunRecord) -> str:
         fitted = training_in_words(record.training["phases"], backbone, random=random)
     else:
         on = f" on the features of {backbone}" if backbone else ""
-        chosen = method.get("classifier")
-        fitted = f"{_CLASSIFIERS.get(str(chosen), chosen) or 'A classifier'} was fitted{on}"
+        fitted = f"A {str(method.get('classifier')).replace('_', ' ')} classifier was fitted{on}"
     learned = record.metrics.get("train")
     images = f" from {count(learned['accuracy'].n, 'image')}" if learned else ""
     source = f" of {record.data.root_name}" if record.data.root_name else ""
@@ -109,16 +100,17 @@ def what_was_found(p: Predictions, part: str) -> str:
     share, baseline = accuracy(p), majority_baseline(p)
     if not share.known:
         return "No image was set aside to measure it on."
-    right, n = int(p.correct.sum()), len(p)
     unseen = " that it had never seen" if part == "test" else ""
-    correct = "every one" if right == n else f"{right:,}"
     frequent = Counter(p.truth).most_common(1)[0][0]
-    always = f"Always predicting “{frequent}” would be right for {percent(baseline, parts='')}"
-    text = f"Of {count(n, f'{part} image')}{unseen} it predicted {correct} correctly. {always}"
+    said = (
+        f"Of {count(len(p), f'{part} image')}{unseen} it predicted {int(p.correct.sum()):,} "
+        f"correctly. Always predicting “{frequent}” would be right for "
+        f"{percent(baseline, parts='')} of them."
+    )
     if share.low <= baseline.value:
-        return f"{text} of them."
+        return said
     low, high = map(percent, share.interval)
-    return f"{text} of them. On other images like these expect between {low} and {high}."
+    return f"{said} On other images like these expect between {low} and {high}."
 
 
 def remarks(run: Run) -> list[str]:
@@ -140,22 +132,16 @@ def training_in_words(phases: Phases, backbone: str, *, random: bool = False) ->
 
     Example:
         >>> training_in_words([{"share_of_stages": 0.0}, {"share_of_stages": 0.5}], "vgg16")
-        'A new head was trained on the frozen vgg16, then together with 50 % of the stages,'
+        'A new head was trained on the frozen vgg16, then together with 50 % of the stages of vgg16'
     """
     trunks = [trained_stages(phase) for phase in phases]
-    if not trunks:
-        return f"A new head was put on {backbone} and nothing was trained"
-    if random and trunks[0] == "all stages":
+    if random and trunks[:1] == ["all stages"]:
         return f"{backbone} was trained, beginning with random weights,"
-    start = f"A new head was trained on {'' if trunks[0] else 'the frozen '}{backbone}"
-    if not any(trunks):
-        return start
-    if len(trunks) == 1:
-        return f"A new head was trained together with {trunks[0]} of {backbone}"
-    if trunks == ["", trunks[-1]]:
-        return f"{start}, then together with {trunks[-1]},"
-    last = trunks[-1] or "nothing else"
-    return f"{start} in {len(trunks)} phases, in the last together with {last},"
+    steps = [
+        f"together with {trunk} of {backbone}" if trunk else f"on the frozen {backbone}"
+        for trunk in trunks
+    ]
+    return f"A new head was trained {', then '.join(steps)}"
 
 
 def trained_stages(phase: Mapping[str, Any]) -> str:
@@ -164,39 +150,12 @@ def trained_stages(phase: Mapping[str, Any]) -> str:
     start, pattern = trained.get("unfreeze_from"), trained.get("unfreeze_matching")
     if not share:
         return ""
-    if share == 1 and pattern is None:
+    if pattern is not None:
+        return f"what matches /{pattern}/ in {percent(share, digits=0)} of the stages"
+    if share == 1:
         return "all stages"
-    text = f"{percent(share, digits=0)} of the stages"
-    if start is not None:
-        return f"{text}, from {start} on"
-    return text if pattern is None else f"what matches /{pattern}/ in {text}"
-
-
-def overfitting(measured: Mapping[str, Mapping[str, Estimate]]) -> str:
-    """Return in a sentence how much better a network is on its training images.
-
-    Args:
-        measured: What was measured on each part, as a run holds it.
-
-    Example:
-        >>> overfitting({"train": {"accuracy": Estimate(1.0, 0.51, 1.0, 4)}})
-        ''
-    """
-    if not {"train", "validation"} <= set(measured):
-        return ""
-    train, held = (measured[part]["accuracy"] for part in ("train", "validation"))
-    found = (
-        f"The network predicts {percent(train, parts='')} of its {train.n:,} training images "
-        f"correctly and {percent(held, parts='')} of the {held.n:,} validation images"
-    )
-    if train.value <= held.value:
-        return f"{found}: it does not overfit."
-    gap, (low, high) = points(train.value - held.value, signed=False), newcombe(train, held)
-    ends = " to ".join(points(end).removesuffix(" points") for end in (low, high))
-    found += f": a gap of {gap} (95 % interval {ends})"
-    if low > 0:
-        return f"{found}, more than chance explains. It overfits."
-    return f"{found}, which so few images cannot distinguish from none."
+    said = f"{percent(share, digits=0)} of the stages"
+    return said if start is None else f"{said}, from {start} on"
 
 
 # ---- a comparison -------------------------------------------------------------------------------
@@ -218,15 +177,13 @@ def conclude(comparison: Comparison) -> Conclusion:
     if len(set(splits)) > 1:
         first = (
             f"These runs used {len(frozenset.union(*splits))} different splits, so their "
-            "accuracies were measured on different images. They stand side by side here, but runs "
-            "on different splits cannot be called better or worse: fit them on one split to "
-            "compare them."
+            "accuracies were measured on different images: fit them on one split to compare them."
         )
         said = [first, *(f"{verdict.verdict}." for verdict in comparison.verdicts[:_MOST_NAMES])]
     elif comparison.verdicts:
-        chosen = tested[best_validated([(row.description, row.runs) for row in tested])]
-        winner, said = _against_others(chosen, tested, comparison.verdicts)
-        best = None if winner is None else comparison.rows.index(winner)
+        place = best_validated([(row.description, row.runs) for row in tested])
+        is_best, said = _against_others(place, tested, comparison.verdicts)
+        best = comparison.rows.index(tested[place]) if is_best else None
     if comparison.faithful and (agreement := _published(tested)):
         said.append(agreement)
     return Conclusion(best, tuple(said))
@@ -245,53 +202,40 @@ def looks(runs: Sequence[Run]) -> str:
 
 
 def _against_others(
-    chosen: Row, tested: Sequence[Row], verdicts: Sequence[Verdict]
-) -> tuple[Row | None, list[str]]:
-    """Return the best row, if there is one, and what is said of it beside the others."""
-    name = chosen.description
+    place: int, tested: Sequence[Row], verdicts: Sequence[Verdict]
+) -> tuple[bool, list[str]]:
+    """Return whether the chosen row is the best, and what is said of it beside the others."""
+    chosen, others = tested[place], [row for at, row in enumerate(tested) if at != place]
     own = {verdict.a: verdict for verdict in verdicts}  # the chosen one is always the second
-    others = [row for row in tested if row is not chosen]
-    by_outcome: dict[str | None, list[Row]] = {"a": [], "b": [], None: []}
-    for row in others:
-        by_outcome[own[row.description].better].append(row)
-    better, beaten, equal = by_outcome["a"], by_outcome["b"], by_outcome[None]
+    better, beaten, equal = (
+        [row for row in others if own[row.description].better == outcome]
+        for outcome in ("a", "b", None)
+    )
     validated = all(row.validation is not None for row in tested)
     by = "highest validation accuracy" if validated else "highest test accuracy"
-    right = f"{percent(_accuracy(chosen))} of the test images right"
-    sentence = f"{own[max(better or equal or beaten, key=_accuracy).description].verdict}."
-    winner = chosen if len(beaten) == len(others) else None
-    if len(others) == 1 and not equal:
-        winner = chosen if beaten else better[0]
-        said = [f"★ {sentence}"]
-    elif winner:
-        first = f"★ {name} is the best: it has the {by} and, with {right}, is better than each of"
-        every = f"{first} the other {len(others)} by more than chance explains."
-        said = [every, f"Of these, the nearest: {sentence}"]
-    elif better:
-        said = [f"{name} has the {by}, but is not the best: {sentence}"]
+    nearest = own[max(better or equal or beaten, key=_accuracy).description].verdict + "."
+    first = f"{chosen.description} has the {by}"
+    if better:
+        said = [f"{first}, but is not the best: {nearest}"]
+    elif equal:
+        equal.sort(key=_accuracy, reverse=True)
+        names = list_names((row.description for row in equal), most=_MOST_NAMES)
+        said = [f"{first}, but is not distinguishable from {names}.", nearest]
+        quick = min((chosen, *equal), key=lambda row: row.seconds)
+        if quick.seconds <= _QUICKER * chosen.seconds:
+            times = f"{Duration(quick.seconds)}, where {chosen.description} takes"
+            said.append(
+                f"Of these the quickest is {quick.description}: {times} {Duration(chosen.seconds)}."
+            )
     else:
-        losers = beaten[0].description if len(beaten) == 1 else f"{len(beaten)} of the others"
-        also = f"is better than {losers}, but " if beaten else ""
-        names = _listed([row.description for row in sorted(equal, key=_accuracy, reverse=True)])
-        first = f"{name} has the {by} and, with {right}, {also}is not distinguishable from {names}."
-        said = [first, sentence]
-        said += _cheapest(chosen, equal)
+        than = f"★ {first} and is better than each of the others by more than chance explains."
+        said = [f"★ {nearest}"] if len(others) == 1 else [than, f"The nearest: {nearest}"]
     if not validated:
         said.append(
             "There is no validation part to choose by: the best of several test accuracies is "
             "higher than it would be on new images, since the choice favours luck."
         )
-    return winner, said
-
-
-def _cheapest(chosen: Row, equal: Sequence[Row]) -> list[str]:
-    """Say which of the methods that are not distinguishable is quickest, if by much."""
-    quick = min((chosen, *equal), key=lambda row: row.seconds)
-    if quick.seconds > _QUICKER * chosen.seconds:
-        return []
-    most, least = Duration(chosen.seconds), Duration(quick.seconds)
-    of = f"Of these {len(equal) + 1}, {quick.description} takes the least time"
-    return [f"{of}: {least}, where {chosen.description} takes {most}."]
+    return not better and not equal, said
 
 
 def _accuracy(row: Row) -> float:
@@ -313,18 +257,6 @@ def _published(rows: Sequence[Row]) -> str:
         f"{count(len(found), 'published test figure')}: {len(found) - above - below} within the "
         f"95 % interval of what was measured here, {above} above and {below} below."
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Return names as a list in a sentence.
-
-    Example:
-        >>> _listed(["a", "b", "c"]), _listed(["a", "b", "c", "d", "e"])
-        ('a, b and c', 'a, b, c and 2 more')
-    """
-    if len(names) > _MOST_NAMES:
-        names = [*names[: _MOST_NAMES - 1], f"{len(names) - _MOST_NAMES + 1} more"]
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 # ---- templates ----------------------------------------------------------------------------------
