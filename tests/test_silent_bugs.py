@@ -189,7 +189,7 @@ def test_fit_never_opens_a_picture_of_the_test_part(flowers):
         opened.append(path.read_bytes())
         path.write_bytes(b"")  # opening it would be an error now
     try:
-        learner.fit(split.train.paths, split.train.labels, validation=split.val)
+        learner.fit(split.train.paths, split.train.labels)
     finally:
         for path, data in zip(split.test.paths, opened, strict=True):
             path.write_bytes(data)

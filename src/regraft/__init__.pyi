@@ -14,7 +14,10 @@ from regraft.backbones.spec import (
 )
 from regraft.classifiers.feature_classifier import FeatureClassifier as FeatureClassifier
 from regraft.classifiers.network_classifier import NetworkClassifier as NetworkClassifier
-from regraft.classifiers.saving import load_model as load_model, save_model as save_model
+from regraft.classifiers.network_classifier import (
+    load_model as load_model,
+    save_model as save_model,
+)
 from regraft.data.check import check as check
 from regraft.data.dataset import Dataset as Dataset, Split as Split
 from regraft.data.images import Decoding as Decoding

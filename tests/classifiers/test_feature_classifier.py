@@ -2,7 +2,6 @@
 
 import pickle
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,9 +15,9 @@ from sklearn.pipeline import make_pipeline
 from regraft.backbones.backbone import Backbone
 from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.feature_classifier import FeatureClassifier
-from regraft.classifiers.saving import load_model
+from regraft.classifiers.network_classifier import load_model
 from regraft.data.images import Decoding, Limits
-from regraft.errors import DataError, ImageError, UsageError
+from regraft.errors import ImageError, UsageError
 
 SPEC = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 
@@ -189,24 +188,6 @@ def test_a_learner_of_changed_parameters_is_of_use_after_another_fit(learner, im
         paths, labels
     )
     assert np.array_equal(learner.predict_proba(asked), fresh.predict_proba(asked))
-
-
-def test_validation_images_choose_nothing_and_are_reported(learner, images):
-    (paths, labels), (asked, truth) = images
-    alone = clone(learner).fit(paths, labels)
-
-    learner.fit(paths, labels, validation=SimpleNamespace(paths=asked, labels=truth))
-
-    assert learner.history_["validation"] == {"accuracy": alone.score(asked, truth), "n": 9}
-    assert learner.history_["grid"] == alone.history_["grid"]
-
-
-def test_validation_with_a_class_that_was_not_trained_is_refused(learner, images):
-    (paths, labels), (asked, _) = images
-    strange = SimpleNamespace(paths=asked, labels=["purple"] * 9)
-
-    with pytest.raises(DataError, match=r"unknown purple; known blue, green, red"):
-        learner.fit(paths, labels, validation=strange)
 
 
 @pytest.mark.parametrize("label", [0, 1.5, None, b"red", ""])

@@ -11,7 +11,6 @@ from regraft.classifiers.rotation import (
     SCALES,
     can_rotate,
     fit_scaling,
-    principal_directions,
     rotate,
     turn_back,
 )
@@ -88,17 +87,6 @@ def test_inner_products_survive_and_equal_rows_do_no_harm():
 )
 def test_only_what_a_rotation_leaves_unchanged_is_rotated(classifier, yes):
     assert can_rotate(classifier) is yes
-
-
-@pytest.mark.parametrize("shape", [(30, 8), (8, 30)])
-def test_principal_directions_are_those_of_the_singular_value_decomposition(shape):
-    features = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    features -= features.mean(axis=0)
-
-    directions = principal_directions(features, 3)
-
-    expected = np.linalg.svd(features.astype(np.float64))[2][:3]
-    assert np.abs(directions @ expected.T) == pytest.approx(np.eye(3), abs=1e-5)
 
 
 FEATURES = np.random.default_rng(0).normal(3.0, 2.0, size=(40, 6)).astype(np.float32)

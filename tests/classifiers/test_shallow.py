@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 from sklearn.base import is_classifier
-from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression, Perceptron
-from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -23,9 +21,8 @@ from regraft.classifiers.shallow import (
     fit_shallow,
     fit_temperature,
     margin_probabilities,
-    refuse_unsaveable,
 )
-from regraft.errors import DataError, ModelError, UsageError
+from regraft.errors import DataError, UsageError
 
 
 def drawn(count=60, width=5, classes=3, *, seed=0):
@@ -153,48 +150,25 @@ def test_a_classifier_that_cannot_be_saved_still_predicts():
 
 
 @pytest.mark.parametrize(
-    "classifier", [GaussianNB(), KNeighborsClassifier(50), LinearSVC(), RandomForestClassifier(5)]
-)
-def test_what_can_be_saved_is_not_refused_beforehand(classifier):
-    refuse_unsaveable(classifier)
-
-
-def test_what_cannot_be_saved_is_refused_before_any_long_work():
-    with pytest.raises(ModelError, match="NuSVC") as refused:
-        refuse_unsaveable(NuSVC())
-
-    assert refused.value.code == "MODEL-UNSAVEABLE"
-    with pytest.raises(UsageError, match="unknown classifier"):
-        refuse_unsaveable("logit")
-
-
-PAIRWISE = {"decision_function_shape": ["ovr", "ovo"]}
-
-
-@pytest.mark.parametrize(
     ("classifier", "grid"),
     [
         (SVC(decision_function_shape="ovo"), None),
         (NuSVC(decision_function_shape="ovo"), None),
         (make_pipeline(StandardScaler(), SVC(decision_function_shape="ovo")), None),
-        (CalibratedClassifierCV(SVC(decision_function_shape="ovo")), None),
-        (SVC(), PAIRWISE),
+        (SVC(), {"decision_function_shape": ["ovo"]}),
         (make_pipeline(SVC()), {"svc__decision_function_shape": ["ovo"]}),
     ],
-    ids=["SVC", "NuSVC", "pipeline", "calibrated", "grid", "grid of a pipeline"],
+    ids=["SVC", "NuSVC", "pipeline", "grid", "grid of a pipeline"],
 )
 @pytest.mark.parametrize("classes", [3, 4])
 def test_scores_of_pairs_are_never_taken_for_scores_of_classes(classifier, grid, classes):
     features, labels = drawn(classes=classes)
 
-    for refusal in (
-        lambda: fit_shallow(features, labels, classifier=classifier, grid=grid),
-        lambda: check_settings(classifier, grid, "auto"),
-    ):
-        with pytest.raises(UsageError, match="pairs of classes") as refused:
-            refusal()
-        assert refused.value.code == "USAGE-CLASSIFIER"
-        assert refused.value.hint == 'pass decision_function_shape="ovr"'
+    with pytest.raises(UsageError, match="nor a score per class") as refused:
+        fit_shallow(features, labels, classifier=classifier, grid=grid)
+
+    assert refused.value.code == "USAGE-CLASSIFIER"
+    assert 'decision_function_shape="ovr"' in refused.value.hint
 
 
 class Pairs(LinearSVC):
@@ -210,10 +184,8 @@ class Pairs(LinearSVC):
 def test_scores_that_are_not_one_per_class_are_refused(count):
     features, labels = drawn(count=count, classes=4)
 
-    with pytest.raises(UsageError, match="no score per class") as refused:
+    with pytest.raises(UsageError, match="nor a score per class"):
         fit_shallow(features, labels, classifier=Pairs(), grid=None)
-
-    assert refused.value.why == "6 scores for 4 classes"
 
 
 def test_one_class_is_refused():
@@ -237,27 +209,27 @@ def test_an_impossible_grid_is_refused_with_an_example(grid):
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_every_name_gives_a_fresh_classifier_that_can_be_saved(name):
+def test_every_name_gives_a_fresh_classifier(name):
     if name == "xgboost":
         pytest.importorskip("xgboost")
 
-    first, entry = find_shallow(name, seed=7)
-    second, _ = find_shallow(name, seed=7)
+    first, scale, grid = find_shallow(name, seed=7)
+    second, *_ = find_shallow(name, seed=7)
 
     assert is_classifier(first)
     assert first is not second
     assert first.get_params().get("random_state", 7) in {7, None}
-    assert entry.scale in SCALES
-    assert set(entry.grid) <= set(first.get_params())
-    refuse_unsaveable(name)
+    assert scale in SCALES
+    assert set(grid) <= set(first.get_params())
+    check_settings(name, "default", scale)
 
 
 def test_an_object_is_cloned_and_gets_the_seed_only_where_it_has_none():
     given = LinearSVC()
 
-    seeded, _ = find_shallow(given, seed=3)
-    kept, _ = find_shallow(RandomForestClassifier(random_state=5), seed=3)
-    inside, _ = find_shallow(make_pipeline(StandardScaler(), LinearSVC()), seed=3)
+    seeded, *_ = find_shallow(given, seed=3)
+    kept, *_ = find_shallow(RandomForestClassifier(random_state=5), seed=3)
+    inside, *_ = find_shallow(make_pipeline(StandardScaler(), LinearSVC()), seed=3)
 
     assert given.random_state is None
     assert seeded.random_state == 3
@@ -275,7 +247,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_and_the_list():
 
 @pytest.mark.parametrize("thing", [LinearRegression(), LinearSVC, 3, None])
 def test_what_is_no_classifier_is_refused(thing):
-    with pytest.raises(UsageError, match="no classifier"):
+    with pytest.raises(UsageError, match="unknown classifier"):
         find_shallow(thing)
 
 

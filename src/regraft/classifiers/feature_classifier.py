@@ -13,22 +13,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from regraft.backbones.backbone import Backbone
 from regraft.backbones.spec import BackboneSpec, Compute
-from regraft.classifiers import shallow
-from regraft.classifiers.model_files import (
-    ModelFiles,
-    ModelRecord,
-    ShallowPart,
-    backbone_record,
-    corrupt,
-    open_backbone,
-    portable_compute,
-    write_model,
-)
+from regraft.classifiers import model_files
+from regraft.classifiers.model_files import ModelFiles
 from regraft.classifiers.rotation import Scaling
 from regraft.classifiers.shallow import FittedShallow, Grid, check_settings, fit_shallow
 from regraft.classifiers.shallow_files import ShallowModel, unsaveable
 from regraft.data.images import ImageLike
-from regraft.errors import DataError, UsageError
+from regraft.errors import UsageError
 from regraft.features.embed import EmbeddingStats, as_list, key_facts
 from regraft.features.extractor import FeatureExtractor
 
@@ -69,7 +60,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def can_be_saved_(self) -> bool:
-        """Whether what was fitted can be kept as data; see ``refuse_unsaveable``, too."""
+        """Whether what was fitted can be kept as data."""
         return True
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -102,11 +93,11 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return what must not change between the fit and its use, by name."""
         raise NotImplementedError
 
-    def _record(self, *, trained: bool = False, **part: Any) -> ModelRecord:
-        return ModelRecord(
+    def _record(self, *, trained: bool = False, **part: Any) -> model_files.ModelRecord:
+        return model_files.ModelRecord(
             classes=tuple(map(str, self.classes_)),
-            backbone=backbone_record(self.backbone_, trained=trained),
-            compute=portable_compute(self.compute),
+            backbone=model_files.backbone_record(self.backbone_, trained=trained),
+            compute=model_files.portable_compute(self.compute),
             history=self.history_,
             warnings=self.warnings_,
             **part,
@@ -148,7 +139,7 @@ class FeatureClassifier(ImageClassifier):
             k - 1; None in a loaded learner.
         history_: ``classifier`` (type and parameters), ``n``, ``d``, ``grid`` (mean and sd of the
             accuracy at each point), ``best``, ``converged``, ``temperature``, ``seconds`` per
-            step, ``validation`` if it was given.
+            step.
         warnings_: What the fit complained about, each complaint once.
         embedding_stats_: Images, embedded images and seconds of the last call.
         backbone_: The network.
@@ -200,21 +191,12 @@ class FeatureClassifier(ImageClassifier):
         check_is_fitted(self)
         return self._fitted.estimator
 
-    def fit(
-        self,
-        X: Sequence[ImageLike],
-        y: Sequence[str],
-        *,
-        validation: Labelled | None = None,
-    ) -> Self:
+    def fit(self, X: Sequence[ImageLike], y: Sequence[str]) -> Self:
         """Learn to tell the classes apart.
 
         Args:
             X: Images: paths, Pillow images or H×W×3 uint8 arrays.
             y: The name of the class of each image.
-            validation: Images to report an accuracy for in ``history_``. They choose nothing: the
-                grid is searched by cross-validation on the training images alone, so that all
-                learners see the same amount of training data.
 
         Raises:
             UsageError: The parameters contradict each other, or labels are no names.
@@ -222,10 +204,8 @@ class FeatureClassifier(ImageClassifier):
             BackboneError: The network cannot be built.
         """
         images, names = paired(X, y)
-        check_settings(self.classifier, self.grid, self.scale, seed=self.seed)
+        check_settings(self.classifier, self.grid, self.scale)
         classes, indices = np.unique(np.asarray(names, dtype=object), return_inverse=True)
-        if validation is not None:
-            refuse_unknown_classes(validation.labels, classes.tolist())
         extractor = self._extractor()
         features = extractor.transform(images)
         self.embedding_stats_ = extractor.stats_
@@ -240,9 +220,6 @@ class FeatureClassifier(ImageClassifier):
         self._fitted = fitted
         lost = [f"the model cannot be saved: {fitted.obstacle}"] if fitted.obstacle else []
         self._become(classes.tolist(), dict(fitted.history), [*fitted.warnings, *lost])
-        if validation is not None:
-            accuracy = float(self.score(validation.paths, list(validation.labels)))
-            self.history_["validation"] = {"accuracy": accuracy, "n": len(validation.labels)}
         return self
 
     def predict_proba(self, X: Sequence[ImageLike]) -> NDArray[np.float64]:
@@ -262,30 +239,21 @@ class FeatureClassifier(ImageClassifier):
         blocks = (self._fitted.predict_proba(block) for block in embedded.blocks())
         return np.concatenate([nothing, *blocks])
 
-    def refuse_unsaveable(self) -> None:
-        """Refuse, before any fitting, a classifier that could not be saved afterwards.
-
-        Raises:
-            ModelError: It cannot be kept as data (``MODEL-UNSAVEABLE``).
-            UsageError: It is none.
-        """
-        shallow.refuse_unsaveable(self.classifier)
-
     def save(self, folder: str | os.PathLike[str], *, with_backbone: bool = True) -> None:
-        """Write the learner into a folder as data; see ``saving.save_model``."""
+        """Write the learner into a folder as data; see ``network_classifier.save_model``."""
         self._refuse_changes()
         fitted = self._fitted
         if fitted.model is None:
             raise unsaveable(fitted.obstacle)
         named = self.classifier
-        part = ShallowPart(
+        part = model_files.ShallowPart(
             name=named if isinstance(named, str) else type(named).__name__,
             scaling=fitted.scaling.name,
             model=fitted.model.record,
         )
         arrays = {f"classifier.{name}": array for name, array in fitted.model.arrays.items()}
         arrays |= {f"scaling.{name}": array for name, array in fitted.scaling.arrays.items()}
-        write_model(
+        model_files.write_model(
             folder,
             self._record(shallow=part),
             arrays,
@@ -297,7 +265,7 @@ class FeatureClassifier(ImageClassifier):
     def from_files(
         cls, files: ModelFiles, *, weights: str | os.PathLike[str] | None = None
     ) -> Self:
-        """Return the learner that a saved model holds; see ``saving.load_model``.
+        """Return the learner that a saved model holds; see ``network_classifier.load_model``.
 
         Raises:
             ModelError: Its parts do not fit together, or its network is not to be had.
@@ -308,7 +276,7 @@ class FeatureClassifier(ImageClassifier):
         for full, array in files.arrays.items():
             owner, _, name = full.partition(".")
             if owner not in arrays:
-                raise corrupt(files.place, f"unknown array {full!r:.80}")
+                raise model_files.corrupt(files.place, f"unknown array {full!r:.80}")
             arrays[owner][name] = array
         scaling = Scaling(part.scaling, arrays["scaling"])
         model = ShallowModel(part.model, arrays["classifier"], files.content)
@@ -325,7 +293,7 @@ class FeatureClassifier(ImageClassifier):
             learner.backbone = spec
             return learner.backbone_
 
-        open_backbone(files, build, weights=weights)
+        model_files.open_backbone(files, build, weights=weights)
         learner._fitted = fitted
         learner._become(record.classes, record.history, record.warnings)
         return learner
@@ -334,7 +302,7 @@ class FeatureClassifier(ImageClassifier):
         """Return what shapes the features: a classifier is of use on the same ones alone."""
         backbone = self.backbone_
         # All engines are as exact, and a model may go to a machine with another one.
-        compute = portable_compute(self.compute)
+        compute = model_files.portable_compute(self.compute)
         return key_facts(backbone, backbone.spec.pooling, compute, engine="any")
 
     def _extractor(self) -> FeatureExtractor:
@@ -360,26 +328,7 @@ def paired(images: Sequence[ImageLike], labels: Sequence[str]) -> tuple[list[Ima
         )
     for name in names:
         if not isinstance(name, str) or not name:
-            raise UsageError(
-                "labels are names of classes",
-                why=f"found {name!r:.80} of type {type(name).__name__}",
-                hint="pass the names, for example through [names[i] for i in numbers]",
-                code="USAGE-LABELS",
-            )
+            why = f"found {name!r:.80} of type {type(name).__name__}"
+            hint = "pass the names, for example through [names[i] for i in numbers]"
+            raise UsageError("labels are names of classes", why=why, hint=hint, code="USAGE-LABELS")
     return taken, [str(name) for name in names]
-
-
-def refuse_unknown_classes(labels: Sequence[str], classes: list[str]) -> None:
-    """Make sure that validation images show nothing that training images do not.
-
-    Raises:
-        DataError: Some do (``DATA-LABELS``).
-    """
-    unknown = sorted(set(labels) - set(classes))
-    if unknown:
-        raise DataError(
-            "the validation images have classes that the training images lack",
-            why=f"unknown {', '.join(unknown)}; known {', '.join(classes)}",
-            hint="split one data set, so that both parts have the same classes",
-            code="DATA-LABELS",
-        )

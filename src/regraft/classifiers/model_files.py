@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from pydantic import Field
 from regraft.backbones.backbone import Backbone, WeightsFacts
 from regraft.backbones.checkpoint_files import may_hold_code, read_state, write_state
 from regraft.backbones.sources import find
-from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
+from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing, read_arguments
 from regraft.classifiers.shallow_files import ShallowRecord
 from regraft.data.images import Decoding
 from regraft.errors import ModelError, RegraftError
@@ -39,20 +38,10 @@ from regraft.training.heads import AnyHead
 from regraft.training.phases import Phase
 
 FORMAT = 1
-RECORD, ARRAYS, BACKBONE, MANIFEST = (
-    "model.json",
-    "arrays.safetensors",
-    "backbone.safetensors",
-    "manifest.json",
-)
+RECORD, MANIFEST = "model.json", "manifest.json"
+ARRAYS, BACKBONE = "arrays.safetensors", "backbone.safetensors"
 CONTENTS = {"onnx": "classifier.onnx", "xgboost": "classifier.json"}
-_LARGEST = {  # bytes
-    RECORD: 16 << 20,
-    ARRAYS: 8 << 30,
-    BACKBONE: 16 << 30,
-    **dict.fromkeys(CONTENTS.values(), 4 << 30),
-}
-_LARGEST_ARGUMENT = 10_000  # of a network; beyond it somebody wants to exhaust the memory
+_NAMES = {RECORD, ARRAYS, BACKBONE, *CONTENTS.values()}
 _GIVEN = "given"  # weights that no name stands for
 
 Name = Annotated[str, Field(min_length=1)]
@@ -74,7 +63,7 @@ class ShallowPart:
 
     name: Name  # of a named classifier, or its class
     scaling: str
-    model: Annotated[ShallowRecord, Field(discriminator="kind")]
+    model: ShallowRecord
 
 
 @settings_class(ModelError, code="MODEL-CORRUPT", kw_only=True)
@@ -102,20 +91,17 @@ class ModelRecord:
     regraft: str = __version__
 
     def __post_init__(self) -> None:
-        why = ""
-        if len(set(self.classes)) < len(self.classes):
-            why = "a class is named twice"
-        elif (self.shallow is None) == (self.network is None):
-            why = "a model has either a shallow classifier or a head"
-        elif self.network and self.network.output == "sigmoid" and len(self.classes) != 2:
-            why = "one sigmoid output tells two classes apart, not more"
-        if why:
+        one_kind = (self.shallow is None) != (self.network is None)
+        sigmoid = self.network is not None and self.network.output == "sigmoid"
+        twice = len(set(self.classes)) < len(self.classes)
+        if not one_kind or twice or (sigmoid and len(self.classes) != 2):
+            why = "it needs a classifier or a head, and classes that it can tell apart, each once"
             raise ModelError("not a model", why=why, code="MODEL-CORRUPT")
 
 
 @settings_class(ModelError, code="MODEL-CORRUPT", kw_only=True)
 class _Manifest:
-    format: Annotated[int, Field(ge=1)]
+    format: Literal[1]
     files: dict[str, str]
 
 
@@ -143,8 +129,8 @@ def backbone_record(backbone: Backbone, *, trained: bool = False) -> BackboneRec
     """Return a network in terms of any machine; no name stands for weights that were trained."""
     spec, entry = backbone.spec, find(backbone.spec.name)
     if entry.stored:  # imported weights: their name means nothing elsewhere
-        name = entry.identifier if entry.source == "regraft" else backbone.identifier
-        arguments = tuple(sorted({**dict(entry.arguments), **dict(spec.arguments)}.items()))
+        arguments = read_arguments({**dict(entry.arguments), **dict(spec.arguments)})
+        name = backbone.identifier
         spec = dataclasses.replace(spec, name=name, arguments=arguments, weights=_GIVEN)
     elif trained or spec.weights not in {None, "default"}:
         spec = dataclasses.replace(spec, weights=_GIVEN)  # a path of this machine helps nobody
@@ -182,18 +168,9 @@ def write_model(
             assert record.shallow is not None
             write_bytes(part / CONTENTS[record.shallow.model.kind], content)
         if backbone is not None:
-            state = backbone.module.state_dict()
-            write_state(part / BACKBONE, {name: _halved(value) for name, value in state.items()})
+            write_state(part / BACKBONE, backbone.module.state_dict())
         hashes = {file.name: sha256_file(file) for file in sorted(part.iterdir())}
         write_json(part / MANIFEST, {"format": FORMAT, "files": hashes})
-
-
-def _halved(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a tensor as float16 where that loses nothing; it is widened when it is read."""
-    if tensor.dtype != torch.float32:
-        return tensor
-    half = tensor.half()
-    return half if torch.equal(half.float(), tensor) else tensor
 
 
 # ---- reading -----------------------------------------------------------------------------------
@@ -210,8 +187,8 @@ def read_model(
 
     Raises:
         ModelError: ``MODEL-MISSING``, ``MODEL-UNSAFE`` (a file could hold code), ``MODEL-CHECKSUM``
-            (changed since it was written), ``MODEL-VERSION`` (of a newer Regraft),
-            ``MODEL-CORRUPT``, ``MODEL-NAN`` or ``MODEL-PREPROCESSING``.
+            (changed since it was written), ``MODEL-CORRUPT``, ``MODEL-NAN`` or
+            ``MODEL-PREPROCESSING``.
     """
     place = Path(folder)
     _refuse_code(place)
@@ -224,7 +201,7 @@ def read_model(
         )
     names = _verified_names(place)
     with reading(place / RECORD):
-        record = from_json(ModelRecord, read_json(place / RECORD, limit=_LARGEST[RECORD]))
+        record = from_json(ModelRecord, read_json(place / RECORD))
     saved = record.backbone.preprocessing
     if preprocessing is not None and preprocessing != saved:
         raise ModelError(
@@ -260,7 +237,6 @@ def open_backbone(
         ModelError: ``MODEL-WEIGHTS`` or ``MODEL-CORRUPT``.
     """
     saved, place = files.record.backbone, files.place
-    _refuse_extravagance(saved.spec.arguments, place)
     try:
         backbone = build(_located(files, weights))
     except RegraftError as error:
@@ -313,14 +289,6 @@ def corrupt(path: str | os.PathLike[str], why: str) -> ModelError:
     )
 
 
-def _refuse_extravagance(value: Any, place: Path) -> None:
-    """Refuse arguments of a network with a number that could only exhaust the memory."""
-    for item in value if isinstance(value, tuple) else ():
-        _refuse_extravagance(item, place)
-    if isinstance(value, int | float) and abs(value) > _LARGEST_ARGUMENT:
-        raise corrupt(place / RECORD, f"{value} is beyond {_LARGEST_ARGUMENT}")
-
-
 def _located(files: ModelFiles, given: str | os.PathLike[str] | None) -> BackboneSpec:
     """Return the spec with the file of its weights: beside the model, given, or where it says."""
     saved = files.record.backbone
@@ -354,25 +322,14 @@ def _refuse_code(place: Path) -> None:
 def _verified_names(place: Path) -> list[str]:
     """Return the files that the manifest lists, each of them unchanged."""
     with reading(place / MANIFEST):
-        manifest = from_json(_Manifest, read_json(place / MANIFEST, limit=_LARGEST[RECORD]))
-        if manifest.format > FORMAT:
-            raise ModelError(
-                "this model was saved by a newer Regraft",
-                path=place / MANIFEST,
-                why=f"format {manifest.format}; this one reads {FORMAT}",
-                hint="pip install --upgrade regraft",
-                code="MODEL-VERSION",
-            )
-        there = {name for name in _LARGEST if (place / name).exists()}
-        if not there | {RECORD} <= set(manifest.files) <= set(_LARGEST):
-            raise ValueError(f"it lists {manifest.files!r:.200}, there are {sorted(there)}")
-    for name, sha256 in manifest.files.items():
+        listed = from_json(_Manifest, read_json(place / MANIFEST)).files
+        there = {name for name in _NAMES if (place / name).exists()}
+        if not there | {RECORD} <= listed.keys() <= _NAMES:
+            raise ValueError(f"it lists {[*listed]!r:.200}, there are {sorted(there)}")
+    for name, sha256 in listed.items():
         with reading(place / name):
-            facts = (place / name).stat()
-            if not stat.S_ISREG(facts.st_mode):  # a FIFO would block for ever
+            if not (place / name).is_file():  # a FIFO would block for ever
                 raise ValueError("not a regular file")
-            if facts.st_size > _LARGEST[name]:
-                raise ValueError(f"{facts.st_size} bytes, the limit is {_LARGEST[name]}")
             found = sha256_file(place / name)
         if found != sha256:
             raise ModelError(
@@ -382,4 +339,4 @@ def _verified_names(place: Path) -> list[str]:
                 hint="copy the model again from where it was saved, or fit it again",
                 code="MODEL-CHECKSUM",
             )
-    return list(manifest.files)
+    return list(listed)

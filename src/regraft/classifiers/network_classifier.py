@@ -1,8 +1,7 @@
-"""The second learner: a trunk and a head that are trained through phases."""
+"""The second learner, a trunk and a head that are trained through phases; either one, loaded."""
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,35 +11,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor, nn
+from torch import Tensor
 
 from regraft.backbones.backbone import Backbone, build, retrained
 from regraft.backbones.network import misfit
-from regraft.backbones.spec import BackboneSpec, Compute
+from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
+from regraft.classifiers import model_files
 from regraft.classifiers.feature_classifier import (
+    FeatureClassifier,
     ImageClassifier,
     Labelled,
     paired,
-    refuse_unknown_classes,
 )
-from regraft.classifiers.model_files import (
-    ModelFiles,
-    NetworkPart,
-    corrupt,
-    open_backbone,
-    portable_compute,
-    read_model,
-    reading,
-    write_model,
-)
+from regraft.classifiers.model_files import ModelFiles
 from regraft.data.images import ImageLike
-from regraft.errors import ModelError, UsageError
+from regraft.errors import DataError, ModelError, UsageError
 from regraft.features.embed import EmbeddingStats
 from regraft.training.activations import Predictor, Runtime
 from regraft.training.augment import Augmentation, find_augmentation
 from regraft.training.batches import LabelledImages
 from regraft.training.callbacks import Callback
-from regraft.training.heads import Head, Pool, find_head, head_to_json
+from regraft.training.heads import Head, find_head, head_to_json
 from regraft.training.network import TransferNetwork
 from regraft.training.phases import Phase, frozen
 from regraft.training.regularize import Regularization, find_regularization
@@ -211,7 +202,14 @@ class NetworkClassifier(ImageClassifier):
         X, labels = paired(X, y)
         classes = sorted(set(labels))
         if validation is not None:
-            refuse_unknown_classes(validation.labels, classes)
+            unknown = sorted(set(validation.labels) - set(classes))
+            if unknown:
+                raise DataError(
+                    "the validation images have classes that the training images lack",
+                    why=f"unknown {', '.join(unknown)}; known {', '.join(classes)}",
+                    hint="split one data set, so that both parts have the same classes",
+                    code="DATA-LABELS",
+                )
         config = self._config()
         config.check(classes, validation=validation is not None and len(validation.labels) > 0)
         spec = BackboneSpec(self.backbone) if isinstance(self.backbone, str) else self.backbone
@@ -224,13 +222,16 @@ class NetworkClassifier(ImageClassifier):
             warnings = self._start(network, classes)
             backbone = retrained(backbone)
 
-        part = functools.partial(
-            LabelledImages,
-            classes=classes,
-            backbone=backbone,
-            decoding=self.compute.decoding,
-            verbose=self.verbose,
-        )
+        def part(images: Sequence[ImageLike], names: Sequence[str]) -> LabelledImages:
+            return LabelledImages(
+                images,
+                names,
+                classes=classes,
+                backbone=backbone,
+                decoding=self.compute.decoding,
+                verbose=self.verbose,
+            )
+
         return Trainer(
             network,
             config,
@@ -255,19 +256,15 @@ class NetworkClassifier(ImageClassifier):
         return rows
 
     def save(self, folder: str | os.PathLike[str], *, with_backbone: bool = True) -> None:
-        """Write the learner into a folder as data; see ``saving.save_model``."""
+        """Write the learner into a folder as data; see ``save_model``."""
         check_is_fitted(self)
         head, trained = self._final_head(), self._trunk_was_trained()
         self._refuse_changes()
         if trained and not with_backbone:
-            raise UsageError(
-                "a trunk that was trained cannot be left out of its model",
-                path=folder,
-                why="its weights exist nowhere else",
-                hint="save it with its backbone",
-                code="MODEL-WEIGHTS",
-            )
-        part = NetworkPart(
+            what, why = "a trained trunk is never left out of its model", "it exists nowhere else"
+            hint = "save it with its backbone"
+            raise UsageError(what, path=folder, why=why, hint=hint, code="MODEL-WEIGHTS")
+        part = model_files.NetworkPart(
             head=head,  # type: ignore[arg-type] # one of Regraft's own, as was seen
             output=self.output,
             phases=None if self.phases is None else tuple(self.phases),
@@ -277,22 +274,15 @@ class NetworkClassifier(ImageClassifier):
         tensors = self.network_.head.state_dict()
         arrays = {f"{_HEAD}{name}": tensor.cpu().numpy() for name, tensor in tensors.items()}
         record = self._record(trained=trained, network=part)
-        write_model(folder, record, arrays, backbone=self.backbone_ if with_backbone else None)
-
-    def refuse_unsaveable(self) -> None:
-        """Refuse, before any fitting, a head that could not be saved afterwards.
-
-        Raises:
-            ModelError: It is not one of Regraft's own (``MODEL-UNSAVEABLE``).
-            UsageError: There is no head of that name.
-        """
-        self._final_head()
+        model_files.write_model(
+            folder, record, arrays, backbone=self.backbone_ if with_backbone else None
+        )
 
     @classmethod
     def from_files(
         cls, files: ModelFiles, *, weights: str | os.PathLike[str] | None = None
     ) -> Self:
-        """Return the learner that a saved model holds; see ``saving.load_model``.
+        """Return the learner that a saved model holds; see ``load_model``.
 
         Raises:
             ModelError: Its parts do not fit together, or its network is not to be had.
@@ -300,7 +290,7 @@ class NetworkClassifier(ImageClassifier):
         record, part = files.record, files.record.network
         assert part is not None
         tensors = _head_tensors(files)
-        backbone = open_backbone(files, build, weights=weights)
+        backbone = model_files.open_backbone(files, build, weights=weights)
         learner = cls(
             backbone.spec,
             head=part.head,
@@ -311,7 +301,8 @@ class NetworkClassifier(ImageClassifier):
             compute=record.compute,
         )
         outputs = 1 if part.output == "sigmoid" else len(record.classes)
-        network = TransferNetwork(backbone, _SavedHead(part.head, tensors), outputs=outputs)
+        network = TransferNetwork(backbone, part.head, outputs=outputs)
+        network.head.load_state_dict(tensors)
         runtime = Runtime.prepare(network, backbone, record.compute, batch_size=part.batch_size)
         predictor = Predictor.from_records(runtime, record.history["phases"])
         learner._use(predictor, backbone)
@@ -337,17 +328,13 @@ class NetworkClassifier(ImageClassifier):
     def _final_head(self) -> Head:
         """Return the head that is trained, unless it is somebody's own, which no file can hold."""
         chosen = find_head(self.head)
-        regularization = find_regularization(self.regularize) or Regularization()
         try:
             head_to_json(chosen)
         except UsageError as error:
-            raise ModelError(
-                "this head cannot be saved",
-                why=f"{type(chosen).__name__} is not one of Regraft's own",
-                hint=f"model files hold data only, never code; {error.hint}",
-                code="MODEL-UNSAVEABLE",
-            ) from error
-        return regularization.head(chosen)
+            what, why = "this head cannot be saved", "it is not one of Regraft's own"
+            hint = f"model files hold data only, never code; {error.hint}"
+            raise ModelError(what, why=why, hint=hint, code="MODEL-UNSAVEABLE") from error
+        return self._config().regularize.head(chosen)
 
     def _trunk_was_trained(self) -> bool:
         """Return whether the trunk's weights are other than those that its spec names."""
@@ -358,7 +345,7 @@ class NetworkClassifier(ImageClassifier):
     def _described(self) -> dict[str, Any]:
         """Return the parameters that a saved network is described with, as they are now."""
         names = ("head", "regularize", "output", "start", "batch_size", "seed")
-        compute = portable_compute(self.compute)
+        compute = model_files.portable_compute(self.compute)
         return {
             **{name: getattr(self, name) for name in names},
             "phases": None if self.phases is None else tuple(self.phases),
@@ -375,68 +362,105 @@ class NetworkClassifier(ImageClassifier):
         """Copy the weights of a saved model into a network, and say what was taken of it."""
         assert self.start is not None
         place = Path(self.start)
-        files = read_model(place / "model" if (place / "model").is_dir() else place)
-        with reading(place):
-            backbone, record = open_backbone(files, build), files.record
+        files = model_files.read_model(place / "model" if (place / "model").is_dir() else place)
+        with model_files.reading(place):
+            backbone, record = model_files.open_backbone(files, build), files.record
         trunk, own = backbone.module.state_dict(), network.trunk.state_dict()
-        if {k: v.shape for k, v in trunk.items()} != {k: v.shape for k, v in own.items()}:
+        if misfit(own, trunk):
+            why = f"it is {backbone.spec.name} with other layers or sizes"
+            hint = "name the same backbone with the same arguments"
             raise UsageError(
-                "the model to start from has another network",
-                path=place,
-                why=f"it is {backbone.spec.name} with other layers or sizes",
-                hint="name the same backbone with the same arguments",
+                "the model to start from has another network", path=place, why=why, hint=hint
             )
         if backbone.preprocessing != network.preprocessing:
-            raise UsageError(
-                "the model to start from has another preprocessing",
-                path=place,
-                why=f"its own is {backbone.preprocessing}",
-                hint="give the backbone this preprocessing: its weights have learned with it",
-            )
+            what = "the model to start from has another preprocessing"
+            why = f"its own is {backbone.preprocessing}"
+            hint = "give the backbone this preprocessing: its weights have learned with it"
+            raise UsageError(what, path=place, why=why, hint=hint)
         with torch.no_grad():
             network.trunk.load_state_dict(trunk)
         if record.network is None:
             return [f"started from the trunk of {place.name}; the head is new"]
         head = _head_tensors(files)
-        same = not misfit(network.head.state_dict(), head)
-        if same and record.classes == tuple(classes) and record.network.output == self.output:
+        same = record.classes == tuple(classes) and record.network.output == self.output
+        if same and not misfit(network.head.state_dict(), head):
             network.head.load_state_dict(head)
             return [f"started from trunk and head of {place.name}"]
-        return [
-            f"started from the trunk of {place.name}; the head is new, its classes or layers differ"
-        ]
-
-
-class _SavedHead:
-    """A head whose tensors are known; it is built only where they fit."""
-
-    def __init__(self, head: Head, tensors: Mapping[str, Tensor]) -> None:
-        self._head = head
-        self._tensors = tensors
-
-    def build(self, shape: tuple[int, ...], outputs: int, *, pool: Pool) -> nn.Module:
-        """Return the head with its tensors.
-
-        Raises:
-            ValueError: The tensors are not those of this head.
-        """
-        width = pool(torch.zeros(1, *shape)).shape[1]
-        with torch.device("meta"):  # costs no memory, whatever sizes a damaged record names
-            empty = self._head.build(
-                shape, outputs, pool=lambda maps: maps.new_empty(len(maps), width)
-            )
-        if found := misfit(empty.state_dict(), self._tensors):
-            raise ValueError(f"the tensors are not those of the head: {found}")
-        module = self._head.build(shape, outputs, pool=pool)
-        module.load_state_dict(dict(self._tensors), strict=True)
-        return module
+        why = "the head is new, its classes or layers differ"
+        return [f"started from the trunk of {place.name}; {why}"]
 
 
 def _head_tensors(files: ModelFiles) -> dict[str, Tensor]:
     unknown = [name for name in files.arrays if not name.startswith(_HEAD)]
     if unknown:
-        raise corrupt(files.place, f"unknown array {unknown[0]!r:.80}")
+        raise model_files.corrupt(files.place, f"unknown array {unknown[0]!r:.80}")
     return {
         name.removeprefix(_HEAD): torch.from_numpy(np.array(array))
         for name, array in files.arrays.items()
     }
+
+
+# ---- either learner, saved ----------------------------------------------------------------------
+
+
+def save_model(
+    learner: FeatureClassifier | NetworkClassifier,
+    folder: str | os.PathLike[str],
+    *,
+    with_backbone: bool = True,
+) -> None:
+    """Write a fitted learner into a folder as data, with its preprocessing and its classes.
+
+    Args:
+        learner: A fitted learner.
+        folder: Where the model shall stand; an older model there is replaced, anything else is not.
+        with_backbone: Whether the network's weights go with it, so that the model predicts on any
+            machine. Without them the folder holds a few kilobytes to megabytes, and the same
+            weights must be found where it is loaded. Weights that were trained always go with it.
+
+    Raises:
+        ModelError: The classifier or the head cannot be saved as data (``MODEL-UNSAVEABLE``), or a
+            value is not finite (``MODEL-NAN``).
+        UsageError: The weights of a trained trunk would be left out (``MODEL-WEIGHTS``), or
+            parameters were changed since the fit (``USAGE-REFIT``).
+        RegraftError: The folder holds something else (``FILE-EXISTS``) or cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from pathlib import Path
+        >>> from regraft.backbones.spec import BackboneSpec
+        >>> dark, light = [np.full((32, 32, 3), shade, np.uint8) for shade in (20, 220)]
+        >>> learner = FeatureClassifier(BackboneSpec("simple_cnn", weights=None), classifier="knn")
+        >>> folder = Path(tempfile.mkdtemp()) / "model"
+        >>> save_model(learner.fit([dark, light], ["night", "day"]), folder)
+        >>> load_model(folder).predict([light]).tolist()
+        ['day']
+    """
+    learner.save(folder, with_backbone=with_backbone)
+
+
+def load_model(
+    folder: str | os.PathLike[str],
+    *,
+    preprocessing: Preprocessing | None = None,
+    weights: str | os.PathLike[str] | None = None,
+) -> FeatureClassifier | NetworkClassifier:
+    """Read a saved learner; it predicts exactly what it predicted when it was saved.
+
+    Every file is verified before it is read, and nothing is read that could hold code.
+
+    Args:
+        folder: Where the model stands.
+        preprocessing: What the caller believes to be the model's preprocessing, if anything.
+        weights: The file of the network's weights, for a model that was saved without them.
+
+    Raises:
+        ModelError: ``MODEL-MISSING``, ``MODEL-UNSAFE``, ``MODEL-CHECKSUM``, ``MODEL-VERSION``,
+            ``MODEL-CORRUPT``, ``MODEL-NAN``, ``MODEL-PREPROCESSING`` (another than the saved one)
+            or ``MODEL-WEIGHTS`` (the network is not there, or is not the one that was saved).
+    """
+    files = model_files.read_model(folder, preprocessing=preprocessing)
+    kind = NetworkClassifier if files.record.shallow is None else FeatureClassifier
+    with model_files.reading(folder):
+        return kind.from_files(files, weights=weights)

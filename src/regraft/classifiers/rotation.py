@@ -14,6 +14,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.svm import LinearSVC
+from sklearn.utils.extmath import randomized_svd
 
 from regraft.errors import UsageError
 
@@ -65,42 +68,19 @@ def rotate(features: NDArray[np.float32]) -> Rotation:
         block = features[:, columns].astype(np.float64)
         products += block @ block.T
     values, vectors = np.linalg.eigh(products)
-    kept = _known(values)
+    # float32 features are known to 6e-8 of their length, so smaller singular values are noise.
+    kept = values > max(float(values[-1]), 0.0) * np.finfo(np.float32).eps ** 2
     lengths, vectors = np.sqrt(values[kept]), vectors[:, kept]
     return Rotation(coordinates=vectors * lengths, back=vectors / lengths)
-
-
-def principal_directions(features: NDArray[np.float32], count: int) -> NDArray[np.float64]:
-    """Return directions, (r, d), in which centred rows (n, d) vary most, strongest first.
-
-    Example:
-        >>> rows = np.array([[-2.0, 0.0], [2.0, 0.0]], dtype=np.float32)
-        >>> np.abs(principal_directions(rows, 5)).tolist()
-        [[1.0, 0.0]]
-    """
-    if features.shape[0] < features.shape[1]:
-        rotation = rotate(features)
-        strongest = np.eye(rotation.back.shape[1])[::-1][:count]
-        return rotation.coefficients(strongest, features)
-    covariance = np.zeros((features.shape[1],) * 2)
-    for rows in _blocks(*features.shape):
-        block = features[rows].astype(np.float64)
-        covariance += block.T @ block
-    values, vectors = np.linalg.eigh(covariance)
-    return np.asarray(vectors[:, _known(values)].T[::-1][:count])
 
 
 def can_rotate(classifier: Any) -> bool:
     """Say whether rotating the features leaves what ``classifier`` learns unchanged.
 
     Example:
-        >>> from sklearn.svm import LinearSVC
         >>> can_rotate(LinearSVC()), can_rotate(LinearSVC(penalty="l1"))
         (True, False)
     """
-    from sklearn.linear_model import LogisticRegression, RidgeClassifier
-    from sklearn.svm import LinearSVC
-
     if type(classifier) is LogisticRegression:
         # Only L-BFGS takes the same steps in turned coordinates, so that even an early stop agrees.
         ridge = classifier.l1_ratio in {None, 0} and bool(np.isfinite(classifier.C))
@@ -120,11 +100,6 @@ def turn_back(classifier: Any, rotation: Rotation, features: NDArray[np.float32]
     """Make a classifier that was fitted on coordinates one for features, in place."""
     classifier.coef_ = rotation.coefficients(classifier.coef_, features)
     classifier.n_features_in_ = features.shape[1]
-
-
-def _known(squares: NDArray[np.float64]) -> NDArray[np.bool_]:
-    # float32 features are known to 6e-8 of their length, so smaller singular values are noise.
-    return squares > max(float(squares[-1]), 0.0) * np.finfo(np.float32).eps ** 2
 
 
 def _blocks(length: int, width: int) -> list[slice]:
@@ -221,8 +196,9 @@ def _scaling(name: str, mean: NDArray[Any], divisor: NDArray[Any]) -> Scaling:
 
 def _principal(features: NDArray[np.float32]) -> Scaling:
     mean, variance = _moments(features)
-    length = np.sqrt(variance.sum()) or 1.0
-    directions = principal_directions(features - mean.astype(np.float32), _COMPONENTS) / length
+    centred = features - mean.astype(np.float32)
+    _, _, found = randomized_svd(centred, min(_COMPONENTS, *features.shape), random_state=0)
+    directions = found / (np.sqrt(variance.sum()) or 1.0)
     arrays = {"components": directions, "offset": directions @ mean}
     # In one order in memory before and after saving: the order decides how products are rounded.
     return Scaling(
@@ -233,9 +209,8 @@ def _principal(features: NDArray[np.float32]) -> Scaling:
 def _moments(features: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     mean = features.mean(axis=0, dtype=np.float64)
     squares = np.zeros_like(mean)
-    step = max(1, _CELLS // features.shape[1])
-    for start in range(0, len(features), step):
-        squares += ((features[start : start + step] - mean) ** 2).sum(axis=0)
+    for rows in _blocks(*features.shape):
+        squares += ((features[rows] - mean) ** 2).sum(axis=0)
     return mean, squares / len(features)
 
 

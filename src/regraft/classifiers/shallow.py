@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +16,15 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import (
+    GridSearchCV,
+    ParameterGrid,
+    StratifiedKFold,
+    cross_val_predict,
+)
 from threadpoolctl import threadpool_limits
 
 from regraft.classifiers.rotation import (
-    Rotation,
     Scaling,
     can_rotate,
     check_scale,
@@ -28,14 +32,13 @@ from regraft.classifiers.rotation import (
     rotate,
     turn_back,
 )
-from regraft.classifiers.shallow_files import ShallowModel, to_model
+from regraft.classifiers.shallow_files import ShallowModel, find_class, to_model
 from regraft.errors import DataError, ModelError, UsageError
 from regraft.settings import did_you_mean
-from regraft.system import Stopwatch, threads
+from regraft.system import Stopwatch
 
 FOLDS = 3
 _ONE_THREAD = 4_000_000  # below so many numbers, threads cost more than they bring
-_TRIAL_ROWS, _TRIAL_COLUMNS = 24, 5
 
 Grid = Mapping[str, Sequence[Any]]
 
@@ -45,14 +48,58 @@ class Shallow:
     """A named classifier.
 
     Attributes:
-        make: Gives the unfitted classifier.
+        home: The module of its class.
+        kind: The name of the class.
+        settings: What the class is called with.
         scale: The scaling that suits it, a key of ``rotation.SCALES``.
         grid: Parameter names and the values to try; empty where no search pays.
     """
 
-    make: Callable[[], Any]
+    home: str
+    kind: str
+    settings: Mapping[str, Any]
     scale: str
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+
+NAMED: Mapping[str, Shallow] = {
+    "logistic": Shallow(
+        "sklearn.linear_model",
+        "LogisticRegression",
+        {"C": 10.0, "max_iter": 2000},
+        "unit",
+        {"C": (1.0, 10.0, 100.0)},
+    ),
+    "linear_svm": Shallow(
+        "sklearn.svm", "LinearSVC", {"C": 1.0, "max_iter": 10_000}, "unit", {"C": (0.1, 1.0, 10.0)}
+    ),
+    "knn": Shallow(
+        "sklearn.neighbors",
+        "KNeighborsClassifier",
+        {"n_neighbors": 5, "weights": "distance", "metric": "cosine"},
+        "unit",
+        {"n_neighbors": (1, 3, 5, 9)},
+    ),
+    "random_forest": Shallow(
+        "sklearn.ensemble", "RandomForestClassifier", {"n_estimators": 300, "n_jobs": -1}, "none"
+    ),
+    # The square root of the columns at each split: on 25,088 columns the difference between half a
+    # minute and hours.
+    "gradient_boosting": Shallow(
+        "sklearn.ensemble",
+        "GradientBoostingClassifier",
+        {"n_estimators": 100, "max_features": "sqrt"},
+        "none",
+    ),
+    # One thread: the trees are so small that threads would mostly wait for each other.
+    "xgboost": Shallow(
+        "xgboost",
+        "XGBClassifier",
+        {"n_estimators": 100, "max_depth": 3, "learning_rate": 0.2, "tree_method": "hist"}
+        | {"subsample": 0.5, "colsample_bytree": 0.3, "n_jobs": 1},
+        "principal",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -82,8 +129,6 @@ class FittedShallow:
         Raises:
             ValueError: They are not; or whatever arrays of other shapes make fail.
         """
-        if self.model is not None:
-            self.model.check()
         for count in (1, 3):
             found = self.predict_proba(np.full((count, width), float(count), np.float32))
             if found.shape != (count, classes) or not np.allclose(found.sum(axis=1), 1.0):
@@ -122,21 +167,30 @@ def fit_shallow(
         ({'C': 1.0}, [1.0, 1.0, 1.0])
     """
     count, width = features.shape
-    estimator, entry = find_shallow(classifier, seed=seed)
-    points = _candidates(estimator, entry.grid if grid == "default" else grid)
-    search = _Search(_fold_count(labels), seed, Stopwatch())
-    with search.watch.step("scale"):
-        scaling = fit_scaling(entry.scale if scale == "auto" else scale, features)
+    estimator, chosen_scale, own_grid = find_shallow(classifier, seed=seed)
+    points = _candidates(estimator, own_grid if grid == "default" else grid)
+    splitter, watch = _splitter(labels, seed), Stopwatch()
+    with watch.step("scale"):
+        scaling = fit_scaling(chosen_scale if scale == "auto" else scale, features)
         features = scaling.apply(features, out=features)
-    rotation = _rotation(estimator, points, features, search.watch)
-    matrix = features if rotation is None else rotation.coordinates
-    with _recorded() as caught, _few_threads(matrix.size):
-        table, best = search.run(estimator, points, matrix, labels)
-        temperature = search.temperature(estimator, matrix, labels)
+    matrix: NDArray[Any] = features
+    rotation = None
+    every = [clone(estimator).set_params(**point) for point in points]
+    if count < width and all(map(can_rotate, every)):
+        with watch.step("rotate"), _few_threads(features.size):
+            rotation = rotate(features)
+            matrix = rotation.coordinates
+    with warnings.catch_warnings(record=True) as caught, _few_threads(matrix.size):
+        warnings.simplefilter("always")
+        table, best = _search(estimator, points, matrix, labels, splitter, watch)
+        temperature = _temperature(estimator, matrix, labels, splitter, watch)
     if rotation is not None:
         turn_back(estimator, rotation, features)
-    with search.watch.step("convert"):
-        model, obstacle = _as_data(estimator, features, temperature)
+    with watch.step("convert"):
+        try:
+            model, obstacle = to_model(estimator, features, temperature=temperature), ""
+        except ModelError as error:
+            model, obstacle = None, error.why
     complaints, converged = _complaints(caught, searched=bool(table) or points == [{}])
     history: dict[str, Any] = {
         "classifier": {"type": type(estimator).__name__, "parameters": estimator.get_params()},
@@ -144,17 +198,17 @@ def fit_shallow(
         "d": width,
         "scale": scaling.name,
         "rotated": rotation is not None,
-        "folds": search.folds if table else 0,
+        "folds": splitter.n_splits if splitter and table else 0,
         "grid": table,
         "best": best,
         "temperature": temperature,
         "converged": converged,
-        "seconds": search.watch.seconds,
+        "seconds": watch.seconds,
     }
     return FittedShallow(estimator, scaling, model, _plain(history), complaints, obstacle)
 
 
-def check_settings(classifier: Any, grid: str | Grid | None, scale: str, *, seed: int = 0) -> None:
+def check_settings(classifier: Any, grid: str | Grid | None, scale: str) -> None:
     """Refuse what ``fit_shallow`` would refuse, before any long work.
 
     Raises:
@@ -163,128 +217,43 @@ def check_settings(classifier: Any, grid: str | Grid | None, scale: str, *, seed
     Example:
         >>> check_settings("logistic", {"C": [1, 10]}, "auto")
     """
-    estimator, entry = find_shallow(classifier, seed=seed)
-    _candidates(estimator, entry.grid if grid == "default" else grid)
+    estimator, _, own_grid = find_shallow(classifier)
+    _candidates(estimator, own_grid if grid == "default" else grid)
     if scale != "auto":
         check_scale(scale)
 
 
-def refuse_unsaveable(classifier: Any) -> None:
-    """Refuse, before any long work, a classifier that could not be saved: a small one is tried.
+def find_shallow(classifier: Any, *, seed: int = 0) -> tuple[Any, str, Grid]:
+    """Return a fresh unfitted classifier, the scaling that suits it and the grid to search.
 
     Raises:
-        ModelError: It cannot be kept as data (``MODEL-UNSAVEABLE``).
-        UsageError: The name is unknown, or the object is no classifier.
+        UsageError: The name is unknown, the object is no classifier, or a package is missing.
 
     Example:
-        >>> refuse_unsaveable("random_forest")
-    """
-    estimator, _ = find_shallow(classifier)
-    if isinstance(classifier, str):
-        return
-    rows = np.random.default_rng(0).normal(size=(_TRIAL_ROWS, _TRIAL_COLUMNS)).astype(np.float32)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            to_model(estimator.fit(rows, np.arange(_TRIAL_ROWS) % 3), rows)
-    except ModelError:
-        raise
-    except Exception:  # noqa: BLE001 - so few rows say nothing about the real ones
-        return
-
-
-# ---- the named classifiers ---------------------------------------------------------------------
-
-
-def _make(module: str, name: str, **settings: Any) -> Any:
-    try:
-        return getattr(importlib.import_module(module), name)(**settings)
-    except ImportError as error:
-        raise UsageError(
-            f"the classifier {module!r} needs a package that is not installed",
-            hint='pip install "regraft[boost]"',
-            code="USAGE-EXTRA",
-        ) from error
-
-
-def _logistic() -> Any:
-    return _make("sklearn.linear_model", "LogisticRegression", C=10.0, max_iter=2000)
-
-
-def _linear_svm() -> Any:
-    return _make("sklearn.svm", "LinearSVC", C=1.0, max_iter=10_000)
-
-
-def _knn() -> Any:
-    settings = {"n_neighbors": 5, "weights": "distance", "metric": "cosine"}
-    return _make("sklearn.neighbors", "KNeighborsClassifier", **settings)
-
-
-def _random_forest() -> Any:
-    settings = {"n_estimators": 300, "n_jobs": threads()}
-    return _make("sklearn.ensemble", "RandomForestClassifier", **settings)
-
-
-def _gradient_boosting() -> Any:
-    # The square root of the columns at each split: on 25,088 columns the difference between
-    # half a minute and hours.
-    settings = {"n_estimators": 100, "max_features": "sqrt"}
-    return _make("sklearn.ensemble", "GradientBoostingClassifier", **settings)
-
-
-def _xgboost() -> Any:
-    settings = {"n_estimators": 100, "max_depth": 3, "learning_rate": 0.2, "tree_method": "hist"}
-    # One thread: the trees are so small that threads would mostly wait for each other.
-    settings |= {"subsample": 0.5, "colsample_bytree": 0.3, "n_jobs": 1}
-    return _make("xgboost", "XGBClassifier", **settings)
-
-
-NAMED: Mapping[str, Shallow] = {
-    "logistic": Shallow(_logistic, "unit", {"C": (1.0, 10.0, 100.0)}),
-    "linear_svm": Shallow(_linear_svm, "unit", {"C": (0.1, 1.0, 10.0)}),
-    "knn": Shallow(_knn, "unit", {"n_neighbors": (1, 3, 5, 9)}),
-    "random_forest": Shallow(_random_forest, "none"),
-    "gradient_boosting": Shallow(_gradient_boosting, "none"),
-    "xgboost": Shallow(_xgboost, "principal"),
-}
-
-
-def find_shallow(classifier: Any, *, seed: int = 0) -> tuple[Any, Shallow]:
-    """Return a fresh unfitted classifier and its named entry.
-
-    Raises:
-        UsageError: The name is unknown, or the object is no classifier.
-
-    Example:
-        >>> find_shallow("knn")[1].scale
+        >>> find_shallow("knn")[1]
         'unit'
     """
-    if isinstance(classifier, str):
-        if classifier not in NAMED:
-            known = f"known: {', '.join(NAMED)}"
-            raise UsageError(
-                f"unknown classifier {classifier!r}",
-                hint=f"{did_you_mean(classifier, NAMED)} {known}".strip(),
-                code="USAGE-CLASSIFIER",
-            )
-        entry = NAMED[classifier]
+    entry = NAMED.get(classifier) if isinstance(classifier, str) else None
+    if entry is not None:
+        fresh = find_class(entry.home, entry.kind)(**entry.settings)
+    elif not isinstance(classifier, type) and hasattr(classifier, "get_params"):
+        fresh = clone(classifier)
     else:
-        usable = hasattr(classifier, "get_params") and not isinstance(classifier, type)
-        if not usable or not is_classifier(classifier):
-            raise UsageError(
-                "this is no classifier",
-                why=f"found {classifier!r:.80}",
-                hint=f"pass one of {', '.join(NAMED)}, or a scikit-learn classifier object",
-                code="USAGE-CLASSIFIER",
-            )
-        entry = Shallow(lambda: clone(classifier), "unit")
-    fresh = entry.make()
+        fresh = None
+    if fresh is None or not is_classifier(fresh):
+        near = did_you_mean(classifier, NAMED) if isinstance(classifier, str) else ""
+        raise UsageError(
+            f"unknown classifier {classifier!r:.80}",
+            hint=f"{near} pass one of {', '.join(NAMED)}, or a scikit-learn classifier".strip(),
+            code="USAGE-CLASSIFIER",
+        )
     seeds = {
         name: seed
         for name, value in fresh.get_params().items()
         if value is None and (name == "random_state" or name.endswith("__random_state"))
     }
-    return fresh.set_params(**seeds), entry
+    fresh.set_params(**seeds)
+    return fresh, entry.scale if entry else "unit", entry.grid if entry else {}
 
 
 # ---- probabilities from scores -----------------------------------------------------------------
@@ -338,158 +307,91 @@ def _per_class(scores: NDArray[Any]) -> NDArray[np.float64]:
 # ---- search and fit ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Search:
-    folds: int
-    seed: int
-    watch: Stopwatch
-
-    def run(
-        self,
-        estimator: Any,
-        points: list[dict[str, Any]],
-        matrix: NDArray[Any],
-        labels: NDArray[np.intp],
-    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """Fit ``estimator`` with the best point; return the table of the grid and that point."""
-        from sklearn.model_selection import GridSearchCV
-
-        count, results, best = len(labels), {}, {}
-        seen = count - -(-count // self.folds) if self.folds > 1 else count
-        points = [point for point in points if point.get("n_neighbors", 0) <= seen]
-        if self.folds > 1 and points and points != [{}]:
-            lists = [{name: [value] for name, value in point.items()} for point in points]
-            with self.watch.step("grid"):
-                search = GridSearchCV(
-                    estimator, lists, cv=self._splitter(), refit=False, error_score="raise"
-                ).fit(matrix, labels)
-            results, best = search.cv_results_, dict(search.best_params_)
-        estimator.set_params(**best)
-        if getattr(estimator, "n_neighbors", 0) > count:
-            warnings.warn(f"{count} neighbours: there are no more images", stacklevel=1)
-            estimator.set_params(n_neighbors=count)
-        with self.watch.step("fit"):
-            estimator.fit(matrix, labels)
-        columns = [results.get(k, []) for k in ("params", "mean_test_score", "std_test_score")]
-        table = [
-            {"parameters": point, "mean": float(mean), "sd": float(sd)}
-            for point, mean, sd in zip(*columns, strict=True)
-        ]
-        return table, best
-
-    def temperature(self, estimator: Any, matrix: NDArray[Any], labels: NDArray[np.intp]) -> float:
-        """Return the temperature for scores of rows that the classifier has not seen, else 1."""
-        from sklearn.model_selection import cross_val_predict
-
-        if hasattr(estimator, "predict_proba"):
-            return 1.0
-        name, classes = type(estimator).__name__, int(labels.max()) + 1
-        if not hasattr(estimator, "decision_function"):
-            raise _unusable(f"{name} gives neither probabilities nor scores")
-        scores = estimator.decision_function(matrix[:1])
-        if scores.ndim == 2 and scores.shape[1] != classes:
-            why = f"{scores.shape[1]} scores for {classes} classes"
-            raise _unusable(f"{name} gives no score per class", why)
-        if self.folds < 2:
-            return 1.0
-        with self.watch.step("calibrate"):
-            scores = cross_val_predict(
-                estimator, matrix, labels, cv=self._splitter(), method="decision_function"
-            )
-            return fit_temperature(scores, labels)
-
-    def _splitter(self) -> Any:
-        from sklearn.model_selection import StratifiedKFold
-
-        return StratifiedKFold(self.folds, shuffle=True, random_state=self.seed)
-
-
-def _unusable(what: str, why: str = "") -> UsageError:
-    hint = "choose a classifier with predict_proba, or with one score per class"
-    return UsageError(what, why=why, hint=hint, code="USAGE-CLASSIFIER")
-
-
-def _fold_count(labels: NDArray[np.intp]) -> int:
-    counts = np.bincount(labels)
-    if len(counts) < 2:
-        raise DataError("a classifier needs at least two classes", code="DATA-ONE-CLASS")
-    return int(min(FOLDS, counts.min()))
-
-
 def _candidates(estimator: Any, grid: str | Grid | None) -> list[dict[str, Any]]:
-    """Return the settings to choose from; each is one that can be used."""
-    from sklearn.model_selection import ParameterGrid
-
-    points: list[dict[str, Any]] = [{}]
-    if grid is not None:
-        if not isinstance(grid, Mapping):
-            raise _bad_grid(f"found {grid!r:.80}")
-        known = estimator.get_params()
-        if unknown := [str(name) for name in grid if name not in known]:
-            raise _bad_grid(f"unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-        try:
-            points = [dict(point) for point in ParameterGrid(dict(grid))]
-        except (TypeError, ValueError) as error:
-            raise _bad_grid(str(error)) from error
-    _refuse_pairwise(estimator, points)
+    """Return the settings to choose from; each is one that the classifier takes."""
+    try:
+        points = [dict(point) for point in ParameterGrid(dict(grid or {}))]  # type: ignore[arg-type]
+        for point in points:
+            clone(estimator).set_params(**point)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            "this grid cannot be searched",
+            why=str(error),
+            hint='pass "default", None, or parameters with lists of values, {"C": [0.1, 1, 10]}',
+            code="USAGE-GRID",
+        ) from error
     return points
 
 
-def _refuse_pairwise(estimator: Any, points: list[dict[str, Any]]) -> None:
-    """Refuse scores of pairs of classes: of three classes there are as many pairs as classes."""
-    for point in points:
-        candidate = clone(estimator).set_params(**point)
-        parts = {"": candidate, **candidate.get_params()}
-        for name, value in parts.items():
-            owner, _, parameter = name.rpartition("__")
-            pairs = parameter == "decision_function_shape" and value == "ovo"
-            if pairs and not hasattr(parts[owner], "predict_proba"):
-                raise UsageError(
-                    "this classifier scores pairs of classes, not classes",
-                    why='decision_function_shape="ovo"',
-                    hint='pass decision_function_shape="ovr"',
-                    code="USAGE-CLASSIFIER",
-                )
+def _splitter(labels: NDArray[np.intp], seed: int) -> StratifiedKFold | None:
+    """Return what makes folds with every class in each, or None where a class has one image."""
+    counts = np.bincount(labels)
+    if len(counts) < 2:
+        raise DataError("a classifier needs at least two classes", code="DATA-ONE-CLASS")
+    if counts.min() < 2:
+        return None
+    return StratifiedKFold(int(min(FOLDS, counts.min())), shuffle=True, random_state=seed)
 
 
-def _bad_grid(why: str) -> UsageError:
-    return UsageError(
-        "this grid cannot be searched",
-        why=why,
-        hint='pass "default", None, or parameter names with lists of values, {"C": [0.1, 1, 10]}',
-        code="USAGE-GRID",
-    )
-
-
-def _rotation(
+def _search(
     estimator: Any,
     points: list[dict[str, Any]],
-    features: NDArray[np.float32],
+    matrix: NDArray[Any],
+    labels: NDArray[np.intp],
+    splitter: StratifiedKFold | None,
     watch: Stopwatch,
-) -> Rotation | None:
-    count, width = features.shape
-    if count >= width:
-        return None
-    if not all(can_rotate(clone(estimator).set_params(**point)) for point in points):
-        return None
-    with watch.step("rotate"), _few_threads(features.size):
-        return rotate(features)
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Fit a classifier with the best of some settings; return what each scored, and the best."""
+    table: list[dict[str, Any]] = []
+    best: dict[str, Any] = {}
+    count = len(labels)
+    seen = count - -(-count // splitter.n_splits) if splitter else count
+    points = [point for point in points if point.get("n_neighbors", 0) <= seen]
+    if splitter and points and points != [{}]:
+        lists = [{name: [value] for name, value in point.items()} for point in points]
+        with watch.step("grid"):
+            search = GridSearchCV(estimator, lists, cv=splitter, refit=False, error_score="raise")
+            found = search.fit(matrix, labels).cv_results_
+        columns = (found["params"], found["mean_test_score"], found["std_test_score"])
+        for point, mean, sd in zip(*columns, strict=True):
+            table.append({"parameters": point, "mean": float(mean), "sd": float(sd)})
+        best = dict(search.best_params_)
+    estimator.set_params(**best)
+    if getattr(estimator, "n_neighbors", 0) > count:
+        warnings.warn(f"{count} neighbours: there are no more images", stacklevel=1)
+        estimator.set_params(n_neighbors=count)
+    with watch.step("fit"):
+        estimator.fit(matrix, labels)
+    return table, best
 
 
-@contextmanager
-def _recorded() -> Iterator[list[warnings.WarningMessage]]:
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield caught
-
-
-def _as_data(
-    estimator: Any, features: NDArray[np.float32], temperature: float
-) -> tuple[ShallowModel | None, str]:
-    try:
-        return to_model(estimator, features, temperature=temperature), ""
-    except ModelError as error:
-        return None, error.why
+def _temperature(
+    estimator: Any,
+    matrix: NDArray[Any],
+    labels: NDArray[np.intp],
+    splitter: StratifiedKFold | None,
+    watch: Stopwatch,
+) -> float:
+    """Return the temperature for scores of rows that the classifier has not seen, else 1."""
+    if hasattr(estimator, "predict_proba"):
+        return 1.0
+    scores = estimator.decision_function(matrix)
+    best = scores.argmax(axis=1) if scores.ndim == 2 else scores > 0
+    if scores.ndim == 2 and scores.shape[1] != labels.max() + 1:
+        best = None
+    if best is None or not np.array_equal(best, estimator.predict(matrix)):
+        raise UsageError(  # of three classes there are as many pairs as classes
+            f"{type(estimator).__name__} gives neither probabilities nor a score per class",
+            hint='choose another classifier, or pass decision_function_shape="ovr"',
+            code="USAGE-CLASSIFIER",
+        )
+    if splitter is None:
+        return 1.0
+    with watch.step("calibrate"):
+        scores = cross_val_predict(
+            estimator, matrix, labels, cv=splitter, method="decision_function"
+        )
+        return fit_temperature(scores, labels)
 
 
 def _complaints(

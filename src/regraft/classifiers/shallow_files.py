@@ -7,10 +7,11 @@ through its data from the moment it is fitted, so that a saved one cannot answer
 
 from __future__ import annotations
 
+import functools
+import importlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -31,33 +32,23 @@ _LINEAR = frozenset(
 )
 
 
-@settings_class(ModelError, code="MODEL-CORRUPT", kw_only=True)
-class LinearRecord:
-    """One score per class, linear in the features; over all, or each against the rest."""
+@settings_class(ModelError, code="MODEL-CORRUPT")
+class ShallowRecord:
+    """What the arrays or the file of a classifier are.
 
-    kind: Literal["linear"] = "linear"
+    Args:
+        kind: A linear classifier, nearest neighbours, or the file of another library.
+        link: What makes the scores of a linear one probabilities: over all, or each on its own.
+        metric: The distance of neighbours.
+        weights: What the vote of a neighbour counts.
+        neighbours: How many vote.
+    """
+
+    kind: Literal["linear", "neighbours", "onnx", "xgboost"]
     link: Literal["softmax", "one_vs_rest"] = "softmax"
-
-
-@settings_class(ModelError, code="MODEL-CORRUPT", kw_only=True)
-class NeighboursRecord:
-    """The training rows, of which the nearest vote."""
-
-    kind: Literal["neighbours"] = "neighbours"
-    metric: Literal["euclidean", "cosine"]
-    weights: Literal["uniform", "distance"]
-    neighbours: Annotated[int, Field(ge=1)]
-    classes: Annotated[int, Field(ge=2)]
-
-
-@settings_class(ModelError, code="MODEL-CORRUPT", kw_only=True)
-class FileRecord:
-    """A file of another library: ONNX, or XGBoost's own JSON."""
-
-    kind: Literal["onnx", "xgboost"]
-
-
-ShallowRecord = LinearRecord | NeighboursRecord | FileRecord
+    metric: Literal["euclidean", "cosine"] = "cosine"
+    weights: Literal["uniform", "distance"] = "distance"
+    neighbours: Annotated[int, Field(ge=1)] = 1
 
 
 @dataclass(frozen=True)
@@ -67,7 +58,7 @@ class ShallowModel:
     Example:
         >>> weights = np.array([[1.0, 0.0], [0.0, 1.0]])
         >>> arrays = {"coefficients": weights, "intercepts": np.zeros(2)}
-        >>> linear = ShallowModel(LinearRecord(), arrays)
+        >>> linear = ShallowModel(ShallowRecord("linear"), arrays)
         >>> linear.predict_proba(np.array([[2.0, 0.0]])).round(2).tolist()
         [[0.88, 0.12]]
     """
@@ -78,36 +69,21 @@ class ShallowModel:
 
     def predict_proba(self, features: NDArray[Any]) -> Scores:
         """Return the probability of each class for each row."""
+        if not len(features):  # most of what scores refuses to compute nothing
+            return self._score(np.zeros((1, features.shape[1])))[:0]
         step = max(1, _CELLS // max(1, features.shape[1]))
-        starts = range(0, max(1, len(features)), step)
+        starts = range(0, len(features), step)
         return np.concatenate([self._score(features[start : start + step]) for start in starts])
 
-    def check(self) -> None:
-        """Make sure of what a wrong prediction would not show.
-
-        Raises:
-            ValueError: The arrays are not those of a classifier.
-        """
-        shapes = {name: array.shape for name, array in self.arrays.items()}
-        if isinstance(self.record, LinearRecord):
-            fits = len(shapes) == 2 and shapes["intercepts"] == shapes["coefficients"][:1]
-        elif isinstance(self.record, NeighboursRecord):
-            codes = self.arrays["classes"]
-            fits = len(shapes) == 2 and shapes["features"][:1] == codes.shape
-            fits = fits and codes.dtype.kind == "i" and codes.min() >= 0
-        else:
-            fits = not shapes and bool(self.content)
-        if not fits:
-            raise ValueError(f"a {self.record.kind} classifier with the arrays {shapes}")
-
-    @cached_property
+    @functools.cached_property
     def _score(self) -> Callable[[NDArray[Any]], Scores]:
-        if isinstance(self.record, LinearRecord):
-            return _linear_scorer(self.record, self.arrays)
-        if isinstance(self.record, NeighboursRecord):
-            return _neighbours_scorer(self.record, self.arrays)
-        make = {"onnx": _onnx_scorer, "xgboost": _xgboost_scorer}
-        return make[self.record.kind](self.content)
+        """What gives the probabilities of a block of rows."""
+        if self.record.kind == "linear":
+            return functools.partial(_score_linear, self.record, self.arrays)
+        if self.record.kind == "neighbours":
+            neighbours = _fit_neighbours(self.record, self.arrays)
+            return lambda rows: np.asarray(neighbours.predict_proba(rows.astype(np.float64)))
+        return (_onnx_scorer if self.record.kind == "onnx" else _xgboost_scorer)(self.content)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("record", "arrays", "content")}
@@ -136,28 +112,42 @@ def to_model(
     certain = hasattr(classifier, "predict_proba")
     if package == "sklearn" and name in _LINEAR:
         model = _take_linear(classifier, temperature)
-        if not certain:
-            return model
     elif not certain:
         raise unsaveable(f"{name} gives no probabilities")
     elif package == "sklearn" and name == "KNeighborsClassifier" and _metric(classifier):
         model = _take_neighbours(classifier)
     elif package == "xgboost":
         content = bytes(classifier.get_booster().save_raw("json"))
-        model = ShallowModel(FileRecord(kind="xgboost"), content=content)
+        model = ShallowModel(ShallowRecord("xgboost"), content=content)
     else:
-        model = ShallowModel(
-            FileRecord(kind="onnx"), content=_to_onnx(classifier, features.shape[1])
-        )
-    expected = np.asarray(classifier.predict_proba(features), dtype=np.float64)
+        content = _to_onnx(classifier, features.shape[1])
+        model = ShallowModel(ShallowRecord("onnx"), content=content)
     try:
         found = model.predict_proba(features)
     except Exception as error:  # of the other library, whatever it is
         raise unsaveable(f"{name} cannot be read back: {error}") from error
+    expected = np.asarray(classifier.predict_proba(features)) if certain else found
     # Where all probabilities agree, so do all labels but those of ties.
     if found.shape != expected.shape or not np.allclose(found, expected, rtol=0, atol=AGREEMENT):
         raise unsaveable(f"{name} would answer differently after it is loaded")
     return model
+
+
+def find_class(module: str, name: str) -> Any:
+    """Return a class of a library that may not be installed.
+
+    Raises:
+        UsageError: It is not (``USAGE-EXTRA``).
+
+    Example:
+        >>> find_class("sklearn.svm", "LinearSVC")()
+        LinearSVC()
+    """
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        what = f"this classifier needs the package {module}, which is not installed"
+        raise UsageError(what, hint='pip install "regraft[boost]"', code="USAGE-EXTRA") from error
 
 
 def unsaveable(why: str) -> ModelError:
@@ -186,23 +176,20 @@ def _take_linear(classifier: Any, temperature: float) -> ShallowModel:
         separate = False
         coefficients = np.concatenate([-coefficients / 2, coefficients / 2])
         intercepts = np.concatenate([-intercepts / 2, intercepts / 2])
-    record = LinearRecord(link="one_vs_rest" if separate else "softmax")
+    record = ShallowRecord("linear", link="one_vs_rest" if separate else "softmax")
     # In one order in memory before and after saving: the order decides how products are rounded.
     arrays = {"coefficients": np.ascontiguousarray(coefficients), "intercepts": intercepts}
     return ShallowModel(record, arrays)
 
 
-def _linear_scorer(
-    record: LinearRecord, arrays: Mapping[str, NDArray[Any]]
-) -> Callable[[NDArray[Any]], Scores]:
-    def score(features: NDArray[Any]) -> Scores:
-        scores = features.astype(np.float64) @ arrays["coefficients"].T + arrays["intercepts"]
-        if record.link == "softmax":
-            return np.asarray(softmax(scores, axis=1))
-        separate = np.maximum(expit(scores), np.finfo(np.float64).tiny)
-        return np.asarray(separate / separate.sum(axis=1, keepdims=True))
-
-    return score
+def _score_linear(
+    record: ShallowRecord, arrays: Mapping[str, NDArray[Any]], features: NDArray[Any]
+) -> Scores:
+    scores = features.astype(np.float64) @ arrays["coefficients"].T + arrays["intercepts"]
+    if record.link == "softmax":
+        return np.asarray(softmax(scores, axis=1))
+    separate = np.maximum(expit(scores), np.finfo(np.float64).tiny)
+    return np.asarray(separate / separate.sum(axis=1, keepdims=True))
 
 
 # ---- nearest neighbours ------------------------------------------------------------------------
@@ -214,53 +201,27 @@ def _metric(classifier: Any) -> str:
         return ""
     if classifier.metric == "minkowski" and classifier.p == 2:
         return "euclidean"
-    return classifier.metric if classifier.metric in {"euclidean", "cosine"} else ""
+    return str(classifier.metric) if classifier.metric in {"euclidean", "cosine"} else ""
 
 
 def _take_neighbours(classifier: Any) -> ShallowModel:
-    record = NeighboursRecord(
+    record = ShallowRecord(
+        "neighbours",
         metric="cosine" if _metric(classifier) == "cosine" else "euclidean",
         weights=classifier.weights,
         neighbours=int(classifier.n_neighbors),
-        classes=len(classifier.classes_),
     )
     # scikit-learn has no public name for the rows that it keeps.
     rows = np.ascontiguousarray(classifier._fit_X, dtype=np.float32)  # noqa: SLF001
     return ShallowModel(record, {"features": rows, "classes": classifier._y.astype(np.int32)})  # noqa: SLF001
 
 
-def _neighbours_scorer(
-    record: NeighboursRecord, arrays: Mapping[str, NDArray[Any]]
-) -> Callable[[NDArray[Any]], Scores]:
-    cosine = record.metric == "cosine"
-    known = _unit_rows(arrays["features"]) if cosine else arrays["features"].astype(np.float64)
-    squares, count = (known**2).sum(axis=1), record.neighbours
+def _fit_neighbours(record: ShallowRecord, arrays: Mapping[str, NDArray[Any]]) -> Any:
+    from sklearn.neighbors import KNeighborsClassifier
 
-    def score(features: NDArray[Any]) -> Scores:
-        asked = _unit_rows(features) if cosine else features.astype(np.float64)
-        order = squares - 2.0 * asked @ known.T  # the row's own square changes no order
-        nearest = np.argpartition(order, count - 1, axis=1)[:, :count]
-        # Again without the cancellation of the expanded square: equal images are at exactly 0.
-        pairs = zip(nearest, asked, strict=True)
-        exact = np.array([((known[rows] - row) ** 2).sum(axis=1) for rows, row in pairs])
-        exact = exact.reshape(len(asked), count)
-        distance = exact / 2.0 if cosine else np.sqrt(exact)
-        votes = np.ones_like(distance)
-        if record.weights == "distance":
-            same = distance == 0.0
-            apart = 1.0 / np.where(same, 1.0, distance)
-            votes = np.where(same.any(axis=1, keepdims=True), same, apart)
-        shares = np.zeros((len(asked), record.classes))
-        np.add.at(shares, (np.arange(len(asked))[:, None], arrays["classes"][nearest]), votes)
-        return np.asarray(shares / shares.sum(axis=1, keepdims=True))
-
-    return score
-
-
-def _unit_rows(features: NDArray[Any]) -> Scores:
-    wide = features.astype(np.float64)
-    length = np.sqrt((wide**2).sum(axis=1, keepdims=True))
-    return np.asarray(wide / np.where(length == 0.0, 1.0, length))
+    return KNeighborsClassifier(
+        record.neighbours, weights=record.weights, metric=record.metric, algorithm="brute"
+    ).fit(arrays["features"].astype(np.float64), arrays["classes"])
 
 
 # ---- files of other libraries ------------------------------------------------------------------
@@ -270,13 +231,12 @@ def _to_onnx(classifier: Any, width: int) -> bytes:
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType
 
-    kinds = [("features", FloatTensorType([None, width]))]
     name = type(classifier).__name__
     try:
         if type(classifier).__module__.startswith("sklearn.") and name in _FORESTS:
-            made = _forest_to_onnx(classifier, width)
-        else:
-            made = to_onnx(classifier, initial_types=kinds, options={"zipmap": False})
+            return bytes(_forest_to_onnx(classifier, width).SerializeToString())
+        kinds = [("features", FloatTensorType([None, width]))]
+        made = to_onnx(classifier, initial_types=kinds, options={"zipmap": False})
         return bytes(made.SerializeToString())
     except Exception as error:  # skl2onnx raises whatever a converter stumbles over
         said = str(error).strip().split("\n")[0]
@@ -315,10 +275,11 @@ def _forest_to_onnx(classifier: Any, width: int) -> Any:
         for name, part in parts.items():
             columns[name] += part.tolist()
     count = len(classifier.classes_)
-    inputs = [helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, width])]
+    declare = helper.make_tensor_value_info
+    inputs = [declare("features", TensorProto.FLOAT, [None, width])]
     outputs = [
-        helper.make_tensor_value_info("label", TensorProto.INT64, [None]),
-        helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [None, count]),
+        declare("label", TensorProto.INT64, [None]),
+        declare("probabilities", TensorProto.FLOAT, [None, count]),
     ]
     node = helper.make_node(
         "TreeEnsembleClassifier",
@@ -345,26 +306,17 @@ def _onnx_scorer(content: bytes) -> Callable[[NDArray[Any]], Scores]:
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def score(features: NDArray[Any]) -> Scores:
-        # Some operators refuse to compute nothing.
-        asked = features if len(features) else np.zeros((1, features.shape[1]))
-        _, found = session.run(None, {"features": asked.astype(np.float32)})
-        shares = np.maximum(np.asarray(found, dtype=np.float64), 0.0)[: len(features)]
+        _, found = session.run(None, {"features": features.astype(np.float32)})
+        shares = np.maximum(np.asarray(found, dtype=np.float64), 0.0)
         return np.asarray(shares / shares.sum(axis=1, keepdims=True))
 
     return score
 
 
 def _xgboost_scorer(content: bytes) -> Callable[[NDArray[Any]], Scores]:
-    try:
-        from xgboost import Booster
-    except ImportError as error:
-        raise UsageError(
-            "this classifier needs a package that is not installed",
-            why="it is of XGBoost",
-            hint='pip install "regraft[boost]"',
-            code="USAGE-EXTRA",
-        ) from error
-    booster = Booster()
+    booster = find_class("xgboost", "Booster")()
+    if content[:1] != b"{":
+        raise ValueError("not JSON")  # XGBoost would take it for a format of its own
     booster.load_model(bytearray(content))
 
     def score(features: NDArray[Any]) -> Scores:

@@ -57,7 +57,7 @@ def predict(
     run: RunArgument, files: FilesArgument, *, top: TopOption = 1, as_json: JsonLinesOption = False
 ) -> int:
     """Predict the classes of new images with a fitted model."""
-    from regraft.classifiers.saving import load_model
+    from regraft.classifiers.network_classifier import load_model
 
     model = load_model(run / "model" if (run / "model").is_dir() else run)
     classes = [str(name) for name in model.classes_]

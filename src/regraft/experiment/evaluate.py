@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from regraft.classifiers.saving import load_model
+from regraft.classifiers.network_classifier import load_model
 from regraft.data.check import check, usable
 from regraft.data.dataset import Dataset, Split
 from regraft.data.sources import PARTS

@@ -12,6 +12,7 @@ from typing import Any
 from regraft.backbones.backbone import Backbone
 from regraft.classifiers.feature_classifier import FeatureClassifier
 from regraft.classifiers.network_classifier import NetworkClassifier
+from regraft.classifiers.shallow import check_settings
 from regraft.data.dataset import Dataset
 from regraft.errors import RunError, UsageError
 from regraft.experiment.config import DataConfig, MethodConfig, RunConfig
@@ -44,6 +45,7 @@ def build(method: MethodConfig, *, verbose: bool = False) -> Learner:
 
     Raises:
         BackboneError: The network cannot be described.
+        UsageError: The classifier, its grid or the scaling is impossible.
 
     Example:
         >>> net = build(MethodConfig(backbone="simple_cnn", strategy="from_scratch", epochs=60))
@@ -56,6 +58,7 @@ def build(method: MethodConfig, *, verbose: bool = False) -> Learner:
     given |= {"backbone": method.spec, "verbose": verbose}
     if method.strategy == "features":
         given["grid"] = None if method.grid == "none" else method.grid
+        check_settings(given["classifier"], given["grid"], given["scale"])
     else:
         given["phases"] = method.all_phases()
     return kind(**given)
@@ -88,14 +91,12 @@ def fit_run(
     Raises:
         DataError: The images cannot be used or split as asked.
         BackboneError: The network or its weights are not to be had.
-        ModelError: The learner could not be saved afterwards (``MODEL-UNSAVEABLE``).
         RunError: The folder is taken, there is nothing to resume (``RUN-RESUME``), or the run to
             start from has learned images of the test part (``START-LEAK``).
     """
     config = config.absolute()
     _refuse_inside(out, config.data.source)
     learner = build(config.method, verbose=verbose)
-    learner.refuse_unsaveable()
     watch = Stopwatch()
     with reserve(out) as place:
         if resume:
