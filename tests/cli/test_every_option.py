@@ -43,6 +43,8 @@ compare TABLE SMALL --device cpu --precision fp32 --seeds 1 --splits 1 --per-cla
 compare FLAT SMALL --keep-parts --folds 2 --budget 1s --out {new} --format markdown
 run {plan} --data {flowers} --only knn --jobs 1 --out {new} --json
 run {small_plan} --small --out {new} --format latex
+run {plan} --dry-run --json
+fit {flowers} SMALL --strategy fine_tune --dry-run --json
 find-lr TABLE SMALL --device cpu --strategy fine_tune --unfreeze last:1 --head linear \
   --optimizer adam --augment flip=true --regularize none --views 1 --batch-size 8 \
   --class-weight balanced --focal 1 --output softmax --precision fp32 --steps 12 \

@@ -13,9 +13,12 @@ from regraft.errors import UsageError
 
 if TYPE_CHECKING:
     from regraft.experiment.config import DataConfig, MethodConfig
+    from regraft.report.tables import Table
 
 _PAGE = "comparison.html"
 
+_PLANNED = "Say what would be run, and about how long it takes; write nothing."
+DryRunOption = Annotated[bool, opt(_PLANNED, None, "--dry-run", panel="Output")]
 ResumeOption = Annotated[
     bool, opt("Resume what was stopped in the folder --out.", None, "--resume", panel="Output")
 ]
@@ -34,24 +37,31 @@ def fit(
     tensorboard: Annotated[
         Path | None, opt("Also write events for TensorBoard here.", "FOLDER", panel="Output")
     ] = None,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> int:
     """Transfer a network to your images and measure it on some of them kept apart."""
     if resume and out is None:
         raise UsageError("--resume needs the folder of the run", hint="name it with --out FOLDER")
+    from regraft.experiment import batch
     from regraft.experiment.config import RunConfig
+    from regraft.experiment.plan import Plan, PlannedRow
     from regraft.experiment.run import fit_run
     from regraft.report.tables import parts_table
     from regraft.results.comparison import RunStore
     from regraft.results.run import CHECKPOINTS, REPORT
     from regraft.training.callbacks import TensorBoard
 
+    config = RunConfig(data, method)
+    if dry_run:
+        rows = (PlannedRow(config.description, (config,)),)
+        return _echo_planned(batch.dry_run(Plan("", rows)), "text", as_json=as_json)
     name = f"{data.source.stem} {method.backbone} {method.label}"
     place = out or RunStore(Path("runs")).free_folder(name)
     folder = shlex.quote(str(place))
     try:
         run = fit_run(
-            RunConfig(data, method),
+            config,
             out=place,
             command=cli.command_line(),
             resume=resume,
@@ -74,6 +84,17 @@ def fit(
         cli.echo_err(f"warning: {warning}")
     cli.echo_err(f"page:   {run.folder / REPORT}\nnext:   regraft predict {folder} IMAGES")
     return cli.refused_code(run)
+
+
+def _echo_planned(table: Table, form: cli.TableFormat, *, as_json: bool) -> int:
+    from regraft.settings import to_json
+
+    if as_json:
+        rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+        cli.echo_json({"rows": to_json(rows), "notes": list(table.notes)})
+    else:
+        cli.echo_table(table, form=form)
+    return 0
 
 
 def extract(
@@ -194,18 +215,23 @@ def run(
     ] = False,
     jobs: Annotated[int, opt("How many runs at the same time; they share the cores.", min=1)] = 1,
     out: TableOutOption = None,
+    dry_run: DryRunOption = False,
     form: FormatOption = "text",
     as_json: JsonOption = False,
 ) -> int:
     """Run a plan: finished runs are skipped, and a killed one resumes where it was."""
-    from regraft.experiment.batch import PlanRunner, compare_rows
+    from regraft.experiment import batch
     from regraft.experiment.plan import read_plan
 
     planned = read_plan(plan, small=small, data=data or ())
     planned = planned.only(only) if only else planned
+    if dry_run:
+        return _echo_planned(batch.dry_run(planned), form, as_json=as_json)
     folder = out or Path("runs") / f"{plan.stem}{'-small' if small else ''}"
-    runner = PlanRunner(folder, command=cli.command_line(), verbose=not as_json, say=cli.echo_err)
-    comparison, page = compare_rows(
+    runner = batch.PlanRunner(
+        folder, command=cli.command_line(), verbose=not as_json, say=cli.echo_err
+    )
+    comparison, page = batch.compare_rows(
         runner.run(planned, jobs=jobs),
         folder / _PAGE,
         title=planned.title or plan.stem,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import time
@@ -14,21 +15,30 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from regraft.backbones.backbone import build as build_backbone
+from regraft.backbones.spec import BackboneSpec
 from regraft.data.dataset import Dataset
-from regraft.errors import RegraftError, RunError
-from regraft.experiment.config import RunConfig
+from regraft.errors import RegraftError, RunError, list_names
+from regraft.experiment.config import DataConfig, MethodConfig, RunConfig
 from regraft.experiment.plan import Plan
 from regraft.experiment.prepare import PreparedData, prepare, read_images
 from regraft.experiment.run import fit_run
 from regraft.experiment.staleness import refuse_changed_images, refuse_changed_weights
-from regraft.experiment.warnings import comparison_warnings
+from regraft.experiment.warnings import advice, comparison_warnings
 from regraft.report.comparison_page import write_comparison
-from regraft.report.tables import Duration
+from regraft.report.tables import Cell, Duration, Table
 from regraft.results.comparison import Comparison, Row
 from regraft.results.run import RECORD, Run
-from regraft.system import threads
+from regraft.system import choose_device, threads
+from regraft.training.heads import Head, find_head
+from regraft.training.network import TransferNetwork
+from regraft.training.phases import Phase
 
 RUNS = "runs"
+_FEW = 4  # blank images that pass through a network to see how long one takes
 Say = Callable[[str], None]
 _Results = Iterator[tuple[RunConfig, Run | RegraftError]]
 _LINK = re.compile(r"run-([0-9a-f]{8})")  # see RunConfig.link
@@ -103,6 +113,7 @@ class PlanRunner:
             out=self.place(config),
             command=self.command,
             shared=self.prepared(config),
+            alone=False,
             verbose=self.verbose,
         )
 
@@ -127,6 +138,8 @@ class PlanRunner:
             DataError: The images of a finished run are not there any more.
         """
         configs = plan.configs()
+        for line in _advice_lines(plan):
+            self.say(f"warning: {line}")
         runs = {config.key: run for config in configs if (run := self.finished(config))}
         waiting = [config for config in configs if config.key not in runs]
         if runs:
@@ -218,6 +231,15 @@ def compare_rows(
     return comparison, write_comparison(comparison, page) if outcome.rows else None
 
 
+def _advice_lines(plan: Plan) -> list[str]:
+    """Return what is to be said against the methods of a plan, and the rows that it is said of."""
+    found: dict[str, list[str]] = {}
+    for row in plan.rows:
+        for text in advice(row.configs[0].method):
+            found.setdefault(text, []).append(row.description)
+    return [f"{list_names(names, most=3)}: {text}" for text, names in found.items()]
+
+
 def _fit_quietly(runner: PlanRunner, config: RunConfig) -> Path:
     return runner.fit(config).folder
 
@@ -230,6 +252,99 @@ def _caught(fit: Callable[[RunConfig], Run], config: RunConfig) -> Run | Regraft
         return error
     except Exception as error:  # noqa: BLE001 - what nobody foresaw is said with its kind
         return RunError(f"unexpected error: {type(error).__name__}", why=str(error))
+
+
+def dry_run(plan: Plan) -> Table:
+    """Return what a plan would do, a line for each of its rows; nothing is written or fetched.
+
+    Images are counted, not opened. The time is an estimate, from blank images that pass through the
+    network with random weights.
+
+    Raises:
+        DataError: The images of a row cannot be listed.
+        BackboneError: A network cannot be built.
+    """
+    rows: list[tuple[Cell, ...]] = []
+    whole = 0.0
+    for row in plan.rows:
+        data, method = row.configs[0].data, row.configs[0].method
+        images, phases = _listed(data), method.all_phases()
+        learned = _learned(images, data, method)
+        outputs = 1 if method.output == "sigmoid" else len(images.classes)
+        network = (method.spec, method.head, phases, outputs, choose_device(method.device))
+        size, trained, forward, each = _measured(*network)
+        steps, seconds = 0, forward * len(images)
+        for phase, (live, kept) in zip(phases, each, strict=True):
+            batches = min(-(-learned // method.batch_size), phase.steps or learned)
+            cached = method.augment is None or method.views is not None
+            seconds += (
+                phase.epochs
+                * min(learned, batches * method.batch_size)
+                * (kept if cached else live)
+            )
+            steps += phase.epochs * batches
+        runs, whole = len(row.configs), whole + seconds * len(row.configs)
+        sizes = (size, trained, size - trained)
+        rows.append((row.description, runs, learned, *sizes, steps, Duration(seconds)))
+    columns = ("row", "runs", "images", "parameters", "trained", "frozen", "steps", "about")
+    note = f"about {Duration(whole)} in all, an estimate from a few blank images; nothing was run"
+    return Table(columns, tuple(rows), notes=(note, *_advice_lines(plan)))
+
+
+@functools.lru_cache(maxsize=16)
+def _listed(data: DataConfig) -> Dataset:
+    return read_images(data)
+
+
+def _learned(images: Dataset, data: DataConfig, method: MethodConfig) -> int:
+    """Return how many images a method learns from, about: they are not split."""
+    count, classes = len(images), len(images.classes)
+    if images.parts is not None and not data.regroup:
+        count = sum(part == "train" for part in images.parts)
+    else:
+        held = (data.val, 1 / data.folds if data.folds else data.test)
+        count -= round(sum(part * (classes if part >= 1 else count) for part in held))
+    amounts = (method.size, method.per_class and method.per_class * classes)
+    share = round((method.fraction or 1.0) * count)
+    return min(share, *(amount for amount in amounts if amount is not None), count)
+
+
+@functools.lru_cache(maxsize=64)
+def _measured(
+    spec: BackboneSpec, head: str | Head, phases: tuple[Phase, ...], outputs: int, device: str
+) -> tuple[int, int, float, list[tuple[float, float]]]:
+    """Return how large a network is and how long an image takes, with random weights.
+
+    Returns:
+        The parameters of trunk and head (without phases of the trunk alone), how many of them the
+        last phase trains, the seconds to look at an image, and for each phase the seconds to learn
+        from one: as a whole, and where what is frozen of it is kept.
+    """
+    backbone = build_backbone(replace(spec, weights=None))
+    network = TransferNetwork(backbone, find_head(head), outputs=outputs).to(device)
+    batch, each, trained = network.blank(_FEW), [], 0
+    with torch.inference_mode():
+        forward = _seconds(lambda: network(batch)) / _FEW
+    for phase in phases:
+        share = network.freeze(phase).stages
+        network.set_mode()
+        live = _seconds(lambda: _step(network, batch)) / _FEW
+        each.append((live, max(live - (1 - share) * forward, 0.0)))
+        trained = sum(own.numel() for own in network.parameters() if own.requires_grad)
+    return network.size() if phases else backbone.parameters, trained, forward, each
+
+
+def _step(network: TransferNetwork, batch: Tensor) -> None:
+    network(batch).sum().backward()
+    first = next(own for own in network.parameters() if own.requires_grad)
+    first.grad.sum().item()  # type: ignore[union-attr] # an accelerator is done with its work then
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    work()  # the first time pays for what is allocated
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from regraft.errors import RunError, UsageError
 from regraft.experiment.config import DataConfig, MethodConfig, RunConfig
 from regraft.experiment.prepare import PreparedData, prepare, read_images, take_amount
 from regraft.experiment.staleness import initial_weights
-from regraft.experiment.warnings import run_warnings
+from regraft.experiment.warnings import advice, run_warnings
 from regraft.features.embed import EmbeddingStats
 from regraft.features.extractor import FeatureExtractor
 from regraft.features.hdf5 import refuse_existing, write_features, write_pixels
@@ -70,6 +70,7 @@ def fit_run(
     out: str | os.PathLike[str],
     command: str = "",
     shared: PreparedData | None = None,
+    alone: bool = True,
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
     verbose: bool = False,
@@ -84,6 +85,7 @@ def fit_run(
         out: The folder of the run; it must be empty, absent or hold an unfinished run.
         command: How to repeat it.
         shared: What another run on the same images has prepared: nothing is decoded again.
+        alone: Whether no other method stands beside it, which a warning may then ask for.
         resume: Whether there must be a checkpoint to resume from.
         callbacks: Who hears of each epoch of a network.
         verbose: Whether to show progress on standard error.
@@ -116,6 +118,7 @@ def fit_run(
             prepared.refuse_changed_files()
         amount = (f"learned from {note}" for note in train.notes)
         history, notes = learner.history_, (*amount, *learner.warnings_, *learner.backbone_.notes)
+        notes += tuple(advice(config.method, len(train) if alone else None))
         record = RunRecord(
             description=config.description,
             config=to_json(config),

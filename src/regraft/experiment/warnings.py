@@ -7,14 +7,64 @@ from collections.abc import Iterable, Sequence
 
 from regraft.data.check import CheckReport
 from regraft.errors import list_names
+from regraft.experiment.config import MethodConfig
 from regraft.results import metrics
 from regraft.results.intervals import Estimate, percent, points
 from regraft.results.predictions import Predictions
 from regraft.results.run import PART_TITLES, Run
+from regraft.training.phases import Phase
 
 _FEW = 100  # images, below which a share is uncertain by ten points or so
+_FEW_TO_TRAIN = 300  # images to learn from, below which features are looked at first
 _WIDE = 0.15
 _GAP = 0.1
+_MOST_RATE = {"sgd": 0.01}  # for weights that are trained; of the other optimizers 0.001
+_RANDOM_HEAD = (
+    "the head begins with random weights while the trunk is trained: its first errors change what "
+    "the trunk has learned; train the head first (--strategy two_stage), or start from a run that "
+    "did (--from RUN)"
+)
+_HIGH_RATE = (
+    "a learning rate of {lr:g} is high for weights that are trained already: what they know is "
+    "lost in the first steps; take at most {most:g} with {optimizer}, or ask regraft find-lr"
+)
+_FEATURES_FIRST = (
+    "{learned} images to learn from are few to train a trunk with: look at features of the frozen "
+    "network first (--strategy features), which take less time and are hard to beat with so few"
+)
+
+
+def advice(method: MethodConfig, learned: int | None = None) -> list[str]:
+    """Return what speaks against a method before it is run, a sentence each with its reason.
+
+    Args:
+        method: The method.
+        learned: How many images it learns from, if it is known and no other method stands beside.
+
+    Example:
+        >>> [text.partition(":")[0] for text in advice(MethodConfig(strategy="fine_tune"))]
+        ['the head begins with random weights while the trunk is trained']
+        >>> advice(MethodConfig(strategy="two_stage"))
+        []
+    """
+    phases = [phase for phase in method.all_phases() if phase.epochs]
+    opened = [phase for phase in phases if _opens_trunk(phase)]
+    said = []
+    if opened and (method.start is not None or method.spec.weights is not None):
+        if opened[0] is phases[0] and method.start is None:
+            said.append(_RANDOM_HEAD)
+        for phase in opened:
+            most = _MOST_RATE.get(phase.optimizer, 1e-3)
+            if phase.lr > most:
+                said.append(_HIGH_RATE.format(lr=phase.lr, most=most, optimizer=phase.optimizer))
+    if opened and learned is not None and learned < _FEW_TO_TRAIN:
+        said.append(_FEATURES_FIRST.format(learned=learned))
+    return said
+
+
+def _opens_trunk(phase: Phase) -> bool:
+    named = (phase.unfreeze_from, phase.unfreeze_matching)
+    return bool(phase.unfreeze or phase.unfreeze_last) or any(one is not None for one in named)
 
 
 def run_warnings(
@@ -87,6 +137,10 @@ def comparison_warnings(methods: Sequence[tuple[str, Sequence[Run]]]) -> list[st
             "measured; use folds or another seed of the split to see it (compare --folds 5, or "
             "folds = 5 in a plan)"
         )
+    strategies = {run.record.method.get("strategy", "features") for run in runs}
+    learned = min(run.metrics["train"]["accuracy"].n for run in runs if "train" in run.metrics)
+    if learned < _FEW_TO_TRAIN and not strategies & {"features", "frozen"}:
+        said.append(_FEATURES_FIRST.format(learned=learned))
     common = Counter(warning for run in runs for warning in set(run.record.warnings))
     return said + [warning for warning in runs[0].record.warnings if common[warning] == len(runs)]
 
