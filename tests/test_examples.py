@@ -397,14 +397,19 @@ def test_settings_that_only_come_near_the_published_ones_are_said_to():
     assert "10 batches" in said["flowers"]
     for path in PLANS:
         if path.name[0] in "1234":
-            assert "170 of each class for validation and for" in said[path.stem]
+            assert "here 170 each are drawn at random" in said[path.stem]
+            assert {(one.data.val, one.data.test) for one in plan_of(path).configs()} == {
+                (170, 170)
+            }
 
 
 def test_the_small_plans_need_no_weights_that_are_not_in_the_package():
     for path in PLANS:
         for config in plan_of(path, small=True).configs():
             spec = build_learner(config.method).backbone
-            assert spec.weights is None or spec.name == "efficientnet_lite0", (
+            assert (
+                config.method.start or spec.weights is None or spec.name == "efficientnet_lite0"
+            ), (
                 path.stem,
                 config.method,
             )

@@ -10,7 +10,7 @@ import pytest
 
 from regraft.data.synthetic import make_flowers
 from regraft.experiment import batch, prepare
-from regraft.experiment.batch import PlanRunner
+from regraft.experiment.batch import PlanRunner, dry_run
 from regraft.experiment.plan import plan_from, read_plan
 
 TINY = {"backbone": "simple_cnn", "weights": "random", "arguments": {"size": 48}, "engine": "torch"}
@@ -226,3 +226,59 @@ def test_processes_side_by_side_share_the_cores(monkeypatch):
     assert seen.stdout.strip() == "2"
     assert os.environ["OMP_NUM_THREADS"] == "5"
     assert "MKL_NUM_THREADS" not in os.environ
+
+
+def test_a_dry_run_says_what_would_be_run_and_writes_nothing(flowers, tmp_path, private_home):
+    net = {"batch_size": 8, "epochs": 3, "augment": "flip=true"}
+    plan = planned(
+        flowers,
+        {"classifier": "knn", "per_class": 3},
+        {"strategy": "frozen", **net, "seed": [0, 1]},
+        {"strategy": "from_scratch", "weights": "default", **net, "output": "sigmoid"},
+        {"strategy": "fine_tune", "weights": "default", "lr": 0.05},
+        {"strategy": "two_stage", "phases": [{"unfreeze": 1.0, "epochs": 2, "steps": 1}]},
+        test=4,
+    )
+    before = sorted(tmp_path.rglob("*"))
+
+    table = dry_run(plan)
+
+    assert [row[1:7] for row in table.rows] == [
+        (1, 6, 231_168, 0, 231_168, 0),
+        (2, 12, 231_426, 258, 231_168, 6),
+        (1, 12, 231_297, 231_297, 0, 6),
+        (1, 12, 231_426, 231_426, 0, 30),
+        (1, 12, 231_426, 231_426, 0, 2),
+    ]
+    assert all(row[-1].seconds > 0 for row in table.rows)
+    assert table.rows[1][-1].seconds < table.rows[2][-1].seconds
+    estimate, head, rate = table.notes
+    assert estimate.endswith("an estimate from a few blank images; nothing was run")
+    assert "random weights while" in head
+    assert "rate of 0.05 is high" in rate
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not list(private_home.rglob("*"))
+
+
+def test_images_that_came_in_parts_or_folds_are_counted_as_they_are(flowers):
+    for number, path in enumerate(sorted(flowers.rglob("*.jpg"))):
+        part = (
+            flowers.with_name("cut") / ("test" if number % 4 == 0 else "train") / path.parent.name
+        )
+        part.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, part)
+
+    cut = dry_run(planned(flowers.with_name("cut"), {"classifier": "knn"}))
+    again = dry_run(planned(flowers.with_name("cut"), {"classifier": "knn"}, regroup=True, val=0))
+    folds = dry_run(planned(flowers, {"fraction": 0.5}, folds=4, val=0))
+
+    assert [table.rows[0][2] for table in (cut, again, folds)] == [18, 18, 9]
+    assert folds.rows[0][1] == 4
+
+
+def test_what_speaks_against_a_method_is_said_before_it_is_run(flowers, tmp_path):
+    said = []
+
+    PlanRunner(tmp_path / "out", say=said.append).run(planned(flowers, HEAD, ON | {"lr": 0.05}))
+
+    assert said[0].startswith("warning: simple_cnn + fine_tune (linear): a learning rate of 0.05")

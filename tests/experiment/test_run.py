@@ -343,3 +343,29 @@ def test_images_are_known_by_their_content_wherever_they_lie(flowers, first, tmp
     with pytest.raises(RunError, match="learned by the run to start from"):
         on(tmp_path / "moved", tmp_path / "on", start=first, seed=1)
     assert on(flowers, tmp_path / "same", start=first).metrics["test"]["accuracy"].n == 6
+
+
+def test_a_run_that_was_trained_from_scratch_is_a_start_whatever_weights_there_are(
+    flowers, tmp_path
+):
+    plain = {"backbone": "simple_cnn", "batch_size": 8, "device": "cpu", "epochs": 1}
+    scratch = MethodConfig(strategy="from_scratch", arguments={"size": 48}, **plain)
+    first = fit_run(RunConfig(DataConfig(flowers), scratch), out=tmp_path / "first")
+
+    after = MethodConfig(strategy="frozen", start=first.folder, **plain)
+    second = fit_run(RunConfig(DataConfig(flowers), after), out=tmp_path / "second")
+
+    assert second.record.backbone.weights == "trained further from random, seed 0"
+    assert second.record.backbone.preprocessing["size"] == 48
+    assert "started from trunk and head of first" in second.record.warnings
+    assert list(second.record.backbone.initial) == ["run to start from"]
+
+
+def test_what_speaks_against_a_method_stands_in_its_run(flowers, tmp_path):
+    tuned = network(flowers, strategy="from_scratch", weights="default", epochs=1)
+
+    alone = fit_run(tuned, out=tmp_path / "alone").record.warnings
+    beside = fit_run(tuned, out=tmp_path / "beside", alone=False).record.warnings
+
+    (said,) = set(alone) - set(beside)
+    assert said.startswith("15 images to learn from are few to train a trunk with")

@@ -7,10 +7,12 @@ import pytest
 
 from regraft.data.check import Finding, check
 from regraft.data.dataset import Dataset
-from regraft.experiment.warnings import comparison_warnings, run_warnings
+from regraft.experiment.config import MethodConfig
+from regraft.experiment.warnings import advice, comparison_warnings, run_warnings
 from regraft.results.intervals import Estimate
 from regraft.results.predictions import Predictions
-from regraft.results.run import Run, RunRecord, SplitFacts
+from regraft.results.run import DataFacts, Run, RunRecord, SplitFacts
+from regraft.training.phases import Phase
 
 
 def answers(part, right, n, *, classes=2):
@@ -132,9 +134,40 @@ def test_warnings_go_with_a_real_check():
     assert run_warnings(answers("val", 15, 16), empty)[0].startswith("there is no test part")
 
 
-def run(split="one", *, warnings=(), n=40):
+HEAD, RATE, FEW = "begins with random weights", "is high for weights", "are few to train"
+
+
+@pytest.mark.parametrize(
+    ("method", "learned", "said"),
+    [
+        ({"strategy": "fine_tune"}, 1000, [HEAD]),
+        ({"strategy": "fine_tune", "unfreeze": "last:1"}, 1000, [HEAD]),
+        ({"strategy": "two_stage", "lr": 0.05}, 1000, [RATE]),
+        ({"strategy": "two_stage", "lr": 0.001}, None, []),
+        ({"strategy": "fine_tune", "start": "run", "lr": 0.01, "optimizer": "sgd"}, 9, []),
+        ({"strategy": "fine_tune", "start": "run", "lr": 0.05, "optimizer": "sgd"}, 9, [RATE]),
+        ({"strategy": "fine_tune", "weights": "random", "lr": 0.05}, 1000, []),
+        ({"strategy": "from_scratch", "lr": 0.05}, 299, [FEW]),
+        ({"strategy": "from_scratch"}, 300, []),
+        ({"strategy": "fine_tune"}, 299, [HEAD, FEW]),
+        ({"strategy": "frozen", "lr": 0.05}, 9, []),
+        ({"strategy": "frozen", "phases": [Phase(epochs=0), Phase(unfreeze=0.5)]}, None, [HEAD]),
+        ({"strategy": "frozen", "phases": [Phase(unfreeze_matching="norm")]}, None, [HEAD]),
+        ({}, 9, []),
+    ],
+)
+def test_what_speaks_against_a_method_is_said_before_it_is_run(method, learned, said):
+    found = advice(MethodConfig(**method), learned)
+
+    assert len(found) == len(said)
+    assert all(part in text for part, text in zip(said, found, strict=True))
+
+
+def run(split="one", *, warnings=(), n=40, strategy="features", learned=1000):
     record = RunRecord(
         description="a run",
+        config={"method": {"strategy": strategy}},
+        data=DataFacts(counts={"train": {"a": learned - 1, "b": 1}}),
         split=SplitFacts(hash=split),
         metrics={"test": {"accuracy": Estimate(0.5, 0.4, 0.6, n)}},
         warnings=tuple(warnings),
@@ -167,3 +200,19 @@ def test_what_every_run_warns_of_is_said_once():
     first, second = run("one", warnings=["leak", "own"]), run("two", warnings=["leak"])
 
     assert comparison_warnings([("a", [first, second])]) == ["leak"]
+
+
+@pytest.mark.parametrize(
+    ("strategies", "learned", "missing"),
+    [
+        (("fine_tune", "from_scratch"), 299, True),
+        (("fine_tune", "from_scratch"), 300, False),
+        (("fine_tune", "frozen"), 299, False),
+    ],
+)
+def test_few_images_without_a_row_of_features_are_said_to_be_few(strategies, learned, missing):
+    runs = [
+        (s, [run(split, strategy=s, learned=learned) for split in ("a", "b")]) for s in strategies
+    ]
+
+    assert any(FEW in text for text in comparison_warnings(runs)) == missing

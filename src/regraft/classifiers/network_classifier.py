@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -213,13 +214,23 @@ class NetworkClassifier(ImageClassifier):
         config = self._config()
         config.check(classes, validation=validation is not None and len(validation.labels) > 0)
         spec = BackboneSpec(self.backbone) if isinstance(self.backbone, str) else self.backbone
+        started = None if self.start is None else self._opened(Path(self.start))
+        if started is not None:  # its weights are taken: those of the spec need not be here
+            spec = replace(spec, weights=None)
+            then = started[1].spec
+            if spec.preprocessing is None and (spec.name, spec.arguments) == (
+                then.name,
+                then.arguments,
+            ):
+                spec = replace(spec, preprocessing=started[1].preprocessing)
         backbone = build(spec)
         outputs = 1 if self.output == "sigmoid" else len(classes)
         head = config.regularize.head(find_head(self.head))
         network = TransferNetwork(backbone, head, outputs=outputs, seed=config.seed)
         warnings = []
-        if self.start is not None:
-            warnings = self._start(network, classes)
+        if started is not None:
+            warnings = self._start(network, *started, classes=classes)
+            backbone.weights = started[1].weights
             backbone = retrained(backbone)
 
         def part(images: Sequence[ImageLike], names: Sequence[str]) -> LabelledImages:
@@ -358,13 +369,22 @@ class NetworkClassifier(ImageClassifier):
         self.backbone_ = backbone
         self._predictor = predictor
 
-    def _start(self, network: TransferNetwork, classes: Sequence[str]) -> list[str]:
-        """Copy the weights of a saved model into a network, and say what was taken of it."""
-        assert self.start is not None
-        place = Path(self.start)
+    @staticmethod
+    def _opened(place: Path) -> tuple[ModelFiles, Backbone]:
         files = model_files.read_model(place / "model" if (place / "model").is_dir() else place)
         with model_files.reading(place):
-            backbone, record = model_files.open_backbone(files, build), files.record
+            return files, model_files.open_backbone(files, build)
+
+    def _start(
+        self,
+        network: TransferNetwork,
+        files: ModelFiles,
+        backbone: Backbone,
+        *,
+        classes: Sequence[str],
+    ) -> list[str]:
+        """Copy the weights of a saved model into a network, and say what was taken of it."""
+        place, record = Path(self.start or ""), files.record
         trunk, own = backbone.module.state_dict(), network.trunk.state_dict()
         if misfit(own, trunk):
             why = f"it is {backbone.spec.name} with other layers or sizes"

@@ -57,7 +57,8 @@ def advice(method: MethodConfig, learned: int | None = None) -> list[str]:
             most = _MOST_RATE.get(phase.optimizer, 1e-3)
             if phase.lr > most:
                 said.append(_HIGH_RATE.format(lr=phase.lr, most=most, optimizer=phase.optimizer))
-    if opened and learned is not None and learned < _FEW_TO_TRAIN:
+    few = learned is not None and learned < _FEW_TO_TRAIN
+    if opened and few and method.start is None:
         said.append(_FEATURES_FIRST.format(learned=learned))
     return said
 
@@ -138,8 +139,8 @@ def comparison_warnings(methods: Sequence[tuple[str, Sequence[Run]]]) -> list[st
             "folds = 5 in a plan)"
         )
     strategies = {run.record.method.get("strategy", "features") for run in runs}
-    learned = min(run.metrics["train"]["accuracy"].n for run in runs if "train" in run.metrics)
-    if learned < _FEW_TO_TRAIN and not strategies & {"features", "frozen"}:
+    learned = min(sum(run.record.data.counts.get("train", {}).values()) for run in runs)
+    if 0 < learned < _FEW_TO_TRAIN and not strategies & {"features", "frozen"}:
         said.append(_FEATURES_FIRST.format(learned=learned))
     common = Counter(warning for run in runs for warning in set(run.record.warnings))
     return said + [warning for warning in runs[0].record.warnings if common[warning] == len(runs)]
