@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from regraft.backbones.backbone import Backbone, build, prepare
+from regraft.backbones.backbone import Backbone, build, prepare, views_of
 from regraft.backbones.checkpoint_files import write_state
 from regraft.backbones.sources import import_weights
 from regraft.backbones.spec import BackboneSpec, Preprocessing
@@ -372,3 +372,33 @@ def test_images_prepared_otherwise_than_for_the_weights_are_noted():
     assert "prepared otherwise" in notes(Preprocessing.torch(own.size))[0]
     assert notes(Preprocessing.torch(own.size), weights=None) == ()
     assert notes(own) == notes(own.at_size(160)) == ()
+
+
+@pytest.mark.parametrize(
+    "preprocessing",
+    [
+        Preprocessing.torch(48),
+        Preprocessing(size=47, resize=60),
+        Preprocessing(size=48, resize=48),
+        Preprocessing.torch(48, mode="squash"),
+        Preprocessing.torch(48, mode="squash_crop"),
+    ],
+    ids=str,
+)
+def test_ten_views_are_the_centre_and_the_corners_each_with_its_mirror_image(preprocessing):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8))
+    centre = prepare(image, preprocessing)
+
+    views = views_of(image, preprocessing, 10)
+
+    entering = [prepare(Image.fromarray(view), preprocessing) for view in views]
+    assert np.array_equal(entering[0], centre)
+    assert len({view.tobytes() for view in entering}) == 10
+    for plain, mirrored in zip(entering[::2], entering[1::2], strict=True):
+        assert np.array_equal(mirrored, plain[:, ::-1])
+    if preprocessing == Preprocessing(size=47, resize=60):
+        whole = np.array(image.resize((60, int(60 * 90 / 70)), Image.Resampling.BICUBIC))
+        cuts = [whole[:47, :47], whole[:47, -47:], whole[-47:, :47], whole[-47:, -47:]]
+        assert all(map(np.array_equal, entering[2::2], cuts))
+    two = views_of(image, preprocessing, 2)
+    assert all(map(np.array_equal, two, views))

@@ -26,7 +26,8 @@ backbones rank {flowers} --backbone my_net --folds 2 --per-class 4 --budget 9m \
 backbones rank TABLE --backbone my_net --engine torch --json
 backbones rank FLAT --keep-parts --backbone my_net
 fit TABLE SMALL --strategy features --classifier knn --scale unit --pooling flatten \
-  --precision bf16 --no-cache --description kNN --per-class 3 --at-most --out {new} --json
+  --precision bf16 --no-cache --test-views 2 --description kNN --per-class 3 --at-most \
+  --out {new} --json
 fit FLAT SMALL --keep-parts --folds 3 --fold 1 --size 10 --out {new}
 fit {flowers} SMALL --device cpu --epochs 1 --strategy two_stage --head-epochs 1 --unfreeze 0.5 \
   --fraction 0.9 --head mlp_256 --optimizer sgd --lr 0.01 --augment flip=true --views 2 \
@@ -54,7 +55,7 @@ classify {image} --backbone efficientnet_lite0 --top 2 --json
 classify {image} --weights default --arg drop_rate=0.0
 predict {run} {image} --top 2 --json
 evaluate {run} {table} --root {flowers} --follow-links --skip-bad --max-bad 0.1 --json
-evaluate {run} FLAT
+evaluate {run} FLAT --test-views 10
 report {run} --data {flowers} --json
 compare-runs {run} --out {new}.html --format csv
 compare-runs {run} --json

@@ -152,6 +152,7 @@ def test_what_a_run_is_called_or_keeps_does_not_change_what_it_computes():
 CHANGES = {
     **dict.fromkeys(("per_class", "size", "seed"), 3),
     "fraction": 0.5,
+    "test_views": 10,
     "backbone": "vgg16",
     "weights": "random",
     "arguments": {"a": 1},

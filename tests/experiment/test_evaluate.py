@@ -1,7 +1,9 @@
 """A run measured on other images: what it has learned counts as train wherever it lies."""
 
 import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from regraft.data.synthetic import make_flowers
@@ -49,6 +51,25 @@ def test_images_that_a_run_never_saw_are_test_images(run, tmp_path):
     assert (found.new, found.metrics["test"]["accuracy"].n, list(found.metrics)) == (6, 6, ["test"])
     assert "6 are new to the run" in found.comment()
     assert found.to_json()["refused"] == 1
+
+
+def test_only_the_test_part_is_measured_by_several_views_and_that_is_said(flowers, run, tmp_path):
+    logistic = replace(TINY, classifier="logistic", grid="none")
+    plain = fit_run(RunConfig(DataConfig(flowers), logistic), out=tmp_path / "plain")
+    method = replace(logistic, test_views=10)
+
+    ten = fit_run(RunConfig(DataConfig(flowers), method), out=tmp_path / "ten")
+
+    for part in ("train", "val", "test"):
+        rows = [each.predictions.part(part).probabilities for each in (plain, ten)]
+        assert np.array_equal(*rows) == (part != "test")
+    assert ten.record.description == "simple_cnn + logistic, 10 test views"
+    assert "10 test views" in (ten.folder / "report.html").read_text()
+    again = [evaluate_on(ten.folder, DataConfig(flowers), test_views=views) for views in (None, 1)]
+    assert [found.test_views for found in again] == [10, 1]
+    assert again[0].metrics["test"]["accuracy"] == ten.metrics["test"]["accuracy"]
+    assert "by the mean of 10 views" in again[0].comment()
+    assert "views" not in again[1].comment()
 
 
 def test_a_run_with_a_foreign_manifest_is_not_evaluated(flowers, run, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -11,17 +12,20 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from regraft.backbones.backbone import Backbone
+from regraft.backbones.backbone import Backbone, views_of
 from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers import model_files
 from regraft.classifiers.model_files import ModelFiles
 from regraft.classifiers.rotation import Scaling
 from regraft.classifiers.shallow import FittedShallow, Grid, check_settings, fit_shallow
 from regraft.classifiers.shallow_files import ShallowModel, unsaveable
-from regraft.data.images import ImageLike
+from regraft.data.images import ImageLike, open_image
 from regraft.errors import UsageError
 from regraft.features.embed import EmbeddingStats, as_list, key_facts
 from regraft.features.extractor import FeatureExtractor
+from regraft.system import Stopwatch, threads
+
+_AT_ONCE = 64  # images whose views are in memory together
 
 
 class Labelled(Protocol):
@@ -45,6 +49,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     embedding_stats_: EmbeddingStats
     compute: Compute
     _fitted_with: dict[str, Any]
+    backbone_: Any
 
     def predict(self, X: Sequence[ImageLike]) -> NDArray[np.str_]:
         """Return the name of the most probable class of each image, (n,).
@@ -58,10 +63,48 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         names: NDArray[np.str_] = self.classes_[best]
         return names
 
+    def predict_proba(self, X: Sequence[ImageLike], *, views: int = 1) -> NDArray[np.float64]:
+        """Return the probability of each class, (n, k), columns in the order of ``classes_``.
+
+        Args:
+            X: Images.
+            views: How many views of each image are predicted, whose mean is returned: 1, 2 (with
+                the mirror image) or 10 (centre and corners, with their mirror images).
+
+        Raises:
+            ImageError: An image cannot be used.
+            UsageError: Parameters were changed since the fit, or there are no so many views.
+        """
+        check_is_fitted(self)
+        if views == 1:
+            rows, self.embedding_stats_ = self._predict(X)
+            return rows
+        images, means = as_list(X), [np.empty((0, len(self.classes_)))]
+        embedded, watch = 0, Stopwatch()
+
+        def cut(image: ImageLike) -> list[NDArray[np.uint8]]:
+            opened = open_image(image, self.compute.decoding)
+            return views_of(opened, self.backbone_.preprocessing, views)
+
+        with watch.step("all"), ThreadPoolExecutor(threads()) as pool:
+            for start in range(0, len(images), _AT_ONCE):
+                block = images[start : start + _AT_ONCE]
+                rows, stats = self._predict(
+                    [view for each in pool.map(cut, block) for view in each]
+                )
+                means.append(rows.reshape(len(block), views, -1).mean(axis=1))
+                embedded += stats.embedded
+        self.embedding_stats_ = EmbeddingStats(len(images), embedded, watch.seconds["all"])
+        return np.concatenate(means)
+
     @property
     def can_be_saved_(self) -> bool:
         """Whether what was fitted can be kept as data."""
         return True
+
+    def _predict(self, images: Sequence[ImageLike]) -> tuple[NDArray[np.float64], EmbeddingStats]:
+        """Return the probabilities of images as they are, and what they cost."""
+        raise NotImplementedError
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_fitted_with")
@@ -222,22 +265,12 @@ class FeatureClassifier(ImageClassifier):
         self._become(classes.tolist(), dict(fitted.history), [*fitted.warnings, *lost])
         return self
 
-    def predict_proba(self, X: Sequence[ImageLike]) -> NDArray[np.float64]:
-        """Return the probability of each class, (n, k), columns in the order of ``classes_``.
-
-        Args:
-            X: Images.
-
-        Raises:
-            ImageError: An image cannot be used.
-            UsageError: Parameters that shape features have been changed since the fit.
-        """
+    def _predict(self, images: Sequence[ImageLike]) -> tuple[NDArray[np.float64], EmbeddingStats]:
         self._refuse_changes()
-        embedded = self._extractor().stream(X)
-        self.embedding_stats_ = embedded.stats
+        embedded = self._extractor().stream(images)
         nothing = np.empty((0, len(self.classes_)))
         blocks = (self._fitted.predict_proba(block) for block in embedded.blocks())
-        return np.concatenate([nothing, *blocks])
+        return np.concatenate([nothing, *blocks]), embedded.stats
 
     def save(self, folder: str | os.PathLike[str], *, with_backbone: bool = True) -> None:
         """Write the learner into a folder as data; see ``network_classifier.save_model``."""

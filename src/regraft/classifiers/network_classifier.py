@@ -253,18 +253,8 @@ class NetworkClassifier(ImageClassifier):
             **options,
         )
 
-    def predict_proba(self, X: Sequence[ImageLike]) -> NDArray[np.float64]:
-        """Return the probability of each class for each image, (n, classes).
-
-        Args:
-            X: Images: paths, Pillow images or H × W × 3 arrays of 8 bits.
-
-        Raises:
-            ImageError: An image cannot be read.
-        """
-        check_is_fitted(self)
-        rows, self.embedding_stats_ = self._predictor(X)
-        return rows
+    def _predict(self, images: Sequence[ImageLike]) -> tuple[NDArray[np.float64], EmbeddingStats]:
+        return self._predictor(images)
 
     def save(self, folder: str | os.PathLike[str], *, with_backbone: bool = True) -> None:
         """Write the learner into a folder as data; see ``save_model``."""

@@ -79,13 +79,17 @@ def evaluate(
         DataConfig, Fields("source label_from_name root follow_links skip_bad max_bad")
     ],
     *,
+    test_views: Annotated[
+        int | None, opt("Views of each test image: 1, 2 or 10; by default the run's own.", "N")
+    ] = None,
     as_json: JsonOption = False,
 ) -> int:
     """Measure a fitted model on labelled images, apart by whether it learned from them."""
     from regraft.experiment.evaluate import evaluate_on
     from regraft.report.tables import parts_table
 
-    result = evaluate_on(run, replace(data, allow_empty_class=True), verbose=not as_json)
+    everything = replace(data, allow_empty_class=True)
+    result = evaluate_on(run, everything, test_views=test_views, verbose=not as_json)
     if as_json:
         cli.echo_json(result.to_json())
     else:

@@ -83,7 +83,7 @@ _GROUPED = {
     " per_class size fraction at_most label_from_name root follow_links skip_bad max_bad",
     "Network": "backbone weights arguments",
     "Method": "strategy classifier scale pooling unfreeze head augment regularize views output"
-    " start",
+    " start test_views",
     "Training": "epochs head_epochs optimizer lr batch_size class_weight focal sampling patience"
     " watch time_budget boundary device engine precision cache",
     "Output": "description",
@@ -319,6 +319,8 @@ class MethodConfig:
             named.
         output: softmax, or sigmoid: one output for two classes.
         start: Start from the network that an earlier run has trained.
+        test_views: Predict each test image by the mean of so many views: 2, with its mirror image,
+            or 10, centre and corners with theirs.
         time_budget: Stop training after so many minutes; also 90s, 10m or 2h.
         boundary: How the activations of what is frozen are kept: in so many bits, or off.
         device: Where the network is trained.
@@ -373,6 +375,7 @@ features
     watch: Watched | None = None
     output: Literal["softmax", "sigmoid"] = "softmax"
     start: AnyPath | None = None
+    test_views: Literal[1, 2, 10] = 1
     time_budget: Minutes = None
     boundary: BoundaryChoice = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -419,9 +422,10 @@ features
             >>> MethodConfig(backbone="vgg16", strategy="fine_tune", augment="standard").title
             'vgg16 + fine_tune (linear), augment standard'
         """
+        views = "" if self.test_views == 1 else f", {self.test_views} test views"
         if self.description:
-            return self.description
-        text = f"{self.backbone} + {self.label}"
+            return self.description + views
+        text = f"{self.backbone} + {self.label}{views}"
         text += "" if self.unfreeze is None else f", unfreeze {self.unfreeze}"
         for name, value in (("regularize", self.regularize), ("augment", self.augment)):
             text += "" if value is None else f", {name} {told(value)}"

@@ -30,12 +30,14 @@ class Evaluation:
         new: How many of the test images were unknown to the run.
         bad: The error of each image that could not be used and was left out.
         test_looks: How often the run's test part was looked at, this time included.
+        test_views: How many views of each test image were predicted.
     """
 
     metrics: dict[str, dict[str, Estimate]]
     new: int
     bad: tuple[ImageError, ...]
     test_looks: int
+    test_views: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """Return the values as JSON has them."""
@@ -46,16 +48,23 @@ class Evaluation:
             "refused": len(self.bad),
             "bad_files": [error.to_json() for error in self.bad],
             "test_looks": self.test_looks,
+            "test_views": self.test_views,
         }
 
     def comment(self) -> str:
         """Return what a reader should know about these numbers, in one line."""
         known = f"{self.new} are new to the run" if self.new else "all are of the run's own split"
+        if self.test_views > 1:
+            known += f"; each is predicted by the mean of {self.test_views} views"
         return f"test images: {known}; its test part was looked at {self.test_looks} times"
 
 
 def evaluate_on(
-    run: str | os.PathLike[str], data: DataConfig, *, verbose: bool = False
+    run: str | os.PathLike[str],
+    data: DataConfig,
+    *,
+    test_views: int | None = None,
+    verbose: bool = False,
 ) -> Evaluation:
     """Measure the model of a run on images.
 
@@ -65,6 +74,8 @@ def evaluate_on(
     Args:
         run: The folder of a run.
         data: Which images; they are not split.
+        test_views: How many views of each test image are predicted: 1, 2 or 10; by default as many
+            as the run took.
         verbose: Whether to show progress on standard error.
 
     Raises:
@@ -82,12 +93,14 @@ def evaluate_on(
     report = check(images, verbose=verbose)
     good = report.hashed(usable(images, report, skip_bad=data.skip_bad, max_bad=data.max_bad))
     parts, new = _parts_by_content(good, known)
+    views = dict.fromkeys(PART_TITLES, 1)
+    views["test"] = test_views or finished.record.method.get("test_views", 1)
     found = {
-        PART_TITLES[name]: {"accuracy": accuracy(evaluate(learner, part, name))}
+        PART_TITLES[name]: {"accuracy": accuracy(evaluate(learner, part, name, views=views[name]))}
         for name, part in parts.items()
     }
     looks = Split.count_test_look(finished.folder) if "test" in parts else finished.test_looks
-    return Evaluation(found, new, report.bad, looks)
+    return Evaluation(found, new, report.bad, looks, views["test"])
 
 
 def _parts_by_content(data: Dataset, known: Mapping[str, str]) -> tuple[dict[str, Dataset], int]:

@@ -114,7 +114,7 @@ def fit_run(
         embedded = learner.embedding_stats_.embedded
         with watch.step("predict"):
             parts = {**prepared.split.parts(), "train": train}
-            predictions, more = _predict_parts(learner, parts)
+            predictions, more = _predict_parts(learner, parts, config.method.test_views)
             prepared.refuse_changed_files()
         amount = (f"learned from {note}" for note in train.notes)
         history, notes = learner.history_, (*amount, *learner.warnings_, *learner.backbone_.notes)
@@ -245,12 +245,15 @@ def _fit(
         learner.fit(train.paths, train.labels)
 
 
-def _predict_parts(learner: Learner, parts: dict[str, Dataset]) -> tuple[Predictions, int]:
+def _predict_parts(
+    learner: Learner, parts: dict[str, Dataset], test_views: int
+) -> tuple[Predictions, int]:
     """Return the predictions of all parts, and how many images had to be embedded for them."""
     answers, embedded = [], 0
     for name, part in parts.items():
         if len(part):
-            answers.append(evaluate(learner, part, name))
+            views = test_views if name == "test" else 1
+            answers.append(evaluate(learner, part, name, views=views))
             embedded += learner.embedding_stats_.embedded
     return answers[0].joined(*answers[1:]), embedded
 

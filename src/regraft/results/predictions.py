@@ -212,7 +212,7 @@ class Predictions:
         return cls(paths, truth, classes, probabilities, parts)
 
 
-def evaluate(learner: Any, data: Dataset, part: str = "test") -> Predictions:
+def evaluate(learner: Any, data: Dataset, part: str = "test", *, views: int = 1) -> Predictions:
     """Let a fitted classifier predict every image of a data set.
 
     Args:
@@ -220,6 +220,7 @@ def evaluate(learner: Any, data: Dataset, part: str = "test") -> Predictions:
         data: The images with their true classes; classes that the learner knows and the data lack
             are fine.
         part: What the images are to the learner: ``train``, ``val`` or ``test``.
+        views: How many views of each image it takes the mean of.
 
     Raises:
         DataError: There is no image, or a class that the learner does not know
@@ -236,7 +237,8 @@ def evaluate(learner: Any, data: Dataset, part: str = "test") -> Predictions:
         raise DataError("there is no image to evaluate", path=data.root)
     classes = tuple(str(name) for name in learner.classes_)
     refuse_unknown(data.labels, classes)
-    probabilities = np.asarray(learner.predict_proba(data.paths))
+    more = {} if views == 1 else {"views": views}
+    probabilities = np.asarray(learner.predict_proba(data.paths, **more))
     where = (part_name(part),) * len(data)
     return Predictions(data.relative_paths(), data.labels, classes, probabilities, where)
 
