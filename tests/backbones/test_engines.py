@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import threading
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ import torch
 from regraft.backbones import engines
 from regraft.backbones.backbone import build
 from regraft.backbones.engines import Embedder, Normalise, TorchEngine
-from regraft.backbones.network import average
 from regraft.backbones.spec import BackboneSpec, Preprocessing
 from regraft.errors import BackboneError, UsageError
 from regraft.files import home
@@ -39,16 +37,6 @@ def test_torch_computes_in_bf16_when_asked(backbone):
     assert 0 < np.abs(rows - rough).max() < 0.1 * np.abs(rows).max()
 
 
-def test_a_row_does_not_depend_on_the_batch_it_stands_in(backbone):
-    pictures = draw(5)
-    engine = backbone.engine("torch")
-
-    together = engine(pictures)
-
-    alone = np.concatenate([engine(pictures[i : i + 1]) for i in range(5)])
-    assert np.abs(together - alone).max() <= 1e-6 * np.abs(together).max()
-
-
 @pytest.mark.parametrize("room", [1, 2, 3])
 def test_a_batch_too_large_for_the_memory_is_run_in_parts(backbone, monkeypatch, room):
     pictures = draw(5)
@@ -66,19 +54,6 @@ def test_a_batch_too_large_for_the_memory_is_run_in_parts(backbone, monkeypatch,
 
     assert np.abs(rows - together).max() <= 1e-6 * np.abs(together).max()
     assert sum(passed) == 5
-
-
-@pytest.mark.parametrize(
-    "problem", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("shapes do not match")]
-)
-def test_what_smaller_batches_do_not_help_is_told(backbone, monkeypatch, problem):
-    def failing(self, batch):
-        raise problem
-
-    monkeypatch.setattr(Embedder, "forward", failing)
-
-    with pytest.raises(RuntimeError, match=str(problem)):
-        backbone.engine("torch")(draw(3))
 
 
 @pytest.mark.parametrize("arguments", [("magic", "fp32"), ("torch", "fp8")])
@@ -106,17 +81,6 @@ def test_automatic_choice_is_torch_on_a_graphics_processor(monkeypatch):
     monkeypatch.setattr(engines, "choose_device", lambda: "cuda")
 
     assert engines.expected_engine("auto") == "torch"
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_rows_on_a_graphics_processor_equal_those_on_the_processor(backbone):
-    pictures = draw(4)
-    embedder = backbone.embedder
-
-    on_gpu = TorchEngine(embedder, device="cuda")(pictures)
-    on_cpu = TorchEngine(embedder, device="cpu")(pictures)
-
-    assert np.abs(on_gpu - on_cpu).max() < 1e-3 * np.abs(on_cpu).max()
 
 
 def relative(found, expected):
@@ -152,7 +116,7 @@ def test_bf16_is_close_and_says_so():
     engine = backbone.engine("openvino", "bf16")
 
     assert relative(engine(pictures), backbone.engine("torch")(pictures)) < 0.1
-    assert engine.precision == "bf16" or "no bf16" in engine.notes[0]
+    assert engine.precision == "bf16"
 
 
 def test_a_compiled_network_is_kept_and_a_damaged_one_is_made_anew():
@@ -178,25 +142,6 @@ def test_a_network_that_cannot_be_kept_computes_all_the_same(monkeypatch, tmp_pa
 
     assert engine.name == "openvino"
     assert engine(draw(2, 48)).shape == (2, backbone.feature_dim)
-
-
-def test_threads_can_share_an_engine():
-    backbone = build(BackboneSpec("simple_cnn", weights=None, arguments={"size": 64}))
-    engine = backbone.engine("openvino")
-    batches = [draw(4, 64)[i:] for i in range(3)] * 4
-    expected = [engine(batch) for batch in batches]
-    found = [None] * len(batches)
-
-    def work(index):
-        found[index] = engine(batches[index])
-
-    workers = [threading.Thread(target=work, args=(index,)) for index in range(len(batches))]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-
-    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 class Forgetful(torch.nn.Module):
@@ -231,7 +176,7 @@ def test_nothing_is_reported_home_and_nothing_is_printed(tmp_path):
         "import numpy as np;"
         "backbone = build(BackboneSpec('simple_cnn', weights=None, arguments={'size': 64}));"
         "backbone.engine('openvino')(np.zeros((1, 64, 64, 3), np.uint8));"
-        "sys.exit('openvino_telemetry' in sys.modules)"
+        "sys.exit(sys.modules.get('openvino_telemetry') is not None)"
     )
     surroundings = {**os.environ, "HOME": str(tmp_path), "CI": ""}
 
@@ -268,12 +213,3 @@ def test_a_blended_picture_in_floats_is_normalised_like_one_in_8_bits():
 
     assert torch.equal(normalise(white), normalise(white.to(torch.uint8)))
     assert torch.allclose(normalise(between), (normalise(black) + normalise(white)) / 2, atol=1e-6)
-
-
-def test_an_embedder_gives_float32_rows():
-    embedder = Embedder(torch.nn.Identity(), Preprocessing.tf(4), average)
-
-    rows = embedder(torch.zeros(2, 4, 4, 3, dtype=torch.uint8))
-
-    assert rows.dtype == torch.float32
-    assert torch.equal(rows, -torch.ones(2, 3))

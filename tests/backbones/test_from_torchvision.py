@@ -6,7 +6,6 @@ import torch
 from regraft.backbones import from_torchvision
 from regraft.backbones.backbone import build
 from regraft.backbones.spec import BackboneSpec
-from regraft.errors import BackboneError
 
 
 @pytest.mark.parametrize(
@@ -50,18 +49,3 @@ def test_a_vision_transformer_gives_its_class_token():
 def test_the_preprocessing_is_that_of_the_weights():
     assert from_torchvision.preprocessing("efficientnet_b0").interpolation == "bicubic"
     assert from_torchvision.preprocessing("inception_v3").size == 299
-
-
-@pytest.mark.parametrize("name", ["weights", "aux_logits"])
-def test_arguments_that_would_load_something_are_not_open(name):
-    with pytest.raises(BackboneError, match="not open"):
-        from_torchvision.build("alexnet", {name: "x"})
-
-
-def test_an_unknown_argument_is_an_error_with_its_name():
-    with pytest.raises(BackboneError, match="no_such_thing"):
-        from_torchvision.build("squeezenet1_1", {"no_such_thing": 1})
-
-
-def test_an_unknown_network_has_no_entry():
-    assert from_torchvision.entry("no_such_network", name="x") is None

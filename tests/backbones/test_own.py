@@ -5,7 +5,7 @@ import torch
 
 from regraft.backbones.backbone import build
 from regraft.backbones.network import average, total
-from regraft.backbones.own import AlexNet, SeluCNN
+from regraft.backbones.own import AlexNet
 from regraft.backbones.sources import find
 from regraft.backbones.spec import BackboneSpec
 from regraft.training.heads import HEADS
@@ -53,14 +53,6 @@ def test_the_own_square_input_gives_the_head_96_more_inputs(backbone):
     assert backbone.parameters + count(head) == 607_646 + 96 * 264
 
 
-def test_the_network_sees_values_from_0_to_1(backbone):
-    pictures = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 96, 96, 3)
-
-    seen = backbone.embedder.normalise(pictures)
-
-    assert (seen[0].unique().item(), seen[1].unique().item()) == (0.0, 1.0)
-
-
 def test_a_signal_neither_dies_nor_explodes_on_its_way_through_the_trunk(backbone):
     torch.manual_seed(0)
     batch = torch.randn(4, 3, 96, 96)
@@ -70,24 +62,6 @@ def test_a_signal_neither_dies_nor_explodes_on_its_way_through_the_trunk(backbon
         spread = [(batch := block(batch)).std().item() for block in trunk]
 
     assert all(0.5 < value < 2 for value in spread)
-
-
-def test_the_network_learns():
-    torch.manual_seed(0)
-    net = SeluCNN(2)
-    batch = torch.rand(8, 3, 56, 56)
-    labels = torch.arange(8) % 2
-    batch[labels == 1, 0] += 1
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
-    losses = []
-    for _ in range(10):
-        loss = torch.nn.functional.cross_entropy(net(batch), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-
-    assert losses[-1] < 0.3 * losses[0]
 
 
 def test_the_plain_baseline_with_its_published_head_has_9_934_085_parameters():

@@ -1,8 +1,6 @@
 """Specs are plain values: checked, hashable, the same after a way through JSON."""
 
-import dataclasses
 import json
-import pickle
 import subprocess
 import sys
 
@@ -80,6 +78,9 @@ def test_a_spec_survives_json_and_stays_hashable(arguments):
 
     assert read == spec
     assert hash(read) == hash(spec)
+    assert read == BackboneSpec(
+        "vgg16", arguments=tuple(reversed(spec.arguments)), preprocessing=spec.preprocessing
+    )
 
 
 @pytest.mark.parametrize("value", [{}, {"name": "a", "colour": 1}, [], "vgg16"])
@@ -97,19 +98,6 @@ def test_an_unknown_pooling_is_refused(pooling):
 def test_an_argument_that_is_no_plain_value_is_refused():
     with pytest.raises(BackboneError, match="no plain value"):
         BackboneSpec("vgg16", arguments=(("act_layer", object()),))
-
-
-def test_the_order_of_arguments_does_not_matter():
-    assert BackboneSpec("a", arguments={"b": 1, "a": 2}) == BackboneSpec(
-        "a", arguments=(("a", 2), ("b", 1))
-    )
-
-
-def test_a_spec_can_be_copied_and_sent_to_another_process():
-    spec = BackboneSpec("vgg16", arguments={"size": 200})
-
-    assert pickle.loads(pickle.dumps(spec)) == spec
-    assert dataclasses.replace(spec, pooling="flatten").pooling == "flatten"
 
 
 def test_names_and_specs_need_no_torch():

@@ -2,8 +2,6 @@
 
 import copy
 import json
-import subprocess
-import sys
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +12,6 @@ from regraft.backbones.weights import (
     StoredWeights,
     find_weights,
     list_weights,
-    read_record,
     store,
 )
 from regraft.errors import ModelError
@@ -42,14 +39,8 @@ def write(record, name="mine"):
     return folder
 
 
-def test_a_record_survives_the_way_to_disk_and_back():
-    folder = write(SOUND)
-
-    assert to_json(read_record("mine")) == SOUND
-    assert read_record("mine").path == folder / "weights.safetensors"
-
-
 HARM = {
+    "no backbone": {"backbone": None},
     "another name": {"name": "other"},
     "a path as name": {"name": "../mine"},
     "unknown key": {"surprise": 1},
@@ -64,7 +55,9 @@ HARM = {
 
 @pytest.mark.parametrize("harm", HARM)
 def test_a_record_with_a_wrong_value_is_refused_with_the_name_of_the_file(harm):
-    folder = write({**SOUND, **HARM[harm]})
+    folder = write(SOUND)
+    assert to_json(find_weights("mine")) == SOUND
+    write({**SOUND, **HARM[harm]})
 
     with pytest.raises(ModelError) as refusal:
         find_weights("mine")
@@ -72,17 +65,6 @@ def test_a_record_with_a_wrong_value_is_refused_with_the_name_of_the_file(harm):
     assert refusal.value.code == "MODEL-CORRUPT"
     assert str(folder) in str(refusal.value)
     assert list_weights() == ()
-
-
-@pytest.mark.parametrize("key", ["name", "backbone", "preprocessing", "sha256"])
-def test_a_record_that_lacks_a_key_is_refused(key):
-    record = {name: value for name, value in SOUND.items() if name != key}
-    write(record)
-
-    with pytest.raises(ModelError) as refusal:
-        find_weights("mine")
-
-    assert refusal.value.code == "MODEL-CORRUPT"
 
 
 @pytest.mark.parametrize(
@@ -124,13 +106,3 @@ def test_any_value_anywhere_is_read_or_refused_and_nothing_else(key, inner, valu
         refused = error
 
     assert refused is None or refused.code == "MODEL-CORRUPT"
-
-
-def test_importing_the_module_does_not_import_torch():
-    script = "import sys, regraft.backbones.weights; print('torch' in sys.modules)"
-
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-
-    assert done.stdout == "False\n"

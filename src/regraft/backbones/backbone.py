@@ -14,31 +14,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from regraft.backbones import engines
+from regraft.backbones import engines, sources
+from regraft.backbones import network as parts
 from regraft.backbones.catalog import Entry
 from regraft.backbones.checkpoint_files import read_state
 from regraft.backbones.from_timm import imagenet_classes
-from regraft.backbones.network import (
-    Layer,
-    Network,
-    Stage,
-    average,
-    channels_first,
-    classifier_modules,
-    find_stages,
-    layer_table,
-    state_sha256,
-    tap,
-    within,
-)
-from regraft.backbones.sources import (
-    build_network,
-    check_size,
-    find,
-    load_state,
-    locate,
-    usual_preprocessing,
-)
 from regraft.backbones.spec import BackboneSpec, EngineName, PrecisionName, Preprocessing
 from regraft.data.images import DECODER_VERSION, ImageLike, open_image, refuse_huge_resize
 from regraft.errors import BackboneError, UsageError, WeightsError
@@ -117,7 +97,7 @@ class Backbone:
     def __init__(
         self,
         spec: BackboneSpec,
-        network: Network,
+        network: parts.Network,
         *,
         preprocessing: Preprocessing,
         weights: WeightsFacts,
@@ -133,9 +113,9 @@ class Backbone:
         self.notes = notes
         self.module = network.module.eval()
         self.network = network
-        check_size(network, preprocessing.size, name=spec.name)
+        sources.check_size(network, preprocessing.size, name=spec.name)
         trunk_calls, self.top = self._measure()
-        self.stages: tuple[Stage, ...] = find_stages(network, self.top, trunk_calls)
+        self.stages: tuple[parts.Stage, ...] = parts.find_stages(network, self.top, trunk_calls)
         device = next(self.module.parameters()).device  # a trained network may stand on another
         self.embedder = engines.Embedder(self.module, preprocessing, self._rows()).to(device)
         self.feature_dim: int = self._run(self.embedder, self._blank(torch.uint8)).shape[1]
@@ -144,7 +124,7 @@ class Backbone:
     def parameters(self) -> int:
         """The number of parameters of the trunk, without what comes after the embedding."""
         named = self.module.named_parameters()
-        return sum(value.numel() for name, value in named if not within(name, self.top))
+        return sum(value.numel() for name, value in named if not parts.within(name, self.top))
 
     @property
     def fingerprint(self) -> str:
@@ -243,7 +223,7 @@ class Backbone:
                 found.append([TopK(classes[i][0], classes[i][1], value) for value, i in pairs])
         return found
 
-    def layer_table(self, top: bool = False, *, blocks: bool = False) -> list[Layer]:
+    def layer_table(self, top: bool = False, *, blocks: bool = False) -> list[parts.Layer]:
         """Return the network's layers in the order of the forward pass.
 
         Args:
@@ -258,7 +238,7 @@ class Backbone:
         blank = self._blank(torch.float32)
         whole = self.module if top else self._trunk
         without = () if top else self.top
-        return layer_table(
+        return parts.layer_table(
             self.module, lambda: self._run(whole, blank), without=without, blocks=blocks
         )
 
@@ -283,7 +263,8 @@ class Backbone:
         """Return the calls of the trunk, and the names of the modules that only the head runs."""
         try:
             found: tuple[list[str], tuple[str, ...]] = self._run(
-                lambda blank: classifier_modules(self.network, blank), self._blank(torch.float32)
+                lambda blank: parts.classifier_modules(self.network, blank),
+                self._blank(torch.float32),
             )
         except RuntimeError as error:
             what = f"{self.spec.name} cannot take images of {self.preprocessing.size} pixels"
@@ -296,28 +277,29 @@ class Backbone:
         if pooling == "avg":
             return self._trunk
         if pooling == "flatten":
-            return lambda batch: channels_first(network.last_map(batch), network.layout).flatten(1)
+            return lambda batch: parts.channels_first(
+                network.last_map(batch), network.layout
+            ).flatten(1)
         wanted = pooling.removeprefix("stage:")
         stage = next((stage for stage in self.stages if stage.name == wanted), None)
         if stage is None:
             what = f"{self.spec.name} has no stage of this name"
             hint = "stages: " + ", ".join(stage.name for stage in self.stages)
             raise BackboneError(what, why=repr(wanted), hint=hint, code="BACKBONE-STAGE")
-        reach = tap(self.module, stage.output)
-        return lambda batch: average(reach(batch), network.layout)
+        reach = parts.tap(self.module, stage.output)
+        return lambda batch: parts.average(reach(batch), network.layout)
 
     def _check_imagenet_head(self) -> None:
+        weights = self.weights
         width = int(self._run(self.module, self._blank(torch.float32)).shape[1])
-        why = hint = ""
-        if not self.weights.classifier:
-            why = f"its weights ({self.weights.source}) have no classifier"
-            hint = "import the file with its classifier, or learn classes: regraft fit DIR"
-        elif width != 1000 or self.weights.licence == "none":
-            why = "its weights are random" if width == 1000 else f"its head has {width} outputs"
-            hint = "choose a network with its ImageNet head"
-        if why:
-            what = f"{self.spec.name} cannot name ImageNet classes"
-            raise BackboneError(what, why=why, hint=hint, code="BACKBONE-HEAD")
+        if weights.classifier and weights.licence != "none" and width == 1000:
+            return
+        what, why = f"{self.spec.name} cannot name ImageNet classes", f"it has {width} outputs"
+        if not weights.classifier or weights.licence == "none":
+            missing = "are random" if weights.classifier else "have no classifier"
+            why = f"its weights ({weights.source}) {missing}"
+        hint = "choose a network with its ImageNet head, or learn classes: regraft fit DIR"
+        raise BackboneError(what, why=why, hint=hint, code="BACKBONE-HEAD")
 
 
 def build(spec: BackboneSpec | str) -> Backbone:
@@ -335,11 +317,11 @@ def build(spec: BackboneSpec | str) -> Backbone:
         231168
     """
     spec = BackboneSpec(spec) if isinstance(spec, str) else spec
-    entry = find(spec.name)
+    entry = sources.find(spec.name)
     arguments = {**dict(entry.arguments), **dict(spec.arguments)}
     _refuse_other_arguments(spec, entry)
     given = {name: value for name, value in arguments.items() if name != "size"}
-    network = build_network(entry, given, seed=spec.seed, empty=spec.weights is not None)
+    network = sources.build_network(entry, given, seed=spec.seed, empty=spec.weights is not None)
     preprocessing, notes = _choose_preprocessing(spec, entry, network)
     weights = _put_weights(spec, entry, network)
     if not weights.classifier:
@@ -434,7 +416,7 @@ def retrained(backbone: Backbone) -> Backbone:
     """
     source = backbone.weights.source
     source = source if source.startswith(_RETRAINED) else f"{_RETRAINED} {source}"
-    sha256 = state_sha256(backbone.module)
+    sha256 = parts.state_sha256(backbone.module)
     return Backbone(
         backbone.spec,
         backbone.network,
@@ -447,22 +429,20 @@ def retrained(backbone: Backbone) -> Backbone:
 
 
 def _choose_preprocessing(
-    spec: BackboneSpec, entry: Entry, network: Network
+    spec: BackboneSpec, entry: Entry, network: parts.Network
 ) -> tuple[Preprocessing, tuple[str, ...]]:
     """Return the preprocessing to use, with a note where it is assumed or not the weights' own."""
     size, given = dict(spec.arguments).get("size"), spec.preprocessing
-    own = usual_preprocessing(entry, network)
+    own = sources.usual_preprocessing(entry, network, size)
     if given is None:
-        chosen = usual_preprocessing(entry, network, size)
-        return chosen, _assumed(spec, entry, chosen)
-    if entry.stored and given != own:
-        what = f"another preprocessing than that of the imported weights {entry.name}"
-        why = f"asked for {given}; the weights' own is {own}"
+        if spec.weights in {None, "default"} or entry.stored:
+            return own, ()
+        found = f"{Path(str(spec.weights)).name} does not say how its images are to be prepared"
+        return own, (f"{found}; the preprocessing of {entry.name} is assumed: {own}.",)
+    if given != own if entry.stored else size not in {None, given.size}:
+        what = f"another preprocessing than {entry.name} has"
+        why = f"asked for {given}; its own, at the size that is asked for, is {own}"
         hint = "leave the preprocessing out, or import the file again under another name"
-        raise BackboneError(what, why=why, hint=hint, code="BACKBONE-PREPROCESSING")
-    if size is not None and size != given.size:
-        what = "the argument size and the preprocessing contradict each other"
-        why, hint = f"{size!r} and {given.size}", "give one of them"
         raise BackboneError(what, why=why, hint=hint, code="BACKBONE-PREPROCESSING")
     if spec.weights != "default" or given == own.at_size(given.size):
         return given, ()
@@ -472,13 +452,6 @@ def _choose_preprocessing(
         "this is meant"
     )
     return given, (note,)
-
-
-def _assumed(spec: BackboneSpec, entry: Entry, chosen: Preprocessing) -> tuple[str, ...]:
-    if spec.weights in {None, "default"} or entry.stored:
-        return ()
-    found = f"{Path(str(spec.weights)).name} does not say how its images are to be prepared"
-    return (f"{found}; the preprocessing of {entry.name} is assumed: {chosen}.",)
 
 
 def _refuse_other_arguments(spec: BackboneSpec, entry: Entry) -> None:
@@ -492,7 +465,7 @@ def _refuse_other_arguments(spec: BackboneSpec, entry: Entry) -> None:
         raise BackboneError(what, why=why, hint=hint, code="BACKBONE-ARGUMENT")
 
 
-def _put_weights(spec: BackboneSpec, entry: Entry, network: Network) -> WeightsFacts:
+def _put_weights(spec: BackboneSpec, entry: Entry, network: parts.Network) -> WeightsFacts:
     """Put the weights that were asked for into the network, and say where they come from."""
     absent: tuple[str, ...] = ()
     if spec.weights is None:
@@ -500,7 +473,7 @@ def _put_weights(spec: BackboneSpec, entry: Entry, network: Network) -> WeightsF
     elif spec.weights != "default":
         path = Path(spec.weights)
         licence, source = "unknown", path.name
-        absent = load_state(network, read_state(path), path=path, entry=entry)
+        absent = sources.load_state(network, read_state(path), path=path, entry=entry)
     elif entry.trained:
         licence, source = entry.licence, "the network's own"
     elif not entry.weights and not entry.stored:
@@ -508,13 +481,16 @@ def _put_weights(spec: BackboneSpec, entry: Entry, network: Network) -> WeightsF
         what = f"{entry.name} has no trained weights to fetch"
         raise WeightsError(what, hint=hint, code="WEIGHTS-NONE")
     else:
-        found = locate(entry)
+        found = sources.locate(entry)
         licence, source = found.licence, found.source
         # Of PyTorch's own files only those with a hash in the catalogue come here.
         state = read_state(found.path, sha256=found.sha256, importing=True)
-        absent = load_state(network, state, path=found.path, entry=entry)
+        absent = sources.load_state(network, state, path=found.path, entry=entry)
     return WeightsFacts(
-        sha256=state_sha256(network.module), licence=licence, source=source, classifier=not absent
+        sha256=parts.state_sha256(network.module),
+        licence=licence,
+        source=source,
+        classifier=not absent,
     )
 
 

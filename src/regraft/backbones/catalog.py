@@ -122,11 +122,19 @@ class Entry:
     @property
     def summary(self) -> dict[str, Any]:
         """What a list says of it, JSON values."""
-        names = ("name", "title", "group", "year", "licence", "note", "source", "identifier")
+        names = [
+            "name",
+            "title",
+            "group",
+            "year",
+            "licence",
+            "note",
+            "source",
+            "identifier",
+            "permissive",
+        ]
         facts = {} if self.facts is None else dataclasses.asdict(self.facts)
-        return (
-            {name: getattr(self, name) for name in names} | facts | {"permissive": self.permissive}
-        )
+        return {name: getattr(self, name) for name in names} | facts
 
 
 Builder = Callable[..., Any]  # from arguments to a torch.nn.Module
@@ -249,28 +257,14 @@ def entry_of(stored: StoredWeights) -> Entry:
         (e for e in (*_catalogue(), *own) if (e.source, e.identifier) == (source, identifier)),
         Entry(name=stored.name, source=source, identifier=identifier, title=identifier),
     )
+    changes: dict[str, Any] = {"name": stored.name, "licence": stored.licence}
     if stored.preprocessing_from == "published":  # kept at the first use
-        return dataclasses.replace(
-            base,
-            name=stored.name,
-            licence=stored.licence,
-            weights=base.weights or stored.source,
-            preprocessing=stored.preprocessing,
-        )
-    return dataclasses.replace(
-        base,
-        name=stored.name,
-        title=f"{base.title}, imported",
-        group="yours",
-        licence=stored.licence,
-        note="",
-        weights="",
-        preprocessing=stored.preprocessing,
-        arguments=stored.arguments,
-        installed=None,
-        stored=True,
-        trained=False,
-    )
+        changes |= {"weights": base.weights or stored.source}
+    else:
+        changes |= {"title": f"{base.title}, imported", "group": "yours", "note": ""}
+        changes |= {"weights": "", "installed": None, "stored": True, "trained": False}
+        changes |= {"arguments": stored.arguments}
+    return dataclasses.replace(base, preprocessing=stored.preprocessing, **changes)
 
 
 @functools.cache

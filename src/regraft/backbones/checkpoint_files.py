@@ -24,14 +24,8 @@ PYTORCH_SUFFIXES = frozenset({".pth", ".pt", ".bin"})
 KERAS_SUFFIXES = frozenset({".h5", ".hdf5"})  # of which keras_files reads the arrays only
 # What can hold more than data. Of these only PyTorch's files are ever read, on import, with its
 # restricted reader.
-CODE_SUFFIXES = {
-    **dict.fromkeys((".pkl", ".pickle", ".cpickle", ".joblib", ".dill"), "is a pickle"),
-    **dict.fromkeys((".npy", ".npz", ".skops"), "can hold a pickle"),
-    **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z", ".mar"), "is an archive"),
-    **dict.fromkeys((".h5", ".hdf5", ".keras"), "is a Keras file and can hold code"),
-    **dict.fromkeys(PYTORCH_SUFFIXES, "is a PyTorch file and can hold a pickle"),
-    ".ckpt": "is a training checkpoint that usually needs its own classes to be read",
-}
+_OTHERS = ".pkl .pickle .cpickle .joblib .dill .npy .npz .skops .zip .tar .gz .tgz .7z .mar .keras"
+CODE_SUFFIXES = PYTORCH_SUFFIXES | KERAS_SUFFIXES | {".ckpt", *_OTHERS.split()}
 _CODE_STARTS = (b"PK\x03\x04", b"\x93NUMPY", b"\x89HDF", *(bytes((0x80, n)) for n in range(2, 6)))
 _ELEMENT_TYPES = {"float16", "bfloat16", "float32", "float64", "bool", "uint8"}
 _ELEMENT_TYPES |= {"int8", "int16", "int32", "int64"}
@@ -48,12 +42,11 @@ def may_hold_code(path: str | os.PathLike[str]) -> str:
 
     Example:
         >>> may_hold_code("model.pkl"), may_hold_code("model.json")
-        ('.pkl is a pickle', '')
+        ('a .pkl file can hold code', '')
     """
     file = Path(path)
-    suffix = file.suffix.lower()
-    if suffix in CODE_SUFFIXES:
-        return f"{suffix} {CODE_SUFFIXES[suffix]}"
+    if file.suffix.lower() in CODE_SUFFIXES:
+        return f"a {file.suffix.lower()} file can hold code"
     try:
         if not stat.S_ISREG(file.stat().st_mode):
             return ""
@@ -182,24 +175,13 @@ def _check_readable(file: Path, *, importing: bool) -> None:
     if suffix == ".safetensors" or (importing and suffix in PYTORCH_SUFFIXES):
         return
     if suffix in PYTORCH_SUFFIXES | KERAS_SUFFIXES:
-        raise WeightsError(
-            f"a {suffix} file is read only on import",
-            path=file,
-            hint="regraft weights import FILE --name NAME --backbone BACKBONE",
-            code="WEIGHTS-FORMAT",
-        )
+        what = f"a {suffix} file is read only on import"
+        hint = "regraft weights import FILE --name NAME --backbone BACKBONE"
+        raise WeightsError(what, path=file, hint=hint, code="WEIGHTS-FORMAT")
+    what, why = "this is no format of weights that is read", may_hold_code(file) or suffix
     if suffix in CODE_SUFFIXES:
-        why = f"{suffix} {CODE_SUFFIXES[suffix]}"
-        raise ModelError(
-            "this format is never read", path=file, why=why, hint=_ADVICE, code="MODEL-UNSAFE"
-        )
-    raise WeightsError(
-        "not a format of weights that can be read",
-        path=file,
-        why=f"{suffix or 'no suffix'}; readable: .safetensors, on import also .pth, .pt, .bin, .h5",
-        hint=_ADVICE,
-        code="WEIGHTS-FORMAT",
-    )
+        raise ModelError(what, path=file, why=why, hint=_ADVICE, code="MODEL-UNSAFE")
+    raise WeightsError(what, path=file, why=why, hint=_ADVICE, code="WEIGHTS-FORMAT")
 
 
 def _load_safetensors(file: Path) -> dict[str, Tensor]:
@@ -213,24 +195,18 @@ def _load_safetensors(file: Path) -> dict[str, Tensor]:
 def _load_pytorch(file: Path) -> Any:
     import torch
 
-    _refuse_other_content(file)
+    _refuse_compressed(file)
     with _damage_named(file), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on how the file was pickled; it loads or it does not
         return torch.load(file, map_location="cpu", weights_only=True)
 
 
-def _refuse_other_content(file: Path) -> None:
+def _refuse_compressed(file: Path) -> None:
     size = file.stat().st_size
-    with file.open("rb") as stream:
-        start = stream.read(64).lstrip()
-    if start.startswith(b"<"):
-        raise _corrupt(file, "it looks like HTML: a web page was saved in place of the file")
-    if not start.startswith(b"PK\x03\x04"):
+    if not zipfile.is_zipfile(file):
         return
     with _damage_named(file), zipfile.ZipFile(file) as archive:
         members = archive.infolist()
-    if any("/code/" in member.filename for member in members):  # TorchScript
-        raise _unsafe(file)
     if any(member.compress_type for member in members) or sum(m.file_size for m in members) > size:
         # PyTorch never compresses; what unpacks to more than its own size was made to do harm.
         raise _corrupt(file, "its parts are compressed or overlap")
@@ -265,15 +241,11 @@ def _corrupt(file: Path, why: str) -> ModelError:
 
 
 def _unwrapped(content: Any, file: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    notes = []
-    state = content
-    for _depth in range(3):  # bounded: a file can hold a table that holds itself
-        found = [
-            key for key in _WRAPPERS if isinstance(state, dict) and isinstance(state.get(key), dict)
-        ]
-        if found:
-            notes.append(f"the weights were taken from the entry {found[0]!r} of the file")
-            state = state[found[0]]
+    notes, state = [], content
+    table = content if isinstance(content, dict) else {}
+    if wrapper := next((key for key in _WRAPPERS if isinstance(table.get(key), dict)), ""):
+        notes.append(f"the weights were taken from the entry {wrapper!r} of the file")
+        state = table[wrapper]
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise _corrupt(file, f"it holds a {type(state).__name__}, no tensors by name")
     for prefix in _PREFIXES:
@@ -283,32 +255,23 @@ def _unwrapped(content: Any, file: Path) -> tuple[dict[str, Tensor], tuple[str, 
     return state, tuple(notes)
 
 
-def _check_tensors(state: dict[str, Any], file: Path) -> None:
-    if not state:
-        raise _corrupt(file, "it holds no tensors")
-    size = file.stat().st_size
-    for name, value in state.items():
-        if reason := _odd(value, size):
-            raise _corrupt(file, f"{name!r} is {reason}")
-
-
-def _odd(value: Any, size: int) -> str | None:
-    """Say why a value read from a file of ``size`` bytes is not an ordinary tensor, or None."""
+def _check_tensors(state: Mapping[str, Any], file: Path) -> None:
+    """Refuse what is no ordinary tensor."""
     import torch
 
-    if type(value) not in {torch.Tensor, torch.nn.Parameter}:
-        return f"a {type(value).__name__}, no tensor"
-    if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
-        return "no plain dense tensor"
-    if (kind := str(value.dtype).removeprefix("torch.")) not in _ELEMENT_TYPES:
-        return f"of the unusual element type {kind}"
-    if value.numel() * value.element_size() > size:  # a few bytes repeated by a stride of 0
-        return "larger than the whole file"
-    return None
+    if not state:
+        raise _corrupt(file, "it holds no tensors")
+    for name, value in state.items():
+        if type(value) not in {torch.Tensor, torch.nn.Parameter}:
+            raise _corrupt(file, f"{name!r} is a {type(value).__name__}, no tensor")
+        plain = value.layout == torch.strided and value.device.type == "cpu"
+        if not plain or str(value.dtype).removeprefix("torch.") not in _ELEMENT_TYPES:
+            raise _corrupt(file, f"{name!r} is no dense tensor of an ordinary element type")
+        # A few bytes are repeated by a stride of 0.
+        if value.numel() * value.element_size() > file.stat().st_size:
+            raise _corrupt(file, f"{name!r} is larger than the whole file")
 
 
 def _widened(tensor: Tensor) -> Tensor:
-    import torch
-
     plain = tensor.detach()
-    return plain.float() if plain.dtype in {torch.float16, torch.bfloat16} else plain
+    return plain.float() if plain.is_floating_point() and plain.itemsize == 2 else plain

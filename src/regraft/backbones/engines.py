@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, get_args
@@ -31,7 +29,6 @@ from regraft.system import choose_device, exact_float32, within_memory
 
 TOLERANCE = 1e-3  # relative; what passes is near 1e-6, what was traced wrongly is near 1
 _DIGEST = 32  # bytes of SHA-256 before the compiled network
-_KEPT = 24  # compiled networks; the ones unused for longest go first
 _TRACED, _COMPARED = 2, 3  # images: another number shows whether the batch axis stayed free
 
 
@@ -141,15 +138,11 @@ class TorchEngine:
 
     def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         batch = torch.from_numpy(images).to(self._device)
-        with torch.inference_mode(), exact_float32(self._device), self._autocast():
+        kind, half = self._device.partition(":")[0], self.precision == "bf16"
+        autocast = torch.autocast(kind, dtype=torch.bfloat16, enabled=half)
+        with torch.inference_mode(), exact_float32(self._device), autocast:
             rows: NDArray[np.float32] = self._embedder(batch).cpu().numpy()
         return rows
-
-    def _autocast(self) -> contextlib.AbstractContextManager[object]:
-        if self.precision == "fp32":
-            return contextlib.nullcontext()
-        kind = self._device.split(":", maxsplit=1)[0]
-        return torch.autocast(kind, dtype=torch.bfloat16)
 
 
 class OpenVINOEngine:
@@ -157,7 +150,7 @@ class OpenVINOEngine:
 
     Args:
         embedder: What to run.
-        precision: ``"fp32"``, or ``"bf16"`` where the processor has it.
+        precision: ``"fp32"``, or ``"bf16"``, which a processor without it computes in fp32.
         fingerprint: What the compiled network is kept under.
 
     Raises:
@@ -173,15 +166,10 @@ class OpenVINOEngine:
         core = openvino.Core()
         self.precision = precision
         self.notes: tuple[str, ...] = ()
-        if precision == "bf16" and "BF16" not in core.get_property(
-            "CPU", "OPTIMIZATION_CAPABILITIES"
-        ):
-            self.precision = "fp32"
-            self.notes = ("This processor has no bf16 arithmetic; the rows are computed in fp32.",)
         self._lock = threading.Lock()  # a compiled network runs one batch at a time
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[self.precision],
+            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             # Pinned threads of two processes would share the same cores and leave others idle.
             "ENABLE_CPU_PINNING": False,
@@ -200,7 +188,8 @@ class OpenVINOEngine:
             compiled = core.compile_model(converted, "CPU", settings)
             # Kept or not, it computes; what is not kept is compiled again next time.
             with contextlib.suppress(RegraftError, OSError):
-                _keep(path, compiled)
+                blob = compiled.export_model().getvalue()
+                write_bytes(path, hashlib.sha256(blob).digest() + blob)
         self._compiled = compiled
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -211,13 +200,20 @@ class OpenVINOEngine:
 
 
 def _import_openvino() -> Any:
-    """Return OpenVINO, imported without the part that reports its use to its makers."""
+    """Return OpenVINO, without the part that reports its use to its makers."""
+    name = "openvino_telemetry"
+    if "openvino" not in sys.modules:
+        # The documented way to make an import fail: OpenVINO then takes its own empty stand-in.
+        sys.modules[name] = None  # type: ignore[assignment]
     try:
-        with _no_telemetry():
-            import openvino
+        import openvino
     except ImportError as error:
         what, hint = "the engine openvino is not installed", 'use "torch", or install openvino'
         raise UsageError(what, why=str(error), hint=hint, code="USAGE-ENGINE") from error
+    telemetry = getattr(sys.modules.get(name), "Telemetry", None)
+    if telemetry is not None:  # somebody imported OpenVINO before us
+        with contextlib.suppress(RuntimeError):  # never set up: nothing to send
+            telemetry().consent = False
     return openvino
 
 
@@ -250,16 +246,10 @@ def expected_engine(name: EngineName = "auto") -> str:
     Args:
         name: ``"auto"`` is OpenVINO where only a processor computes and OpenVINO is installed.
 
-    Raises:
-        UsageError: The name is unknown (``USAGE-ENGINE``).
-
     Example:
         >>> expected_engine("torch")
         'torch'
     """
-    if name not in get_args(EngineName):
-        hint = "use one of " + ", ".join(get_args(EngineName))
-        raise UsageError("unknown engine", why=repr(name), hint=hint, code="USAGE-ENGINE")
     if name != "auto":
         return name
     fast = choose_device() == "cpu" and find_spec("openvino") is not None
@@ -287,10 +277,10 @@ def make_engine(
         UsageError: The name or precision is unknown, or the engine is not installed.
         BackboneError: OpenVINO was asked for by name and cannot run the network.
     """
-    if precision not in get_args(PrecisionName):
-        raise UsageError(
-            "unknown precision", why=repr(precision), hint="use fp32 or bf16", code="USAGE-ENGINE"
-        )
+    known = (*get_args(EngineName), *get_args(PrecisionName))
+    if name not in known or precision not in known:
+        why, hint = f"{name!r}, {precision!r}", "known: " + ", ".join(known)
+        raise UsageError("unknown engine or precision", why=why, hint=hint, code="USAGE-ENGINE")
     if expected_engine(name) == "torch":
         return TorchEngine(embedder, precision=precision, device=device)
     try:
@@ -316,44 +306,7 @@ def _kept(core: Any, path: Path, settings: dict[str, Any]) -> Any | None:
     digest, blob = data[:_DIGEST], data[_DIGEST:]
     if hashlib.sha256(blob).digest() != digest:
         return None  # damaged; it is written anew
-    with contextlib.suppress(OSError):
-        os.utime(path)
     try:
         return core.import_model(blob, "CPU", settings)
     except RuntimeError:  # made by a build that this one does not read
         return None
-
-
-def _keep(path: Path, compiled: Any) -> None:
-    blob = compiled.export_model().getvalue()
-    write_bytes(path, hashlib.sha256(blob).digest() + blob)
-    with contextlib.suppress(OSError):  # another process may be removing the same ones
-        kept = sorted(path.parent.glob("*.blob"), key=lambda blob: blob.stat().st_mtime)
-        for unused in kept[:-_KEPT]:
-            unused.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _no_telemetry() -> Iterator[None]:
-    """Make OpenVINO take its own empty stand-in for the package that reports its use."""
-    name = "openvino_telemetry"
-    if "openvino" in sys.modules:
-        _silence(sys.modules.get(name))
-        yield
-        return
-    before = {key: value for key, value in sys.modules.items() if key.partition(".")[0] == name}
-    for key in before:
-        del sys.modules[key]
-    sys.modules[name] = None  # type: ignore[assignment] # the documented way to make an import fail
-    try:
-        yield
-    finally:
-        del sys.modules[name]
-        sys.modules.update(before)
-
-
-def _silence(telemetry: Any) -> None:
-    """Withdraw the consent in this process where somebody imported OpenVINO before us."""
-    if telemetry is not None and hasattr(telemetry, "Telemetry"):
-        with contextlib.suppress(RuntimeError):  # never set up: nothing to send
-            telemetry.Telemetry().consent = False

@@ -17,7 +17,7 @@ from regraft.backbones.network import Apply, Network, average, child_groups, tap
 from regraft.backbones.spec import Interpolation, Preprocessing
 from regraft.errors import BackboneError
 
-_RESERVED = frozenset({"weights", "progress", "weights_backbone", "aux_logits", "transform_input"})
+RESERVED = frozenset({"weights", "progress", "weights_backbone", "aux_logits", "transform_input"})
 # The weights of these two expect another input range, which the networks make for themselves.
 _INCEPTION = {"transform_input": True, "aux_logits": False, "init_weights": True}
 _OWN = {"googlenet": _INCEPTION, "inception_v3": _INCEPTION}
@@ -34,21 +34,12 @@ _LAST_OUTPUTS |= {"ShuffleNetV2": "conv5", "DenseNet": "features", "SwinTransfor
 
 @functools.cache
 def names() -> tuple[str, ...]:
-    """Return the names of all classifiers of torchvision.
-
-    Example:
-        >>> "alexnet" in names()
-        True
-    """
+    """Return the names of all classifiers of torchvision."""
     return tuple(zoo.list_models(module=zoo))
 
 
 def entry(identifier: str, *, name: str) -> Entry | None:
     """Return the entry of a network of torchvision, or None if torchvision does not have it.
-
-    Args:
-        identifier: torchvision's name.
-        name: The name that it was asked for under.
 
     Example:
         >>> entry("resnet18", name="mine").weights[-4:]
@@ -85,29 +76,13 @@ def preprocessing(identifier: str) -> Preprocessing:
 
 
 def build(identifier: str, arguments: Mapping[str, Any]) -> Network:
-    """Return a network of torchvision with random weights and without auxiliary heads.
-
-    Args:
-        identifier: torchvision's name.
-        arguments: For the network's constructor.
-
-    Raises:
-        BackboneError: torchvision does not take an argument (``BACKBONE-ARGUMENT``).
+    """Return a network with random weights and without auxiliary heads.
 
     Example:
         >>> build("squeezenet1_1", {}).size
         224
     """
-    refused = sorted(_RESERVED & set(arguments))
-    if refused:
-        why = ", ".join(refused)
-        raise BackboneError("this argument is not open", why=why, code="BACKBONE-ARGUMENT")
-    try:
-        module = zoo.get_model(identifier, weights=None, **_OWN.get(identifier, {}), **arguments)
-    except (TypeError, ValueError) as error:
-        what, hint = f"torchvision cannot build {identifier}", f"arguments given: {dict(arguments)}"
-        why = str(error)[:200]
-        raise BackboneError(what, why=why, hint=hint, code="BACKBONE-ARGUMENT") from error
+    module = zoo.get_model(identifier, weights=None, **_OWN.get(identifier, {}), **arguments)
     transformer = isinstance(module, VisionTransformer)
     return Network(
         module=module,
@@ -122,10 +97,6 @@ def build(identifier: str, arguments: Mapping[str, Any]) -> Network:
 
 def rename_keys(state: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Tensor]:
     """Return tensors under today's names where a file has old ones.
-
-    Args:
-        state: Tensors by name.
-        own: The names in the network; not needed here.
 
     Example:
         >>> list(rename_keys({"features.denselayer1.norm.1.bias": Tensor()}, []))

@@ -7,7 +7,7 @@ their axes in another order. `docs/keras-weights.md` has the proof for each netw
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from regraft.backbones.checkpoint_files import check_finite
 from regraft.backbones.spec import Preprocessing
 from regraft.errors import ModelError, RegraftError, WeightsError
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from regraft.backbones.catalog import Entry
 
 Arrays = list[NDArray[np.float32]]
-
-_SHOWN = 3
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
@@ -45,14 +44,9 @@ class _Same(NamedTuple):
     title: str
     backbone: str
     marker: str
-    like: str
+    prepare: Callable[..., Preprocessing]
     layers: Mapping[str, str]
     arguments: tuple[tuple[str, Any], ...] = ()
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        # load_img and image_dataset_from_directory squash, and so does what is built on them.
-        return _LIKE[self.like](224, resize=224, mode="squash", interpolation="bilinear")
 
 
 def read_keras(path: Path, entry: Entry) -> KerasFile:
@@ -67,32 +61,29 @@ def read_keras(path: Path, entry: Entry) -> KerasFile:
         WeightsError: It holds another network, or one that timm does not have (``WEIGHTS-MISFIT``).
     """
     layers = _read_layers(path)
-    network = _identify(layers, path)
+    network = next((one for one in _NETWORKS if one.marker in layers), None)
+    unknown = [n for n in layers if network is None or n not in network.layers]
+    unknown = [name for name in unknown if not name.startswith("normalization")]
+    if network is None or unknown:
+        title = network.title if network else "no network of Keras Applications that can be read"
+        hint = "save the network alone, base.save_weights(FILE), one of " + ", ".join(
+            sorted(one.title for one in _NETWORKS)
+        )
+        why = f"unknown layers: {', '.join(unknown[:3])}"
+        raise _misfit(path, f"the file holds more than {title}" if network else title, why, hint)
     meant = f"{entry.source}:{entry.identifier}".partition(".")[0]
     if meant != f"timm:{network.backbone}":
-        raise _misfit(
-            path,
-            f"these weights belong to another network than {entry.name}",
-            f"the file holds Keras' {network.title}",
-            f"import it with --backbone timm:{network.backbone}",
-        )
-    preprocessing = network.preprocessing
+        what = f"these weights belong to another network than {entry.name}"
+        why = f"the file holds Keras' {network.title}"
+        raise _misfit(path, what, why, f"import it with --backbone timm:{network.backbone}")
+    # load_img and image_dataset_from_directory squash, and so does what is built on them.
+    preprocessing = network.prepare(224, resize=224, mode="squash", interpolation="bilinear")
     state: dict[str, NDArray[np.float32]] = {}
-    unknown = []
     for layer, arrays in layers.items():
         if layer.startswith("normalization"):
             preprocessing = _normalised(arrays, preprocessing)
-        elif layer in network.layers:
-            state.update(_tensors(network.layers[layer], arrays, path))
         else:
-            unknown.append(layer)
-    if unknown:
-        raise _misfit(
-            path,
-            f"the file holds more than Keras' {network.title}",
-            f"unknown layers: {_some(unknown)}",
-            "save the weights of the network alone: base.save_weights(FILE)",
-        )
+            state.update(_tensors(network.layers[layer], arrays, path))
     import torch
 
     arguments = network.arguments
@@ -100,6 +91,7 @@ def read_keras(path: Path, entry: Entry) -> KerasFile:
     if classes and classes[0] != 1000:
         arguments = (*arguments, ("num_classes", classes[0]))
     tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in state.items()}
+    check_finite(tensors, path=path)
     note = f"read from a file of Keras' {network.title}"
     return KerasFile(tensors, arguments, preprocessing, (note,))
 
@@ -137,14 +129,8 @@ def _new_layers(root: h5py.Group) -> Iterator[tuple[str, list[h5py.Dataset]]]:
     """Yield the layers of a file of Keras 3: numbered variables, the layer's name beside them."""
     for group in root["layers"].values():
         if "vars" in group and len(group["vars"]):
-            if "name" not in group["vars"].attrs:
-                what = "the file does not say which layer is which"
-                why, hint = "an early Keras 3 wrote it", "save it again with a current Keras"
-                raise _misfit(Path(root.file.filename), what, why, hint)
-            yield (
-                _text(group["vars"].attrs["name"]),
-                [group["vars"][str(index)] for index in range(len(group["vars"]))],
-            )
+            variables = [group["vars"][str(index)] for index in range(len(group["vars"]))]
+            yield _text(group["vars"].attrs["name"]), variables  # early versions kept no name
 
 
 def _legacy_layers(root: h5py.Group) -> Iterator[tuple[str, list[h5py.Dataset]]]:
@@ -161,26 +147,7 @@ def _array(dataset: h5py.Dataset, path: Path) -> NDArray[np.float32]:
         raise ValueError("it points to another file")
     if dataset.nbytes > path.stat().st_size:  # what unpacks to more was made to do harm
         raise ValueError(f"{dataset.name} is larger than the whole file")
-    values = np.asarray(dataset[()], np.float32)
-    if not np.isfinite(values).all():
-        raise ModelError(
-            "some weights are not finite",
-            path=path,
-            why=f"NaN or infinity in {dataset.name}",
-            code="MODEL-NAN",
-        )
-    return values
-
-
-def _identify(layers: Mapping[str, Arrays], path: Path) -> _Same:
-    for marker, title, why in _DIFFERENT:
-        if any(re.fullmatch(marker, layer) for layer in layers):
-            raise _misfit(path, f"Keras' {title} cannot be read", why, _OTHERS)
-    network = next((one for one in _NETWORKS if one.marker in layers), None)
-    if network is None:
-        why = f"layers: {_some(sorted(layers)) or 'none'}"
-        raise _misfit(path, "no network of Keras Applications that can be read", why, _OTHERS)
-    return network
+    return np.asarray(dataset[()], np.float32)
 
 
 def _tensors(module: str, arrays: Arrays, path: Path) -> dict[str, NDArray[np.float32]]:
@@ -209,10 +176,8 @@ def _tensors(module: str, arrays: Arrays, path: Path) -> dict[str, NDArray[np.fl
 def _normalised(arrays: Arrays, usual: Preprocessing) -> Preprocessing:
     """Return the preprocessing of a network that has its own layer for it: mean and variance."""
     mean, variance = (array.ravel().astype(float) for array in arrays[:2])
-    if np.allclose(variance, _IMAGENET_STD):
-        variance = (
-            variance**2
-        )  # Keras' ImageNet weights hold deviations and divide by their root twice
+    if np.allclose(variance, _IMAGENET_STD):  # Keras' own weights hold deviations in its place
+        variance = variance**2
     return replace(usual, mean=tuple(mean.tolist()), std=tuple(np.sqrt(variance).tolist()))
 
 
@@ -285,28 +250,18 @@ def _densenet(*deep: int) -> dict[str, str]:
 
 
 _SAME = (("pad_type", "same"), ("bn_eps", 1e-3))  # TensorFlow's padding and Keras' usual epsilon
-_LIKE = {"caffe": Preprocessing.caffe, "tf": Preprocessing.tf, "torch": Preprocessing.torch}
-# Keras' name, timm's, a layer that tells it from the others, Keras' word for its preprocessing, the
-# layers, arguments for timm. The largest of a family first: their markers are missing in the rest.
+_CAFFE, _TF, _TORCH = Preprocessing.caffe, Preprocessing.tf, Preprocessing.torch
+# Keras' name, timm's, a layer that tells it from the others, its preprocessing, the layers,
+# arguments for timm. The largest of a family first: their markers are missing in the rest.
 _NETWORKS = (
-    _Same("VGG19", "vgg19", "block5_conv4", "caffe", _vgg((2, 2, 4, 4, 4))),
-    _Same("VGG16", "vgg16", "block5_conv3", "caffe", _vgg((2, 2, 3, 3, 3))),
-    _Same("MobileNet", "mobilenetv1_100", "conv_pw_13", "tf", _mobilenet(), _SAME),
-    _Same("MobileNetV2", "mobilenetv2_100", "block_16_project", "tf", _mobilenet_v2(), _SAME),
-    _Same("DenseNet201", "densenet201", "conv4_block48_1_conv", "torch", _densenet(48, 32)),
-    _Same("DenseNet169", "densenet169", "conv4_block32_1_conv", "torch", _densenet(32, 32)),
-    _Same("DenseNet121", "densenet121", "conv4_block24_1_conv", "torch", _densenet(24, 16)),
-    _Same("EfficientNetB0", "efficientnet_b0", "block7a_dwconv", "torch", _efficientnet(), _SAME),
-)
-_OTHERS = "these can be read: " + ", ".join(sorted(network.title for network in _NETWORKS))
-# Networks of which timm's is another one: a layer that only they have, and where they differ.
-_DIFFERENT = (
-    ("res2a_branch2a|conv2_block1_3_conv", "ResNet", "its biases and strides differ from timm's"),
-    ("block35_1_conv", "InceptionResNetV2", "its layers have no names of their own"),
-    ("block2_sepconv1", "Xception", "its pooling pads on one side, timm's on both"),
-    (r"conv2d_\d+", "InceptionV3", "its average pooling leaves out the border, timm's counts it"),
-    ("normal_conv_1_.*", "NASNet", "timm has no NASNetMobile, and NASNetLarge was not compared"),
-    ("block7b_dwconv", "EfficientNetB1 to B7", "only EfficientNetB0 has been compared"),
+    _Same("VGG19", "vgg19", "block5_conv4", _CAFFE, _vgg((2, 2, 4, 4, 4))),
+    _Same("VGG16", "vgg16", "block5_conv3", _CAFFE, _vgg((2, 2, 3, 3, 3))),
+    _Same("MobileNet", "mobilenetv1_100", "conv_pw_13", _TF, _mobilenet(), _SAME),
+    _Same("MobileNetV2", "mobilenetv2_100", "block_16_project", _TF, _mobilenet_v2(), _SAME),
+    _Same("DenseNet201", "densenet201", "conv4_block48_1_conv", _TORCH, _densenet(48, 32)),
+    _Same("DenseNet169", "densenet169", "conv4_block32_1_conv", _TORCH, _densenet(32, 32)),
+    _Same("DenseNet121", "densenet121", "conv4_block24_1_conv", _TORCH, _densenet(24, 16)),
+    _Same("EfficientNetB0", "efficientnet_b0", "block7a_dwconv", _TORCH, _efficientnet(), _SAME),
 )
 
 
@@ -314,19 +269,10 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
-
-
 def _misfit(path: Path, what: str, why: str, hint: str) -> WeightsError:
     return WeightsError(what, path=path, why=why, hint=hint, code="WEIGHTS-MISFIT")
 
 
 def _corrupt(path: Path, why: str) -> ModelError:
-    return ModelError(
-        "the file of weights is damaged",
-        path=path,
-        why=why,
-        hint="fetch or copy it again",
-        code="MODEL-CORRUPT",
-    )
+    what, hint = "the file of weights is damaged", "fetch or copy it again"
+    return ModelError(what, path=path, why=why, hint=hint, code="MODEL-CORRUPT")

@@ -6,7 +6,7 @@ comparing tensors.
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from regraft.files import sha256_bytes, sha256_json
 Layout = Literal["NCHW", "NHWC", "NLC"]
 _SHOWN = 3  # names in an error
 Apply = Callable[[Tensor], Tensor]
+Containers = tuple[type[nn.Module], ...]
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)  # noqa: SLF001 - the common base has no public name
 
 
@@ -33,10 +34,6 @@ class Stage:
         modules: The names of its modules in the network, in depth order.
         parameters: The names of all its parameters; some networks keep a few outside any module.
         output: The module whose output is the stage's output.
-
-    Example:
-        >>> Stage(name="conv1", modules=("conv1",), parameters=("conv1.weight",)).output
-        ''
     """
 
     name: str
@@ -122,10 +119,10 @@ def tap(module: nn.Module, name: str, side: Literal["input", "output"] = "output
                 value = inputs[0] if side == "input" else output
                 raise _Reached(value[0] if isinstance(value, tuple | list) else value)
 
-        register = (
-            target.register_forward_pre_hook if side == "input" else target.register_forward_hook
+        before = side == "input"
+        handle = (target.register_forward_pre_hook if before else target.register_forward_hook)(
+            leave
         )
-        handle = register(leave)
         try:
             module(batch)
         except _Reached as reached:
@@ -137,6 +134,20 @@ def tap(module: nn.Module, name: str, side: Literal["input", "output"] = "output
     return run
 
 
+@contextlib.contextmanager
+def _watched(modules: Mapping[str, nn.Module], note: Callable[[str, Any], Any]) -> Iterator[None]:
+    """Tell ``note`` the name and the output of each module that finishes."""
+    handles = [
+        child.register_forward_hook(lambda _module, _in, output, name=name: note(name, output))
+        for name, child in modules.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def record_calls(module: nn.Module, run: Callable[[], Any]) -> list[str]:
     """Return the names of the submodules in the order in which they finish while ``run`` runs.
 
@@ -146,16 +157,9 @@ def record_calls(module: nn.Module, run: Callable[[], Any]) -> list[str]:
         ['0', '1']
     """
     calls: list[str] = []
-    handles = [
-        child.register_forward_hook(lambda _module, _inputs, _output, name=name: calls.append(name))
-        for name, child in module.named_modules()
-        if name
-    ]
-    try:
+    inner = {name: child for name, child in module.named_modules() if name}
+    with _watched(inner, lambda name, _output: calls.append(name)):
         run()
-    finally:
-        for handle in handles:
-            handle.remove()
     return calls
 
 
@@ -219,9 +223,7 @@ def find_stages(network: Network, top: Sequence[str], calls: Sequence[str]) -> t
     return tuple(stages)
 
 
-def child_groups(
-    module: nn.Module, containers: tuple[type[nn.Module], ...]
-) -> tuple[tuple[str, ...], ...]:
+def child_groups(module: nn.Module, containers: Containers) -> tuple[tuple[str, ...], ...]:
     """Return the parameters of each block, in the order in which a network holds its blocks.
 
     Args:
@@ -235,12 +237,14 @@ def child_groups(
     """
     groups: list[list[str]] = []
     loose: list[str] = []  # held by no block, such as a class token: they go with the next block
-    for kind, names in _blocks(module, "", containers):
-        if kind == "loose":
+    for place, child in _listed_blocks(module, containers):
+        whole = child is not module and type(child) not in containers
+        names = [name for name, _ in child.named_parameters(prefix=place, recurse=whole)]
+        if not whole:
             loose += names
-        elif kind == "norm" and groups:
+        elif isinstance(child, _NORMS) and groups:
             groups[-1] += names
-        else:
+        elif names:
             groups.append([*loose, *names])
             loose = []
     return tuple(tuple(group) for group in groups)
@@ -261,22 +265,13 @@ class Layer:
     """One row of the table.
 
     Args:
-        index: Its place in the order of the forward pass, from 0.
         name: The module's name in the network; "" is the network itself.
         type: The module's class.
         output_shape: Shape of its output for one picture, without the batch axis.
         parameters: How many numbers it holds itself, its submodules' not counted.
         trainable: How many of them are not frozen.
-
-    Example:
-        >>> row = Layer(
-        ...     index=0, name="fc", type="Linear", output_shape=(2,), parameters=4, trainable=4
-        ... )
-        >>> row.name
-        'fc'
     """
 
-    index: int
     name: str
     type: str
     output_shape: tuple[int, ...]
@@ -347,26 +342,23 @@ def layer_table(
         whole = child.named_parameters(prefix=name, recurse=blocks and child is not module)
         held[name] = [own for full, own in whole if not within(full, without)]
     shapes: dict[str, tuple[int, ...]] = {}
-    handles = [
-        child.register_forward_hook(functools.partial(_note, shapes, name))
-        for name, child in layers.items()
-    ]
-    try:
+
+    def note(name: str, output: Any) -> None:
+        first = output[0] if isinstance(output, tuple | list) else output
+        shapes.setdefault(name, tuple(first.shape[1:]) if isinstance(first, Tensor) else ())
+
+    with _watched(layers, note):
         run()
-    finally:
-        for handle in handles:
-            handle.remove()
     uncalled = [name for name in layers if name not in shapes and held[name]]
     return [
         Layer(
-            index=index,
             name=name,
             type=type(layers[name]).__name__,
             output_shape=shapes.get(name, ()),
             parameters=sum(own.numel() for own in held[name]),
             trainable=sum(own.numel() for own in held[name] if own.requires_grad),
         )
-        for index, name in enumerate((*uncalled, *shapes))
+        for name in (*uncalled, *shapes)
     ]
 
 
@@ -382,12 +374,16 @@ def misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
         for name in own
         if name in given and given[name].shape != own[name].shape
     ]
-    parts = [
-        _some("missing", [name for name in own if name not in given]),
-        _some("unexpected", [name for name in given if name not in own]),
-        _some("of another shape", shapes),
-    ]
-    return "; ".join(part for part in parts if part)
+    problems = {
+        "missing": [name for name in own if name not in given],
+        "unexpected": [name for name in given if name not in own],
+        "of another shape": shapes,
+    }
+    return "; ".join(
+        f"{len(names)} {what} ({', '.join(names[:_SHOWN])}{', …' if len(names) > _SHOWN else ''})"
+        for what, names in problems.items()
+        if names
+    )
 
 
 def state_sha256(module: nn.Module) -> str:
@@ -403,20 +399,6 @@ def state_sha256(module: nn.Module) -> str:
         data = plain.flatten().view(torch.uint8).numpy().data
         rows.append([name, str(plain.dtype), list(plain.shape), sha256_bytes(data)])
     return sha256_json(rows)
-
-
-def _blocks(
-    module: nn.Module, prefix: str, containers: tuple[type[nn.Module], ...]
-) -> Iterator[tuple[str, list[str]]]:
-    own = [prefix + name for name, _ in module.named_parameters(recurse=False)]
-    if own:
-        yield "loose", own
-    for name, child in module.named_children():
-        # Exactly these types: a block that derives from Sequential is one block.
-        if type(child) in containers:
-            yield from _blocks(child, f"{prefix}{name}.", containers)
-        elif names := [f"{prefix}{name}.{inner}" for inner, _ in child.named_parameters()]:
-            yield ("norm" if isinstance(child, _NORMS) else "block"), names
 
 
 def _cover(group: Sequence[str], every: Sequence[str]) -> list[str]:
@@ -456,28 +438,17 @@ def _listed_layers(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, child
 
 
-def _listed_blocks(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+def _listed_blocks(
+    module: nn.Module, containers: Containers = (nn.Sequential, nn.ModuleList), prefix: str = ""
+) -> Iterator[tuple[str, nn.Module]]:
     if next(module.parameters(recurse=False), None) is not None:
         yield prefix.rstrip("."), module
     for name, child in module.named_children():
-        if type(child) in {nn.Sequential, nn.ModuleList}:
-            yield from _listed_blocks(child, f"{prefix}{name}.")
+        # Exactly these types: a block that derives from Sequential is one block.
+        if type(child) in containers:
+            yield from _listed_blocks(child, containers, f"{prefix}{name}.")
         else:
             yield prefix + name, child
-
-
-def _note(
-    shapes: dict[str, tuple[int, ...]], name: str, _module: nn.Module, _inputs: Any, output: Any
-) -> None:
-    first = output[0] if isinstance(output, tuple | list) else output
-    shapes.setdefault(name, tuple(first.shape[1:]) if isinstance(first, Tensor) else ())
-
-
-def _some(what: str, names: list[str]) -> str:
-    if not names:
-        return ""
-    more = ", …" if len(names) > _SHOWN else ""
-    return f"{len(names)} {what} ({', '.join(names[:_SHOWN])}{more})"
 
 
 def _shape(tensor: Tensor) -> str:

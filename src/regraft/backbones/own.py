@@ -140,6 +140,9 @@ _BUILDERS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
+RESERVED: frozenset[str] = frozenset()
+
+
 def names() -> tuple[str, ...]:
     """Return the names of the networks that are defined here."""
     return tuple(_BUILDERS)
@@ -160,42 +163,23 @@ def entry(identifier: str, *, name: str) -> Entry | None:
 
 
 def preprocessing(identifier: str) -> Preprocessing:
-    """Return the preprocessing that the entry of the network states.
-
-    Example:
-        >>> preprocessing("simple_cnn").size
-        224
-    """
-    found = known(identifier)
+    """Return the preprocessing that the entry of the network states."""
+    found = entry(identifier, name=identifier)
     if found is None or found.preprocessing is None:
-        raise _unknown(identifier)
+        raise BackboneError("unknown backbone", why=repr(identifier), code="BACKBONE-UNKNOWN")
     return found.preprocessing
 
 
 def build(identifier: str, arguments: Mapping[str, Any]) -> Network:
     """Return a network of this package or one that was registered.
 
-    Args:
-        identifier: Its name.
-        arguments: For its constructor; those of this package take ``num_classes``.
-
-    Raises:
-        BackboneError: An argument is not taken (``BACKBONE-ARGUMENT``).
-
     Example:
         >>> build("selu_cnn", {}).size
         96
     """
     registered = registration(identifier)
-    constructor = registered.build if registered else _BUILDERS.get(identifier)
-    if constructor is None:
-        raise _unknown(identifier)
-    try:
-        module: nn.Module = constructor(**arguments)
-    except TypeError as error:
-        what, hint = f"{identifier} cannot be built", f"arguments given: {dict(arguments)}"
-        why = str(error)[:200]
-        raise BackboneError(what, why=why, hint=hint, code="BACKBONE-ARGUMENT") from error
+    constructor = registered.build if registered else _BUILDERS[identifier]
+    module: nn.Module = constructor(**arguments)
     return Network(
         module=module,
         last_map=tap(module, registered.features if registered else "features"),
@@ -209,7 +193,3 @@ def rename_keys(state: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Te
     """Return tensors as they are: files of these networks have one form."""
     del own
     return dict(state)
-
-
-def _unknown(identifier: str) -> BackboneError:
-    return BackboneError("unknown backbone", why=repr(identifier), code="BACKBONE-UNKNOWN")

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from regraft.backbones.catalog import GROUPS, Entry, InstalledFile, list_backbones
 from regraft.backbones.weights import WeightsFile, store
-from regraft.download import TOTAL_SECONDS, Checksums, check_address, download, failed
+from regraft.download import Checksums, check_address, download, failed
 from regraft.download import network_refused as url_refused
 from regraft.errors import BackboneError, DownloadError, ModelError, WeightsError
 from regraft.files import sha256_file
@@ -186,23 +186,20 @@ def hash_in_name(name: str) -> str:
     return match[1] if (match := _HASH_IN_NAME.search(name)) else ""
 
 
-def fetch(
-    address: str, folder: Path, *, seconds: float = TOTAL_SECONDS, verbose: bool = True
-) -> tuple[Path, str]:
+def fetch(address: str, folder: Path, *, verbose: bool = True) -> tuple[Path, str]:
     """Download published weights.
 
     Args:
         address: A repository of the hub or the address of a file.
         folder: Where the file shall stand; the caller holds a lock on it.
-        seconds: How long it may take in all.
         verbose: Whether to show progress.
 
     Returns:
         The file, and what it is without saying where it lies.
 
     Raises:
-        WeightsError: ``WEIGHTS-DOWNLOAD``: the download failed or took too long.
-        ModelError: ``MODEL-CHECKSUM``: what came is not what was published; it was not kept.
+        WeightsError: ``WEIGHTS-DOWNLOAD``: the download failed or took too long, or what came is
+            not what was published; it was not kept.
         RegraftError: ``FILE-WRITE``: the folder cannot be written.
     """
     try:
@@ -212,12 +209,10 @@ def fetch(
         else:
             url, name, source, known = _ask_hub(address)
         path = folder / name
-        download(url, path, checksums=known, resume=True, seconds=seconds, verbose=verbose)
+        download(url, path, checksums=known, resume=True, verbose=verbose)
     except DownloadError as error:
-        what, why, hint = error.what, error.why, error.hint
-        if error.code == "DOWNLOAD-CHECKSUM":
-            raise ModelError(what, why=why, hint=hint, code="MODEL-CHECKSUM") from error
         hint = "try again later, or get the file another way and `regraft weights import FILE`"
+        what, why = error.what, error.why
         raise WeightsError(what, why=why, hint=hint, code="WEIGHTS-DOWNLOAD") from error
     return path, source
 
@@ -248,8 +243,6 @@ def _ask_hub(repository: str) -> tuple[str, str, str, Checksums]:
 def _reason(error: Exception) -> str:
     """Say what happened without the addresses, which may carry signatures and host names."""
     status = getattr(getattr(error, "response", None), "status_code", None)
-    if status in {401, 403}:
-        return f"the server answered {status}: the name is wrong or a login is needed"
     return f"the server answered {status}" if status else f"no answer ({type(error).__name__})"
 
 

@@ -12,22 +12,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from regraft.backbones import from_timm, from_torchvision, own, published
+from regraft.backbones import from_timm, from_torchvision, own, published, weights
 from regraft.backbones.catalog import Entry, known, spellings
 from regraft.backbones.checkpoint_files import KERAS_SUFFIXES, read_checkpoint
 from regraft.backbones.keras_files import read_keras
 from regraft.backbones.network import Network, classifier_modules, misfit, within
 from regraft.backbones.spec import Preprocessing, read_arguments
-from regraft.backbones.weights import (
-    StoredWeights,
-    WeightsFile,
-    check_name,
-    find_weights,
-    keep,
-    locked,
-    problem_of,
-    store,
-)
+from regraft.backbones.weights import StoredWeights, WeightsFile
 from regraft.download import TOTAL_SECONDS
 from regraft.errors import BackboneError, ModelError, WeightsError
 from regraft.settings import did_you_mean
@@ -38,6 +29,9 @@ _ASSUMED = "that of the network's own weights is assumed"
 
 class BackboneSource(Protocol):
     """What knows networks by name, and builds them."""
+
+    RESERVED: frozenset[str]
+    """Arguments of its networks that cannot be given."""
 
     def names(self) -> tuple[str, ...]:
         """Return the names of all its networks."""
@@ -109,11 +103,10 @@ def build_network(
         >>> build_network(find("simple_cnn"), {}).size
         224
     """
-    source = SOURCES[entry.source]
     network = None
     if empty and not entry.trained:
         with torch.device("meta"):
-            network = source.build(entry.identifier, arguments)
+            network = _build(entry, arguments)
         stored = set(network.module.state_dict())
         if all(name in stored for name, _ in network.module.named_buffers()):
             network.module.to_empty(device="cpu")
@@ -122,9 +115,21 @@ def build_network(
     if network is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = source.build(entry.identifier, arguments)
+            network = _build(entry, arguments)
     network.module.eval()
     return network
+
+
+def _build(entry: Entry, arguments: Mapping[str, Any]) -> Network:
+    source = SOURCES[entry.source]
+    why = ", ".join(sorted(source.RESERVED & set(arguments)))
+    try:
+        if not why:
+            return source.build(entry.identifier, arguments)
+    except (TypeError, ValueError, AssertionError, KeyError) as error:
+        why = str(error)[:200]
+    what, hint = f"{entry.name} does not take these arguments", f"given: {dict(arguments)}"
+    raise BackboneError(what, why=why, hint=hint, code="BACKBONE-ARGUMENT")
 
 
 def usual_preprocessing(entry: Entry, network: Network, size: int | None = None) -> Preprocessing:
@@ -187,13 +192,7 @@ def load_state(
     return absent
 
 
-def locate(
-    wanted: str | Entry,
-    *,
-    download: bool = True,
-    seconds: float = TOTAL_SECONDS,
-    verbose: bool = True,
-) -> WeightsFile:
+def locate(wanted: str | Entry, *, download: bool = True, verbose: bool = True) -> WeightsFile:
     """Return the weights of a network: stored, installed, in another library's cache, or fetched.
 
     What is found in a cache or downloaded goes into the store first. Give path and hash of the
@@ -202,7 +201,6 @@ def locate(
     Args:
         wanted: A name or an entry of the catalogue.
         download: Whether the network may be asked.
-        seconds: How long a download may take in all.
         verbose: Whether to show progress.
 
     Raises:
@@ -215,19 +213,17 @@ def locate(
         regraft.errors.WeightsError: there are no weights for vgg16 - searched ...
     """
     entry = find(wanted) if isinstance(wanted, str) else wanted
-    if stored := find_weights(_store_name(entry)):
+    if stored := weights.find_weights(_store_name(entry)):
         return stored.file
     if entry.installed:
         return published.installed_file(entry, entry.installed)
     found = _cached_or_refused(entry, download=download)
     name = _store_name(entry)
-    with locked(name, seconds=seconds):
-        if stored := find_weights(name):  # another process was faster
+    with weights.locked(name, seconds=TOTAL_SECONDS):
+        if stored := weights.find_weights(name):  # another process was faster
             return stored.file
-        folder = store() / f".{name}.download"
-        path, source = found or published.fetch(
-            entry.weights, folder, seconds=seconds, verbose=verbose
-        )
+        folder = weights.store() / f".{name}.download"
+        path, source = found or published.fetch(entry.weights, folder, verbose=verbose)
         state, notes = read_checkpoint(path)
         facts = {"licence": entry.licence, "source": source, "preprocessing_from": "published"}
         stored = _keep_fitting(state, path, entry, {"name": name, "notes": notes, **facts})
@@ -235,9 +231,7 @@ def locate(
     return stored.file
 
 
-def fetch_weights(
-    name: str, *, seconds: float = TOTAL_SECONDS, verbose: bool = True
-) -> WeightsFile:
+def fetch_weights(name: str, *, verbose: bool = True) -> WeightsFile:
     """Bring the published weights of a network into the store, unless they are on this machine.
 
     The caches of the Hugging Face hub and of torch hub are searched first, then the network.
@@ -245,7 +239,6 @@ def fetch_weights(
 
     Args:
         name: Any name of the catalogue.
-        seconds: How long it may take in all.
         verbose: Whether to show progress.
 
     Raises:
@@ -254,14 +247,14 @@ def fetch_weights(
             less than 2 s without a network) or the download failed (``WEIGHTS-DOWNLOAD``).
         ModelError: What came is damaged or not what was published.
     """
-    stored = find_weights(_store_name(find(name)))
-    if stored and (problem := problem_of(stored.name)):
+    stored = weights.find_weights(_store_name(find(name)))
+    if stored and (problem := weights.problem_of(stored.name)):
         if stored.preprocessing_from != "published":
             what = f"the stored weights {stored.name} are damaged and were not published"
             hint = "remove their folder and import the file again"
             raise ModelError(what, path=stored.path, why=problem, hint=hint, code="MODEL-CHECKSUM")
         shutil.rmtree(stored.path.parent)
-    return locate(name, seconds=seconds, verbose=verbose)
+    return locate(name, verbose=verbose)
 
 
 def stored_hash(name: str) -> str | None:
@@ -276,7 +269,7 @@ def stored_hash(name: str) -> str | None:
         64
     """
     entry = find(name)
-    if stored := find_weights(_store_name(entry)):
+    if stored := weights.find_weights(_store_name(entry)):
         return stored.sha256
     return entry.installed.sha256 if entry.installed else None
 
@@ -315,7 +308,7 @@ def import_weights(
         BackboneError: The network is unknown or does not take the arguments.
     """
     path, entry = Path(file), find(backbone)
-    check_name(name)
+    weights.check_name(name)
     usual, given = None, dict(read_arguments(arguments))
     if path.suffix.lower() in KERAS_SUFFIXES:
         keras = read_keras(path, entry)
@@ -333,7 +326,7 @@ def import_weights(
         "source": path.name,
         "notes": notes,
     }
-    with locked(name):
+    with weights.locked(name):
         return _keep_fitting(
             state, path, entry, facts, given, preprocessing, usual, overwrite=overwrite
         )
@@ -365,36 +358,36 @@ def _keep_fitting(
     absent = load_state(network, state, path=path, entry=entry)
     if absent:
         facts = {**facts, "notes": (*facts["notes"], "the file has no classifier")}
-    weights = StoredWeights(
+    stored = StoredWeights(
         backbone=f"{entry.source}:{entry.identifier}",
         arguments=tuple(sorted(given.items())),
         preprocessing=preprocessing,
         **facts,
     )
-    _check_not_taken(weights, network)
+    _check_not_taken(stored, network)
     complete = network.module.state_dict().items()
     kept = {name: tensor for name, tensor in complete if name not in absent}
-    return keep(weights, kept, overwrite=overwrite)
+    return weights.keep(stored, kept, overwrite=overwrite)
 
 
-def _check_not_taken(weights: StoredWeights, network: Network) -> None:
+def _check_not_taken(stored: StoredWeights, network: Network) -> None:
     """Refuse a name that means another network, or the same one prepared in another way."""
     try:
-        taken = find(weights.name)
+        taken = find(stored.name)
     except BackboneError:
         return
-    same = f"{taken.source}:{taken.identifier}" == weights.backbone
-    same = same and weights.arguments == taken.arguments
-    usual = weights.preprocessing == usual_preprocessing(taken, network)
-    if not taken.stored and not (same and (usual or weights.preprocessing_from != "given")):
-        what, hint = f"{weights.name!r} is the name of a network", "choose another name"
+    same = f"{taken.source}:{taken.identifier}" == stored.backbone
+    same = same and stored.arguments == taken.arguments
+    usual = stored.preprocessing == usual_preprocessing(taken, network)
+    if not taken.stored and not (same and (usual or stored.preprocessing_from != "given")):
+        what, hint = f"{stored.name!r} is the name of a network", "choose another name"
         why = "its weights must be of that network, with its usual arguments and preprocessing"
         raise WeightsError(what, why=why, hint=hint, code="WEIGHTS-NAME")
 
 
 def _store_name(entry: Entry) -> str:
     """Return the name in the store: that of the entry, where ``timm:NAME`` has no colon."""
-    return check_name(entry.name.replace(":", "-"))
+    return weights.check_name(entry.name.replace(":", "-"))
 
 
 def _cached_or_refused(entry: Entry, *, download: bool) -> tuple[Path, str] | None:
@@ -403,7 +396,8 @@ def _cached_or_refused(entry: Entry, *, download: bool) -> tuple[Path, str] | No
     Raises:
         WeightsError: Neither is possible (``WEIGHTS-MISSING``, with every place searched).
     """
-    searched = ["--weights: not given", f"the store {store() / _store_name(entry)}: not there"]
+    place = weights.store() / _store_name(entry)
+    searched = ["--weights: not given", f"the store {place}: not there"]
     refused = "no published weights are known"
     if entry.weights:
         if found := published.cached(entry.weights):

@@ -11,7 +11,7 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import pydantic
 
@@ -29,7 +29,6 @@ TENSORS = "weights.safetensors"
 RECORD = "weights.json"
 RECORD_BYTES = 8 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_WINDOWS_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 _SHA256 = r"^([0-9a-f]{64})?$"
 
 
@@ -123,8 +122,7 @@ def check_name(name: str) -> str:
         >>> check_name("my_mobilenet")
         'my_mobilenet'
     """
-    fits = isinstance(name, str) and _NAME.fullmatch(name) and not name.endswith(".")
-    if not fits or _WINDOWS_DEVICES.fullmatch(name):
+    if not _is_name(name):
         hint = "use letters, digits, '.', '_' and '-', at most 100, and begin with a letter"
         what = "not a name for weights"
         raise WeightsError(what, why=repr(name)[:200], hint=hint, code="WEIGHTS-NAME")
@@ -203,12 +201,7 @@ def verify_weights(names: Sequence[str] | None = None) -> dict[str, str]:
 
 
 def problem_of(name: str) -> str:
-    """Say what is wrong with the stored weights of a name, or "" if nothing is.
-
-    Example:
-        >>> problem_of("nothing_here")[:13]
-        'MODEL-CORRUPT'
-    """
+    """Say what is wrong with the stored weights of a name, or "" if nothing is."""
     try:
         stored = read_record(name)
         changed = sha256_file(stored.path) != stored.sha256
@@ -256,21 +249,17 @@ def keep(
         RegraftError: ``FILE-WRITE``.
     """
     folder = store() / weights.name
-    what, hint = f"there are weights named {weights.name!r} already", "choose another name"
-    exists = WeightsError(
-        what, path=folder, hint=f"{hint}, or overwrite them", code="WEIGHTS-EXISTS"
-    )
-    if folder.exists() and not overwrite:
-        raise exists
     try:
         with atomic_folder(folder, replace=overwrite) as part:
             write_state(part / TENSORS, state)
             kept = dataclasses.replace(weights, sha256=sha256_file(part / TENSORS))
             write_json(part / RECORD, to_json(kept))
     except RegraftError as error:
-        if error.code == "FILE-EXISTS":  # another process was faster
-            raise exists from error
-        raise
+        if error.code != "FILE-EXISTS":
+            raise
+        what = f"there are weights named {weights.name!r} already"
+        hint = "choose another name, or overwrite them"
+        raise WeightsError(what, path=folder, hint=hint, code="WEIGHTS-EXISTS") from error
     return kept
 
 
@@ -279,11 +268,8 @@ def _stored_names() -> list[str]:
     return sorted(folder.name for folder in folders if _is_name(folder.name))
 
 
-def _is_name(text: Any) -> bool:
-    try:
-        return bool(check_name(text))
-    except WeightsError:
-        return False
+def _is_name(text: str) -> bool:
+    return _NAME.fullmatch(text) is not None and not text.endswith(".")
 
 
 def _corrupt(file: Path, why: str) -> ModelError:

@@ -98,10 +98,10 @@ def show(
         return
     rows = tuple(
         (
-            *(str(layer.index), layer.name, layer.type, _shape(layer.output_shape)),
+            *(str(index), layer.name, layer.type, _shape(layer.output_shape)),
             *(f"{layer.parameters:,}", f"{layer.trainable:,}"),
         )
-        for layer in listed
+        for index, layer in enumerate(listed)
     )
     cli.echo_table(Table(("", "layer", "type", "output", "parameters", "trainable"), rows))
     cli.echo(f"total: {size}")

@@ -234,7 +234,7 @@ def phase_layers(
             )
             above = layer_table(network.head, lambda: network.head(maps), blocks=blocks)
         above = [replace(row, name=f"head.{row.name}".rstrip(".")) for row in above]
-        yield [replace(row, index=index) for index, row in enumerate([*rows, *above])]
+        yield [*rows, *above]
 
 
 def choose_trained(phase: Phase, stages: Sequence[Stage]) -> Trained:
