@@ -40,8 +40,9 @@ extract {table} --root {flowers} --group-by column --follow-links --allow-empty-
   --pooling avg --device cpu --precision fp32 --no-cache --out {new}.h5 --json
 extract FLAT SMALL --pixels --out {new}.h5 --json
 compare TABLE SMALL --device cpu --precision fp32 --seeds 1 --splits 1 --per-class 3 --at-most \
-  --budget 1s --out {new} --json
-compare FLAT SMALL --keep-parts --folds 2 --budget 1s --out {new} --format markdown
+  --methods features,frozen --no-augment --no-regularize --budget 5m --out {new} --json
+compare FLAT SMALL --keep-parts --folds 2 --methods features --augment --regularize \
+  --budget none --out {new} --format markdown
 run {plan} --data {flowers} --only knn --jobs 1 --out {new} --json
 run {small_plan} --small --out {new} --format latex
 run {plan} --dry-run --json

@@ -223,7 +223,7 @@ COMMANDS = {
     "extract": ("--out", "{out}/features.h5", "--backbone", "first_net"),
     "find-lr": ("--backbone", "first_net"),
     "fit": ("--backbone", "first_net", "--out", "{out}/run"),
-    "compare": ("--backbone", "first_net", "--out", "{out}/compared", "--budget", "1s"),
+    "compare": ("--backbone", "first_net", "--out", "{out}/compared", "--methods", "features"),
 }
 
 

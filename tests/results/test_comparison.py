@@ -204,6 +204,21 @@ def test_a_row_tells_the_epochs_and_the_time_of_the_runs_that_it_continues(creat
     assert Row("1c", (first,)).epochs == 30
 
 
+def test_a_training_that_was_cut_short_is_shown_as_that_and_judged_against_nobody(
+    create, record, split
+):
+    phase = {"stopped": "time budget", "last_epoch": 2, "trained": {"epochs": 20}}
+    history = {"phases": [phase], "epochs": [{"train_accuracy": 0.6}] * 2}
+    cut = create(split, "runs/cut", record=replace(record, history=history))
+    rows = [Row("cut", (cut,)), *(Row(n, (create(split, f"runs/{n}", wrong=4),)) for n in "ab")]
+
+    found = Comparison.of(rows, title="T")
+
+    assert found.rows[0].cut_short == "cut short, 2 of 20"
+    assert {name for v in found.verdicts for name in (v.a, v.b)} == {"a", "b"}
+    assert "judged against nobody: cut" in found.warnings[0]
+
+
 def test_what_was_planned_is_told_by_the_run(run_of, split):
     row = Row("method", (run_of(split, strategy="features", per_class=12),))
 

@@ -96,6 +96,8 @@ def main(begun: float) -> NoReturn:
         line, code = _explained(error)
         cli.echo_err(f"regraft: {line}")
         sys.exit(code)
+    finally:
+        cli.STARTED.clear()
     if result == cli.EXIT_INTERRUPTED:  # the parser has caught Ctrl-C itself
         cli.echo_err("regraft: interrupted")
     sys.exit(result if isinstance(result, int) else 0)

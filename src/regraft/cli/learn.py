@@ -154,6 +154,11 @@ def compare(
     folds: Annotated[
         int | None, opt("Cut the images into so many folds; each is the test once.", min=2)
     ] = None,
+    methods: Annotated[
+        str, opt("Which strategies stand in the table, with commas between them.", "NAMES")
+    ] = "features,frozen,fine_tune,two_stage,from_scratch",
+    augment: Annotated[bool, opt("Whether augmented variants of what is trained do, too.")] = True,
+    regularize: Annotated[bool, opt("Whether regularized variants do, too.")] = True,
     per_class: Annotated[
         list[int] | None,
         opt("Learn from N images of each class, too; may be given several times.", "N", min=1),
@@ -171,6 +176,7 @@ def compare(
     from regraft.experiment.compare import CompareConfig
     from regraft.experiment.compare import compare as compare_methods
     from regraft.experiment.config import read_minutes
+    from regraft.experiment.prepare import Clock
     from regraft.report.comparison_page import write_comparison
 
     minutes = None if budget == "none" else read_minutes(budget, option="--budget")
@@ -183,6 +189,9 @@ def compare(
     config = CompareConfig(
         data=data,
         backbones=tuple(replace(method, backbone=name) for name in named),
+        methods=tuple(methods.split(",")),  # type: ignore[arg-type]  # a wrong name is refused
+        augment=augment,
+        regularize=regularize,
         seeds=seeds,
         splits=splits,
         folds=folds,
@@ -191,7 +200,12 @@ def compare(
         budget=None if minutes is None else 60 * minutes,
     )
     comparison = compare_methods(
-        config, folder, command=cli.command_line(), verbose=not as_json, say=cli.echo_err
+        config,
+        folder,
+        clock=Clock(config.budget, begun=cli.STARTED.get("at")),
+        command=cli.command_line(),
+        verbose=not as_json,
+        say=cli.echo_err,
     )
     page = write_comparison(comparison, folder / _PAGE) if comparison.rows else None
     return cli.echo_comparison(comparison, page, form=form, as_json=as_json)

@@ -102,14 +102,20 @@ class PlanRunner:
         refuse_changed_weights(run, config.method)
         return run
 
-    def fit(self, config: RunConfig) -> Run:
+    def fit(self, config: RunConfig, *, time_budget: float | None = None) -> Run:
         """Fit one run, or resume it; its images are checked once for all runs on them.
+
+        Args:
+            config: The run; its folder is called by it.
+            time_budget: Minutes after which its training stops itself.
 
         Raises:
             RegraftError: The run cannot be made.
         """
+        method = config.method
+        limited = replace(method, time_budget=time_budget) if time_budget else method
         return fit_run(
-            self._with_start(config),
+            self._with_start(replace(config, method=limited)),
             out=self.place(config),
             command=self.command,
             shared=self.prepared(config),

@@ -1,23 +1,29 @@
-"""All methods of transferring a network on one folder of images, as far as a time budget allows."""
+"""All methods of transferring a network on one folder of images, as far as a time budget allows.
+
+The methods stand on a ladder, what costs least and tells most first. Before one is begun, a small
+piece of it is timed; what would not be done in time is left out. A training that takes longer than
+it seemed stops itself, stands in the table as cut short, and is judged against nobody.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import math
-import time
-from collections.abc import Container, Iterator, Mapping, Sequence
+import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from pydantic import Field
 
-from regraft.backbones.spec import BackboneSpec, Compute
-from regraft.classifiers.network_classifier import NetworkClassifier
-from regraft.errors import RunError, UsageError
-from regraft.experiment.batch import Outcome, PlanRunner, Say
-from regraft.experiment.config import Count, DataConfig, MethodConfig, RunConfig
-from regraft.experiment.plan import Plan, PlannedRow, repeated
+from regraft.data.dataset import Dataset
+from regraft.errors import ImageError, RegraftError, RunError, UsageError
+from regraft.experiment.batch import PlanRunner, Say
+from regraft.experiment.config import Count, DataConfig, MethodConfig, RunConfig, Strategy
+from regraft.experiment.plan import repeated
+from regraft.experiment.prepare import Clock, Passed, check_seconds, embed_in_pieces, read_images
+from regraft.experiment.run import build
 from regraft.experiment.warnings import comparison_warnings
 from regraft.features.extractor import FeatureExtractor
 from regraft.files import make_folder, read_json, write_json
@@ -27,32 +33,27 @@ from regraft.settings import from_json, settings_class, to_json
 from regraft.training.phases import Phase
 
 STATE = "compare.json"
-CLASSIFIERS = ("logistic", "linear_svm", "knn")
-VIEWS = 4  # augmented views per image for a frozen trunk: they are cached, as images are
-_STRATEGIES: tuple[dict[str, Any], ...] = (
-    {"strategy": "frozen", "epochs": 30},
-    {"strategy": "fine_tune", "unfreeze": 0.5, "epochs": 10, "lr": 3e-4},
-    {"strategy": "two_stage", "unfreeze": 0.5, "epochs": 10, "head_epochs": 10, "lr": 3e-4},
-    {"strategy": "fine_tune", "unfreeze": 1.0, "epochs": 10, "lr": 3e-4},
-    {"strategy": "from_scratch", "epochs": 20},
-)
-_VARIANTS: tuple[dict[str, Any], ...] = (
-    {},
-    {"regularize": "standard"},
-    {"regularize": "standard", "augment": "standard"},
-)
-_SHORTER = (1.0, 0.5, 0.25)  # of the epochs: what is tried before a method is left out
-_CHEAP = 0.05  # of the budget: what a method may take to come before the baseline from scratch
-_SPARE = 0.9  # of the budget; estimates err
-_BASELINE = 0.3  # of the budget is kept for the baseline from scratch
-_GUARD = 1.25  # times its estimate a run may be trained before it is stopped
-_SHORTEST = 10  # seconds of such a limit
-_FEW = 16  # images that are embedded, and trained on, to see how long one takes
-_OVERHEAD = 3.0  # seconds of a run for the page, the files and what is built
-_SHALLOW = 4e-4  # seconds per image and class to fit a shallow classifier with its grid
-_HEAD = 2e-4  # seconds per image and epoch to train a head on kept rows
-_FORWARD = 0.35  # of a training step: the forward pass alone, for validation
-_LEAST, _MOST = 0.5, 4.0  # how far one surprise may change the estimates
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+Step = dict[str, Any]
+_SHALLOW: list[Step] = [{"classifier": name} for name in ("logistic", "linear_svm", "knn")]
+_FROZEN: Step = {"strategy": "frozen", "epochs": 30}
+_HALF: Step = {"strategy": "fine_tune", "unfreeze": 0.5, "epochs": 10, "lr": 3e-4}
+_TWO_STAGE: Step = {**_HALF, "strategy": "two_stage", "head_epochs": 10}
+_WHOLE: Step = {**_HALF, "unfreeze": 1.0}
+# What transfer is measured by: a network that can be trained to its end in minutes.
+_BASELINE: Step = {
+    "strategy": "from_scratch",
+    "backbone": "simple_cnn",
+    "arguments": {"size": 96},
+    "preprocessing": None,
+    "head": "mlp_512_512",
+    "epochs": 30,
+}
+_SCRATCH: Step = {"strategy": "from_scratch", "epochs": 20}
+_VIEWS = 4  # augmented views per image for a frozen trunk: they are cached, as images are
+_FEW = 8  # images that are trained on to see how long one takes
+_MANY = 512  # images from which on it is tried how long a shallow classifier takes
+_SPARE = 1.1  # times its estimate must be left for a method to be begun
 
 
 @settings_class(kw_only=True)
@@ -62,6 +63,9 @@ class CompareConfig:
     Args:
         data: The images and their split.
         backbones: Each network, with what its methods share, such as ``device``.
+        methods: Which strategies stand in the table.
+        regularize: Whether regularized variants of what is trained do, too.
+        augment: Whether augmented variants do.
         seeds: Run every method with so many seeds, on the same split.
         splits: Run every method on so many different splits.
         folds: Cut the images into so many folds; each is the test once.
@@ -74,12 +78,15 @@ class CompareConfig:
 
     Example:
         >>> config = CompareConfig(data=DataConfig("flowers"), backbones=[MethodConfig()], seeds=3)
-        >>> config.title, config.repeats
-        ('Methods compared on flowers', 3)
+        >>> len(config.runs(MethodConfig()))
+        3
     """
 
     data: DataConfig
     backbones: Annotated[tuple[MethodConfig, ...], Field(min_length=1)]
+    methods: Annotated[tuple[Strategy, ...], Field(min_length=1)] = STRATEGIES
+    regularize: bool = True
+    augment: bool = True
     seeds: Count = 1
     splits: Count = 1
     folds: Annotated[int, Field(ge=2)] | None = None
@@ -92,360 +99,105 @@ class CompareConfig:
             hint = "give one of them"
             raise UsageError("splits and folds are two ways to repeat", hint=hint)
 
-    @property
-    def title(self) -> str:
-        """What the table is called."""
-        return f"Methods compared on {self.data.source.name}"
-
-    @property
-    def repeats(self) -> int:
-        """How many runs each method has."""
-        return self.seeds * self.splits * (self.folds or 1)
-
-    @property
-    def seconds(self) -> float:
-        """The budget, however large."""
-        return math.inf if self.budget is None else self.budget
-
-    def plan(self, choices: Sequence[Choice]) -> Plan:
-        """Return what was chosen as a plan."""
-        first, data = self.data.seed, replace(self.data, folds=self.folds)
-        splits, folds = range(first, first + self.splits), range(self.folds or 1)
-        rows: list[PlannedRow] = [
-            repeated(data, choice.method, splits=splits, folds=folds, seeds=range(choice.seeds))
-            for choice in choices
-        ]
-        return Plan(self.title, tuple(rows))
+    def runs(self, method: MethodConfig) -> tuple[RunConfig, ...]:
+        """Return the runs of a method, one for each seed and split or fold."""
+        first = self.data.seed
+        return repeated(
+            replace(self.data, folds=self.folds),
+            method,
+            splits=range(first, first + self.splits),
+            folds=range(self.folds or 1),
+            seeds=range(self.seeds),
+        ).configs
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """One method that may be run.
-
-    Args:
-        method: Its settings.
-        essential: Whether it is run whatever the budget.
-        estimate: Seconds that one run of it is expected to take.
-    """
-
-    method: MethodConfig
-    essential: bool = False
-    estimate: float = 0.0
-
-    @property
-    def description(self) -> str:
-        """The line that tells it from the others."""
-        return self.method.title
-
-    @property
-    def is_baseline(self) -> bool:
-        """Whether it is the training from scratch that all others are measured by."""
-        return self.essential and self.method.strategy == "from_scratch"
-
-
-@settings_class(kw_only=True)
-class Choice:
-    """What is run of a candidate.
-
-    Args:
-        method: Its settings, perhaps with fewer epochs.
-        seeds: How many seeds.
-        note: What is not done as it should be, or nothing.
-    """
-
-    method: MethodConfig
-    seeds: Count = 1
-    note: str = ""
-
-
-@dataclass
-class Costs:
-    """Seconds of runs.
-
-    Args:
-        images: How many there are in all.
-        learned: How many of them are learned from.
-        classes: How many classes they have.
-        embed: Seconds per image and backbone through the trunk; cached images are not counted
-            twice.
-        step: Seconds per image and backbone of a training step through the whole network.
-
-    Example:
-        >>> costs = Costs(images=100, learned=60, classes=5, embed={"vgg16": 0.1}, step={})
-        >>> round(costs.seconds(MethodConfig(backbone="vgg16")))
-        13
-    """
-
-    images: int
-    learned: int
-    classes: int
-    embed: Mapping[str, float]
-    step: Mapping[str, float]
-    embedded: set[str] = field(default_factory=set)
-    surprise: float = 1.0
-
-    def seconds(self, method: MethodConfig) -> float:
-        """Return how long one run of a method takes."""
-        name = method.backbone
-        embed, step = self.embed.get(name, 0.0), self.step.get(name, 0.0)
-        learned = min(self.learned, self.classes * (method.per_class or self.learned))
-        first = 0.0 if name in self.embedded else embed * self.images
-        if method.strategy == "features":
-            return self.surprise * (_OVERHEAD + first + _SHALLOW * self.classes * learned)
-        epochs, augmented = method.epochs or 0, method.augment is not None
-        head = _HEAD * learned * (epochs + (method.head_epochs or 0))
-        if method.strategy == "frozen":
-            kept = embed * learned * (method.views or 0) if augmented else 0.0
-            return self.surprise * (_OVERHEAD + first + kept + head)
-        share = method.unfreeze if isinstance(method.unfreeze, float) else 1.0
-        live = augmented or share == 1
-        each = share * step + (embed if live else 0.0) * (1 - share) + 0.004 * augmented
-        held = self.images - self.learned
-        trained = epochs * (each * learned + _FORWARD * share * step * held / 2)
-        once = (0.0 if live else embed) * (1 - share) * self.images
-        predicted = _FORWARD * step * self.images
-        return self.surprise * (_OVERHEAD + once + head + trained + predicted)
-
-    def learn(self, method: MethodConfig, taken: float) -> None:
-        """Take into account how many seconds a run really took."""
-        expected = self.seconds(method)
-        if taken > 2 * _OVERHEAD:  # what is mostly overhead tells little
-            ratio = float(np.clip(taken / max(expected, 1e-9), _LEAST, _MOST))
-            self.surprise *= ratio**0.5
-        self.embedded.add(method.backbone)
-
-
-def measure_costs(
-    config: CompareConfig, paths: Sequence[Path], *, images: int, classes: int
-) -> Costs:
-    """Return what runs cost here, from a few images through each network.
-
-    Raises:
-        BackboneError: A network cannot be built.
-        WeightsError: Its weights are not to be had.
-    """
-    specs = {method.backbone: method.spec for method in config.backbones}
-    embed = {name: _embedding_seconds(spec, paths) for name, spec in specs.items()}
-    step = {name: _step_seconds(spec) for name, spec in specs.items()}
-    return Costs(images, len(paths), classes, embed, step)
-
-
-def _embedding_seconds(spec: BackboneSpec, paths: Sequence[Path]) -> float:
-    places = np.linspace(0, len(paths) - 1, min(_FEW + 1, len(paths))).round().astype(int)
-    few = [paths[place] for place in places]
-    # Nothing is kept, so that the figure is the same when all images are cached.
-    extractor = FeatureExtractor(spec, compute=Compute(cache=None))
-    extractor.stream(few[:1])  # builds the engine
-    stats = extractor.stream(few[1:] or few).stats
-    return stats.seconds / max(stats.images, 1)
-
-
-def _step_seconds(spec: BackboneSpec) -> float:
-    """Return what an image costs in an epoch in which the whole network is trained."""
-    random = np.random.default_rng(0)
-    drawn = list(random.integers(0, 256, (_FEW, 64, 64, 3), dtype=np.uint8))
-    learner = NetworkClassifier(
-        replace(spec, weights=None),
-        phases=[Phase(unfreeze=1.0, epochs=3)],
-        batch_size=_FEW,
-        compute=Compute(cache=None),
-    ).fit(drawn, ["a", "b"] * (_FEW // 2))
-    # The first epoch pays for what is loaded and allocated.
-    return float(min(epoch["seconds"] for epoch in learner.history_["epochs"][1:])) / _FEW
-
-
-def candidates(config: CompareConfig) -> list[Candidate]:
-    """Return what may be run, the methods that cost least first.
-
-    The shallow classifiers of every backbone, and of the first one the frozen trunk with a new head
-    and the training from scratch, are essential: without them nothing can be compared.
+def candidates(config: CompareConfig) -> list[MethodConfig]:
+    """Return the methods of a comparison in the order in which they are run.
 
     Example:
         >>> config = CompareConfig(data=DataConfig("x"), backbones=[MethodConfig(backbone="vgg16")])
-        >>> [one.description for one in candidates(config)][2:5]
-        ['vgg16 + knn', 'vgg16 + frozen (linear)', 'vgg16 + from_scratch (linear)']
+        >>> [method.title for method in candidates(config)][2:5]  # doctest: +NORMALIZE_WHITESPACE
+        ['vgg16 + knn', 'vgg16 + frozen (linear)', 'vgg16 + fine_tune (linear), unfreeze 0.5']
     """
-    bases, (frozen, _, two_stage, _, scratch) = config.backbones, _STRATEGIES
-    found = [
-        Candidate(_method(base, {"classifier": name}), essential=True)
-        for base in bases
-        for name in CLASSIFIERS
+    variants: list[Step] = [{"regularize": "standard"}] if config.regularize else []
+    if config.augment:
+        variants.append({**(variants[0] if variants else {}), "augment": "standard"})
+
+    def sizes(step: Step) -> list[Step]:
+        at_most = config.at_most
+        return [{**step, "per_class": count, "at_most": at_most} for count in config.per_class]
+
+    def varied(variant: Step) -> list[Step]:
+        views = {"views": _VIEWS} if "augment" in variant else {}
+        others = (_HALF, _BASELINE, _TWO_STAGE, _WHOLE)
+        return [{**_FROZEN, **variant, **views}, *({**step, **variant} for step in others)]
+
+    steps = [
+        *(*_SHALLOW, *sizes(_SHALLOW[0]), _FROZEN, *sizes(_FROZEN)),
+        *(_HALF, _BASELINE, *sizes(_HALF), _TWO_STAGE, _WHOLE),
+        *(step for variant in variants for step in varied(variant)),
+        _SCRATCH,
     ]
-    found += [Candidate(_method(bases[0], one), essential=True) for one in (frozen, scratch)]
-    found += [
-        Candidate(_method(base, {**one, "per_class": amount, "at_most": config.at_most}))
-        for amount in config.per_class
-        for base in bases
-        for one in ({"classifier": CLASSIFIERS[0]}, frozen, two_stage)
-    ]
-    for strategy in _STRATEGIES:
-        for variant in _VARIANTS:
-            kept = strategy is frozen and "augment" in variant
-            more = {**strategy, **variant, **({"views": VIEWS} if kept else {})}
-            found += [Candidate(_method(base, more)) for base in bases]
-    unique: dict[str, Candidate] = {}
-    for one in found:
-        unique.setdefault(one.description, one)
-    return list(unique.values())
-
-
-def _method(base: MethodConfig, changes: dict[str, Any]) -> MethodConfig:
-    strategy = changes.get("strategy", "features")
-    if strategy == "features":
-        changes = {**changes, "device": "auto"}  # classifiers on features have no device
-    if strategy == "from_scratch":
-        changes = {**changes, "weights": "default"}  # it has no weights to begin with
-    return replace(base, **changes)
-
-
-def ordered(found: Sequence[Candidate], costs: Costs, *, cheap: float = 0.0) -> list[Candidate]:
-    """Return candidates with their estimates, in the order in which they are run.
-
-    First the essential ones but the baseline, then what is cheap, then the baseline from scratch,
-    which takes a good part of a budget, and then the others by their cost.
-    """
-    known = [replace(one, estimate=costs.seconds(one.method)) for one in found]
-
-    def turn(one: Candidate) -> tuple[int, float]:
-        if one.essential:
-            return (2, 0.0) if one.is_baseline else (0, 0.0)
-        return (1 if one.estimate <= cheap else 3, one.estimate)
-
-    return sorted(known, key=turn)
-
-
-def with_second_chances(
-    found: Sequence[Candidate], left_out: Container[str]
-) -> Iterator[Candidate]:
-    """Yield candidates in their order; after the baseline, what was left out before it.
-
-    A share of the budget is kept for the baseline until then, and it may take less.
-    """
-    after = next((i for i, one in enumerate(found, start=1) if one.is_baseline), len(found))
-    yield from found[:after]
-    yield from [one for one in found[:after] if one.description in left_out]
-    yield from found[after:]
-
-
-def choose(
-    one: Candidate, costs: Costs, config: CompareConfig, *, left: float
-) -> tuple[Choice | None, float]:
-    """Decide what of a candidate the rest of a budget allows.
-
-    A method that is too long for what is left is tried with half and a quarter of its epochs, if it
-    has any, and is left out then. Essential ones are shortened further, to one epoch and one seed,
-    and never left out.
-
-    Returns:
-        What is run, None to leave it out, and how many seconds it takes or would have taken.
-    """
-    method, allowed = one.method, _SPARE * left
-    if method.strategy == "features":
-        needed = costs.seconds(method) * config.repeats
-        fits = one.essential or needed <= allowed
-        return (_choice(one, method, costs, config, config.seeds) if fits else None), needed
-    if one.is_baseline:
-        allowed = min(allowed, _BASELINE * config.seconds)
-    whole = method.epochs or 1
-    tried = [(config.seeds, max(1, round(share * whole))) for share in _SHORTER]
-    if one.essential:
-        tried = [(seeds, n) for seeds in (config.seeds, 1) for n in range(whole, 0, -1)]
-    needed = 0.0
-    for seeds, epochs in tried:
-        shorter = replace(method, epochs=epochs)
-        needed = costs.seconds(shorter) * config.repeats * seeds / config.seeds
-        if needed <= max(allowed, 0.0) or (one.essential and (seeds, epochs) == tried[-1]):
-            return _choice(one, shorter, costs, config, seeds), needed
-    return None, needed
-
-
-def _choice(
-    one: Candidate, method: MethodConfig, costs: Costs, config: CompareConfig, seeds: int
-) -> Choice:
-    note = []
-    if method.strategy != "features":
-        limit = max(_SHORTEST, 5 * math.ceil(_GUARD * costs.seconds(method) / 5))
-        method = replace(method, time_budget=limit / 60)
-    if method.epochs != one.method.epochs:
-        note.append(f"{method.epochs} of {one.method.epochs} epochs")
-    if seeds < config.seeds:
-        note.append(f"{seeds} of {config.seeds} seeds")
-    return Choice(method=method, seeds=seeds, note=", ".join(note))
+    # Classifiers on features have no device, and what begins at random has no weights.
+    without: dict[str, Step] = {
+        "features": {"device": "auto"},
+        "from_scratch": {"weights": "default"},
+    }
+    found: dict[str, MethodConfig] = {}
+    for step in steps:
+        strategy = step.get("strategy", "features")
+        for base in config.backbones if strategy in config.methods else ():
+            method = replace(base, **{**step, **without.get(strategy, {})})
+            found.setdefault(method.title, method)
+    return list(found.values())
 
 
 @settings_class(RunError, kw_only=True)
 class State:
-    """What was decided so far; on disk after each decision.
+    """What a comparison was asked for and left out; it stands in its folder.
 
     Args:
         config: What shall be compared.
-        choices: What is run.
-        left_out: Why something is not, by its description.
-        complete: Whether everything was run.
-        spent: Seconds of the budget that are gone.
+        left_out: Why something is not, a sentence each.
+        failures: What could not be finished.
+        complete: Whether the last call came to its end.
     """
 
     config: CompareConfig
-    choices: tuple[Choice, ...] = ()
-    left_out: dict[str, str] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
     complete: bool = False
-    spent: float = 0.0
     format: Literal["regraft-compare"] = "regraft-compare"
-
-
-def read_state(folder: Path, config: CompareConfig) -> State:
-    """Return what was decided in a folder before, as far as it holds for this comparison.
-
-    Raises:
-        RunError: Another comparison stands there (``RUN-EXISTS``), or something else.
-    """
-    file = folder / STATE
-    if not file.is_file():
-        return State(config=config)
-    before = from_json(State, read_json(file), path=file)
-    if replace(before.config, budget=None) != replace(config, budget=None):
-        then, now = to_json(before.config), to_json(config)
-        differing = [key for key in now if now[key] != then[key] and key != "budget"]
-        raise RunError(
-            "another comparison stands here",
-            path=folder,
-            why=f"it was asked for with another {', '.join(differing)}",
-            hint="choose another folder with out (--out)",
-            code="RUN-EXISTS",
-        )
-    # After a kill, and with another budget, what was left out gets another chance.
-    if before.config == config:
-        return before if before.complete else replace(before, left_out={})
-    choices = before.choices
-    if config.seconds > before.config.seconds:  # what was shortened, too
-        choices = tuple(choice for choice in choices if not choice.note)
-    return State(config=config, choices=choices)
 
 
 def compare(
     config: CompareConfig,
     folder: Path,
     *,
+    clock: Clock | None = None,
     command: str = "",
     verbose: bool = False,
     say: Say = lambda _line: None,
 ) -> Comparison:
     """Run as many methods as the budget allows, and return what came out.
 
-    The same call again does nothing but read; after a kill it resumes; with a larger budget it goes
-    on from where it was, and what was shortened for the smaller one is run anew.
+    The same call again does nothing but read. After a kill, and with a larger budget, it goes on:
+    what is finished stays, what was left out gets another chance, and what was cut short is run
+    anew.
 
     Args:
         config: What shall be compared.
         folder: Where runs and decisions stand.
+        clock: Runs with the budget; it begins now if none is given.
         command: How to repeat it.
         verbose: Whether the runs show their progress on standard error.
-        say: Gets a line before each run, and the estimate before all of them.
+        say: Gets a line before each method.
 
     Raises:
         DataError: The images cannot be used.
         RunError: Another comparison stands in the folder (``RUN-EXISTS``), or the images are not
             those of its runs any more (``RUN-DATA-CHANGED``).
+        UsageError: The budget is too short for any method (``BUDGET``).
         RegraftError: A network cannot be had.
     """
     config = replace(
@@ -453,110 +205,245 @@ def compare(
         data=config.data.absolute(),
         backbones=tuple(method.absolute() for method in config.backbones),
     )
-    state = read_state(folder, config)
+    state = _read_state(folder, config)
     runner = PlanRunner(folder, command=command, verbose=verbose)
-    if state.complete:
+    longer = (config.budget or math.inf) > (state.config.budget or math.inf)
+    if state.complete and not longer:
         say("everything was run before")
-        outcome = runner.run(config.plan(state.choices))
     else:
         make_folder(folder)
-        comparing = _Comparing(state, runner, say)
-        outcome = comparing.run()
-        state = comparing.state
-    places = {one.description: i for i, one in enumerate(candidates(config))}
-    rows = sorted(outcome.rows, key=lambda row: places.get(row.description, len(places)))
-    shortened = [
-        f"{choice.method.title}: {choice.note} - the budget allows no more"
-        for choice in state.choices
-        if choice.note
-    ]
+        write_json(folder / STATE, to_json(State(config=config)))
+        ladder = _Ladder(config, runner, clock or Clock(config.budget), say, anew=longer)
+        ladder.climb()
+        left_out, failures = tuple(ladder.left_out.values()), tuple(ladder.failures)
+        state = State(config=config, left_out=left_out, failures=failures, complete=not failures)
+        write_json(folder / STATE, to_json(state))
+    rows = []
+    for method in candidates(config):
+        runs = tuple(run for one in config.runs(method) if (run := runner.finished(one)))
+        rows += [Row(method.title, runs)] if runs else []
     return Comparison.of(
         rows,
-        title=config.title,
-        left_out=(*shortened, *state.left_out.values()),
-        failures=outcome.failures,
+        title=f"Methods compared on {config.data.source.name}",
+        left_out=state.left_out,
+        failures=state.failures,
         warnings=tuple(comparison_warnings([(row.description, row.runs) for row in rows])),
         command=command,
     )
 
 
-class _Comparing:
-    """One comparison while it runs."""
+def _read_state(folder: Path, config: CompareConfig) -> State:
+    """Return what stands in a folder, of the same comparison or of none.
 
-    def __init__(self, state: State, runner: PlanRunner, say: Say) -> None:
-        self.state, self.config = state, state.config
-        self._runner, self._say = runner, say
-        self._begun = time.perf_counter() - state.spent
-        self._left_out = dict(state.left_out)
+    Raises:
+        RunError: Another comparison stands there (``RUN-EXISTS``), or something else.
+    """
+    file = folder / STATE
+    if not file.is_file():
+        return State(config=config)
+    state = from_json(State, read_json(file), path=file)
+    then, now = to_json(state.config), to_json(config)
+    differing = [key for key in now if now[key] != then[key] and key != "budget"]
+    if differing:
+        raise RunError(
+            "another comparison stands here",
+            path=folder,
+            why=f"it was asked for with another {', '.join(differing)}",
+            hint="choose another folder with out (--out)",
+            code="RUN-EXISTS",
+        )
+    return state
 
-    def run(self) -> Outcome:
-        costs = self._costs()
+
+@dataclass(frozen=True)
+class Cost:
+    """What training costs, as a few images have shown.
+
+    Args:
+        once: Seconds for what is built.
+        each: Seconds of an epoch per image, validation included.
+        live: Whether every step runs the whole network.
+    """
+
+    once: float
+    each: float
+    live: bool
+
+
+@dataclass
+class _Ladder:
+    """One comparison while it runs; ``anew`` says that what was cut short is run again."""
+
+    config: CompareConfig
+    runner: PlanRunner
+    clock: Clock
+    say: Say
+    anew: bool
+    left_out: dict[str, str] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    _overhead: float = 3.0  # seconds of a run beside its fit, at first a guess
+    _taken: dict[str, float] = field(default_factory=dict)  # seconds of a run, by its title
+    _passed: dict[str, Passed] = field(default_factory=dict)  # by the name of the network
+    _costs: dict[str, Cost] = field(default_factory=dict)
+    _least: float = math.inf
+    _images: Dataset = field(init=False)
+    _train: Dataset = field(init=False)
+
+    def climb(self) -> None:
+        """Run every method for which there is time.
+
+        Raises:
+            UsageError: There is time for none (``BUDGET``).
+        """
         found = candidates(self.config)
-        found = ordered(found, costs, cheap=_CHEAP * self.config.seconds / self.config.repeats)
-        limit = "" if self.config.budget is None else f" of {Duration(self.config.budget)}"
-        whole = sum(one.estimate for one in found) * self.config.repeats
-        methods = f"{len(found)} methods, {self.config.repeats} runs each"
-        self._say(f"estimate: {methods}, about {Duration(min(whole, self.config.seconds))}{limit}")
-        rows: list[Row] = []
-        failures: list[str] = []
-        fitted, has_baseline = 0, False
-        known = {choice.method.title: choice for choice in self.state.choices}
-        for one in with_second_chances(found, self._left_out):
-            choice = known.get(one.description) or self._decide(one, costs, has_baseline)
-            has_baseline |= one.is_baseline
-            if choice is None:
-                continue
-            self._say(f"method {found.index(one) + 1} of {len(found)}: {self._told(one)}")
-            outcome = self._runner.run(self.config.plan([choice]))
-            rows += outcome.rows
-            failures += outcome.failures
-            fitted += outcome.fitted
-            for failure in outcome.failures:
-                self._say(f"failed: {failure}")
-            for row in outcome.rows[: outcome.fitted]:
-                costs.learn(choice.method, row.seconds)
-        self._write(complete=not failures)
-        return Outcome(tuple(rows), tuple(failures), fitted)
+        first = self.config.runs(found[0])[0]
+        if self.config.budget is not None:
+            self._refuse_too_short(first)
+        data = self.runner.prepared(first)
+        self._images, self._train = data.images, data.split.train
+        for number, method in enumerate(found, start=1):
+            left = f"; {Duration(max(self._left, 0.0))} left" if self.config.budget else ""
+            self.say(f"method {number} of {len(found)}: {method.title}{left}")
+            try:
+                self._run_all(method)
+            except Exception as error:  # noqa: BLE001 - it is the failure of one method, and said
+                known = isinstance(error, RegraftError)
+                told = error if known else f"unexpected error: {type(error).__name__}: {error}"
+                self.failures.append(f"{method.title}: {told}")
+                self.say(f"failed: {self.failures[-1]}")
+        if self.config.budget is not None and len(self.left_out) == len(found):
+            raise self.clock.too_short(self._least, "the quickest method")
 
     @property
-    def _spent(self) -> float:
-        """Seconds of the budget that are gone, those before a kill among them."""
-        return time.perf_counter() - self._begun
+    def _left(self) -> float:
+        """Seconds that runs may take from now on; the page of them all comes after."""
+        return self.clock.left - self._overhead
 
-    def _write(self, **changes: Any) -> None:
-        changes |= {"spent": round(self._spent, 1), "left_out": dict(self._left_out)}
-        self.state = replace(self.state, **changes)
-        write_json(self._runner.folder / STATE, to_json(self.state))
+    def _refuse_too_short(self, first: RunConfig) -> None:
+        """Say at once that not even the first method can be done, as a few images show.
 
-    def _decide(self, one: Candidate, costs: Costs, has_baseline: bool) -> Choice | None:
-        """Return what the budget allows; a share of it is kept for the baseline."""
-        left = self.config.seconds - self._spent
-        if self.config.budget is not None and not has_baseline and not one.essential:
-            left -= _BASELINE * self.config.budget
-        choice, needed = choose(one, costs, self.config, left=left)
-        if choice is None:
-            shortened = " even with a quarter of its epochs" if one.method.epochs else ""
-            why = f"{one.description}: about {Duration(needed)}{shortened}"
-            self._left_out[one.description] = why
-            self._write()
-        else:
-            self._left_out.pop(one.description, None)
-            self._write(choices=(*self.state.choices, choice))
-        return choice
+        Raises:
+            UsageError: It cannot (``BUDGET``).
+        """
+        images, method = read_images(first.data), first.method
+        needed = check_seconds(images) + len(self.config.runs(method)) * self._overhead
+        if method.strategy == "features":
+            extractor = FeatureExtractor(method.spec, compute=method.compute)
+            with contextlib.suppress(ImageError):  # the check says more of it
+                passed = next(embed_in_pieces(extractor, images))
+                needed += passed.left
+        if needed > self._left:
+            raise self.clock.too_short(needed + self._overhead, method.title)
 
-    def _told(self, one: Candidate) -> str:
+    def _run_all(self, method: MethodConfig) -> None:
+        """Run a method with all its repeats, or say why not."""
+        configs = self.config.runs(method)
+        for done, config in enumerate(configs):
+            run = self.runner.finished(config)
+            if run is not None and run.cut_short and self.anew:
+                shutil.rmtree(run.folder)
+            elif run is not None:
+                continue
+            waiting = len(configs) - done
+            needed = self._seconds(method) * waiting
+            # The network itself from random weights is run where half of its epochs fit.
+            least = needed / 2 if method.epochs == _SCRATCH["epochs"] else needed
+            if _SPARE * least > self._left:
+                self._least = min(self._least, needed + self._overhead)
+                which = f" for {waiting} of {len(configs)} runs" if len(configs) > 1 else ""
+                takes = f"about {Duration(needed)}" if needed < math.inf else "no time was left"
+                self.left_out[method.title] = f"{method.title}: {takes}{which}"
+                return
+            self._fit(config, waiting)
+
+    def _fit(self, config: RunConfig, waiting: int) -> None:
+        """Fit a run, which stops itself when its share of the time is over."""
+        method, begun, limit = config.method, self.clock.spent, None
+        if method.strategy != "features" and self.config.budget is not None:
+            after = self._overhead + self._prediction(method)
+            limit = max(self._left / waiting - after, 1.0) / 60
+        run = self.runner.fit(config, time_budget=limit)
+        self._taken[method.title] = self.clock.spent - begun
+        steps = run.record.seconds
+        self._overhead = self._taken[method.title] - steps["fit"] - steps["predict"]
+
+    # ---- what runs cost
+
+    def _seconds(self, method: MethodConfig) -> float:
+        """Return how long a run takes, by an earlier one of it or by a small piece of it."""
         if self.config.budget is None:
-            return one.description
-        left = Duration(max(0.0, self.config.budget - self._spent))
-        return f"{one.description}; {left} of the budget left"
+            return 0.0
+        if method.title in self._taken:
+            return self._taken[method.title]
+        learned = self._learned(method)
+        if method.strategy in {"features", "frozen"}:
+            passed = self._embedded(method)
+            if passed.left:
+                return passed.left
+        if method.strategy == "features":
+            return 2 * self._overhead + self._shallow(method, learned)
+        seconds = self._overhead + self._prediction(method)
+        for phase in method.all_phases():
+            cost = self._cost(method, phase)
+            seconds += cost.once + phase.epochs * cost.each * learned
+        return seconds
 
-    def _costs(self) -> Costs:
-        prepared = self._runner.prepared(RunConfig(self.config.data, self.config.backbones[0]))
-        split = prepared.split
-        self._say("a few images through each network, to see how long they take")
-        return measure_costs(
-            self.config,
-            split.train.paths,
-            images=sum(len(part) for part in split.parts().values()),
-            classes=len(split.classes),
+    def _learned(self, method: MethodConfig) -> int:
+        count = method.per_class
+        return len(
+            self._train if count is None else self._train.subset(per_class=count, at_most=True)
         )
+
+    def _embedded(self, method: MethodConfig) -> Passed:
+        """Pass all images through a network, as far as there is time."""
+        if method.backbone not in self._passed:
+            extractor = FeatureExtractor(method.spec, compute=method.compute)
+            for passed in embed_in_pieces(extractor, self._images):
+                self._passed[method.backbone] = passed
+                if passed.left + 2 * self._overhead > self._left:
+                    break
+        return self._passed[method.backbone]
+
+    def _shallow(self, method: MethodConfig, learned: int) -> float:
+        """Return how long a classifier learns from features; where they are few, it is nothing."""
+        if learned <= _MANY:
+            return 0.0
+        some, begun = _few(self._train, _MANY // 2), self.clock.spent
+        build(method).fit(some.paths, some.labels)
+        return (self.clock.spent - begun) / len(some) * learned
+
+    def _prediction(self, method: MethodConfig) -> float:
+        """Return how long all images take to come to what is trained, and to be predicted."""
+        cost, images = self._cost(method, method.all_phases()[-1]), len(self._images)
+        if cost.live:
+            return cost.each * images
+        if method.strategy == "frozen" and method.augment is None:
+            return 0.0
+        passed = self._passed.get(method.backbone)
+        each = passed.each if passed and passed.each else cost.each
+        return each * (images + len(self._train) * (method.views or 0))
+
+    def _cost(self, method: MethodConfig, phase: Phase) -> Cost:
+        """Return what a phase costs, as two epochs on a few images show."""
+        of_network = (method.backbone, method.arguments, phase.unfreeze, method.views)
+        key = f"{of_network} {method.augment is not None}"
+        if key not in self._costs:
+            if self._left < 3 * self._overhead:
+                return Cost(math.inf, math.inf, live=True)
+            few, begun = _few(self._train, _FEW), self.clock.spent
+            learner: Any = build(replace(method, time_budget=self._left / 4 / 60))
+            learner.phases = [replace(phase, epochs=2)]
+            learner.fit(few.paths, few.labels, validation=few)
+            history, spent = learner.history_, self.clock.spent - begun
+            seconds = [epoch["seconds"] for epoch in history["epochs"]]
+            if not seconds:  # not even one epoch fits in a quarter of the time that is left
+                return Cost(math.inf, math.inf, live=True)
+            live = history["phases"][0]["mode"] == "live"
+            self._costs[key] = Cost(spent - sum(seconds), min(seconds) / len(few), live)
+        return self._costs[key]
+
+
+def _few(images: Dataset, count: int) -> Dataset:
+    """Return so many images, spread over all classes."""
+    by_class = np.argsort(np.array(images.labels, dtype=object), kind="stable")
+    return images.take(by_class[:: -(-len(images) // count)].tolist())

@@ -87,25 +87,21 @@ class Clock:
         """Seconds that are left; below zero when it was not enough."""
         return self.seconds - self.spent
 
-    def refuse(self, needed: float, least: str) -> None:
-        """Refuse a budget that is too short for the least that can be done.
+    def too_short(self, needed: float, least: str) -> UsageError:
+        """Return what to raise where a budget is too short for the least that can be done.
 
         Args:
             needed: How many seconds this takes from now on.
             least: What it is.
-
-        Raises:
-            UsageError: There are fewer (``BUDGET``).
         """
-        if needed > self.left:
-            whole = 30 * math.ceil(1.2 * (self.spent + needed) / 30)
-            raise UsageError(
-                "the budget is too short",
-                why=f"the least that can be done, {least}, takes about"
-                f" {Duration(self.spent + needed)}; the budget is {Duration(self.seconds)}",
-                hint=f"give it --budget {whole}s or more",
-                code="BUDGET",
-            )
+        whole = self.spent + needed
+        return UsageError(
+            "the budget is too short",
+            why=f"the least that can be done, {least}, takes about {Duration(whole)};"
+            f" the budget is {Duration(self.seconds)}",
+            hint=f"give it --budget {30 * math.ceil(1.2 * whole / 30)}s or more",
+            code="BUDGET",
+        )
 
 
 @dataclass(frozen=True)

@@ -250,8 +250,8 @@ def rank_backbones(
     here, left_out = find_here(backbones)
     if not here:
         raise _nothing_to_rank(left_out)
-    if clock.left < math.inf:
-        clock.refuse(check_seconds(read_images(data)), "a look at the images")
+    if clock.left < math.inf and (looking := check_seconds(read_images(data))) > clock.left:
+        raise clock.too_short(looking, "a look at the images")
     prepared = prepare(data, verbose=verbose)
     images = _learnable(prepared.split.train, prepared.split.val)
     if per_class is not None:
@@ -276,7 +276,7 @@ def rank_backbones(
             why = f"it needs about {needed}, {left} of the budget were left"
             left_out.append((network.name, "the budget was spent" if clock.left <= 0 else why))
     if not measured:
-        clock.refuse(networks[0].passed.left, f"to rank {networks[0].name}")
+        raise clock.too_short(networks[0].passed.left, f"to rank {networks[0].name}")
     prepared.refuse_changed_files()
     return Ranking(
         rows=ranked(measured),

@@ -66,7 +66,7 @@ def comparison_table(comparison: Comparison) -> Table:
     columns: dict[str, list[Cell]] = {
         "description": [row.description for row in rows],
         "data": [_data(row) for row in rows],
-        "epochs": [row.epochs for row in rows],
+        "epochs": [row.cut_short or row.epochs for row in rows],
         "runs": [row.seeds for row in rows],
     }
     for part in _PARTS:

@@ -170,7 +170,7 @@ def conclude(comparison: Comparison) -> Conclusion:
         >>> conclude(Comparison("nothing", ()))
         Conclusion(best=None, sentences=())
     """
-    tested = [row for row in comparison.rows if row.test is not None]
+    tested = [row for row in comparison.rows if row.can_be_judged]
     best: int | None = None
     said: list[str] = []
     splits = [frozenset(run.split_hash for run in row.runs) for row in tested]

@@ -87,6 +87,17 @@ class Row:
         ]
         return round(sum(known) / len(known)) if known else None
 
+    @property
+    def cut_short(self) -> str:
+        """What a time budget has ended: ``cut short, 2 of 20``; nothing where all was trained."""
+        found = [run.cut_short for run in self.runs if run.cut_short]
+        return "cut short, {} of {}".format(*found[0]) if found else ""
+
+    @property
+    def can_be_judged(self) -> bool:
+        """Whether it was trained to its end and measured on a test part."""
+        return self.test is not None and not self.cut_short
+
     @cached_property
     def seconds(self) -> float:
         """Seconds of one run with those of the runs it continues, the mean over the runs."""
@@ -126,6 +137,7 @@ class Row:
             "per_class": method.get("per_class"),
             "seeds": self.seeds,
             "epochs": self.epochs,
+            "cut_short": bool(self.cut_short),
             "train_last_epoch": self.last_epoch,
             **{title: _measured(getattr(self, title)) for title in _PARTS},
             "seconds": round(self.seconds, 3),
@@ -170,7 +182,8 @@ class Comparison:
         """Return the comparison of rows: verdicts between those on the same splits, and curves.
 
         Args:
-            rows: The methods; those without a test part are not judged.
+            rows: The methods; those without a test part, or cut short by a time budget, are not
+                judged.
             title: What is compared.
             more: ``left_out``, ``failures``, ``warnings``, ``faithful`` and ``command``.
 
@@ -179,7 +192,7 @@ class Comparison:
         """
         groups: dict[frozenset[str], list[Row]] = {}
         for row in rows:
-            if row.test is not None:
+            if row.can_be_judged:
                 groups.setdefault(frozenset(run.split_hash for run in row.runs), []).append(row)
         verdicts = [
             verdict
@@ -187,8 +200,12 @@ class Comparison:
             for verdict in compare_methods([(row.description, row.runs) for row in group])
         ]
         more["warnings"] = (*more.get("warnings", ()), *_unjudged(list(groups.values())))
+        if cut := [row.description for row in rows if row.cut_short]:
+            said = f"cut short by the time budget, and judged against nobody: {'; '.join(cut)}"
+            more["warnings"] = (said, *more["warnings"])
         # A small size says nothing of how many images its method takes.
-        curves = learning_curves(rows) if more.get("faithful", True) else []
+        ended = [row for row in rows if not row.cut_short]
+        curves = learning_curves(ended) if more.get("faithful", True) else []
         return cls(title, tuple(rows), tuple(verdicts), tuple(curves), **more)
 
     def to_json(self, page: str | None = None) -> dict[str, Any]:
@@ -351,7 +368,7 @@ def learning_curves(rows: Sequence[Row]) -> list[LearningCurve]:
     """
     methods: dict[str, list[Row]] = {}
     for row in rows:
-        if row.test is not None and row.method:
+        if row.can_be_judged and row.method:
             telling = {key: value for key, value in row.method.items() if key not in _AMOUNTS}
             data = row.runs[0].record.config.get("data")
             key = json.dumps([data, telling], sort_keys=True, default=str)

@@ -300,6 +300,15 @@ class Run:
         epochs = (self.record.training or {}).get("epochs")
         return float(epochs[-1]["train_accuracy"]) if epochs else None
 
+    @property
+    def cut_short(self) -> tuple[int, int] | None:
+        """Epochs that were run and asked for, where a time budget has ended the training."""
+        phases = (self.record.training or {}).get("phases", ())
+        if all(phase.get("stopped") != "time budget" for phase in phases):
+            return None
+        asked = sum(phase["trained"]["epochs"] for phase in phases)
+        return sum(phase["last_epoch"] for phase in phases), asked
+
     def result(self) -> dict[str, Any]:
         """Return the run in short for a machine: accuracies, what it took and where it is.
 
