@@ -18,12 +18,12 @@ data preview {table} --root {flowers} --follow-links --augment flip=true --image
   --seed 1 --out {new}.png
 data preview FLAT --out {new}.png
 data fetch animals --from {animals} --to {new} --json
-backbones list --available --json
+backbones list --available --out {new}.html --json
 backbones show simple_cnn --weights random --arg size=64 --pooling flatten --top --json
 backbones show simple_cnn --arg size=64 --classes 5 --head mlp_256 --unfreeze 0.25 --layers --json
 backbones rank {flowers} --backbone my_net --folds 2 --per-class 4 --budget 9m \
   --format csv
-backbones rank TABLE --backbone my_net --engine torch --json
+backbones rank TABLE --backbone my_net --engine torch --out {new}.html --json
 backbones rank FLAT --keep-parts --backbone my_net
 fit TABLE SMALL --strategy features --classifier knn --scale unit --pooling flatten \
   --precision bf16 --no-cache --test-views 2 --description kNN --per-class 3 --at-most \
@@ -52,19 +52,20 @@ find-lr TABLE SMALL --device cpu --strategy fine_tune --unfreeze last:1 --head l
   --class-weight balanced --focal 1 --output softmax --precision fp32 --steps 12 \
   --out {new}.svg --json
 find-lr FLAT SMALL --keep-parts --sampling balanced --steps 10 --batch-size 8
-classify {image} --backbone efficientnet_lite0 --top 2 --json
-classify {image} --weights default --arg drop_rate=0.0
+classify {image} --backbone efficientnet_lite0 --top 2 --out {new}.html
+classify {image} --weights default --arg drop_rate=0.0 --label-from-name (?P<label>[0-9]+)
+classify --json {animals}/panda
 predict {run} {image} --top 2 --json
 evaluate {run} {table} --root {flowers} --follow-links --skip-bad --max-bad 0.1 --json
 evaluate {run} FLAT --test-views 10
-report {run} --data {flowers} --json
+report {run} --data {flowers}
 compare-runs {run} --out {new}.html --format csv
 compare-runs {run} --json
 weights list --json
-weights fetch efficientnet_lite0 --json
+weights fetch efficientnet_lite0
 weights import {weights} --name my_net --backbone simple_cnn --arg size=48 \
   --preprocessing mean=0.4,0.5,0.6 --licence mit --overwrite --json
-weights verify --json
+weights verify
 """
 OPTIONS = {
     "TABLE": "{table} --root {flowers} --group-by column --regroup --val 0.2 --test 0.3 --seed 1"

@@ -177,20 +177,18 @@ def test_damaged_weights_end_with_1(regraft, weights, private_home):
     (stored,) = [path for path in private_home.rglob("*.safetensors") if "my_net" in str(path)]
     stored.write_bytes(stored.read_bytes()[:-1] + b"x")
 
-    result = regraft("weights", "verify", "--json")
+    result = regraft("weights", "verify")
 
     assert str(stored).startswith(folder)
     assert result.return_value == 1
-    (told,) = json.loads(result.stdout)["verified"]
-    assert (told["name"], told["ok"]) == ("my_net", False)
-    assert told["problem"]
+    assert result.stdout.startswith("my_net\t")
+    assert not result.stdout.endswith("ok\n")
 
 
 @pytest.mark.parametrize(
     ("command", "key"),
     [
         ("weights list", "weights"),
-        ("weights verify", "verified"),
         ("data fetch", "data_sets"),
         ("backbones list", "networks"),
     ],
@@ -202,11 +200,22 @@ def test_json_is_one_object_wherever_the_help_says_so(regraft, command, key):
     assert key in json.loads(result.stdout)
 
 
-def test_fetched_weights_are_one_object_too(regraft):
-    told = json.loads(regraft("weights", "fetch", "efficientnet_lite0", "--json").stdout)
+def test_fetched_weights_are_a_line_each(regraft):
+    fetched = regraft("weights", "fetch", "efficientnet_lite0").stdout.splitlines()
 
-    (stored,) = told["weights"]
-    assert (stored["name"], stored["licence"]) == ("efficientnet_lite0", "apache-2.0")
+    assert [line.split("\t")[:2] for line in fetched] == [["efficientnet_lite0", "apache-2.0"]]
+
+
+def test_networks_and_their_ranking_are_drawn_on_pages(regraft, rank, tmp_path):
+    regraft("backbones", "list", "--out", tmp_path / "list.html")
+    rank("--out", tmp_path / "rank.html")
+
+    listed, ranked = ((tmp_path / f"{name}.html").read_text() for name in ("list", "rank"))
+    assert "efficientnet_lite0: 74.8 %" in listed  # in the words of the figure
+    assert ">ImageNet top-1</th>" in listed
+    assert '<a href="#section-2">Ranking</a>' in ranked
+    assert "first_net: " in ranked
+    assert "accuracy of the linear probe" in ranked
 
 
 REMEDIES = {

@@ -10,15 +10,55 @@ from regraft.errors import DataError, UsageError
 
 def test_classify_says_what_the_default_network_sees(regraft, place):
     shown = regraft("classify", place.image, "--top", "3")
-    told = json.loads(regraft("classify", place.image, "--top", "3", "--json").stdout)
+    machine = regraft("classify", place.image, "--top", "3", "--json").stdout
+    told = json.loads(machine.splitlines()[0])
 
     assert "no --backbone named: efficientnet_lite0" in shown.stderr
-    assert len(told["top"]) == 3
+    assert (told["backbone"], len(told["top"])) == ("efficientnet_lite0", 3)
+    assert told["truth"] == "n11939491"  # the name of its folder: daisy
     first = told["top"][0]
     assert set(first) == {"wnid", "label", "probability"}
-    assert first["wnid"].startswith("n")
-    line = f"{place.image}\t{first['wnid']}\t{first['label']}\t{first['probability']:.4f}"
+    told = (place.image, "efficientnet_lite0", first["wnid"], first["label"])
+    line = "\t".join(map(str, (*told, f"{first['probability']:.4f}")))
     assert shown.stdout.splitlines()[0] == line
+    assert "top-5 error" in shown.stdout
+
+
+def test_networks_stand_side_by_side_with_their_errors_and_on_a_page(regraft, tmp_path):
+    from regraft.experiment.demo import photographs
+
+    china, daisy = photographs()
+    for folder, path in (("palace", china), ("n11939491", daisy), ("tench", daisy)):
+        (tmp_path / folder).mkdir()
+        shutil.copy(path, tmp_path / folder / f"{folder}.jpg")
+    (tmp_path / "tench" / "bad.jpg").write_text("<html>")
+    networks = ("--backbone", "efficientnet_lite0", "--backbone", "efficientnet_lite1")
+    command = ("classify", tmp_path, *networks, "--top", "2")
+
+    shown = regraft(*command, "--out", tmp_path / "seen.html")
+    lines = [json.loads(line) for line in regraft(*command, "--json").stdout.splitlines()]
+
+    assert shown.return_value == 3
+    assert [row["backbone"] for row in lines[:2]] == ["efficientnet_lite0", "efficientnet_lite1"]
+    assert all(len(row["top"]) == 2 for row in lines if "top" in row)
+    assert [name for name, *_ in lines[-1]["errors"]] == [row["backbone"] for row in lines[:2]]
+    assert lines[-1]["errors"][0][1]["value"] == pytest.approx(1 / 3)  # the daisy called a tench
+    assert "efficientnet_lite0  33.3 % [" in shown.stdout
+    page = (tmp_path / "seen.html").read_text()
+    assert page.count('<img src="data:image/jpeg;base64,') == 3
+    assert page.count("<caption>efficientnet_lite1</caption>") == 3
+    assert "http:" not in page
+
+
+def test_the_true_class_is_read_from_the_file_name_or_refused(regraft, place, tmp_path):
+    shutil.copy(place.image, tmp_path / "985_flower.jpg")
+    command = ("classify", tmp_path / "985_flower.jpg", "--label-from-name")
+
+    told = regraft(*command, "^(?P<label>[0-9]+)_", "--json").stdout.splitlines()
+
+    assert json.loads(told[0])["truth"] == "n11939491"
+    with pytest.raises(UsageError, match="tells no class of ImageNet"):
+        regraft(*command, "_(?P<label>[a-z]+)")
 
 
 def test_predict_answers_every_file_in_order_and_says_which_it_refused(
@@ -121,9 +161,9 @@ def test_the_page_of_a_run_is_written_again_from_its_folder_alone(regraft, runs,
         page.unlink()
 
     shown = regraft("report", runs).stdout.splitlines()
-    told = json.loads(regraft("report", runs, "--data", place.flowers, "--json").stdout)
+    again = regraft("report", runs, "--data", place.flowers).stdout.splitlines()
 
-    assert shown == told["pages"]
+    assert shown == again
     assert sorted(shown) == sorted(str(page) for page in runs.rglob("report.html"))
     with pytest.raises(UsageError, match="--data"):
         regraft("report", runs, "--data", runs / "nowhere")

@@ -166,6 +166,26 @@ def test_cost_has_ticks_where_all_times_are_alike(make_run, seconds, tick):
     assert tick in words(figures.cost(rows))
 
 
+def test_the_area_of_a_network_shows_its_parameters():
+    svg = figures.zoo(
+        [("big", 15e9, 0.7, 100e6), ("half", 1e9, 0.8, 50e6)], accuracy="top-1 accuracy"
+    )
+
+    def wide(path):
+        numbers = [float(n) for n in path.get("d").replace("M", " ").split() if n[-1].isdigit()]
+        return max(numbers[::2]) - min(numbers[::2])
+
+    circles = [
+        path
+        for group in ET.fromstring(svg).iter("g")
+        if (group.get("id") or "").startswith("zoo-PathCollection")
+        for path in group.iter("path")
+    ]
+    assert {"big", "half", "top-1 accuracy"} <= set(words(svg))
+    assert wide(circles[0]) ** 2 / wide(circles[1]) ** 2 == pytest.approx(2, rel=0.01)
+    assert "big: 70.0 %; half: 80.0 %" in spoken(svg)
+
+
 @given(st.lists(st.tuples(st.floats(0.1, 99), st.floats(0, 1)), max_size=12))
 def test_a_point_is_on_the_front_or_beaten_by_one_that_is(points):
     front = figures.pareto_front(points)

@@ -81,6 +81,7 @@ class Entry:
         year: When it was published, 0 where that is not known.
         licence: The licence of the weights, ``"unknown"`` where none is stated.
         note: What is worth knowing before it is chosen.
+        top1: Published share of right answers on ImageNet's validation images; None: not known.
         weights: Where trained weights come from: a Hugging Face repository, an address or a
             package, or "".
         preprocessing: The preprocessing of the weights; None where it is read from their own tag.
@@ -102,6 +103,7 @@ class Entry:
     year: int = 0
     licence: str = "unknown"
     note: str = ""
+    top1: float | None = None
     weights: str = ""
     preprocessing: Preprocessing | None = None
     arguments: Arguments = ()
@@ -134,7 +136,7 @@ class Entry:
             "permissive",
         ]
         facts = {} if self.facts is None else dataclasses.asdict(self.facts)
-        return {name: getattr(self, name) for name in names} | facts
+        return {name: getattr(self, name) for name in (*names, "top1")} | facts
 
 
 Builder = Callable[..., Any]  # from arguments to a torch.nn.Module
@@ -261,7 +263,7 @@ def entry_of(stored: StoredWeights) -> Entry:
     if stored.preprocessing_from == "published":  # kept at the first use
         changes |= {"weights": base.weights or stored.source}
     else:
-        changes |= {"title": f"{base.title}, imported", "group": "yours", "note": ""}
+        changes |= {"title": f"{base.title}, imported", "group": "yours", "note": "", "top1": None}
         changes |= {"weights": "", "installed": None, "stored": True, "trained": False}
         changes |= {"arguments": stored.arguments}
     return dataclasses.replace(base, preprocessing=stored.preprocessing, **changes)

@@ -105,6 +105,23 @@ def imagenet_classes() -> tuple[tuple[str, str], ...]:
     )
 
 
+def imagenet_class(name: str) -> str | None:
+    """Return the WordNet identifier of a class given by it, by its index or its readable name.
+
+    Example:
+        >>> imagenet_class("n01440764"), imagenet_class("000"), imagenet_class("tench")
+        ('n01440764', 'n01440764', 'n01440764')
+        >>> imagenet_class("rose"), imagenet_class("crane")  # unknown; the name of two classes
+        (None, None)
+    """
+    classes = imagenet_classes()
+    if name.isdecimal():
+        return classes[int(name)][0] if int(name) < len(classes) else None
+    wanted = name.replace("_", " ").lower()
+    found = [wnid for wnid, label in classes if wanted in {wnid, label.lower()}]
+    return found[0] if len(found) == 1 else None
+
+
 def build(identifier: str, arguments: Mapping[str, Any]) -> Network:
     """Return a network with random weights.
 

@@ -12,7 +12,11 @@ from regraft.errors import UsageError
 if TYPE_CHECKING:
     from regraft.experiment.config import DataConfig, MethodConfig, Strategy
 
-_COLUMNS = ("name", "network", "year", "M parameters", "G multiply-adds", "input", "features")
+PageOption = Annotated[
+    Path | None,
+    opt("Also write a page: the tables, and accuracy against cost.", "FILE", panel="Output"),
+]
+_COST = "Up and left is better; the area of a circle shows how many parameters a network has."
 
 
 def list_networks(
@@ -20,34 +24,41 @@ def list_networks(
     available: Annotated[
         bool, opt("Only networks whose weights are on this machine.", None, "--available")
     ] = False,
+    out: PageOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the networks with a name here; every other timm or torchvision name works, too."""
-    from regraft.backbones.catalog import GROUPS, list_backbones
+    from regraft.backbones.catalog import list_backbones
     from regraft.backbones.published import is_here
-    from regraft.report.tables import Table
+    from regraft.report.tables import network_table
 
     found = [(entry, is_here(entry)) for entry in list_backbones()]
     found = [(entry, here) for entry, here in found if here or not available]
+    table = network_table(found)
     if as_json:
         cli.echo_json({"networks": [{**entry.summary, "here": here} for entry, here in found]})
-        return
-    for group, title in GROUPS.items():
-        rows = []
-        for entry, here in found:
-            if entry.group == group:
-                facts = entry.facts
-                counts: tuple[Any, ...] = (None,) * 4
-                if facts is not None:
-                    millions = f"{facts.parameters / 1e6:.2f}", f"{facts.multiply_adds / 1e9:.2f}"
-                    counts = (*millions, facts.size, facts.width)
-                licence = entry.licence + ("" if entry.permissive else " *")
-                names = entry.name, entry.title, str(entry.year or "")
-                rows.append((*names, *counts, licence, "yes" if here else ""))
-        if rows:
-            cli.echo(f"{title} ({group})")
-            cli.echo_table(Table((*_COLUMNS, "licence", "here"), tuple(rows)))
-    cli.echo("* the licence of the weights does not allow every use")
+    else:
+        cli.echo_table(table)
+    if out is not None:
+        points = [
+            (entry.name, facts.multiply_adds, entry.top1, facts.parameters)
+            for entry, _ in found
+            if (facts := entry.facts) is not None and entry.top1 is not None
+        ]
+        sections = [("Networks", table, "")]
+        _write_page(out, "Networks to transfer", points, "published top-1 accuracy", sections)
+
+
+def _write_page(
+    out: Path, title: str, points: list[Any], accuracy: str, sections: list[Any]
+) -> None:
+    """Write a page with tables, and with accuracy against cost where both are known."""
+    from regraft.report.figures import zoo
+    from regraft.report.text import write_tables
+
+    if points:
+        sections = [("Accuracy against cost", zoo(points, accuracy=accuracy), _COST), *sections]
+    cli.echo_err(f"page:   {write_tables(out, title, sections)}")
 
 
 def show(
@@ -129,6 +140,7 @@ def rank(
     ] = None,
     folds: Annotated[int, opt("Folds of the cross-validation.", min=2)] = 5,
     per_class: Annotated[int | None, opt("Use so many images of each class.", min=2)] = None,
+    out: PageOption = None,
     form: FormatOption = "text",
     as_json: JsonOption = False,
 ) -> int:
@@ -137,9 +149,10 @@ def rank(
     Nothing is trained or downloaded, and the test part of the split that `fit` would make is not
     looked at. Features are cached: a second call, and `fit`, compute none of them again.
     """
+    from regraft.backbones.sources import find
     from regraft.experiment.config import read_minutes
     from regraft.experiment.prepare import Clock
-    from regraft.experiment.rank import rank_backbones
+    from regraft.experiment.rank import PROBE, rank_backbones
 
     ranking = rank_backbones(
         data,
@@ -157,6 +170,15 @@ def rank(
         cli.echo_json(ranking.to_json())
     else:
         cli.echo_table(ranking.table(), form=form)
+    if out is not None:
+        points = [
+            (row.backbone, known.multiply_adds, row.accuracy(PROBE).value, known.parameters)
+            for row in ranking.rows
+            if (known := find(row.backbone).facts) is not None
+        ]
+        sections = [("Ranking", ranking.table(), "")]
+        title = f"Networks for {data.source.stem}"
+        _write_page(out, title, points, "accuracy of the linear probe", sections)
     return cli.echo_refused(ranking.bad, as_json=as_json)
 
 
@@ -177,18 +199,12 @@ def list_stored(*, as_json: JsonOption = False) -> None:
 
 def fetch(
     names: Annotated[list[str], arg("As `regraft backbones list` has them.", "NAMES…")],
-    *,
-    as_json: JsonOption = False,
 ) -> None:
     """Download weights from their public home into the store."""
     from regraft.backbones.sources import fetch_weights
-    from regraft.settings import to_json
 
-    stored = [fetch_weights(name, verbose=not as_json) for name in names]
-    if as_json:
-        cli.echo_json({"weights": to_json(stored)})
-        return
-    for w in stored:
+    for name in names:
+        w = fetch_weights(name)
         cli.echo(f"{w.name}\t{w.licence}\t{w.source}\t{w.sha256}")
 
 
@@ -232,17 +248,12 @@ def import_file(
 
 def verify(
     names: Annotated[list[str] | None, arg("All, unless named.", "[NAMES…]")] = None,
-    *,
-    as_json: JsonOption = False,
 ) -> int:
     """Compare stored weights with the SHA-256 that was written down when they came in."""
     from regraft.backbones.weights import verify_weights
 
     problems = verify_weights(names)
-    if as_json:
-        verified = [{"name": n, "ok": not why, "problem": why} for n, why in problems.items()]
-        cli.echo_json({"verified": verified})
-    for name, why in () if as_json else problems.items():
+    for name, why in problems.items():
         cli.echo(f"{name}\t{why or 'ok'}")
     return cli.EXIT_FAILED if any(problems.values()) else 0
 

@@ -5,23 +5,19 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, replace
-from itertools import islice
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import regraft.cli.options as cli
 from regraft.cli.options import Fields, FormatOption, JsonLinesOption, JsonOption, arg, opt
-from regraft.errors import ImageError, UsageError, printable
+from regraft.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from regraft.experiment.config import DataConfig, MethodConfig
 
-Answers = Callable[[Sequence["Image"]], list[Any]]  # the entries of each image
 FilesArgument = Annotated[
     list[str],
     arg("Images or folders of images; '-' reads paths from standard input.", "FILES…"),
@@ -33,44 +29,55 @@ TopOption = Annotated[int, opt("How many classes to show.", min=1)]
 
 def classify(
     files: FilesArgument,
-    method: Annotated[MethodConfig, Fields("backbone weights arguments")],
+    method: Annotated[MethodConfig, Fields("weights arguments")],
     *,
+    backbone: Annotated[
+        list[str] | None,
+        opt("A network; may be given several times.", "NAME", panel="Network"),
+    ] = None,
     top: TopOption = 5,
+    label_from_name: Annotated[
+        str | None, opt("Read the true class from the file name: '(?P<label>[0-9]+)_'.", "REGEX")
+    ] = None,
+    out: Annotated[
+        Path | None, opt("Also write a page with images and bars.", "FILE", panel="Output")
+    ] = None,
     as_json: JsonLinesOption = False,
 ) -> int:
-    """Say what a network trained on ImageNet sees in images, with probabilities."""
-    return _answer(files, _seen_by(method, top), as_json=as_json)
+    """Say what networks trained on ImageNet see in images, with probabilities.
 
+    Where the name of an image or of its folder tells its ImageNet class (wnid, index or name),
+    the top-1 and top-5 errors are measured, too.
+    """
+    from regraft.backbones.catalog import DEFAULT_BACKBONE
+    from regraft.experiment.evaluate import classify_images
+    from regraft.report.gallery import write_seen
+    from regraft.report.tables import error_table
+    from regraft.settings import to_json
 
-def _seen_by(method: MethodConfig, top: int) -> Answers:
-    from regraft.backbones.backbone import build
-
-    network = build(method.spec)
-
-    def answers(images: Sequence[Image]) -> list[Any]:
-        return [[asdict(entry) for entry in entries] for entries in network.top_k(images, k=top)]
-
-    return answers
+    if backbone is None:
+        cli.echo_default(DEFAULT_BACKBONE)
+    specs = [replace(method, backbone=name).spec for name in backbone or [DEFAULT_BACKBONE]]
+    seen = classify_images(_images(files), specs, top=max(top, 5), label_from_name=label_from_name)
+    rows, refused = _echo_rows(seen, top=top, as_json=as_json)
+    errors = error_table(rows)
+    if errors.rows and as_json:
+        cli.echo_json({"errors": to_json(errors.rows)}, indent=None)
+    elif errors.rows:
+        cli.echo_table(errors)
+    if out is not None:
+        cli.echo_err(f"page:   {write_seen(rows, out, top=top)}")
+    return refused
 
 
 def predict(
     run: RunArgument, files: FilesArgument, *, top: TopOption = 1, as_json: JsonLinesOption = False
 ) -> int:
     """Predict the classes of new images with a fitted model."""
-    from regraft.classifiers.network_classifier import load_model
+    from regraft.experiment.evaluate import predict_images
 
-    model = load_model(run / "model" if (run / "model").is_dir() else run)
-    classes = [str(name) for name in model.classes_]
-
-    def answers(images: Sequence[Image]) -> list[Any]:
-        rows = model.predict_proba(images)
-        best = (-rows).argsort(axis=1, kind="stable")[:, :top]
-        return [
-            [{"label": classes[k], "probability": float(row[k])} for k in order]
-            for row, order in zip(rows, best, strict=True)
-        ]
-
-    return _answer(files, answers, as_json=as_json)
+    rows = predict_images(run / "model" if (run / "model").is_dir() else run, _images(files), top)
+    return _echo_rows(rows, top=top, as_json=as_json)[1]
 
 
 def evaluate(
@@ -104,7 +111,6 @@ def report(
     data: Annotated[
         Path | None, opt("Where the images are now, if they have moved.", "FOLDER")
     ] = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Write the page of each run again, from its folder alone."""
     from regraft.report.run_page import write_page
@@ -112,11 +118,8 @@ def report(
 
     if data is not None and not data.exists():
         raise UsageError("no such folder of images", path=data, hint="check --data")
-    pages = [str(write_page(run, data_root=data)) for run in open_runs(runs)]
-    if as_json:
-        cli.echo_json({"pages": pages})
-    else:
-        cli.echo("\n".join(pages))
+    for run in open_runs(runs):
+        cli.echo(str(write_page(run, data_root=data)))
 
 
 def compare_runs(
@@ -144,14 +147,14 @@ def demo(
     """Show what a network sees in two photographs, then learn two small sets in three ways."""
     from regraft.experiment.config import MethodConfig
     from regraft.experiment.demo import photographs, run_demo
+    from regraft.experiment.evaluate import classify_images
     from regraft.report.comparison_page import comparison_table
     from regraft.results.comparison import RunStore
 
     begun, network = time.monotonic(), MethodConfig()
     folder = out or RunStore(Path()).free_folder("regraft demo")
     cli.echo_err(f"What {network.backbone} sees in two photographs:")
-    for row in _rows([str(path) for path in photographs()], _seen_by(network, top=3)):
-        _echo_row(row)
+    _echo_rows(classify_images(map(str, photographs()), [network.spec]), top=3, as_json=False)
     cli.echo_err("Two sets of small images: from scratch, or with what the network knows already?")
     # Two processes of one thread each do not wait for each other where other programs are at work.
     shown = run_demo(folder, jobs=2, verbose=True, say=cli.echo_err)
@@ -168,44 +171,24 @@ def demo(
     )
 
 
-def _answer(files: Iterable[str], answers: Answers, *, as_json: bool) -> int:
-    """Print one answer per image in the order given; bad ones have a code instead."""
-    refused, remaining = 0, iter(_images(files))
-    while batch := tuple(islice(remaining, 32)):
-        for row in _rows(batch, answers):
-            refused += "error" in row
-            if as_json:
-                cli.echo_json(row, indent=None)
-            else:
-                _echo_row(row)
-    return cli.EXIT_REFUSED if refused else 0
-
-
-def _rows(paths: Sequence[str], answers: Answers) -> list[dict[str, Any]]:
-    from regraft.data.images import open_image
-
-    rows: list[dict[str, Any]] = [{"file": path} for path in paths]
-    images, good = [], []
+def _echo_rows(
+    rows: Iterable[dict[str, Any]], *, top: int, as_json: bool
+) -> tuple[list[dict[str, Any]], int]:
+    """Print each row as it comes; return those without an error, and the exit code."""
+    good, refused = [], False
     for row in rows:
-        try:
-            images.append(open_image(row["file"]))
-            good.append(row)
-        except ImageError as error:
-            row.update(error=error.code, message=str(error))
-    for row, entries in zip(good, answers(images) if images else [], strict=True):
-        row["top"] = entries
-    return rows
-
-
-def _echo_row(row: dict[str, Any]) -> None:
-    file = printable(row["file"])
-    if "error" in row:
-        cli.echo(f"{file}\trefused\t{row['error']}")
-        cli.echo_err(f"refused: {row['message']}")
-        return
-    for entry in row["top"]:
-        name = "\t".join(str(entry[key]) for key in ("wnid", "label") if key in entry)
-        cli.echo(f"{file}\t{name}\t{entry['probability']:.4f}")
+        file = printable(row["file"])
+        refused |= "error" in row
+        if as_json:
+            cli.echo_json(row | ({"top": row["top"][:top]} if "top" in row else {}), indent=None)
+        elif "error" in row:
+            cli.echo(f"{file}\trefused\t{row['error']}")
+            cli.echo_err(f"refused: {row['message']}")
+        for entry in row["top"][:top] if "top" in row and not as_json else ():
+            told = (file, row.get("backbone"), entry.get("wnid"), entry["label"])
+            cli.echo("\t".join(filter(None, (*told, f"{entry['probability']:.4f}"))))
+        good += [row] * ("top" in row)
+    return good, cli.EXIT_REFUSED if refused else 0
 
 
 def _images(files: Iterable[str]) -> Iterable[str]:

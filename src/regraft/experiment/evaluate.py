@@ -1,23 +1,37 @@
-"""A finished run measured on labelled images, apart by whether it learned from them."""
+"""Images for trained models: a run measured on labelled ones, and what models say of any."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
+from PIL.Image import Image
+
+from regraft.backbones.backbone import build
+from regraft.backbones.from_timm import imagenet_class
+from regraft.backbones.spec import BackboneSpec
 from regraft.classifiers.network_classifier import load_model
 from regraft.data.check import check, usable
 from regraft.data.dataset import Dataset, Split
+from regraft.data.images import open_image
 from regraft.data.sources import PARTS
-from regraft.errors import ImageError
+from regraft.errors import ImageError, UsageError
 from regraft.experiment.config import DataConfig
 from regraft.experiment.prepare import read_images
 from regraft.results.intervals import Estimate, accuracy_json
 from regraft.results.metrics import accuracy
 from regraft.results.predictions import evaluate
 from regraft.results.run import PART_TITLES, Run
+from regraft.settings import to_json
+
+Answer = Callable[[Sequence[Image]], list[Any]]  # from images to the entries of each
+_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -110,3 +124,85 @@ def _parts_by_content(data: Dataset, known: Mapping[str, str]) -> tuple[dict[str
         new += digest not in known
         places[known.get(digest, "test")].append(index)
     return {name: data.take(indices) for name, indices in places.items() if indices}, new
+
+
+def classify_images(
+    files: Iterable[str],
+    networks: Iterable[BackboneSpec],
+    *,
+    top: int = 5,
+    label_from_name: str | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Yield what each network trained on ImageNet sees in each image, in the order given.
+
+    Args:
+        files: Paths of images.
+        networks: Their specs.
+        top: How many classes.
+        label_from_name: A pattern with ``(?P<label>…)`` on the name of a file; without it the
+            name of its folder may tell its class.
+
+    Returns:
+        For each image and network ``file``, ``backbone``, ``top`` (entries with ``wnid``, ``label``
+        and ``probability``) and ``truth``, a wnid or None; for an image that cannot be used
+        ``file``, ``error`` and ``message``.
+
+    Raises:
+        UsageError: The name of a file tells no class of ImageNet.
+        BackboneError: A network has no trained ImageNet head.
+    """
+    built = {spec.name: build(spec) for spec in networks}
+    answers = {name: partial(network.top_k, k=top) for name, network in built.items()}
+    for row in _answered(files, answers):
+        if "top" in row:
+            row["top"] = [to_json(entry) for entry in row["top"]]
+            row["truth"] = _true_class(Path(row["file"]), label_from_name)
+        yield row
+
+
+def predict_images(model: Path, files: Iterable[str], top: int = 1) -> Iterator[dict[str, Any]]:
+    """Yield the most probable classes of each image, as :func:`classify_images`, with one model."""
+    learner = load_model(model)
+    classes = [str(name) for name in learner.classes_]
+
+    def answer(images: Sequence[Image]) -> list[Any]:
+        rows = learner.predict_proba(images)
+        best = (-rows).argsort(axis=1, kind="stable")[:, :top]
+        return [
+            [{"label": classes[k], "probability": float(row[k])} for k in order]
+            for row, order in zip(rows, best, strict=True)
+        ]
+
+    return _answered(files, {"": answer})
+
+
+def _answered(files: Iterable[str], answers: Mapping[str, Answer]) -> Iterator[dict[str, Any]]:
+    """Yield a row for each image and model; a bad image has one, with its error."""
+    remaining = iter(files)
+    while batch := tuple(islice(remaining, _BATCH)):
+        rows: list[dict[str, Any]] = [{"file": path} for path in batch]
+        images = []
+        for row in rows:
+            try:
+                images.append(open_image(row["file"]))
+            except ImageError as error:
+                row.update(error=error.code, message=str(error))
+        seen = {name: iter(answer(images) if images else ()) for name, answer in answers.items()}
+        for row in rows:
+            if "error" in row:
+                yield row
+                continue
+            for name, entries in seen.items():
+                yield row | ({"backbone": name} if name else {}) | {"top": next(entries)}
+
+
+def _true_class(path: Path, pattern: str | None) -> str | None:
+    """Return the ImageNet class that the name of an image tells, or that of its folder."""
+    if pattern is None:
+        return imagenet_class(path.absolute().parent.name)
+    found = re.search(pattern, path.name)
+    known = imagenet_class(found["label"]) if found else None
+    if known is None:
+        hint = "let (?P<label>…) be a wnid, an index from 0 or the name of one class"
+        raise UsageError("its name tells no class of ImageNet", path=path, hint=hint)
+    return known

@@ -6,7 +6,6 @@ No figure is registered anywhere (no pyplot), and the same data give the same by
 from __future__ import annotations
 
 import io
-import math
 import re
 import warnings
 import xml.etree.ElementTree as ET
@@ -63,7 +62,8 @@ _MOST_CURVES = 8
 _UNITS = (0.001, 0.01, 0.1, 1, 60, 3600, 86400)
 _TIMES = sorted({round(unit * n, 3) for unit in _UNITS for n in (1, 2, 3, 5, 10, 20, 30)})
 _MOST_TICKS = 7
-_OFFSETS = [(10.0, 5.0), (-10.0, 5.0), (10.0, -5.0), (-10.0, -5.0), (0.0, 11.0), (0.0, -11.0)]
+_SIDES = ((1, 0), (-1, 0), (0, 1.2), (0, -1.2), (1, 1), (-1, 1), (1, -1), (-1, -1))
+_LARGEST = 900  # square points of the circle of the largest network
 
 
 def heat_map(counts: npt.NDArray[np.int64], classes: Sequence[str], *, alt: str) -> str:
@@ -302,6 +302,37 @@ def cost(rows: Sequence[Row]) -> str:
     return element(draw, (_WIDE, height), alt=alt, key="cost")
 
 
+def zoo(networks: Sequence[tuple[str, float, float, float]], *, accuracy: str) -> str:
+    """Draw networks: accuracy against multiply-adds, with the parameters as area.
+
+    Args:
+        networks: Name, multiply-adds, accuracy from 0 to 1 and parameters of each; at least one.
+        accuracy: What the accuracy is, as the title of its axis.
+
+    Example:
+        >>> zoo([("vgg16", 15.5e9, 0.716, 138e6)], accuracy="published top-1 accuracy")[:4]
+        '<svg'
+    """
+    most = max(parameters for *_, parameters in networks)
+
+    def draw(axes: Axes) -> None:
+        for _, cost, share, parameters in networks:
+            area = max(12, _LARGEST * parameters / most)
+            axes.scatter(cost / 1e9, share, area, color=ACCENT, alpha=0.4, lw=0)
+        axes.set(xscale="log", xlabel="thousand million multiply-adds for an image")
+        axes.set(ylabel=accuracy)
+        axes.margins(0.14, 0.12)
+        axes.xaxis.set_major_formatter(lambda cost, _place: f"{cost:g}")
+        axes.minorticks_off()
+        _percent_axis(axes.yaxis)
+        axes.grid(visible=True)
+        _label_points(axes, [(name, cost / 1e9, share) for name, cost, share, _ in networks])
+
+    spoken = "; ".join(f"{name}: {percent(share)}" for name, _, share, _ in networks)
+    alt = f"Accuracy against multiply-adds; the area shows the parameters. {spoken}."
+    return element(draw, (_WIDE, 5.6), alt=alt, key="zoo")
+
+
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     """Return which points no other beats: none is both as cheap and better, or as good and cheaper.
 
@@ -419,18 +450,26 @@ def _values(rows: Sequence[Row], part: str) -> list[float | None]:
 
 
 def _label_points(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
-    """Write a label beside each point, where neither a point nor another label stands."""
+    """Write a label beside each point, where the fewest points and labels stand already."""
     figure: Any = axes.figure
     figure.draw_without_rendering()  # so that the axes know their place
-    scale = 72 / figure.dpi
-    places = [scale * axes.transData.transform((x, y)) for _, x, y in points]
-    taken = list(places)
+    places = [72 / figure.dpi * axes.transData.transform((x, y)) for _, x, y in points]
+    taken = [(left - 4, low - 4, left + 4, low + 4) for left, low in places]
     style: Any = {"textcoords": "offset points", "ha": "center", "va": "center", "size": 9}
-    for (text, x, y), place in zip(points, places, strict=True):
-        distances = [min(math.dist(place + np.array(o), t) for t in taken) for o in _OFFSETS]
-        best = next((at for at, far in enumerate(distances) if far > 9), int(np.argmax(distances)))
-        taken.append(place + np.array(_OFFSETS[best]))
-        axes.annotate(text, (x, y), _OFFSETS[best], **style)
+    for (text, x, y), (left, low) in zip(points, places, strict=True):
+        half = 2.8 * len(text)
+        boxes = {}
+        for across, up in _SIDES:
+            offset = across * (half + 7), up * 9
+            middle = left + offset[0], low + offset[1]
+            boxes[offset] = middle[0] - half, middle[1] - 6, middle[0] + half, middle[1] + 6
+        hit = {
+            at: sum(a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3] for b in taken)
+            for at, a in boxes.items()
+        }
+        best = min(hit, key=lambda at: hit[at])
+        taken.append(boxes[best])
+        axes.annotate(text, (x, y), best, **style)
 
 
 def _spoken(seconds: float) -> str:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from regraft.data.images import thumbnail
 from regraft.errors import RegraftError, UsageError, printable
-from regraft.files import sha256_bytes, sha256_file, write_bytes
+from regraft.files import sha256_bytes, sha256_file, write_bytes, write_text
+from regraft.report.tables import error_table
+from regraft.report.text import render
 from regraft.results.metrics import Confused, most_confused
 from regraft.results.predictions import Predictions
+from regraft.system import __version__
 
 Pixels = NDArray[np.uint8]
 
@@ -110,7 +114,7 @@ class Thumbnails:
             data = kept.read_bytes()
         else:
             return None
-        return "data:image/jpeg;base64," + base64.b64encode(data).decode()
+        return _address(data)
 
     def _fresh(self, path: str) -> bytes | None:
         root = self.data_root
@@ -168,6 +172,38 @@ def gallery(p: Predictions, thumbnails: Thumbnails) -> Gallery:
         most_confident=most,
         least_confident=least,
     )
+
+
+def write_seen(
+    rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], *, top: int = 5
+) -> Path:
+    """Write a page of images with what each network sees in them, side by side.
+
+    Args:
+        rows: One for each image and network: ``file``, ``backbone``, ``top`` (entries with
+            ``wnid``, ``label`` and ``probability``) and ``truth``, a wnid or None.
+        path: The HTML file to write.
+        top: How many classes are shown of each.
+    """
+    seen: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        image = seen.setdefault(row["file"], {"truth": row["truth"], "seen": {}})
+        image["seen"][row["backbone"]] = row["top"][:top]
+    shown = list(seen.items())[:MOST_THUMBNAILS]
+    images = [
+        {"file": printable(file), "address": _address(thumbnail(file, side=2 * _SIDE)), **image}
+        for file, image in shown
+    ]
+    html = render(
+        "seen.html.j2",
+        version=__version__,
+        images=images,
+        hidden=len(seen) - len(images),
+        networks=list(dict.fromkeys(row["backbone"] for row in rows)),
+        errors=error_table(rows),
+    )
+    write_text(path, html)
+    return Path(path)
 
 
 def preview_sheet(
@@ -239,6 +275,10 @@ def _right_rows(p: Predictions) -> tuple[list[int], list[int]]:
     for index in rest:
         first.setdefault(p.truth[index], index)
     return list(dict.fromkeys([*first.values(), *rest]))[:count], least
+
+
+def _address(data: bytes) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(data).decode()
 
 
 def _inside(root: Path, path: str) -> bool:

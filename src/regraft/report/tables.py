@@ -6,14 +6,14 @@ import csv
 import io
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from regraft.data.tables import safe_cell
 from regraft.errors import printable
 from regraft.results.comparison import Repeated
-from regraft.results.intervals import Estimate, percent, points
+from regraft.results.intervals import Estimate, percent, points, wilson
 from regraft.results.metrics import Confused, Scores
 from regraft.settings import to_json
 
@@ -192,6 +192,44 @@ def confused_table(pairs: Sequence[Confused]) -> Table:
     """Return the most confused pairs with their share of the true class."""
     columns = ("true", "predicted", "images", "share of the true class")
     return Table(columns, tuple((p.true, p.predicted, p.count, p.share) for p in pairs))
+
+
+def network_table(networks: Iterable[tuple[Any, bool]]) -> Table:
+    """Return the facts of networks: catalogue entries, each with whether its weights are here."""
+    rows = []
+    for entry, here in networks:
+        known, top1 = entry.facts, None if entry.top1 is None else Share(entry.top1)
+        counts: tuple[Cell, ...] = (None, None, None, None)
+        if known is not None:
+            millions = f"{known.parameters / 1e6:.2f}", f"{known.multiply_adds / 1e9:.2f}"
+            counts = (*millions, known.size, known.width)
+        licence = entry.licence + ("" if entry.permissive else " *")
+        names = (entry.name, entry.title, entry.group, str(entry.year or ""))
+        rows.append((*names, *counts, top1, licence, "yes" if here else ""))
+    counted = ("M parameters", "G multiply-adds", "input", "features", "ImageNet top-1")
+    columns = ("name", "network", "group", "year", *counted, "licence", "here")
+    note = "* the licence of the weights does not allow every use; top-1 as published"
+    return Table(columns, tuple(rows), notes=(note,))
+
+
+def error_table(rows: Iterable[Mapping[str, Any]]) -> Table:
+    """Return the top-1 and top-5 error of each network on the images whose class is known.
+
+    Args:
+        rows: One for each image and network: ``backbone``, ``truth`` (a wnid or None) and ``top``,
+            entries with a ``wnid``, the most probable first and at least five.
+    """
+    places: dict[str, list[int]] = {}
+    for row in rows:
+        if row["truth"] is not None:
+            names = [entry["wnid"] for entry in row["top"][:5]]
+            place = names.index(row["truth"]) if row["truth"] in names else len(names)
+            places.setdefault(row["backbone"], []).append(place)
+    body: tuple[tuple[Cell, ...], ...] = tuple(
+        (name, *(wilson(sum(at >= k for at in found), len(found)) for k in (1, 5)))
+        for name, found in places.items()
+    )
+    return Table(("network", "top-1 error", "top-5 error"), body)
 
 
 def show(cell: Cell) -> str:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
 from regraft.errors import list_names, printable
-from regraft.report.tables import NOTHING, NUMBERS, Duration, show, spread
+from regraft.files import write_text
+from regraft.report.tables import NOTHING, NUMBERS, Duration, Table, show, spread
 from regraft.results.comparison import Comparison, Row, best_validated
 from regraft.results.intervals import Estimate, percent
 from regraft.results.metrics import accuracy, majority_baseline
 from regraft.results.paired import Verdict
 from regraft.results.predictions import Predictions
 from regraft.results.run import Run, RunRecord
+from regraft.system import __version__
 
 Phases = Sequence[Mapping[str, Any]]
 
@@ -270,6 +274,20 @@ def render(template: str, **values: Any) -> str:
         values: What the template speaks about; text in it is escaped.
     """
     return _environment().get_template(template).render(**values)
+
+
+def write_tables(
+    path: str | os.PathLike[str], title: str, sections: Sequence[tuple[str, Table | str, str]]
+) -> Path:
+    """Write a page of several tables and figures with a list of contents.
+
+    Args:
+        path: The HTML file to write.
+        title: Its heading.
+        sections: A heading, a table or an ``<svg>`` element, and a sentence below the heading each.
+    """
+    write_text(path, render("tables.html.j2", version=__version__, title=title, sections=sections))
+    return Path(path)
 
 
 @cache
