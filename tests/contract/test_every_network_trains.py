@@ -18,7 +18,7 @@ from regraft.training.split_point import EXACT, distance, find_split_point, grad
 
 # The smallest comfortable inputs; None is the native size of a network that takes no other.
 SIZES = {"vgg16": 32, "vgg19": 32, "inception_v3": 96, "inception_resnet_v2": 96}
-SIZES |= {"xception": 96, "nasnet": 96}
+SIZES |= {"xception": 96, "nasnet": 96, "alexnet_lrn": 96}
 FIXED = {"swin_v2_tiny", "eva02_small", "dinov2_small", "dinov2_base", "siglip2_base"}
 FIXED |= {"dinov3_small", "dinov3_base", "vit_tiny_patch16_224"}
 SIZES |= dict.fromkeys(FIXED)
