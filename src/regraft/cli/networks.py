@@ -253,6 +253,8 @@ def verify(
     from regraft.backbones.weights import verify_weights
 
     problems = verify_weights(names)
+    if not problems:
+        cli.echo_err("no weights are stored")
     for name, why in problems.items():
         cli.echo(f"{name}\t{why or 'ok'}")
     return cli.EXIT_FAILED if any(problems.values()) else 0
