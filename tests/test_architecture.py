@@ -96,9 +96,9 @@ def test_the_house_is_small(capsys):
         print(f"\nregraft: {len(MODULES)} modules, {lines} lines, of which {code} are code")
 
     # The aim is 95 modules, 25,000 lines and 15,000 of code; what is reached is not given up again.
-    assert len(MODULES) <= 101
-    assert lines <= 28_400
-    assert code <= 17_500
+    assert len(MODULES) <= 96
+    assert lines <= 26_250
+    assert code <= 15_900
 
 
 def test_no_modules_import_each_other_in_a_circle():
