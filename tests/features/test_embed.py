@@ -163,7 +163,7 @@ def test_no_images_give_no_rows(cache):
 
 def test_a_bad_image_is_an_error_with_its_name_and_what_was_done_stays(images, cache, engine):
     for i in (9, 8):  # the first in order is the one that is named
-        images[i].write_bytes(b"no image at all")
+        images[i].write_bytes(f"no image {i}".encode())
 
     with pytest.raises(ImageError) as caught:
         run(images, cache, engine, batch_size=3)

@@ -217,11 +217,8 @@ class NetworkClassifier(ImageClassifier):
         started = None if self.start is None else self._opened(Path(self.start))
         if started is not None:  # its weights are taken: those of the spec need not be here
             spec = replace(spec, weights=None)
-            then = started[1].spec
-            if spec.preprocessing is None and (spec.name, spec.arguments) == (
-                then.name,
-                then.arguments,
-            ):
+            then, same = started[1].spec, spec.name == started[1].spec.name
+            if same and spec.preprocessing is None and spec.arguments in ((), then.arguments):
                 spec = replace(spec, preprocessing=started[1].preprocessing)
         backbone = build(spec)
         outputs = 1 if self.output == "sigmoid" else len(classes)
