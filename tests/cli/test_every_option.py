@@ -62,6 +62,7 @@ report {run} --data {flowers}
 compare-runs {run} --out {new}.html --format csv
 compare-runs {run} --json
 weights list --json
+weights path
 weights fetch efficientnet_lite0
 weights import {weights} --name my_net --backbone simple_cnn --arg size=48 \
   --preprocessing mean=0.4,0.5,0.6 --licence mit --overwrite --json

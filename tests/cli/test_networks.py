@@ -173,7 +173,7 @@ def test_what_is_no_preprocessing_is_refused(regraft, weights, setting):
 def test_damaged_weights_end_with_1(regraft, weights, private_home):
     name = ("--name", "my_net", "--backbone", "simple_cnn", "--arg", "size=48")
     regraft("weights", "import", weights, *name)
-    folder = json.loads(regraft("weights", "list", "--json").stdout)["store"]
+    folder = regraft("weights", "path").stdout.strip()
     (stored,) = [path for path in private_home.rglob("*.safetensors") if "my_net" in str(path)]
     stored.write_bytes(stored.read_bytes()[:-1] + b"x")
 

@@ -194,7 +194,14 @@ def list_stored(*, as_json: JsonOption = False) -> None:
         return
     rows = tuple((w.name, w.backbone, w.licence, w.source, w.sha256[:16]) for w in found)
     cli.echo_table(Table(("name", "backbone", "licence", "source", "SHA-256"), rows))
-    cli.echo_err(f"in {store()}: copy this folder to carry them to a machine without a network")
+    cli.echo_err(f"in {store()}")
+
+
+def path() -> None:
+    """Print the folder of the store: copy it to carry weights to a machine without a network."""
+    from regraft.backbones.weights import store
+
+    cli.echo(str(store()))
 
 
 def fetch(
@@ -263,6 +270,7 @@ def verify(
 BACKBONES: dict[str, Any] = {"list": list_networks, "show": show, "rank": rank}
 WEIGHTS: dict[str, Any] = {
     "list": list_stored,
+    "path": path,
     "fetch": fetch,
     "import": import_file,
     "verify": verify,
