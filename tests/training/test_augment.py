@@ -6,7 +6,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
@@ -65,6 +65,7 @@ augmentations = st.builds(
 
 
 @given(augmentation=augmentations, seed=st.integers(0, 2**32), side=st.sampled_from([1, 5, 24]))
+@example(augmentation=Augmentation(vertical_flip=True, policy="trivial", num_ops=1), seed=1, side=1)
 @settings(max_examples=100)
 def test_every_view_has_the_size_of_the_image_and_is_repeatable(augmentation, seed, side):
     shown = image(side)

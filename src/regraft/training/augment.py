@@ -107,9 +107,9 @@ class Augmentation:
             image = image[top : top + size, left : left + size]
         image = self._moved(image, drawn[:6])
         if self.flip and drawn[6] < 0:
-            image = image[:, ::-1]
+            image = image[:, ::-1].copy()  # torch reads no negative strides
         if self.vertical_flip and drawn[7] < 0:
-            image = image[::-1]
+            image = image[::-1].copy()
         if self.brightness:
             changed = ImageEnhance.Brightness(Image.fromarray(np.ascontiguousarray(image)))
             image = np.array(changed.enhance(1 + self.brightness * drawn[8]))
