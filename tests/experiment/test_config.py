@@ -109,6 +109,12 @@ def test_random_weights_are_drawn_from_the_seed_of_the_run(method, spec):
         ({"strategy": "from_scratch", "start": "run"}, "start does nothing"),
         ({"strategy": "from_scratch", "weights": "net.pth"}, "random weights"),
         ({"strategy": "frozen", "phases": [{}], "epochs": 3}, "epochs does nothing beside phases"),
+        (
+            {"strategy": "from_scratch", "phases": [{}]},
+            "trains the trunk, too, and its phases do not",
+        ),
+        ({"strategy": "fine_tune", "phases": [{}, {}]}, "and its phases do not"),
+        ({"strategy": "frozen", "phases": [{"unfreeze_last": 1}]}, "trains the head alone"),
         ({"strategy": "frozen", "phases": [{"epoch": 3}]}, "did you mean 'epochs'"),
         ({"strategy": "frozen", "head": "mlp_513"}, "did you mean"),
         ({"strategy": "frozen", "head": {"kind": "mlp", "width": 3}}, "did you mean 'widths'"),
@@ -168,7 +174,7 @@ CHANGES = {
 TRAINED = {
     **dict.fromkeys(("epochs", "head_epochs", "views", "batch_size", "time_budget"), 3),
     "unfreeze": 0.25,
-    "phases": [Phase(epochs=2)],
+    "phases": [Phase(unfreeze=1.0, epochs=2)],
     "optimizer": "sgd",
     "lr": 0.1,
     "head": LinearHead(dropout=0.5),

@@ -115,7 +115,7 @@ def test_phases_are_a_list_by_themselves():
     phases = [{"epochs": 1}, {"unfreeze": 1, "epochs": 2}]
 
     (one,) = plan_of({"strategy": "two_stage", "phases": phases}).configs()
-    two = plan_of({"strategy": "frozen", "phases": [phases, phases[:1]]}).configs()
+    two = plan_of({"strategy": "two_stage", "phases": [phases, phases[1:]]}).configs()
 
     assert [phase.epochs for phase in one.method.phases] == [1, 2]
     assert [len(config.method.phases) for config in two] == [2, 1]

@@ -151,8 +151,8 @@ HEAD, RATE, FEW = "begins with random weights", "is high for weights", "are few 
         ({"strategy": "from_scratch"}, 300, []),
         ({"strategy": "fine_tune"}, 299, [HEAD, FEW]),
         ({"strategy": "frozen", "lr": 0.05}, 9, []),
-        ({"strategy": "frozen", "phases": [Phase(epochs=0), Phase(unfreeze=0.5)]}, None, [HEAD]),
-        ({"strategy": "frozen", "phases": [Phase(unfreeze_matching="norm")]}, None, [HEAD]),
+        ({"strategy": "fine_tune", "phases": [Phase(epochs=0), Phase(unfreeze=0.5)]}, None, [HEAD]),
+        ({"strategy": "fine_tune", "phases": [Phase(unfreeze_matching="norm")]}, None, [HEAD]),
         ({}, 9, []),
     ],
 )

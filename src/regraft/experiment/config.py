@@ -397,6 +397,13 @@ features
         if self.phases is not None and idle:
             hint = f"give each phase its own {idle[0]}"
             raise UsageError(f"{idle[0]} does nothing beside phases", hint=hint)
+        trained = [phase for phase in self.phases or () if phase.epochs]
+        if trained and (self.strategy == "frozen") == any(phase.opens_trunk for phase in trained):
+            does = "trains the head alone" if self.strategy == "frozen" else "trains the trunk, too"
+            raise UsageError(
+                f"the strategy {self.strategy} {does}, and its phases do not",
+                hint="unfreeze = 1.0 in a phase trains everything, without it the trunk is frozen",
+            )
         if self.strategy == "from_scratch" and self.weights != "default":
             hint = "it begins with random weights; fine_tune begins with trained ones"
             raise UsageError("weights does nothing with the strategy from_scratch", hint=hint)

@@ -12,7 +12,6 @@ from regraft.results import metrics
 from regraft.results.intervals import Estimate, percent, points
 from regraft.results.predictions import Predictions
 from regraft.results.run import PART_TITLES, Run
-from regraft.training.phases import Phase
 
 _FEW = 100  # images, below which a share is uncertain by ten points or so
 _FEW_TO_TRAIN = 300  # images to learn from, below which features are looked at first
@@ -48,7 +47,7 @@ def advice(method: MethodConfig, learned: int | None = None) -> list[str]:
         []
     """
     phases = [phase for phase in method.all_phases() if phase.epochs]
-    opened = [phase for phase in phases if _opens_trunk(phase)]
+    opened = [phase for phase in phases if phase.opens_trunk]
     said = []
     if opened and (method.start is not None or method.spec.weights is not None):
         if opened[0] is phases[0] and method.start is None:
@@ -61,11 +60,6 @@ def advice(method: MethodConfig, learned: int | None = None) -> list[str]:
     if opened and few and method.start is None:
         said.append(_FEATURES_FIRST.format(learned=learned))
     return said
-
-
-def _opens_trunk(phase: Phase) -> bool:
-    named = (phase.unfreeze_from, phase.unfreeze_matching)
-    return bool(phase.unfreeze or phase.unfreeze_last) or any(one is not None for one in named)
 
 
 def run_warnings(

@@ -84,6 +84,12 @@ class Phase:
     watch: Watched = "val_accuracy"
     keep: Literal["best", "last"] = "best"
 
+    @property
+    def opens_trunk(self) -> bool:
+        """Whether anything but the head is trained."""
+        names = (self.unfreeze_from, self.unfreeze_last, self.unfreeze_matching)
+        return bool(self.unfreeze or any(names))
+
     def __post_init__(self) -> None:
         others = (self.unfreeze_from, self.unfreeze_last, self.unfreeze_matching)
         if (self.unfreeze != 0) + sum(other is not None for other in others) > 1:
