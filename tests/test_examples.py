@@ -188,6 +188,28 @@ def test_the_other_documents_are_quoted_as_they_are_printed(document):
         assert found[row].method.published[part] == share, row
 
 
+@pytest.mark.parametrize(
+    ("row", "averages"),
+    [
+        ("A1", ((0.99, 0.99, 0.99), (0.99, 0.99, 0.99))),
+        ("A3", ((0.93, 0.92, 0.92), (0.92, 0.91, 0.91))),
+        ("B1", ((0.89, 0.89, 0.89), (0.89, 0.88, 0.88))),
+        ("B2", ((0.94, 0.94, 0.94), (0.94, 0.94, 0.94))),
+    ],
+)
+def test_the_reports_by_class_are_quoted_with_the_averages_that_follow_from_them(row, averages):
+    report = dict(published("deep_learning_course_week_11")[row].method.published["report"])
+
+    printed = [report.pop(f"{name} average") for name in ("macro", "weighted")]
+    shares = np.array([cells[:3] for cells in report.values()])
+    images = [cells[3] for cells in report.values()]
+
+    assert tuple(cells[:3] for cells in printed) == averages
+    assert {cells[3] for cells in printed} == {sum(images)}
+    for weights, cells in zip((None, images), printed, strict=True):
+        assert np.average(shares, axis=0, weights=weights) == pytest.approx(cells[:3], abs=0.0101)
+
+
 def test_what_was_never_published_has_no_published_figures():
     others = [
         config

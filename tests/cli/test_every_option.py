@@ -60,6 +60,7 @@ evaluate {run} {table} --root {flowers} --follow-links --skip-bad --max-bad 0.1 
 evaluate {run} FLAT --test-views 10
 report {run} --data {flowers}
 compare-runs {run} --out {new}.html --format csv
+compare-runs {run} --apart --classes --out {new}.html
 compare-runs {run} --json
 weights list --json
 weights path

@@ -156,6 +156,33 @@ def test_a_machine_gets_rows_verdicts_and_the_page(regraft, runs, tmp_path):
     assert page.is_file()
 
 
+def test_runs_are_compared_class_by_class_and_folder_by_folder(regraft, runs, tmp_path):
+    reports = json.loads(regraft("compare-runs", runs, "--classes", "--json").stdout)
+    text = regraft("compare-runs", runs, "--classes").stdout
+    page = tmp_path / "all.html"
+    apart = regraft("compare-runs", runs, runs / "knn", "--apart", "--out", page).stdout
+    values = json.loads(regraft("compare-runs", runs, "--apart", "--json").stdout)
+
+    assert set(reports) == {"logistic", "50 % & knn_1"}
+    precision, _, _, images = reports["logistic"]["daisy"]
+    assert precision["n"] > 0
+    assert images == 3
+    assert text.split()[:6] == ["class", "method", "precision", "recall", "F1", "images"]
+    assert f"{runs.name}\n\ndescription" in apart
+    assert apart.index("\nknn\n") > apart.index("logistic")
+    assert [len(value["rows"]) for value in values] == [2]
+    assert page.read_text(encoding="utf-8").count("<section") == 3
+
+
+def test_what_a_plan_has_written_is_a_folder_of_runs(regraft, runs, tmp_path):
+    (tmp_path / "plan").mkdir()
+    (tmp_path / "plan" / "runs").symlink_to(runs)
+
+    rows = json.loads(regraft("compare-runs", tmp_path / "plan", "--json").stdout)["rows"]
+
+    assert len(rows) == 2
+
+
 def test_the_page_of_a_run_is_written_again_from_its_folder_alone(regraft, runs, place):
     for page in runs.rglob("report.html"):
         page.unlink()

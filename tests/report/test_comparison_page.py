@@ -5,10 +5,13 @@ import pytest
 
 from regraft.errors import UsageError
 from regraft.report.comparison_page import (
+    class_reports,
     compare_runs,
     comparison_table,
+    reports_table,
     verdicts_table,
     write_comparison,
+    write_tables_of,
 )
 from regraft.report.run_page import write_page
 from regraft.report.tables import Share, show
@@ -62,7 +65,7 @@ def test_runs_of_different_splits_get_a_column_and_no_verdict(make_run, page_of)
     assert "2 different splits" in table.notes[0]
     assert table.best is None
     assert "2 different splits" in page.text
-    assert "F1 of every class" not in page.text
+    assert "Class by class" not in page.text
     assert "Which is better than which" not in page.text
 
 
@@ -131,6 +134,66 @@ def test_the_score_without_leaks_stands_beside_the_other(make_run, page_of):
     assert text_of(page_of(comparison)).count("without leaks 50.0 % [23.7, 76.3], n = 10") == 1
 
 
+REPORT = {"a": (0.97, 1.0, 0.98, 264), "macro average": (0.99, 0.98, 0.97, 750)}
+
+
+def test_reports_of_every_class_stand_side_by_side_with_the_published_ones(make_run, page_of):
+    rows = [
+        Row("SimpleCNN", (make_run("a", wrong=3),), {"report": REPORT}),
+        Row("features", (make_run("b"),)),
+    ]
+
+    (one, measured), (two, printed), (three, _) = reports = class_reports(rows)
+    table, page = reports_table(reports), page_of(Comparison("x", tuple(rows)))
+
+    assert (one, two, three) == ("SimpleCNN", "SimpleCNN, published", "features")
+    assert list(measured) == ["a", "b", "c", "macro average", "weighted average"]
+    assert [show(cell) for cell in measured["a"]] == [
+        "100.0 % [43.9, 100.0], n = 3",
+        "50.0 % [18.8, 81.2], n = 6",
+        "66.7 % [31.6, 89.6], n = 6",
+        "6",
+    ]
+    assert printed["a"] == (Share(0.97), Share(1.0), Share(0.98), 264)
+    assert [row[:2] for row in table.rows[:4]] == [
+        ("a", "SimpleCNN"),
+        ("a", "SimpleCNN, published"),
+        ("a", "features"),
+        ("b", "SimpleCNN"),
+    ]
+    assert "The reports of 3 methods side by side" in page.text
+    assert "a 100.0 % [43.9, 100.0], n = 3" in text_of(page)
+    assert "97.0 % 100.0 % 98.0 % 264 100.0 %" in text_of(page)
+
+
+def test_of_many_methods_the_best_have_a_report_and_those_with_a_published_one(make_run):
+    rows = [Row(f"m{n}", (make_run(f"m{n}", wrong=n),)) for n in range(6)]
+    rows.append(Row("worst", (make_run("w", wrong=9),), {"report": REPORT}))
+    rows.append(Row("another split", (make_run("s", seed=1),)))
+
+    methods = [method for method, _ in class_reports(rows)]
+
+    assert methods == ["m0", "m1", "m2", "worst", "worst, published"]
+
+
+def test_several_comparisons_stand_on_one_page_with_a_list_of_contents(
+    make_run, tmp_path, read_page
+):
+    method = {"classifier": "knn", "published": {"test": 0.91}}
+    one = compare_runs([make_run("a"), make_run("b", wrong=2)], title="plain")
+    two = compare_runs([make_run("c", method=method)], title="regularized")
+
+    page = read_page(write_tables_of([one, two], tmp_path / "all.html"))
+
+    headings = ["plain", "plain, class by class", "regularized"]
+    assert page.text.count("published") == 1
+    assert "91.0 %" in page.text
+    assert [page.text.count(heading) for heading in headings] == [6, 3, 3]
+    assert page.values("href") == ["#section-1", "#section-2", "#section-3"]
+    assert set(page.values("id")) == {"section-1", "section-2", "section-3"}
+    assert page.open == []
+
+
 def test_verdicts_make_a_row_per_pair(make_run):
     runs = [make_run("good"), make_run("near", wrong=1), make_run("bad", wrong=12)]
     verdicts = compare_runs(runs).verdicts
@@ -156,7 +219,6 @@ def test_the_page_links_to_the_pages_of_its_runs(make_run, images, page_of):
     links = [value for tag, name, value in page.attributes if (tag, name) == ("a", "href")]
     assert [link for link in links if link[0] != "#"] == ["../runs/first%20run/report.html"]
     assert page.elements.count("svg") == 2
-    assert "F1 of every class" in page.text
     assert page.open == []
     assert "://" not in page.source
 

@@ -125,20 +125,43 @@ def report(
 def compare_runs(
     runs: RunsArgument,
     *,
+    classes: Annotated[
+        bool, opt("Show precision, recall and F1 of every class instead.", None, "--classes")
+    ] = False,
+    apart: Annotated[
+        bool, opt("Make a table of each of the folders, on one page.", None, "--apart")
+    ] = False,
     out: Annotated[
         Path | None, opt("Also write the comparison as one HTML page.", "FILE", panel="Output")
     ] = None,
     form: FormatOption = "text",
     as_json: JsonOption = False,
-) -> int:
+) -> None:
     """Put several runs in one table: description, data, epochs, accuracies and time."""
-    from regraft.report import comparison_page
+    from regraft.report import comparison_page as pages
     from regraft.results.comparison import open_runs
+    from regraft.settings import to_json
 
-    comparison = comparison_page.compare_runs(open_runs(runs))
-    page = None if out is None else comparison_page.write_comparison(comparison, out)
-    cli.echo_comparison(comparison, page, form=form, as_json=as_json)
-    return 0
+    found = [
+        pages.compare_runs(open_runs(places), title=places[0].resolve().name if apart else "")
+        for places in ([[run] for run in runs] if apart else [runs])
+    ]
+    address = None
+    if out is not None:
+        page = pages.write_tables_of(found, out) if apart else pages.write_comparison(found[0], out)
+        address = str(page)
+        cli.echo_err(f"page:   {page}")
+    reports = [pages.class_reports(each.rows) for each in found] if classes else []
+    if as_json:
+        told = [dict(each) for each in reports]
+        values = to_json(told) if classes else [each.to_json(address) for each in found]
+        cli.echo_json(values if apart else values[0])
+        return
+    tables = map(pages.reports_table, reports) if classes else map(pages.comparison_table, found)
+    for comparison, table in zip(found, tables, strict=True):
+        if apart:
+            cli.echo(f"\n{comparison.title}\n")
+        cli.echo_table(table, form=form)
 
 
 def demo(

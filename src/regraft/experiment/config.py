@@ -45,6 +45,7 @@ Strategy = Literal["features", "frozen", "fine_tune", "two_stage", "from_scratch
 Share = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]
+Report = dict[str, tuple[Share, Share, Share, Annotated[int, Field(ge=0)]]]
 Plain = bool | int | float | str | tuple[bool | int | float | str, ...] | None
 _UNITS = {"s": 1 / 60, "m": 1.0, "min": 1.0, "h": 60.0, "": 1.0}
 _PHASES: Mapping[str, Callable[..., list[Phase]]] = {
@@ -275,7 +276,7 @@ class MethodConfig:
         id: What other rows of a plan call it.
         description: What the run is called in tables.
         published: What the source of the run printed: train, validation and test as shares,
-            seconds, and a note.
+            seconds, a note, and a report: precision, recall, F1 and images of each class.
         per_class: Learn from this many images of each class; the test part stays the same.
         size: Learn from this many images in all.
         fraction: Learn from this share of the training images.
@@ -343,7 +344,7 @@ features
 
     id: str | None = None
     description: str = ""
-    published: dict[str, float | str] | None = None
+    published: dict[str, float | str | Report] | None = None
     per_class: Count | None = None
     size: Count | None = None
     fraction: Annotated[float, Field(gt=0, le=1)] | None = None

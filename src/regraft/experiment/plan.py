@@ -145,7 +145,7 @@ class PlannedRow:
     configs: tuple[RunConfig, ...]
 
     @property
-    def published(self) -> dict[str, float | str]:
+    def published(self) -> dict[str, Any]:
         """What the source of the row printed."""
         return self.configs[0].method.published or {}
 

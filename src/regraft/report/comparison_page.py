@@ -6,9 +6,11 @@ of it, and its values in :func:`write_comparison`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,8 +18,8 @@ from urllib.parse import quote
 from regraft.errors import RegraftError, UsageError
 from regraft.files import write_text
 from regraft.report import figures
-from regraft.report.tables import Cell, Duration, Share, Table, show
-from regraft.report.text import conclude, count, looks, render
+from regraft.report.tables import Cell, Duration, Share, Table, class_table, show
+from regraft.report.text import conclude, count, looks, render, write_tables
 from regraft.results import metrics
 from regraft.results.comparison import Comparison, Row
 from regraft.results.intervals import Estimate, points
@@ -25,18 +27,21 @@ from regraft.results.paired import Verdict
 from regraft.results.run import CLEAN, PART_TITLES, REPORT, Run
 from regraft.system import __version__
 
+Report = tuple[str, dict[str, tuple[Cell, ...]]]  # a method, and what was measured of each class
+
 _MOST_SIDE_BY_SIDE = 5
 _GOAL = 0.95  # the accuracy for which the number of images needed is said
 _PARTS = tuple(PART_TITLES.values())
 
 
-def compare_runs(runs: Sequence[Run]) -> Comparison:
+def compare_runs(runs: Sequence[Run], *, title: str = "") -> Comparison:
     """Return runs as a comparison, each a method of its own.
 
     Where several have one description, the name of their folder, or else a number tells them apart.
 
     Args:
         runs: At least one run.
+        title: What is compared; by default how many runs.
 
     Raises:
         UsageError: There is no run.
@@ -50,8 +55,9 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
         told = [run.name] if described[run.description] > 1 else []
         told += [f"run {number}"] if same_name[run.description, run.name] > 1 else []
         line = f"{run.description} ({', '.join(told)})" if told else run.description
-        rows.append(Row(line, (run,)))
-    return Comparison.of(rows, title=f"{count(len(runs), 'run')} side by side")
+        rows.append(Row(line, (run,), run.record.method.get("published") or {}))
+    found = Comparison.of(rows, title=title or f"{count(len(runs), 'run')} side by side")
+    return replace(found, faithful=False)  # of a small size, perhaps
 
 
 def comparison_table(comparison: Comparison) -> Table:
@@ -121,6 +127,54 @@ def verdicts_table(verdicts: Sequence[Verdict]) -> Table:
     return Table(columns, tuple(rows))
 
 
+def write_tables_of(comparisons: Sequence[Comparison], path: str | os.PathLike[str]) -> Path:
+    """Write one page of several comparisons: a list of contents, and the tables of each.
+
+    Args:
+        comparisons: Their titles are the headings; where several methods were tested on one split,
+            their reports by class follow.
+        path: The HTML file to write.
+    """
+    sections: list[tuple[str, Table | str, str]] = []
+    for each in comparisons:
+        sections.append((each.title, comparison_table(each), ""))
+        if len(reports := class_reports(each.rows)) > 1:
+            sections.append((f"{each.title}, class by class", reports_table(reports), ""))
+    return write_tables(path, f"{count(len(comparisons), 'comparison')} on one page", sections)
+
+
+def class_reports(rows: Sequence[Row]) -> list[Report]:
+    """Return precision, recall, F1 and number of images of every class and their averages.
+
+    Of the methods with the highest test accuracies on one split, those with a published report
+    first, which stands behind what was measured; of repeats the first run.
+
+    Args:
+        rows: Rows without a test part are left out.
+    """
+    tested = [(row, row.test.estimate.value) for row in rows if row.test is not None]
+    best = sorted(tested, key=lambda found: ("report" in found[0].published, found[1]))
+    best = best[-_MOST_SIDE_BY_SIDE:]
+    shown = [each for each in tested if each in best]
+    return [
+        report
+        for row, _ in shown
+        if row.runs[0].split_hash == best[-1][0].runs[0].split_hash
+        for report in _shown_report(row)
+    ]
+
+
+def reports_table(reports: Sequence[Report]) -> Table:
+    """Return the reports of several methods as one table, the methods below each class."""
+    rows = [
+        (name, method, *found[name])
+        for name in _names(reports)
+        for method, found in reports
+        if name in found
+    ]
+    return Table(("class", "method", "precision", "recall", "F1", "images"), tuple(rows))
+
+
 def write_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Path:
     """Write one page that shows a comparison, with links to the pages of its runs.
 
@@ -138,7 +192,7 @@ def write_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Pa
         raise UsageError("there is nothing to compare", path=path)
     target, rows = Path(path), comparison.rows
     tested = [row for row in rows if row.test is not None]
-    runs = [run for row in rows for run in row.runs]
+    runs, reports = [run for row in rows for run in row.runs], class_reports(rows)
     html = render(
         "comparison.html.j2",
         version=__version__,
@@ -155,7 +209,8 @@ def write_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Pa
         goal=_GOAL,
         verdicts=verdicts_table(comparison.verdicts),
         chosen=comparison.verdicts[0].b if comparison.verdicts else "",
-        by_class=_by_class(tested),
+        reports=reports if len(reports) > 1 else [],
+        report_names=_names(reports),
         commands=list(dict.fromkeys(run.record.command for run in runs if run.record.command)),
     )
     write_text(target, html)
@@ -232,18 +287,17 @@ def _link(run: Run, target: Path) -> str | None:
     return quote(Path(relative).as_posix())
 
 
-def _by_class(tested: Sequence[Row]) -> Table | None:
-    """Return the F1 of every class for the methods with the highest accuracies, of one split."""
-    best = sorted(tested, key=lambda row: row.test.estimate.value if row.test else 0.0)
-    shown = [row for row in tested if row in best[-_MOST_SIDE_BY_SIDE:]]
-    first = [row.runs[0] for row in shown]
-    if len(first) < 2 or len({run.split_hash for run in first}) > 1:
-        return None
-    try:
-        tests = [run.predictions.part("test") for run in first]
-    except RegraftError:  # a table of predictions that is lost or damaged
-        return None
-    scores = [{s.name: s.f1 for s in metrics.per_class(p)} for p in tests]
-    names = list(dict.fromkeys(name for f1 in scores for name in f1))
-    rows: list[tuple[Cell, ...]] = [(name, *(f1.get(name) for f1 in scores)) for name in names]
-    return Table(("class", *(row.description for row in shown)), tuple(rows))
+def _names(reports: Sequence[Report]) -> list[str]:
+    return list(dict.fromkeys(name for _, found in reports for name in found))
+
+
+def _shown_report(row: Row) -> Iterator[Report]:
+    """Yield what was measured by class on the test part of a row, and what was published."""
+    with contextlib.suppress(RegraftError):  # a table of predictions that is lost or damaged
+        p = row.runs[0].predictions.part("test")
+        averages = [replace(a, name=f"{a.name} average") for a in metrics.averages(p)]
+        table = class_table([*metrics.per_class(p), *averages])
+        yield row.description, {str(name): tuple(cells) for name, *cells in table.rows}
+    if printed := row.published.get("report"):
+        cells = {name: (*map(Share, shares), n) for name, (*shares, n) in printed.items()}
+        yield f"{row.description}, published", cells

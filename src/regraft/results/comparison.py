@@ -261,15 +261,15 @@ class RunStore:
 
 
 def open_runs(places: Sequence[str | os.PathLike[str]]) -> list[Run]:
-    """Open runs given as run folders, or as folders of runs.
+    """Open runs given as run folders, as folders of runs, or as what a plan has written.
 
     Raises:
-        RunError: A folder is neither.
+        RunError: A folder is none of these.
     """
     runs: list[Run] = []
     for place in map(Path, places):
         inside = () if (place / RECORD).is_file() else RunStore(place).runs()
-        runs += inside or [Run.open(place)]
+        runs += inside or RunStore(place / "runs").runs() or [Run.open(place)]
     return runs
 
 
