@@ -31,7 +31,8 @@ def test_the_python_of_the_readme_runs(code, tmp_path, monkeypatch):
 
 COMMAND = re.compile(
     r"^\$ regraft ([a-z-]+"
-    r"(?: (?:check|split|preview|list|show|rank|import|fetch|verify|path)\b)?)",
+    r"(?: (?:check|split|preview|suspects|next|apply-review|list|show|rank|import|fetch|verify"
+    r"|path)\b)?)",
     re.MULTILINE,
 )
 
@@ -66,7 +67,7 @@ def test_files_named_in_the_architecture_exist():
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     source = Path(regraft.__file__).parent
     named = re.findall(
-        r"`((?:data|backbones|features|training|classifiers|results|report|experiment|cli)/[a-z_]*(?:\.py|\.toml)?)",
+        r"`((?:data|backbones|features|training|classifiers|results|report|experiment|explain|cli)/[a-z_]*(?:\.py|\.toml)?)",
         text,
     )
 

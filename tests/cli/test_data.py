@@ -1,6 +1,7 @@
 """`data check`, `split`, `preview` and `fetch`: what they print, write, and never write over."""
 
 import json
+import shlex
 import shutil
 
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 
 from regraft.data.manifest import read_manifest
 from regraft.data.named import named_data
+from regraft.data.synthetic import make_flowers
 from regraft.errors import DataError, ImageError, RegraftError, RunError, UsageError
 
 
@@ -180,3 +182,67 @@ def test_the_folder_is_named_like_the_data_set_unless_told(regraft, place, tmp_p
 def test_options_without_a_name_are_refused(regraft, tmp_path):
     with pytest.raises(UsageError, match="which data set"):
         regraft("data", "fetch", "--to", tmp_path)
+
+
+@pytest.fixture
+def mistaken(place, tmp_path):
+    """Return a table of the flowers in which one label is wrong and one image stands twice."""
+    rows = [(path, path.parent.name) for path in sorted(place.flowers.rglob("*.jpg"))]
+    (tmp_path / "set").mkdir()
+    lines = ["path,label"]
+    for number, (path, label) in enumerate(rows):
+        shutil.copy(path, tmp_path / "set" / f"{number}.jpg")
+        lines.append(f"{number}.jpg,{label}")
+    shutil.copy(rows[0][0], tmp_path / "set" / "again.jpg")
+    lines.append(f"again.jpg,{rows[-1][1]}")
+    (tmp_path / "set" / "table.csv").write_text("\n".join(lines))
+    return tmp_path / "set" / "table.csv"
+
+
+def test_suspects_are_printed_shown_on_a_page_reviewed_and_learned_from(
+    regraft, small, mistaken, tmp_path
+):
+    page, review, corrected = (tmp_path / name for name in ("page.html", "review.csv", "new.csv"))
+    command = ("data", "suspects", mistaken, *small, "--folds", "3")
+
+    told = json.loads(regraft(*command, "--out", page, "--csv", review, "--json").stdout)
+    shown = regraft(*command)
+    with pytest.raises(DataError) as refused:  # before any image is looked at
+        regraft("data", "suspects", tmp_path / "no-such-table.csv", *small, "--csv", review)
+    lines = review.read_text().splitlines()
+    filled = [f"{row}poppy" if row.startswith("0.jpg") else row for row in lines]
+    review.write_text("\n".join(filled))
+    applied = regraft("data", "apply-review", mistaken, review, "--out", corrected)
+    done = regraft(*shlex_of(applied.stderr), *small, "--out", tmp_path / "run", "--json")
+
+    assert refused.value.code == "DATA-EXISTS"
+    assert [set(one) for one in told["suspects"]] == [
+        {"path", "given", "suggested", "score", "agreeing", "neighbours"}
+    ] * len(told["suspects"])
+    assert {one["path"] for one in told["conflicts"][0]["images"]} == {"0.jpg", "again.jpg"}
+    assert "the same content: 0.jpg (daisy) = again.jpg (poppy)" in shown.stdout
+    assert "Copies with different labels" in page.read_text()
+    assert "data:image/jpeg" in page.read_text()
+    assert "1 of 25 labels changed: daisy → poppy 1" in applied.stderr
+    assert applied.stdout == f"{corrected}\n"
+    assert json.loads(done.stdout)
+
+
+def shlex_of(told):
+    """Return the words of the command that is proposed next."""
+    return shlex.split(told.rpartition("next:   regraft ")[2])
+
+
+def test_the_next_images_to_label_are_printed_line_by_line(regraft, small, place, tmp_path):
+    make_flowers(tmp_path / "new", species=2, per_class=4, size=48, seed=5)
+    files = sorted(map(str, (tmp_path / "new").rglob("*.jpg")))
+    command = ("data", "next", place.flowers, tmp_path / "new", place.image, *small, "--count", "3")
+
+    shown = regraft(*command)
+    told = json.loads(regraft(*command, "--json").stdout)
+
+    rows = [line.split("\t") for line in shown.stdout.splitlines()]
+    assert len(rows) == len({path for path, *_ in rows}) == 3
+    assert {path for path, *_ in rows} <= set(files)
+    assert [one["path"] for one in told["next"]] == [path for path, *_ in rows]
+    assert "3 of 8 unlabelled images, by what 24 labelled ones teach; 1 copies" in shown.stderr

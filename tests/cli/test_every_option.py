@@ -18,6 +18,15 @@ data preview {table} --root {flowers} --follow-links --augment flip=true --image
   --seed 1 --out {new}.png
 data preview FLAT --out {new}.png
 data fetch animals --from {animals} --to {new} --json
+data suspects {table} --root {flowers} --seed 1 --group-by column --small-classes train \
+  --follow-links --skip-bad --max-bad 0.5 --folds 3 SMALL --device cpu --precision fp32 --no-cache \
+  --out {new}.html --csv {new}.csv --json
+data suspects FLAT SMALL
+data next {table} {fresh} {image} --root {flowers} --seed 1 --follow-links --skip-bad \
+  --max-bad 0.5 SMALL --device cpu --precision fp32 --no-cache --count 3 --json
+data next FLAT {fresh} SMALL
+data apply-review {table} {review} --root {flowers} --group-by column --out {new}.csv --json
+data apply-review FLAT {no_review} --follow-links --allow-empty-class --out {new}.csv
 backbones list --available --out {new}.html --json
 backbones show simple_cnn --weights random --arg size=64 --pooling flatten --top --json
 backbones show simple_cnn --arg size=64 --classes 5 --head mlp_256 --unfreeze 0.25 --layers --json
@@ -105,14 +114,22 @@ def names(place, fitted, tmp_path_factory):
 
     from regraft.backbones.backbone import build
     from regraft.backbones.spec import BackboneSpec
+    from regraft.data.synthetic import make_flowers
 
     folder = tmp_path_factory.mktemp("more")
     network = build(BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)))
     save_file(network.module.state_dict(), folder / "net.safetensors")
     plan = place.plan.read_text().replace('"flowers"', f'"{place.flowers}"')
     (folder / "small.toml").write_text(plan + "[small]\nepochs = 1\n[small.row]\nper_class = 4\n")
+    make_flowers(folder / "fresh", species=2, per_class=3, size=48, seed=1)
+    columns, path = "path,given,suggested,label\n", place.image.relative_to(place.flowers)
+    (folder / "none.csv").write_text(columns)
+    (folder / "review.csv").write_text(f"{columns}{path},{path.parent},poppy,poppy\n")
     return {
         **vars(place),
+        "fresh": folder / "fresh",
+        "review": folder / "review.csv",
+        "no_review": folder / "none.csv",
         "run": fitted,
         "weights": folder / "net.safetensors",
         "small_plan": folder / "small.toml",

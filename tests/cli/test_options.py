@@ -85,6 +85,15 @@ def dig(
     print(json.dumps([tools, to_json(soil), to_json(plant), strategy]))
 
 
+def sow(
+    soil: Annotated[Soil, Fields("source")],
+    seeds: Annotated[str, typer.Argument(help="What is sown.")],
+    plant: Annotated[Plant, Fields("strategy")],
+):
+    """Sow it."""
+    print(json.dumps([to_json(soil)["source"], seeds, plant.strategy]))
+
+
 @pytest.fixture
 def call(monkeypatch):
     """Return a function that calls a command of these settings."""
@@ -93,7 +102,7 @@ def call(monkeypatch):
         sys.modules, "garden", SimpleNamespace(PANELS=PANELS, DEFAULT_BACKBONE="oak")
     )
     garden = typer.Typer(rich_markup_mode=None)
-    add_commands(garden, {"grow": grow, "dig": dig})
+    add_commands(garden, {"grow": grow, "dig": dig, "sow": sow})
 
     def called(*arguments):
         result = CliRunner().invoke(garden, list(arguments), standalone_mode=False)
@@ -110,6 +119,12 @@ def test_a_command_gets_one_value_of_each_class(call):
     assert (soil["source"], soil["depth"], soil["kind"]) == ("here", 0.5, None)
     assert (plant["backbone"], plant["minutes"], loud) == ("oak", None, False)
     assert soil["seed"] == plant["seed"] == 7  # one option for both
+
+
+def test_arguments_stand_in_the_order_in_which_the_command_has_them(call):
+    told = json.loads(call("sow", "there", "peas", "--strategy", "pull").stdout)
+
+    assert told == ["there", "peas", "pull"]
 
 
 def test_options_have_the_names_and_types_of_the_fields(call):

@@ -1,19 +1,24 @@
-"""Commands about images before anything is learned: `data check | split | preview | fetch`."""
+"""Commands of `data`: check, split, preview, fetch, suspects, next and apply-review."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any
 
 import regraft.cli.options as cli
 from regraft.cli.options import Fields, JsonOption, arg, opt
-from regraft.errors import UsageError
+from regraft.cli.use import FilesArgument, list_images
+from regraft.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from regraft.experiment.config import DataConfig
+    from regraft.experiment.config import DataConfig, MethodConfig
+    from regraft.features.extractor import FeatureExtractor
+
+_NETWORK = Fields("backbone weights arguments device engine precision cache")
 
 
 def check(
@@ -169,4 +174,129 @@ def _list_named(*, as_json: bool) -> None:
     )
 
 
-COMMANDS: dict[str, Any] = {"check": check, "split": split, "preview": preview, "fetch": fetch}
+def suspects(
+    data: Annotated[
+        DataConfig,
+        Fields(
+            "source seed group_by small_classes label_from_name root follow_links skip_bad max_bad"
+        ),
+    ],
+    method: Annotated[MethodConfig, _NETWORK],
+    *,
+    folds: Annotated[int, opt("Folds of the cross-validation.", min=2)] = 5,
+    out: Annotated[
+        Path | None,
+        opt("Also write a page: each image with its neighbours.", "FILE", panel="Output"),
+    ] = None,
+    table: Annotated[
+        Path | None,
+        opt("Also write a table to decide in: see `data apply-review`.", "FILE", "--csv"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Find labels that are probably wrong, the surest first, by confident learning.
+
+    Classifiers on features of a frozen network, which have not seen an image, say which class it
+    is. Beside each suspect stand the images most like it that have other labels.
+    """
+    from regraft.explain.review import write_review
+    from regraft.explain.suspects import find_suspects
+    from regraft.features.hdf5 import refuse_existing
+    from regraft.report.gallery import write_suspects
+
+    if table is not None:
+        refuse_existing(table)
+    found = find_suspects(data, _extractor(method, verbose=not as_json), folds=folds)
+    known = found.to_json()
+    if as_json:
+        cli.echo_json(known)
+    else:
+        cli.echo_table(found.table())
+    if out is not None:
+        page = write_suspects(
+            known["suspects"], known["conflicts"], out, root=found.root, told=found.told()
+        )
+        cli.echo_err(f"page:   {page}")
+    if table is not None:
+        write_review(found, table)
+        cli.echo_err(f"table:  {table}; write the right classes into its last column")
+        place = f" --root {quote(str(data.root))}" if data.root else ""
+        told = f"{quote(str(data.source))} {quote(str(table))}{place}"
+        cli.echo_err(f"next:   regraft data apply-review {told} --out corrected.csv")
+    return cli.echo_refused(found.bad, as_json=as_json)
+
+
+def next_labels(
+    data: Annotated[
+        DataConfig, Fields("source seed label_from_name root follow_links skip_bad max_bad")
+    ],
+    files: FilesArgument,
+    method: Annotated[MethodConfig, _NETWORK],
+    *,
+    count: Annotated[int, opt("How many to label next.", min=1)] = 20,
+    as_json: JsonOption = False,
+) -> int:
+    """Say which unlabelled images to label next: uncertain ones that differ from each other.
+
+    Printed are the images, the most uncertain first, with the most probable class of each and how
+    uncertain it is.
+    """
+    from regraft.explain.labelling import rank_next
+
+    images = list(list_images(files))
+    found = rank_next(data, images, _extractor(method, verbose=not as_json), count=count)
+    if as_json:
+        cli.echo_json(found.to_json())
+    else:
+        for one in found.wanted:
+            cli.echo(f"{printable(one.path)}\t{one.predicted}\t{one.uncertainty:.4f}")
+        copies = f"; {found.known:,} copies were left out" if found.known else ""
+        cli.echo_err(
+            f"{len(found.wanted):,} of {found.unlabelled:,} unlabelled images, by what"
+            f" {found.labelled:,} labelled ones teach{copies}"
+        )
+    return cli.echo_refused(found.bad, as_json=as_json)
+
+
+def apply_review(
+    data: Annotated[
+        DataConfig, Fields("source group_by label_from_name root follow_links allow_empty_class")
+    ],
+    review: Annotated[Path, arg("What `data suspects --csv` wrote, filled in.", "REVIEW")],
+    *,
+    out: Annotated[Path, opt("The table to write; never overwritten.", "FILE")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write a table of all images with the labels that a review decided; `fit` reads it.
+
+    The images and the table that they came from stay as they are.
+    """
+    from regraft.experiment.prepare import read_images
+    from regraft.explain.review import apply_review as apply
+
+    images = read_images(data)
+    done = apply(images, review, out)
+    if as_json:
+        cli.echo_json({**done.to_json(), "root": str(images.root)})
+        return
+    cli.echo(str(out))
+    changes = ", ".join(f"{a} → {b} {n:,}" for (a, b), n in done.changes.items())
+    cli.echo_err(f"{sum(done.changes.values()):,} of {done.images:,} labels changed: {changes}")
+    cli.echo_err(f"next:   regraft fit {quote(str(out))} --root {quote(str(images.root))}")
+
+
+def _extractor(method: MethodConfig, *, verbose: bool) -> FeatureExtractor:
+    from regraft.features.extractor import FeatureExtractor
+
+    return FeatureExtractor(method.spec, compute=method.compute, verbose=verbose)
+
+
+COMMANDS: dict[str, Any] = {
+    "check": check,
+    "split": split,
+    "preview": preview,
+    "fetch": fetch,
+    "suspects": suspects,
+    "next": next_labels,
+    "apply-review": apply_review,
+}

@@ -140,6 +140,7 @@ def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
     names = {**vars(importlib.import_module(SETTINGS)), **function.__globals__}
     hints = hints_of(function, names, include_extras=True)
     own: list[inspect.Parameter] = []
+    first: list[inspect.Parameter] = []  # arguments, in the order in which the command has them
     made: dict[str, tuple[Any, list[str]]] = {}
     fields: dict[str, inspect.Parameter] = {}
     for parameter in inspect.signature(function).parameters.values():
@@ -150,8 +151,10 @@ def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
             made[parameter.name] = (kind, taken.own.split())
             for option in _options_of(kind, taken):
                 fields.setdefault(option.name, option)
+                first += [option] * (option.default is inspect.Parameter.empty)
         else:
             own.append(parameter.replace(annotation=hint, kind=parameter.KEYWORD_ONLY))
+            first += own[-1:] * (parameter.default is inspect.Parameter.empty)
 
     def call(**given: Any) -> Any:
         values = {name: given.pop(name) for name in fields}
@@ -166,9 +169,7 @@ def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
             given[name] = kind(**{f: value for f, value in chosen.items() if f in known})
         return function(**given)
 
-    # Arguments stand on the line in the order in which the command has them.
-    first = [one for one in own if one.default is inspect.Parameter.empty]
-    parameters = [*first, *fields.values(), *(one for one in own if one not in first)]
+    parameters = [*first, *(one for one in (*fields.values(), *own) if one not in first)]
     call.__name__, call.__doc__ = function.__name__, function.__doc__
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

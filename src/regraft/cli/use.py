@@ -58,7 +58,9 @@ def classify(
     if backbone is None:
         cli.echo_default(DEFAULT_BACKBONE)
     specs = [replace(method, backbone=name).spec for name in backbone or [DEFAULT_BACKBONE]]
-    seen = classify_images(_images(files), specs, top=max(top, 5), label_from_name=label_from_name)
+    seen = classify_images(
+        list_images(files), specs, top=max(top, 5), label_from_name=label_from_name
+    )
     rows, refused = _echo_rows(seen, top=top, as_json=as_json)
     errors = error_table(rows)
     if errors.rows and as_json:
@@ -76,7 +78,9 @@ def predict(
     """Predict the classes of new images with a fitted model."""
     from regraft.experiment.evaluate import predict_images
 
-    rows = predict_images(run / "model" if (run / "model").is_dir() else run, _images(files), top)
+    rows = predict_images(
+        run / "model" if (run / "model").is_dir() else run, list_images(files), top
+    )
     return _echo_rows(rows, top=top, as_json=as_json)[1]
 
 
@@ -214,7 +218,7 @@ def _echo_rows(
     return good, cli.EXIT_REFUSED if refused else 0
 
 
-def _images(files: Iterable[str]) -> Iterable[str]:
+def list_images(files: Iterable[str]) -> Iterable[str]:
     """Yield what the arguments name: files, images below folders, lines of standard input."""
     from regraft.data.sources import IMAGE_SUFFIXES
 

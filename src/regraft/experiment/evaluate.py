@@ -17,13 +17,12 @@ from regraft.backbones.backbone import build
 from regraft.backbones.from_timm import imagenet_class
 from regraft.backbones.spec import BackboneSpec
 from regraft.classifiers.network_classifier import load_model
-from regraft.data.check import check, usable
 from regraft.data.dataset import Dataset, Split
 from regraft.data.images import open_image
 from regraft.data.sources import PARTS
 from regraft.errors import ImageError, UsageError
 from regraft.experiment.config import DataConfig
-from regraft.experiment.prepare import read_images
+from regraft.experiment.prepare import checked_images
 from regraft.results.intervals import Estimate, accuracy_json
 from regraft.results.metrics import accuracy
 from regraft.results.predictions import evaluate
@@ -103,9 +102,7 @@ def evaluate_on(
     rows = sorted(finished.rows(), key=lambda row: PARTS.index(row.part), reverse=True)
     known = {row.sha256: row.part for row in rows}
     learner = load_model(finished.folder / "model")
-    images = read_images(data)
-    report = check(images, verbose=verbose)
-    good = report.hashed(usable(images, report, skip_bad=data.skip_bad, max_bad=data.max_bad))
+    good, report = checked_images(data, verbose=verbose)
     parts, new = _parts_by_content(good, known)
     views = dict.fromkeys(PART_TITLES, 1)
     views["test"] = test_views or finished.record.method.get("test_views", 1)

@@ -163,6 +163,26 @@ def read_images(data: DataConfig) -> Dataset:
     return _listed(data).grouped(data.group_by)
 
 
+def checked_images(
+    data: DataConfig, images: Dataset | None = None, *, verbose: bool = False
+) -> tuple[Dataset, CheckReport]:
+    """Return the images that can be used, and what a check found; nothing is split.
+
+    Args:
+        data: Which images, and whether bad ones may be left out.
+        images: Those that are checked instead of all that ``data`` names.
+        verbose: Whether to show progress on standard error.
+
+    Raises:
+        DataError: The folder cannot be used.
+        BadImagesError: Images cannot be used and ``skip_bad`` is off or they are too many.
+    """
+    images = read_images(data) if images is None else images
+    report = check(images, verbose=verbose)
+    good = usable(images, report, skip_bad=data.skip_bad, max_bad=data.max_bad)
+    return report.hashed(good), report
+
+
 def prepare(
     data: DataConfig, *, shared: PreparedData | None = None, verbose: bool = False
 ) -> PreparedData:
@@ -181,9 +201,7 @@ def prepare(
     if shared is None:
         images = read_images(data)
         stamps = {path: _stamp(path) for path in images.paths}
-        report = check(images, verbose=verbose)
-        good = usable(images, report, skip_bad=data.skip_bad, max_bad=data.max_bad)
-        images = report.hashed(good)
+        images, report = checked_images(data, images, verbose=verbose)
     else:
         images, report, stamps = shared.images, shared.report, shared.stamps
     as_written = _is_written_split(data) and not data.regroup  # also where it lacks a part

@@ -321,8 +321,8 @@ class _Network:
         labels = np.unique(np.array(images.labels, dtype=object), return_inverse=True)[1]
         right = {}
         for name in (PROBE, NEIGHBOURS):
-            predicted = predict_out_of_fold(features, labels, folds, classifier=name, seed=seed)
-            right[name] = (predicted == labels)[folds >= 0]
+            found = predict_out_of_fold(features, labels, folds, classifier=name, seed=seed)
+            right[name] = (found.argmax(axis=1) == labels)[folds >= 0]
         backbone = self._extractor.backbone_
         return Ranked(
             self.name,
@@ -465,9 +465,10 @@ def predict_out_of_fold(
     folds: Indices,
     *,
     classifier: str = PROBE,
+    grid: str | None = None,
     seed: int = 0,
-) -> Indices:
-    """Predict every row with a classifier that was fitted on the other folds.
+) -> NDArray[np.float64]:
+    """Return what classifiers that were fitted on the other folds say of every row.
 
     The classifier keeps the settings of its name; with no search inside, the same amount of work
     falls on every network, and none is favoured by the range of a grid.
@@ -478,25 +479,26 @@ def predict_out_of_fold(
         folds: The fold of each row, shape (n,); every class stands in the rest of each fold. Rows
             in none (−1) are learned from and not predicted.
         classifier: The name of a classifier.
+        grid: ``"default"`` to search the classifier's own grid in the other folds.
         seed: For classifiers that draw numbers.
 
     Returns:
-        The predicted class of each row, shape (n,); −1 for rows in no fold.
+        The probability of each class, shape (n, k); −1 for rows in no fold.
 
     Example:
         >>> rows = np.array([[0.0], [0.1], [1.0], [1.1]], dtype=np.float32)
         >>> places = np.array([0, 1, 0, 1])
-        >>> predict_out_of_fold(rows, np.array([0, 0, 1, 1]), places).tolist()
+        >>> predict_out_of_fold(rows, np.array([0, 0, 1, 1]), places).argmax(axis=1).tolist()
         [0, 0, 1, 1]
     """
-    predicted = np.full(len(labels), -1, dtype=np.intp)
+    found = np.full((len(labels), labels.max() + 1), -1.0)
     for fold in np.unique(folds[folds >= 0]):
         held = folds == fold
         fitted = fit_shallow(
-            features[~held], labels[~held], classifier=classifier, grid=None, seed=seed
+            features[~held], labels[~held], classifier=classifier, grid=grid, seed=seed
         )
-        predicted[held] = fitted.predict_proba(features[held]).argmax(axis=1)
-    return predicted
+        found[held] = fitted.predict_proba(features[held])
+    return found
 
 
 def _look_for(spec: BackboneSpec) -> int | str | None:

@@ -7,6 +7,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ Pixels = NDArray[np.uint8]
 
 MOST_THUMBNAILS = 200
 MOST_IN_A_PAIR = 24
+MOST_SUSPECTS = 100
 _IN_A_ROW = 8
 _SIDE = 160
 _PAPER, _INK, _TEXT = (255, 255, 255), (34, 34, 34), 13  # of a sheet; the height of its text
@@ -201,6 +203,60 @@ def write_seen(
         hidden=len(seen) - len(images),
         networks=list(dict.fromkeys(row["backbone"] for row in rows)),
         errors=error_table(rows),
+    )
+    write_text(path, html)
+    return Path(path)
+
+
+def write_suspects(
+    suspects: Sequence[Mapping[str, Any]],
+    conflicts: Sequence[Mapping[str, Any]],
+    path: str | os.PathLike[str],
+    *,
+    root: Path,
+    told: str = "",
+) -> Path:
+    """Write a page of images with doubtful labels, each beside neighbours with other labels.
+
+    Args:
+        suspects: One for each image: ``path``, ``given``, ``suggested``, ``score``, ``agreeing``
+            and ``neighbours`` (entries with ``path``, ``label`` and ``similarity``).
+        conflicts: Copies with different labels: ``exact``, and ``images`` with ``path`` and
+            ``label``.
+        path: The HTML file to write.
+        root: The folder that the images' paths are relative to.
+        told: What was looked at, for the head of the page.
+    """
+
+    @cache
+    def address(name: str) -> str | None:
+        try:
+            return _address(thumbnail(root / name, side=_SIDE))
+        except RegraftError:  # gone since it was looked at
+            return None
+
+    def shown(image: Mapping[str, Any]) -> dict[str, Any]:
+        return {**image, "address": address(image["path"])}
+
+    html = render(
+        "suspects.html.j2",
+        version=__version__,
+        title=root.name,
+        told=told,
+        suspects=[
+            {
+                **suspect,
+                "image": shown({"path": suspect["path"], "label": suspect["given"]}),
+                "neighbours": list(map(shown, suspect["neighbours"])),
+            }
+            for suspect in suspects[:MOST_SUSPECTS]
+        ],
+        conflicts=[
+            {**each, "images": list(map(shown, each["images"][:MOST_IN_A_PAIR]))}
+            for each in conflicts[:MOST_IN_A_PAIR]
+        ],
+        hidden=max(0, len(suspects) - MOST_SUSPECTS),
+        hidden_conflicts=max(0, len(conflicts) - MOST_IN_A_PAIR),
     )
     write_text(path, html)
     return Path(path)

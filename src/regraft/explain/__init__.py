@@ -1,0 +1,1 @@
+"""See inside: which labels are doubtful, and which images to label next."""
