@@ -64,7 +64,7 @@ class Stairs:
 )
 def test_a_wrong_field_is_named_with_what_it_should_be(wrong, said):
     with pytest.raises(UsageError) as error:
-        Step(**wrong)
+        dataclasses.replace(Step(), **wrong)
 
     assert said in str(error.value)
 
@@ -112,11 +112,6 @@ def test_a_whole_number_is_the_same_setting_as_its_float():
 def test_only_fields_that_were_changed_are_listed():
     assert changed_fields(Step(repeats=np.int64(3))) == {"repeats": 3}
     assert changed_fields(Step()) == {}
-
-
-def test_replacing_a_field_checks_it_again():
-    with pytest.raises(UsageError, match="rate cannot be 3"):
-        dataclasses.replace(Step(), rate=3)
 
 
 def test_help_comes_from_the_docstring():

@@ -6,6 +6,7 @@ which file of the server it is a part of.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import http
 import http.client
@@ -151,11 +152,9 @@ def unreachable(url: str, *, seconds: float = _PROBE_SECONDS) -> str:
     answers = threading.Event()
 
     def connect() -> None:
-        try:
+        with contextlib.suppress(OSError):  # said by the event that stays unset
             socket.create_connection((host, port), timeout=seconds).close()
             answers.set()
-        except OSError:
-            pass  # said by the event that stays unset
 
     # Name resolution cannot be interrupted; a thread of its own can be left behind.
     thread = threading.Thread(target=connect, daemon=True)
@@ -220,12 +219,8 @@ def _attempt(
         sha256 = sha256_file(unfinished)
         unfinished.replace(part)  # what is whole and wrong is not resumed
         if problem := checksums.problem(done, sha256):
-            raise DownloadError(
-                f"what was downloaded is not {path.name!r:.200}",
-                why=problem,
-                hint="the file was not kept; try again later",
-                code="DOWNLOAD-CHECKSUM",
-            )
+            what, hint = f"what was downloaded is not {path.name!r:.200}", "it was not kept"
+            raise DownloadError(what, why=problem, hint=hint, code="DOWNLOAD-CHECKSUM")
     for left in _partials(path):
         left.unlink(missing_ok=True)
     return resumed
@@ -245,8 +240,7 @@ def _append(
         if not block:
             return
         if not path.exists() and block.lstrip()[:1] == b"<":
-            why = "the server sent a web page; does this network ask to sign in?"
-            raise failed(name, why)
+            raise failed(name, "the server sent a web page; does this network ask to sign in?")
         with path.open("ab") as stream:
             stream.write(block)
         advance(len(block))

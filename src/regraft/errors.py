@@ -118,12 +118,8 @@ class BadImagesError(DataError):
     def __init__(self, errors: Sequence[ImageError], *, hint: str = "") -> None:
         first = errors[0]
         images = "1 image" if len(errors) == 1 else f"{len(errors)} images"
-        super().__init__(
-            f"{images} cannot be used",
-            path=first.path,
-            why=f"{first.code}: {first.what}" + (" (the first of them)" if len(errors) > 1 else ""),
-            hint=hint,
-        )
+        why = f"{first.code}: {first.what}" + (" (the first of them)" if len(errors) > 1 else "")
+        super().__init__(f"{images} cannot be used", path=first.path, why=why, hint=hint)
         self.errors = tuple(errors)
         self.args = (self.errors,)  # what unpickling calls the class with
 

@@ -21,7 +21,6 @@ import platformdirs
 
 from regraft.errors import RegraftError
 
-_BLOCK = 1 << 20
 _NAME_BYTES = 100  # of a file's own name in that of its unfinished part; systems allow 255
 _DAY_SECONDS = 86_400
 
@@ -53,11 +52,8 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
     Raises:
         OSError: The file cannot be read.
     """
-    digest = hashlib.sha256()
     with open(path, "rb") as stream:  # noqa: PTH123 - os.PathLike is all that is promised
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sha256_json(value: Any) -> str:

@@ -55,9 +55,8 @@ def _lines(description: str, total: int, unit: str) -> Callable[[int], None]:
         if done and now - shown >= _LINE_EVERY_SECONDS:
             shown = now
             rate = done / (now - start)
-            speed = (
-                f"{rate:,.{0 if rate >= 10 else 1}f} {unit}/s, {(total - done) / rate:.0f} s left"
-            )
-            print(f"{description}: {done} of {total} {unit}, {speed}", file=sys.stderr)
+            speed = f"{rate:,.{0 if rate >= 10 else 1}f} {unit}/s"
+            left = f"{(total - done) / rate:.0f} s left"
+            print(f"{description}: {done} of {total} {unit}, {speed}, {left}", file=sys.stderr)
 
     return advance

@@ -50,9 +50,8 @@ def threads() -> int:
         >>> threads() >= 1
         True
     """
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    known = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
 def choose_device(device: str = "auto") -> str:
@@ -72,22 +71,16 @@ def choose_device(device: str = "auto") -> str:
         return device
     import torch
 
-    working = {
-        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
-        "mps": int(torch.backends.mps.is_available()),
-        "cpu": 1,
-    }
+    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    working = {"cuda": cuda, "mps": int(torch.backends.mps.is_available()), "cpu": 1}
     if device == "auto":
         return next(kind for kind, count in working.items() if count)
     kind, _, number = str(device).partition(":")
     if (number or "0").isdecimal() and int(number or 0) < working.get(kind, 0):
         return device
-    raise UsageError(
-        "unknown device",
-        why=f"{device!r}; torch finds {working.get(kind, 0)} of this kind",
-        hint="use auto, cpu, mps, cuda, or cuda:1 and so on; CUDA needs its driver",
-        code="USAGE-DEVICE",
-    )
+    why = f"{device!r}; torch finds {working.get(kind, 0)} of this kind"
+    hint = "use auto, cpu, mps, cuda, or cuda:1 and so on; CUDA needs its driver"
+    raise UsageError("unknown device", why=why, hint=hint, code="USAGE-DEVICE")
 
 
 def has_bf16(device: str) -> bool:
