@@ -16,7 +16,7 @@ from regraft.backbones.backbone import Backbone
 from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.feature_classifier import FeatureClassifier
 from regraft.classifiers.network_classifier import load_model
-from regraft.data.images import Decoding, Limits
+from regraft.data.images import Decoding
 from regraft.errors import ImageError, UsageError
 
 SPEC = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
@@ -172,9 +172,7 @@ def test_features_other_than_it_was_fitted_on_are_refused(learner, images, tmp_p
         learner.set_params(**{name: own[name] for name in change})
 
     assert not (tmp_path / "other").exists()
-    learner.set_params(
-        compute=Compute(engine="torch", decoding=Decoding(limits=Limits(pixels=10**9)), cache=None)
-    )
+    learner.set_params(compute=Compute(engine="torch", decoding=Decoding(), cache=None))
     assert np.array_equal(learner.predict_proba(asked), before)
 
 

@@ -117,7 +117,7 @@ def test_a_loaded_learner_answers_to_the_bit_and_can_be_saved_again(learner, mod
 @pytest.mark.parametrize("make", [features, network])
 def test_preprocessing_decoding_and_settings_come_back(make, tmp_path):
     spec = dataclasses.replace(SMALL, preprocessing=Preprocessing.caffe(48), arguments=())
-    decoding = Decoding(background=(1, 2, 3), float_range=(0.0, 2.0))
+    decoding = Decoding(background=(1, 2, 3))
     make(spec, decoding=decoding, seed=3).fit(*TWO).save(tmp_path / "model")
 
     loaded = load_model(tmp_path / "model")

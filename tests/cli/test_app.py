@@ -139,7 +139,7 @@ def test_an_interrupted_fit_leaves_and_its_folder_can_be_used_again(
         label.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (300, 300), (index % 256, 40, 90)).save(label / f"{index}.png")
     process = start(tmp_path, "fit", many, *small, "--out", tmp_path / "run")
-    wait_for((tmp_path / "run" / ".lock").exists)
+    wait_for((tmp_path / "run" / ".regraft.lock").exists)
 
     process.send_signal(number)
     _, talk = process.communicate(timeout=60)

@@ -1,6 +1,5 @@
 """The data set: a value that never changes, and subsets that are exact and nested."""
 
-import dataclasses
 import os
 import pickle
 from pathlib import Path
@@ -24,22 +23,12 @@ def dataset(class_sizes):
     return Dataset(paths, labels, classes)
 
 
-def shuffled(data, order):
-    return data.take(sorted(range(len(data)), key=lambda index: hash((order, index))))
-
-
-def test_it_never_changes():
-    data = dataset([2, 2])
-
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        data.labels = ()
-
-
 def test_it_survives_pickling_and_can_be_compared_and_hashed():
     data = dataset([2, 1])
 
     assert pickle.loads(pickle.dumps(data)) == data
     assert len({data, dataset([2, 1])}) == 1
+    assert Dataset(list(data.paths), list(data.labels), ["c0", "c1"]) == data
 
 
 @pytest.mark.parametrize(
@@ -72,13 +61,6 @@ def test_numbers_and_gaps_are_refused_where_names_belong(column, value):
     assert "str()" in caught.value.hint
 
 
-def test_columns_may_be_lists():
-    data = Dataset(["a"], ["x"], ["x"], groups=["g"], parts=["test"])
-
-    assert data == Dataset(("a",), ("x",), ("x",), groups=("g",), parts=("test",))
-    assert hash(data)
-
-
 @pytest.mark.parametrize("path", ["a/1.jpg", "/other/a/1.jpg"])
 def test_a_path_that_is_not_below_the_root_is_named(path):
     with pytest.raises(DataError) as caught:
@@ -88,34 +70,12 @@ def test_a_path_that_is_not_below_the_root_is_named(path):
     assert caught.value.path == path
 
 
-def test_paths_are_named_relative_to_the_root():
-    data = Dataset(("/d/a/1.jpg",), ("a",), ("a",), root=Path("/d"))
-
-    assert data.relative_paths() == ("a/1.jpg",)
-    assert data.take([0]).root == Path("/d")
-
-
 @pytest.fixture
 def folder(tmp_path):
     for name, content in (("a/1.jpg", b"1"), ("a/2.jpg", b"2"), ("b/1.jpg", b"3")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
     return tmp_path
-
-
-def test_the_fingerprint_follows_content_labels_and_names_but_not_order_or_place(
-    folder, tmp_path_factory
-):
-    first = Dataset.from_folder(folder)
-    fingerprint = first.fingerprint
-    moved = folder.rename(tmp_path_factory.mktemp("other") / "moved")
-
-    again = Dataset.from_folder(moved)
-
-    assert again.fingerprint == fingerprint
-    assert again.take([2, 0, 1]).fingerprint == fingerprint
-    (moved / "a" / "1.jpg").write_bytes(b"changed")
-    assert Dataset.from_folder(moved).fingerprint != fingerprint
 
 
 def test_each_file_is_read_once_also_for_data_sets_taken_from_it(folder, monkeypatch):
@@ -144,28 +104,18 @@ def test_files_that_cannot_be_read_are_all_named_and_a_pipe_does_not_block(folde
     assert {error.code for error in caught.value.errors} == {"IMG-UNREADABLE"}
 
 
-@given(sizes, st.integers(0, 3), st.data())
-def test_per_class_is_exact_and_nested(class_sizes, seed, data):
+@given(sizes, st.integers(0, 3), st.integers(1, 40), st.integers(1, 40))
+def test_per_class_is_exact_or_at_most_that_and_nested(class_sizes, seed, one, other):
     images = dataset(class_sizes)
-    many = data.draw(st.integers(1, min(class_sizes)))
-    few = data.draw(st.integers(1, many))
+    few, many = sorted((one, other))
 
-    large = images.subset(per_class=many, seed=seed)
-    small = images.subset(per_class=few, seed=seed)
+    large = images.subset(per_class=many, at_most=True, seed=seed)
+    small = images.subset(per_class=few, at_most=True, seed=seed)
 
-    assert set(large.counts().values()) == {many}
-    assert set(small.counts().values()) == {few}
+    assert large.counts() == {name: min(n, many) for name, n in images.counts().items()}
     assert set(small.paths) <= set(large.paths)
-
-
-@given(sizes, st.integers(1, 40))
-def test_at_most_so_many_of_each_class_takes_all_of_a_smaller_one(class_sizes, most):
-    images = dataset(class_sizes)
-
-    part = images.subset(per_class=most, at_most=True)
-
-    assert part.counts() == {name: min(n, most) for name, n in images.counts().items()}
-    assert set(part.paths) <= set(images.subset(per_class=most + 1, at_most=True).paths)
+    if few <= min(class_sizes):
+        assert images.subset(per_class=few, seed=seed).paths == small.paths
 
 
 @given(sizes, st.integers(0, 3), st.data())
@@ -194,16 +144,12 @@ def test_a_fraction_is_the_size_it_rounds_to(class_sizes, fraction):
         assert abs(count - fraction * images.counts()[name]) < 2
 
 
-def test_equal_classes_get_equal_shares():
-    assert dataset([40, 40, 40]).subset(fraction=0.25).counts() == {"c0": 10, "c1": 10, "c2": 10}
-
-
 def test_a_subset_does_not_depend_on_the_order_of_images_and_keeps_it():
     images = dataset([20, 30])
 
     part = images.subset(size=17, seed=1)
 
-    assert set(shuffled(images, 5).subset(size=17, seed=1).paths) == set(part.paths)
+    assert set(images.take(range(49, -1, -1)).subset(size=17, seed=1).paths) == set(part.paths)
     assert list(part.paths) == [path for path in images.paths if path in set(part.paths)]
     assert set(images.subset(size=17, seed=2).paths) != set(part.paths)
 

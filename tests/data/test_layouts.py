@@ -75,19 +75,12 @@ def refused(tmp_path, data, code):
 
 
 @pytest.mark.parametrize("packer", ["zip", *PACKERS])
-def test_files_come_out_whatever_the_kind_and_the_name_of_the_archive(packer, tmp_path):
-    data = zipped(FILES) if packer == "zip" else PACKERS[packer](tarred(FILES.items()))
-
-    junk = unpack(archive(tmp_path, data, "no-telling-name"), tmp_path / "out")
-
-    assert contents(tmp_path / "out") == FILES
-    assert junk == 0
-
-
-def test_what_systems_leave_behind_is_counted_and_left_out(tmp_path):
+def test_files_but_what_systems_leave_come_out_whatever_the_kind_of_the_archive(packer, tmp_path):
     junk = {"__MACOSX/set/rose/._1.jpg": b"x", "set/rose/Thumbs.db": b"x", "set/.DS_Store": b"x"}
+    files = {**FILES, **junk}
+    data = zipped(files) if packer == "zip" else PACKERS[packer](tarred(files.items()))
 
-    left_out = unpack(archive(tmp_path, zipped({**FILES, **junk})), tmp_path / "out")
+    left_out = unpack(archive(tmp_path, data, "no-telling-name"), tmp_path / "out")
 
     assert contents(tmp_path / "out") == FILES
     assert left_out == 3
@@ -124,10 +117,8 @@ def test_one_name_that_leads_out_refuses_the_whole_archive(kind, name, tmp_path)
     "member",
     [
         special("set/link", tarfile.SYMTYPE, "/etc/passwd"),
-        special("set/link", tarfile.SYMTYPE, "rose/1.jpg"),
         special("set/hard", tarfile.LNKTYPE, "set/rose/1.jpg"),
         special("set/device", tarfile.CHRTYPE),
-        special("set/block", tarfile.BLKTYPE),
         special("set/pipe", tarfile.FIFOTYPE),
     ],
     ids=lambda member: member.name,
@@ -179,16 +170,6 @@ def test_a_header_that_claims_less_than_comes_does_not_let_more_out(tmp_path):
     refused(tmp_path, bytes(data), "ARCHIVE-DAMAGED")
 
 
-def test_more_members_than_allowed_are_refused(tmp_path, monkeypatch):
-    data = zipped({f"{number}.jpg": b"" for number in range(11)})
-    monkeypatch.setattr("regraft.data.layouts.MOST_MEMBERS", 10)
-
-    assert "more than 10 members" in refused(tmp_path, data, "ARCHIVE-TOO-LARGE").why
-    monkeypatch.setattr("regraft.data.layouts.MOST_MEMBERS", 11)
-    unpack(archive(tmp_path, data), tmp_path / "eleven")
-    assert len(contents(tmp_path / "eleven")) == 11
-
-
 def test_overlapping_members_are_refused(tmp_path):
     data = bytearray(zipped({"a.jpg": os.urandom(900), "b.jpg": os.urandom(900)}))
     with zipfile.ZipFile(io.BytesIO(data)) as file:
@@ -215,19 +196,16 @@ def test_a_cut_archive_is_refused(share, packer, tmp_path):
     refused(tmp_path, data[: int(whole * share)], "ARCHIVE-DAMAGED")
 
 
-def test_a_flipped_bit_is_noticed_where_the_kind_has_checksums(tmp_path):
-    files = {"a.jpg": os.urandom(3000)}
-    for data in (zipped(files, zipfile.ZIP_STORED), gzip.compress(tarred(files.items()), 0)):
-        flipped = bytearray(data)
-        flipped[1500] ^= 1
-        refused(tmp_path, bytes(flipped), "ARCHIVE-DAMAGED")
-
-
-@pytest.mark.parametrize("data", [b"", b"<html>sign in</html>", b"PK\x03\x04", os.urandom(5000)])
-def test_what_is_no_archive_is_named(data, tmp_path):
-    error = refused(tmp_path, data, "ARCHIVE-DAMAGED")
-
-    assert "set.zip" in str(error)
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(b"", b"<html>sign in</html>", b"PK\x03\x04"),
+        zipped({"a.jpg": bytes(range(250)) * 9}, zipfile.ZIP_STORED).replace(b"\x55", b"\x54"),
+        gzip.compress(tarred({"a.jpg": bytes(range(250)) * 9}.items()), 0).replace(b"U", b"T"),
+    ],
+)
+def test_what_is_no_archive_or_has_other_bytes_than_its_checksum_is_named(data, tmp_path):
+    assert "set.zip" in str(refused(tmp_path, data, "ARCHIVE-DAMAGED"))
 
 
 def test_an_archive_with_a_password_is_named(tmp_path):
@@ -238,17 +216,6 @@ def test_an_archive_with_a_password_is_named(tmp_path):
     data[place] |= 1
 
     refused(tmp_path, bytes(data), "ARCHIVE-ENCRYPTED")
-
-
-def test_a_folder_that_is_there_is_left_as_it_is(tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine.jpg").write_bytes(b"mine")
-
-    with pytest.raises(RegraftError) as refusal:
-        unpack(archive(tmp_path, zipped(FILES)), tmp_path / "out")
-
-    assert refusal.value.code == "FILE-EXISTS"
-    assert contents(tmp_path / "out") == {"mine.jpg": b"mine"}
 
 
 names = st.text(st.sampled_from("aA.é\u0301/\\: ~-"), min_size=1, max_size=12)
@@ -270,25 +237,6 @@ def test_whatever_the_names_files_are_inside_or_nothing_is_there(tmp_path_factor
         assert len(inside) + junk == sum(not (as_zip and name.endswith("/")) for name in data)
         assert set(inside.values()) <= set(data.values())
     assert sorted((root / "in").iterdir()) == [path]
-
-
-@settings(max_examples=150)
-@given(st.data())
-def test_whatever_is_damaged_the_answer_is_one_of_ours(tmp_path_factory, data):
-    root = tmp_path_factory.mktemp("fuzz")
-    kind = data.draw(st.sampled_from(["zip", *PACKERS]))
-    whole = zipped(FILES) if kind == "zip" else PACKERS[kind](tarred(FILES.items()))
-    bad = bytearray(whole)
-    for _ in range(data.draw(st.integers(1, 4))):
-        bad[data.draw(st.integers(0, len(bad) - 1))] = data.draw(st.integers(0, 255))
-    path = archive(root, bytes(bad))
-
-    try:
-        unpack(path, root / "out")
-    except RegraftError:
-        assert sorted(root.iterdir()) == [root / "in"]
-    else:
-        assert (root / "out").is_dir()
 
 
 JPEG = b"\xff\xd8\xff"
@@ -354,21 +302,19 @@ def test_images_come_to_their_part_and_class(layout, names, expected, placed):
 
 def test_folders_that_are_no_class_are_named_with_their_images(placed):
     google = ("BACKGROUND_Google",)
-    layout = class_folders(among=("ant",), leave_out=google)
+    layouts = (
+        class_folders(among=("ant",), leave_out=google),
+        Layout("leaf_folders", (), (), google),
+    )
+    names = ("o/ant/1.jpg", "o/bee/1.jpg", "o/BACKGROUND_Google/1.jpg", "o/notes.txt")
 
-    found, _ = placed(layout, "o/ant/1.jpg", "o/bee/1.jpg", "o/BACKGROUND_Google/1.jpg")
-
-    assert found.classes == {"ant": 1, "bee": 1}
-    assert found.removed == {"other images, in o/BACKGROUND_Google": 1}
-
-
-def test_leaf_folders_are_classes_and_collections_of_them_are_not(placed):
-    names = ("Apple/Apple A/1.png", "Apple/Apple B/1.png", "Apple/Total/1.png", "Pear/1.png")
-
-    found, _ = placed(Layout("leaf_folders", leave_out=("Total",)), *names)
-
-    assert found.classes == {"Apple A": 1, "Apple B": 1, "Pear": 1}
-    assert found.removed == {"other images, in Apple/Total": 1}
+    for layout in layouts:
+        found, _ = placed(layout, *names)
+        assert found.classes == {"ant": 1, "bee": 1}
+        assert found.removed == {
+            "other images, in o/BACKGROUND_Google": 1,
+            ".txt: not an image": 1,
+        }
 
 
 @pytest.mark.parametrize("folder", ["jpg/", "", "sorted/{}/"])
@@ -398,19 +344,6 @@ def test_every_layout_names_a_folder_that_is_laid_out_otherwise(layout, tmp_path
 
     assert refusal.value.code == "DATA-LAYOUT"
     assert refusal.value.path == str(tmp_path / "source")
-
-
-def test_what_is_left_over_is_counted_by_what_it_is(tmp_path, placed):
-    touch(tmp_path / "source", "train/cat.0.jpg", "train/dog.0.jpg", "test/1.jpg", "test/2.jpg")
-    (tmp_path / "source" / "notes.txt").touch()
-
-    found, _ = placed(Layout("name_prefixes", ("cat", "dog")))
-
-    assert found.classes == {"cat": 1, "dog": 1}
-    assert found.removed == {
-        "other images, in test": 2,
-        ".txt: not an image": 1,
-    }
 
 
 def test_two_images_of_one_class_with_the_same_name_are_refused(placed):

@@ -6,7 +6,6 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from regraft.data.check import check
 from regraft.data.dataset import Dataset
 from regraft.data.synthetic import make_flowers, write_digits
 from regraft.errors import UsageError
@@ -67,18 +66,3 @@ def test_the_folder_holds_every_scan_of_the_table_under_its_digit(tmp_path):
 
     assert read.paths == written.paths
     assert list(read.counts().values()) == np.bincount(load_digits().target).tolist()
-
-
-def test_an_image_shows_the_scan_from_black_to_white(tmp_path):
-    data = write_digits(tmp_path / "digits", per_class=1)
-    table = load_digits()
-
-    pixels = np.asarray(Image.open(data.paths[3]), float)
-
-    np.testing.assert_allclose(
-        pixels * 16 / 255, table.images[list(table.target).index(3)], atol=0.05
-    )
-
-
-def test_tiny_scans_are_not_taken_for_look_alikes(tmp_path):
-    assert check(write_digits(tmp_path / "digits", per_class=20)).near_duplicates == ()

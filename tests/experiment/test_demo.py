@@ -49,7 +49,7 @@ def test_the_plan_can_be_run_again_and_is_finished_then(shown):
 
 def test_nothing_of_one_part_stands_in_another(shown):
     for each in shown:
-        rows = read_manifest(each.comparison.rows[0].runs[0].folder).rows
+        rows = read_manifest(each.comparison.rows[0].runs[0].folder)[0]
         hashes = {part: {r.sha256 for r in rows if r.part == part} for part in ("train", "test")}
         assert hashes["train"]
         assert hashes["test"]

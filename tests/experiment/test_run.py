@@ -229,7 +229,7 @@ def test_a_finished_run_keeps_its_history_file_and_no_checkpoints(trained):
 
     assert [json.loads(line)["epoch"] for line in lines] == [1, 1, 2]
     assert not (trained.folder / "checkpoints").exists()
-    assert not (trained.folder / ".lock").exists()
+    assert not (trained.folder / ".regraft.lock").exists()
 
 
 def test_both_learners_stand_in_one_comparison(trained, run):
@@ -266,7 +266,7 @@ def test_a_stopped_run_resumes_and_ends_with_the_same_bits(trained, flowers, tmp
 
     again = fit_run(network(flowers), out=tmp_path / "run", resume=True)
 
-    assert left >= {"checkpoints", "history.jsonl", ".lock"}
+    assert left >= {"checkpoints", "history.jsonl", ".regraft.lock"}
     assert np.array_equal(again.predictions.probabilities, trained.predictions.probabilities)
     assert len((tmp_path / "run" / "history.jsonl").read_text().splitlines()) == 3
     assert not (tmp_path / "run" / "checkpoints").exists()

@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from regraft.backbones.backbone import build
 from regraft.backbones.engines import TorchEngine
 from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
-from regraft.data.images import DECODER_VERSION, Decoding, Limits
+from regraft.data.images import DECODER_VERSION, Decoding
 from regraft.errors import BackboneError, UsageError
 from regraft.features import embed as embed_module
 from regraft.features import extractor as extractor_module
@@ -140,8 +140,6 @@ CHANGES = {
     "pooling": {"pooling": "flatten"},
     "precision": {"precision": "bf16"},
     "background": {"decoding": Decoding(background=(0, 0, 0))},
-    "range of floats": {"decoding": Decoding(float_range=(0.0, 1.0))},
-    "limits": {"decoding": Decoding(limits=Limits(pixels=1000 * 1000))},
 }
 
 

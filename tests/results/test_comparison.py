@@ -64,31 +64,13 @@ def test_several_splits_give_the_corrected_resampled_interval(run_of, splits):
     paths = {path for run in runs for path in run.predictions.part("test").paths}
 
     found = summarize(runs)
+    seeds = summarize([runs[0], run_of(splits[0], 9), runs[1]])  # averaged on one split first
 
+    assert seeds.estimate.value == pytest.approx((12 / 18 + 13 / 18) / 2)
     shares = [15 / 18, 13 / 18, 11 / 18]
     assert found.estimate == over_splits(shares, test_to_train=18 / 9, n=len(paths))
     assert found.sd == pytest.approx(np.std(shares, ddof=1))
     assert 18 < found.estimate.n <= 36
-
-
-def test_seeds_on_one_of_several_splits_are_averaged_first(run_of, splits):
-    runs = [run_of(splits[0], 0), run_of(splits[0], 6), run_of(splits[1], 9)]
-
-    assert summarize(runs).estimate.value == pytest.approx((15 / 18 + 0.5) / 2)
-
-
-def test_seeds_that_learned_from_other_images_of_one_split_have_a_training_accuracy(run_of, split):
-    runs = [run_of(split, 4), run_of(split, 4)]
-    for run, drawn in zip(runs, (slice(0, 6), slice(3, 9)), strict=True):
-        table = run.predictions
-        rows = [place for place, part in enumerate(table.parts) if part == "train"][drawn]
-        tested = [place for place, part in enumerate(table.parts) if part == "test"]
-        vars(run)["predictions"] = table.take([*rows, *tested])
-
-    train = summarize(runs, "train")
-
-    assert (train.estimate.value, train.estimate.n, train.repeats) == (1.0, 9, 2)
-    assert summarize(runs).estimate == wilson(14, 18)
 
 
 def test_a_part_without_images_is_unknown(run_of, images):
@@ -128,40 +110,17 @@ def test_runs_that_cannot_be_paired_are_refused(run_of, split, splits):
 def test_validation_chooses_what_the_others_are_judged_against(run_of, split):
     lucky, chosen = run_of(split, 0, validated=0.8), run_of(split, 9, validated=0.9)
 
-    [verdict] = compare_methods([("lucky", [lucky]), ("chosen", [chosen])])
+    untested, unvalidated = run_of(split, 0), run_of(split, 1)
+    del untested.metrics["test"]
+    [verdict] = compare_methods(
+        [("lucky", [lucky]), ("untested", [untested]), ("chosen", [chosen])]
+    )
 
     assert (verdict.a, verdict.b, verdict.better) == ("lucky", "chosen", "a")
     assert verdict.difference == -0.5
     assert verdict.verdict == "lucky is better than chosen by 50.0 points [23.6, 71.0]"
-
-
-def test_where_one_method_was_not_validated_the_test_part_chooses_the_first_of_equals(
-    run_of, split
-):
-    methods = [("one", [run_of(split, 2, validated=1.0)]), ("two", [run_of(split, 1)])]
-
-    assert best_validated(methods) == 1
-    assert best_validated([(name, [run_of(split, 2, validated=0.9)]) for name in "abc"]) == 0
-
-
-def test_many_pairs_are_corrected_by_holm(run_of, split):
-    methods = [(str(wrong), [run_of(split, wrong)]) for wrong in (0, 6, 7, 8)]
-
-    [alone], together = compare_methods(methods[:2]), compare_methods(methods)
-
-    assert (alone.p, alone.better) == (pytest.approx(2 / 2**6), "b")
-    assert [verdict.p for verdict in together] == pytest.approx([2 / 2**6, 4 / 2**7, 6 / 2**8])
-    assert together[0].detectable > alone.detectable
-
-
-def test_seeds_are_judged_together(run_of, split):
-    plain = [run_of(split, wrong) for wrong in (9, 10, 11)]
-    better = [run_of(split, wrong) for wrong in (0, 1)]
-
-    [verdict] = compare_methods([("plain", plain), ("better", better)])
-
-    assert verdict.difference == pytest.approx(9.5 / 18)
-    assert verdict.better == "b"
+    assert best_validated([("chosen", [chosen]), ("unvalidated", [unvalidated])]) == 1
+    assert best_validated([("a", [lucky]), ("b", [lucky])]) == 0  # the first of equals
 
 
 def test_several_splits_are_judged_split_by_split_whatever_their_order(run_of, splits):
@@ -177,13 +136,6 @@ def test_several_splits_are_judged_split_by_split_whatever_their_order(run_of, s
     assert verdict.difference == pytest.approx(8 / 18)
     assert verdict.interval == pytest.approx(expected.interval)
     assert 18 < verdict.n <= 36
-
-
-def test_a_method_without_a_test_part_is_left_out(run_of, split):
-    untested = run_of(split, 0)
-    del untested.metrics["test"]
-
-    assert compare_methods([("untested", [untested]), ("tested", [run_of(split, 1)])]) == []
 
 
 def test_a_row_tells_the_epochs_and_the_time_of_the_runs_that_it_continues(create, record, split):
@@ -219,15 +171,6 @@ def test_a_training_that_was_cut_short_is_shown_as_that_and_judged_against_nobod
     assert "judged against nobody: cut" in found.warnings[0]
 
 
-def test_what_was_planned_is_told_by_the_run(run_of, split):
-    row = Row("method", (run_of(split, strategy="features", per_class=12),))
-
-    told = row.to_json()
-
-    assert (told["strategy"], told["per_class"], told["backbone"]) == ("features", 12, "small")
-    assert {told[name] for name in ("augment", "epochs", "train_last_epoch")} == {None}
-
-
 def test_a_comparison_is_plain_values(run_of, split):
     seeds = run_of(split), run_of(split, 2)
     rows = [Row("good", seeds, {"test": 0.9}), Row("bad", (run_of(split, 9),))]
@@ -236,6 +179,7 @@ def test_a_comparison_is_plain_values(run_of, split):
 
     assert json.loads(json.dumps(told)) == told
     assert [row["description"] for row in told["rows"]] == ["good", "bad"]
+    assert {told["rows"][0][name] for name in ("augment", "epochs", "train_last_epoch")} == {None}
     assert told["rows"][0]["test"] | {"sd": None, "interval": None} == {
         "accuracy": pytest.approx(17 / 18),
         "n": 18,
@@ -260,7 +204,7 @@ def test_only_runs_on_one_split_are_judged_against_each_other(run_of, split, spl
     assert whole.warnings == ("before",)
     assert [{verdict.a, verdict.b} for verdict in partial.verdicts] == [{"both", "good"}]
     [said] = partial.warnings
-    assert said.startswith("short has no verdict: measured on other splits than the rest")
+    assert said.startswith("no verdict on short: measured on other splits than the rest")
 
 
 def test_methods_that_differ_in_the_number_of_images_make_a_curve(run_of, split):
@@ -294,23 +238,15 @@ def test_seeds_of_one_size_are_one_point_of_the_curve(run_of, split):
     assert "(" not in curve.name
 
 
-def test_one_method_on_two_data_sets_is_no_curve(run_of, split):
-    rows = [
-        Row(source, (run_of(split, classifier="knn", source=source, per_class=n),))
-        for source, n in (("squares", 3), ("circles", 6))
-    ]
+def test_what_was_trained_longer_or_on_other_data_makes_another_curve(run_of, split):
+    def row(n, epochs, source="squares"):
+        asked = {"strategy": "frozen", "per_class": n, "epochs": epochs, "source": source}
+        return Row(f"{epochs}", (run_of(split, **asked),))
 
-    assert learning_curves(rows) == []
+    curves = learning_curves([row(n, epochs) for epochs in (1, 9) for n in (3, 6)])
+    elsewhere = learning_curves([row(3, 1), row(6, 1, "circles")])
 
-
-def test_sizes_that_were_run_with_several_epochs_make_a_curve_for_each(run_of, split):
-    rows = [
-        Row(f"{epochs}", (run_of(split, strategy="frozen", per_class=n, epochs=epochs),))
-        for epochs in (1, 9)
-        for n in (3, 6)
-    ]
-
-    curves = learning_curves(rows)
+    assert elsewhere == []
 
     assert [curve.name for curve in curves] == ["1", "9"]
     assert [len(curve.points) for curve in curves] == [2, 2]

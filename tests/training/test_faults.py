@@ -366,7 +366,7 @@ def test_a_signal_ends_the_command_line_soon_with_a_checkpoint_and_nothing_else_
     assert command_line.zygote.wait(pid) == code, command_line.error("stopped")
     assert time.monotonic() - asked < 10
     assert "Traceback" not in command_line.error("stopped")
-    assert leftovers(command_line.folder / "stopped" / "run") == [".lock"]
+    assert leftovers(command_line.folder / "stopped" / "run") == [".regraft.lock"]
     assert command_line.temporary("stopped") == []
     assert is_gone(pid)
 

@@ -29,7 +29,6 @@ from regraft.backbones.checkpoint_files import may_hold_code, read_state, write_
 from regraft.backbones.sources import find
 from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing, read_arguments
 from regraft.classifiers.shallow_files import ShallowRecord
-from regraft.data.images import Decoding
 from regraft.errors import ModelError, RegraftError
 from regraft.files import atomic_folder, read_json, sha256_file, write_bytes, write_json
 from regraft.settings import from_json, settings_class, to_json
@@ -121,8 +120,7 @@ class ModelFiles:
 
 def portable_compute(compute: Compute) -> Compute:
     """Return what of a computation means the same on another machine."""
-    decoding = dataclasses.replace(compute.decoding, limits=Decoding().limits)
-    return Compute(engine=compute.engine, precision=compute.precision, decoding=decoding)
+    return Compute(engine=compute.engine, precision=compute.precision, decoding=compute.decoding)
 
 
 def backbone_record(backbone: Backbone, *, trained: bool = False) -> BackboneRecord:

@@ -29,7 +29,6 @@ _IMBALANCE = 3  # times
 _NOTES = {
     "NOTE-FLAT": ("next to nothing to see", "they are left out of the search for like images"),
     "NOTE-TINY": ("a side shorter than 32 pixels", "they will be enlarged and look blurred"),
-    "NOTE-EXTENSION": ("another kind of file than the name says", "nothing needs to be done"),
     "NOTE-FRAMES": ("several frames or pages", "only the first one is used"),
     "NOTE-16BIT": ("more than 8 bits per channel", "16-bit values are divided by 256"),
     "NOTE-ALPHA": ("transparent pixels or an alpha channel", "a background is laid under"),
@@ -77,23 +76,13 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class BadFile:
-    """One image that cannot be used: relative path, class, part if there is one, and why."""
-
-    name: str
-    label: str
-    part: str | None
-    error: ImageError
-
-
-@dataclass(frozen=True)
 class CheckReport:
     """What a check found.
 
     Attributes:
         findings: What a reader should know, errors first, one finding of a kind.
         images: How many images were checked.
-        bad_files: All images that cannot be used.
+        bad_files: Path, class, part, code, reason and advice of each image that cannot be used.
         counts: Usable images for each part (``all`` if the set is not cut) and class.
         duplicates: Images with the same content, group by group, relative to the data folder.
         near_duplicates: Images that look alike but differ in content, group by group.
@@ -107,7 +96,7 @@ class CheckReport:
 
     findings: tuple[Finding, ...]
     images: int
-    bad_files: tuple[BadFile, ...]
+    bad_files: tuple[tuple[str, ...], ...]
     counts: dict[str, dict[str, int]]
     duplicates: tuple[tuple[str, ...], ...]
     near_duplicates: tuple[tuple[str, ...], ...]
@@ -117,7 +106,7 @@ class CheckReport:
     @property
     def bad(self) -> tuple[ImageError, ...]:
         """The error of each image that cannot be used."""
-        return tuple(file.error for file in self.bad_files)
+        return tuple(self._evidence.bad.values())
 
     @property
     def has_errors(self) -> bool:
@@ -127,19 +116,14 @@ class CheckReport:
     def across(self, split: Split) -> CheckReport:
         """Return the same check with the parts of a split: what stands in two of them is found.
 
-        Nothing is decoded again.
-
-        Args:
-            split: A cut of the images that were checked; bad ones may be missing. Groups that its
-                parts know are looked at, too.
+        Nothing is decoded again. Bad images may be missing in the split; its groups count, too.
         """
         known, cut = self._evidence, split.joined()
         parts = dict(zip(cut.paths, cut.parts or (), strict=True))
         groups = dict(zip(cut.paths, cut.groups or (), strict=False))
-        part_of = tuple(parts.get(path, "") for path in known.paths)
-        group_of = cut.groups and tuple(groups.get(path, "") for path in known.paths)
-        now = dataclasses.replace(known, parts=part_of, groups=group_of, settled=True)
-        return _report(now)
+        part_of = tuple(parts.get(path, "") for path in known.data.paths)
+        group_of = cut.groups and tuple(groups.get(path, "") for path in known.data.paths)
+        return _report(dataclasses.replace(known, parts=part_of, groups=group_of, settled=True))
 
     def leaked(self, part: str = "test") -> tuple[str, ...]:
         """Return the images of a part that something in an earlier part gives away.
@@ -147,11 +131,7 @@ class CheckReport:
         That is a copy, an image that looks alike, or one of the same group.
 
         Args:
-            part: ``"test"``, whose partners are looked for in train and val, or ``"val"``, whose
-                partners are looked for in train.
-
-        Returns:
-            Their paths relative to the data folder, in order.
+            part: ``"test"``, or ``"val"``, whose partners are looked for in train alone.
         """
         found = self._evidence
         earlier = set(PARTS[: PARTS.index(part)])
@@ -164,7 +144,7 @@ class CheckReport:
 
     def hashed(self, dataset: Dataset) -> Dataset:
         """Return a checked data set that knows the SHA-256 of its files from this check."""
-        known = zip(self._evidence.paths, self._evidence.facts, strict=True)
+        known = zip(self._evidence.data.paths, self._evidence.facts, strict=True)
         return dataset.knowing({path: facts.sha256 for path, facts in known if facts})
 
     def to_json(self) -> dict[str, Any]:
@@ -176,7 +156,7 @@ class CheckReport:
             "counts": self.counts,
             "notes": self.notes,
             "findings": [asdict(finding) for finding in self.findings],
-            "bad_files": [dict(zip(_COLUMNS, _row(file), strict=True)) for file in self.bad_files],
+            "bad_files": [dict(zip(_COLUMNS, row, strict=True)) for row in self.bad_files],
             "duplicates": self.duplicates,
             "near_duplicates": self.near_duplicates,
         }
@@ -194,8 +174,8 @@ class CheckReport:
         for finding in self.findings:
             lines.append(f"{finding.severity}: {finding.message} [{finding.code}]")
             lines.append(f"    {finding.advice}")
-        for file in self.bad_files:
-            name, label, part, code, reason, advice = map(printable, _row(file))
+        for row in self.bad_files:
+            name, label, part, code, reason, advice = map(printable, row)
             place = f"{label}, {part}" if part else label
             lines.append(f"{name} ({place}): {reason} - {advice} [{code}]")
         return "\n".join(lines)
@@ -203,28 +183,17 @@ class CheckReport:
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Write ``check.json``, all that was found, and ``bad_files.csv`` into ``folder``."""
         write_json(Path(folder) / "check.json", self.to_json())
-        write_table(Path(folder) / "bad_files.csv", _COLUMNS, map(_row, self.bad_files))
+        write_table(Path(folder) / "bad_files.csv", _COLUMNS, self.bad_files)
 
 
 def check(
-    data: Dataset | Split,
-    *,
-    decoding: Decoding = Decoding(),
-    near_distance: int = 4,
-    verbose: bool = False,
+    data: Dataset | Split, *, decoding: Decoding = Decoding(), verbose: bool = False
 ) -> CheckReport:
     """Decode every image in full and report everything that is wrong, all at once.
 
     Nothing is changed, and nothing is written into the data folder.
 
-    Args:
-        data: Images with their classes; parts and groups are looked at where they are known.
-        decoding: How pixels become RGB where a file leaves it open.
-        near_distance: In how many of 64 bits the hashes of like images may differ.
-        verbose: Whether to show the progress.
-
-    Raises:
-        UsageError: ``near_distance`` is not between 0 and 63.
+    Parts and groups are looked at where they are known.
 
     Example:
         >>> [finding.code for finding in check(Dataset(("no.jpg",), ("x",), ("x",))).findings]
@@ -233,10 +202,9 @@ def check(
     settled = isinstance(data, Split)
     whole = data.joined() if isinstance(data, Split) else data
     facts, bad = inspect_all(whole.paths, decoding, verbose=verbose)
-    columns = (whole.paths, whole.relative_paths(), whole.labels, whole.parts, whole.groups)
-    copied, alike = copies(facts), near_copies(facts, near_distance)
-    evidence = (*columns, whole.classes, whole.notes, settled, facts, bad, copied, alike)
-    return _report(_Evidence(*evidence))
+    found = facts, bad, copies(facts), near_copies(facts)
+    names = whole.relative_paths()
+    return _report(_Evidence(whole, names, whole.parts, whole.groups, settled, *found))
 
 
 def usable(
@@ -281,16 +249,13 @@ def usable(
 
 @dataclass(frozen=True)
 class _Evidence:
-    """Everything that findings are drawn from, column by column, whether it is cut or not.
+    """Everything that findings are drawn from, whether it is cut or not.
 
     Attributes:
-        paths: The files.
+        data: The images.
         names: Their paths relative to the data folder, for messages.
-        labels: The class of each.
-        parts: ``train``, ``val`` or ``test`` of each; None: not cut.
+        parts: ``train``, ``val`` or ``test`` of each, empty for one left out; None: not cut.
         groups: The group of each, empty for a group of its own; None: no groups are known.
-        classes: All classes in their order.
-        said: What the source of the images has said.
         settled: Whether the parts are final, so that nothing more is cut from train.
         facts: What is known of each image; None: it cannot be used.
         bad: The error of each image that cannot be used, by its place.
@@ -298,13 +263,10 @@ class _Evidence:
         near_duplicates: The places of images that look alike.
     """
 
-    paths: tuple[Path, ...]
+    data: Dataset
     names: tuple[str, ...]
-    labels: tuple[str, ...]
     parts: tuple[str, ...] | None
     groups: tuple[str, ...] | None
-    classes: tuple[str, ...]
-    said: tuple[str, ...]
     settled: bool
     facts: list[ImageFacts | None]
     bad: dict[int, ImageError]
@@ -326,9 +288,9 @@ class _Evidence:
     def counts(self) -> dict[str, dict[str, int]]:
         """Count the usable images of each part (``all`` if not cut) and each class."""
         usable = [place for place, facts in enumerate(self.facts) if facts]
-        counted = Counter((self.part(place) or "all", self.labels[place]) for place in usable)
+        counted = Counter((self.part(place) or "all", self.data.labels[place]) for place in usable)
         parts = [part for part in PARTS if part in set(self.parts or ())] or ["all"]
-        return {part: {name: counted[part, name] for name in self.classes} for part in parts}
+        return {part: {name: counted[part, name] for name in self.data.classes} for part in parts}
 
     def examples(self, places: Sequence[int]) -> str:
         return list_names((self.names[place] for place in places), most=_EXAMPLES)
@@ -343,16 +305,16 @@ def _report(known: _Evidence) -> CheckReport:
         *_torn_groups(known),
         *_likely_groups(known),
         *_odd_images(known),
-        *(Finding("DATA-SOURCE", "note", text, "nothing needs to be done") for text in known.said),
+        *(
+            Finding("DATA-SOURCE", "note", text, "nothing needs to be done")
+            for text in known.data.notes
+        ),
     ]
     notes = Counter(note for facts in known.facts if facts for note in facts.notes)
     return CheckReport(
         findings=tuple(sorted(found, key=lambda finding: _SEVERITIES.index(finding.severity))),
-        images=len(known.paths),
-        bad_files=tuple(
-            BadFile(known.names[place], known.labels[place], known.part(place), error)
-            for place, error in known.bad.items()
-        ),
+        images=len(known.data),
+        bad_files=tuple(_row(known, place, error) for place, error in known.bad.items()),
         counts=known.counts(),
         duplicates=_named(known.duplicates, known),
         near_duplicates=_named(known.near_duplicates, known),
@@ -365,10 +327,10 @@ def _named(groups: Groups, known: _Evidence) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(known.names[place] for place in group) for group in groups)
 
 
-def _row(file: BadFile) -> tuple[str, ...]:
-    error = file.error
+def _row(known: _Evidence, place: int, error: ImageError) -> tuple[str, ...]:
     reason = ": ".join(part for part in (error.what, error.why) if part)
-    return file.name, file.label, file.part or "", error.code, reason, error.hint
+    image = known.names[place], known.data.labels[place], known.part(place) or ""
+    return *image, error.code, reason, error.hint
 
 
 def _bad(known: _Evidence) -> Iterator[Finding]:
@@ -379,7 +341,7 @@ def _bad(known: _Evidence) -> Iterator[Finding]:
     advice = "repair or remove them; skip_bad leaves them out and lists them"
     if known.settled and {known.part(place) for place in known.bad} == {""}:  # cut without them
         advice = "they were left out; repair them to have them used"
-    message = f"{_plural(len(known.bad), 'image')} of {len(known.paths)} cannot be used ({kinds}): "
+    message = f"{_plural(len(known.bad), 'image')} of {len(known.data)} cannot be used ({kinds}): "
     yield Finding("DATA-BAD-IMAGES", "error", message + known.examples(list(known.bad)), advice)
 
 
@@ -414,7 +376,7 @@ def _classes(known: _Evidence) -> Iterator[Finding]:
 
 
 def _about_copies(what: str, groups: Groups, known: _Evidence, kinds: _Kinds) -> Iterator[Finding]:
-    conflicts, leaks = _across(groups, known.labels), _across(groups, known.parts)
+    conflicts, leaks = _across(groups, known.data.labels), _across(groups, known.parts)
     first = {group[0] for group in conflicts + leaks}
     plain = [group for group in groups if group[0] not in first]
     for found, (code, (severity, where, advice)) in zip(
@@ -437,7 +399,7 @@ def _torn_groups(known: _Evidence) -> Iterator[Finding]:
 
 def _likely_groups(known: _Evidence) -> Iterator[Finding]:
     """Say which groups the names of files seem to speak of, where nobody has named any."""
-    found = propose_groups(known.names, known.labels) if known.groups is None else None
+    found = propose_groups(known.names, known.data.labels) if known.groups is None else None
     torn = known.torn(found.groups) if found else {}
     if found is None or (known.settled and not torn):
         return

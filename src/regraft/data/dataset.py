@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from regraft.data import manifest, sources
-from regraft.data.sources import PARTS, Listing
-from regraft.data.split import SplitOptions, as_fraction, assign, choose_subset, groups_of
+from regraft.data.sources import PARTS, Listing, find_groups
+from regraft.data.split import SplitOptions, as_fraction, assign, choose_subset
 from regraft.errors import BadImagesError, DataError, ImageError, UsageError, list_names
-from regraft.files import sha256_file, sha256_json
+from regraft.files import sha256_file
 
 NAME_PATTERN = r"^(?P<label>.*?[^\W\d_].*?)[\s._-]*(?:\(?\d+\)?)?\.[^.]+$"
 
@@ -217,12 +217,6 @@ class Dataset:
         """Return the same data set with the SHA-256 of files that were read already."""
         return dataclasses.replace(self, known_hashes={**self.known_hashes, **hashes})
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """The SHA-256 of classes, relative paths, labels and contents in sorted order."""
-        rows = zip(self.relative_paths(), self.labels, self.hashes(), strict=True)
-        return sha256_json({"classes": self.classes, "pictures": sorted(rows)})
-
     def take(self, indices: Iterable[int]) -> Dataset:
         """Return the images at these places, with all classes.
 
@@ -255,9 +249,7 @@ class Dataset:
         """Return a part of the images, exactly as large as asked for; its last note says how large.
 
         Subsets of one seed are nested: a smaller one lies within every larger one of the same kind.
-        With ``size`` or ``fraction`` each class has at least one image and beyond that a number
-        that only grows with the size (Sainte-Laguë's method; within one of its proportional share
-        but for the rarest classes).
+        With ``size`` or ``fraction`` each class has at least one image and its proportional share.
 
         Args:
             per_class: This many images of each class.
@@ -296,10 +288,7 @@ class Dataset:
         return dataclasses.replace(taken, notes=(*self.notes, note))
 
     def grouped(self, group_by: str | None) -> Dataset:
-        """Return the same images with the group of each; without ``group_by`` they stay as is.
-
-        Args:
-            group_by: As in :meth:`split`.
+        """Return the same images with the group of each, as :meth:`split` makes them.
 
         Raises:
             DataError: There are no groups to use (``SPLIT-GROUP-COLUMN``), or the expression
@@ -310,8 +299,19 @@ class Dataset:
             >>> people.grouped("^([a-z]+)_").groups
             ('ann', 'ann', '')
         """
-        groups = groups_of(self, group_by)
-        return self if groups is None else dataclasses.replace(self, groups=groups)
+        if group_by == "column" and self.groups is None:
+            hint = "read them with from_csv(…, group=COLUMN), or give a regular expression"
+            raise DataError("the data set has no groups", hint=hint, code="SPLIT-GROUP-COLUMN")
+        if group_by is None or group_by == "column":
+            return self
+        names = self.relative_paths()
+        found = find_groups(names, group_by)
+        if not any(found):
+            what = "the group pattern matches no image"
+            why = f"pattern: {group_by}; for example {list_names(names[:1])}"
+            hint = "it is looked for in the path relative to the data folder"
+            raise DataError(what, path=self.root, why=why, hint=hint, code="SPLIT-GROUP-PATTERN")
+        return dataclasses.replace(self, groups=tuple(name or "" for name in found))
 
     def split(
         self,
@@ -333,12 +333,7 @@ class Dataset:
         image in each part asked for. Images of one group, and files of the same content, come to
         the same part; the sizes are then as close to the wanted ones as the groups allow. The
         choice depends on the relative paths, the seed and the sizes, not on order or machine.
-
-        Parts that the data set was given are kept; a part that is missing is cut from train, and
-        shares are then shares of train.
-
-        With ``folds`` the images are cut into so many parts of the same size, each of which is the
-        test part once. All folds of one seed together hold every image once.
+        Parts that the data set was given are kept; a missing one is cut from train.
 
         Args:
             val: Size of the validation part, 0 for none: below 1 a share of the images; from 1 on a
@@ -356,11 +351,9 @@ class Dataset:
                 all of it into ``"train"``.
             alike: Groups of relative paths whose images look alike, as a check finds them; they
                 come to the same part where it is cut here.
-            folds: Cut into so many folds, 2 or more; ``val`` is then cut from the other folds.
+            folds: Cut into so many folds of the same size, each of which is the test part once;
+                ``val`` is then cut from the other folds.
             fold: Which of the folds is the test part, counted from 0.
-
-        Returns:
-            The three parts; they know their groups where there are any.
 
         Raises:
             DataError: A class is too small (``SPLIT-TOO-FEW``), given parts share groups
@@ -458,38 +451,32 @@ class Split:
             root: The folder of the images.
 
         Raises:
-            DataError: The manifest is missing (``SPLIT-MISSING``), malformed (``SPLIT-INVALID``) or
-                changed (``SPLIT-HASH``), or files are gone (``SPLIT-FILE-MISSING``) or have other
-                content (``SPLIT-FILE-CHANGED``).
+            RegraftError: The manifest is missing, malformed or changed (``SPLIT-MISSING``,
+                ``SPLIT-INVALID``, ``SPLIT-HASH``, ``FILE-JSON``), or files are gone or have other
+                content (``SPLIT-FILE-MISSING``, ``SPLIT-FILE-CHANGED``).
         """
         folder = absolute(root)
-        stored = manifest.read_manifest(Path(source))
-        manifest.refuse_missing_files(stored.rows, folder)
-        whole = Dataset(
-            paths=tuple(folder / row.path for row in stored.rows),
-            labels=tuple(row.label for row in stored.rows),
-            classes=stored.facts.classes,
-            root=folder,
-        )
-        manifest.refuse_changed_files(stored.rows, whole.hashes(), folder)
+        rows, facts = manifest.read_manifest(Path(source))
+        manifest.refuse_missing_files(rows, folder)
+        paths = tuple(folder / row.path for row in rows)
+        whole = Dataset(paths, tuple(row.label for row in rows), facts.classes, root=folder)
+        manifest.refuse_changed_files(rows, whole.hashes(), folder)
         train, val, test = (
-            whole.take(place for place, row in enumerate(stored.rows) if row.part == part)
+            whole.take(place for place, row in enumerate(rows) if row.part == part)
             for part in PARTS
         )
-        return cls(train, val, test, stored.facts.seed, dict(stored.facts.settings))
+        return cls(train, val, test, facts.seed, dict(facts.settings))
 
     def joined(self) -> Dataset:
         """Return all images as one data set that is cut already."""
-        parts = self.parts()
-        every = list(parts.values())
-        grouped = all(data.groups is not None for data in every)
+        every = list(self.parts().values())
         groups = tuple(group for data in every for group in data.groups or ())
         return dataclasses.replace(
             self.train,
             paths=tuple(path for data in every for path in data.paths),
             labels=tuple(label for data in every for label in data.labels),
-            parts=tuple(part for part, data in parts.items() for _ in data.paths),
-            groups=groups if grouped else None,
+            parts=tuple(part for part, data in self.parts().items() for _ in data.paths),
+            groups=None if any(data.groups is None for data in every) else groups,
             known_hashes={path: h for data in every for path, h in data.known_hashes.items()},
         )
 
@@ -531,14 +518,6 @@ def _content_hash(path: Path) -> str:
     except OSError as error:
         why = error.strerror or ""
         raise ImageError("cannot read the file", path=path, why=why, code=code) from error
-
-
-def _refuse_other_than_text(name: str, column: tuple[object, ...]) -> None:
-    for value in column:
-        if not isinstance(value, str):  # 0 or None would silently be no group at all
-            why = f"{value!r} is of the type {type(value).__name__}"
-            hint = 'turn numbers into texts with str(), and write "" for a group of its own'
-            raise DataError(f"{name} are texts", why=why, hint=hint, code="DATA-NOT-TEXT")
 
 
 def _refuse_odd_names(data: Dataset) -> None:

@@ -16,16 +16,15 @@ from numpy.typing import NDArray
 from regraft.data.image_errors import native_stderr_silenced
 from regraft.data.images import Decoding, ImageFacts, inspect
 from regraft.data.sources import find_groups
-from regraft.errors import ImageError, UsageError
+from regraft.errors import ImageError
 from regraft.progress import progress_bar
 from regraft.system import threads
 
-# How many of the 256 fine bits may differ for each of the 64 coarse bits that may. Measured at
-# distance 4, so 12 fine bits: of 17 million pairs of chest radiographs 364,000 agree in the coarse
-# hash and none in both, while about 19 of 20 photographs saved again at quality 30 or at half their
-# size still agree with their originals in both.
+# How many of the 64 coarse bits may differ, and how many of the 256 fine ones for each of them. So
+# none of 17 million pairs of chest radiographs agree in both (364,000 in the coarse hash), while 19
+# of 20 photographs saved again at quality 30 or at half their size do with their originals.
+_NEAR = 4
 _FINE_PER_COARSE = 3
-_BITS = 64
 _BLOCK = 1 << 20  # comparisons at a time, which bounds the memory
 _AT_ONCE = 512  # images handed to the threads at a time
 _WAITING = 1 << 16  # pairs that are joined in one go
@@ -43,11 +42,9 @@ Groups = list[list[int]]  # of places of images
 
 
 class Proposal(NamedTuple):
-    """A regular expression that may tell which images belong together, and what it finds.
+    """A regular expression that may tell which images belong together, and what it finds in each.
 
-    Attributes:
-        expression: A regular expression on the path, to be judged by a person.
-        groups: What it finds in each image's name; empty where it finds nothing.
+    The group is empty where it finds nothing. A person is to judge it.
     """
 
     expression: str
@@ -60,39 +57,32 @@ def alike(
     """Number the images so that those that look alike, or are linked by such, share it.
 
     Two images look alike if their coarse hashes differ in at most ``distance`` bits and their
-    fine ones in at most three times as many. The search is exact: hashes within ``distance`` bits
-    agree in one of ``distance + 1`` bands, so only images that share a band are compared.
+    fine ones in at most three times as many.
 
     Args:
         hashes: Coarse hashes, shape (n,).
         fine_hashes: Fine hashes as four words each, shape (n, 4).
-        distance: The largest number of bits of the coarse hash that may differ, 0 to 63.
+        distance: The largest number of the 64 bits of the coarse hash that may differ.
 
     Returns:
         Numbers of groups, shape (n,), from 0 without gaps.
-
-    Raises:
-        UsageError: ``distance`` is out of range.
 
     Example:
         >>> fine = np.zeros((3, 4), np.uint64)
         >>> alike(np.array([0b1, 0b11, 0xFFFF], np.uint64), fine, distance=4).tolist()
         [0, 0, 1]
     """
-    if not 0 <= distance < _BITS:
-        raise UsageError("distance must lie between 0 and 63", why=str(distance))
     rows = np.column_stack((hashes, fine_hashes))
     codes, place = np.unique(rows, axis=0, return_inverse=True)
     groups = np.arange(len(codes))
     waiting: list[NDArray[np.int64]] = []
     count = 0
-    for bucket in _buckets(codes[:, 0], distance):
-        for pairs in _pairs_within(bucket, codes, distance, groups):
-            waiting.append(pairs)
-            count += pairs.shape[1]
-            if count > _WAITING:
-                _join(waiting, groups)
-                waiting, count = [], 0
+    for pairs in _pairs(codes, groups, distance):
+        waiting.append(pairs)
+        count += pairs.shape[1]
+        if count > _WAITING:
+            _join(waiting, groups)
+            waiting, count = [], 0
     _join(waiting, groups)
     return np.unique(groups[place.reshape(-1)], return_inverse=True)[1]
 
@@ -136,13 +126,13 @@ def copies(all_facts: Sequence[ImageFacts | None]) -> Groups:
     return [places for places in groups.values() if len(places) > 1]
 
 
-def near_copies(all_facts: Sequence[ImageFacts | None], distance: int) -> Groups:
+def near_copies(all_facts: Sequence[ImageFacts | None]) -> Groups:
     """Return the places of images that look alike but differ in content, group by group."""
     hashed = [(p, facts.sha256, facts.hashes) for p, facts in enumerate(all_facts) if facts]
     known = [(place, sha256, hashes) for place, sha256, hashes in hashed if hashes]
     coarse = np.array([hashes[0] for _, _, hashes in known], np.uint64)
     words = b"".join(hashes[1].to_bytes(32, "big") for _, _, hashes in known)
-    numbers = alike(coarse, np.frombuffer(words, ">u8").reshape(-1, 4), distance=distance)
+    numbers = alike(coarse, np.frombuffer(words, ">u8").reshape(-1, 4), distance=_NEAR)
     groups: dict[int, list[tuple[int, str]]] = {}
     for number, (place, sha256, _) in zip(numbers.tolist(), known, strict=True):
         groups.setdefault(number, []).append((place, sha256))
@@ -154,14 +144,8 @@ def propose_groups(names: Sequence[str], labels: Sequence[str]) -> Proposal | No
     """Look for identifiers such as ``person12`` of which several images of a class bear one.
 
     An identifier is a name up to a number and this number. It must have a rest in most names, there
-    must be several of them in each class, and enough images must share one.
-
-    Args:
-        names: Relative paths.
-        labels: The class of each.
-
-    Returns:
-        An expression with what it finds, or None where names look like mere numbering.
+    must be several of them in each class, and enough images must share one. None is returned where
+    the names look like mere numbering.
 
     Example:
         >>> names = [f"x/person{i // 4}_view_{i}.jpg" for i in range(40)]
@@ -192,35 +176,20 @@ def propose_groups(names: Sequence[str], labels: Sequence[str]) -> Proposal | No
     return Proposal(expression, tuple(found or "" for found in find_groups(names, expression)))
 
 
-def _buckets(coarse: NDArray[np.uint64], distance: int) -> Iterator[NDArray[np.int64]]:
-    """Yield the places of codes that agree in one of the bands, band by band."""
-    edges = np.linspace(0, _BITS, distance + 2).round().astype(np.uint64)
-    for low, high in itertools.pairwise(edges):
-        band = (coarse >> low) & np.uint64((1 << int(high - low)) - 1)
-        order = np.argsort(band, kind="stable")
-        ends = np.flatnonzero(np.diff(band[order])) + 1
-        yield from (bucket for bucket in np.split(order, ends) if len(bucket) > 1)
-
-
-def _pairs_within(
-    bucket: NDArray[np.int64],
-    codes: NDArray[np.uint64],
-    distance: int,
-    groups: NDArray[np.int64],
+def _pairs(
+    codes: NDArray[np.uint64], groups: NDArray[np.int64], distance: int
 ) -> Iterator[NDArray[np.int64]]:
-    """Compare all codes of a bucket with each other; yield pairs that look alike, shape (2, k)."""
-    coarse = codes[bucket, 0]
-    step = max(1, _BLOCK // len(bucket))
-    for start in range(0, len(bucket), step):
+    """Compare all codes with each other; yield the pairs that look alike, shape (2, k)."""
+    coarse = codes[:, 0]
+    step = max(1, _BLOCK // max(1, len(codes)))
+    for start in range(0, len(codes), step):
         block = coarse[start : start + step, None] ^ coarse[None, start:]
-        first, second = np.nonzero(np.bitwise_count(block) <= distance)
-        left, right = bucket[start + first], bucket[start + second]
+        left, right = np.stack(np.nonzero(np.bitwise_count(block) <= distance)) + start
         apart = groups[left] != groups[right]  # most pairs of a crowd are joined already
         left, right = left[apart], right[apart]
         unlike = np.bitwise_count(codes[left, 1:] ^ codes[right, 1:]).sum(axis=1, dtype=np.int64)
         close = unlike <= _FINE_PER_COARSE * distance
-        if close.any():
-            yield np.stack((left[close], right[close]))
+        yield np.stack((left[close], right[close]))
 
 
 def _join(waiting: list[NDArray[np.int64]], groups: NDArray[np.int64]) -> None:

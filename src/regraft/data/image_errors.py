@@ -24,6 +24,7 @@ FORMATS = (
     *(["AVIF"] if features.check("avif") else []),
 )
 """The formats that are read, in Pillow's words."""
+MOST_PIXELS = 64_000_000  # width × height of an image; Pillow's own limit is higher
 
 _CONVERT = "convert it to JPEG or PNG"
 _EXPORT = "export it as PNG; pages and drawings are never run through an interpreter"
@@ -87,21 +88,15 @@ def looks_like(head: bytes) -> Kind:
     return Kind("text" if text else "no known kind of image")
 
 
-def explain(error: Exception, name: str, data: object, pixel_limit: int) -> ImageError:
+def explain(error: Exception, name: str, data: object) -> ImageError:
     """Return what a decoder raised as the one kind of error that Regraft raises for images.
 
-    Args:
-        error: Anything that Pillow or a library under it raised.
-        name: The image's name.
-        data: The bytes that were decoded; other objects are not looked at.
-        pixel_limit: The limit to state for an image that is too large.
-
     Example:
-        >>> explain(OSError("image file is truncated"), "a.jpg", b"", 100).code
+        >>> explain(OSError("image file is truncated"), "a.jpg", b"").code
         'IMG-TRUNCATED'
     """
     if isinstance(error, Image.DecompressionBombError | MemoryError):
-        return _too_large(error, name, pixel_limit)
+        return _too_large(error, name)
     content = data if isinstance(data, bytes) else b""
     kind = looks_like(content[:_HEAD]) if content else Kind("", readable=True)
     if not kind.readable:
@@ -122,41 +117,32 @@ def explain(error: Exception, name: str, data: object, pixel_limit: int) -> Imag
 
 _lock = threading.Lock()
 _inside = 0
-_pixels_before: int | None = None
 _FROM_PILLOW = ("ignore", None, Warning, re.compile(r"PIL\b"), 0)
 # Without a handler of any kind, what Pillow logs would be printed.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 @contextlib.contextmanager
-def pillow_held_back(pixels: int) -> Iterator[None]:
-    """Ignore Pillow's warnings and let it open images of up to ``pixels``, in any thread.
-
-    Both are settings of the whole process: the first thread that needs them changes them, and the
-    last one puts them back. Whoever uses this looks at the size of the image.
+def pillow_warnings_ignored() -> Iterator[None]:
+    """Ignore Pillow's warnings in any thread: the first that asks for it to the last that ends.
 
     Example:
-        >>> with pillow_held_back(400_000_000):
-        ...     Image.MAX_IMAGE_PIXELS
-        400000000
+        >>> with pillow_warnings_ignored():
+        ...     warnings.warn_explicit("odd tag", UserWarning, "file.py", 1, module="PIL.Image")
     """
-    global _inside, _pixels_before  # noqa: PLW0603 - Pillow's limit is one for the whole process
+    global _inside  # noqa: PLW0603 - filters are those of the whole process
     filters: list[object] = warnings.filters  # type: ignore[assignment] # declared as a sequence
     with _lock:
         if _inside == 0:
-            _pixels_before = Image.MAX_IMAGE_PIXELS
             # warnings.filterwarnings would make every module forget which warnings it showed.
             filters.insert(0, _FROM_PILLOW)
         _inside += 1
-        if Image.MAX_IMAGE_PIXELS is not None:
-            Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, pixels)
     try:
         yield
     finally:
         with _lock:
             _inside -= 1
             if _inside == 0:
-                Image.MAX_IMAGE_PIXELS = _pixels_before
                 # Somebody else may have put the old list back.
                 with contextlib.suppress(ValueError):
                     warnings.filters.remove(_FROM_PILLOW)  # type: ignore[attr-defined]
@@ -223,16 +209,12 @@ def _markup(head: bytes) -> Kind | None:
     return None
 
 
-def _too_large(error: Exception, name: str, pixel_limit: int) -> ImageError:
-    hint = "make it smaller"
-    if isinstance(error, MemoryError):
-        why = "there is not enough memory to decode it"
-    else:
-        counted = re.search(r"\d+", str(error))
-        size = f"{int(counted.group()):,} pixels" if counted else str(error)
-        why = f"{size}, the limit is {pixel_limit:,}"
-        hint += ", or raise Limits(pixels=...)"
-    return ImageError("too many pixels", path=name, why=why, hint=hint, code="IMG-TOO-LARGE")
+def _too_large(error: Exception, name: str) -> ImageError:
+    why, counted = "there is not enough memory to decode it", re.search(r"\d+", str(error))
+    if counted:  # by Pillow
+        why = f"{int(counted.group()):,} pixels, the limit is {MOST_PIXELS:,}"
+    what, code = "too many pixels", "IMG-TOO-LARGE"
+    return ImageError(what, path=name, why=why, hint="make it smaller", code=code)
 
 
 def _is_cut(kind: str, data: bytes) -> bool:

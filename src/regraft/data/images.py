@@ -11,8 +11,7 @@ IMG-TRUNCATED      the end of the file is missing
 IMG-CORRUPT        damaged in another way
 IMG-TOO-LARGE      more bytes, pixels or frames than the limits allow
 IMG-ASPECT         so long and thin that resizing it would need too much memory
-IMG-FLOAT          floating-point values without a stated range, or not all finite
-IMG-RANGE          32-bit integers outside 0 to 65535 without a stated range
+IMG-RANGE          floating-point values, or integers outside 0 to 65535: what is white is unknown
 IMG-ARRAY          an array or object that is no H×W×3 uint8 image
 =================  ==========================================================================
 
@@ -28,7 +27,6 @@ import io
 import os
 import stat
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -36,8 +34,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
-from regraft.data.image_errors import FORMATS, explain, pillow_held_back
-from regraft.errors import ImageError, UsageError
+from regraft.data.image_errors import FORMATS, MOST_PIXELS, explain, pillow_warnings_ignored
+from regraft.errors import ImageError
 from regraft.files import sha256_bytes
 from regraft.settings import settings_class
 
@@ -47,13 +45,10 @@ DECODER_VERSION = 2
 ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]
 """What can be used as an image: a path, a Pillow image, or H×W×3 uint8 values (RGB)."""
 
-_SUFFIXES = {
-    "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"},
-    "MPO": {".jpg", ".jpeg", ".mpo"},
-    "PNG": {".png", ".apng"},
-    "TIFF": {".tif", ".tiff"},
-    "PPM": {".ppm", ".pgm", ".pbm", ".pnm", ".pfm"},
-}  # of other formats it is the format's name
+# What one image may cost; one beyond a limit is refused with its size and the limit.
+_MOST_BYTES = 200 << 20  # of the file
+_MOST_RESIZED = 16_000_000  # width × height after the short side is resized
+_MOST_FRAMES = 1000  # or pages, of which the first one is used
 _CONVERTIBLE = frozenset({"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV"})
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -74,28 +69,6 @@ _STEPS_NEEDED = 16  # of 64 for an image with something in it
 _TINY = 32  # pixels; an image with a shorter side is noted
 
 Channel = Annotated[int, Field(ge=0, le=255)]
-Count = Annotated[int, Field(ge=1)]
-
-
-@settings_class()
-class Limits:
-    """What one image may cost; an image beyond a limit is refused with its size and the limit.
-
-    Args:
-        file_bytes: Bytes of the file.
-        pixels: Width × height of the image; it holds whatever Pillow's own limit is.
-        resized_pixels: Width × height after its short side is resized to 256.
-        frames: Frames or pages, of which the first is used.
-
-    Example:
-        >>> Limits().pixels
-        64000000
-    """
-
-    file_bytes: Count = 200 << 20
-    pixels: Count = 64_000_000
-    resized_pixels: Count = 16_000_000
-    frames: Count = 1000
 
 
 @settings_class()
@@ -104,22 +77,13 @@ class Decoding:
 
     Args:
         background: RGB colour, 0 to 255, under transparent pixels.
-        float_range: The values that become black and white in images of floats or 32-bit integers;
-            values beyond are clipped. Without it floats are refused.
-        limits: What one image may cost.
 
     Example:
-        >>> Decoding(float_range=(0, 1)).float_range
-        (0.0, 1.0)
+        >>> Decoding(background=(0, 0, 0)).background
+        (0, 0, 0)
     """
 
     background: tuple[Channel, Channel, Channel] = (255, 255, 255)
-    float_range: tuple[float, float] | None = None
-    limits: Limits = field(default_factory=Limits)
-
-    def __post_init__(self) -> None:
-        if self.float_range is not None and not self.float_range[0] < self.float_range[1]:
-            raise UsageError("float_range must be (black, white)", why=str(self.float_range))
 
 
 @dataclass(frozen=True)
@@ -144,8 +108,8 @@ class ImageFacts:
     Attributes:
         sha256: SHA-256 of its bytes.
         hashes: Difference hashes of 64 and 256 bits, None for an image with too little in it.
-        notes: Codes of what is unusual: NOTE-TINY, NOTE-EXTENSION, NOTE-FRAMES, NOTE-GREY,
-            NOTE-16BIT, NOTE-ALPHA, NOTE-CMYK, NOTE-FLAT.
+        notes: Codes of what is unusual: NOTE-TINY, NOTE-FRAMES, NOTE-GREY, NOTE-16BIT, NOTE-ALPHA,
+            NOTE-CMYK, NOTE-FLAT.
     """
 
     sha256: str
@@ -153,14 +117,10 @@ class ImageFacts:
     notes: tuple[str, ...]
 
 
-def read_image(image: ImageLike, *, limits: Limits = Limits()) -> Content:
+def read_image(image: ImageLike) -> Content:
     """Read one image without decoding it, and hash what was read.
 
     Only regular files are opened, so that a pipe or a device never blocks.
-
-    Args:
-        image: A path, a Pillow image or an H×W×3 uint8 array.
-        limits: How many bytes a file may have.
 
     Raises:
         ImageError: IMG-UNREADABLE, IMG-EMPTY, IMG-TOO-LARGE or IMG-ARRAY.
@@ -178,19 +138,12 @@ def read_image(image: ImageLike, *, limits: Limits = Limits()) -> Content:
         why = f"got {type(image).__name__}"
         raise ImageError("not an image", why=why, hint=hint, code="IMG-ARRAY")
     name = os.fspath(image)
-    data = _read_regular_file(name, limits.file_bytes)
+    data = _read_regular_file(name)
     return Content(name, sha256_bytes(data), data)
 
 
 def open_image(image: ImageLike, decoding: Decoding = Decoding()) -> Image.Image:
-    """Read and decode one image.
-
-    Args:
-        image: A path, a Pillow image or an H×W×3 uint8 array.
-        decoding: How pixels become RGB where the file leaves it open.
-
-    Returns:
-        An upright image of mode RGB.
+    """Read one image and decode it into an upright one of mode RGB.
 
     Raises:
         ImageError: The image cannot be used; the codes stand in the module's text.
@@ -199,7 +152,7 @@ def open_image(image: ImageLike, decoding: Decoding = Decoding()) -> Image.Image
         >>> open_image(Image.new("RGB", (6, 4))).size
         (6, 4)
     """
-    return decode(read_image(image, limits=decoding.limits), decoding)
+    return decode(read_image(image), decoding)
 
 
 def decode(content: Content, decoding: Decoding = Decoding()) -> Image.Image:
@@ -228,17 +181,15 @@ def inspect(path: str | os.PathLike[str], decoding: Decoding = Decoding()) -> Im
         ...     inspect(f"{folder}/grey.png").notes
         ('NOTE-GREY', 'NOTE-FLAT')
     """
-    content = read_image(path, limits=decoding.limits)
+    content = read_image(path)
     image, stored = _decode(content, decoding)
     hashes = difference_hashes(image)
-    mode, kind = stored.mode, stored.format or ""
-    suffixes = _SUFFIXES.get(kind, {f".{kind.lower()}"})
+    mode = stored.mode
     noted = {
         "NOTE-TINY": min(image.size) < _TINY,
-        "NOTE-EXTENSION": Path(path).suffix.lower() not in suffixes,
         "NOTE-FRAMES": _frames(stored) > 1,
-        "NOTE-GREY": mode in {"1", "L", "LA", "I", "F"} or mode.startswith("I;16"),
-        "NOTE-16BIT": mode[0] in "IF",
+        "NOTE-GREY": mode in {"1", "L", "LA", "I"} or mode.startswith("I;16"),
+        "NOTE-16BIT": mode[0] == "I",
         "NOTE-ALPHA": stored.has_transparency_data,
         "NOTE-CMYK": mode == "CMYK",
         "NOTE-FLAT": hashes is None,
@@ -256,9 +207,6 @@ def difference_hashes(image: Image.Image) -> tuple[int, int] | None:
     agree in the coarse hash alone. Flat images would all look the same, and so would those with
     fewer pixels than the fine grid has cells, such as handwritten digits of 8×8 pixels.
 
-    Args:
-        image: A image of mode RGB.
-
     Example:
         >>> difference_hashes(Image.new("RGB", (64, 64))) is None
         True
@@ -272,41 +220,25 @@ def difference_hashes(image: Image.Image) -> tuple[int, int] | None:
     return _bits(coarse), _bits(_steps(grey, _FINE))
 
 
-def refuse_huge_resize(
-    width: int, height: int, short_side: int, *, name: str, limits: Limits = Limits()
-) -> None:
+def refuse_huge_resize(width: int, height: int, short_side: int, *, name: str) -> None:
     """Refuse an image that would become enormous when its short side is resized.
 
-    Args:
-        width: Pixels from left to right.
-        height: Pixels from top to bottom.
-        short_side: What the short side is resized to, in pixels.
-        name: The image's name in the error.
-        limits: How many pixels the resized image may have.
-
     Raises:
-        ImageError: IMG-ASPECT.
+        ImageError: IMG-ASPECT; it bears ``name``.
 
     Example:
         >>> refuse_huge_resize(640, 480, 256, name="a.png")
     """
     resized = round(short_side * short_side * max(width, height) / min(width, height))
-    if resized > limits.resized_pixels:
+    if resized > _MOST_RESIZED:
         why = f"{width}×{height} pixels become {resized:,} when the short side is resized to"
-        why += f" {short_side}, the limit is {limits.resized_pixels:,}"
+        why += f" {short_side}, the limit is {_MOST_RESIZED:,}"
         hint = "crop it, or remove it"
         raise ImageError("too long and thin", path=name, why=why, hint=hint, code="IMG-ASPECT")
 
 
 def thumbnail(image: ImageLike, side: int = 160) -> bytes:
-    r"""Return a small JPEG of an image, encoded anew and without any metadata.
-
-    Args:
-        image: A path, a Pillow image or an H×W×3 uint8 array.
-        side: The longest side of the thumbnail in pixels.
-
-    Raises:
-        ImageError: The image cannot be used.
+    r"""Return a small JPEG of an image, no side longer than ``side``, without any metadata.
 
     Example:
         >>> thumbnail(Image.new("RGB", (6, 4)))[:2]
@@ -332,7 +264,7 @@ def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
 
 def _content_of_pixels(image: Image.Image, name: str) -> Content:
     try:
-        with pillow_held_back(Limits().pixels):
+        with pillow_warnings_ignored():
             image.load()
             # What decides about the result besides mode, size and values.
             clear, turned = image.info.get("transparency"), _orientation(image)
@@ -342,11 +274,11 @@ def _content_of_pixels(image: Image.Image, name: str) -> Content:
             digest = hashlib.sha256(described.encode())
             digest.update(image.tobytes())
     except Exception as error:  # Pillow decodes lazily, and decoders raise what they like
-        raise explain(error, name, b"", Limits().pixels) from error
+        raise explain(error, name, b"") from error
     return Content(name, digest.hexdigest(), image)
 
 
-def _read_regular_file(name: str, limit: int) -> bytes:
+def _read_regular_file(name: str) -> bytes:
     try:
         if not stat.S_ISREG(os.stat(name).st_mode):  # noqa: PTH116 - before anything is opened
             hint = "give an image file"
@@ -354,14 +286,13 @@ def _read_regular_file(name: str, limit: int) -> bytes:
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         with os.fdopen(os.open(name, flags), "rb") as stream:
             size = os.fstat(stream.fileno()).st_size
-            data = stream.read(limit + 1) if size <= limit else b""
+            data = stream.read(_MOST_BYTES + 1) if size <= _MOST_BYTES else b""
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         why = getattr(error, "strerror", None) or str(error)
         what, hint = "cannot read the file", "check that it exists and may be read"
         raise ImageError(what, path=name, why=why, hint=hint, code="IMG-UNREADABLE") from error
-    if max(size, len(data)) > limit:
-        why = f"{max(size, len(data)):,} bytes, the limit is {limit:,}"
-        hint = "make it smaller, or raise Limits(file_bytes=...)"
+    if (size := max(size, len(data))) > _MOST_BYTES:
+        why, hint = f"{size:,} bytes, the limit is {_MOST_BYTES:,}", "make it smaller"
         raise ImageError("file too large", path=name, why=why, hint=hint, code="IMG-TOO-LARGE")
     if not data:
         hint = "fetch it again"
@@ -371,30 +302,31 @@ def _read_regular_file(name: str, limit: int) -> bytes:
 
 def _decode(content: Content, decoding: Decoding) -> tuple[Image.Image, Image.Image]:
     """Return the decoded image, and the image as it is stored."""
-    limits, name = decoding.limits, content.name
     try:
-        with pillow_held_back(limits.pixels):
-            stored = _load(content, limits)
-            return _upright(_to_rgb(stored, decoding, name), _orientation(stored)), stored
+        with pillow_warnings_ignored():
+            stored = _load(content)
+            image = _to_rgb(stored, decoding.background, content.name)
+            method = _TRANSPOSE.get(_orientation(stored))
+            return image if method is None else image.transpose(method), stored
     except ImageError:
         raise
     except Exception as error:  # decoders raise what they like: SyntaxError, struct.error, …
-        raise explain(error, name, content.data, limits.pixels) from error
+        raise explain(error, content.name, content.data) from error
 
 
-def _load(content: Content, limits: Limits) -> Image.Image:
+def _load(content: Content) -> Image.Image:
     image, name = content.data, content.name
     if isinstance(image, bytes):
         image = Image.open(io.BytesIO(image), formats=FORMATS)
-    _refuse_large(image, limits, name)
-    if (frames := _frames(image)) > limits.frames:
-        why, hint = f"{frames} frames, the limit is {limits.frames}", "save one frame"
+    _refuse_large(image, name)
+    if (frames := _frames(image)) > _MOST_FRAMES:
+        why, hint = f"{frames} frames, the limit is {_MOST_FRAMES}", "save one frame"
         raise ImageError("too many frames", path=name, why=why, hint=hint, code="IMG-TOO-LARGE")
     if image.format == "PNG" and isinstance(content.data, bytes):
         image.verify()  # the checksums, which Pillow ignores when it decodes
         image = Image.open(io.BytesIO(content.data), formats=FORMATS)
     image.load()
-    _refuse_large(image, limits, name)
+    _refuse_large(image, name)
     return image
 
 
@@ -402,27 +334,25 @@ def _frames(image: Image.Image) -> int:
     return getattr(image, "n_frames", 1) if getattr(image, "is_animated", False) else 1
 
 
-def _refuse_large(image: Image.Image, limits: Limits, name: str) -> None:
+def _refuse_large(image: Image.Image, name: str) -> None:
     width, height = image.size
     if width * height == 0:
         raise ImageError("no pixels", path=name, why=f"{width}×{height}", code="IMG-EMPTY")
-    if width * height > limits.pixels:
-        why = f"{width}×{height} = {width * height:,}, the limit is {limits.pixels:,}"
-        hint = "make it smaller, or raise Limits(pixels=...)"
+    if width * height > MOST_PIXELS:
+        why = f"{width}×{height} = {width * height:,}, the limit is {MOST_PIXELS:,}"
+        hint = "make it smaller"
         raise ImageError("too many pixels", path=name, why=why, hint=hint, code="IMG-TOO-LARGE")
-    refuse_huge_resize(width, height, _SHORT_SIDE, name=name, limits=limits)
+    refuse_huge_resize(width, height, _SHORT_SIDE, name=name)
 
 
-def _to_rgb(image: Image.Image, decoding: Decoding, name: str) -> Image.Image:
+def _to_rgb(image: Image.Image, background: tuple[int, int, int], name: str) -> Image.Image:
     """Return a loaded image, of any mode that the readable formats produce, as mode RGB."""
     if image.mode.startswith("I;16"):
-        return _sixteen_bit(image, decoding.background)
-    if image.mode == "I":
-        return _integers(image, decoding.float_range, name)
-    if image.mode == "F":
-        return _floats(image, decoding.float_range, name)
+        return _sixteen_bit(image, background)
+    if image.mode in {"I", "F"}:
+        return _wide(image, name)
     if image.has_transparency_data:
-        canvas = Image.new("RGBA", image.size, (*decoding.background, 255))
+        canvas = Image.new("RGBA", image.size, (*background, 255))
         canvas.alpha_composite(image.convert("RGBA"))
         return canvas.convert("RGB")
     if image.mode == "RGB":
@@ -431,11 +361,6 @@ def _to_rgb(image: Image.Image, decoding: Decoding, name: str) -> Image.Image:
         what, why = "colour mode cannot be read", f"it is {image.mode}"
         raise ImageError(what, path=name, why=why, hint="save it as RGB", code="IMG-FORMAT")
     return image.convert("RGB")
-
-
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    method = _TRANSPOSE.get(orientation)
-    return image if method is None else image.transpose(method)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -477,36 +402,14 @@ def _sixteen_bit(image: Image.Image, background: tuple[int, int, int]) -> Image.
     return rgb
 
 
-def _integers(image: Image.Image, bounds: tuple[float, float] | None, name: str) -> Image.Image:
+def _wide(image: Image.Image, name: str) -> Image.Image:
     values = np.asarray(image)
-    if image.format != "PPM" and bounds is not None:
-        return _stretched(values, bounds)
-    if values.min() < 0 or values.max() > 65535:
-        what = "32-bit integers of unknown range"
-        why = f"the values lie between {values.min()} and {values.max()}"
-        hint = "save it with 16 bits, or state float_range=(black, white)"
+    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+        what = "numbers of unknown range instead of colours"
+        why = f"the values lie between {values.min():g} and {values.max():g}"
+        hint = "scale them to black and white and save the image with 8 or 16 bits"
         raise ImageError(what, path=name, why=why, hint=hint, code="IMG-RANGE")
     return _grey(values >> 8)
-
-
-def _floats(image: Image.Image, bounds: tuple[float, float] | None, name: str) -> Image.Image:
-    values = np.asarray(image)
-    if not np.isfinite(values).all():
-        what, why = "values that are not finite", "NaN or infinity among floating-point pixels"
-        hint = "replace them and save the image again"
-        raise ImageError(what, path=name, why=why, hint=hint, code="IMG-FLOAT")
-    if bounds is None:
-        what = "floating-point pixels of unknown range"
-        why = f"the values lie between {values.min():g} and {values.max():g}"
-        hint = "state float_range=(black, white)"
-        raise ImageError(what, path=name, why=why, hint=hint, code="IMG-FLOAT")
-    return _stretched(values, bounds)
-
-
-def _stretched(values: NDArray[Any], bounds: tuple[float, float]) -> Image.Image:
-    low, high = bounds
-    scaled = (values.astype(np.float64) - low) * (255.0 / (high - low))
-    return _grey(np.rint(scaled.clip(0.0, 255.0)))
 
 
 def _grey(values: NDArray[Any]) -> Image.Image:

@@ -36,7 +36,6 @@ _DAMAGE = (
 )
 _NUMBER = re.compile(r"^image_(\d+)\.jpg$", re.IGNORECASE)
 # What an archive may become; images hardly shrink, so what unpacks a lot is no image.
-MOST_MEMBERS = 300_000
 MOST_BYTES = 64 << 30
 MOST_RATIO = 100  # bytes of all files for each byte of the archive, beyond the first 16 MiB
 
@@ -66,14 +65,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Arranged:
-    """What was put where.
-
-    Attributes:
-        classes: How many images each class has.
-        parts: How many images each part has; {} where the source is not cut.
-        removed: What was left out, and how many of each.
-        broken: Files that are meant to be images and are none.
-    """
+    """How many images each class and part has, what was left out, and files that are no images."""
 
     classes: dict[str, int]
     parts: dict[str, int]
@@ -148,9 +140,8 @@ def unpack(archive: Path, folder: Path) -> int:
         How many files that a system left behind were not taken.
 
     Raises:
-        DataError: ``ARCHIVE-DAMAGED``: cut off, changed or of no known kind. ``ARCHIVE-ENCRYPTED``:
-            it asks for a password. ``ARCHIVE-UNSAFE``: a member that must not be written, which is
-            named. ``ARCHIVE-TOO-LARGE``: beyond the limits or the disk.
+        DataError: It is damaged, asks for a password, holds a member that must not be written, or
+            is too large (``ARCHIVE-DAMAGED``, ``-ENCRYPTED``, ``-UNSAFE``, ``-TOO-LARGE``).
         RegraftError: The folder is there already (``FILE-EXISTS``) or cannot be written.
     """
     try:
@@ -310,11 +301,11 @@ def _unpack_zip(archive: Path, part: Path) -> int:
             raise _damaged(archive, "its members overlap")
         written: dict[str, str] = {}
         size = 0
-        for count, info in enumerate(members, 1):
+        for info in members:
             if stat.S_IFMT(info.external_attr >> 16) not in {0, stat.S_IFREG}:
                 raise _unsafe(archive, info.filename, "it is a link or a device")
             size += info.file_size  # no more than that comes out
-            _check_size(archive, count, size)
+            _check_size(archive, size)
             _check_name(archive, info.orig_filename, written)
         kept = [info for info in members if not _is_junk(info.filename)]
         file.extractall(part, kept)  # noqa: S202 - their names are checked
@@ -331,7 +322,7 @@ def _unpack_tar(archive: Path, part: Path) -> int:
             if info.isreg():
                 members.append(info)
                 size += info.size
-                _check_size(archive, len(members), size)
+                _check_size(archive, size)
                 _check_name(archive, info.name, written)
         assert file.fileobj is not None
         file.fileobj.seek(file.offset)
@@ -351,23 +342,15 @@ def _is_junk(name: str) -> bool:
     return any(map(is_junk, PurePosixPath(name).parts))
 
 
-def _check_size(archive: Path, count: int, size: int) -> None:
+def _check_size(archive: Path, size: int) -> None:
     packed = archive.stat().st_size
     allowed = min(MOST_BYTES, max(16 << 20, packed * MOST_RATIO))
-    if count > MOST_MEMBERS:
-        raise _too_large(archive, f"it has more than {MOST_MEMBERS:,} members")
     if size > allowed:
         raise _too_large(archive, f"over {allowed:,} bytes would come out of {packed:,}")
 
 
 def _check_name(archive: Path, name: str, written: dict[str, str]) -> None:
-    """Refuse a name that leads out, or that some file system takes for that of another member.
-
-    Args:
-        archive: The archive, for the error.
-        name: The member's name.
-        written: The names so far, folders with a slash behind, as every file system takes them.
-    """
+    """Refuse a name that leads out, or that some file system takes for one of those ``written``."""
     path = PurePosixPath(name)
     outside = path.is_absolute() or ".." in path.parts or any(p[1:2] == ":" for p in path.parts)
     if outside or not path.parts or "\\" in name or "\0" in name:

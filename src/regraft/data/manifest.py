@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -18,6 +17,7 @@ from regraft.files import locked, make_folder, read_json, sha256_json, write_jso
 from regraft.settings import from_json, settings_class, to_json
 
 _LOCK_SECONDS = 60
+_FACTS = "split.json"
 _COLUMNS = ("path", "sha256", "class", "part")
 
 
@@ -53,14 +53,6 @@ class Facts:
     test_looks: Annotated[int, Field(ge=0)] = 0
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """A split as it stands on disk, its hash verified."""
-
-    rows: tuple[Row, ...]
-    facts: Facts
-
-
 def manifest_hash(rows: Iterable[Row], classes: Sequence[str]) -> str:
     """Return the SHA-256 over the sorted rows and the order of the classes.
 
@@ -80,21 +72,22 @@ def write_manifest(folder: Path, rows: Sequence[Row], facts: Facts) -> None:
     with _lock(folder):
         try:
             before = _read_facts(folder)
-        except DataError:  # none yet, or a damaged one that is about to be replaced
+        except RegraftError:  # none yet, or a damaged one that is about to be replaced
             before = facts
         looks = before.test_looks if before.hash == facts.hash else 0
         write_table(folder / "split.csv", _COLUMNS, sorted(rows))
-        _write_facts(folder, dataclasses.replace(facts, test_looks=looks))
+        facts = dataclasses.replace(facts, test_looks=looks)
+        write_json(folder / _FACTS, to_json(facts))
 
 
-def read_manifest(source: Path) -> Manifest:
+def read_manifest(source: Path) -> tuple[tuple[Row, ...], Facts]:
     """Read a split, without looking for its images, and verify its hash.
 
     Args:
         source: The folder, or the CSV file in it.
 
     Raises:
-        DataError: Codes ``SPLIT-MISSING``, ``SPLIT-INVALID`` and ``SPLIT-HASH``.
+        RegraftError: Codes ``SPLIT-MISSING``, ``SPLIT-INVALID``, ``SPLIT-HASH`` and ``FILE-JSON``.
     """
     folder = source.parent if source.suffix == ".csv" else source
     facts = _read_facts(folder)
@@ -114,7 +107,7 @@ def read_manifest(source: Path) -> Manifest:
     if strange := {row.part for row in rows} - set(PARTS):
         why = list_names(sorted(strange))
         raise DataError("unknown parts in the split", path=table, why=why, code="SPLIT-INVALID")
-    return Manifest(rows, facts)
+    return rows, facts
 
 
 def is_manifest(table: Path) -> bool:
@@ -125,11 +118,7 @@ def is_manifest(table: Path) -> bool:
 
 
 def refuse_missing_files(rows: Iterable[Row], root: Path) -> None:
-    """Raise an error unless every image of the split lies in ``root``.
-
-    Raises:
-        DataError: Codes ``SPLIT-INVALID`` (a path leads out) and ``SPLIT-FILE-MISSING``.
-    """
+    """Refuse paths that lead out of ``root`` (``SPLIT-INVALID``) or to no file there."""
     paths = [row.path for row in rows]
     outside = [p for p in paths if p.startswith("/") or not is_below("/root", f"/root/{p}")]
     if outside:
@@ -142,16 +131,7 @@ def refuse_missing_files(rows: Iterable[Row], root: Path) -> None:
 
 
 def refuse_changed_files(rows: Sequence[Row], hashes: Sequence[str], root: Path) -> None:
-    """Raise an error unless every image has the content it had.
-
-    Args:
-        rows: The rows of the split.
-        hashes: The SHA-256 that the image of each row has now.
-        root: The folder of the images.
-
-    Raises:
-        DataError: Code ``SPLIT-FILE-CHANGED``.
-    """
+    """Refuse images whose SHA-256 is no longer the one that their row has."""
     changed = [row.path for row, now in zip(rows, hashes, strict=True) if now != row.sha256]
     if changed:
         what = f"{len(changed)} of the {len(rows)} files of the split have changed"
@@ -171,8 +151,9 @@ def count_test_look(folder: Path) -> int:
     _read_facts(folder)  # before the lock, which would leave a file in a folder that has no split
     with _lock(folder):
         facts = _read_facts(folder)
-        _write_facts(folder, dataclasses.replace(facts, test_looks=facts.test_looks + 1))
-    return facts.test_looks + 1
+        facts = dataclasses.replace(facts, test_looks=facts.test_looks + 1)
+        write_json(folder / _FACTS, to_json(facts))
+    return facts.test_looks
 
 
 @contextlib.contextmanager
@@ -182,18 +163,9 @@ def _lock(folder: Path) -> Iterator[None]:
         yield
 
 
-def _write_facts(folder: Path, facts: Facts) -> None:
-    write_json(folder / "split.json", to_json(facts))
-
-
 def _read_facts(folder: Path) -> Facts:
-    file = folder / "split.json"
+    file = folder / _FACTS
     if not file.is_file():
         hint = "give the folder that holds split.csv and split.json"
         raise DataError("split not found", path=file, hint=hint, code="SPLIT-MISSING")
-    try:
-        return from_json(Facts, read_json(file), path=file)
-    except RegraftError as error:
-        why = ": ".join(part for part in (error.what, error.why) if part)
-        what, code = "the split is damaged", "SPLIT-INVALID"
-        raise DataError(what, path=file, why=why, code=code) from error
+    return from_json(Facts, read_json(file), path=file)

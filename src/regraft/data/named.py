@@ -28,7 +28,7 @@ from regraft.files import (
 )
 from regraft.settings import did_you_mean, from_json, read_toml, settings_class, to_json
 
-DAY = 24 * 3600.0
+_DAY = 24 * 3600.0
 RECORD = f"{SOURCE_PREFIX}json"
 
 
@@ -79,16 +79,11 @@ class NamedData:
         return Checksums(self.sha256, self.size)
 
 
-@settings_class(DataError, kw_only=True)
+@settings_class(DataError, code="DATA-SOURCE", kw_only=True)
 class Source:
-    """Where the images in a folder came from.
+    """Where the images in a folder came from; what its :class:`NamedData` says comes first.
 
     Args:
-        name: Name of the data set.
-        title: What it shows.
-        licence: What is known of its licence.
-        citation: Whom to cite.
-        page: Where its publisher describes it.
         fetched: The day, as 2026-11-21.
         archive: What the images came out of; "" for a folder that somebody had.
         url: Its published address; "" for one that somebody had.
@@ -128,13 +123,7 @@ class Source:
 
 @dataclass(frozen=True)
 class FetchedData:
-    """A data set in its folder.
-
-    Attributes:
-        folder: One folder for each class, below those of train, val and test where it is cut.
-        source: Where the images came from.
-        already: Whether it was there before, and nothing was done.
-    """
+    """A data set in its folder, where it came from, and whether it was there before already."""
 
     folder: Path
     source: Source
@@ -175,21 +164,14 @@ def read_source(folder: Path) -> Source | None:
     """Return the record of a folder that was fetched, None for any other folder.
 
     Raises:
-        DataError: ``DATA-SOURCE``: there is one, but it cannot be read.
+        RegraftError: There is one, but it is no JSON (``FILE-JSON``) or not ours (``DATA-SOURCE``).
 
     Example:
         >>> read_source(Path("no/such/folder")) is None
         True
     """
     file = folder / RECORD
-    if not file.is_file():
-        return None
-    try:
-        return from_json(Source, read_json(file))
-    except RegraftError as error:
-        why = ": ".join(part for part in (error.what, error.why) if part)[:200]
-        what, hint = "cannot read where the images came from", "delete the folder and fetch again"
-        raise DataError(what, path=file, why=why, hint=hint, code="DATA-SOURCE") from error
+    return from_json(Source, read_json(file), path=file) if file.is_file() else None
 
 
 def fetch_data(
@@ -197,7 +179,6 @@ def fetch_data(
     to: str | os.PathLike[str] | None = None,
     *,
     source: str | os.PathLike[str] | None = None,
-    seconds: float = DAY,
     verbose: bool = True,
 ) -> FetchedData:
     """Bring a named data set into a folder, whole or not at all.
@@ -209,20 +190,14 @@ def fetch_data(
         to: The folder; by default the data set's name, in the current folder.
         source: An archive, or a folder with the unpacked files, to take instead of a download;
             nothing is changed there.
-        seconds: How long a download may take.
         verbose: Whether to show progress.
 
     Raises:
         UsageError: The name is unknown, or one of ``to`` and ``source`` lies in the other.
-        DataError: ``DATA-DOWNLOAD``: it could not be downloaded (without a network in less than
-            2 s, saying where it was looked for). ``DATA-CHECKSUM``: the archive is not what was
-            published. ``DATA-BY-HAND``: its publisher asks for a login. ``DATA-LAYOUT``: the files
-            are not laid out as published. ``DATA-CHANGED``: the folder holds it no longer whole.
-            ``DATA-SOURCE``: the record in the folder cannot be read. ``DATA-NOT-FOUND``: nothing is
-            there to take it from. ``DATA-BUSY``: another process is fetching it.
-            ``ARCHIVE-…``: see :func:`regraft.data.layouts.unpack`.
-        RegraftError: ``FILE-EXISTS``, ``FILE-WRITE``: the folder holds something else, or cannot be
-            written.
+        DataError: It cannot be downloaded (``DATA-DOWNLOAD``; without a network in less than 2 s),
+            is not what was published (``DATA-CHECKSUM``, ``DATA-LAYOUT``, ``ARCHIVE-…``), is only
+            for people with a login (``DATA-BY-HAND``), or the folder lost some (``DATA-CHANGED``).
+        RegraftError: The folder holds something else or cannot be written (``FILE-…``).
 
     Example:
         >>> fetch_data("animals")
@@ -249,11 +224,11 @@ def fetch_data(
         raise DataError(what, why=why, hint=hint, code="DATA-BY-HAND")
     store = home() / "downloads" / data.name
     busy = DataError(f"another process is fetching {data.name}", code="DATA-BUSY")
-    with locked(store / ".lock", busy=busy, seconds=seconds):
+    with locked(store / ".lock", busy=busy, seconds=_DAY):
         if (there := _already(data, folder)) is not None:  # another process was faster
             return there
         archive = store / data.file_name
-        _download(data, archive, seconds=seconds, verbose=verbose)
+        _download(data, archive, verbose=verbose)
         fetched = _assemble(data, folder, archive)
         archive.unlink(missing_ok=True)
     return fetched
@@ -277,7 +252,7 @@ def _already(data: NamedData, folder: Path) -> FetchedData | None:
     return FetchedData(folder, source, already=True)
 
 
-def _download(data: NamedData, archive: Path, *, seconds: float, verbose: bool) -> None:
+def _download(data: NamedData, archive: Path, *, verbose: bool) -> None:
     """Download the archive, unless an earlier call has."""
     if archive.is_file() and not _problem(data, archive):
         return
@@ -287,9 +262,7 @@ def _download(data: NamedData, archive: Path, *, seconds: float, verbose: bool) 
     if not refused:
         sums = data.checksums
         try:
-            download(
-                data.url, archive, checksums=sums, resume=True, seconds=seconds, verbose=verbose
-            )
+            download(data.url, archive, checksums=sums, resume=True, seconds=_DAY, verbose=verbose)
             return
         except DownloadError as error:
             why = f"{archive.name}: {error.why}"
@@ -304,13 +277,7 @@ def _problem(data: NamedData, archive: Path) -> str:
 
 
 def _assemble(data: NamedData, folder: Path, given: Path) -> FetchedData:
-    """Unpack, arrange and write the record; the folder appears whole or not at all.
-
-    Args:
-        data: The data set.
-        folder: Where its images shall stand.
-        given: Its archive, or a folder with what is in it.
-    """
+    """Unpack an archive or folder, arrange and record it, all or nothing."""
     if folder.is_dir():
         folder.rmdir()  # it is empty, and the whole one takes its place
     remove_leftovers(folder.parent, folder.name)

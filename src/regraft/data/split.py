@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
-from regraft.data.sources import PARTS, find_groups
+from regraft.data.sources import PARTS
 from regraft.errors import DataError, UsageError, list_names
 from regraft.files import sha256_json
 from regraft.settings import settings_class
@@ -97,13 +97,7 @@ def assign(
 ) -> tuple[list[list[int]], dict[str, Any]]:
     """Return the places of the images of train, val and test, and what is known of the cut.
 
-    Args:
-        data: What to cut, with its groups.
-        options: How; see ``Dataset.split``.
-        alike: Groups of relative paths whose images look alike.
-
-    Raises:
-        DataError: See ``Dataset.split``.
+    Arguments and errors are those of ``Dataset.split``; the groups stand in the data.
     """
     _refuse_what_cannot_be_cut(data, options)
     hashes, size = data.hashes(), len(data.labels)
@@ -137,31 +131,6 @@ def assign(
     return _assign_fold(data, units, options, options.folds), facts
 
 
-def groups_of(data: _Images, group_by: str | None) -> tuple[str, ...] | None:
-    """Return the group of each image, "" for one of its own; None where there are no groups.
-
-    Args:
-        data: The images; their own groups are used if they have any.
-        group_by: As in ``Dataset.split``.
-
-    Raises:
-        DataError: There are no groups to use (``SPLIT-GROUP-COLUMN``), or the expression matches no
-            image (``SPLIT-GROUP-PATTERN``).
-    """
-    if group_by is None or group_by == "column":
-        if group_by is not None and data.groups is None:
-            hint = "read them with from_csv(…, group=COLUMN), or give a regular expression"
-            raise DataError("the data set has no groups", hint=hint, code="SPLIT-GROUP-COLUMN")
-        return data.groups
-    named = find_groups(data.relative_paths(), group_by)
-    if not any(named):
-        what = "the group pattern matches no image"
-        why = f"pattern: {group_by}; for example {list_names(data.relative_paths()[:1])}"
-        hint = "it is looked for in the path relative to the data folder"
-        raise DataError(what, path=data.root, why=why, hint=hint, code="SPLIT-GROUP-PATTERN")
-    return tuple(name or "" for name in named)
-
-
 def division(
     data: _Images, *, regroup: bool = False, among: Container[str] | None = None
 ) -> str | None:
@@ -187,8 +156,7 @@ def make_units(
     Args:
         names: A name for each image, from which the random order is made.
         labels: The class of each image.
-        ties: Columns of one value for each image; images with the same value in a column stay
-            together, directly or through a third one.
+        ties: Columns of values; images with the same value in one stay together.
         seed: Another seed, another order.
 
     Example:
@@ -322,19 +290,7 @@ def stratified_order(class_sizes: Sequence[int]) -> list[tuple[int, int]]:
 def choose_subset(
     data: _Images, *, per_class: int | None, size: int | None, at_most: bool, seed: int
 ) -> list[int]:
-    """Return the places of a part of the images: the same number of each class, or in proportion.
-
-    Args:
-        data: The images to choose from.
-        per_class: How many of each, 1 or more.
-        size: How many in all, where ``per_class`` is None.
-        at_most: Whether a class with fewer than ``per_class`` images gives all it has.
-        seed: Another seed, another choice.
-
-    Raises:
-        DataError: There are not enough images (``DATA-SUBSET``).
-        UsageError: ``per_class`` is out of range.
-    """
+    """Return the places of the images of a subset; see ``Dataset.subset``."""
     queues: dict[str, list[int]] = {name: [] for name in data.classes}
     keys = [order_key(name, seed=seed, purpose="subset") for name in data.relative_paths()]
     for place in sorted(range(len(keys)), key=keys.__getitem__):
@@ -504,13 +460,7 @@ def _divide(
     Args:
         units: What is to be divided.
         wanted: How many images of each class each part wants; one that wants none gets none.
-        names: Of the parts, for the error.
-
-    Returns:
-        The places of the images of each part, in rising order.
-
-    Raises:
-        DataError: A part has no image of a class (``SPLIT-TOO-FEW``).
+        names: Of the parts, for the error where one gets no image of a class.
     """
     left = {label: list(counts) for label, counts in wanted.items()}
     waiting = Counter(label for unit in units for label, _ in unit.counts)

@@ -109,10 +109,9 @@ def make_flowers(
 def write_digits(folder: str | os.PathLike[str], *, per_class: int | None = None) -> Dataset:
     """Write scikit-learn's digits into ``folder/<digit>/`` as PNG files and return them.
 
-    They are 1,797 scans of 8 × 8 pixels, 174 to 183 of each digit, and come with scikit-learn:
-    nothing is downloaded. Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten
-    Digits, UCI Machine Learning Repository, 1998. Who wrote which is not known, so after a split
-    the same people may stand in both parts.
+    They are 1,797 scans of 8 × 8 pixels, 174 to 183 of each digit (E. Alpaydin and C. Kaynak,
+    Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998). Who wrote
+    which is not known, so after a split the same people may stand in both parts.
 
     Args:
         folder: Where to; made if missing.

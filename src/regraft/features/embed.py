@@ -228,7 +228,7 @@ class _Filling:
             pool.shutdown(cancel_futures=True)
 
     def _load(self, image: ImageLike) -> _Loaded:
-        content = read_image(image, limits=self.decoding.limits)
+        content = read_image(image)
         with self.lock:
             first = content.sha256 not in self.claimed
             self.claimed.add(content.sha256)

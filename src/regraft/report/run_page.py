@@ -334,14 +334,12 @@ def _facts(run: Run) -> dict[str, list[tuple[str, str]]]:
     method = dict(record.method)
     if isinstance(method.get("phases"), list):
         method["phases"] = f"{len(method['phases'])}, see Fitting; run.json has them whole"
-    # The hashes are short enough to be compared by eye; run.json has them whole.
-    hashes = {part: value and value[:12] for part, value in data.fingerprint.items()}
     looked = {"test part looked at": f"{run.test_looks} ×"}
     groups: dict[str, dict[str, Any]] = {
         "Method": method,
         "Backbone": to_json(record.backbone),
         "Split": {"hash": run.split_hash, "seed": record.split.seed, **split, **looked},
-        "Data": {"folder": data.root_name, "images": data.images, "fingerprint": hashes},
+        "Data": {"folder": data.root_name, "images": data.images},
         "Environment": {"regraft": record.regraft, **record.environment},
         "Time": {k: Duration(v) for k, v in (record.seconds | {"all": run.seconds}).items()},
     }

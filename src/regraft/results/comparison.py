@@ -5,28 +5,25 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from regraft.errors import RunError, list_names
+from regraft.results import paired
 from regraft.results.intervals import Estimate, Right, accuracy_json, over_seeds, over_splits
 from regraft.results.learning_curve import LearningCurve, fit_curve
-from regraft.results.paired import (
-    Difference,
-    Verdict,
-    judge,
-    paired_difference,
-    resampled_difference,
-)
+from regraft.results.paired import Difference, Verdict
 from regraft.results.run import PART_TITLES, RECORD, Run
 from regraft.settings import to_json
 
 Method = tuple[str, Sequence[Run]]
+T = TypeVar("T")
+K = TypeVar("K")
 
 # What rows of one method may differ in: how much is learned from, and what follows from that.
 _AMOUNTS = (
@@ -190,10 +187,8 @@ class Comparison:
         Raises:
             DataError: The predictions of a run are lost or damaged.
         """
-        groups: dict[frozenset[str], list[Row]] = {}
-        for row in rows:
-            if row.can_be_judged:
-                groups.setdefault(frozenset(run.split_hash for run in row.runs), []).append(row)
+        judged = [row for row in rows if row.can_be_judged]
+        groups = _grouped(judged, lambda row: frozenset(run.split_hash for run in row.runs))
         verdicts = [
             verdict
             for group in groups.values()
@@ -302,11 +297,9 @@ def compare_methods(methods: Sequence[Method]) -> list[Verdict]:
     if len(judged) < 2:
         return []
     name, runs = judged.pop(best_validated(judged))
-    return judge(
-        [
-            (other, name, _difference(others, runs, comparisons=len(judged)))
-            for other, others in judged
-        ]
+    count = len(judged)
+    return paired.judge(
+        [(other, name, _difference(others, runs, comparisons=count)) for other, others in judged]
     )
 
 
@@ -343,10 +336,12 @@ def summarize(runs: Sequence[Run], part: str = "test") -> Repeated:
         RunError: ``RUN-SPLITS``: runs on one split predicted different images of ``val`` or
             ``test``.
     """
-    groups: dict[tuple[str, frozenset[str]], list[Run]] = {}
-    for run in runs:
-        drawn = frozenset(run.predictions.part(part).paths if part == "train" else ())
-        groups.setdefault((run.split_hash, drawn), []).append(run)
+
+    def drawn(run: Run) -> tuple[str, frozenset[str]]:
+        images = run.predictions.part(part).paths if part == "train" else ()
+        return run.split_hash, frozenset(images)
+
+    groups = _grouped(runs, drawn)
     answers = [found for group in groups.values() if (found := _answers(group, part))[0]]
     if not answers:
         return Repeated(Estimate.unknown(), None, len(runs))
@@ -366,29 +361,29 @@ def learning_curves(rows: Sequence[Row]) -> list[LearningCurve]:
     Rows belong to one method when nothing but the number of images and the seed tells their plans
     apart: the same images are split in the same way, and trained on for as many epochs.
     """
-    methods: dict[str, list[Row]] = {}
-    for row in rows:
-        if row.can_be_judged and row.method:
-            telling = {key: value for key, value in row.method.items() if key not in _AMOUNTS}
-            data = row.runs[0].record.config.get("data")
-            key = json.dumps([data, telling], sort_keys=True, default=str)
-            methods.setdefault(key, []).append(row)
-    curves = []
-    for members in methods.values():
-        sizes: dict[float, list[Run]] = {}
-        for row in members:
-            sizes.setdefault(_images_per_class(row), []).extend(row.runs)
+
+    def method(row: Row) -> str:
+        telling = {key: value for key, value in row.method.items() if key not in _AMOUNTS}
+        data = row.runs[0].record.config.get("data")
+        return json.dumps([data, telling], sort_keys=True, default=str)
+
+    known, curves = [row for row in rows if row.can_be_judged and row.method], []
+    for members in _grouped(known, method).values():
+        sizes = _grouped(members, _images_per_class)
         if len(sizes) > 1:
             repeated = len(sizes) < len(members)  # then each row's description names one repeat
             name = (members[0].runs[0] if repeated else members[0]).description
-            points = [(size, summarize(runs).estimate) for size, runs in sorted(sizes.items())]
+            points = [
+                (size, summarize([run for row in same for run in row.runs]).estimate)
+                for size, same in sorted(sizes.items())
+            ]
             curves.append(fit_curve(_AMOUNT.sub("", name), points))
     return curves
 
 
 def _difference(first: Sequence[Run], second: Sequence[Run], *, comparisons: int) -> Difference:
     """Return the difference of two methods on the test part, each measured by one run or more."""
-    ones, twos = _by_split(first), _by_split(second)
+    ones, twos = (_grouped(runs, lambda run: run.split_hash) for runs in (first, second))
     if set(ones) != set(twos):
         apart = next(run for run in (*first, *second) if run.split_hash in {*ones} ^ {*twos})
         raise _other_splits(apart, (second if apart in first else first)[0])
@@ -398,8 +393,8 @@ def _difference(first: Sequence[Run], second: Sequence[Run], *, comparisons: int
         pairs.append((paths, right[: len(runs)], right[len(runs) :]))
     if len(pairs) == 1:
         _, one, two = pairs[0]
-        return paired_difference(one, two, comparisons=comparisons)
-    return resampled_difference(
+        return paired.paired_difference(one, two, comparisons=comparisons)
+    return paired.resampled_difference(
         [one.mean(axis=0) for _, one, _ in pairs],
         [two.mean(axis=0) for _, _, two in pairs],
         test_to_train=_part_to_train(first, "test"),
@@ -421,29 +416,23 @@ def _answers(runs: Sequence[Run], part: str) -> tuple[tuple[str, ...], Right]:
         predicted = run.predictions.part(part)
         found.append(dict(zip(predicted.paths, predicted.correct.tolist(), strict=True)))
         if found[-1].keys() != found[0].keys():
-            raise RunError(
-                "these runs predicted different images",
-                why=f"{runs[0].name}: {len(found[0])}, {run.name}: {len(found[-1])} images",
-                code="RUN-SPLITS",
-            )
+            why = f"{runs[0].name}: {len(found[0])}, {run.name}: {len(found[-1])} images"
+            raise RunError("these runs predicted different images", why=why, code="RUN-SPLITS")
     paths = tuple(sorted(found[0]))
     return paths, np.array([[right[path] for path in paths] for right in found], dtype=np.float64)
 
 
 def _other_splits(first: Run, second: Run) -> RunError:
-    return RunError(
-        "these runs used different splits",
-        why=f"{first.name}: {first.split_hash[:12]}, {second.name}: {second.split_hash[:12]}",
-        hint="fit both on one split manifest to compare them image by image",
-        code="RUN-SPLITS",
-    )
+    why = f"{first.name}: {first.split_hash[:12]}, {second.name}: {second.split_hash[:12]}"
+    what, hint = "these runs used different splits", "fit both on one split manifest"
+    return RunError(what, why=why, hint=hint, code="RUN-SPLITS")
 
 
-def _by_split(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    found: dict[str, list[Run]] = {}
-    for run in runs:
-        found.setdefault(run.split_hash, []).append(run)
-    return found
+def _grouped(items: Sequence[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    groups: dict[K, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
 
 
 def _part_to_train(runs: Sequence[Run], part: str) -> float:
@@ -471,11 +460,8 @@ def _unjudged(groups: Sequence[Sequence[Row]]) -> list[str]:
     alone = [group[0].description for group in groups if len(group) == 1]
     if not alone or len(groups) == 1:
         return []
-    verb = "has" if len(alone) == 1 else "have"
-    said = (
-        f"{list_names(alone, most=3)} {verb} no verdict: measured on other splits than the rest, "
-        "or on fewer of them; only rows on the same splits can be judged against each other"
-    )
+    said = f"no verdict on {list_names(alone, most=3)}: measured on other splits than the rest, or"
+    said += " on fewer of them; only rows on the same splits can be judged against each other"
     return [said]
 
 

@@ -345,22 +345,6 @@ def over_splits(accuracies: Sequence[float], *, test_to_train: float, n: int) ->
     return Estimate(mean, max(0.0, min(mean - half, low)), min(1.0, max(mean + half, high)), n)
 
 
-def newcombe(one: Estimate, two: Estimate) -> tuple[float, float]:
-    """Return the 95 % interval of the difference of two shares of other cases, first minus second.
-
-    Newcombe, "Interval estimation for the difference between independent proportions", Statistics
-    in Medicine 17, 1998, method 10: from the Wilson intervals of both.
-
-    Example:
-        >>> low, high = newcombe(wilson(56, 70), wilson(48, 80))
-        >>> round(low, 4), round(high, 4)
-        (0.0524, 0.3339)
-    """
-    difference = one.value - two.value
-    low = difference - math.hypot(one.value - one.low, two.high - two.value)
-    return low, difference + math.hypot(one.high - one.value, two.value - two.low)
-
-
 def percent(share: Estimate | float, *, digits: int = 1, parts: str = "interval n") -> str:
     """Print a share as a percentage; the only place in Regraft that does so.
 

@@ -129,28 +129,25 @@ class LearningCurve:
             above = itertools.takewhile(lambda point: point[1].value >= accuracy, self.points[::-1])
             size = _rounded(min(size for size, _ in above))
             return Goal(accuracy, 0, (0, 0), f"{wanted} is reached with {size} images per class")
-        why = self.note
-        if self.fit is not None:
-            largest = self.points[-1][0]
-            median, low, high = self.fit.needed(accuracy)
-            if low > FARTHEST * largest:
-                why = f"it takes more than {FARTHEST} times as many images as there are"
-            elif median > FARTHEST * largest:
-                limit = percent(self.fit.limit, parts="interval")
-                why = f"the curve may well level off before, its limit is {limit}"
-            else:
-                more, least = max(1, math.ceil(median - largest)), max(0, math.floor(low - largest))
-                known = high <= FARTHEST * largest
-                most = max(more, math.ceil(high - largest)) if known else None
-                text = f"about {_rounded(more)} more images per class for {wanted}"
-                text += (
-                    f" [{_rounded(least)}, {_rounded(most)}]"
-                    if most is not None
-                    else (f", at least {_rounded(least)}; how many at most cannot be said")
-                )
-                return Goal(accuracy, more, (least, most), text)
-        text = f"how many more images per class {wanted} takes cannot be said: {why}"
-        return Goal(accuracy, None, None, text)
+        if self.fit is None:
+            return _unsaid(accuracy, wanted, self.note)
+        largest = self.points[-1][0]
+        farthest = FARTHEST * largest
+        median, low, high = self.fit.needed(accuracy)
+        if low > farthest:
+            why = f"it takes more than {FARTHEST} times as many images as there are"
+            return _unsaid(accuracy, wanted, why)
+        if median > farthest:
+            limit = percent(self.fit.limit, parts="interval")
+            why = f"the curve may well level off before, its limit is {limit}"
+            return _unsaid(accuracy, wanted, why)
+        more, least = max(1, math.ceil(median - largest)), max(0, math.floor(low - largest))
+        most = max(more, math.ceil(high - largest)) if high <= farthest else None
+        tail = f", at least {_rounded(least)}; how many at most cannot be said"
+        if most is not None:
+            tail = f" [{_rounded(least)}, {_rounded(most)}]"
+        text = f"about {_rounded(more)} more images per class for {wanted}{tail}"
+        return Goal(accuracy, more, (least, most), text)
 
     def to_json(self, accuracy: float = 0.95) -> dict[str, Any]:
         """Return the curve with its law, and what an accuracy takes, as a JSON object."""
@@ -216,6 +213,11 @@ def fit_curve(
         f"with ever more images it leads to {percent(fit.limit, parts='interval')}"
     )
     return LearningCurve(name, known, fit, note)
+
+
+def _unsaid(accuracy: float, wanted: str, why: str) -> Goal:
+    text = f"how many more images per class {wanted} takes cannot be said: {why}"
+    return Goal(accuracy, None, None, text)
 
 
 def _least_squares(sizes: Floats, errors: Floats, sigma: Floats) -> tuple[Floats, Floats]:

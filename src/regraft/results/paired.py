@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -87,27 +87,21 @@ def judge(pairs: Sequence[tuple[str, str, Difference]]) -> list[Verdict]:
         'a and b are not distinguishable on 850 images; \
 a difference under 4.0 points cannot be seen here'
     """
+    verdicts = []
     adjusted = holm([difference.p_value for *_, difference in pairs])
-    return [
-        _verdict(a, b, replace(difference, p_value=p))
-        for (a, b, difference), p in zip(pairs, adjusted, strict=True)
-    ]
-
-
-def _verdict(a: str, b: str, d: Difference) -> Verdict:
-    better = None if d.p_value >= LEVEL else "b" if d.value > 0 else "a"
-    if better is None:
-        least = points(d.detectable, signed=False)
-        said = (
-            f"{a} and {b} are not distinguishable on {d.n:,} images; "
-            f"a difference under {least} cannot be seen here"
-        )
-    elif better == "b":
-        said = f"{b} is better than {a} by {points(d.value, interval=d.interval, signed=False)}"
-    else:
-        turned = points(-d.value, interval=(-d.high, -d.low), signed=False)
-        said = f"{a} is better than {b} by {turned}"
-    return Verdict(a, b, d.value, (d.low, d.high), d.p_value, said, better, d.n, d.detectable)
+    for (a, b, d), p in zip(pairs, adjusted, strict=True):
+        better = None if p >= LEVEL else "b" if d.value > 0 else "a"
+        by = points(d.value, interval=d.interval, signed=False)
+        said = f"{b} is better than {a} by {by}"
+        if better == "a":
+            by = points(-d.value, interval=(-d.high, -d.low), signed=False)
+            said = f"{a} is better than {b} by {by}"
+        if better is None:
+            said = f"{a} and {b} are not distinguishable on {d.n:,} images; a difference under"
+            said += f" {points(d.detectable, signed=False)} cannot be seen here"
+        ends = d.low, d.high
+        verdicts.append(Verdict(a, b, d.value, ends, p, said, better, d.n, d.detectable))
+    return verdicts
 
 
 def paired_difference(

@@ -20,7 +20,7 @@ from regraft.data.sources import PARTS
 from regraft.data.tables import plain_cell, safe_cell
 from regraft.errors import DataError, list_names
 from regraft.files import write_text
-from regraft.results.intervals import Indices, accuracy_json, wilson
+from regraft.results.intervals import Indices
 
 _COLUMNS = ("path", "part", "truth", "predicted", "confidence")
 _CLASS = "p:"
@@ -140,10 +140,6 @@ class Predictions:
         rows = np.concatenate([table.probabilities for table in tables])
         return Predictions(paths, truth, self.classes, rows, parts)
 
-    def summary(self) -> dict[str, Any]:
-        """Return ``{"accuracy", "n", "interval"}``."""
-        return accuracy_json(wilson(int(self.correct.sum()), len(self)))
-
     def classification_report(self, *, digits: int = 2) -> str:
         """Return the scores of every class as text, laid out as by scikit-learn.
 
@@ -230,8 +226,8 @@ def evaluate(learner: Any, data: Dataset, part: str = "test", *, views: int = 1)
         >>> from types import SimpleNamespace
         >>> learner = SimpleNamespace(classes_=["a", "b"], predict_proba=lambda X: [[0.9, 0.1]])
         >>> data = Dataset(paths=(Path("one.jpg"),), labels=("a",), classes=("a",))
-        >>> evaluate(learner, data).summary()["accuracy"]
-        1.0
+        >>> evaluate(learner, data).correct.tolist()
+        [True]
     """
     if len(data) == 0:
         raise DataError("there is no image to evaluate", path=data.root)
@@ -286,12 +282,10 @@ def refuse_unknown(labels: Sequence[str], classes: Sequence[str]) -> None:
         DataError: Code ``DATA-CLASSES``.
     """
     if unknown := sorted(set(labels) - set(classes)):
-        raise DataError(
-            f"{len(unknown)} of the labels are unknown to the model: {list_names(unknown)}",
-            why=f"it knows {list_names(classes)}",
-            hint="rename the labels, leave these images out or fit a model with them",
-            code="DATA-CLASSES",
-        )
+        what = f"{len(unknown)} of the labels are unknown to the model: {list_names(unknown)}"
+        why = f"it knows {list_names(classes)}"
+        hint = "rename the labels, leave these images out or fit a model with them"
+        raise DataError(what, why=why, hint=hint, code="DATA-CLASSES")
 
 
 def _cell(score: float, digits: int) -> str:

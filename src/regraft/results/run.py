@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import os
-import platform
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,11 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from regraft.data import manifest
 from regraft.data.named import read_source
-from regraft.errors import DataError, RegraftError, RunError
+from regraft.errors import RegraftError, RunError, list_names
 from regraft.files import locked, read_json, remove_leftovers, write_json
 from regraft.results.intervals import Estimate, accuracy_json
 from regraft.results.metrics import measures
@@ -43,11 +39,7 @@ THUMBNAILS = "thumbnails"
 CHECKPOINTS = "checkpoints"
 EPOCHS = "history.jsonl"
 SPLIT = ("split.csv", "split.json")
-_LOCK = ".lock"
-_OWN = {
-    *(RECORD, PREDICTIONS, CHECK, MODEL, REPORT, THUMBNAILS, CHECKPOINTS, EPOCHS, *SPLIT),
-    *("bad_files.csv", _LOCK, ".split.lock"),
-}
+_LOCK = ".regraft.lock"  # left beside what an unfinished run left, as its mark
 
 
 @settings_class(RunError, code="RUN-INVALID", kw_only=True)
@@ -60,7 +52,6 @@ class DataFacts:
         images: How many there are.
         classes: Their classes in order.
         counts: Images of each class, by part.
-        fingerprint: The SHA-256 of each part; None for an empty one.
     """
 
     origin: dict[str, Any] | None = None
@@ -68,10 +59,9 @@ class DataFacts:
     images: int = 0
     classes: tuple[str, ...] = ()
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
-    fingerprint: dict[str, str | None] = field(default_factory=dict)
 
 
-@settings_class(RunError, code="RUN-INVALID", kw_only=True)
+@settings_class(RunError, code="RUN-INVALID")
 class SplitFacts:
     """How the images were split.
 
@@ -225,9 +215,7 @@ class Run:
         whole = replace(
             record,
             data=_data_facts(split),
-            split=SplitFacts(
-                hash=split.hash, seed=split.seed, settings=split.settings, test_looks=test_looks
-            ),
+            split=SplitFacts(split.hash, split.seed, split.settings, test_looks),
             metrics=_measured(predictions, record.leaked),
             seconds={step: round(seconds, 3) for step, seconds in record.seconds.items()},
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -240,17 +228,14 @@ class Run:
         """Open a finished run.
 
         Raises:
-            RunError: ``RUN-FOREIGN``: there is no run; ``RUN-INCOMPLETE``: it was begun and not
-                finished; ``RUN-INVALID``: its record is damaged.
+            RegraftError: There is no run (``RUN-FOREIGN``), it was begun and not finished
+                (``RUN-INCOMPLETE``), or its record is damaged (``RUN-INVALID``, ``FILE-JSON``).
         """
         place = Path(folder)
         file = place / RECORD
         if not file.is_file():
             raise no_run(place)
-        try:
-            values = read_json(file)
-        except RegraftError as error:
-            raise RunError("the run's record is damaged", path=file, why=error.why) from error
+        values = read_json(file)
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             raise RunError("this run.json is not Regraft's", path=file, code="RUN-FOREIGN")
         return cls(place, from_json(RunRecord, values, path=file))
@@ -343,17 +328,14 @@ class Run:
             DataError: The manifest is missing or damaged.
             RunError: It is that of another split (``SPLIT-HASH``).
         """
-        stored = manifest.read_manifest(self.folder)
-        digest = manifest.manifest_hash(stored.rows, stored.facts.classes)
+        rows, facts = manifest.read_manifest(self.folder)
+        digest = manifest.manifest_hash(rows, facts.classes)
         if digest != self.split_hash:
-            raise RunError(
-                "the manifest is not that of this run",
-                path=self.folder / SPLIT[0],
-                why=f"hash {digest[:12]}…, the run's {self.split_hash[:12]}…",
-                hint="restore split.csv and split.json, or repeat the run into another folder",
-                code="SPLIT-HASH",
-            )
-        return stored.rows
+            what, place = "the manifest is not that of this run", self.folder / SPLIT[0]
+            why = f"hash {digest[:12]}…, the run's {self.split_hash[:12]}…"
+            hint = "restore split.csv and split.json, or repeat the run into another folder"
+            raise RunError(what, path=place, why=why, hint=hint, code="SPLIT-HASH")
+        return rows
 
     @cached_property
     def check(self) -> dict[str, Any] | None:
@@ -415,12 +397,8 @@ def reserve(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """
     place = Path(folder)
     _refuse_taken(place)
-    busy = RunError(
-        "another process is writing here",
-        path=place,
-        hint="wait for it or choose another folder",
-        code="RUN-LOCKED",
-    )
+    what, hint = "another process is writing here", "wait for it or choose another folder"
+    busy = RunError(what, path=place, hint=hint, code="RUN-LOCKED")
     held = False
     try:
         with locked(place / _LOCK, busy=busy):
@@ -441,12 +419,8 @@ def unfinished(folder: Path) -> bool:
 def no_run(place: Path) -> RunError:
     """Return the error that says why there is no finished run, and where one may be."""
     if unfinished(place):
-        return RunError(
-            "this run was never finished",
-            path=place,
-            hint="repeat it into the same folder, or delete the folder",
-            code="RUN-INCOMPLETE",
-        )
+        what, at = "this run was never finished", "repeat it into the same folder, or delete it"
+        return RunError(what, path=place, hint=at, code="RUN-INCOMPLETE")
     runs = place / "runs"
     at = f"name {runs}" if runs.is_dir() else f"name the folder that holds {RECORD}"
     why = f"there is no {RECORD}" if place.exists() else "there is no such folder"
@@ -455,30 +429,13 @@ def no_run(place: Path) -> RunError:
 
 def _refuse_taken(place: Path) -> None:
     names = sorted(entry.name for entry in place.iterdir()) if place.is_dir() else []
-    if RECORD in names:
-        raise RunError(
-            "a finished run stands here",
-            path=place,
-            hint="choose another folder or delete this one",
-            code="RUN-EXISTS",
-        )
-    foreign = [name for name in names if name not in _OWN and not name.endswith(".part")]
-    if not unfinished(place):
-        foreign = names  # without our mark even a file that is named like ours is somebody else's
-    if foreign:
-        raise RunError(
-            "the folder is not empty",
-            path=place,
-            why=f"it holds {', '.join(foreign[:5])}" + (" and more" if len(foreign) > 5 else ""),
-            hint="choose a new or an empty folder",
-            code="RUN-EXISTS",
-        )
+    if names and not unfinished(place):
+        what = "a finished run stands here" if RECORD in names else "the folder is not empty"
+        why, hint = f"it holds {list_names(names, most=5)}", "choose a new or an empty folder"
+        raise RunError(what, path=place, why=why, hint=hint, code="RUN-EXISTS")
 
 
 def _tidy(place: Path) -> None:
-    """Remove the lock file, which stays beside what an unfinished run left, as its mark."""
-    if not place.is_dir():
-        return
     left = {entry.name for entry in place.iterdir()} - {_LOCK}
     if RECORD in left or not left:
         (place / _LOCK).unlink(missing_ok=True)
@@ -493,24 +450,16 @@ def _data_facts(split: Split) -> DataFacts:
     """Return what a run records of its data: no path but the folder's own name."""
     parts = {PART_TITLES[name]: part for name, part in split.parts().items()}
     root = next((part.root for part in parts.values() if part.root is not None), None)
+    origin = None
+    with contextlib.suppress(RegraftError):  # a file of that name that is not ours costs no run
+        origin = None if root is None else read_source(root)
     return DataFacts(
-        origin=None if root is None else _origin(root),
+        origin=None if origin is None else to_json(origin),
         root_name=None if root is None else root.resolve().name,
         images=sum(len(part) for part in parts.values()),
         classes=split.classes,
         counts={title: part.counts() for title, part in parts.items()},
-        fingerprint={
-            title: part.fingerprint if len(part) else None for title, part in parts.items()
-        },
     )
-
-
-def _origin(root: Path) -> dict[str, Any] | None:
-    """Return where images came from; a file of that name that is not ours costs no run."""
-    with contextlib.suppress(DataError):
-        found = read_source(root)
-        return None if found is None else dict(to_json(found))
-    return None
 
 
 def _measured(predictions: Predictions, leaked: tuple[str, ...]) -> dict[str, dict[str, Estimate]]:
@@ -527,51 +476,28 @@ _TOKEN = re.compile(
     r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
     r"|(?<=--token[= ])\S+"
 )
-_TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN", "GITHUB_TOKEN")
 
 
 def without_secrets(value: Any) -> Any:
-    """Return a value as JSON has it, the home folder as ``~``, without tokens and the host's name.
-
-    Args:
-        value: Mappings, sequences, arrays and single values; NaN and infinity become null, and
-            anything that JSON does not know becomes its text.
+    """Return a value of JSON with the home folder as ``~`` and without tokens.
 
     Example:
         >>> without_secrets({"command": "fit --token hf_abcdefghijklmnopqrst"})
         {'command': 'fit --token [removed]'}
     """
-    replacements = _replacements()
+    home = str(Path.home())
+    begins, ends = r"(?:(?<![\w.~/\\-])|(?<=://))", r"(?=[/\\\s'\",:]|$)"
+    at_home = re.compile(begins + re.escape(home) + ends)
 
     def cleaned(value: Any) -> Any:
-        if isinstance(value, np.ndarray | np.generic):
-            value = value.tolist()
-        if isinstance(value, Mapping):
-            return {str(key): cleaned(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
+        if isinstance(value, dict):
+            return {key: cleaned(item) for key, item in value.items()}
+        if isinstance(value, list):
             return [cleaned(item) for item in value]
-        if isinstance(value, float):
-            return value if math.isfinite(value) else None
-        if value is None or isinstance(value, int):
+        if not isinstance(value, str):
             return value
         # Half a surrogate, as names of files that are not UTF-8 have, is no text in JSON.
-        text = str(value).encode("utf-8", "backslashreplace").decode()
-        for pattern, replacement in replacements:
-            text = pattern.sub(replacement, text)
-        return text
+        text = _TOKEN.sub("[removed]", value.encode("utf-8", "backslashreplace").decode())
+        return at_home.sub("~", text) if len(home) > 1 else text  # "/" would eat every path
 
     return cleaned(value)
-
-
-def _replacements() -> list[tuple[re.Pattern[str], str]]:
-    secrets = [os.environ.get(name, "") for name in _TOKEN_VARIABLES]
-    literal = [re.compile(re.escape(secret)) for secret in secrets if len(secret) >= 8]
-    hidden = [(pattern, "[removed]") for pattern in (_TOKEN, *literal)]
-    home = str(Path.home())
-    if len(home) > 1:  # a home of "/" would eat every path
-        begins, ends = r"(?:(?<![\w.~/\\-])|(?<=://))", r"(?=[/\\\s'\",:]|$)"
-        hidden.append((re.compile(begins + re.escape(home) + ends), "~"))
-    host = platform.node()
-    if len(host) >= 6 and host != "localhost":  # a short name may be an ordinary word
-        hidden.append((re.compile(rf"\b{re.escape(host)}\b"), "[this machine]"))
-    return hidden

@@ -115,8 +115,7 @@ class LabelledImages:
 
     def fingerprint(self) -> str:
         """Return a hash of the content and the label of every image, in their order."""
-        limits = self.decoding.limits
-        contents = [read_image(image, limits=limits).sha256 for image in self.images]
+        contents = [read_image(image).sha256 for image in self.images]
         return sha256_json([contents, self.labels])
 
 
@@ -162,7 +161,7 @@ class Images:
         self._pixels = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
 
         def place(position: int) -> None:
-            content = read_image(images[position], limits=decoding.limits)
+            content = read_image(images[position])
             self.sha256s[position] = content.sha256
             try:
                 self._pixels[position] = prepare(decode(content, decoding), preprocessing)
