@@ -104,15 +104,12 @@ def test_a_redirect_loop_ends_and_none_leads_to_a_local_file(web, target):
     refused(web.serve(f"/{NAME}", b"", status=302, Location="file:///etc/passwd"), target)
 
 
-@pytest.mark.parametrize("url", ["http://example.org/a", "http://127.0.0.1/a", "ftp://a.org/a"])
-def test_an_encrypted_address_never_leads_to_an_open_one(url):
-    with pytest.raises(DownloadError, match="unencrypted"):
-        check_address(url, before="https://example.org/net.pth")
-
-
-@pytest.mark.parametrize("url", ["http://example.org/net.pth", "file:///etc/passwd", "net.pth"])
-def test_open_addresses_elsewhere_are_refused_from_the_start(url, target):
-    refused(url, target, tells="unencrypted")
+def test_open_addresses_elsewhere_are_refused_and_encrypted_ones_never_lead_to_one(target):
+    for url in ("http://example.org/net.pth", "file:///etc/passwd", "net.pth"):
+        refused(url, target, tells="unencrypted")
+    for url in ("http://example.org/a", "http://127.0.0.1/a", "ftp://a.org/a"):
+        with pytest.raises(DownloadError, match="unencrypted"):
+            check_address(url, before="https://example.org/net.pth")
 
 
 @pytest.mark.parametrize(
@@ -194,20 +191,6 @@ def test_a_download_that_was_ended_leaves_nothing_under_the_name_and_goes_on_if_
     assert is_all(target)
 
 
-def test_name_resolution_that_hangs_costs_no_more_than_was_allowed(monkeypatch):
-    def hang(*_arguments, **_options):
-        time.sleep(10)
-        raise TimeoutError
-
-    monkeypatch.setattr(socket, "create_connection", hang)
-    begin = time.monotonic()
-
-    reason = unreachable("https://huggingface.co", seconds=0.2)
-
-    assert reason == "huggingface.co does not answer"
-    assert time.monotonic() - begin < 5
-
-
 def test_where_a_proxy_is_set_it_is_the_proxy_that_must_answer(web, monkeypatch):
     for variable in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(variable)
@@ -249,19 +232,6 @@ def test_an_interrupted_download_resumes_where_the_server_says_that_the_file_is_
 
     assert web.ranges == ["bytes=0-", f"bytes={here}-"]
     assert resumed == here
-    assert is_all(target)
-
-
-def test_what_was_here_is_kept_while_the_server_is_busy(web, target):
-    web.serve(f"/{NAME}", b"busy", status=503)
-    busy = web.pages[f"/{NAME}"]
-    web.serve_ranges(f"/{NAME}", DATA, ETag='"1"')
-    url = halves(web, then=(busy, web.pages[f"/{NAME}"]), ETag='"1"')
-
-    with pytest.raises(DownloadError, match="503"):
-        download(url, target, resume=True, verbose=False)
-
-    assert download(url, target, resume=True, verbose=False) == 50_000
     assert is_all(target)
 
 

@@ -17,13 +17,6 @@ def two_graphics_processors(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
 
 
-@pytest.fixture
-def none(monkeypatch):
-    """Let torch say that it has a processor only."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-
-
 @pytest.mark.usefixtures("two_graphics_processors")
 def test_a_device_that_is_here_is_taken_and_the_fastest_unless_one_is_named():
     assert choose_device() == "cuda"
@@ -39,14 +32,6 @@ def test_a_device_that_is_not_among_those_here_is_refused_with_what_may_be_asked
     assert refused.value.code == "USAGE-DEVICE"
     assert repr(device) in refused.value.why
     assert "auto, cpu" in refused.value.hint
-
-
-@pytest.mark.usefixtures("none")
-@pytest.mark.parametrize("device", ["cuda", "cuda:0", "mps"])
-def test_an_accelerator_that_torch_does_not_find_is_refused(device):
-    assert choose_device() == "cpu"
-    with pytest.raises(UsageError, match="torch finds 0 of this kind"):
-        choose_device(device)
 
 
 @pytest.mark.parametrize("before", [True, False])

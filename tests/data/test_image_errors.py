@@ -103,10 +103,3 @@ def test_other_files_are_named_and_answered_with_advice(data, looks, advice, cod
     assert looks in caught.value.why
     assert advice in caught.value.hint
     assert caught.value.path == "x.jpg"
-
-
-def test_messages_name_no_object_in_memory():
-    with pytest.raises(ImageError) as caught:
-        decode(Content("x.jpg", "0" * 64, b"GIF89a damaged"))
-
-    assert "0x" not in str(caught.value)

@@ -86,15 +86,6 @@ def test_files_but_what_systems_leave_come_out_whatever_the_kind_of_the_archive(
     assert left_out == 3
 
 
-def test_modes_of_the_archive_are_not_taken_over(tmp_path):
-    info = zipfile.ZipInfo("a.jpg")
-    info.external_attr = (stat.S_IFREG | 0o4777) << 16
-
-    unpack(archive(tmp_path, zipped({info: b"a"})), tmp_path / "out")
-
-    assert stat.S_IMODE((tmp_path / "out" / "a.jpg").stat().st_mode) & 0o7111 == 0
-
-
 OUTWARDS = [
     *("../evil.jpg", "a/../../evil.jpg", "/evil.jpg", "C:/evil.jpg", "c:evil.jpg"),
     *("a/c:evil.jpg", "a\\..\\b"),

@@ -20,13 +20,6 @@ def test_a_seed_gives_the_same_files(tmp_path):
     assert not set(other.hashes()) & set(first.hashes())
 
 
-def test_more_images_leave_the_first_ones_as_they_are(tmp_path):
-    few = make_flowers(tmp_path / "few", per_class=1, size=32)
-    many = make_flowers(tmp_path / "many", per_class=2, size=32)
-
-    assert set(few.hashes()) < set(many.hashes())
-
-
 def test_the_folder_is_a_data_set_like_any_other(tmp_path):
     drawn = make_flowers(tmp_path, species=3, per_class=4, size=40)
 

@@ -266,15 +266,7 @@ def test_finished_runs_are_opened_one_by_one_or_by_their_folder(tmp_path, create
     assert [run.name for run in open_runs([store.folder])] == ["first", "second"]
     assert [run.name for run in open_runs([store.folder / "second"])] == ["second"]
     assert RunStore(tmp_path / "absent").runs() == ()
+    assert (store.free_folder("first").name, store.free_folder("日本").name) == ("first-2", "run")
     for name in ("photos", "third"):
         with pytest.raises(RunError):
             open_runs([store.folder / name])
-
-
-def test_a_free_folder_is_named_after_the_description_and_never_taken(tmp_path):
-    store = RunStore(tmp_path)
-    (tmp_path / "first").mkdir()
-
-    assert store.free_folder("../VGG16: <b> & SVM").name == "vgg16-b-svm"
-    assert store.free_folder("first").name == "first-2"
-    assert store.free_folder("日本").name == "run"

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
 from regraft.results.intervals import (
-    Estimate,
     accuracy_json,
     bootstrap,
     effective_n,
@@ -17,7 +16,6 @@ from regraft.results.intervals import (
     percent,
     points,
     quantile,
-    variance_over_seeds,
     wilson,
     wilson_interval,
 )
@@ -78,15 +76,6 @@ def test_a_perfect_bootstrap_still_has_an_interval_and_that_of_nothing_is_unknow
     assert share.value == share.high == 1.0
     assert 0.9 < share.low < 0.99
     assert not nothing.known
-
-
-def test_the_variance_of_a_mean_is_the_one_that_means_have():
-    generator = np.random.default_rng(0)
-    tables = [drawn(generator, 5, 100, mean=1, scatter=1, seed_sd=0.3) for _ in range(2000)]
-
-    found = np.mean([variance_over_seeds(table) for table in tables])
-
-    assert found == pytest.approx(np.var([table.mean() for table in tables]), rel=0.1)
 
 
 def test_two_seeds_are_as_certain_as_one_unless_one_of_them_did_not_learn():
@@ -183,14 +172,6 @@ def test_over_splits_the_interval_is_the_one_by_hand():
 )
 def test_percentages_are_never_off_by_a_hundred_nor_rounded_to_certainty(share, shown):
     assert percent(share) == shown
-
-
-def test_an_estimate_is_shown_with_its_interval_and_n():
-    share = Estimate(0.94, 0.912, 0.96, 1500)
-
-    assert percent(share) == "94.0 % [91.2, 96.0], n = 1,500"
-    assert percent(share, parts="interval") == "94.0 % [91.2, 96.0]"
-    assert percent(share, parts="", digits=0) == "94 %"
 
 
 @given(st.floats(0, 1))

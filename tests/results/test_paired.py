@@ -9,7 +9,6 @@ from statsmodels.stats.multitest import multipletests
 
 from regraft.results.paired import (
     Difference,
-    detectable_difference,
     holm,
     judge,
     mcnemar,
@@ -94,20 +93,6 @@ def test_images_that_do_not_pair_are_refused():
     for first, second in (([[1, 0]], [[1, 0]]), ([[1], [0]], [[1], [0, 1]])):
         with pytest.raises(ValueError, match="same splits"):
             resampled_difference(first, second, test_to_train=1, n=2)
-
-
-def test_a_detectable_difference_is_detected_in_four_of_five_cases():
-    n, disagreement = 850, 40 / 850
-    least = detectable_difference(disagreement, n)
-    generator = np.random.default_rng(0)
-    only_second = (disagreement + least) / 2
-    drawn = generator.multinomial(
-        n, [disagreement - only_second, only_second, 1 - disagreement], size=20_000
-    )
-    scores = (drawn[:, 1] - drawn[:, 0]) / np.sqrt(drawn[:, 0] + drawn[:, 1])
-
-    assert round(least, 4) == 0.0208
-    assert (np.abs(scores) > Z).mean() == pytest.approx(0.8, abs=0.02)
 
 
 def test_over_splits_the_difference_has_the_corrected_resampled_t_interval():
