@@ -55,6 +55,26 @@ def test_every_strategy_leaves_a_run_that_can_be_used(regraft, place, small, tmp
     assert strategy == "features" or strategy in Run.open(out).description
 
 
+def files_below(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_a_dry_run_of_fit_and_of_a_plan_touches_no_file(
+    regraft, place, small, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    folders = (place.flowers, place.plan.parent, tmp_path)
+    before = [files_below(folder) for folder in folders]
+
+    one = regraft("fit", place.flowers, *small, "--strategy", "frozen", "--out", "new", "--dry-run")
+    many = regraft("run", place.plan, "--out", "new", "--dry-run")
+
+    assert [files_below(folder) for folder in folders] == before
+    assert list(tmp_path.iterdir()) == []
+    for said in (one.stdout, many.stdout):
+        assert "nothing was run" in said
+
+
 def test_with_nothing_named_the_installed_network_is_used_and_no_connection_opened(
     regraft, place, tmp_path, monkeypatch
 ):

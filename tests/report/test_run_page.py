@@ -50,7 +50,7 @@ def test_every_section_is_there_with_its_numbers(make_run, page_of):
     assert "None" not in page.text
     identifiers = page.values("id")
     assert len(identifiers) == len(set(identifiers))
-    sections = ["results", "confusion", "classes", "images"]
+    sections = ["results", "confusion", "classes", "curves", "images"]
     sections += ["fitting", "data", "settings", "repeat"]
     links = [value for value in page.values("href") if value[0] == "#"]
     assert links == [f"#{section}" for section in sections]
@@ -137,6 +137,22 @@ def test_many_classes_get_a_heat_map_and_too_many_leave_the_page_small(
     assert "too many classes for a matrix" in small.text
     assert "svg" not in small.elements
     assert "the 20 of 40 classes with the lowest F1" in small.text
+
+
+def test_curves_of_each_class_stand_on_the_page_and_of_many_classes_their_average(
+    make_run, page_of
+):
+    few = page_of(make_run(wrong=3))
+    many = make_run("many", classes=tuple(f"class {index:02d}" for index in range(12)), per_class=4)
+    average = text_of(page_of(many))
+
+    spoken = [alt for alt in few.values("aria-label") if alt.startswith("ROC")]
+    assert len(spoken) == 1
+    assert spoken[0].count("area under the ROC curve") == 4  # three classes and their average
+    assert "area under the ROC curveaverage precision a " in text_of(few)
+    assert "#curves" in few.values("href")
+    assert "Of 12 classes only the average is shown" in average
+    assert "area under the ROC curveaverage precision macro average " in average
 
 
 def leaking(run):

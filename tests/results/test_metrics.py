@@ -1,3 +1,4 @@
+import dataclasses
 import re
 
 import numpy as np
@@ -51,6 +52,62 @@ def test_every_number_equals_that_of_scikit_learn():
     assert [s.recall.value for s in scores] == pytest.approx(recall)
     assert [s.f1.value for s in scores] == pytest.approx(f1)
     assert [s.support for s in scores] == support.tolist()
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_curves_and_their_areas_equal_those_of_scikit_learn(ties):
+    p = predictions(200)
+    if ties:
+        p = dataclasses.replace(p, probabilities=p.probabilities.round(1))
+
+    *each, mean = metrics.rankings(p)
+
+    aucs = [theirs.roc_auc_score(p.truth_index == k, p.probabilities[:, k]) for k in range(7)]
+    precise = [
+        theirs.average_precision_score(p.truth_index == k, p.probabilities[:, k]) for k in range(7)
+    ]
+    assert [found.name for found in each] == list(CLASSES)
+    assert [found.areas[0].value for found in each] == pytest.approx(aucs)
+    assert [found.areas[1].value for found in each] == pytest.approx(precise)
+    assert [area.value for area in mean.areas] == pytest.approx([np.mean(aucs), np.mean(precise)])
+    assert all(area.low < area.value < area.high for found in each for area in found.areas)
+    assert {area.n for found in (*each, mean) for area in found.areas} == {200}
+    false, recall, _ = theirs.roc_curve(
+        p.truth_index == 0, p.probabilities[:, 0], drop_intermediate=False
+    )
+    assert [0, *each[0].false] == pytest.approx(false)
+    assert [0, *each[0].recall] == pytest.approx(recall)
+    precision, recall, _ = theirs.precision_recall_curve(p.truth_index == 0, p.probabilities[:, 0])
+    assert each[0].precision[::-1] == pytest.approx(precision[:-1])
+    assert each[0].found[::-1] == pytest.approx(recall[:-1])
+    assert (mean.false[0], mean.false[-1], mean.recall[-1]) == (0, 1, 1)
+
+
+def test_the_intervals_of_areas_are_those_of_as_many_images():
+    held, widths = 0, []
+    for seed in range(60):
+        generator = np.random.default_rng(seed)
+        own = generator.random(80) < 0.5
+        score = 1 / (1 + np.exp(-generator.normal(np.where(own, 0.5, -0.5), 1 / np.sqrt(2))))
+        shares = np.stack([score, 1 - score], axis=1)
+        names = tuple(np.where(own, "a", "b").tolist())
+        p = Predictions(tuple(map(str, range(80))), names, ("a", "b"), shares, ("test",) * 80)
+        area = metrics.rankings(p)[0].areas[0]
+        held += area.low <= 0.8413 <= area.high  # the area of two normal curves, one sd apart
+        widths.append(area.high - area.low)
+
+    assert held >= 52
+    assert 0.1 < np.mean(widths) < 0.25
+
+
+def test_what_is_told_apart_without_an_error_is_not_called_certain():
+    perfect = predicted(["a"] * 8 + ["b"] * 30, ["a"] * 8 + ["b"] * 30, classes=("a", "b", "c"))
+
+    one, two = metrics.rankings(perfect)  # c has no image, and two classes have no average
+
+    assert (one.name, two.name) == ("a", "b")
+    assert [a.interval for each in (one, two) for a in each.areas] == [wilson(8, 8).interval] * 4
+    assert metrics.rankings(predicted(["a"], ["a"])) == []
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])

@@ -19,6 +19,7 @@ from regraft.errors import printable
 from regraft.results.comparison import Row
 from regraft.results.intervals import percent
 from regraft.results.learning_curve import LearningCurve
+from regraft.results.metrics import MACRO, Ranking
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -300,6 +301,41 @@ def cost(rows: Sequence[Row]) -> str:
     spoken = "; ".join(row.description for _, row, *_ in front)
     alt = f"Test accuracy against time. No other method is as good in less time than: {spoken}."
     return element(draw, (_WIDE, height), alt=alt, key="cost")
+
+
+def rankings(found: Sequence[Ranking]) -> str:
+    """Draw the ROC curves of classes in one panel, recall and precision in the other.
+
+    Args:
+        found: At least one, up to twelve of them; the macro average is drawn bold.
+    """
+    colours, dashes = (ACCENT, WARM, INK, MUTED), ("-", (0, (4, 2)), (0, (1, 1.5)))
+
+    def draw(left: Axes, right: Axes) -> None:
+        left.plot([0, 1], [0, 1], color=MUTED, lw=1, linestyle=_DASHED)
+        for at, each in enumerate(found):
+            style: Any = {"color": colours[at % 4], "ls": dashes[at // 4], "lw": 1.3}
+            if each.name == MACRO:
+                style = {"color": INK, "ls": "-", "lw": 2.6}
+            left.plot([0, *each.false], [0, *each.recall], **style)
+            style |= {"label": _short(each.name, 24), "where": "pre"}
+            right.step([0, *each.found], [each.precision[0], *each.precision], **style)
+        left.set(title="ROC", xlabel="share of the others taken for it", ylabel="recall")
+        right.set(title="precision and recall", xlabel="recall", ylabel="precision")
+        right.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        for axes in (left, right):
+            axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
+            axes.grid(visible=True)
+            _percent_axis(axes.xaxis)
+            _percent_axis(axes.yaxis)
+
+    spoken = [
+        f"{each.name}: area under the ROC curve {percent(each.areas[0])}, average precision "
+        f"{percent(each.areas[1])}"
+        for each in found
+    ]
+    alt = f"ROC and precision-recall curves. {'; '.join(spoken)}."
+    return element(draw, (9.6, 3.4), alt=alt, key="roc", panels=2)
 
 
 def zoo(networks: Sequence[tuple[str, float, float, float]], *, accuracy: str) -> str:

@@ -36,6 +36,7 @@ from regraft.system import __version__
 Phase = Mapping[str, Any]
 
 _MOST_CELLS = 30  # classes that still fit into a table of true by predicted
+_MOST_CURVES = 10  # classes that have a curve each
 _MOST_HEAT = 400  # classes that still make a heat map: a pixel each
 _MOST_ROWS = 300  # classes that a table shows; predictions.csv has them all
 _MOST_PAIRS = 12
@@ -94,6 +95,7 @@ def write_page(run: Run, *, data_root: str | os.PathLike[str] | None = None) -> 
         all_pairs=len(confused),
         scores=class_table(_worst(scores)),
         averages=class_table([replace(a, name=f"{a.name} average") for a in metrics.averages(p)]),
+        ranking=_ranking(p),
         fewest=min((score.support for score in scores if score.support), default=0),
         without_images=[score.name for score in scores if score.support == 0],
         gallery=gallery(p, Thumbnails(run.folder / THUMBNAILS, root, hashes)),
@@ -143,6 +145,17 @@ def _heat(p: Predictions) -> str | None:
         return None
     alt = "Confusion matrix as a heat map; the table of the most confused pairs says the same."
     return figures.heat_map(metrics.confusion(p), p.classes, alt=alt)
+
+
+def _ranking(p: Predictions) -> tuple[str, Table] | None:
+    """Return the curves of each class against all others, and their areas; of many the average."""
+    found = metrics.rankings(p) if len(p.classes) <= _MOST_CELLS else []
+    shown = found if len(p.classes) <= _MOST_CURVES else found[-1:]
+    if not shown:
+        return None
+    rows: list[tuple[Cell, ...]] = [(each.name, *each.areas) for each in shown]
+    columns = ("class", "area under the ROC curve", "average precision")
+    return figures.rankings(shown), Table(columns, tuple(rows))
 
 
 def _worst(scores: Sequence[Scores]) -> Sequence[Scores]:
