@@ -5,12 +5,11 @@ import shlex
 import shutil
 
 import pytest
-from PIL import Image
 
 from regraft.data.manifest import read_manifest
 from regraft.data.named import named_data
 from regraft.data.synthetic import make_flowers
-from regraft.errors import DataError, ImageError, RegraftError, RunError, UsageError
+from regraft.errors import DataError, RunError, UsageError
 
 
 def test_check_lists_all_bad_files_at_once_and_fails(regraft, place, tmp_path):
@@ -68,15 +67,6 @@ def test_a_manifest_is_never_written_over_that_of_a_run(regraft, place, fitted, 
     assert read_manifest(fitted) == before
 
 
-def test_a_folder_that_cannot_be_made_is_an_explained_error(regraft, place, tmp_path):
-    (tmp_path / "afile").write_text("")
-
-    with pytest.raises(RegraftError, match="choose") as refused:
-        regraft("data", "split", place.flowers, "--out", tmp_path / "afile" / "split")
-
-    assert refused.value.code == "FILE-WRITE"
-
-
 @pytest.fixture
 def preview(regraft, place):
     """Return a function that draws a sheet of the flowers."""
@@ -101,19 +91,6 @@ def test_a_sheet_is_written_its_path_printed_and_it_depends_on_the_seed_alone(pr
     assert first != other
 
 
-def test_a_row_is_added_for_each_image_as_far_as_there_are_some(preview, tmp_path):
-    heights = {}
-    for count in (2, 3, 9, 24, 40):
-        preview(tmp_path / "s.png", "--images", str(count), "--views", "1")
-        with Image.open(tmp_path / "s.png") as sheet:
-            heights[count] = sheet.height
-
-    row = heights[3] - heights[2]
-    assert row > 0
-    assert heights[9] == heights[2] + 7 * row
-    assert heights[40] == heights[24]
-
-
 @pytest.mark.parametrize(
     ("out", "augment", "said"),
     [
@@ -129,15 +106,6 @@ def test_what_cannot_be_shown_is_wrong_usage(preview, tmp_path, out, augment, sa
 
     assert said in str(refused.value)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_damaged_image_is_named(regraft, place, tmp_path):
-    for name in ("a", "b"):
-        (tmp_path / "set" / name).mkdir(parents=True)
-        (tmp_path / "set" / name / "cut.jpg").write_bytes(place.image.read_bytes()[:200])
-
-    with pytest.raises(ImageError, match=r"cut\.jpg"):
-        regraft("data", "preview", tmp_path / "set", "--out", tmp_path / "s.png")
 
 
 def test_without_a_name_every_data_set_is_listed_with_size_and_licence(regraft):

@@ -155,6 +155,7 @@ def test_the_command_runs(row, regraft, names, tmp_path):
 
     assert not result.return_value
     assert result.stdout or result.stderr
+    assert result.stdout[-1:] in {"", "\n"}
     if row.endswith("--json"):
         json.loads(result.stdout)
 

@@ -100,16 +100,6 @@ def test_with_nothing_named_real_photographs_are_learned(regraft, assets, tmp_pa
     assert json.loads(result.stdout)["test"]["accuracy"] >= least
 
 
-def test_a_run_holds_its_record_predictions_split_model_and_page(fitted):
-    record = json.loads((fitted / "run.json").read_text())
-
-    assert {
-        *("run.json", "predictions.csv", "split.csv", "split.json", "check.json", "model"),
-        "report.html",
-    } <= {path.name for path in fitted.iterdir()}
-    assert record["command"].startswith("regraft fit ")
-
-
 def test_a_network_is_told_in_epochs_and_images(fit, tmp_path):
     result = fit(tmp_path / "run", "--strategy", "frozen", "--epochs", "3")
 
@@ -250,12 +240,6 @@ def test_the_second_call_does_nothing(regraft, compared, comparison):
     assert "simple_cnn + frozen" in result.stdout
 
 
-def test_a_network_that_is_named_twice_is_run_once(regraft, comparison, compared):
-    again = regraft(*comparison, "--backbone", "simple_cnn", "--json")
-
-    assert len(json.loads(again.stdout)["rows"]) == len(compared["rows"])
-
-
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -299,13 +283,6 @@ def test_a_second_call_prints_the_same_table_and_fits_nothing(regraft, ran, plac
     assert result.stdout.startswith("| ")
     assert "simple\\_cnn + knn" in result.stdout
     assert "90.0 %" in result.stdout  # what was published
-
-
-def test_one_row_can_be_run_alone(regraft, place, tmp_path):
-    result = regraft("run", place.plan, "--only", "scratch", "--out", tmp_path, "--json")
-
-    (row,) = json.loads(result.stdout)["rows"]
-    assert row["strategy"] == "from_scratch"
 
 
 def test_where_nothing_could_be_run_the_reason_is_said(regraft, place, tmp_path):

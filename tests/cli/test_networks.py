@@ -1,7 +1,5 @@
 """`backbones list | show | rank` and `weights`: tables for people, one object for machines."""
 
-import csv
-import io
 import json
 import re
 
@@ -52,20 +50,11 @@ def test_the_table_names_networks_and_what_they_cost(rank):
 
 
 def test_json_is_one_object_and_a_second_call_embeds_nothing(rank):
-    first = json.loads(rank("--json"))
-    second = json.loads(rank("--json"))
+    first, second = (json.loads(rank("--json"))["rows"] for _ in range(2))
 
-    assert {"rows", "left_out", "seconds"} <= set(first)
-    assert [row["images_embedded"] for row in first["rows"]] == [18, 18]
-    assert [row["images_embedded"] for row in second["rows"]] == [0, 0]
-
-
-def test_other_formats_hold_the_same_rows(rank):
-    rows = list(csv.DictReader(io.StringIO(rank("--format", "csv"))))
-
-    assert {row["backbone"] for row in rows} == {"first_net", "second_net"}
-    assert {row["linear probe n"] for row in rows} == {"18"}
-    assert rank("--format", "markdown").startswith("| backbone | linear probe")
+    assert [row["linear probe"]["n"] for row in first] == [18, 18]
+    assert all(row["ms"] > 0 for row in first)
+    assert [row["ms"] for row in second] == [None, None]
 
 
 def test_a_budget_is_read_as_a_time_and_what_it_forbids_is_said(rank):
@@ -198,12 +187,6 @@ def test_json_is_one_object_wherever_the_help_says_so(regraft, command, key):
 
     assert "Print one JSON object" in " ".join(regraft(*command.split(), "--help").stdout.split())
     assert key in json.loads(result.stdout)
-
-
-def test_fetched_weights_are_a_line_each(regraft):
-    fetched = regraft("weights", "fetch", "efficientnet_lite0").stdout.splitlines()
-
-    assert [line.split("\t")[:2] for line in fetched] == [["efficientnet_lite0", "apache-2.0"]]
 
 
 def test_networks_and_their_ranking_are_drawn_on_pages(regraft, rank, tmp_path):

@@ -82,14 +82,6 @@ def test_predict_answers_every_file_in_order_and_says_which_it_refused(
     assert "refused: " in shown.stderr
 
 
-def test_a_model_folder_answers_like_its_run(regraft, place, fitted):
-    by_run, by_model = (
-        regraft("predict", folder, place.image).stdout for folder in (fitted, fitted / "model")
-    )
-
-    assert by_run == by_model
-
-
 def test_without_an_image_it_is_wrong_usage(regraft, fitted, tmp_path):
     (tmp_path / ".hidden.jpg").write_bytes(b"")
     with pytest.raises(UsageError, match="no image"):

@@ -1,17 +1,20 @@
 """Many runs into one folder: nothing twice, nothing lost, nothing measured on other images."""
 
-import importlib
 import os
 import shutil
-import subprocess
-import sys
+import time
 
 import pytest
 
+from regraft.backbones.backbone import build
+from regraft.backbones.checkpoint_files import write_state
+from regraft.backbones.spec import BackboneSpec
 from regraft.data.synthetic import make_flowers
+from regraft.errors import RunError
 from regraft.experiment import batch, prepare
 from regraft.experiment.batch import PlanRunner, dry_run
 from regraft.experiment.plan import plan_from, read_plan
+from regraft.report.tables import Duration
 
 TINY = {"backbone": "simple_cnn", "weights": "random", "arguments": {"size": 48}, "engine": "torch"}
 
@@ -119,19 +122,6 @@ def test_a_run_with_another_description_is_not_run_again(flowers, tmp_path):
     assert PlanRunner(tmp_path / "out").run(planned(flowers, renamed)).fitted == 0
 
 
-def test_a_run_goes_on_from_the_row_that_it_names(flowers, tmp_path):
-    plan = planned(
-        flowers,
-        {"id": "head", "strategy": "frozen", "epochs": 1},
-        {"id": "on", "strategy": "fine_tune", "epochs": 1, "start": "head"},
-    )
-
-    outcome = PlanRunner(tmp_path / "out").run(plan)
-
-    head, on = (row.runs[0] for row in outcome.rows)
-    assert on.record.method["start"] == str(head.folder.absolute())
-
-
 HEAD = {"id": "head", "strategy": "frozen", "epochs": 1}
 ON = {"id": "on", "strategy": "fine_tune", "epochs": 1, "start": "head"}
 
@@ -178,31 +168,6 @@ def test_runs_in_processes_of_their_own_give_the_same_answers(flowers, tmp_path)
         assert one.runs[0].predictions.predicted == two.runs[0].predictions.predicted
 
 
-DYING = """
-import os
-
-def fit_or_die(runner, config):
-    if config.method.id == "dies":
-        os._exit(9)  # as the system does where memory is short
-    return runner.fit(config).folder
-"""
-
-
-@pytest.mark.slow
-def test_a_process_that_the_system_ends_fails_its_own_row_alone(flowers, tmp_path, monkeypatch):
-    (tmp_path / "dying.py").write_text(DYING)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(batch, "_fit_quietly", importlib.import_module("dying").fit_or_die)
-    dies = {"id": "dies", "classifier": "linear_svm"}
-    rows = [dies, {"classifier": ["knn", "logistic"]}, HEAD, ON]
-
-    outcome = PlanRunner(tmp_path / "out").run(planned(flowers, *rows), jobs=2)
-
-    assert (outcome.fitted, len(outcome.rows)) == (4, 4)
-    (failure,) = outcome.failures
-    assert failure.startswith("simple_cnn + linear_svm: its process was ended by the system - perh")
-
-
 @pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_images_that_are_not_there_fail_their_own_row_alone(flowers, tmp_path, jobs):
     nowhere = {"classifier": "logistic", "data": {"source": str(tmp_path / "nowhere")}}
@@ -214,25 +179,14 @@ def test_images_that_are_not_there_fail_their_own_row_alone(flowers, tmp_path, j
     assert "folder not found" in outcome.failures[0]
 
 
-def test_processes_side_by_side_share_the_cores(monkeypatch):
-    monkeypatch.setattr(batch, "threads", lambda: 6)
-    monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    count = [sys.executable, "-c", "import torch; print(torch.get_num_threads())"]
-
-    with batch.shared_cores(3):
-        seen = subprocess.run(count, capture_output=True, text=True, check=True)
-
-    assert seen.stdout.strip() == "2"
-    assert os.environ["OMP_NUM_THREADS"] == "5"
-    assert "MKL_NUM_THREADS" not in os.environ
-
-
-def test_a_dry_run_says_what_would_be_run_and_writes_nothing(flowers, tmp_path, private_home):
+def test_a_dry_run_says_what_would_be_run_and_writes_nothing(
+    flowers, tmp_path, private_home, monkeypatch
+):
+    monkeypatch.setattr(batch, "_seconds", lambda _work: 4.0)  # a second for each image
     net = {"batch_size": 8, "epochs": 3, "augment": "flip=true"}
     plan = planned(
         flowers,
-        {"classifier": "knn", "per_class": 3},
+        {"classifier": ["knn", "logistic"], "per_class": 3, "seed": [0, 1], "weights": "default"},
         {"strategy": "frozen", **net, "seed": [0, 1]},
         {"strategy": "from_scratch", "weights": "default", **net, "output": "sigmoid"},
         {"strategy": "fine_tune", "weights": "default", "lr": 0.05},
@@ -244,16 +198,18 @@ def test_a_dry_run_says_what_would_be_run_and_writes_nothing(flowers, tmp_path, 
     table = dry_run(plan)
 
     assert [row[1:7] for row in table.rows] == [
-        (1, 6, 231_168, 0, 231_168, 0),
+        (2, 6, 231_168, 0, 231_168, 0),
+        (2, 6, 231_168, 0, 231_168, 0),
         (2, 12, 231_426, 258, 231_168, 6),
         (1, 12, 231_297, 231_297, 0, 6),
         (1, 12, 231_426, 231_426, 0, 30),
         (1, 12, 231_426, 231_426, 0, 2),
     ]
-    assert all(row[-1].seconds > 0 for row in table.rows)
-    assert table.rows[1][-1].seconds < table.rows[2][-1].seconds
+    # Features pass once for all seeds and rows; each training looks at all images at its end.
+    trainings = [2 * (24 + 36), 24 + 3 * 36, 24 + 3 * 360, 24 + 3 * 24]
+    assert [row[-1].seconds for row in table.rows] == [24, 0, *trainings]
     estimate, head, rate = table.notes
-    assert estimate.endswith("an estimate from a few blank images; nothing was run")
+    assert estimate.startswith(f"about {Duration(24 + sum(trainings))} in all")
     assert "random weights while" in head
     assert "rate of 0.05 is high" in rate
     assert sorted(tmp_path.rglob("*")) == before
@@ -282,3 +238,143 @@ def test_what_speaks_against_a_method_is_said_before_it_is_run(flowers, tmp_path
     PlanRunner(tmp_path / "out", say=said.append).run(planned(flowers, HEAD, ON | {"lr": 0.05}))
 
     assert said[0].startswith("warning: simple_cnn + fine_tune (linear): a learning rate of 0.05")
+
+
+# ---- whether a finished run is still it
+
+
+def images(root):
+    return sorted(path for path in root.rglob("*") if path.is_file())
+
+
+def dated(path, days):
+    """Give a file a time of so many days from now."""
+    then = time.time() + 86400 * days
+    os.utime(path, (then, then))
+
+
+@pytest.mark.parametrize("change", ["new", "gone", "changed", "changed by an older one"])
+def test_runs_on_other_images_are_refused(flowers, tmp_path, change):
+    plan = planned(flowers, {"classifier": "knn"})
+    PlanRunner(tmp_path / "out").run(plan)
+    image, *_, last = images(flowers)
+    if change == "new":
+        shutil.copy(image, image.with_stem("another"))
+    elif change == "gone":
+        image.unlink()
+    else:
+        image.write_bytes(last.read_bytes())
+        dated(image, days=-9 if "older" in change else 9)
+
+    with pytest.raises(RunError, match=f"1 {change.split()[0]}"):
+        PlanRunner(tmp_path / "out").run(plan)
+
+
+def test_images_that_were_only_copied_again_are_those_of_the_run(flowers, tmp_path):
+    plan = planned(flowers, {"classifier": "knn"})
+    PlanRunner(tmp_path / "out").run(plan)
+    for image in images(flowers):
+        dated(image, days=9)
+
+    assert PlanRunner(tmp_path / "out").run(plan).fitted == 0
+
+
+def test_a_run_whose_labels_were_corrected_in_the_table_is_refused(flowers, tmp_path):
+    names = [path.relative_to(flowers).as_posix() for path in images(flowers)]
+    lines = [f"{name},{name.partition('/')[0]}" for name in names]
+    table = flowers / "labels.csv"
+    table.write_text("\n".join(["path,label", *lines]))
+    plan = planned(table, {"classifier": "knn"})
+    PlanRunner(tmp_path / "out").run(plan)
+
+    other = lines[-1].partition(",")[2]
+    table.write_text("\n".join(["path,label", f"{names[0]},{other}", *lines[1:]]))
+
+    with pytest.raises(RunError, match="1 of another class"):
+        PlanRunner(tmp_path / "out").run(plan)
+
+
+@pytest.mark.parametrize("column", ["part", "group"])
+def test_a_run_whose_parts_or_groups_were_corrected_in_the_table_is_refused(
+    flowers, tmp_path, column
+):
+    names = [path.relative_to(flowers).as_posix() for path in images(flowers)]
+    table = flowers / "labels.csv"
+
+    def write(values):
+        rows = zip(names, values, strict=True)
+        lines = [f"{name},{name.partition('/')[0]},{value}" for name, value in rows]
+        table.write_text("\n".join([f"path,label,{column}", *lines]))
+
+    values = [("train", "test")[i % 2] if column == "part" else f"p{i % 8}" for i in range(24)]
+    write(values)
+    plan = planned(table, {"classifier": "knn"})
+    PlanRunner(tmp_path / "out").run(plan)
+
+    write(values)
+    assert PlanRunner(tmp_path / "out").run(plan).fitted == 0
+    write([values[2], values[1], values[0], *values[3:-1], values[0]])
+    with pytest.raises(RunError, match="their own parts or groups are others"):
+        PlanRunner(tmp_path / "out").run(plan)
+
+
+def test_a_run_that_left_an_image_out_is_refused_when_that_is_repaired(flowers, tmp_path):
+    broken = images(flowers)[0]
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:60])
+    plan = planned(flowers, {"classifier": "knn"}, skip_bad=True, max_bad=0.1)
+    PlanRunner(tmp_path / "out").run(plan)
+
+    assert PlanRunner(tmp_path / "out").run(plan).fitted == 0
+    broken.write_bytes(whole)
+    with pytest.raises(RunError, match="1 perhaps repaired"):
+        PlanRunner(tmp_path / "out").run(plan)
+
+
+@pytest.mark.parametrize("method", [{"classifier": "knn"}, {"strategy": "fine_tune", "epochs": 1}])
+def test_runs_with_other_weights_in_the_same_file_are_refused(flowers, tmp_path, method):
+    def write(seed):
+        arguments = (("size", 48),)
+        spec = BackboneSpec("simple_cnn", weights=None, arguments=arguments, seed=seed)
+        write_state(tmp_path / "net.safetensors", build(spec).module.state_dict())
+
+    write(0)
+    plan = planned(flowers, {**method, "weights": str(tmp_path / "net.safetensors")})
+    PlanRunner(tmp_path / "out").run(plan)
+
+    write(0)
+    assert PlanRunner(tmp_path / "out").run(plan).fitted == 0
+    write(1)
+    with pytest.raises(RunError, match=r"the file of weights .* has other content now"):
+        PlanRunner(tmp_path / "out").run(plan)
+
+
+def test_runs_with_other_weights_stored_under_the_same_name_are_refused(
+    flowers, tmp_path, store_mine
+):
+    store_mine(0)
+    row = {"backbone": "mine", "weights": "default", "arguments": {}, "classifier": "knn"}
+    plan = planned(flowers, row)
+    PlanRunner(tmp_path / "out").run(plan)
+
+    assert PlanRunner(tmp_path / "out").run(plan).fitted == 0
+    store_mine(1)
+    with pytest.raises(RunError, match=r"the stored weights .* has other content now"):
+        PlanRunner(tmp_path / "out").run(plan)
+
+
+def test_runs_that_went_on_from_a_run_that_was_made_anew_are_refused(flowers, tmp_path):
+    def base(seed):
+        shutil.rmtree(tmp_path / "base", ignore_errors=True)
+        (row,) = PlanRunner(tmp_path / "base").run(planned(flowers, HEAD | {"seed": seed})).rows
+        return row.runs[0].folder
+
+    shutil.copytree(base(0), tmp_path / "start")
+    plan = planned(flowers, ON | {"start": str(tmp_path / "start")})
+    PlanRunner(tmp_path / "out").run(plan)
+
+    assert PlanRunner(tmp_path / "out").run(plan).fitted == 0
+    shutil.rmtree(tmp_path / "start")
+    shutil.copytree(base(1), tmp_path / "start")
+    with pytest.raises(RunError, match=r"the run to start from .* has other content now"):
+        PlanRunner(tmp_path / "out").run(plan)

@@ -134,15 +134,6 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(method, said):
         read(**method)
 
 
-@pytest.mark.parametrize(
-    ("data", "said"),
-    [({}, "source is missing"), ({"source": "p", "folds": 1}, "folds cannot be 1")],
-)
-def test_data_that_makes_no_sense_is_refused_too(data, said):
-    with pytest.raises(UsageError, match=said):
-        from_json(DataConfig, data)
-
-
 def test_what_a_run_is_called_or_keeps_does_not_change_what_it_computes():
     plain, named = of(classifier="knn"), of(classifier="knn", description="neighbours", id="k")
 

@@ -68,19 +68,6 @@ def test_the_images_lie_where_the_plan_says(tmp_path):
     assert moved.configs()[0].data.source == tmp_path / "moved"
 
 
-def test_a_row_with_data_of_its_own_keeps_the_other_fields_of_the_plan_s():
-    values = {
-        "data": {"source": "p", "val": 0.2, "seed": 4},
-        "rows": [{"strategy": "frozen", "data": {"seed": 7}, "small": {"seed": 9}}],
-        "small": {"row": {"epochs": 1, "seed": 5}},
-    }
-
-    (whole,), (small,) = (plan_from(values, small=small).configs() for small in (False, True))
-
-    assert (whole.data.val, whole.data.seed, whole.method.seed) == (0.2, 7, 0)
-    assert (small.data.seed, small.method.epochs, small.method.seed) == (7, 1, 9)
-
-
 def test_paths_in_a_list_begin_in_the_folder_of_the_plan_too(tmp_path):
     (tmp_path / "one.safetensors").touch()
     (tmp_path / "two.safetensors").touch()
@@ -270,13 +257,6 @@ def test_rows_without_a_description_are_told_apart_by_what_their_lists_vary():
         "mine, classifier knn",
         "mine, classifier logistic",
     ]
-
-
-def test_two_rows_with_one_description_are_refused():
-    rows = [{"strategy": "frozen", "epochs": 5}, {"strategy": "frozen", "epochs": 9}]
-
-    with pytest.raises(UsageError, match="two rows have the same description"):
-        plan_of(*rows)
 
 
 # ---- the small size

@@ -56,26 +56,6 @@ def test_parts_and_groups_of_a_table_are_kept_without_being_asked_for(flowers, t
     assert set(anew.test.paths) != set(split.test.paths)
 
 
-def test_a_part_column_that_means_something_else_says_what_to_do(flowers, tmp_path):
-    table = tmp_path / "flowers.csv"
-    table.write_text(f"path,label,part\n{flowers.paths[0]},rose,petal\n")
-
-    with pytest.raises(DataError, match="another name") as refused:
-        read_images(DataConfig(table, root=flowers.root))
-
-    assert "petal" in str(refused.value)
-
-
-def test_a_table_whose_images_lie_elsewhere_is_refused(flowers, tmp_path):
-    table = tmp_path / "gone.csv"
-    table.write_text("path,label\nno/such.jpg,rose\n")
-
-    with pytest.raises(DataError) as refused:
-        read_images(DataConfig(table))
-
-    assert "such.jpg" in str(refused.value)
-
-
 def test_learning_from_fewer_images_takes_them_from_the_training_part_only(flowers):
     train = prepare(DataConfig(flowers.root)).split.train
 
@@ -165,13 +145,6 @@ def test_a_written_split_is_repeated_exactly(tmp_path, shares):
 
     assert again.hash == written.hash
     assert {name: len(part) for name, part in anew.parts().items() if not len(part)} == {}
-
-
-def test_a_table_without_our_columns_says_what_to_call_them(tmp_path):
-    (tmp_path / "table.csv").write_text("file,species\na.jpg,rose\n")
-
-    with pytest.raises(DataError, match="rename them to path and label"):
-        read_images(DataConfig(tmp_path / "table.csv"))
 
 
 def test_a_split_is_written_once_and_never_over_another_one_or_a_run(flowers, tmp_path):

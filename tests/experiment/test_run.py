@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from regraft import load_model
-from regraft.backbones.spec import BackboneSpec, Compute
-from regraft.classifiers.feature_classifier import FeatureClassifier
+from regraft.backbones.spec import Compute
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.data.synthetic import make_flowers
 from regraft.errors import DataError, RegraftError, RunError, UsageError
@@ -17,7 +16,6 @@ from regraft.experiment.config import DataConfig, MethodConfig, RunConfig
 from regraft.experiment.prepare import prepare
 from regraft.experiment.run import build, extract_features, fit_run
 from regraft.features.extractor import FeatureExtractor
-from regraft.report.comparison_page import compare_runs, comparison_table
 from regraft.results.run import Run
 from regraft.settings import from_json
 from regraft.training.augment import Augmentation
@@ -62,30 +60,6 @@ def run(flowers, tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(flowers, tmp_path_factory):
     return fit_run(network(flowers), out=tmp_path_factory.mktemp("run") / "run")
-
-
-def test_every_setting_reaches_a_classifier_on_features():
-    learner = build(
-        MethodConfig(
-            backbone="vgg16",
-            classifier="knn",
-            grid="none",
-            scale="unit",
-            pooling="flatten",
-            precision="bf16",
-            cache=False,
-            seed=3,
-        ),
-        verbose=True,
-    )
-
-    assert isinstance(learner, FeatureClassifier)
-    assert learner.backbone == BackboneSpec("vgg16")
-    assert (learner.classifier, learner.grid, learner.scale) == ("knn", None, "unit")
-    assert (learner.pooling, learner.seed, learner.verbose) == ("flatten", 3, True)
-    assert learner.compute == Compute(cache=None, precision="bf16")
-    plain = build(MethodConfig(backbone="vgg16")).get_params()
-    assert plain == FeatureClassifier(BackboneSpec("vgg16")).get_params()
 
 
 def test_every_setting_reaches_a_network(tmp_path):
@@ -230,17 +204,6 @@ def test_a_finished_run_keeps_its_history_file_and_no_checkpoints(trained):
     assert [json.loads(line)["epoch"] for line in lines] == [1, 1, 2]
     assert not (trained.folder / "checkpoints").exists()
     assert not (trained.folder / ".regraft.lock").exists()
-
-
-def test_both_learners_stand_in_one_comparison(trained, run):
-    table = comparison_table(compare_runs([trained, run]))
-
-    assert [(row[0], row[2]) for row in table.rows] == [
-        ("simple_cnn + two_stage (linear), unfreeze 1.0", 3),
-        ("simple_cnn + knn", None),
-    ]
-    assert "| 3 |" in table.to_markdown()
-    assert not {"phases", "history"} & set(run.result())
 
 
 def stop(config, out, monkeypatch):

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from regraft.data.check import Finding, check
-from regraft.data.dataset import Dataset
+from regraft.data.check import Finding
 from regraft.experiment.config import MethodConfig
 from regraft.experiment.warnings import advice, comparison_warnings, run_warnings
 from regraft.results.intervals import Estimate
@@ -53,12 +52,6 @@ def test_sixteen_validation_images_are_said_to_say_little():
     (warning,) = said(SOUND[0], answers("val", 15, 16), SOUND[2])
 
     assert warning.startswith("16 validation images: 93.8 % may be anything from 72 to 99 %;")
-
-
-def test_a_test_part_of_few_images_is_said_to_say_little():
-    (warning,) = said(SOUND[0], SOUND[1], answers("test", 46, 50))
-
-    assert warning.startswith("50 test images: 92.0 % may be anything from 81 to 97 %;")
 
 
 @pytest.mark.parametrize(("right", "n", "few"), [(99, 99, 1), (80, 150, 1), (110, 110, 0)])
@@ -128,12 +121,6 @@ def test_the_score_without_leaks_stands_beside_the_one_with_them():
     assert "95.0 % [92.7, 96.6], n = 500 is too good; cut the set anew" in every
 
 
-def test_warnings_go_with_a_real_check():
-    empty = check(Dataset((), (), ()))
-
-    assert run_warnings(answers("val", 15, 16), empty)[0].startswith("there is no test part")
-
-
 HEAD, RATE, FEW = "begins with random weights", "is high for weights", "are few to train"
 
 
@@ -182,12 +169,6 @@ def test_methods_that_were_measured_once_are_named():
     assert every.startswith("every method was measured once")
     assert "one split with 40 test images" in split
     assert some == [every.replace("every method was", "a:")]
-
-
-def test_seeds_on_one_split_are_not_taken_for_other_images():
-    (warning,) = comparison_warnings([("a", [run(), run()]), ("b", [run(), run()])])
-
-    assert "all runs share one split" in warning
 
 
 def test_repeats_on_several_splits_need_no_warning():

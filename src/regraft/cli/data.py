@@ -26,9 +26,7 @@ def check(
         DataConfig, Fields("source group_by label_from_name root follow_links allow_empty_class")
     ],
     *,
-    out: Annotated[
-        Path | None, opt("Also write check.json and bad_files.csv here.", "FOLDER")
-    ] = None,
+    out: Annotated[Path | None, cli.out("Also write check.json and bad_files.csv here.")] = None,
     as_json: JsonOption = False,
 ) -> int:
     """Decode every image and list what is wrong: bad files, duplicates, groups in two parts."""
@@ -38,10 +36,7 @@ def check(
     report = check_images(read_images(data), verbose=not as_json)
     if out is not None:
         report.write(out)
-    if as_json:
-        cli.echo_json(report.to_json())
-    else:
-        cli.echo(report.to_text())
+    cli.echo_either(report.to_json(), report.to_text(), as_json=as_json)
     return cli.EXIT_FAILED if report.has_errors else 0
 
 
@@ -57,15 +52,11 @@ def split(
     prepared = write_split(data, out, verbose=not as_json)
     split, bad = prepared.split, prepared.report.bad
     sizes = {name: len(part) for name, part in split.parts().items()}
-    manifest = str(out / "split.csv")
-    if as_json:
-        refused = [error.to_json() for error in bad]
-        cli.echo_json(
-            {"hash": split.hash, "manifest": manifest, "images": sizes, "bad_files": refused}
-        )
-    else:
-        cli.echo("  ".join(f"{name} {size}" for name, size in sizes.items()))
-        cli.echo_err(f"written to {manifest}; hash {split.hash[:16]}")
+    told: dict[str, Any] = {"hash": split.hash, "manifest": str(out / "split.csv"), "images": sizes}
+    told["bad_files"] = [error.to_json() for error in bad]
+    text = "  ".join(f"{name} {size}" for name, size in sizes.items())
+    cli.echo_either(told, text, as_json=as_json)
+    cli.echo_err(f"written to {told['manifest']}; hash {split.hash[:16]}")
     return cli.echo_refused(bad, as_json=as_json)
 
 
@@ -114,9 +105,7 @@ def fetch(
     name: Annotated[str | None, arg("Without a name: list what there is.", "[NAME]")] = None,
     *,
     to: Annotated[Path | None, opt("Where it is written; by default ./NAME.", "FOLDER")] = None,
-    source: Annotated[
-        Path | None, opt("An archive or folder to take it from.", "FILE_OR_FOLDER", "--from")
-    ] = None,
+    source: Annotated[Path | None, opt("What to take it from.", "FILE_OR_FOLDER", "--from")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Bring a named data set into a folder for each class, checked and without known junk."""
@@ -132,15 +121,11 @@ def fetch(
     except KeyboardInterrupt:
         cli.echo_err("what has come so far is kept; the same command resumes it")
         raise
-    if as_json:
-        cli.echo_json(fetched.to_json())
-        return
     found = fetched.source
     classes = ", ".join(f"{label} {count:,}" for label, count in found.classes.items())
-    there = f"{found.name} is there already, nothing was done"
     counted = f"{found.images:,} images of {len(found.classes)} classes in {fetched.folder}"
     lines = [
-        *([there] if fetched.already else []),
+        *([f"{found.name} is there already, nothing was done"] if fetched.already else []),
         f"{counted}: {shorten(classes, 500, placeholder=' …')}",
         f"licence: {found.licence}",
         f"cite: {found.citation}",
@@ -148,7 +133,7 @@ def fetch(
         *(f"left out, not an image: {path}" for path in found.broken),
         *(f"note: {note}" for note in found.notes),
     ]
-    cli.echo("\n".join(lines))
+    cli.echo_either(fetched.to_json(), "\n".join(lines), as_json=as_json)
     cli.echo_err(f"next:   regraft data check {fetched.folder}")
 
 
@@ -157,21 +142,15 @@ def _list_named(*, as_json: bool) -> None:
     from regraft.report.tables import Table, size
     from regraft.settings import to_json
 
-    if as_json:
-        cli.echo_json({"data_sets": to_json(named_data())})
-        return
+    every = named_data()
+    sizes = [size(data.size) if data.url else "by hand" for data in every]
     rows = tuple(
-        (
-            *(data.name, data.classes, data.images),
-            size(data.size) if data.url else "by hand",
-            *(data.title, data.licence),
-        )
-        for data in named_data()
+        (data.name, data.classes, data.images, download, data.title, data.licence)
+        for data, download in zip(every, sizes, strict=True)
     )
-    cli.echo_table(Table(("name", "classes", "images", "download", "what", "licence"), rows))
-    cli.echo_err(
-        "by hand: get it from its publisher, then `regraft data fetch NAME --from FILE_OR_FOLDER`"
-    )
+    table = Table(("name", "classes", "images", "download", "what", "licence"), rows)
+    cli.echo_either({"data_sets": to_json(every)}, table, as_json=as_json)
+    cli.echo_err("by hand: get it, then `regraft data fetch NAME --from FILE_OR_FOLDER`")
 
 
 def suspects(

@@ -13,19 +13,13 @@ from regraft.errors import UsageError
 
 if TYPE_CHECKING:
     from regraft.experiment.config import DataConfig, MethodConfig
-    from regraft.report.tables import Table
 
 _PAGE = "comparison.html"
 
-_PLANNED = "Say what would be run, and about how long it takes; write nothing."
-DryRunOption = Annotated[bool, opt(_PLANNED, None, "--dry-run", panel="Output")]
-ResumeOption = Annotated[
-    bool, opt("Resume what was stopped in the folder --out.", None, "--resume", panel="Output")
-]
-RunOutOption = Annotated[Path | None, opt("Where the run is written.", "FOLDER", panel="Output")]
-TableOutOption = Annotated[
-    Path | None, opt("Where runs, table and page are written.", "FOLDER", panel="Output")
-]
+DryRunOption = Annotated[bool, opt("Only say what would be run, and how long.", panel="Output")]
+ResumeOption = Annotated[bool, opt("Resume what was stopped in --out.", panel="Output")]
+RunOutOption = Annotated[Path | None, cli.out("Where the run is written.")]
+TableOutOption = Annotated[Path | None, cli.out("Where runs, table and page are written.")]
 
 
 def fit(
@@ -34,9 +28,7 @@ def fit(
     *,
     out: RunOutOption = None,
     resume: ResumeOption = False,
-    tensorboard: Annotated[
-        Path | None, opt("Also write events for TensorBoard here.", "FOLDER", panel="Output")
-    ] = None,
+    tensorboard: Annotated[Path | None, cli.out("Also write events for TensorBoard here.")] = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> int:
@@ -55,7 +47,9 @@ def fit(
     config = RunConfig(data, method)
     if dry_run:
         rows = (PlannedRow(config.description, (config,)),)
-        return _echo_planned(batch.dry_run(Plan("", rows)), "text", as_json=as_json)
+        table = batch.dry_run(Plan("", rows))
+        cli.echo_either(cli.table_json(table), table, as_json=as_json)
+        return 0
     name = f"{data.source.stem} {method.backbone} {method.label}"
     place = out or RunStore(Path("runs")).free_folder(name)
     folder = shlex.quote(str(place))
@@ -86,17 +80,6 @@ def fit(
     return cli.refused_code(run)
 
 
-def _echo_planned(table: Table, form: cli.TableFormat, *, as_json: bool) -> int:
-    from regraft.settings import to_json
-
-    if as_json:
-        rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
-        cli.echo_json({"rows": to_json(rows), "notes": list(table.notes)})
-    else:
-        cli.echo_table(table, form=form)
-    return 0
-
-
 def extract(
     data: Annotated[
         DataConfig, Fields("source group_by allow_empty_class label_from_name root follow_links")
@@ -106,12 +89,7 @@ def extract(
     ],
     *,
     out: Annotated[Path, opt("The HDF5 file to write; never overwritten.", "FILE", "--out", "-o")],
-    pixels: Annotated[
-        bool,
-        opt(
-            "Write the images, as they enter the network, and their mean R, G, B.", None, "--pixels"
-        ),
-    ] = False,
+    pixels: Annotated[bool, opt("Write the images as the network gets them, with means.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write the features of all images to HDF5: features, labels and label_names."""
@@ -121,10 +99,8 @@ def extract(
 
     if pixels:  # trained weights are not needed
         images, means = extract_pixels(data, build(replace(method.spec, weights=None)), out)
-        if as_json:
-            cli.echo_json({"file": str(out), "images": images, "means": means})
-            return
-        cli.echo(str(out))
+        told = {"file": str(out), "images": images, "means": means}
+        cli.echo_either(told, str(out), as_json=as_json)
         shown = ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
         cli.echo_err(f"{images} images; means: {shown}, also in {out.with_suffix('.json')}")
         return
@@ -132,40 +108,29 @@ def extract(
         method.spec, pooling=method.pooling, compute=method.compute, verbose=not as_json
     )
     stats, columns = extract_features(data, extractor, out)
-    if as_json:
-        facts = {"file": str(out), "images": stats.images, "columns": columns}
-        cli.echo_json({**facts, "embedded": stats.embedded, "seconds": round(stats.seconds, 3)})
-    else:
-        cli.echo(str(out))
-        cli.echo_err(f"{stats.images} rows of {columns} numbers; {stats.embedded} images embedded")
+    facts = {"file": str(out), "images": stats.images, "columns": columns}
+    facts |= {"embedded": stats.embedded, "seconds": round(stats.seconds, 3)}
+    cli.echo_either(facts, str(out), as_json=as_json)
+    cli.echo_err(f"{stats.images} rows of {columns} numbers; {stats.embedded} images embedded")
 
 
 def compare(
     data: Annotated[DataConfig, Fields(without="folds fold")],
     method: Annotated[MethodConfig, Fields("weights arguments device engine precision")],
     *,
-    backbone: Annotated[
-        list[str] | None, opt("A network to transfer; may be given several times.", "NAME")
-    ] = None,
-    seeds: Annotated[
-        int, opt("Run every method with so many seeds, on the same split.", min=1)
-    ] = 1,
+    backbone: Annotated[list[str] | None, opt("A network, or several times one.", "NAME")] = None,
+    seeds: Annotated[int, opt("Run every method with so many seeds on one split.", min=1)] = 1,
     splits: Annotated[int, opt("Run every method on so many different splits.", min=1)] = 1,
-    folds: Annotated[
-        int | None, opt("Cut the images into so many folds; each is the test once.", min=2)
-    ] = None,
+    folds: Annotated[int | None, opt("Cut so many folds; each is the test once.", min=2)] = None,
     methods: Annotated[
         str, opt("Which strategies stand in the table, with commas between them.", "NAMES")
     ] = "features,frozen,fine_tune,two_stage,from_scratch",
     augment: Annotated[bool, opt("Whether augmented variants of what is trained do, too.")] = True,
     regularize: Annotated[bool, opt("Whether regularized variants do, too.")] = True,
     per_class: Annotated[
-        list[int] | None,
-        opt("Learn from N images of each class, too; may be given several times.", "N", min=1),
+        list[int] | None, opt("Learn from N images of each class, too; or several N.", "N", min=1)
     ] = None,
-    at_most: Annotated[
-        bool, opt("With --per-class, take all images of a class that has fewer.")
-    ] = False,
+    at_most: Annotated[bool, opt("With --per-class, take all of a class with fewer.")] = False,
     budget: Annotated[str, opt("How long it may take: 90s, 20m, 2h, or none.", "TIME")] = "20m",
     out: TableOutOption = None,
     form: FormatOption = "text",
@@ -215,18 +180,10 @@ def run(
     plan: Annotated[Path, arg("A TOML file, or the run.json of a finished run.", "PLAN")],
     *,
     data: Annotated[
-        list[str] | None,
-        opt(
-            "The images, if not those that the plan names; NAME=FOLDER for each of several.",
-            "FOLDER",
-        ),
+        list[str] | None, opt("The images, if elsewhere; or NAME=FOLDER for each.", "FOLDER")
     ] = None,
-    only: Annotated[
-        list[str] | None, opt("Run this row alone; may be given several times.", "ROW")
-    ] = None,
-    small: Annotated[
-        bool, opt("Run the small size that the plan describes.", None, "--small")
-    ] = False,
+    only: Annotated[list[str] | None, opt("Run this row alone, or several.", "ROW")] = None,
+    small: Annotated[bool, opt("Run the small size that the plan describes.")] = False,
     jobs: Annotated[int, opt("How many runs at the same time; they share the cores.", min=1)] = 1,
     out: TableOutOption = None,
     dry_run: DryRunOption = False,
@@ -240,7 +197,9 @@ def run(
     planned = read_plan(plan, small=small, data=data or ())
     planned = planned.only(only) if only else planned
     if dry_run:
-        return _echo_planned(batch.dry_run(planned), form, as_json=as_json)
+        table = batch.dry_run(planned)
+        cli.echo_either(cli.table_json(table), table, as_json=as_json, form=form)
+        return 0
     folder = out or Path("runs") / f"{plan.stem}{'-small' if small else ''}"
     runner = batch.PlanRunner(
         folder, command=cli.command_line(), verbose=not as_json, say=cli.echo_err
@@ -272,7 +231,7 @@ def find_lr(
         opt("What is trained of the network, as for `fit`.", panel="Method"),
     ] = "frozen",
     steps: Annotated[int, opt("How many steps.", min=10)] = 100,
-    out: Annotated[Path | None, opt("Draw the curve here, an SVG.", "FILE", panel="Output")] = None,
+    out: Annotated[Path | None, cli.out("Draw the curve here, an SVG.", "FILE")] = None,
     as_json: JsonOption = False,
 ) -> int:
     """Train for a few steps with a rising learning rate, and suggest one for `fit`.
@@ -306,10 +265,5 @@ def find_lr(
     return cli.echo_refused(bad, as_json=as_json)
 
 
-COMMANDS: dict[str, Any] = {
-    "fit": fit,
-    "extract": extract,
-    "compare": compare,
-    "run": run,
-    "find-lr": find_lr,
-}
+COMMANDS: dict[str, Any] = {"fit": fit, "extract": extract, "compare": compare}
+COMMANDS |= {"run": run, "find-lr": find_lr}

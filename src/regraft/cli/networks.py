@@ -12,18 +12,13 @@ from regraft.errors import UsageError
 if TYPE_CHECKING:
     from regraft.experiment.config import DataConfig, MethodConfig, Strategy
 
-PageOption = Annotated[
-    Path | None,
-    opt("Also write a page: the tables, and accuracy against cost.", "FILE", panel="Output"),
-]
+PageOption = Annotated[Path | None, cli.out("Also write a page: accuracy against cost.", "FILE")]
 _COST = "Up and left is better; the area of a circle shows how many parameters a network has."
 
 
 def list_networks(
     *,
-    available: Annotated[
-        bool, opt("Only networks whose weights are on this machine.", None, "--available")
-    ] = False,
+    available: Annotated[bool, opt("Only networks whose weights are here.")] = False,
     out: PageOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -35,10 +30,8 @@ def list_networks(
     found = [(entry, is_here(entry)) for entry in list_backbones()]
     found = [(entry, here) for entry, here in found if here or not available]
     table = network_table(found)
-    if as_json:
-        cli.echo_json({"networks": [{**entry.summary, "here": here} for entry, here in found]})
-    else:
-        cli.echo_table(table)
+    told = [{**entry.summary, "here": here} for entry, here in found]
+    cli.echo_either({"networks": told}, table, as_json=as_json)
     if out is not None:
         points = [
             (entry.name, facts.multiply_adds, entry.top1, facts.parameters)
@@ -67,10 +60,8 @@ def show(
     ],
     method: Annotated[MethodConfig, Fields("weights arguments pooling", own="backbone")],
     *,
-    top: Annotated[bool, opt("Include the network's own classifier.", None, "--top")] = False,
-    layers: Annotated[
-        bool, opt("List every layer, not a block of them as one.", None, "--layers")
-    ] = False,
+    top: Annotated[bool, opt("Include the network's own classifier.")] = False,
+    layers: Annotated[bool, opt("List every layer, not a block of them as one.")] = False,
     classes: Annotated[int | None, opt("Show it with a new head for so many.", min=2)] = None,
     head: Annotated[str, opt("The new head, as in `fit`.", "NAME")] = "linear",
     unfreeze: Annotated[str | None, opt("What is trained of the trunk, as in `fit`.")] = None,
@@ -108,16 +99,11 @@ def show(
         cli.echo_json({**facts, "layers": to_json(listed)})
         return
     rows = tuple(
-        (
-            *(str(index), layer.name, layer.type, _shape(layer.output_shape)),
-            *(f"{layer.parameters:,}", f"{layer.trainable:,}"),
-        )
-        for index, layer in enumerate(listed)
+        (at, one.name, one.type, _shape(one.output_shape), one.parameters, one.trainable)
+        for at, one in enumerate(listed)
     )
     cli.echo_table(Table(("", "layer", "type", "output", "parameters", "trainable"), rows))
-    cli.echo(f"total: {size}")
-    cli.echo(f"features: {built.feature_dim}")
-    cli.echo(f"stages: {', '.join(stages)}")
+    cli.echo(f"total: {size}\nfeatures: {built.feature_dim}\nstages: {', '.join(stages)}")
     cli.echo(f"preprocessing: {built.preprocessing}")
 
 
@@ -132,12 +118,9 @@ def rank(
     method: Annotated[MethodConfig, Fields("engine")],
     *,
     names: Annotated[
-        list[str] | None,
-        opt("A network, or a group of `list`; all whose weights are here.", "NAME", "--backbone"),
+        list[str] | None, opt("A network or group; by default all here.", "NAME", "--backbone")
     ] = None,
-    budget: Annotated[
-        str | None, opt("Leave out what would take longer in all: 90s, 10m or 2h.", "TIME")
-    ] = None,
+    budget: Annotated[str | None, opt("Leave out what takes longer: 90s, 2h.", "TIME")] = None,
     folds: Annotated[int, opt("Folds of the cross-validation.", min=2)] = 5,
     per_class: Annotated[int | None, opt("Use so many images of each class.", min=2)] = None,
     out: PageOption = None,
@@ -152,7 +135,7 @@ def rank(
     from regraft.backbones.sources import find
     from regraft.experiment.config import read_minutes
     from regraft.experiment.prepare import Clock
-    from regraft.experiment.rank import PROBE, rank_backbones
+    from regraft.experiment.rank import rank_backbones
 
     ranking = rank_backbones(
         data,
@@ -166,18 +149,16 @@ def rank(
         compute=method.compute,
         verbose=not as_json,
     )
-    if as_json:
-        cli.echo_json(ranking.to_json())
-    else:
-        cli.echo_table(ranking.table(), form=form)
+    table = ranking.table()
+    told = {**cli.table_json(table), "bad_files": [error.to_json() for error in ranking.bad]}
+    cli.echo_either(told, table, as_json=as_json, form=form)
     if out is not None:
         points = [
-            (row.backbone, known.multiply_adds, row.accuracy(PROBE).value, known.parameters)
+            (row.backbone, known.multiply_adds, row.accuracy.value, known.parameters)
             for row in ranking.rows
             if (known := find(row.backbone).facts) is not None
         ]
-        sections = [("Ranking", ranking.table(), "")]
-        title = f"Networks for {data.source.stem}"
+        title, sections = f"Networks for {data.source.stem}", [("Ranking", table, "")]
         _write_page(out, title, points, "accuracy of the linear probe", sections)
     return cli.echo_refused(ranking.bad, as_json=as_json)
 
@@ -189,11 +170,10 @@ def list_stored(*, as_json: JsonOption = False) -> None:
     from regraft.settings import to_json
 
     found = list_weights()
-    if as_json:
-        cli.echo_json({"store": str(store()), "weights": to_json(found)})
-        return
     rows = tuple((w.name, w.backbone, w.licence, w.source, w.sha256[:16]) for w in found)
-    cli.echo_table(Table(("name", "backbone", "licence", "source", "SHA-256"), rows))
+    table = Table(("name", "backbone", "licence", "source", "SHA-256"), rows)
+    told = {"store": str(store()), "weights": to_json(found)}
+    cli.echo_either(told, table, as_json=as_json)
     cli.echo_err(f"in {store()}")
 
 
@@ -222,13 +202,10 @@ def import_file(
     name: Annotated[str, opt("The name under which they are used from now on.")],
     backbone: Annotated[str, opt("The network they belong to.", "NAME")],
     preprocessing: Annotated[
-        list[str] | None,
-        opt("How its images were prepared: size=224, mean=0.5,0.5,0.5 and so on.", "KEY=VALUE"),
+        list[str] | None, opt("How images were prepared: size=224, mean=0.5,0.5,0.5.", "KEY=VALUE")
     ] = None,
     licence: Annotated[str, opt("The licence they come under.")] = "unknown",
-    overwrite: Annotated[
-        bool, opt("Replace weights of the same name.", None, "--overwrite")
-    ] = False,
+    overwrite: Annotated[bool, opt("Replace weights of the same name.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Take a file of weights with its preprocessing into the store, under your own name."""
@@ -244,10 +221,8 @@ def import_file(
         licence=licence,
         overwrite=overwrite,
     )
-    if as_json:
-        cli.echo_json(to_json(stored))
-        return
-    cli.echo(f"{stored.name}\t{stored.backbone}\t{stored.licence}\t{stored.sha256}")
+    line = f"{stored.name}\t{stored.backbone}\t{stored.licence}\t{stored.sha256}"
+    cli.echo_either(to_json(stored), line, as_json=as_json)
     for note in (f"preprocessing: {stored.preprocessing}", *stored.notes):
         cli.echo_err(note)
     cli.echo_err(f"use it with --backbone {stored.name}")
@@ -268,10 +243,5 @@ def verify(
 
 
 BACKBONES: dict[str, Any] = {"list": list_networks, "show": show, "rank": rank}
-WEIGHTS: dict[str, Any] = {
-    "list": list_stored,
-    "path": path,
-    "fetch": fetch,
-    "import": import_file,
-    "verify": verify,
-}
+WEIGHTS: dict[str, Any] = {"list": list_stored, "path": path, "fetch": fetch}
+WEIGHTS |= {"import": import_file, "verify": verify}

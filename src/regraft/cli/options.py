@@ -46,12 +46,6 @@ unfreeze:PART group_by:REGEX label_from_name:REGEX root:FOLDER start:RUN time_bu
 _FIRST, _OTHER = "Arguments", "Options"  # headings of what does not stand in PANELS
 
 TableFormat = Literal["text", "markdown", "latex", "csv"]
-_ONE, _LINES = "Print one JSON object on standard output.", "Print one JSON object per line."
-FormatOption = Annotated[
-    TableFormat, typer.Option("--format", help="Form of the table.", rich_help_panel="Output")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help=_ONE, rich_help_panel="Output")]
-JsonLinesOption = Annotated[bool, typer.Option("--json", help=_LINES, rich_help_panel="Output")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +86,16 @@ def opt(
 def arg(told: str, metavar: str) -> Any:
     """Return an argument of a command's own; see ``opt``."""
     return typer.Argument(help=told, metavar=metavar)
+
+
+def out(told: str, metavar: str | None = "FOLDER", *names: str) -> Any:
+    """Return an option about what is written or printed; see ``opt``."""
+    return opt(told, metavar, *names, panel="Output")
+
+
+FormatOption = Annotated[TableFormat, out("Form of the table.", None, "--format")]
+JsonOption = Annotated[bool, opt("Print one JSON object.", None, "--json", panel="Output")]
+JsonLinesOption = Annotated[bool, opt("Print JSON, a line each.", None, "--json", panel="Output")]
 
 
 def add_commands(app: typer.Typer, functions: Mapping[str, Callable[..., Any]]) -> None:
@@ -153,6 +157,9 @@ def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 fields.setdefault(option.name, option)
                 first += [option] * (option.default is inspect.Parameter.empty)
         else:
+            for note in notes if parameter.default is False else ():
+                if note.default is ...:  # typer has the first name here; without a --no- form
+                    note.default = f"--{parameter.name.replace('_', '-')}"
             own.append(parameter.replace(annotation=hint, kind=parameter.KEYWORD_ONLY))
             first += own[-1:] * (parameter.default is inspect.Parameter.empty)
 
@@ -320,9 +327,29 @@ def echo_json(value: Any, *, indent: int | None = 2) -> None:
     echo(json.dumps(value, indent=indent, ensure_ascii=True, allow_nan=False))
 
 
-def echo_table(*tables: Table, form: TableFormat = "text") -> None:
-    """Print tables in the form that was asked for."""
-    echo("\n\n".join(getattr(table, f"to_{form}")() for table in tables))
+def echo_table(table: Table, *, form: TableFormat = "text") -> None:
+    """Print a table in the form that was asked for."""
+    echo(getattr(table, f"to_{form}")())
+
+
+def table_json(table: Table) -> dict[str, Any]:
+    """Return a table as one JSON object: its rows by the names of the columns, and its notes."""
+    from regraft.settings import to_json
+
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    return {"rows": to_json(rows), "notes": list(table.notes)}
+
+
+def echo_either(
+    value: Any, shown: str | Table, *, as_json: bool, form: TableFormat = "text"
+) -> None:
+    """Print one JSON object, or what people read: a text or a table."""
+    if as_json:
+        echo_json(value)
+    elif isinstance(shown, str):
+        echo(shown)
+    else:
+        echo_table(shown, form=form)
 
 
 def echo_refused(errors: Collection[ImageError], *, as_json: bool) -> int:

@@ -18,10 +18,7 @@ from regraft.errors import UsageError, printable
 if TYPE_CHECKING:
     from regraft.experiment.config import DataConfig, MethodConfig
 
-FilesArgument = Annotated[
-    list[str],
-    arg("Images or folders of images; '-' reads paths from standard input.", "FILES…"),
-]
+FilesArgument = Annotated[list[str], arg("Images or folders; '-' reads their paths.", "FILES…")]
 RunArgument = Annotated[Path, arg("A run's folder, or the model folder in it.", "RUN")]
 RunsArgument = Annotated[list[Path], arg("Folders of runs, or folders that hold runs.", "RUNS…")]
 TopOption = Annotated[int, opt("How many classes to show.", min=1)]
@@ -32,16 +29,13 @@ def classify(
     method: Annotated[MethodConfig, Fields("weights arguments")],
     *,
     backbone: Annotated[
-        list[str] | None,
-        opt("A network; may be given several times.", "NAME", panel="Network"),
+        list[str] | None, opt("A network, or several times one.", "NAME", panel="Network")
     ] = None,
     top: TopOption = 5,
     label_from_name: Annotated[
         str | None, opt("Read the true class from the file name: '(?P<label>[0-9]+)_'.", "REGEX")
     ] = None,
-    out: Annotated[
-        Path | None, opt("Also write a page with images and bars.", "FILE", panel="Output")
-    ] = None,
+    out: Annotated[Path | None, cli.out("Also write a page with images and bars.", "FILE")] = None,
     as_json: JsonLinesOption = False,
 ) -> int:
     """Say what networks trained on ImageNet see in images, with probabilities.
@@ -90,9 +84,7 @@ def evaluate(
         DataConfig, Fields("source label_from_name root follow_links skip_bad max_bad")
     ],
     *,
-    test_views: Annotated[
-        int | None, opt("Views of each test image: 1, 2 or 10; by default the run's own.", "N")
-    ] = None,
+    test_views: Annotated[int | None, opt("Views of a test image: 1, 2 or 10.", "N")] = None,
     as_json: JsonOption = False,
 ) -> int:
     """Measure a fitted model on labelled images, apart by whether it learned from them."""
@@ -101,20 +93,15 @@ def evaluate(
 
     everything = replace(data, allow_empty_class=True)
     result = evaluate_on(run, everything, test_views=test_views, verbose=not as_json)
-    if as_json:
-        cli.echo_json(result.to_json())
-    else:
-        cli.echo_table(parts_table(result.metrics))
-        cli.echo_err(result.comment())
+    cli.echo_either(result.to_json(), parts_table(result.metrics), as_json=as_json)
+    cli.echo_err(result.comment())
     return cli.echo_refused(result.bad, as_json=as_json)
 
 
 def report(
     runs: RunsArgument,
     *,
-    data: Annotated[
-        Path | None, opt("Where the images are now, if they have moved.", "FOLDER")
-    ] = None,
+    data: Annotated[Path | None, opt("Where the images are, if moved.", "FOLDER")] = None,
 ) -> None:
     """Write the page of each run again, from its folder alone."""
     from regraft.report.run_page import write_page
@@ -129,15 +116,9 @@ def report(
 def compare_runs(
     runs: RunsArgument,
     *,
-    classes: Annotated[
-        bool, opt("Show precision, recall and F1 of every class instead.", None, "--classes")
-    ] = False,
-    apart: Annotated[
-        bool, opt("Make a table of each of the folders, on one page.", None, "--apart")
-    ] = False,
-    out: Annotated[
-        Path | None, opt("Also write the comparison as one HTML page.", "FILE", panel="Output")
-    ] = None,
+    classes: Annotated[bool, opt("Show precision, recall and F1 of every class.")] = False,
+    apart: Annotated[bool, opt("Make a table of each folder, on one page.")] = False,
+    out: Annotated[Path | None, cli.out("Also write the comparison as a page.", "FILE")] = None,
     form: FormatOption = "text",
     as_json: JsonOption = False,
 ) -> None:
@@ -168,9 +149,7 @@ def compare_runs(
         cli.echo_table(table, form=form)
 
 
-def demo(
-    *, out: Annotated[Path | None, opt("Where everything is written.", "FOLDER")] = None
-) -> None:
+def demo(*, out: Annotated[Path | None, cli.out("Where everything is written.")] = None) -> None:
     """Show what a network sees in two photographs, then learn two small sets in three ways."""
     from regraft.experiment.config import MethodConfig
     from regraft.experiment.demo import photographs, run_demo
@@ -191,11 +170,9 @@ def demo(
         cli.echo(f"\n{each.lesson}")
         cli.echo_err(f"page:   {each.page}\nplan:   {each.plan}")
     run = shown[0].comparison.rows[-1].runs[0].folder
-    cli.echo_err(
-        f"\nDone in {time.monotonic() - begun:.0f} s. Open the pages in a browser. Try next:\n"
-        f"  regraft predict {quote(str(run))} {quote(str(shown[0].images / 'daisy'))}\n"
-        "  regraft compare YOUR_FOLDER"
-    )
+    cli.echo_err(f"\nDone in {time.monotonic() - begun:.0f} s. Open the pages. Try next:")
+    cli.echo_err(f"  regraft predict {quote(str(run))} {quote(str(shown[0].images / 'daisy'))}")
+    cli.echo_err("  regraft compare YOUR_FOLDER")
 
 
 def _echo_rows(
@@ -244,11 +221,5 @@ def _path_on(line: str) -> str:
     return name if os.path.lexists(name) else name.removesuffix("\r")
 
 
-COMMANDS: dict[str, Any] = {
-    "classify": classify,
-    "predict": predict,
-    "evaluate": evaluate,
-    "report": report,
-    "compare-runs": compare_runs,
-    "demo": demo,
-}
+COMMANDS: dict[str, Any] = {"classify": classify, "predict": predict, "evaluate": evaluate}
+COMMANDS |= {"report": report, "compare-runs": compare_runs, "demo": demo}

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from threadpoolctl import threadpool_limits
 
 from regraft.backbones.backbone import build as build_backbone
 from regraft.backbones.spec import BackboneSpec
 from regraft.data.dataset import Dataset
+from regraft.data.split import division
 from regraft.errors import RegraftError, RunError, list_names
 from regraft.experiment.config import DataConfig, MethodConfig, RunConfig
 from regraft.experiment.plan import Plan
 from regraft.experiment.prepare import PreparedData, prepare, read_images
-from regraft.experiment.run import fit_run
-from regraft.experiment.staleness import refuse_changed_images, refuse_changed_weights
+from regraft.experiment.run import fit_run, initial_weights
 from regraft.experiment.warnings import advice, comparison_warnings
 from regraft.report.comparison_page import write_comparison
 from regraft.report.tables import Cell, Duration, Table
@@ -37,6 +35,8 @@ from regraft.training.heads import Head, find_head
 from regraft.training.network import TransferNetwork
 from regraft.training.phases import Phase
 
+A = TypeVar("A")
+T = TypeVar("T")
 RUNS = "runs"
 _FEW = 4  # blank images that pass through a network to see how long one takes
 Say = Callable[[str], None]
@@ -87,8 +87,8 @@ class PlanRunner:
         """Return the run of a configuration if it is finished.
 
         Raises:
-            RunError: The images (``RUN-DATA-CHANGED``) or the weights (``RUN-WEIGHTS-CHANGED``)
-                have changed since, or the run is damaged.
+            RunError: The images or the weights have changed since (``RUN-CHANGED``), or the run is
+                damaged.
             DataError: The images are not there any more.
         """
         place = self.place(config)
@@ -98,8 +98,7 @@ class PlanRunner:
         key = config.data.images_key
         if key not in self._images:  # they are listed once for all runs
             self._images[key] = read_images(config.data)
-        refuse_changed_images(run, self._images[key])
-        refuse_changed_weights(run, config.method)
+        refuse_changed(run, config.method, self._images[key])
         return run
 
     def fit(self, config: RunConfig, *, time_budget: float | None = None) -> Run:
@@ -172,40 +171,29 @@ class PlanRunner:
         for number, config in enumerate(configs, start=1):
             seed = config.method.seed
             self.say(f"run {number} of {len(configs)}: {config.description}, seed {seed}")
-            yield config, _caught(self.fit, config)
+            yield config, caught(self.fit, config)
 
     def _together(self, configs: Sequence[RunConfig], jobs: int) -> _Results:
         """Yield what became of runs that are fitted in processes of their own."""
-        waiting = []
+        share, waiting = max(1, threads() // jobs), list[RunConfig]()
         for config in configs:  # here and once; the processes get what was found
-            try:
-                self.prepared(config)
-            except RegraftError as error:
-                yield config, error
+            prepared = caught(self.prepared, config)
+            if isinstance(prepared, RegraftError):
+                yield config, prepared
             else:
                 waiting.append(config)
         while waiting:  # those first that start from none that waits
             links = {config.link for config in waiting}
             ready = [one for one in waiting if str(one.method.start) not in links]
             waiting = [config for config in waiting if config not in ready]
-            with shared_cores(jobs), ThreadPoolExecutor(jobs) as threads:
-                begun = {threads.submit(_caught, self._apart, one): one for one in ready}
+            fit = functools.partial(_fit_quietly, replace(self, verbose=False, say=print))
+            with ProcessPoolExecutor(jobs, get_context("spawn"), _use_threads, (share,)) as pool:
+                futures = [pool.submit(fit, one) for one in ready]
                 try:
-                    for future in as_completed(begun):
-                        yield begun[future], future.result()
+                    for config, future in zip(ready, futures, strict=True):
+                        yield config, caught(lambda begun: Run.open(begun.result()), future)
                 finally:
-                    threads.shutdown(cancel_futures=True)
-
-    def _apart(self, config: RunConfig) -> Run:
-        """Fit one run in a process that can die without the others."""
-        quiet = replace(self, verbose=False, say=print)
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            try:
-                return Run.open(pool.submit(_fit_quietly, quiet, config).result())
-            except BrokenProcessPool as error:
-                what, why = "its process was ended by the system", "perhaps for want of memory"
-                hint = "free some, or learn with a smaller batch_size; training resumes then"
-                raise RunError(what, why=why, hint=hint, code="RUN-ENDED") from error
+                    pool.shutdown(cancel_futures=True)
 
     def _with_start(self, config: RunConfig) -> RunConfig:
         """Return the configuration with the whole path of the run that it starts from.
@@ -224,6 +212,61 @@ class PlanRunner:
     def _of(self, key: str) -> list[Path]:
         """Return the folders of a run, whatever it was called."""
         return sorted((self.folder / RUNS).glob(f"*-{key}"))
+
+
+def refuse_changed(run: Run, method: MethodConfig, data: Dataset) -> None:
+    """Refuse a finished run whose images or weights are not the ones that lie there now.
+
+    Paths and classes are compared with the run's. Only files that were written, moved or copied
+    since are opened: the content decides. An image that could not be used then, and was touched
+    since, may be repaired.
+
+    Args:
+        run: The finished run.
+        method: What it would begin with now.
+        data: The images that lie there now; what is read of their content is kept.
+
+    Raises:
+        RunError: Images are new, gone, changed, of another class or repaired, came with other parts
+            or groups, or the weights to begin with are others (``RUN-CHANGED``).
+        DataError: A file cannot be read.
+    """
+    then = {row.path: row for row in run.rows()}
+    bad = {str(entry.get("path", "")) for entry in (run.check or {}).get("bad_files", [])}
+    now = {name: place for place, name in enumerate(data.relative_paths())}
+    written = (run.folder / RECORD).stat().st_mtime
+    touched = {name for name, place in now.items() if _touched(data.paths[place]) > written}
+    again = sorted(touched & then.keys())
+    contents = zip(again, data.take(now[name] for name in again).hashes(), strict=True)
+    kinds = {
+        "new": now.keys() - then.keys() - bad,
+        "gone": then.keys() - now.keys(),
+        "changed": {name for name, sha256 in contents if sha256 != then[name].sha256},
+        "of another class": {n for n in now.keys() & then if data.labels[now[n]] != then[n].label},
+        "perhaps repaired": touched & bad - then.keys(),
+    }
+    told = [f"{len(names)} {what} ({min(names)})" for what, names in kinds.items() if names]
+    settings = run.record.split.settings
+    divided = division(data, regroup=settings.get("regroup", False), among=then)
+    if not told and divided != settings.get("division", divided):
+        told.append("their own parts or groups are others")
+    initial, start = run.record.backbone.initial, method.start or method.weights
+    for name, sha256 in initial_weights(method).items():
+        if initial.get(name, sha256) != sha256:
+            told.append(f"the {name} ({start}) has other content now")
+    if told:
+        what, why = "its images or weights are not the ones of this run any more", ", ".join(told)
+        hint = "choose another folder with out (--out), or delete this one"
+        raise RunError(what, path=run.folder, why=why, hint=hint, code="RUN-CHANGED")
+
+
+def _touched(file: Path) -> float:
+    """Return the latest time of a file: a copy or a move may keep when its content was written."""
+    try:
+        facts = file.stat()
+    except OSError:  # whoever opens it says what is wrong
+        return math.inf
+    return max(facts.st_mtime, facts.st_ctime)
 
 
 def compare_rows(
@@ -250,10 +293,16 @@ def _fit_quietly(runner: PlanRunner, config: RunConfig) -> Path:
     return runner.fit(config).folder
 
 
-def _caught(fit: Callable[[RunConfig], Run], config: RunConfig) -> Run | RegraftError:
-    """Return the run, or what went wrong with it: that is the failure of one row, and is said."""
+def _use_threads(count: int) -> None:
+    """Let a process compute with its share of the cores."""
+    torch.set_num_threads(count)
+    threadpool_limits(count)
+
+
+def caught(work: Callable[[A], T], given: A) -> T | RegraftError:
+    """Return what came of some work, or what went wrong: that is the failure of its row alone."""
     try:
-        return fit(config)
+        return work(given)
     except RegraftError as error:
         return error
     except Exception as error:  # noqa: BLE001 - what nobody foresaw is said with its kind
@@ -271,25 +320,28 @@ def dry_run(plan: Plan) -> Table:
         BackboneError: A network cannot be built.
     """
     rows: list[tuple[Cell, ...]] = []
-    whole = 0.0
+    whole, kept_features = 0.0, set[tuple[BackboneSpec, str]]()
     for row in plan.rows:
-        data, method = row.configs[0].data, row.configs[0].method
+        data, method, runs = row.configs[0].data, row.configs[0].method, len(row.configs)
         images, phases = _listed(data), method.all_phases()
         learned = _learned(images, data, method)
         outputs = 1 if method.output == "sigmoid" else len(images.classes)
         network = (method.spec, method.head, phases, outputs, choose_device(method.device))
-        size, trained, forward, each = _measured(*network)
-        steps, seconds = 0, forward * len(images)
-        for phase, (live, kept) in zip(phases, each, strict=True):
+        size, trained, forward, shares = _measured(*network)
+        steps, passes, seconds = 0, runs, 0.0
+        for phase, share in zip(phases, shares, strict=True):
             batches = min(-(-learned // method.batch_size), phase.steps or learned)
-            cached = method.augment is None or method.views is not None
-            seconds += (
-                phase.epochs
-                * min(learned, batches * method.batch_size)
-                * (kept if cached else live)
-            )
             steps += phase.epochs * batches
-        runs, whole = len(row.configs), whole + seconds * len(row.configs)
+            kept = method.augment is None or method.views is not None
+            seen = runs * phase.epochs * min(learned, batches * method.batch_size)
+            # The way back takes twice the time of the way through what is trained.
+            seconds += seen * forward * ((share if kept else 1) + 2 * share)
+        if method.strategy == "features":  # which are kept for all runs on the same images
+            new = {(one.method.spec, one.data.images_key) for one in row.configs} - kept_features
+            kept_features |= new
+            passes = len(new)
+        seconds += passes * forward * len(images)
+        whole += seconds
         sizes = (size, trained, size - trained)
         rows.append((row.description, runs, learned, *sizes, steps, Duration(seconds)))
     columns = ("row", "runs", "images", "parameters", "trained", "frozen", "steps", "about")
@@ -318,32 +370,23 @@ def _learned(images: Dataset, data: DataConfig, method: MethodConfig) -> int:
 @functools.lru_cache(maxsize=64)
 def _measured(
     spec: BackboneSpec, head: str | Head, phases: tuple[Phase, ...], outputs: int, device: str
-) -> tuple[int, int, float, list[tuple[float, float]]]:
+) -> tuple[int, int, float, list[float]]:
     """Return how large a network is and how long an image takes, with random weights.
 
     Returns:
         The parameters of trunk and head (without phases of the trunk alone), how many of them the
-        last phase trains, the seconds to look at an image, and for each phase the seconds to learn
-        from one: as a whole, and where what is frozen of it is kept.
+        last phase trains, the seconds to look at an image, and the share of each phase of them.
     """
     backbone = build_backbone(replace(spec, weights=None))
     network = TransferNetwork(backbone, find_head(head), outputs=outputs).to(device)
-    batch, each, trained = network.blank(_FEW), [], 0
+    batch, trained = network.blank(_FEW), 0
     with torch.inference_mode():
-        forward = _seconds(lambda: network(batch)) / _FEW
+        forward = _seconds(lambda: network(batch).sum().item()) / _FEW
+    shares = []
     for phase in phases:
-        share = network.freeze(phase).stages
-        network.set_mode()
-        live = _seconds(lambda: _step(network, batch)) / _FEW
-        each.append((live, max(live - (1 - share) * forward, 0.0)))
+        shares.append(network.freeze(phase).stages)
         trained = sum(own.numel() for own in network.parameters() if own.requires_grad)
-    return network.size() if phases else backbone.parameters, trained, forward, each
-
-
-def _step(network: TransferNetwork, batch: Tensor) -> None:
-    network(batch).sum().backward()
-    first = next(own for own in network.parameters() if own.requires_grad)
-    first.grad.sum().item()  # type: ignore[union-attr] # an accelerator is done with its work then
+    return network.size() if phases else backbone.parameters, trained, forward, shares
 
 
 def _seconds(work: Callable[[], Any]) -> float:
@@ -351,22 +394,3 @@ def _seconds(work: Callable[[], Any]) -> float:
     begun = time.perf_counter()
     work()
     return time.perf_counter() - begun
-
-
-@contextlib.contextmanager
-def shared_cores(jobs: int) -> Iterator[None]:
-    """Let each process that begins meanwhile use its share of the cores.
-
-    Libraries count cores while they are imported, which a process does before it is asked anything.
-    """
-    share = str(max(1, threads() // jobs))
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, share))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value

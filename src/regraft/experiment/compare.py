@@ -19,9 +19,8 @@ from pydantic import Field
 
 from regraft.data.dataset import Dataset
 from regraft.errors import ImageError, RegraftError, RunError, UsageError
-from regraft.experiment.batch import PlanRunner, Say
+from regraft.experiment.batch import PlanRunner, Say, caught
 from regraft.experiment.config import Count, DataConfig, MethodConfig, RunConfig, Strategy
-from regraft.experiment.plan import repeated
 from regraft.experiment.prepare import Clock, Passed, check_seconds, embed_in_pieces, read_images
 from regraft.experiment.run import build
 from regraft.experiment.warnings import comparison_warnings
@@ -101,14 +100,13 @@ class CompareConfig:
 
     def runs(self, method: MethodConfig) -> tuple[RunConfig, ...]:
         """Return the runs of a method, one for each seed and split or fold."""
-        first = self.data.seed
-        return repeated(
-            replace(self.data, folds=self.folds),
-            method,
-            splits=range(first, first + self.splits),
-            folds=range(self.folds or 1),
-            seeds=range(self.seeds),
-        ).configs
+        data, first = replace(self.data, folds=self.folds), self.data.seed
+        return tuple(
+            RunConfig(replace(data, seed=split, fold=fold), replace(method, seed=seed))
+            for split in range(first, first + self.splits)
+            for fold in range(self.folds or 1)
+            for seed in range(self.seeds)
+        )
 
 
 def candidates(config: CompareConfig) -> list[MethodConfig]:
@@ -196,7 +194,7 @@ def compare(
     Raises:
         DataError: The images cannot be used.
         RunError: Another comparison stands in the folder (``RUN-EXISTS``), or the images are not
-            those of its runs any more (``RUN-DATA-CHANGED``).
+            those of its runs any more (``RUN-CHANGED``).
         UsageError: The budget is too short for any method (``BUDGET``).
         RegraftError: A network cannot be had.
     """
@@ -245,13 +243,9 @@ def _read_state(folder: Path, config: CompareConfig) -> State:
     then, now = to_json(state.config), to_json(config)
     differing = [key for key in now if now[key] != then[key] and key != "budget"]
     if differing:
-        raise RunError(
-            "another comparison stands here",
-            path=folder,
-            why=f"it was asked for with another {', '.join(differing)}",
-            hint="choose another folder with out (--out)",
-            code="RUN-EXISTS",
-        )
+        what, why = "another comparison stands here", f"with another {', '.join(differing)}"
+        hint = "choose another folder with out (--out)"
+        raise RunError(what, path=folder, why=why, hint=hint, code="RUN-EXISTS")
     return state
 
 
@@ -304,12 +298,8 @@ class _Ladder:
         for number, method in enumerate(found, start=1):
             left = f"; {Duration(max(self._left, 0.0))} left" if self.config.budget else ""
             self.say(f"method {number} of {len(found)}: {method.title}{left}")
-            try:
-                self._run_all(method)
-            except Exception as error:  # noqa: BLE001 - it is the failure of one method, and said
-                known = isinstance(error, RegraftError)
-                told = error if known else f"unexpected error: {type(error).__name__}: {error}"
-                self.failures.append(f"{method.title}: {told}")
+            if isinstance(error := caught(self._run_all, method), RegraftError):
+                self.failures.append(f"{method.title}: {error}")
                 self.say(f"failed: {self.failures[-1]}")
         if self.config.budget is not None and len(self.left_out) == len(found):
             raise self.clock.too_short(self._least, "the quickest method")

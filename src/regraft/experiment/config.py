@@ -15,30 +15,17 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
+from regraft.backbones import spec as networks
 from regraft.backbones.catalog import DEFAULT_BACKBONE
-from regraft.backbones.spec import (
-    BackboneSpec,
-    BoundaryChoice,
-    Compute,
-    EngineName,
-    PrecisionName,
-    Preprocessing,
-)
+from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
 from regraft.data.split import PartSize, refuse_broken_numbers
 from regraft.errors import UsageError
 from regraft.files import sha256_json
 from regraft.settings import AnyPath, changed_fields, from_json, hash_key, settings_class
+from regraft.training import phases as library
 from regraft.training.augment import AUGMENTATIONS, Augmentation, find_augmentation
 from regraft.training.heads import HEADS, AnyHead, ConvHead, LinearHead, MLPHead, find_head
-from regraft.training.phases import (
-    OptimizerName,
-    Phase,
-    Watched,
-    fine_tune,
-    from_scratch,
-    frozen,
-    two_stage,
-)
+from regraft.training.phases import OptimizerName, Phase, Watched
 from regraft.training.regularize import REGULARIZATIONS, Regularization, find_regularization
 
 Strategy = Literal["features", "frozen", "fine_tune", "two_stage", "from_scratch"]
@@ -48,12 +35,6 @@ Count = Annotated[int, Field(ge=1)]
 Report = dict[str, tuple[Share, Share, Share, Annotated[int, Field(ge=0)]]]
 Plain = bool | int | float | str | tuple[bool | int | float | str, ...] | None
 _UNITS = {"s": 1 / 60, "m": 1.0, "min": 1.0, "h": 60.0, "": 1.0}
-_PHASES: Mapping[str, Callable[..., list[Phase]]] = {
-    "frozen": frozen,
-    "fine_tune": fine_tune,
-    "two_stage": two_stage,
-    "from_scratch": from_scratch,
-}
 # Fields that only some strategies have.
 _ONLY = {
     "features": "classifier grid scale pooling",
@@ -63,15 +44,7 @@ _ONLY = {
     "frozen fine_tune two_stage from_scratch": "head phases epochs optimizer lr augment regularize"
     " views batch_size class_weight focal sampling output time_budget boundary patience watch",
 }
-_IN_PHASES = (
-    "unfreeze",
-    "epochs",
-    "head_epochs",
-    "optimizer",
-    "lr",
-    "patience",
-    "watch",
-)  # what phases say already
+_IN_PHASES = "unfreeze epochs head_epochs optimizer lr patience watch"  # phases say it already
 AMOUNTS = ("per_class", "size", "fraction")  # of the images to learn from
 _NOT_COMPUTED = ("id", "description", "published", "cache")  # what changes no result
 # What says how images are split, not which they are, and what only lets pass what is refused else.
@@ -137,11 +110,8 @@ def read_unfreeze(value: str | float) -> dict[str, Any]:
             return {"unfreeze_from": text}
         share = -1.0
     if not 0 <= share <= 1:
-        raise UsageError(
-            "not a part of a network",
-            path=text,
-            hint="write unfreeze 0.5 for a share of the stages, last:3, /regex/ or a stage's name",
-        )
+        hint = "write unfreeze 0.5 for a share of the stages, last:3, /regex/ or a stage's name"
+        raise UsageError("not a part of a network", path=text, hint=hint)
     return {"unfreeze": share}
 
 
@@ -378,10 +348,10 @@ features
     start: AnyPath | None = None
     test_views: Literal[1, 2, 10] = 1
     time_budget: Minutes = None
-    boundary: BoundaryChoice = "auto"
+    boundary: networks.BoundaryChoice = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    engine: EngineName = "auto"
-    precision: PrecisionName = "fp32"
+    engine: networks.EngineName = "auto"
+    precision: networks.PrecisionName = "fp32"
     cache: bool = True
     seed: Seed = 0
 
@@ -390,21 +360,18 @@ features
         for strategies, names in _ONLY.items():
             idle = [name for name in names.split() if name in given]
             if idle and self.strategy not in strategies.split():
-                raise UsageError(
-                    f"{idle[0]} does nothing with the strategy {self.strategy}",
-                    hint=f"it goes with {', '.join(strategies.split())}",
-                )
-        idle = [name for name in _IN_PHASES if name in given]
+                what = f"{idle[0]} does nothing with the strategy {self.strategy}"
+                raise UsageError(what, hint=f"it goes with {', '.join(strategies.split())}")
+        idle = [name for name in _IN_PHASES.split() if name in given]
         if self.phases is not None and idle:
             hint = f"give each phase its own {idle[0]}"
             raise UsageError(f"{idle[0]} does nothing beside phases", hint=hint)
         trained = [phase for phase in self.phases or () if phase.epochs]
         if trained and (self.strategy == "frozen") == any(phase.opens_trunk for phase in trained):
             does = "trains the head alone" if self.strategy == "frozen" else "trains the trunk, too"
-            raise UsageError(
-                f"the strategy {self.strategy} {does}, and its phases do not",
-                hint="unfreeze = 1.0 in a phase trains everything, without it the trunk is frozen",
-            )
+            what = f"the strategy {self.strategy} {does}, and its phases do not"
+            hint = "unfreeze = 1.0 in a phase trains everything, without it the trunk is frozen"
+            raise UsageError(what, hint=hint)
         if self.strategy == "from_scratch" and self.weights != "default":
             hint = "it begins with random weights; fine_tune begins with trained ones"
             raise UsageError("weights does nothing with the strategy from_scratch", hint=hint)
@@ -478,7 +445,8 @@ features
             values = {name: getattr(self, name) for name in names}
             return {name: value for name, value in values.items() if value is not None}
 
-        made = _PHASES[self.strategy](**given("epochs", "head_epochs", "optimizer", "lr"))
+        options = given("epochs", "head_epochs", "optimizer", "lr")
+        made = getattr(library, self.strategy)(**options)
         stops = given("patience", "watch")
         *first, last = (dataclasses.replace(phase, **stops) for phase in made)
         if self.unfreeze is not None:

@@ -84,21 +84,20 @@ class Shown:
     @property
     def lesson(self) -> str:
         """What the comparison says about transfer, whichever way it went."""
-        verdicts = [v for v in self.comparison.verdicts if SCRATCH in {v.a, v.b}]
-        if not verdicts:
-            return (
-                f"For the {self.name} nothing can be said: {'; '.join(self.comparison.failures)}."
-            )
-        with_transfer = {
-            row.description: row.validation.estimate.value
+        known = [
+            (row.validation.estimate.value, row.description)
             for row in self.comparison.rows
             if row.validation is not None and row.description != SCRATCH
-        }
-        best = max(with_transfer, key=lambda name: with_transfer[name], default="")
-        verdict = next((v for v in verdicts if best in {v.a, v.b}), verdicts[-1])
-        better = {"a": verdict.a, "b": verdict.b, None: None}[verdict.better]
-        says = "transfer helps" if better else "no gain in accuracy from transfer can be seen"
-        says = "transfer does harm" if better == SCRATCH else says
+        ]
+        pair = {SCRATCH, max(known, default=(0.0, ""))[1]}
+        verdict = next((v for v in self.comparison.verdicts if {v.a, v.b} == pair), None)
+        if verdict is None:
+            why = "; ".join(self.comparison.failures)
+            return f"For the {self.name} nothing can be said: {why}."
+        says = "no gain in accuracy from transfer can be seen"
+        if verdict.better is not None:
+            better = getattr(verdict, verdict.better)
+            says = "transfer does harm" if better == SCRATCH else "transfer helps"
         times = [f"{Duration(row.seconds)} for {row.description}" for row in self.comparison.rows]
         took = f"{', '.join(times[:-1])} and {times[-1]}"
         return f"For the {self.name} {says}: {verdict.verdict}. It took {took}."

@@ -10,16 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from regraft.errors import RegraftError, UsageError
-from regraft.experiment.config import (
-    AMOUNTS,
-    Count,
-    DataConfig,
-    MethodConfig,
-    PathText,
-    Plain,
-    RunConfig,
-    told,
-)
+from regraft.experiment import config as settings
+from regraft.experiment.config import AMOUNTS, Count, DataConfig, MethodConfig, RunConfig
 from regraft.files import read_json
 from regraft.settings import did_you_mean, from_json, read_toml, settings_class, to_json
 from regraft.training.phases import Phase
@@ -46,8 +38,8 @@ class StandIn:
     """
 
     backbone: str
-    weights: PathText = "default"
-    arguments: dict[str, Plain] = field(default_factory=dict)
+    weights: settings.PathText = "default"
+    arguments: dict[str, settings.Plain] = field(default_factory=dict)
     size: Count | None = None
     stages: dict[str, str] = field(default_factory=dict)
 
@@ -281,22 +273,6 @@ def plan_from(
     return Plan(title, linked, "; ".join(filter(None, (file.note, file.small.note))))
 
 
-def repeated(
-    data: DataConfig,
-    method: MethodConfig,
-    *,
-    splits: Iterable[int],
-    folds: Iterable[int],
-    seeds: Iterable[int],
-) -> PlannedRow:
-    """Return the row of one method, measured on several splits and folds with several seeds."""
-    configs = [
-        RunConfig(replace(data, seed=split, fold=fold), replace(method, seed=seed))
-        for split, fold, seed in itertools.product(splits, folds, seeds)
-    ]
-    return PlannedRow(method.title, tuple(configs))
-
-
 def _tables(file: _PlanFile, row: Table, *, small: bool) -> tuple[Table, Table]:
     """Return what a row says of data and method; its own tables replace those of the plan."""
     method = {**file.defaults, **row}
@@ -341,8 +317,8 @@ def _described(method: MethodConfig, varied: Iterable[str], small: SmallSize | N
     """Return the row's description with what its lists vary; at the small size, what is run."""
     hidden = {"description"} if method.description else _IN_TITLE
     line = f"{method.id}: {method.title}" if small and method.id else method.title
-    rest = [f"{name} {told(getattr(method, name))}" for name in varied if name not in hidden]
-    return ", ".join([line, *rest])
+    shown = [(name, getattr(method, name)) for name in varied if name not in hidden]
+    return ", ".join([line, *(f"{name} {settings.told(value)}" for name, value in shown)])
 
 
 def _is_varied(key: str, value: Any) -> bool:

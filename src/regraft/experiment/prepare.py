@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -52,13 +52,9 @@ class PreparedData:
         """
         changed = [path for path, stamp in self.stamps.items() if _stamp(path) != stamp]
         if changed:
-            raise DataError(
-                f"{len(changed)} images changed while the run was at work",
-                path=changed[0],
-                why="their size or time is not what it was when they were checked",
-                hint="let nothing write there, and run again",
-                code="DATA-CHANGED",
-            )
+            what = f"{len(changed)} images changed while the run was at work"
+            hint = "let nothing write there, and run again"
+            raise DataError(what, path=changed[0], hint=hint, code="DATA-CHANGED")
 
 
 class Clock:
@@ -205,18 +201,10 @@ def prepare(
     else:
         images, report, stamps = shared.images, shared.report, shared.stamps
     as_written = _is_written_split(data) and not data.regroup  # also where it lacks a part
-    split = images.split(
-        val=0.0 if as_written else data.val,
-        test=0.0 if as_written else data.test,
-        seed=data.seed,
-        group_by=data.group_by,
-        regroup=data.regroup,
-        keep_parts=data.keep_parts,
-        folds=data.folds,
-        fold=data.fold,
-        small_classes=data.small_classes,
-        alike=report.near_duplicates,
-    )
+    shares = {"val": 0.0, "test": 0.0} if as_written else {"val": data.val, "test": data.test}
+    same = ["seed", "group_by", "regroup", "keep_parts", "folds", "fold", "small_classes"]
+    chosen: dict[str, Any] = {**shares, **{name: getattr(data, name) for name in same}}
+    split = images.split(**chosen, alike=report.near_duplicates)
     return PreparedData(split, report.across(split), images, stamps)
 
 
@@ -227,19 +215,14 @@ def write_split(data: DataConfig, folder: Path, *, verbose: bool = False) -> Pre
         RunError: A finished run stands there (``RUN-EXISTS``).
         DataError: Another split stands there (``SPLIT-EXISTS``), or the images cannot be used.
     """
-    hint = "choose another folder with --out"
     if (folder / RECORD).exists():
-        why = "its manifest says what it has learned"
-        raise RunError(
-            "a finished run stands here", path=folder, why=why, hint=hint, code="RUN-EXISTS"
-        )
+        what = "a finished run stands here; its manifest says what it has learned"
+        raise RunError(what, path=folder, hint="choose another --out", code="RUN-EXISTS")
     prepared = prepare(data, verbose=verbose)
     facts = folder / "split.json"
     if facts.exists() and read_json(facts).get("hash") != prepared.split.hash:
-        why = "what was measured on it could not be told from what is measured on this one"
-        raise DataError(
-            "another split stands here", path=folder, why=why, hint=hint, code="SPLIT-EXISTS"
-        )
+        what = "another split stands here; what was measured on it would be mixed up"
+        raise DataError(what, path=folder, hint="choose another --out", code="SPLIT-EXISTS")
     prepared.split.write(folder)
     return prepared
 
@@ -255,12 +238,8 @@ def take_amount(images: Dataset, method: MethodConfig) -> Dataset:
 def _listed(data: DataConfig) -> Dataset:
     source = data.source
     if data.root is not None and source.is_dir():
-        raise UsageError(
-            "root (--root) does nothing for a folder of images",
-            path=source,
-            why="it is where the paths in a CSV table begin",
-            hint="leave it out",
-        )
+        what, hint = "root (--root) does nothing for a folder of images", "leave it out"
+        raise UsageError(what, path=source, why="paths in a table begin there", hint=hint)
     if data.label_from_name is not None:
         return Dataset.from_names(source, pattern=data.label_from_name)
     if _is_written_split(data):

@@ -1,17 +1,16 @@
-"""Ranking networks on somebody's own images, by what simple classifiers make of their features.
+"""Ranking networks on somebody's own images, by what a linear probe makes of their features.
 
-Of the scores that were proposed for choosing a network, cross-validated nearest neighbours and
-linear probes on the features themselves hold up best over many data sets (arXiv:2204.01403,
-arXiv:2503.18528); so nothing else is computed here. The test part is not looked at.
+Of the scores that were proposed for choosing a network, linear probes on the features themselves
+hold up best over many data sets (arXiv:2204.01403, arXiv:2503.18528); so nothing else is computed
+here. The test part is not looked at.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,26 +31,18 @@ from regraft.errors import (
     UsageError,
     WeightsError,
 )
+from regraft.experiment import prepare as data_steps
 from regraft.experiment.config import DataConfig
-from regraft.experiment.prepare import (
-    Clock,
-    check_seconds,
-    embed_in_pieces,
-    prepare,
-    read_images,
-)
 from regraft.features.cache import FeatureCache
 from regraft.features.extractor import FeatureExtractor
-from regraft.report.tables import Duration, Table
-from regraft.results.intervals import Estimate, accuracy_json, points, wilson
+from regraft.report.tables import Table
+from regraft.results.intervals import Estimate, points, wilson
 from regraft.results.paired import LEVEL, Difference, paired_difference
 
-PROBE, NEIGHBOURS = "logistic", "knn"
 NOT_HERE = "the weights are not on this machine; `regraft weights fetch NAME` brings them"
 NO_WEIGHTS = "there are no trained weights to fetch"
+NO_TIME = "there is no time for it in the budget"
 Indices = NDArray[np.intp]
-LeftOut = tuple[str, str]
-"""The name of a network, and why it was not measured, without a full stop."""
 
 
 @dataclass(frozen=True)
@@ -62,50 +53,24 @@ class Ranked:
         backbone: Its name.
         bytes: The size of its file of weights; None for random weights and networks of your own.
         parameters: Of the trunk.
-        licence: Of its weights.
-        input_size: The side of an image that it takes, in pixels.
-        right: For each classifier, whether each image of a fold was predicted right, (n,).
+        right: Whether the linear probe predicted each image of a fold right, (n,).
         milliseconds: How long an image took, decoding included; None where all were cached.
-        embedded: How many images passed through the network for this.
-        difference: From the linear probe of the first row to this one; None for the first.
-        p: McNemar's exact test of the two, multiplied by the number of pairs of rows (Bonferroni);
-            None for the first.
+        difference: From the first row to this one; None for the first.
+        tie: Whether it cannot be told from the first row; the first itself cannot.
     """
 
     backbone: str
     bytes: int | None
     parameters: int
-    licence: str
-    input_size: int
-    right: dict[str, NDArray[np.bool_]]
+    right: NDArray[np.bool_]
     milliseconds: float | None = None
-    embedded: int = 0
     difference: Difference | None = None
-    p: float | None = None
+    tie: bool = True
 
     @property
-    def tie(self) -> bool:
-        """Whether it cannot be told from the first row; the first itself cannot."""
-        return self.p is None or self.p >= LEVEL
-
-    def accuracy(self, classifier: str) -> Estimate:
-        """Return the share of images that a classifier predicted correctly."""
-        right = self.right[classifier]
-        return wilson(int(right.sum()), len(right))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the figures as a JSON object."""
-        plain = ("backbone", "bytes", "parameters", "licence", "input_size", "milliseconds")
-        return {
-            **{name: getattr(self, name) for name in plain},
-            "linear_probe": accuracy_json(self.accuracy(PROBE)),
-            "knn": accuracy_json(self.accuracy(NEIGHBOURS)),
-            "images_embedded": self.embedded,
-            "difference": self.difference and self.difference.value,
-            "interval": self.difference and self.difference.interval,
-            "p": self.p,
-            "tie": self.tie,
-        }
+    def accuracy(self) -> Estimate:
+        """The share of images that the probe predicted correctly."""
+        return wilson(int(self.right.sum()), len(self.right))
 
 
 @dataclass(frozen=True)
@@ -114,89 +79,54 @@ class Ranking:
 
     Attributes:
         rows: The networks, by their linear probes.
-        left_out: What was not measured.
+        left_out: Why a network was not measured, by its name, without a full stop.
         folds: Of the cross-validation.
-        images: How many were predicted.
         split_hash: Of the split whose test part was not looked at.
-        seconds: What it took.
         bad: The error of each image that could not be used and was left out.
     """
 
     rows: tuple[Ranked, ...]
-    left_out: tuple[LeftOut, ...]
+    left_out: Mapping[str, str]
     folds: int
-    images: int
     split_hash: str
-    seconds: float
     bad: tuple[ImageError, ...] = ()
 
     @property
-    def ties(self) -> tuple[Ranked, ...]:
-        """The first row and all that cannot be told from it."""
-        return tuple(row for row in self.rows if row.tie)
+    def images(self) -> int:
+        """How many images were predicted."""
+        return len(self.rows[0].right)
 
     def table(self) -> Table:
         """Return the ranking; a row is marked as best only if it can be told from all others."""
-        columns = ("backbone", "linear probe", "k-NN", "parameters", "MB", "input", "ms", "licence")
+        columns = ("backbone", "linear probe", "parameters", "MB", "ms")
         rows = tuple(
             (
-                row.backbone,
-                row.accuracy(PROBE),
-                row.accuracy(NEIGHBOURS),
-                row.parameters,
+                *(row.backbone, row.accuracy, row.parameters),
                 None if row.bytes is None else round(row.bytes / 1e6, 1),
-                row.input_size,
                 None if row.milliseconds is None else round(row.milliseconds, 1),
-                row.licence,
-                self._verdict(row),
+                _verdict(row),
             )
             for row in self.rows
         )
-        measured_on = (
+        told = (
             f"{self.folds}-fold cross-validation on {self.images:,} images of the training and"
-            " validation parts; the test part was not looked at. MB: file of weights; input: side"
-            " in pixels; ms: per image that was not cached, with decoding. Intervals are of 95 %,"
-            " each by itself."
+            " validation parts; the test part was not looked at. MB: file of weights; ms: per image"
+            " that was not cached, with decoding. Tie: cannot be told from the highest by McNemar's"
+            " exact test, corrected for all pairs, 5 %; intervals are of 95 %, each by itself."
         )
-        notes = [measured_on]
-        if len(self.rows) > 1:
-            notes.append(self._judgement())
         names = defaultdict(list)
-        for name, why in self.left_out:
+        for name, why in self.left_out.items():
             names[why].append(name)
-        notes += [f"Left out: {', '.join(several)}: {why}." for why, several in names.items()]
-        best = 0 if len(self.rows) > 1 and len(self.ties) == 1 else None
-        return Table((*columns, "against the highest"), rows, notes=tuple(notes), best=best)
+        left_out = [f"Left out: {', '.join(several)}: {why}." for why, several in names.items()]
+        best = 0 if sum(row.tie for row in self.rows) == 1 < len(self.rows) else None
+        return Table((*columns, "against the highest"), rows, notes=(told, *left_out), best=best)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return ``rows``, ``left_out``, ``seconds`` and what was measured on."""
-        return {
-            "rows": [{**row.to_json(), "verdict": self._verdict(row)} for row in self.rows],
-            "left_out": [{"backbone": name, "why": why} for name, why in self.left_out],
-            "bad_files": [error.to_json() for error in self.bad],
-            "folds": self.folds,
-            "images": self.images,
-            "split": self.split_hash,
-            "seconds": round(self.seconds, 3),
-        }
 
-    def _verdict(self, row: Ranked) -> str:
-        if row.difference is None:
-            return "highest, but tied" if len(self.ties) > 1 else "highest"
-        change = points(row.difference.value, interval=row.difference.interval)
-        return f"tie: {change}" if row.tie else change
-
-    def _judgement(self) -> str:
-        first, *others = self.ties
-        test = "McNemar's exact test on the linear probes, corrected for all pairs, 5 %"
-        if not others:
-            return f"* {first.backbone} is better than every other one here ({test})."
-        seen = max(row.difference.detectable for row in others if row.difference is not None)
-        return (
-            f"tie: {', '.join(row.backbone for row in others)} cannot be told from"
-            f" {first.backbone} on these images ({test}); a difference under"
-            f" {points(seen, signed=False)} cannot be seen here."
-        )
+def _verdict(row: Ranked) -> str:
+    if row.difference is None:
+        return "highest"
+    change = points(row.difference.value, interval=row.difference.interval)
+    return f"tie: {change}" if row.tie else change
 
 
 def rank_backbones(
@@ -204,7 +134,7 @@ def rank_backbones(
     backbones: Sequence[str | BackboneSpec] | None = None,
     *,
     folds: int = 5,
-    clock: Clock | None = None,
+    clock: data_steps.Clock | None = None,
     per_class: int | None = None,
     compute: Compute = Compute(),
     verbose: bool = False,
@@ -222,7 +152,7 @@ def rank_backbones(
         backbones: Names, groups of the catalogue or specs; None for all whose weights are on this
             machine.
         folds: Of the cross-validation, at least 2.
-        clock: How long it may take. The quickest networks come first; those whose trunk would not
+        clock: How long it may take. The smallest networks come first; those whose trunk would not
             be done in time are left out. None for as long as it takes.
         per_class: How many images of each class of training and validation together are used.
         compute: What runs the trunks, and where features are kept.
@@ -246,157 +176,113 @@ def rank_backbones(
         >>> ranking.rows[0].backbone, ranking.images
         ('simple_cnn', 12)
     """
-    clock = clock or Clock()
+    clock = clock or data_steps.Clock()
     here, left_out = find_here(backbones)
-    if not here:
-        raise _nothing_to_rank(left_out)
-    if clock.left < math.inf and (looking := check_seconds(read_images(data))) > clock.left:
-        raise clock.too_short(looking, "a look at the images")
-    prepared = prepare(data, verbose=verbose)
-    images = _learnable(prepared.split.train, prepared.split.val)
+    if here and clock.left < math.inf:
+        seconds = data_steps.check_seconds(data_steps.read_images(data))
+        if seconds > clock.left:
+            raise clock.too_short(seconds, "a look at the images")
+    prepared = data_steps.prepare(data, verbose=verbose)
+    split = replace(prepared.split, test=prepared.split.test.take([]))
+    images = replace(split.joined(), parts=None)
     if per_class is not None:
         images = images.subset(per_class=per_class, seed=data.seed)
     alike = prepared.report.near_duplicates
-    places = make_folds(
-        images, folds=folds, seed=data.seed, small_classes=data.small_classes, alike=alike
-    )
+    places = make_folds(images, folds, data.seed, data.small_classes, alike)
     if compute.cache is None:  # a piece that was embedded is not embedded again
         kept = FeatureCache.temporary()
-        compute = dataclasses.replace(compute, cache=str(kept.folder))
-    networks = _begun(here, images, compute, clock, left_out, skip_broken=backbones is None)
-    measured: list[Ranked] = []
-    probing = 0.0  # seconds that the classifiers took at most
-    for network in networks:
-        if network.embed(clock, probing):
-            begun = clock.spent
-            measured.append(network.probe(images, places, seed=data.seed))
-            probing = max(probing, clock.spent - begun)
-        else:
-            needed, left = (Duration(t) for t in (network.passed.left + probing, clock.left))
-            why = f"it needs about {needed}, {left} of the budget were left"
-            left_out.append((network.name, "the budget was spent" if clock.left <= 0 else why))
-    if not measured:
-        raise clock.too_short(networks[0].passed.left, f"to rank {networks[0].name}")
-    prepared.refuse_changed_files()
-    return Ranking(
-        rows=ranked(measured),
-        left_out=tuple(left_out),
-        folds=folds,
-        images=int((places >= 0).sum()),
-        split_hash=prepared.split.hash,
-        seconds=clock.spent,
-        bad=prepared.report.bad,
-    )
-
-
-class _Network:
-    """A network that some of the images have passed.
-
-    Args:
-        extractor: What images pass.
-        size: Of its file of weights, in bytes.
-        images: Those that are embedded.
-    """
-
-    def __init__(self, extractor: FeatureExtractor, size: int | None, images: Dataset) -> None:
-        self._extractor, self._size = extractor, size
-        self._pieces = embed_in_pieces(extractor, images)
-        self.passed = next(self._pieces)
-        self._milliseconds = 1000 * self.passed.each if self.passed.each else None
-        self.name = extractor.backbone_.spec.name
-
-    def embed(self, clock: Clock, more: float) -> bool:
-        """Embed the rest, and return whether that could be done, and so many seconds are left."""
-        while self.passed.left + more <= clock.left:
-            following = next(self._pieces, None)
-            if following is None:
-                return True
-            self.passed = following
-        return False
-
-    def probe(self, images: Dataset, folds: Indices, *, seed: int) -> Ranked:
-        """Cross-validate classifiers on the features."""
-        embedded = self._extractor.stream(images.paths)
-        features = np.asarray(embedded.matrix(), dtype=np.float32)
-        labels = np.unique(np.array(images.labels, dtype=object), return_inverse=True)[1]
-        right = {}
-        for name in (PROBE, NEIGHBOURS):
-            found = predict_out_of_fold(features, labels, folds, classifier=name, seed=seed)
-            right[name] = (found.argmax(axis=1) == labels)[folds >= 0]
-        backbone = self._extractor.backbone_
-        return Ranked(
-            self.name,
-            self._size,
-            backbone.parameters,
-            backbone.weights.licence,
-            backbone.preprocessing.size,
-            right,
-            self._milliseconds,
-            self.passed.embedded,
-        )
-
-
-def _begun(
-    here: Mapping[BackboneSpec, int | None],
-    images: Dataset,
-    compute: Compute,
-    clock: Clock,
-    left_out: list[LeftOut],
-    *,
-    skip_broken: bool,
-) -> list[_Network]:
-    """Return networks that a first piece of the images has passed, the quickest first."""
-    networks: list[_Network] = []
+        compute = replace(compute, cache=str(kept.folder))
+    rows, lacking = [], None
     for spec, size in here.items():
-        if networks and clock.left <= 0:
-            left_out.append((spec.name, "no time was left in the budget to look at it"))
-            continue
         try:
-            networks.append(_Network(FeatureExtractor(spec, compute=compute), size, images))
-        except (BackboneError, ModelError) as error:
-            if not skip_broken:
+            rows.append(_probed(spec, compute, images, places, clock, size))
+        except (BackboneError, ModelError, UsageError) as error:
+            if error.code == "BUDGET":
+                lacking = lacking or error
+            elif backbones is not None:
                 raise
-            left_out.append((spec.name, str(error)))
-    if not networks:
-        raise _nothing_to_rank(left_out)
-    return sorted(networks, key=lambda network: network.passed.left)
+            left_out[spec.name] = NO_TIME if error.code == "BUDGET" else str(error)
+    if not rows:
+        raise lacking or WeightsError(
+            "there is no network to rank",
+            why="; ".join(f"{name}: {why}" for name, why in list(left_out.items())[:5]),
+            hint="`regraft weights fetch` and `regraft weights import` bring weights here",
+            code="WEIGHTS-MISSING",
+        )
+    prepared.refuse_changed_files()
+    bad = prepared.report.bad
+    return Ranking(ranked(rows), left_out, folds, prepared.split.hash, bad)
+
+
+def _probed(
+    spec: BackboneSpec,
+    compute: Compute,
+    images: Dataset,
+    folds: Indices,
+    clock: data_steps.Clock,
+    size: int | None,
+) -> Ranked:
+    """Return a network with its linear probe.
+
+    Raises:
+        UsageError: There is no time for it (``BUDGET``).
+    """
+    if clock.left <= 0:
+        raise clock.too_short(0.0, f"to rank {spec.name}")
+    extractor = FeatureExtractor(spec, compute=compute)
+    for passed in data_steps.embed_in_pieces(extractor, images):
+        if passed.left > clock.left:
+            raise clock.too_short(passed.left, f"to rank {spec.name}")
+    features = np.asarray(extractor.transform(images.paths), dtype=np.float32)
+    labels = np.unique(np.array(images.labels, dtype=object), return_inverse=True)[1]
+    predicted = predict_out_of_fold(features, labels, folds).argmax(axis=1)
+    return Ranked(
+        *(spec.name, size, extractor.backbone_.parameters),
+        *((predicted == labels)[folds >= 0], 1000 * passed.each or None),
+    )
 
 
 def find_here(
     named: Sequence[str | BackboneSpec] | None = None,
-) -> tuple[dict[BackboneSpec, int | None], list[LeftOut]]:
+) -> tuple[dict[BackboneSpec, int | None], dict[str, str]]:
     """Return the networks that can be used without a download, smallest file first, and the others.
 
     Weights in the cache of the Hugging Face hub or of torch hub are on this machine, too; they are
     taken into the store. Nothing is fetched.
 
     Returns:
-        Each with the size of its file of weights, None for random ones; and what is left out.
+        Each with the size of its file of weights, None for random ones; and why the others are
+        left out, by their names.
 
     Raises:
         BackboneError: A name is unknown.
         ModelError: The weights of a named network are damaged.
     """
     here: dict[BackboneSpec, int | None] = {}
-    others: dict[BackboneSpec, str] = {}
+    others: dict[str, str] = {}
     for one in [entry.name for entry in list_backbones()] if named is None else named:
-        group = [entry.name for entry in in_group(one)] if one in GROUPS else [one]
-        for each in group:
+        for each in [entry.name for entry in in_group(one)] if one in GROUPS else [one]:
             spec = each if isinstance(each, BackboneSpec) else BackboneSpec(each)
             try:
-                found = _look_for(spec)
+                here[spec] = _file_size(spec)
             except RegraftError as error:
-                if named is not None:
+                missing = error.code == "WEIGHTS-MISSING"
+                if named is not None and not missing:
                     raise
-                found = str(error)  # damaged: the others can be compared
-            if isinstance(found, str):
-                others[spec] = found
-            else:
-                here[spec] = found
-    return (
-        dict(sorted(here.items(), key=lambda one: one[1] or 0)),
-        [(spec.name, why) for spec, why in others.items()],
-    )
+                fetched = NOT_HERE if find(spec.name).weights else NO_WEIGHTS
+                others[spec.name] = fetched if missing else str(error)
+    return dict(sorted(here.items(), key=lambda one: one[1] or 0)), others
+
+
+def _file_size(spec: BackboneSpec) -> int | None:
+    """Return the size of a network's file of weights, None where it has none."""
+    entry = find(spec.name)
+    if entry.trained or spec.weights is None:
+        return None
+    if spec.weights != "default":
+        file = Path(spec.weights)
+        return file.stat().st_size if file.is_file() else None
+    return locate(entry, download=False, verbose=False).path.stat().st_size
 
 
 def ranked(measured: Sequence[Ranked]) -> tuple[Ranked, ...]:
@@ -408,20 +294,18 @@ def ranked(measured: Sequence[Ranked]) -> tuple[Ranked, ...]:
     be called worse far more often than in 5 % of the rankings.
     """
     first, *others = sorted(
-        measured, key=lambda row: (-row.accuracy(PROBE).value, row.milliseconds or 0.0)
+        measured, key=lambda row: (-row.accuracy.value, row.milliseconds or 0.0)
     )
     pairs = math.comb(len(measured), 2)
-    rows = [first]
-    for row in others:
-        change = paired_difference(first.right[PROBE], row.right[PROBE], comparisons=pairs)
-        p = min(1.0, pairs * change.p_value)
-        rows.append(dataclasses.replace(row, difference=change, p=p))
-    return tuple(rows)
+    found = [paired_difference(first.right, row.right, comparisons=pairs) for row in others]
+    return first, *(
+        replace(row, difference=change, tie=pairs * change.p_value >= LEVEL)
+        for row, change in zip(others, found, strict=True)
+    )
 
 
 def make_folds(
     data: Dataset,
-    *,
     folds: int = 5,
     seed: int = 0,
     small_classes: str = "refuse",
@@ -464,7 +348,7 @@ def predict_out_of_fold(
     labels: Indices,
     folds: Indices,
     *,
-    classifier: str = PROBE,
+    classifier: str = "logistic",
     grid: str | None = None,
     seed: int = 0,
 ) -> NDArray[np.float64]:
@@ -499,34 +383,3 @@ def predict_out_of_fold(
         )
         found[held] = fitted.predict_proba(features[held])
     return found
-
-
-def _look_for(spec: BackboneSpec) -> int | str | None:
-    """Return the size of a network's file of weights, None where it has none, or what is wrong."""
-    entry = find(spec.name)
-    if entry.trained or spec.weights is None:
-        return None
-    if spec.weights != "default":
-        file = Path(spec.weights)
-        return file.stat().st_size if file.is_file() else None
-    try:
-        return locate(entry, download=False, verbose=False).path.stat().st_size
-    except RegraftError as error:
-        if error.code != "WEIGHTS-MISSING":
-            raise
-        return NOT_HERE if entry.weights else NO_WEIGHTS
-
-
-def _nothing_to_rank(left_out: Sequence[LeftOut]) -> WeightsError:
-    return WeightsError(
-        "there is no network to rank",
-        why="; ".join(f"{name}: {why}" for name, why in left_out[:5]) or "none was named",
-        hint="`regraft weights fetch` and `regraft weights import` bring weights here",
-        code="WEIGHTS-MISSING",
-    )
-
-
-def _learnable(train: Dataset, val: Dataset) -> Dataset:
-    groups = train.groups if train.groups is None else (*train.groups, *(val.groups or ()))
-    paths, labels = (*train.paths, *val.paths), (*train.labels, *val.labels)
-    return dataclasses.replace(train, paths=paths, labels=labels, groups=groups)

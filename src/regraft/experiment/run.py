@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import shutil
@@ -10,29 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from regraft.backbones.backbone import Backbone
+from regraft.backbones.sources import stored_hash
 from regraft.classifiers.feature_classifier import FeatureClassifier
+from regraft.classifiers.model_files import MANIFEST
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.classifiers.shallow import check_settings
 from regraft.data.dataset import Dataset
 from regraft.errors import RunError, UsageError
 from regraft.experiment.config import DataConfig, MethodConfig, RunConfig
 from regraft.experiment.prepare import PreparedData, prepare, read_images, take_amount
-from regraft.experiment.staleness import initial_weights
 from regraft.experiment.warnings import advice, run_warnings
 from regraft.features.embed import EmbeddingStats
 from regraft.features.extractor import FeatureExtractor
 from regraft.features.hdf5 import refuse_existing, write_features, write_pixels
+from regraft.files import sha256_file
 from regraft.report.run_page import write_page
+from regraft.results import run as records
 from regraft.results.predictions import Predictions, evaluate
-from regraft.results.run import (
-    CHECKPOINTS,
-    EPOCHS,
-    BackboneFacts,
-    Run,
-    RunRecord,
-    ancestors,
-    reserve,
-)
+from regraft.results.run import CHECKPOINTS, Run
 from regraft.settings import to_json
 from regraft.system import Stopwatch, environment
 from regraft.training.callbacks import Callback
@@ -100,9 +96,10 @@ def fit_run(
     _refuse_inside(out, config.data.source)
     learner = build(config.method, verbose=verbose)
     watch = Stopwatch()
-    with reserve(out) as place:
-        if resume:
-            _refuse_nothing_to_resume(place)
+    with records.reserve(out) as place:
+        if resume and not any((place / CHECKPOINTS).glob("*")):
+            what, hint = "there is nothing to resume", "leave --resume out to begin anew"
+            raise RunError(what, path=place, hint=hint, code="RUN-RESUME")
         with watch.step("check and split"):
             prepared = prepare(config.data, shared=shared, verbose=verbose)
             train = take_amount(prepared.split.train, config.method)
@@ -119,7 +116,7 @@ def fit_run(
         amount = (f"learned from {note}" for note in train.notes)
         history, notes = learner.history_, (*amount, *learner.warnings_, *learner.backbone_.notes)
         notes += tuple(advice(config.method, len(train) if alone else None))
-        record = RunRecord(
+        record = records.RunRecord(
             description=config.description,
             config=to_json(config),
             backbone=_backbone_facts(learner, initial),
@@ -147,6 +144,36 @@ def fit_run(
     return run
 
 
+def initial_weights(method: MethodConfig) -> dict[str, str]:
+    """Return the SHA-256 of what a run begins with and that can give way to another, by its name.
+
+    It is the model of the run that it starts from (a ``start`` that is no folder is passed over),
+    its file of weights, or what is stored under the name of its network.
+
+    Raises:
+        BackboneError: The network is unknown.
+        ModelError: The record of its stored weights is damaged.
+    """
+    spec, found = method.spec, {}
+    if method.start is not None:
+        places = (method.start / records.MODEL / MANIFEST, method.start / MANIFEST)
+        model = next((each for each in places if each.is_file()), None)
+        found = {} if model is None else {"run to start from": sha256_file(model)}
+    elif spec.weights == "default":
+        stored = stored_hash(spec.name)
+        found = {} if stored is None else {"stored weights": stored}
+    elif spec.weights is not None and (file := Path(spec.weights)).is_file():
+        facts = file.stat()
+        found = {"file of weights": _digest(file, facts.st_mtime_ns, facts.st_ctime_ns)}
+    return found
+
+
+@functools.lru_cache(maxsize=64)
+def _digest(file: Path, *_when: int) -> str:
+    """Return the SHA-256 of a file; many rows of a plan begin with the same large one."""
+    return sha256_file(file)
+
+
 def refuse_learned_test_images(start: Path, test: Dataset) -> None:
     """Refuse to start from a run that has learned images of the test part.
 
@@ -158,7 +185,7 @@ def refuse_learned_test_images(start: Path, test: Dataset) -> None:
             manifest is that of another split (``SPLIT-HASH``).
     """
     tested = test.hashes()
-    for run in ancestors(start):
+    for run in records.ancestors(start):
         learned = {row.sha256 for row in run.rows() if row.part != "test"}
         count = sum(sha256 in learned for sha256 in tested)
         if count:
@@ -221,27 +248,14 @@ def _refuse_inside(out: str | os.PathLike[str], source: Path) -> None:
         raise UsageError("a run cannot stand inside its images", path=out, why=why, hint=hint)
 
 
-def _refuse_nothing_to_resume(place: Path) -> None:
-    if not any((place / CHECKPOINTS).glob("*")):
-        why, hint = "it holds no checkpoint of a network", "leave --resume out to begin anew"
-        raise RunError(
-            "there is nothing to resume", path=place, why=why, hint=hint, code="RUN-RESUME"
-        )
-
-
 def _fit(
     learner: Learner, train: Dataset, val: Dataset, place: Path, callbacks: Sequence[Callback]
 ) -> None:
     if isinstance(learner, NetworkClassifier):
-        learner.fit(
-            train.paths,
-            train.labels,
-            validation=val if len(val) else None,
-            checkpoints=place / CHECKPOINTS,
-            callbacks=callbacks,
-        )
-    else:  # which does not look at the validation part
-        (place / EPOCHS).unlink(missing_ok=True)  # of a network that was begun here and given up
+        keep: Any = {"checkpoints": place / CHECKPOINTS, "callbacks": callbacks}
+        learner.fit(train.paths, train.labels, validation=val if len(val) else None, **keep)
+    else:  # which does not look at the validation part; epochs are of a network given up here
+        (place / records.EPOCHS).unlink(missing_ok=True)
         learner.fit(train.paths, train.labels)
 
 
@@ -258,9 +272,9 @@ def _predict_parts(
     return answers[0].joined(*answers[1:]), embedded
 
 
-def _backbone_facts(learner: Learner, initial: dict[str, str]) -> BackboneFacts:
+def _backbone_facts(learner: Learner, initial: dict[str, str]) -> records.BackboneFacts:
     backbone: Any = learner.backbone_
-    return BackboneFacts(
+    return records.BackboneFacts(
         name=backbone.spec.name,
         weights=backbone.weights.source,
         weights_sha256=backbone.weights.sha256,
