@@ -55,17 +55,13 @@ augmentations = st.builds(
     flip=st.booleans(),
     vertical_flip=st.booleans(),
     fill=st.sampled_from(FILLS),
-    fill_value=st.floats(0, 255),
     brightness=share,
-    policy=st.sampled_from([None, "trivial", "randaugment"]),
-    num_ops=st.integers(1, 3),
-    magnitude=st.integers(0, 30),
-    erasing=share,
+    policy=st.sampled_from([None, "trivial"]),
 )
 
 
 @given(augmentation=augmentations, seed=st.integers(0, 2**32), side=st.sampled_from([1, 5, 24]))
-@example(augmentation=Augmentation(vertical_flip=True, policy="trivial", num_ops=1), seed=1, side=1)
+@example(augmentation=Augmentation(vertical_flip=True, policy="trivial"), seed=1, side=1)
 @settings(max_examples=100)
 def test_every_view_has_the_size_of_the_image_and_is_repeatable(augmentation, seed, side):
     shown = image(side)
@@ -88,20 +84,14 @@ def test_an_augmentation_survives_json_and_text(augmentation):
     assert find_augmentation(text) == augmentation
 
 
-def test_a_flip_exchanges_left_and_right_half_of_the_time():
+@pytest.mark.parametrize(("setting", "axis"), [("flip", 1), ("vertical_flip", 0)])
+def test_a_flip_exchanges_the_sides_half_of_the_time(setting, axis):
     shown = image()
-    views = [view(Augmentation(flip=True), seed) for seed in range(200)]
-    flipped = sum(np.array_equal(one, shown[:, ::-1]) for one in views)
+    views = [view(Augmentation(**{setting: True}), seed) for seed in range(200)]
+    flipped = sum(np.array_equal(one, np.flip(shown, axis)) for one in views)
 
     assert 70 < flipped < 130
     assert sum(np.array_equal(one, shown) for one in views) == 200 - flipped
-
-
-def test_a_vertical_flip_exchanges_top_and_bottom():
-    shown = image()
-    views = {view(Augmentation(vertical_flip=True), seed).tobytes() for seed in range(30)}
-
-    assert views == {shown.tobytes(), shown[::-1].tobytes()}
 
 
 @pytest.fixture
@@ -170,26 +160,13 @@ def test_images_to_crop_from_are_prepared_larger(resize, expected):
         Augmentation(crop=200).before(network)
 
 
-def test_erasing_makes_noise_of_one_rectangle_with_its_probability():
-    black = np.zeros((60, 60, 3), np.uint8)
-    erased = [view(Augmentation(erasing=0.3), seed, black).any(2) for seed in range(400)]
-    hit = [mask for mask in erased if mask.any()]
-
-    assert 80 < len(hit) < 160
-    for mask in hit:
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        rectangle = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        assert rectangle.all()
-        assert 0.01 < mask.mean() < 0.43
-
-
 def test_what_lies_outside_is_filled_as_asked_for_the_policy_too():
     white = np.full((32, 32, 3), 255, np.uint8)
-    turned = Augmentation(rotation=45, fill="constant", fill_value=9)
+    turned = Augmentation(rotation=45, fill="constant")
     views = [view(Augmentation(policy="trivial", fill="nearest"), s, white) for s in range(60)]
     black = [view(Augmentation(policy="trivial", fill="constant"), s, white) for s in range(60)]
 
-    assert (view(turned, 1, white) == 9).any()
+    assert (view(turned, 1, white) == 0).any()
     different = [not np.array_equal(a, b) for a, b in zip(views, black, strict=True)]
     assert 10 < sum(different) < 40  # 5 of 14 operations are geometric
 
@@ -205,49 +182,34 @@ def test_the_names_hold_what_the_teaching_material_used():
     }
     for name, text in published.items():
         assert AUGMENTATIONS[name] == find_augmentation(text.replace("=.", "=0."))
-    assert {"standard", "trivial", "randaugment"} | set(published) == set(AUGMENTATIONS)
+    assert {"standard", "trivial"} | set(published) == set(AUGMENTATIONS)
 
 
-OUT_OF_RANGE = (
-    "crop=0 rotation=181 rotation=-5 shear=90 zoom=1 shift_x=20 shift_y=-0.1 flip=0.5 fill=wrap"
-    " fill_value=256 brightness=much policy=autoaugment num_ops=0 magnitude=31 erasing=1.1"
+@pytest.mark.parametrize(
+    "setting",
+    ["crop=0", "rotation=181", "rotation=-5", "shear=90", "zoom=1", "shift_x=20", "policy=auto"],
 )
-
-
-@pytest.mark.parametrize("setting", OUT_OF_RANGE.split())
 def test_a_value_out_of_range_is_refused_by_its_name(setting):
     with pytest.raises(UsageError, match=f"{setting.partition('=')[0]} cannot be"):
         find_augmentation(setting)
 
 
-def keras_matrix(height, width, *, theta, tx, ty, shear, zx, zy):
+def keras_matrix(size, rotation, shift, shear, zoom):
     """Return the matrix of Keras' apply_affine_transform; rows are its x."""
-    theta, shear = np.deg2rad(theta), np.deg2rad(shear)
-    matrix = np.array(
-        [[np.cos(theta), -np.sin(theta), 0], [np.sin(theta), np.cos(theta), 0], [0, 0, 1]]
-    )
-    matrix = matrix @ np.array([[1, 0, tx], [0, 1, ty], [0, 0, 1]])
-    matrix = matrix @ np.array([[1, -np.sin(shear), 0], [0, np.cos(shear), 0], [0, 0, 1]])
-    matrix = matrix @ np.array([[zx, 0, 0], [0, zy, 0], [0, 0, 1]])
-    offset_x, offset_y = height / 2 - 0.5, width / 2 - 0.5
-    there = np.array([[1, 0, offset_x], [0, 1, offset_y], [0, 0, 1]])
-    back = np.array([[1, 0, -offset_x], [0, 1, -offset_y], [0, 0, 1]])
-    return there @ matrix @ back
+    turn, slant = np.deg2rad(rotation), np.deg2rad(shear)
+    turned = [[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]]
+    moved = [[1, 0, shift[0]], [0, 1, shift[1]], [0, 0, 1]]
+    sheared = [[1, -np.sin(slant), 0], [0, np.cos(slant), 0], [0, 0, 1]]
+    x, y = size[0] / 2 - 0.5, size[1] / 2 - 0.5
+    there, back = ([[1, 0, s * x], [0, 1, s * y], [0, 0, 1]] for s in (1, -1))
+    return np.linalg.multi_dot([there, turned, moved, sheared, np.diag([*zoom, 1]), back])
 
 
-def keras_affine(shown, *, fill, fill_value, **keras):
+def keras_affine(shown, matrix, fill):
     """Return what Keras' apply_affine_transform gives, in floats."""
-    matrix = keras_matrix(*shown.shape[:2], **keras)
     channels = [
-        ndimage.affine_transform(
-            shown[..., channel].astype(np.float32),
-            matrix[:2, :2],
-            matrix[:2, 2],
-            order=1,
-            mode=fill,
-            cval=fill_value,
-        )
-        for channel in range(3)
+        ndimage.affine_transform(one, matrix[:2, :2], matrix[:2, 2], order=1, mode=fill)
+        for one in shown.astype(np.float32).transpose(2, 0, 1)
     ]
     return np.stack(channels, axis=-1)
 
@@ -267,26 +229,18 @@ def clear_of_edges(matrix, height, width):
     shear=st.floats(-40, 40),
     zoom=st.tuples(st.floats(0.5, 2.5), st.floats(0.5, 2.5)),
     fill=st.sampled_from(FILLS),
-    fill_value=st.integers(0, 255),
 )
 @settings(max_examples=150)
-def test_the_image_is_the_one_that_keras_gives(
-    size, rotation, shift, shear, zoom, fill, fill_value
-):
+def test_the_image_is_the_one_that_keras_gives(size, rotation, shift, shear, zoom, fill):
     shown = image(*size)
     pixels = (shift[0] * size[0], shift[1] * size[1])
+    own = affine(*size, rotation=rotation, shift=pixels, shear=shear, zoom=zoom)
 
-    found = warp(
-        shown,
-        affine(*size, rotation=rotation, shift=pixels, shear=shear, zoom=zoom),
-        fill=fill,
-        fill_value=fill_value,
-    )
+    found = warp(shown, own, fill=fill)
 
-    keras = {"theta": rotation, "tx": pixels[0], "ty": pixels[1], "shear": shear}
-    keras |= {"zx": zoom[0], "zy": zoom[1]}
-    expected = keras_affine(shown, fill=fill, fill_value=fill_value, **keras)
-    clear = clear_of_edges(keras_matrix(*size, **keras), *size)
+    matrix = keras_matrix(size, rotation, pixels, shear, zoom)
+    expected = keras_affine(shown, matrix, fill)
+    clear = clear_of_edges(matrix, *size)
     assert found.shape == shown.shape
     assert found.dtype == np.uint8
     assert (np.abs(found - expected)[clear] <= 1).mean() > 0.999
@@ -295,12 +249,11 @@ def test_the_image_is_the_one_that_keras_gives(
 def test_mirrored_edges_are_repeated_as_scipy_reflects():
     row = np.repeat(np.array([[10, 20, 30, 40]], np.uint8)[..., None], 3, axis=2)
 
-    def shifted(**fill):
-        return warp(row, moved(0, -2), **fill)[0, :, 0].tolist()
+    shifted = {fill: warp(row, moved(0, -2), fill=fill)[0, :, 0].tolist() for fill in FILLS}
 
-    assert shifted(fill="reflect") == [20, 10, 10, 20]
-    assert shifted(fill="nearest") == [10, 10, 10, 20]
-    assert shifted(fill="constant", fill_value=7) == [7, 7, 10, 20]
+    assert shifted["reflect"] == [20, 10, 10, 20]
+    assert shifted["nearest"] == [10, 10, 10, 20]
+    assert shifted["constant"] == [0, 0, 10, 20]
 
 
 def reference(shown, name, amount):
@@ -318,6 +271,7 @@ AMOUNTS = {
     **dict.fromkeys(("Brightness", "Color", "Contrast", "Sharpness"), (0.6, -0.9)),
     "Rotate": (40.0, -135.0),
     "Posterize": (2.0, 5.0),
+    "Solarize": (100.0, 0.0, 255.0),
 }
 
 
@@ -325,50 +279,34 @@ AMOUNTS = {
 def test_an_operation_does_what_torchvision_does(name):
     shown = image(80, 96)
     for amount in AMOUNTS.get(name, (0.0,)):
-        difference = np.abs(operate(shown, name, amount) - reference(shown, name, amount))
+        theirs = reference(shown, name, amount / 255 if name == "Solarize" else amount)
+        difference = np.abs(operate(shown, name, amount) - theirs)
 
         # Where black fills begin, a row of pixels is rounded to either side.
         assert (difference <= 1).mean() > (0.97 if name in GEOMETRIC else 0.9999)
 
 
-@pytest.mark.parametrize("level", [255.0, 100.0, 0.0, 153.5])
-def test_solarize_inverts_from_its_level_on(level):
-    shown = image(80, 96)
-
-    found = operate(shown, "Solarize", level)
-
-    assert np.array_equal(found, np.where(shown >= level, 255 - shown, shown))
-
-
-@pytest.mark.parametrize(("place", "published"), [(0, v2.TrivialAugmentWide), (1, v2.RandAugment)])
-def test_the_strengths_are_the_published_ones(place, published):
-    theirs = published._AUGMENTATION_SPACE
+def test_the_strengths_are_the_published_ones():
+    theirs = v2.TrivialAugmentWide._AUGMENTATION_SPACE
     assert set(theirs) == set(OPERATIONS)
     for name, strengths in STRENGTHS.items():
         levels, signed = theirs[name]
         scale = 255.0 if name == "Solarize" else 1.0
         expected = levels(BINS, 1, 1).double() * scale
-        ours = torch.linspace(*strengths[place], BINS, dtype=torch.float64)
+        ours = torch.linspace(*strengths, BINS, dtype=torch.float64)
 
         assert torch.allclose(ours.round() if name == "Posterize" else ours, expected, atol=1e-4)
         assert signed == (name not in {"Posterize", "Solarize"})
 
 
-@pytest.fixture
-def operated(monkeypatch):
-    """Return the list of operations and amounts that a policy asks for from now on."""
-    seen = []
+def test_trivial_augment_draws_every_operation_equally_often_and_both_signs(monkeypatch):
+    operated, random, shown = [], np.random.default_rng(0), image(80, 96)
 
     def record(shown, name, amount, **_border):
-        seen.append((name, amount))
+        operated.append((name, amount))
         return shown
 
     monkeypatch.setattr(module, "operate", record)
-    return seen
-
-
-def test_trivial_augment_draws_every_operation_equally_often_and_both_signs(operated):
-    random, shown = np.random.default_rng(0), image(80, 96)
     for _ in range(2800):
         Augmentation(policy="trivial")(shown, random)
 
@@ -378,16 +316,3 @@ def test_trivial_augment_draws_every_operation_equally_often_and_both_signs(oper
     assert 0.35 < (turns < 0).mean() < 0.65
     assert np.abs(turns).max() <= 135
     assert len(set(np.abs(turns).round(6))) > 25  # of 31 strengths
-
-
-def test_rand_augment_applies_so_many_operations_of_one_strength(operated):
-    random, shown = np.random.default_rng(0), image(80, 96)
-    for _ in range(300):
-        Augmentation(policy="randaugment", num_ops=3, magnitude=15)(shown, random)
-
-    strengths = {name: abs(amount) for name, amount in operated}
-    assert len(operated) == 900
-    assert set(strengths) == set(OPERATIONS)
-    assert strengths["Rotate"] == 15
-    assert strengths["TranslateX"] == pytest.approx(75 / 331 * 96)
-    assert strengths["TranslateY"] == pytest.approx(75 / 331 * 80)

@@ -9,14 +9,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from regraft.errors import RegraftError
-from regraft.files import unfinished_mark
 from regraft.training import checkpoint
 from regraft.training.checkpoint import Checkpoints, Progress, restore_optimizer
 from regraft.training.loop import State
 from regraft.training.optim import build_optimizer
 from regraft.training.phases import Phase
 
-STATE = "tensors.safetensors"
+TENSORS = "tensors.safetensors"
 WORK = {"seed": 0, "classes": ["a", "b"]}
 
 
@@ -83,15 +82,13 @@ def test_the_last_two_are_kept(folder):
 
 
 def damage_tensors(place):
-    file = place / "tensors.safetensors"
-    content = bytearray(file.read_bytes())
+    content = bytearray((place / TENSORS).read_bytes())
     content[-1] ^= 1
-    file.write_bytes(content)
+    (place / TENSORS).write_bytes(content)
 
 
 def cut(place):
-    file = place / "tensors.safetensors"
-    os.truncate(file, file.stat().st_size // 2)
+    os.truncate(place / TENSORS, (place / TENSORS).stat().st_size // 2)
 
 
 def spoil_json(place):
@@ -99,13 +96,10 @@ def spoil_json(place):
 
 
 def take_away(place):
-    (place / "tensors.safetensors").unlink()
+    (place / TENSORS).unlink()
 
 
-DAMAGES = [damage_tensors, cut, spoil_json, take_away]
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", [damage_tensors, cut, spoil_json, take_away])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before_it_and_is_named(folder, damage):
     checkpoints = Checkpoints(folder, WORK)
     for value in (1.0, 2.0):
@@ -117,28 +111,15 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_it_and_is_named(folder
 
     assert float(found.tensors["w"][0]) == 1.0
     assert "checkpoint 000002 is damaged" in again.warnings[0]
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_with_nothing_but_damaged_checkpoints_a_training_never_begins_again_silently(
-    folder, damage
-):
-    Checkpoints(folder, WORK).write(progress())
     damage(folder / "000001")
-
     with pytest.raises(RegraftError, match="no checkpoint can be read") as caught:
         Checkpoints(folder, WORK).read()
-
     assert caught.value.code == "TRAIN-CHECKPOINT"
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [
-        ({"threads": 77}, "threads differ"),
-        ({"versions": {"torch": "1.0"}}, "versions differ"),
-        ({"versions": {}, "threads": 77}, "versions and threads differ"),
-    ],
+    [({"threads": 77}, "threads differ"), ({"versions": {}}, "versions differ")],
 )
 def test_other_versions_or_threads_are_said_and_not_refused(folder, monkeypatch, change, named):
     Checkpoints(folder, WORK).write(progress())
@@ -159,7 +140,7 @@ def test_whatever_byte_is_changed_the_checkpoint_says_the_same_or_is_not_used(
     checkpoints = Checkpoints(tmp_path_factory.mktemp("c"), WORK)
     for value in (1.0, 2.0):
         checkpoints.write(progress(value=value))
-    file = checkpoints.folder / "000002" / data.draw(st.sampled_from(["state.json", STATE]))
+    file = checkpoints.folder / "000002" / data.draw(st.sampled_from(["state.json", TENSORS]))
     content = bytearray(file.read_bytes())
     content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     file.write_bytes(content)
@@ -191,7 +172,7 @@ def test_where_writing_fails_the_one_before_stays(folder, monkeypatch):
     def full(*_arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("regraft.training.checkpoint.write_json", full)
+    monkeypatch.setattr("regraft.files.write_json", full)
     with pytest.raises(RegraftError, match="No space left on device"):
         checkpoints.write(progress(value=2.0))
 
@@ -223,17 +204,3 @@ def test_a_slow_disk_is_written_to_less_often_for_as_long_as_it_is_slow(folder, 
     writing(1)
     assert not due_after(29)
     assert due_after(1)
-
-
-def test_leftovers_of_a_killed_writer_go_and_files_of_others_stay(folder):
-    Checkpoints(folder, WORK).write(progress())
-    dead = folder / f".000002.{unfinished_mark(2**22 + 1)}.part"
-    dead.mkdir()
-    (folder / "notes.txt").write_text("mine")
-
-    checkpoints = Checkpoints(folder, WORK)
-    checkpoints.read()
-    assert not dead.exists()
-    checkpoints.remove()
-
-    assert [p.name for p in folder.iterdir()] == ["notes.txt"]

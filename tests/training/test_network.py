@@ -32,13 +32,10 @@ STRATEGIES = {
 }
 
 
-NORMED = MLPHead(widths=(4,), pooling="avg", dropout=0.5, batch_norm=True)
-
-
 def graft(name="test_resnet", head=None, arguments=None, **options):
     chosen = NETWORKS[name] if arguments is None else arguments
     backbone = build(BackboneSpec(name, weights=None, arguments=chosen))
-    return backbone, TransferNetwork(backbone, head or LinearHead(), outputs=3, **options)
+    return backbone, TransferNetwork(backbone, head or LinearHead(), **{"outputs": 3, **options})
 
 
 def batch(network_backbone, samples=3):
@@ -110,16 +107,6 @@ def test_modules_train_with_their_stage_and_stay_still_with_a_frozen_one(name):
             assert modes == {index >= trained.first}
 
 
-def test_the_checksum_sees_a_frozen_buffer_that_moves():
-    _, network = graft()
-    network.freeze(Phase(unfreeze_last=1))
-    before = network.frozen_checksum()
-
-    network.trunk.get_submodule("bn1").running_mean += 1e-6
-
-    assert network.frozen_checksum() != before
-
-
 class OwnHead:
     """A head that somebody brings along, with a part that stays as it was made."""
 
@@ -138,10 +125,7 @@ def test_what_an_own_head_keeps_frozen_stays_frozen():
     assert changed(network, before) == {"head.3.weight", "head.3.bias"}
 
 
-BATCH_NORMED = ["mobilenetv3_small_050", "test_resnet"]
-
-
-@pytest.mark.parametrize("name", BATCH_NORMED)
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "test_resnet"])
 @pytest.mark.parametrize("unfreeze", [0.0, 0.5])
 def test_batch_statistics_leave_every_frozen_buffer_as_it_is(name, unfreeze):
     backbone, network = graft(name)
@@ -154,9 +138,10 @@ def test_batch_statistics_leave_every_frozen_buffer_as_it_is(name, unfreeze):
     for _ in range(2):
         step(network, phase, images)[1].step()
 
-    assert normed
     assert network.frozen_checksum() == checksum
     assert changed(network, before) <= network.trained_tensors().keys()
+    network.get_buffer(normed[0]).add_(1)
+    assert network.frozen_checksum() != checksum  # a frozen buffer that moves is seen
 
 
 def test_batch_statistics_normalise_each_training_batch_and_averages_each_prediction():
@@ -193,17 +178,13 @@ def test_a_map_with_its_channels_last_is_pooled_as_the_network_does_it():
     assert torch.allclose(rows, backbone.embedder(images), atol=1e-5)
 
 
-def published(name, size, **arguments):
-    return build(BackboneSpec(name, weights=None, arguments={"size": size, **arguments}))
-
-
 @pytest.fixture(scope="module")
 def vgg16():
     # The wide layers of its former head are no part of the trunk; narrow ones build faster.
-    return TransferNetwork(published("vgg16", 32, mlp_ratio=0.01), LinearHead(), outputs=3)
+    return graft("vgg16", arguments={"size": 32, "mlp_ratio": 0.01})[1]
 
 
-BLOCK_4_AND_5 = r"^features\.(17|19|21|24|26|28)\."
+BLOCK_4_AND_5, BLOCK_5 = r"^features\.(17|19|21|24|26|28)\.", r"features\.2[468]\."
 
 
 @pytest.mark.parametrize(
@@ -221,10 +202,7 @@ BLOCK_4_AND_5 = r"^features\.(17|19|21|24|26|28)\."
         (224, "mlp_256", 17, Phase(unfreeze_last=3), 7_079_424, 13_506_577),
         # block5_conv1 to block5_conv3 by their names.
         (200, "pooled_mlp_128", 5, Phase(), 0, 590_597),
-        (
-            *(200, "pooled_mlp_128", 5),
-            *(Phase(unfreeze_matching=r"features\.2[468]\."), 7_079_424, 7_670_021),
-        ),
+        (200, "pooled_mlp_128", 5, Phase(unfreeze_matching=BLOCK_5), 7_079_424, 7_670_021),
         # The first half of the layers frozen, and none.
         (224, "mlp_512_256", 22, Phase(unfreeze=0.5), 13_569_280, 26_551_830),
         (224, "mlp_512_256", 22, Phase(unfreeze_from="features.14"), 13_569_280, 26_551_830),
@@ -249,23 +227,12 @@ def test_the_published_ways_to_freeze_vgg16_train_the_published_number_of_parame
 
 @pytest.mark.parametrize("batchnorm", ["frozen", "batch_statistics"])
 def test_a_frozen_mobilenet_of_half_width_trains_513_parameters(batchnorm):
-    backbone = published("mobilenet_v1", 64, channel_multiplier=0.5)
-    network = TransferNetwork(backbone, HEADS["conv_1x1"], outputs=1)
+    half = {"size": 64, "channel_multiplier": 0.5}
+    network = graft("mobilenet_v1", HEADS["conv_1x1"], half, outputs=1)[1]
     network.freeze(Phase(batchnorm=batchnorm))
 
     assert sum(tensor.numel() for tensor in network.trained_tensors().values()) == 513
     assert network.size() == 818_592 + 513
-
-
-def test_the_seed_decides_the_heads_weights_and_nothing_else_is_drawn():
-    torch.manual_seed(5)
-    expected = torch.rand(1)
-    torch.manual_seed(5)
-    (_, first), (_, second), (_, other) = graft(seed=1), graft(seed=1), graft(seed=2)
-
-    assert torch.equal(torch.rand(1), expected)
-    assert torch.equal(first.head[-1].weight, second.head[-1].weight)
-    assert not torch.equal(first.head[-1].weight, other.head[-1].weight)
 
 
 def test_an_optimizer_gets_each_trained_parameter_once_from_the_head_downwards():
@@ -287,18 +254,12 @@ STAGES = [
 ]
 
 
-def trained_stages(phase):
-    trained = choose_trained(phase, STAGES)
-    return [stage.name for stage in STAGES if trained.parameters >= set(stage.parameters)]
-
-
 @pytest.mark.parametrize(
     ("phase", "expected"),
     [
         (Phase(), []),
         (Phase(unfreeze=0.01), ["high"]),
         (Phase(unfreeze=0.5), ["middle", "high"]),
-        (Phase(unfreeze=1), ["stem", "low", "middle", "high"]),
         (Phase(unfreeze_from="low"), ["low", "middle", "high"]),
         (Phase(unfreeze_last=0), []),
         (Phase(unfreeze_last=1), ["high"]),
@@ -309,7 +270,8 @@ def trained_stages(phase):
 def test_the_stages_that_a_phase_names_are_trained(phase, expected):
     trained = choose_trained(phase, STAGES)
 
-    assert trained_stages(phase) == expected
+    found = [stage.name for stage in STAGES if trained.parameters >= set(stage.parameters)]
+    assert found == expected
     assert trained.stages == len(expected) / 4
     names = [stage.name for stage in STAGES]
     assert trained.first == (names.index(expected[0]) if expected else 4)

@@ -1,13 +1,12 @@
 """Phases refuse what makes no sense; strategies are lists of them."""
 
-import dataclasses
 import json
 import math
 
 import pytest
 
 from regraft.errors import UsageError
-from regraft.settings import field_help, to_json
+from regraft.settings import to_json
 from regraft.training.phases import Phase, fine_tune, from_scratch, frozen, two_stage
 
 OUT_OF_RANGE = {
@@ -73,7 +72,3 @@ def test_strategies_are_lists_of_phases():
     assert [p.unfreeze for p in fine_tune(3)] == [1.0]
     assert [(p.unfreeze, p.lr) for p in two_stage(lr=1e-5)] == [(0.0, 1e-3), (0.5, 1e-5)]
     assert [(p.unfreeze, p.epochs) for p in from_scratch(60)] == [(1.0, 60)]
-
-
-def test_every_field_of_a_phase_has_its_help():
-    assert set(field_help(Phase)) == {field.name for field in dataclasses.fields(Phase)}

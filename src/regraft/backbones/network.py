@@ -135,7 +135,7 @@ def tap(module: nn.Module, name: str, side: Literal["input", "output"] = "output
 
 
 @contextlib.contextmanager
-def _watched(modules: Mapping[str, nn.Module], note: Callable[[str, Any], Any]) -> Iterator[None]:
+def watched(modules: Mapping[str, nn.Module], note: Callable[[str, Any], Any]) -> Iterator[None]:
     """Tell ``note`` the name and the output of each module that finishes."""
     handles = [
         child.register_forward_hook(lambda _module, _in, output, name=name: note(name, output))
@@ -158,7 +158,7 @@ def record_calls(module: nn.Module, run: Callable[[], Any]) -> list[str]:
     """
     calls: list[str] = []
     inner = {name: child for name, child in module.named_modules() if name}
-    with _watched(inner, lambda name, _output: calls.append(name)):
+    with watched(inner, lambda name, _output: calls.append(name)):
         run()
     return calls
 
@@ -347,7 +347,7 @@ def layer_table(
         first = output[0] if isinstance(output, tuple | list) else output
         shapes.setdefault(name, tuple(first.shape[1:]) if isinstance(first, Tensor) else ())
 
-    with _watched(layers, note):
+    with watched(layers, note):
         run()
     uncalled = [name for name in layers if name not in shapes and held[name]]
     return [

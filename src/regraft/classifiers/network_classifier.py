@@ -28,7 +28,7 @@ from regraft.classifiers.model_files import ModelFiles
 from regraft.data.images import ImageLike
 from regraft.errors import DataError, ModelError, UsageError
 from regraft.features.embed import EmbeddingStats
-from regraft.training.activations import Predictor, Runtime
+from regraft.training.activations import Predictor, Runtime, recall_mode
 from regraft.training.augment import Augmentation, find_augmentation
 from regraft.training.batches import LabelledImages
 from regraft.training.callbacks import Callback
@@ -171,13 +171,11 @@ class NetworkClassifier(ImageClassifier):
         )
         trainer.run()
         self._use(trainer.predictor(), trainer.trained_backbone())
-        history = {"phases": trainer.records, "epochs": trainer.epochs}
+        history = {"phases": trainer.progress.finished, "epochs": trainer.progress.epochs}
         self._become(trainer.train.classes, history, trainer.warnings)
-        self.embedding_stats_ = EmbeddingStats(
-            len(trainer.train) + len(trainer.validation or ()),
-            trainer.embedded,
-            sum(record["seconds"] for record in trainer.records),
-        )
+        images = len(trainer.train) + len(trainer.validation or ())
+        seconds = sum(record["seconds"] for record in history["phases"])
+        self.embedding_stats_ = EmbeddingStats(images, trainer.embedded, seconds)
         return self
 
     def trainer(
@@ -302,8 +300,9 @@ class NetworkClassifier(ImageClassifier):
         network = TransferNetwork(backbone, part.head, outputs=outputs)
         network.head.load_state_dict(tensors)
         runtime = Runtime.prepare(network, backbone, record.compute, batch_size=part.batch_size)
-        predictor = Predictor.from_records(runtime, record.history["phases"])
-        learner._use(predictor, backbone)
+        phases = record.history["phases"]
+        cache = recall_mode(phases[-1], runtime).cache if phases else None
+        learner._use(Predictor(runtime, cache), backbone)
         learner._become(record.classes, record.history, record.warnings)
         return learner
 

@@ -26,16 +26,11 @@ from regraft.features.embed import EmbeddingStats, as_list, embed, key_facts
 from regraft.files import free_bytes, sha256_bytes
 from regraft.progress import progress_bar
 from regraft.system import choose_device, exact_float32, has_bf16, within_memory
+from regraft.training import split_point as cuts
 from regraft.training.batches import AugmentedImages, Images, Inputs, LabelledImages
 from regraft.training.loop import autocast
 from regraft.training.network import TransferNetwork
 from regraft.training.optim import probabilities
-from regraft.training.split_point import (
-    SplitPoint,
-    behind_trunk,
-    find_split_point,
-    named_split_point,
-)
 
 _IN_MEMORY = 1 << 30  # bytes of one part that are read once and held
 
@@ -120,7 +115,7 @@ class ActivationCache:
     """
 
     runtime: Runtime
-    split_point: SplitPoint
+    split_point: cuts.SplitPoint
 
     @property
     def cache(self) -> FeatureCache:
@@ -244,7 +239,7 @@ def recall_mode(facts: Mapping[str, Any], runtime: Runtime) -> ExecutionMode:
     kept = facts["boundary"] or {}
     if facts["mode"] == "live":
         return ExecutionMode(None, why=kept.get("why", ""))
-    split_point = named_split_point(runtime.network, kept["stage"])
+    split_point = cuts.named_split_point(runtime.network, kept["stage"])
     return ExecutionMode(ActivationCache(runtime, split_point), size=kept.get("bytes", 0))
 
 
@@ -265,10 +260,10 @@ def choose_mode(
         samples: How many activations are to be kept.
     """
     network, device = runtime.network, runtime.compute.device
-    split_point: SplitPoint | None = behind_trunk(network)
+    split_point: cuts.SplitPoint | None = cuts.behind_trunk(network)
     if first < len(network.stages):
         images, targets = (tensor.to(device) for tensor in train.few())
-        split_point = find_split_point(network, first, images, lambda x: loss(x, targets))
+        split_point = cuts.find_split_point(network, first, images, lambda x: loss(x, targets))
     if split_point is None:
         return ExecutionMode(None, "this network cannot be cut in front of what is trained")
     cache, size = ActivationCache(runtime, split_point), samples * split_point.width * 4
@@ -293,15 +288,6 @@ class Predictor:
 
     runtime: Runtime
     cache: ActivationCache | None
-
-    @classmethod
-    def from_records(cls, runtime: Runtime, phases: Sequence[Mapping[str, Any]]) -> Self:
-        """Return what predicts the way that the last phase ran, by the records of all phases.
-
-        Raises:
-            RegraftError: The network has no such split point.
-        """
-        return cls(runtime, recall_mode(phases[-1], runtime).cache if phases else None)
 
     def __call__(self, images: Sequence[ImageLike]) -> tuple[NDArray[np.float64], EmbeddingStats]:
         """Return the probability of each class for each image, (n, classes), and what it cost.

@@ -23,18 +23,17 @@ from regraft.settings import parse_settings, settings_class
 Pixels = NDArray[np.uint8]
 Matrix = NDArray[np.float64]
 Fill = Literal["nearest", "reflect", "constant"]
-Policy = Literal["trivial", "randaugment"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 BINS = 31
-"""Strengths that an operation of a policy has, from 0 (none) to 30 (the most)."""
+"""Strengths that an operation of the policy has, from 0 (none) to 30 (the most)."""
 
 
 @settings_class(kw_only=True)
 class Augmentation:
     """What may happen to an image: called with one and a generator, it returns it changed.
 
-    The order is crop, geometry, flips, brightness, policy, erasing. Rotation, shift, shear and zoom
+    The order is crop, geometry, flips, brightness, policy. Rotation, shift, shear and zoom
     are one affine map with bilinear sampling, the same as in Keras' ``ImageDataGenerator``; each
     number is uniform in its range. The numbers of geometry and brightness are drawn first and
     always, so that changing one setting leaves what the others do to an image as it is.
@@ -52,15 +51,10 @@ class Augmentation:
         flip: Whether left and right are exchanged with probability 0.5.
         vertical_flip: Whether top and bottom are exchanged with probability 0.5.
         fill: What appears at the edges: the ``"nearest"`` pixel, the image mirrored
-            (``"reflect"``), or one grey (``"constant"``); for the policy, too.
-        fill_value: That grey, 0 to 255.
+            (``"reflect"``), or black (``"constant"``); for the policy, too.
         brightness: Factors from 1 - brightness to 1 + brightness, 0 to 1.
-        policy: ``"trivial"`` for TrivialAugmentWide (Müller and Hutter, 2021), ``"randaugment"``
-            for RandAugment (Cubuk et al., 2020).
-        num_ops: Operations of RandAugment, 1 to 14.
-        magnitude: Their strength, 0 to 30.
-        erasing: Probability that a rectangle becomes noise (random erasing: Zhong et al., 2020),
-            0 to 1.
+        policy: ``"trivial"`` for TrivialAugmentWide (Müller and Hutter, 2021): one operation of
+            random strength.
 
     Raises:
         UsageError: A value is out of range.
@@ -82,12 +76,8 @@ class Augmentation:
     flip: bool = False
     vertical_flip: bool = False
     fill: Fill = "nearest"
-    fill_value: Annotated[float, Field(ge=0, le=255)] = 0.0
     brightness: Share = 0.0
-    policy: Policy | None = None
-    num_ops: Annotated[int, Field(ge=1, le=14)] = 2
-    magnitude: Annotated[int, Field(ge=0, lt=BINS)] = 9
-    erasing: Share = 0.0
+    policy: Literal["trivial"] | None = None
 
     def __call__(
         self, image: Pixels, random: np.random.Generator, size: int | None = None
@@ -113,9 +103,10 @@ class Augmentation:
         if self.brightness:
             changed = ImageEnhance.Brightness(Image.fromarray(np.ascontiguousarray(image)))
             image = np.array(changed.enhance(1 + self.brightness * drawn[8]))
-        image = self._by_policy(image, random)
-        if self.erasing and random.random() < self.erasing:
-            image = _erased(image, random)
+        if self.policy is not None:
+            name = OPERATIONS[random.integers(len(OPERATIONS))]
+            strength = int(random.integers(BINS))
+            image = operate(image, name, _amount(name, strength, random), fill=self.fill)
         return np.ascontiguousarray(image)
 
     def before(self, preprocessing: Preprocessing) -> Preprocessing:
@@ -145,32 +136,15 @@ class Augmentation:
             shear=self.shear * drawn[3],
             zoom=(1 + self.zoom * drawn[4], 1 + self.zoom * drawn[5]),
         )
-        return warp(image, matrix, fill=self.fill, fill_value=self.fill_value)
-
-    def _by_policy(self, image: Pixels, random: np.random.Generator) -> Pixels:
-        """Apply one operation of random strength, or several ones of one strength.
-
-        TrivialAugmentWide translates by up to 32 pixels whatever the size of the image, as
-        published; RandAugment by a share of its sides.
-        """
-        height, width = image.shape[:2]
-        trivial = self.policy == "trivial"
-        sides = {} if trivial else {"TranslateX": width, "TranslateY": height}
-        for _ in range(1 if trivial else self.num_ops) if self.policy else ():
-            name = OPERATIONS[random.integers(len(OPERATIONS))]
-            strength = int(random.integers(BINS)) if trivial else self.magnitude
-            amount = _amount(name, strength, random, trivial=trivial) * sides.get(name, 1)
-            image = operate(image, name, amount, fill=self.fill, fill_value=self.fill_value)
-        return image
+        return warp(image, matrix, fill=self.fill)
 
 
-# After "randaugment" come the sets of the published teaching material, named by what they do.
+# After "trivial" come the sets of the published teaching material, named by what they do.
 AUGMENTATIONS: Mapping[str, Augmentation] = {
     "standard": Augmentation(
         rotation=15, shift_x=0.1, shift_y=0.1, zoom=0.2, flip=True, fill="reflect"
     ),
     "trivial": Augmentation(policy="trivial", flip=True, fill="constant"),
-    "randaugment": Augmentation(policy="randaugment", flip=True, fill="constant"),
     "rotation30_zoom30_reflect": Augmentation(rotation=30, zoom=0.3, flip=True, fill="reflect"),
     "zoom30": Augmentation(zoom=0.3, flip=True),
     "rotation50_shift20_zoom30": Augmentation(
@@ -241,9 +215,7 @@ def around(row: float, column: float, matrix: Matrix) -> Matrix:
     return whole
 
 
-def warp(
-    image: Pixels, matrix: Matrix, *, fill: Fill = "nearest", fill_value: float = 0.0
-) -> Pixels:
+def warp(image: Pixels, matrix: Matrix, *, fill: Fill = "nearest") -> Pixels:
     """Return an image (height, width, 3) in 8 bits seen through an affine map.
 
     What lies outside is as `Augmentation` says; ``"reflect"`` is d c b a | a b c d | d c b a.
@@ -277,22 +249,20 @@ def warp(
         slack = 1e-6  # places on the edge itself are inside, whatever the arithmetic rounds
         outside = (row < -slack) | (row > height - 1 + slack)
         outside |= (column < -slack) | (column > width - 1 + slack)
-        result[outside] = round(fill_value)
+        result[outside] = 0
     return result
 
 
 # The operations and strengths of torchvision, whose own classes draw from a global state and so
-# cannot be repeated across threads. From strength 0 to strength 30, for TrivialAugmentWide and for
-# RandAugment: slopes, pixels or shares of the sides, degrees, changes of a factor of 1, bits, grey.
-STRENGTHS: Mapping[str, tuple[tuple[float, float], tuple[float, float]]] = {
-    "ShearX": ((0.0, 0.99), (0.0, 0.3)),
-    "ShearY": ((0.0, 0.99), (0.0, 0.3)),
-    "TranslateX": ((0.0, 32.0), (0.0, 150 / 331)),
-    "TranslateY": ((0.0, 32.0), (0.0, 150 / 331)),
-    "Rotate": ((0.0, 135.0), (0.0, 30.0)),
-    **dict.fromkeys(("Brightness", "Color", "Contrast", "Sharpness"), ((0.0, 0.99), (0.0, 0.9))),
-    "Posterize": ((8.0, 2.0), (8.0, 4.0)),
-    "Solarize": ((255.0, 0.0), (255.0, 0.0)),
+# cannot be repeated across threads. From strength 0 to strength 30: slopes, pixels whatever the
+# image's size (as published), degrees, changes of a factor of 1, bits, grey.
+STRENGTHS: Mapping[str, tuple[float, float]] = {
+    **dict.fromkeys(("ShearX", "ShearY"), (0.0, 0.99)),
+    **dict.fromkeys(("TranslateX", "TranslateY"), (0.0, 32.0)),
+    "Rotate": (0.0, 135.0),
+    **dict.fromkeys(("Brightness", "Color", "Contrast", "Sharpness"), (0.0, 0.99)),
+    "Posterize": (8.0, 2.0),
+    "Solarize": (255.0, 0.0),
 }
 OPERATIONS = ("Identity", *STRENGTHS, "AutoContrast", "Equalize")
 _GEOMETRIC = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
@@ -308,9 +278,7 @@ _COLOUR: Mapping[str, Callable[[Image.Image, float], Image.Image]] = {
 }
 
 
-def operate(
-    image: Pixels, name: str, amount: float, *, fill: Fill = "constant", fill_value: float = 0.0
-) -> Pixels:
+def operate(image: Pixels, name: str, amount: float, *, fill: Fill = "constant") -> Pixels:
     """Apply one of ``OPERATIONS`` to an image.
 
     The amount is a slope (shear), whole pixels (translate), degrees against the clock (rotate),
@@ -325,16 +293,15 @@ def operate(
     if name == "Identity":
         return image
     if name in _GEOMETRIC:
-        matrix = _matrix(name, amount, *image.shape[:2])
-        return warp(image, matrix, fill=fill, fill_value=fill_value)
+        return warp(image, _matrix(name, amount, *image.shape[:2]), fill=fill)
     return np.array(_COLOUR[name](Image.fromarray(image), amount))
 
 
-def _amount(name: str, strength: int, random: np.random.Generator, *, trivial: bool) -> float:
+def _amount(name: str, strength: int, random: np.random.Generator) -> float:
     negative = bool(random.integers(2))  # drawn for every operation, used by some
     if name not in STRENGTHS:
         return 0.0
-    low, high = STRENGTHS[name][0 if trivial else 1]
+    low, high = STRENGTHS[name]
     amount = low + (high - low) * strength / (BINS - 1)
     if name == "Posterize":
         return round(amount)
@@ -350,19 +317,3 @@ def _matrix(name: str, amount: float, height: int, width: int) -> Matrix:
         whole = float(int(amount))
         return moved(0.0, -whole) if name == "TranslateX" else moved(-whole, 0.0)
     return affine(height, width, rotation=-amount)
-
-
-def _erased(image: Pixels, random: np.random.Generator) -> Pixels:
-    """Fill a rectangle with noise, its share of the area and its proportions as published."""
-    height, width = image.shape[:2]
-    for _ in range(100):
-        area = random.uniform(0.02, 0.4) * height * width
-        ratio = random.uniform(0.3, 1 / 0.3)
-        rows, columns = round(float(np.sqrt(area * ratio))), round(float(np.sqrt(area / ratio)))
-        if 0 < rows < height and 0 < columns < width:
-            top, left = random.integers(height - rows + 1), random.integers(width - columns + 1)
-            noise = random.integers(0, 256, (rows, columns, 3), dtype=np.uint8)
-            image = image.copy()
-            image[top : top + rows, left : left + columns] = noise
-            return image
-    return image  # too small for any rectangle

@@ -151,13 +151,10 @@ class Images:
         shape = (len(images), size, size, 3)
         needed, free = math.prod(shape), free_bytes(folder)
         if needed > free:  # a disk that fills up later would end the process at a write
-            raise RegraftError(
-                "there is no space for the decoded images",
-                path=folder.parent,
-                why=f"they take {needed:,} bytes, {free:,} are free",
-                hint="free some space, or set TMPDIR to a folder with more of it",
-                code="TRAIN-DISK",
-            )
+            why = f"they take {needed:,} bytes, {free:,} are free"
+            hint = "free some space, or set TMPDIR to a folder with more of it"
+            what = "there is no space for the decoded images"
+            raise RegraftError(what, path=folder.parent, why=why, hint=hint, code="TRAIN-DISK")
         self._pixels = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
 
         def place(position: int) -> None:

@@ -6,7 +6,6 @@ checkpoints/000012/tensors.safetensors     what it has changed, moments included
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import time
@@ -19,16 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from regraft import files
 from regraft.backbones.checkpoint_files import read_state, write_state
 from regraft.errors import RegraftError
-from regraft.files import (
-    atomic_folder,
-    read_json,
-    remove_leftovers,
-    sha256_file,
-    sha256_json,
-    write_json,
-)
 from regraft.system import environment
 from regraft.training.loop import State
 
@@ -124,7 +116,7 @@ class Checkpoints:
                 (``TRAIN-CHECKPOINT``).
         """
         if self.folder.is_dir():
-            remove_leftovers(self.folder)
+            files.remove_leftovers(self.folder)
         problems, self._damaged = [], []
         for place in reversed(self._places()):
             try:
@@ -139,21 +131,10 @@ class Checkpoints:
             self.warnings += _changes(content["environment"])
             return _progress(_with_tensors(content["progress"], tensors))
         if problems:
-            raise RegraftError(
-                "no checkpoint can be read",
-                path=self.folder,
-                why="; ".join(problems),
-                hint="delete the folder to begin again",
-                code="TRAIN-CHECKPOINT",
-            )
+            what, why = "no checkpoint can be read", "; ".join(problems)
+            hint = "delete the folder to begin again"
+            raise RegraftError(what, path=self.folder, why=why, hint=hint, code="TRAIN-CHECKPOINT")
         return None
-
-    def remove(self) -> None:
-        """Delete all checkpoints: the work is done."""
-        for place in self._places():
-            shutil.rmtree(place, ignore_errors=True)
-        with contextlib.suppress(OSError):  # something else is in it
-            self.folder.rmdir()
 
     def _write(self, progress: Progress) -> None:
         older = self._places()
@@ -161,16 +142,16 @@ class Checkpoints:
         tensors: dict[str, Tensor] = {}
         state = {**vars(progress.state), "sums": progress.state.sums.tolist()}
         values = _without_tensors({**vars(progress), "state": state}, "progress", tensors)
-        with atomic_folder(self.folder / f"{number:06d}") as part:
+        with files.atomic_folder(self.folder / f"{number:06d}") as part:
             if tensors:
                 write_state(part / _TENSORS, tensors)
             content = {
                 "work": self.work,
                 "environment": _versions(),
                 "progress": values,
-                "sha256": sha256_file(part / _TENSORS) if tensors else None,
+                "sha256": files.sha256_file(part / _TENSORS) if tensors else None,
             }
-            write_json(part / _STATE, {**content, "checksum": sha256_json(content)})
+            files.write_json(part / _STATE, {**content, "checksum": files.sha256_json(content)})
         sound = [place for place in self._places() if place not in self._damaged]
         for place in [*self._damaged, *sound[:-_KEPT]]:
             shutil.rmtree(place, ignore_errors=True)
@@ -181,13 +162,9 @@ class Checkpoints:
 
     def _other_work(self, found: dict[str, Any]) -> RegraftError:
         names = sorted(k for k in {*found, *self.work} if found.get(k) != self.work.get(k))
-        return RegraftError(
-            "the checkpoints here are of another training",
-            path=self.folder,
-            why=f"different: {', '.join(names)}",
-            hint="repeat it with the same settings and images, or choose another folder",
-            code="TRAIN-RESUME",
-        )
+        what, why = "the checkpoints here are of another training", f"different: {', '.join(names)}"
+        hint = "repeat it with the same settings and images, or choose another folder"
+        return RegraftError(what, path=self.folder, why=why, hint=hint, code="TRAIN-RESUME")
 
 
 def restore_optimizer(
@@ -241,8 +218,8 @@ def _progress(values: dict[str, Any]) -> Progress:
 
 
 def _verified(place: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    content = read_json(place / _STATE)
-    if not isinstance(content, dict) or content.pop("checksum", None) != sha256_json(content):
+    content = files.read_json(place / _STATE)
+    if not isinstance(content, dict) or content.pop("checksum", None) != files.sha256_json(content):
         raise RegraftError("it has changed", path=place / _STATE, code="TRAIN-CHECKPOINT")
     if content["sha256"] is None:
         return content, {}

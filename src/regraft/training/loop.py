@@ -132,17 +132,18 @@ class Loop:
         Raises:
             RegraftError: The loss is NaN (``TRAIN-NAN``) or the memory full (``TRAIN-MEMORY``).
         """
-        phase = self.phase
+        phase, tensors = self.phase, self.tensors or self.network.state_dict
         while state.epoch < phase.epochs and not state.stopped:
             start, before = time.perf_counter(), state.seconds
             batches = self._batches(state.epoch)
+            left = batches[state.step :]
             (self.set_mode or self.network.train)()
-            inputs_ahead = prefetched(self.train.inputs, batches[state.step :], state.epoch)
-            for batch, inputs in zip(batches[state.step :], inputs_ahead, strict=True):
+            inputs_ahead = prefetched(self.train.inputs, left, state.epoch)
+            for batch, inputs in zip(left, inputs_ahead, strict=True):
                 if self.time_budget is not None and state.seconds >= self.time_budget:
                     state.stopped = "time budget"
                     break
-                self._set_rates(state, len(batches))
+                self._set_rate(state, len(batches))
                 state.sums += self._step(state, inputs, self.train.targets[batch])
                 state.step += 1
                 state.seconds = before + time.perf_counter() - start
@@ -150,19 +151,19 @@ class Loop:
                 check_stop()
             if not state.step:  # the time was over before the first of the epoch
                 break
-            tensors = self._tensors()
-            if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+            own = tensors()
+            if not all(bool(tensor.isfinite().all()) for tensor in own.values()):
                 raise self._not_finite(state, state.step)  # by the last step: it is never best
             record = self._measured(state, check_stop)
             state.seconds = before + time.perf_counter() - start
             record["seconds"] = state.seconds - sum(r["seconds"] for r in state.records)
-            end_epoch(state, record, tensors, phase)
+            end_epoch(state, record, own, phase)
             on_epoch(state)
-        if phase.keep == "best":
-            tensors = self._tensors()
+        if phase.keep == "best" and state.best_weights:
+            own = tensors()
             with torch.no_grad():
                 for name, value in state.best_weights.items():
-                    tensors[name].copy_(value)
+                    own[name].copy_(value)
         return state
 
     def steps_per_epoch(self) -> int:
@@ -174,7 +175,7 @@ class Loop:
         order = self.order(draw) if self.order else draw.permutation(len(self.train))
         return epoch_batches(order, self.config.batch_size, self.phase.steps)
 
-    def _set_rates(self, state: State, steps: int) -> None:
+    def _set_rate(self, state: State, steps: int) -> None:
         done, total = state.epoch * steps + state.step, self.phase.epochs * steps
         factor = self.factor(done, total) if self.factor else rate_factor(self.phase, done, total)
         for group in self.optimizer.param_groups:
@@ -198,21 +199,15 @@ class Loop:
             "train_loss": float(state.sums[0] / state.sums[2]),
             "train_accuracy": float(state.sums[1] / state.sums[2]),
             **measured,
-            "lr": max(group["lr"] for group in self.optimizer.param_groups),
+            "lr": self.optimizer.param_groups[0]["lr"],
         }
 
-    def _tensors(self) -> dict[str, Tensor]:
-        return (self.tensors or self.network.state_dict)()
-
     def _not_finite(self, state: State, batch: int) -> RegraftError:
-        rate = max(group["lr"] for group in self.optimizer.param_groups)
-        return RegraftError(
-            "the loss is NaN or infinite",
-            why=f"phase {self.number + 1}, epoch {state.epoch + 1}, batch {batch}, "
-            f"learning rate {rate:g}",
-            hint="lower the learning rate, or clip the gradient",
-            code="TRAIN-NAN",
-        )
+        rate = self.optimizer.param_groups[0]["lr"]
+        place = f"phase {self.number + 1}, epoch {state.epoch + 1}, batch {batch}"
+        what, why = "the loss is NaN or infinite", f"{place}, learning rate {rate:g}"
+        hint = "lower the learning rate, or clip the gradient"
+        return RegraftError(what, why=why, hint=hint, code="TRAIN-NAN")
 
 
 def end_epoch(
@@ -315,12 +310,10 @@ def _in_memory(images: int) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise RegraftError(
-            f"the memory is not enough for a batch of {images} images",
-            why=str(error).partition("\n")[0][:200] or "out of memory",
-            hint="take a smaller batch size or smaller images, or freeze more of the network",
-            code="TRAIN-MEMORY",
-        ) from error
+        what = f"the memory is not enough for a batch of {images} images"
+        why = str(error).partition("\n")[0][:200] or "out of memory"
+        hint = "take a smaller batch size or smaller images, or freeze more of the network"
+        raise RegraftError(what, why=why, hint=hint, code="TRAIN-MEMORY") from error
 
 
 @contextmanager

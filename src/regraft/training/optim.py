@@ -15,8 +15,6 @@ from regraft.settings import did_you_mean
 from regraft.training.phases import OPTIMIZERS, AboveZero, Phase
 
 Output = Literal["softmax", "sigmoid"]
-
-
 ClassWeight = Literal["balanced"] | Mapping[str, AboveZero] | None
 Loss = Callable[[Tensor, Tensor], Tensor]
 

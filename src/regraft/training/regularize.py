@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -33,7 +32,6 @@ class Regularization:
         label_smoothing: Share of each target that is spread evenly over all classes (Szegedy et
             al., 2016), 0 to below 1.
         mixing: ``"mixup"`` (Zhang et al., 2018) or ``"cutmix"`` (Yun et al., 2019).
-        mixing_alpha: Its Beta distribution, above 0; by default 0.2 for MixUp and 1 for CutMix.
         clip: Largest norm of the gradient, above 0.
 
     Raises:
@@ -48,7 +46,6 @@ class Regularization:
     weight_decay: Annotated[float, Field(ge=0)] | None = None
     label_smoothing: BelowOne = 0.0
     mixing: Literal["mixup", "cutmix"] | None = None
-    mixing_alpha: AboveZero | None = None
     clip: AboveZero | None = None
 
     def head(self, head: Head) -> Head:
@@ -73,11 +70,7 @@ class Regularization:
 
     def mix(self) -> Mix | None:
         """Return what mixes the images of a training batch, or None."""
-        if self.mixing == "mixup":
-            return functools.partial(mix_up, alpha=self.mixing_alpha or 0.2)
-        if self.mixing == "cutmix":
-            return functools.partial(cut_mix, alpha=self.mixing_alpha or 1.0)
-        return None
+        return None if self.mixing is None else {"mixup": mix_up, "cutmix": cut_mix}[self.mixing]
 
 
 REGULARIZATIONS: Mapping[str, Regularization] = {
@@ -105,7 +98,7 @@ def find_regularization(regularize: str | Regularization | None) -> Regularizati
 
 
 def mix_up(
-    inputs: Tensor, targets: Tensor, random: np.random.Generator, *, alpha: float
+    inputs: Tensor, targets: Tensor, random: np.random.Generator, *, alpha: float = 0.2
 ) -> tuple[Tensor, Tensor]:
     """Lay each image of a batch transparently over another one; mix the targets alike.
 
@@ -123,7 +116,7 @@ def mix_up(
 
 
 def cut_mix(
-    inputs: Tensor, targets: Tensor, random: np.random.Generator, *, alpha: float
+    inputs: Tensor, targets: Tensor, random: np.random.Generator, *, alpha: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """Paste a rectangle of another image of the batch into each one; mix the targets alike.
 

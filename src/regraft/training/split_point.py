@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from regraft.backbones.network import Apply, record_calls, tap
+from regraft.backbones.network import Apply, tap, watched
 from regraft.errors import RegraftError
 from regraft.training.heads import after_entrance, entrance
 from regraft.training.network import TransferNetwork
@@ -97,7 +97,7 @@ class Suffix(nn.Module):
         modules = {name: self.network.trunk.get_submodule(name) for name in self._empty}
         for name, module in modules.items():
             shape = self._empty[name]
-            module.forward = _stub(activation, None if name == last else shape or ())
+            module.forward = _stub(activation, None if name == last else shape)
         try:
             yield
         finally:
@@ -197,34 +197,26 @@ def _output_of(network: TransferNetwork, name: str) -> str:
     raise RegraftError("there is no such split point", why=name, code="TRAIN-SPLIT-POINT")
 
 
-def _empty_outputs(
-    network: TransferNetwork, split_point: SplitPoint
-) -> dict[str, tuple[int, ...] | None]:
+def _empty_outputs(network: TransferNetwork, split_point: SplitPoint) -> dict[str, tuple[int, ...]]:
     """Return the modules up to the split point, and the shape that each one's output has."""
     names = [stage.name for stage in network.stages]
     last = _output_of(network, split_point.name)
     upto = network.stages[: names.index(split_point.name) + 1]
-    modules = [name for stage in upto for name in stage.modules]
-    shapes: dict[str, tuple[int, ...] | None] = dict.fromkeys(modules)
-    handles = []
-    for name in modules:
+    modules = {n: network.trunk.get_submodule(n) for stage in upto for n in stage.modules}
+    calls: list[str] = []
+    shapes: dict[str, tuple[int, ...]] = {}
 
-        def remember(_m: nn.Module, _i: Any, output: Any, name: str = name) -> None:
-            if not isinstance(output, Tensor):
-                raise RegraftError("no tensor", why=name, code="TRAIN-SPLIT-POINT")
-            shapes[name] = tuple(output.shape[1:])
+    def note(name: str, output: Any) -> None:
+        if not isinstance(output, Tensor):
+            raise RegraftError("no tensor", why=name, code="TRAIN-SPLIT-POINT")
+        calls.append(name)
+        shapes[name] = tuple(output.shape[1:])
 
-        handles.append(network.trunk.get_submodule(name).register_forward_hook(remember))
-    try:
-        with torch.no_grad(), _evaluated(network):
-            batch = network.normalise(network.blank(1))
-            calls = record_calls(network.trunk, lambda: network.map(batch))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with torch.no_grad(), _evaluated(network), watched(modules, note):
+        network.map(network.normalise(network.blank(1)))
     if calls.count(last) != 1:
         raise RegraftError("it runs more than once", why=last, code="TRAIN-SPLIT-POINT")
-    return {name: shape for name, shape in shapes.items() if name in calls}
+    return shapes
 
 
 def _stub(activation: Tensor, shape: tuple[int, ...] | None) -> Callable[..., Tensor]:

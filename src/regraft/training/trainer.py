@@ -21,14 +21,7 @@ from regraft.errors import RegraftError, UsageError
 from regraft.files import free_bytes
 from regraft.settings import settings_class, to_json
 from regraft.system import choose_device, exact_float32
-from regraft.training.activations import (
-    ActivationCache,
-    ExecutionMode,
-    Predictor,
-    Runtime,
-    choose_mode,
-    recall_mode,
-)
+from regraft.training import activations
 from regraft.training.augment import Augmentation
 from regraft.training.batches import AugmentedImages, Inputs, LabelledImages, Part, balanced_order
 from regraft.training.callbacks import Callback, History, ProgressDisplay, stoppable
@@ -149,6 +142,7 @@ class Trainer:
 
     Attributes:
         phases: What is trained, regularized.
+        progress: How far it has come: records of phases and epochs, and where the phase stands.
         runtime: The network on its device, and what it computes with.
         cache: What the last phase computed activations with; None if it ran live.
         embedded: How many images or views passed through the trunk to be kept or were run live.
@@ -175,7 +169,7 @@ class Trainer:
         self.train = train
         self.validation = validation if validation is not None and len(validation) else None
         self.network = network
-        self.runtime = Runtime.prepare(
+        self.runtime = activations.Runtime.prepare(
             network, train.backbone, config.compute, batch_size=config.batch_size, verbose=verbose
         )
         self.callbacks = [*([ProgressDisplay()] if verbose else []), *callbacks]
@@ -184,9 +178,9 @@ class Trainer:
             work = resume_key(config, network, train, validation)
             self.checkpoints = Checkpoints(checkpoints, work, every=checkpoint_every)
             self.callbacks.append(History(Path(checkpoints).parent / "history.jsonl"))
-        self.cache: ActivationCache | None = None
+        self.cache: activations.ActivationCache | None = None
         self.embedded = 0
-        self._progress = Progress()
+        self.progress = Progress()
         self._failed: dict[str, str] = {}
         self._loop_config = self._make_loop_config()
         self._warnings = list(warnings)
@@ -195,21 +189,12 @@ class Trainer:
             self._warnings.append(f"this {device} has no bf16 arithmetic; training uses fp32")
 
     @property
-    def records(self) -> list[dict[str, Any]]:
-        """One record per finished phase."""
-        return self._progress.finished
-
-    @property
-    def epochs(self) -> list[dict[str, Any]]:
-        """One record per epoch of the finished phases."""
-        return self._progress.epochs
-
-    @property
     def warnings(self) -> list[str]:
         """What a reader should know about how it went."""
         of_checkpoints = [] if self.checkpoints is None else self.checkpoints.warnings
         batchnorm = self.network.has_batchnorm
-        of_phases = [text for record in self.records for text in phase_warnings(record, batchnorm)]
+        finished = self.progress.finished
+        of_phases = [text for record in finished for text in phase_warnings(record, batchnorm)]
         return [*self._warnings, *of_checkpoints, *self._failed.values(), *of_phases]
 
     def run(self) -> None:
@@ -222,10 +207,10 @@ class Trainer:
         found = self.checkpoints.read() if self.checkpoints else None
         if found is not None:
             self._resume(found)
-        self._tell("on_start", [*self.epochs, *self._progress.state.records])
+        self._tell("on_start", [*self.progress.epochs, *self.progress.state.records])
         try:
             with exact_float32(self.runtime.compute.device):
-                for index in range(self._progress.phase, len(self.phases)):
+                for index in range(self.progress.phase, len(self.phases)):
                     self._run_phase(index)
             self.network.eval()
         except RegraftError as error:
@@ -250,7 +235,7 @@ class Trainer:
         self.network.eval()  # the phase before may have left batch norm in training mode
         checksum = self.network.frozen_checksum()
         mode = self._mode(phase, trained)
-        self.cache, self._progress.mode = mode.cache, mode.facts()
+        self.cache, self.progress.mode = mode.cache, mode.facts()
         title = title or f"phase {index + 1} of {len(self.phases)}, {phase.epochs} epochs"
         how = f"the whole network runs in every step ({mode.why})"
         if mode.cache is not None:
@@ -259,12 +244,13 @@ class Trainer:
         self._say(f"{title}: {how}")
         train, validation = self._inputs(mode.cache)
         optimizer = build_optimizer(phase, self.network.trained_parameters())
-        if self._progress.optimizer is not None:
-            restore_optimizer(optimizer, self._progress, self.network)
+        if self.progress.optimizer is not None:
+            restore_optimizer(optimizer, self.progress, self.network)
         balanced, left = self.config.sampling == "balanced", None
         if self.config.time_budget is not None:
-            spent = sum(record["seconds"] for record in self.records)  # and now for activations
-            left = max(60 * self.config.time_budget - spent - time.perf_counter() + start, 0.0)
+            spent = sum(record["seconds"] for record in self.progress.finished)
+            spent += time.perf_counter() - start  # for activations
+            left = max(60 * self.config.time_budget - spent, 0.0)
         loop = Loop(
             mode.cache.split_point.behind(self.network) if mode.cache else self.network,
             optimizer,
@@ -292,15 +278,15 @@ class Trainer:
 
     def trained_backbone(self) -> Backbone:
         """Return the trunk with the facts of the weights that it has now."""
-        moved = any(name.startswith("trunk.") for name in self._progress.tensors)
+        moved = any(name.startswith("trunk.") for name in self.progress.tensors)
         return retrained(self.train.backbone) if moved else self.train.backbone
 
-    def predictor(self) -> Predictor:
+    def predictor(self) -> activations.Predictor:
         """Return what predicts the way that the last phase ran, from the same activations."""
-        return Predictor(self.runtime, self.cache)
+        return activations.Predictor(self.runtime, self.cache)
 
     def _resume(self, found: Progress) -> None:
-        self._progress = found
+        self.progress = found
         own = self.network.state_dict()
         with torch.no_grad():
             for name, value in found.tensors.items():
@@ -310,13 +296,13 @@ class Trainer:
             self._say(f"training resumes from a checkpoint: {reached}")
         elif found.finished:  # only the end is left, and what predicts as the last phase ran
             runtime = replace(self.runtime, backbone=self.trained_backbone())
-            self.cache = recall_mode(found.finished[-1], runtime).cache
+            self.cache = activations.recall_mode(found.finished[-1], runtime).cache
 
     def _run_phase(self, index: int) -> None:
-        start, earlier = time.perf_counter(), self._progress.state.seconds
+        start, earlier = time.perf_counter(), self.progress.state.seconds
         loop, record = self.prepare(index)
         self._run_loop(loop, index)
-        state = self._progress.state
+        state = self.progress.state
         record |= {
             "best_epoch": None if state.best is None else state.best[1],
             "last_epoch": state.epoch,
@@ -324,38 +310,39 @@ class Trainer:
             "seconds": time.perf_counter() - start + earlier,
         }
         record["frozen"]["after"] = self.network.frozen_checksum()
-        self._progress = Progress(
+        self.progress = Progress(
             index + 1,
-            [*self.records, record],
-            [*self.epochs, *state.records],
+            [*self.progress.finished, record],
+            [*self.progress.epochs, *state.records],
             tensors=self._moved(),
         )
-        self._write(self._progress)
+        self._write(self.progress)
 
     def _run_loop(self, loop: Loop, index: int) -> None:
-        state, done = self._progress.state, len(self.epochs)
-        steps = loop.phase.epochs * loop.steps_per_epoch()
-        self._tell("on_phase", f"Phase {index + 1} of {len(self.phases)}", steps)
+        state, done = self.progress.state, len(self.progress.epochs)
+        epochs = loop.phase.epochs
+        title, steps = f"Phase {index + 1} of {len(self.phases)}", epochs * loop.steps_per_epoch()
+        self._tell("on_phase", title, steps)
 
         def write() -> None:
             moments = loop.optimizer.state_dict()
-            self._write(replace(self._progress, tensors=self._moved(), optimizer=moments))
+            self._write(replace(self.progress, tensors=self._moved(), optimizer=moments))
 
-        def write_if_due() -> None:
+        def tell(event: str, *arguments: Any, **options: Any) -> None:
+            self._tell(event, *arguments, **options)
             if self.checkpoints is not None and self.checkpoints.due():
                 write()
 
-        def on_step(_state: State) -> None:
-            self._tell("on_step")
-            write_if_due()
-
         def on_epoch(state: State) -> None:
-            number, epochs = done + state.epoch, loop.phase.epochs
-            self._tell("on_epoch", state.records[-1], number=number, epochs=epochs)
-            write_if_due()
+            tell("on_epoch", state.records[-1], number=done + state.epoch, epochs=epochs)
 
         with stoppable(write) as check_stop:
-            loop.run(state, on_step=on_step, on_epoch=on_epoch, check_stop=check_stop)
+            loop.run(
+                state,
+                on_step=lambda _state: tell("on_step"),
+                on_epoch=on_epoch,
+                check_stop=check_stop,
+            )
         self._tell("on_phase_end")
 
     def _write(self, progress: Progress) -> None:
@@ -364,12 +351,12 @@ class Trainer:
             write = partial(self.checkpoints.write, progress)
             self._attempt("cannot write a checkpoint", write)
 
-    def _mode(self, phase: Phase, trained: Trained) -> ExecutionMode:
+    def _mode(self, phase: Phase, trained: Trained) -> activations.ExecutionMode:
         """Return how a phase is run: as it began, live where it must be, else from activations."""
         config = self.config
         runtime = replace(self.runtime, backbone=self.trained_backbone())
-        if self._progress.mode is not None:  # half-trained weights may measure otherwise
-            return recall_mode(self._progress.mode, runtime)
+        if self.progress.mode is not None:  # half-trained weights may measure otherwise
+            return activations.recall_mode(self.progress.mode, runtime)
         why = ""
         if config.compute.boundary == "off":
             why = "no activations were to be kept"
@@ -382,16 +369,16 @@ class Trainer:
         elif phase.batchnorm == "batch_statistics" and self.network.has_batchnorm:
             why = "frozen batch norm works with the statistics of each batch"
         if why:
-            return ExecutionMode(None, why)
+            return activations.ExecutionMode(None, why)
         samples = len(self.train) * (config.views or 1) + len(self.validation or ())
-        return choose_mode(runtime, trained.first, self.train, self._loop_config.loss, samples)
+        loss = self._loop_config.loss
+        return activations.choose_mode(runtime, trained.first, self.train, loss, samples)
 
-    def _inputs(self, cache: ActivationCache | None) -> tuple[Inputs, Inputs | None]:
+    def _inputs(self, cache: activations.ActivationCache | None) -> tuple[Inputs, Inputs | None]:
         """Return what a phase learns from and what it is validated on: images or activations."""
-        config, held = self.config, self.validation
-        augmented = None
+        config, held, augmented = self.config, self.validation, None
         if config.augment is not None:
-            before = sum(phase.epochs for phase in self.phases[: self._progress.phase])
+            before = sum(phase.epochs for phase in self.phases[: self.progress.phase])
             augmented = AugmentedImages(
                 self.train.pixels,
                 config.augment,
@@ -437,7 +424,7 @@ class Trainer:
 
     def _moved(self) -> dict[str, Tensor]:
         """Return all that training may have changed so far."""
-        names = {*self._progress.tensors, *self.network.trained_tensors()}
+        names = {*self.progress.tensors, *self.network.trained_tensors()}
         return {name: t for name, t in self.network.state_dict().items() if name in names}
 
     def _say(self, text: str) -> None:
