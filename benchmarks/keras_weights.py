@@ -31,10 +31,6 @@ NETWORKS = (
     ("VGG19", "vgg19", "vgg19"),
     ("MobileNet", "mobilenet", "mobilenet_v1"),
     ("MobileNetV2", "mobilenet_v2", "mobilenet_v2"),
-    ("DenseNet121", "densenet", "densenet121"),
-    ("DenseNet169", "densenet", "densenet169"),
-    ("DenseNet201", "densenet", "densenet201"),
-    ("EfficientNetB0", "efficientnet", "efficientnet_b0"),
 )
 REFUSED = (
     ("ResNet50", "resnet50"),
@@ -76,22 +72,16 @@ def write(folder: Path, title: str) -> None:
     whole = build(weights=None)
     for layer in whole.layers:
         layer.set_weights(random_weights(layer, random))
-    if title == "EfficientNetB0":
-        whole = with_second_rescaling(build, whole, folder)
     trunk = build(weights=None, include_top=False, input_shape=(224, 224, 3))
-    sources = {plain(layer.name): layer for layer in whole.layers}
+    sources = {layer.name: layer for layer in whole.layers}
     for layer in trunk.layers:
         if layer.weights:
-            layer.set_weights(sources[plain(layer.name)].get_weights())
+            layer.set_weights(sources[layer.name].get_weights())
     save(whole, trunk, folder)
     pixels = np.stack([drawn_image(random, side) for side in (7, 28, 112, 224)])
     module = getattr(keras.applications, next(m for t, m, _ in NETWORKS if t == title))
     prepared = module.preprocess_input(pixels.astype("float32"))
-    last = next(
-        layer
-        for layer in reversed(whole.layers)
-        if plain(layer.name) == plain(trunk.layers[-1].name)
-    )
+    last = sources[trunk.layers[-1].name]
     both = keras.Model(whole.input, [last.output, whole.output])
     maps, probabilities = both.predict(prepared, verbose=0)
     np.savez(folder / "expected.npz", pixels=pixels, maps=maps, probabilities=probabilities)
@@ -104,16 +94,9 @@ def drawn_image(random: np.random.Generator, side: int) -> np.ndarray:
     return squares.repeat(224 // side, 0).repeat(224 // side, 1)
 
 
-def plain(name: str) -> str:
-    """Return a layer's name without the number that Keras adds where one is not given."""
-    return name.rpartition("_")[0] if name.startswith(("normalization_", "rescaling_")) else name
-
-
 def random_weights(layer: Any, random: np.random.Generator) -> list[np.ndarray]:
     """Return weights that keep the values' size from layer to layer, so that errors show."""
     kind, values = type(layer).__name__, []
-    if kind == "Normalization":  # as in Keras' files of EfficientNet
-        return [np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225]), np.array(0)]
     for weight in layer.weights:
         shape = tuple(weight.shape)
         if weight.name == "kernel":
@@ -128,19 +111,6 @@ def random_weights(layer: Any, random: np.random.Generator) -> list[np.ndarray]:
         else:
             values.append(random.normal(0, 0.1, shape))
     return values
-
-
-def with_second_rescaling(build: Any, model: Any, folder: Path) -> Any:
-    """Return EfficientNet as ``weights="imagenet"`` builds it: it divides once more."""
-    from unittest import mock
-
-    from keras.src.applications import efficientnet
-
-    model.save_weights(folder / "own.weights.h5")
-    with mock.patch.object(
-        efficientnet.file_utils, "get_file", return_value=str(folder / "own.weights.h5")
-    ):
-        return build(weights="imagenet")
 
 
 def save(whole: Any, trunk: Any, folder: Path) -> None:
@@ -280,9 +250,8 @@ To repeat it, the first with Keras and the second with Regraft:
 ## What goes with the weights
 
 Keras' own preprocessing: for VGG the channels in the order BGR with 103.939, 116.779 and 123.68
-subtracted and no scaling ("caffe"), for MobileNet the range -1 to 1 ("tf"), for DenseNet and
-EfficientNet ImageNet's mean and deviation ("torch"). MobileNet and EfficientNet are built with
-TensorFlow's padding and Keras' epsilon; the record keeps that.
+subtracted and no scaling ("caffe"), for MobileNet the range -1 to 1 ("tf"). MobileNet is built
+with TensorFlow's padding and Keras' epsilon; the record keeps that.
 
 Images are squashed to 224×224, whatever their shape, since `load_img(target_size=…)` and
 `image_dataset_from_directory` do so, and with them nearly all code that uses these weights.

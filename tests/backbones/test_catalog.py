@@ -74,22 +74,18 @@ def test_the_catalogue_states_what_the_libraries_state():
 
 
 @pytest.mark.parametrize(
-    "name", ["vgg61", "resnet50.no_such_tag", "torchvision:vgg16_x", "", "x:y"]
+    "name", ["mobilnet_v2", "resnet50.no_such_tag", "torchvision:vgg16_x", "", "x:y"]
 )
-def test_an_unknown_name_is_an_error(name):
+def test_an_unknown_name_is_an_error_with_the_nearest(name):
     with pytest.raises(BackboneError) as caught:
         find(name)
 
     assert caught.value.code == "BACKBONE-UNKNOWN"
-
-
-def test_the_error_for_an_unknown_name_gives_the_nearest():
-    with pytest.raises(BackboneError, match="did you mean 'mobilenet_v2'"):
-        find("mobilnet_v2")
+    assert name != "mobilnet_v2" or "did you mean 'mobilenet_v2'" in caught.value.hint
 
 
 def test_a_network_of_ones_own_can_be_registered_once(monkeypatch, tmp_path):
-    monkeypatch.setattr(catalog, "_registered", {})
+    monkeypatch.setattr(catalog, "registered", {})
     own = Preprocessing.torch(48)
     register_backbone("mine", SimpleCNN, preprocessing=own, features="features", licence="mit")
 

@@ -11,22 +11,6 @@ from regraft.settings import from_json, to_json
 
 
 @pytest.mark.parametrize(
-    ("identifier", "size", "resize", "interpolation"),
-    [
-        ("vgg16", 224, 256, "bilinear"),
-        ("resnet50", 224, 235, "bicubic"),
-        ("inception_v3", 299, 341, "bicubic"),
-        ("nasnetalarge", 331, 363, "bicubic"),
-        ("vit_tiny_patch16_224", 224, 248, "bicubic"),
-    ],
-)
-def test_the_tag_decides_size_and_filter(identifier, size, resize, interpolation):
-    found = from_timm.preprocessing(identifier)
-
-    assert (found.size, found.resize, found.interpolation) == (size, resize, interpolation)
-
-
-@pytest.mark.parametrize(
     "name",
     [
         "vit_tiny_patch16_224",
@@ -48,11 +32,6 @@ def test_the_preprocessing_is_that_of_timms_own_transform(name):
     ours = Normalise(own)(torch.from_numpy(prepare(image, own))[None])[0]
 
     assert torch.allclose(ours, transform(image), atol=1e-6)
-
-
-def test_an_unknown_network_or_tag_has_no_entry():
-    assert from_timm.entry("no_such_network", name="x") is None
-    assert from_timm.entry("resnet50.no_such_tag", name="x") is None
 
 
 def test_mobilenet_at_half_width_has_the_published_number_of_parameters():

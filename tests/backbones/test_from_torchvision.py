@@ -44,8 +44,3 @@ def test_a_vision_transformer_gives_its_class_token():
         token = network.pooled(network.last_map(batch))
 
         assert torch.allclose(network.module.heads(token), network.module(batch))
-
-
-def test_the_preprocessing_is_that_of_the_weights():
-    assert from_torchvision.preprocessing("efficientnet_b0").interpolation == "bicubic"
-    assert from_torchvision.preprocessing("inception_v3").size == 299

@@ -17,7 +17,6 @@ from regraft.backbones.network import (
     layer_table,
     misfit,
     record_calls,
-    state_sha256,
     tap,
     total,
 )
@@ -132,10 +131,7 @@ def test_vgg16_without_its_top_has_the_published_parameters_per_layer(vgg16):
         1792, 36928, 73856, 147584, 295168, 590080, 590080, 1180160, *[2359808] * 5
     ]  # fmt: skip
     assert sum(row.parameters for row in rows) == vgg16.parameters == 14_714_688
-
-
-def test_vgg16_flattened_at_224_pixels_has_the_published_width(vgg16):
-    assert vgg16.feature_dim == 25_088
+    assert vgg16.feature_dim == 25_088  # flattened, at 224 pixels
 
 
 def test_vgg16_at_200_pixels_has_the_published_shapes(vgg16):
@@ -156,15 +152,6 @@ def test_the_whole_vgg16_has_the_published_parameters(vgg16):
     assert total(vgg16.layer_table(blocks=True)).parameters == 14_714_688
 
 
-def test_frozen_parameters_are_not_counted_as_trainable():
-    net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1))
-    net[0].requires_grad_(requires_grad=False)
-
-    rows = layer_table(net, lambda: net(torch.zeros(1, 2)))
-
-    assert [(row.parameters, row.trainable) for row in rows] == [(6, 0), (3, 3)]
-
-
 def test_parameters_that_no_call_shows_are_listed_all_the_same():
     backbone = build(BackboneSpec("timm:test_vit", weights=None))
 
@@ -172,15 +159,6 @@ def test_parameters_that_no_call_shows_are_listed_all_the_same():
 
     assert sum(row.parameters for row in rows) == backbone.parameters
     assert rows[0].name == ""  # the class token and the positions belong to the network itself
-
-
-def test_one_changed_number_changes_the_hash():
-    module = build(BackboneSpec("simple_cnn", weights=None)).module
-    before = state_sha256(module)
-
-    module.head.bias.data[0] += 1
-
-    assert state_sha256(module) != before
 
 
 def test_missing_unexpected_and_misshapen_tensors_are_named():
@@ -192,7 +170,4 @@ def test_missing_unexpected_and_misshapen_tensors_are_named():
         "1 missing (a); 1 unexpected (d); "
         "2 of another shape (b is 3×3, expected 2×3, c is 1, expected one number)"
     )
-
-
-def test_long_lists_are_cut():
     assert misfit({str(i): torch.zeros(1) for i in range(9)}, {}) == "9 missing (0, 1, 2, …)"

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -17,7 +16,7 @@ from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.feature_classifier import FeatureClassifier
 from regraft.classifiers.network_classifier import load_model
 from regraft.data.images import Decoding
-from regraft.errors import ImageError, UsageError
+from regraft.errors import UsageError
 
 SPEC = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 
@@ -49,27 +48,6 @@ def test_names_go_in_and_names_come_out(learner, images):
     assert learner.embedding_stats_.images == 9
 
 
-def test_probabilities_sum_to_one_and_their_largest_is_the_prediction(learner, images):
-    (paths, labels), (asked, _) = images
-    learner.fit(paths, labels)
-
-    probabilities = learner.predict_proba(asked)
-
-    assert probabilities.shape == (9, 3)
-    assert probabilities.sum(axis=1) == pytest.approx(1.0)
-    assert np.array_equal(learner.predict(asked), learner.classes_[probabilities.argmax(axis=1)])
-
-
-@pytest.mark.parametrize("size", [1, 2, 9])
-def test_the_size_of_the_batch_changes_no_label(learner, images, size):
-    (paths, labels), (asked, _) = images
-    learner.fit(paths, labels)
-
-    parts = [learner.predict(asked[i : i + size]) for i in range(0, 9, size)]
-
-    assert np.array_equal(np.concatenate(parts), learner.predict(asked))
-
-
 def test_equal_probabilities_go_to_the_first_class(learner, images, monkeypatch):
     (paths, labels), (asked, _) = images
     learner.fit(paths, labels)
@@ -94,7 +72,10 @@ def test_paths_images_and_arrays_are_the_same_to_it(learner, images):
 
 def test_a_search_over_grid_and_classifier_touches_each_image_once(learner, images, passed):
     (paths, labels), _ = images
-    grid = {"classifier": ["knn", LogisticRegression()], "grid": [None], "seed": [0, 1]}
+    grid = [
+        {"classifier": ["knn"], "grid": [None], "seed": [0, 1]},
+        {"classifier": [LogisticRegression()], "classifier__C": [0.5, 5.0]},
+    ]
 
     search = GridSearchCV(learner, grid, cv=3).fit(paths, labels)
 
@@ -102,47 +83,16 @@ def test_a_search_over_grid_and_classifier_touches_each_image_once(learner, imag
     assert len(passed) == len(paths)
 
 
-def test_a_search_reaches_the_parameters_of_a_classifier_inside(spec, images):
-    (paths, labels), _ = images
-    learner = FeatureClassifier(
-        spec, classifier=LogisticRegression(), compute=Compute(engine="torch")
-    )
-
-    search = GridSearchCV(learner, {"classifier__C": [0.5, 5.0]}, cv=2).fit(paths, labels)
-
-    used = search.best_estimator_.classifier_.C
-    assert used in {0.5, 5.0}
-    assert used == search.best_params_["classifier__C"]
-
-
 def test_cross_validation_and_a_pipeline_take_it(learner, images):
     (paths, labels), (asked, truth) = images
 
     scores = cross_val_score(learner, paths, labels, cv=2)
     piped = make_pipeline(clone(learner)).fit(paths, labels)
+    elsewhere = pickle.loads(pickle.dumps(piped))
 
+    assert np.array_equal(elsewhere.predict_proba(asked), piped.predict_proba(asked))
     assert scores.shape == (2,)
     assert piped.score(asked, truth) > 0.8
-
-
-def test_clone_keeps_parameters_and_forgets_the_fit(learner, images):
-    (paths, labels), _ = images
-    learner.set_params(classifier="knn", seed=5).fit(paths, labels)
-
-    copy = clone(learner)
-
-    assert copy.get_params() == learner.get_params()
-    with pytest.raises(NotFittedError):
-        copy.predict(paths)
-
-
-def test_a_fitted_learner_goes_to_another_process_and_answers_the_same(learner, images):
-    (paths, labels), (asked, _) = images
-    learner.fit(paths, labels)
-
-    copy = pickle.loads(pickle.dumps(learner))
-
-    assert np.array_equal(copy.predict_proba(asked), learner.predict_proba(asked))
 
 
 CHANGES = {
@@ -176,18 +126,6 @@ def test_features_other_than_it_was_fitted_on_are_refused(learner, images, tmp_p
     assert np.array_equal(learner.predict_proba(asked), before)
 
 
-def test_a_learner_of_changed_parameters_is_of_use_after_another_fit(learner, images):
-    (paths, labels), (asked, _) = images
-    learner.fit(paths, labels)
-
-    learner.set_params(backbone=replace(SPEC, seed=7)).fit(paths, labels)
-
-    fresh = FeatureClassifier(replace(SPEC, seed=7), compute=Compute(engine="torch")).fit(
-        paths, labels
-    )
-    assert np.array_equal(learner.predict_proba(asked), fresh.predict_proba(asked))
-
-
 @pytest.mark.parametrize("label", [0, 1.5, None, b"red", ""])
 def test_a_label_that_is_no_name_or_missing_is_refused(learner, images, label):
     (paths, labels), _ = images
@@ -210,12 +148,3 @@ def test_impossible_parameters_are_found_before_any_image_is_embedded(
         learner.set_params(**wrong).fit(paths, labels)
 
     assert passed == []
-
-
-def test_an_image_that_cannot_be_read_is_named(learner, images, tmp_path):
-    (paths, labels), _ = images
-    bad = tmp_path / "bad.png"
-    bad.write_bytes(b"no image")
-
-    with pytest.raises(ImageError, match=r"bad\.png"):
-        learner.fit([bad, *paths[1:]], labels)

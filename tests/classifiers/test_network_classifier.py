@@ -1,8 +1,6 @@
 """The second learner: names in and out, same seed same bits, and honest about its weights."""
 
 import json
-import shutil
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,15 +11,13 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import cross_val_score
 
 from regraft.backbones.backbone import build
-from regraft.backbones.checkpoint_files import write_state
 from regraft.backbones.network import state_sha256
 from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
-from regraft.classifiers import network_classifier as module
 from regraft.classifiers.feature_classifier import FeatureClassifier
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.data.dataset import Dataset
 from regraft.data.images import open_image
-from regraft.errors import DataError, ImageError, ModelError, RegraftError, UsageError
+from regraft.errors import DataError, RegraftError, UsageError
 from regraft.training.heads import MLPHead
 from regraft.training.phases import Phase, from_scratch, frozen, two_stage
 
@@ -58,31 +54,15 @@ def trained(train, validation):
     return learner(phases=phases).fit(*train, validation=validation)
 
 
-def test_it_learns_what_is_easy_to_tell_apart(trained, held):
-    paths, labels = held
-
-    assert trained.score(paths, labels) == 1.0
-    assert trained.predict(paths).tolist() == labels
-
-
 def test_names_go_in_and_names_come_out(trained, held):
     probabilities = trained.predict_proba(held[0])
     named = trained.predict(held[0])
 
+    assert named.tolist() == held[1]  # colours are easy to tell apart
     assert trained.classes_.tolist() == ["blue", "green", "red"]
-    assert set(named) <= set(trained.classes_)
     assert probabilities.shape == (9, 3)
     assert np.allclose(probabilities.sum(1), 1.0, atol=1e-12)
     assert (trained.classes_[probabilities.argmax(1)] == named).all()
-
-
-def test_predictions_do_not_depend_on_the_batch(trained, held):
-    together = trained.predict_proba(held[0])
-    alone = np.concatenate([trained.predict_proba([path]) for path in held[0]])
-
-    assert np.abs(together - alone).max() < 1e-6
-    assert trained.predict_proba([]).shape == (0, 3)
-    assert trained.predict([]).shape == (0,)
 
 
 def test_the_same_seed_predicts_the_same_bits_and_another_seed_others(train, held):
@@ -128,18 +108,8 @@ def test_columns_of_a_shuffled_table_are_the_same_as_lists(phases, train, held, 
 
     assert state_sha256(tabular.network_) == state_sha256(plain.network_)
     assert np.array_equal(tabular.predict_proba(asked), plain.predict_proba(held[0]))
-    part = Column(held[0][:3], [70, 80, 90])
-    assert np.array_equal(tabular.predict_proba(part), plain.predict_proba(held[0][:3]))
-
-
-def test_a_single_image_is_no_list_of_images(train):
-    fitted = learner(phases=[]).fit(*train)
-
-    for single in ("dog.jpg", Path("dog.jpg"), np.zeros((8, 8, 3), np.uint8)):
-        with pytest.raises(UsageError, match="not a list of images"):
-            fitted.predict(single)
-        with pytest.raises(UsageError, match="not a list of images"):
-            learner().fit(single, ["a"] * 8)
+    with pytest.raises(UsageError, match="not a list of images"):
+        plain.predict(held[0][0])
 
 
 def test_it_is_cloned_and_crossvalidated_as_any_learner(train):
@@ -154,18 +124,6 @@ def test_it_is_cloned_and_crossvalidated_as_any_learner(train):
     assert scores.shape == (2,)
 
 
-def test_the_constructor_only_stores():
-    phases = [Phase(epochs=1)]
-    built = NetworkClassifier("no such network", head="no such head", phases=phases)
-
-    assert built.phases is phases
-
-
-def test_it_must_be_fitted_first():
-    with pytest.raises(NotFittedError):
-        learner().predict([np.zeros((8, 8, 3), np.uint8)])
-
-
 def test_a_fit_that_fails_leaves_nothing_that_predicts(train):
     broken = learner(phases=[Phase(epochs=1, optimizer="sgd", lr=1e30, unfreeze=1.0)])
 
@@ -178,18 +136,16 @@ def test_a_fit_that_fails_leaves_nothing_that_predicts(train):
 
 
 @pytest.mark.parametrize(
-    ("labels", "error", "message"),
+    ("labels", "message"),
     [
-        ([1, 2], UsageError, "found 1 of type int"),
-        (["1", 2], UsageError, "found 2 of type int"),
-        (np.array([0, 1]), UsageError, "names"),
-        (["a", None], UsageError, "found None"),
-        (["a"], UsageError, "2 images, 1 labels"),
-        (["a", "a"], UsageError, r"found \['a'\]"),
+        (["1", 2], "found 2 of type int"),
+        (np.array([0, 1]), "names"),
+        (["a"], "2 images, 1 labels"),
+        (["a", "a"], r"found \['a'\]"),
     ],
 )
-def test_labels_are_names_of_two_classes_or_more(labels, error, message):
-    with pytest.raises(error, match=message):
+def test_labels_are_names_of_two_classes_or_more(labels, message):
+    with pytest.raises(UsageError, match=message):
         learner().fit([np.zeros((8, 8, 3), np.uint8)] * 2, labels)
 
 
@@ -200,22 +156,11 @@ def test_an_unknown_class_in_validation_is_an_error_that_names_all(train, held):
         learner().fit(*train, validation=other)
 
 
-def test_validation_may_lack_a_class(train, validation):
-    few = validation.take([0, 1])
-
-    fitted = learner().fit(*train, validation=few)
-
-    assert "val_accuracy" in fitted.history_["epochs"][0]
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"precision": "fp16"}, "precision cannot be"),
         ({"head": "mlp"}, "unknown head"),
         ({"batch_size": 1}, "batch_size cannot be 1"),
-        ({"batch_size": 8.5}, "batch_size cannot be"),
-        ({"batch_size": "8"}, "batch_size cannot be"),
         ({"device": "gpu"}, "unknown device"),
         ({"views": 1.5, "augment": "standard"}, "views cannot be 1.5"),
         ({"phases": [Phase(unfreeze_from="top")]}, "no stage 'top'"),
@@ -224,14 +169,6 @@ def test_validation_may_lack_a_class(train, validation):
 def test_an_argument_that_makes_no_sense_is_refused(train, changes, message):
     with pytest.raises(UsageError, match=message):
         learner(**changes).fit(*train)
-
-
-def test_an_image_that_cannot_be_read_is_named(tmp_path, train):
-    broken = tmp_path / "broken.jpg"
-    broken.write_bytes(b"nothing")
-
-    with pytest.raises(ImageError, match=r"broken\.jpg"):
-        learner().fit([*train[0], broken], [*train[1], "red"])
 
 
 def test_history_is_plain_json_with_one_record_per_phase_and_epoch(trained):
@@ -244,46 +181,22 @@ def test_history_is_plain_json_with_one_record_per_phase_and_epoch(trained):
     assert [r["phase"] for r in history["epochs"]] == [1] * 2 + [2] * 14
     assert second["last_epoch"] == 14
     assert 1 <= second["best_epoch"] <= 14
-
-
-def test_history_says_how_much_was_trained(trained):
-    first, second = trained.history_["phases"]
     head = 128 * 3 + 3
     whole = trained.backbone_.parameters + head
-
     assert (first["share_of_stages"], second["share_of_stages"]) == (0.0, 1.0)
     assert (first["parameters"], second["parameters"]) == (head, whole)
-    assert first["share_of_parameters"] == head / whole
-    assert second["share_of_parameters"] == 1.0
+    assert (first["share_of_parameters"], second["share_of_parameters"]) == (head / whole, 1.0)
 
 
-def test_a_frozen_trunk_keeps_its_weights(train):
+def test_a_frozen_trunk_keeps_its_weights_and_without_epochs_the_head_does_too(train):
     fitted = learner(phases=frozen(1)).fit(*train)
 
     untouched = build(SMALL)
     assert fitted.backbone_.weights.sha256 == untouched.weights.sha256
     assert fitted.backbone_.fingerprint == untouched.fingerprint
-
-
-def test_zero_epochs_and_no_phases_leave_the_head_untrained(train):
-    none = learner(phases=[]).fit(*train)
-    zero = learner(phases=frozen(0)).fit(*train)
-
+    none, zero = (learner(phases=phases).fit(*train) for phases in ([], frozen(0)))
     assert none.history_ == {"phases": [], "epochs": []}
-    assert zero.history_["epochs"] == []
     assert np.allclose(none.predict_proba(train[0]), zero.predict_proba(train[0]), atol=1e-5)
-
-
-def test_trained_weights_are_written_and_come_back_with_the_same_features(trained, held, tmp_path):
-    file = tmp_path / "trained.safetensors"
-    write_state(file, trained.backbone_.module.state_dict())
-    spec = BackboneSpec("simple_cnn", weights=str(file), arguments=SMALL.arguments)
-
-    back = build(spec)
-
-    assert back.weights.sha256 == trained.backbone_.weights.sha256
-    assert back.fingerprint == trained.backbone_.fingerprint
-    assert np.array_equal(back.embed(held[0]), trained.backbone_.embed(held[0]))
 
 
 def test_features_of_trained_weights_are_never_those_of_the_weights_before(train, held):
@@ -299,21 +212,6 @@ def test_features_of_trained_weights_are_never_those_of_the_weights_before(train
         exact = fitted.backbone_.embedder(torch.from_numpy(pixels)).numpy()
     assert np.allclose(after, exact, atol=1e-4)
     assert not np.allclose(after, before, atol=1e-4)
-
-
-def test_without_a_terminal_every_phase_and_epoch_has_a_line(train, validation, capsys):
-    learner(phases=frozen(2), verbose=True).fit(*train, validation=validation)
-
-    shown = capsys.readouterr().err
-    assert "phase 1 of 1, 2 epochs: activations of pooled are kept, 0.0 MB" in shown
-    assert "phase 1, epoch 2 of 2: loss" in shown
-    assert "validation" in shown
-
-
-def test_nothing_is_shown_unless_asked_for(train, capsys):
-    learner(phases=frozen(2)).fit(*train)
-
-    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("supported", [True, False])
@@ -332,27 +230,11 @@ def test_bfloat16_is_used_where_the_processor_has_it_and_else_is_said(
     assert (said in fitted.warnings_) == (not supported)
 
 
-def test_a_spec_may_be_a_name(monkeypatch):
-    asked = []
-
-    def stop(spec):
-        asked.append(spec)
-        raise DataError("far enough")
-
-    monkeypatch.setattr(module, "build", stop)
-
-    with pytest.raises(DataError, match="far enough"):
-        learner(backbone="vgg16").fit([np.zeros((8, 8, 3), np.uint8)] * 2, ["a", "b"])
-
-    assert asked == [BackboneSpec("vgg16")]
-
-
 # --- starting from a saved model
 
 
 OTHER_SEED = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),), seed=5)
-RANDOM = np.random.default_rng(0)
-IMAGES = list(RANDOM.integers(0, 256, (12, 32, 32, 3), dtype=np.uint8))
+IMAGES = list(np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8))
 LABELS = ["cat", "dog", "owl"] * 4
 TRAINED = [Phase(unfreeze=1.0, epochs=2, lr=0.01)]
 
@@ -479,15 +361,3 @@ def test_another_preprocessing_is_refused(folder, spec):
         started(backbone=spec, start=folder).fit(IMAGES, LABELS)
 
     assert "48 px" in str(caught.value)
-
-
-def test_a_damaged_model_is_refused(folder, tmp_path):
-    damaged = tmp_path / "damaged"
-    shutil.copytree(folder, damaged)
-    weights = max(damaged.rglob("*.safetensors"), key=lambda file: file.stat().st_size)
-    content = bytearray(weights.read_bytes())
-    content[-1] ^= 1
-    weights.write_bytes(bytes(content))
-
-    with pytest.raises(ModelError):
-        started(start=damaged).fit(IMAGES, LABELS)

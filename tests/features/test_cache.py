@@ -84,15 +84,6 @@ def test_a_shard_moved_from_another_key_is_never_served(rows, folder):
     assert not rows.known(DIGESTS).any()
 
 
-def test_rows_of_another_process_appear_in_an_object_that_is_open_already(rows, folder):
-    before = rows.known(DIGESTS)
-    again(folder).append(DIGESTS, FEATURES)
-
-    assert not before.any()
-    assert rows.known(DIGESTS).all()
-    assert np.array_equal(rows.read(DIGESTS), FEATURES)
-
-
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_happens_to_a_shard_no_wrong_row_is_served(data, tmp_path_factory):
@@ -175,30 +166,6 @@ def test_a_temporary_cache_goes_with_the_last_rows_that_use_it():
 
     assert there
     assert not folder.exists()
-
-
-@pytest.mark.skipif(os.name != "posix", reason="limits of file sizes are POSIX's")
-def test_a_write_that_the_system_cuts_short_leaves_nothing_behind(folder):
-    program = f"""
-        import resource
-        import numpy as np
-        from regraft.errors import RegraftError
-        from regraft.features.cache import FeatureCache
-
-        rows = FeatureCache({str(folder)!r}).rows({{}}, 100)
-        rows.prepare()
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
-        try:
-            rows.append(["ab" * 32] * 100, np.ones((100, 100), np.float32))
-        except RegraftError as error:
-            print(error.code, "bytes are free on that volume" in error.why)
-        print(sorted(path.name for path in rows.folder.iterdir()))
-    """
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
-    )
-
-    assert result.stdout.split("\n")[:2] == ["CACHE-WRITE True", "['about.json']"]
 
 
 @pytest.mark.parametrize(("room", "shards"), [(cache_module._FLUSH_BYTES, 1), (2 * 3 * 4, 4)])

@@ -118,16 +118,6 @@ def test_what_is_known_is_neither_decoded_nor_embedded(images, cache, engine, mo
     assert np.array_equal(embedded.matrix(), colours(range(9, -1, -1)))
 
 
-def test_a_file_that_changed_is_embedded_again(images, cache, engine):
-    before = run(images[:1], cache, engine).matrix()
-    Image.new("RGB", (20, 20), (200, 0, 0)).save(images[0])
-
-    after = run(images[:1], cache, engine)
-
-    assert before.tolist() == [[0, 0, 255]]
-    assert after.matrix().tolist() == [[200, 0, 0]]
-
-
 def test_a_file_that_changes_while_it_is_used_is_stored_under_what_was_decoded(
     images, cache, engine, monkeypatch
 ):
@@ -142,16 +132,6 @@ def test_a_file_that_changes_while_it_is_used_is_stored_under_what_was_decoded(
 
     assert before.matrix().tolist() == [[0, 0, 255]]
     assert after.matrix().tolist() == [[200, 0, 0]]
-
-
-def test_arrays_and_pillow_images_are_images_too(images, cache, engine):
-    with Image.open(images[3]) as image:
-        image.load()
-        array = np.full((9, 5, 3), 7, np.uint8)
-
-        matrix = run([image, array, images[4]], cache, engine).matrix()
-
-    assert np.array_equal(matrix, [colours([3])[0], (7, 7, 7), colours([4])[0]])
 
 
 def test_no_images_give_no_rows(cache):
@@ -236,11 +216,3 @@ def test_the_threads_stay_at_most_two_batches_ahead_of_the_network(images, cache
     run(many, cache, Engine(slow), prepare=counting, batch_size=2)
 
     assert 2 < max(ahead) <= 2 + 2 * 2 + module.threads() + 1
-
-
-def test_progress_is_shown_on_request(images, cache, engine, capsys, monkeypatch):
-    monkeypatch.setattr("regraft.progress._LINE_EVERY_SECONDS", 0.0)
-
-    run(images, cache, engine, verbose=True)
-
-    assert "Embedding: 10 of 10 images" in capsys.readouterr().err

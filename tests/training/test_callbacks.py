@@ -69,20 +69,13 @@ def started(file, *records):
     return history
 
 
-def test_there_is_a_line_per_epoch_as_soon_as_it_is_over(file):
-    history = started(file)
-
-    for number in (1, 2, 3):
-        hear(history, epoch(number))
-        assert lines(file) == [epoch(n) for n in range(1, number + 1)]
-
-
 def test_a_resumed_training_begins_with_what_its_checkpoint_knows(file):
     file.write_text(json.dumps(epoch(1)) + "\n" + json.dumps(epoch(2)) + "\n" + '{"phase": 1, "ep')
 
-    hear(started(file, epoch(1)), epoch(2))
-
-    assert lines(file) == [epoch(1), epoch(2)]
+    history = started(file, epoch(1))
+    for number in (2, 3):  # there is a line as soon as an epoch is over
+        hear(history, epoch(number))
+        assert lines(file) == [epoch(n) for n in range(1, number + 1)]
 
 
 def test_what_is_missing_is_caught_up_on_as_soon_as_there_is_space(file, full):
@@ -125,7 +118,7 @@ def test_progress_is_a_bar_on_a_terminal_and_a_line_per_epoch_elsewhere(
     assert ("Phase 2" in told) == terminal
 
 
-def test_tensorboard_gets_every_measurement_of_every_epoch(tmp_path):
+def test_tensorboard_gets_every_measurement_of_every_epoch(tmp_path, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     board = TensorBoard(tmp_path / "events")
@@ -140,11 +133,7 @@ def test_tensorboard_gets_every_measurement_of_every_epoch(tmp_path):
     assert set(events.Tags()["scalars"]) == set(MEASURED)
     steps = [(event.step, round(event.value, 3)) for event in events.Scalars("train_loss")]
     assert steps == [(1, 0.9), (2, 0.7), (3, 0.5)]
-
-
-def test_without_tensorboard_the_error_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-
     with pytest.raises(UsageError, match=r"pip install regraft\[track\]"):
         TensorBoard(tmp_path)
 
@@ -167,20 +156,17 @@ def test_the_step_is_finished_then_a_checkpoint_written_then_the_signal_takes_ef
     assert run("in_a_step", int(number)) == (["0", "1", "2", "written"], code)
 
 
-def test_a_second_signal_stops_at_once():
-    assert run("twice") == (["still at work"], -signal.SIGINT)
-
-
-def test_a_signal_during_the_last_step_is_not_lost():
-    assert run("in_the_last_step") == (["written"], -signal.SIGINT)
-
-
-def test_a_signal_that_the_program_ignores_stays_ignored():
-    assert run("ignored") == (["0", "1", "2"], 0)
-
-
-def test_a_handler_that_lets_the_signal_pass_does_not_make_the_work_a_finished_one():
-    assert run("let_pass") == (["written", f"passed {int(signal.SIGTERM)}"], 143)
+@pytest.mark.parametrize(
+    ("program", "said", "code"),
+    [
+        ("twice", ["still at work"], -signal.SIGINT),  # the second one stops at once
+        ("in_the_last_step", ["written"], -signal.SIGINT),
+        ("ignored", ["0", "1", "2"], 0),
+        ("let_pass", ["written", f"passed {int(signal.SIGTERM)}"], 143),  # not a finished work
+    ],
+)
+def test_no_signal_is_lost_or_taken_for_another(program, said, code):
+    assert run(program) == (said, code)
 
 
 def test_outside_the_main_thread_nothing_is_listened_to():

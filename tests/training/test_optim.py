@@ -110,25 +110,17 @@ def test_extreme_logits_give_finite_losses_and_gradients(output, width, logit, f
     assert torch.isfinite(logits.grad).all()
 
 
-def test_balanced_weights_let_every_class_count_the_same():
-    labels = ["lily"] * 6 + ["poppy"] * 3 + ["rose"]
-
-    weights = class_weights("balanced", labels, CLASSES)
-
-    counts = torch.tensor([6.0, 3.0, 1.0])
-    assert torch.allclose(weights * counts, torch.full((3,), 10 / 3))
-
-
 def test_named_weights_stand_in_the_order_of_the_classes_and_are_1_where_not_named():
     weights = class_weights({"rose": 4, "lily": 0.5}, ["lily"], CLASSES)
 
     assert weights.tolist() == [0.5, 1.0, 4.0]
-    assert class_weights(None, ["lily"], CLASSES) is None
-
-
-def test_the_weight_of_an_unknown_class_is_refused():
+    counts = torch.tensor([6.0, 3.0, 1.0])  # balanced ones let every class count the same
+    labels = ["lily"] * 6 + ["poppy"] * 3 + ["rose"]
+    balanced = class_weights("balanced", labels, CLASSES)
+    assert torch.allclose(balanced * counts, torch.full((3,), 10 / 3))
     with pytest.raises(UsageError, match="did you mean 'rose'"):
         class_weights({"rosa": 2.0}, ["lily", "poppy"], CLASSES)
+    assert class_weights(None, ["lily"], CLASSES) is None
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -156,10 +148,6 @@ def test_one_logit_stands_for_two_classes():
     assert found[2, 1] == pytest.approx(0.952574, abs=1e-6)
 
 
-schedules = st.sampled_from(["constant", "cosine"])
-warmups = st.floats(0, 1, exclude_max=True)
-
-
 @given(st.floats(0, 0.5), st.integers(100, 5000))
 def test_a_cosine_ends_near_zero_and_only_falls_after_the_warmup(warmup, total):
     phase = Phase(schedule="cosine", warmup=warmup)
@@ -169,12 +157,6 @@ def test_a_cosine_ends_near_zero_and_only_falls_after_the_warmup(warmup, total):
     assert factors[-1] < 0.01
     assert warmup * total - 1 <= peak <= warmup * total + 1
     assert factors[peak:] == sorted(factors[peak:], reverse=True)
-
-
-@given(st.floats(0.05, 0.9), st.integers(100, 5000))
-def test_the_rate_rises_from_near_zero_in_the_warmup(warmup, total):
-    phase = Phase(schedule="cosine", warmup=warmup)
-    rise = [rate_factor(phase, step, total) for step in range(int(warmup * total))]
-
-    assert 0 < rise[0] < 1 / len(rise)
+    rise = factors[: int(warmup * total)]
     assert all(before < after for before, after in pairwise(rise))
+    assert not rise or 0 < rise[0] < 2 / len(rise)

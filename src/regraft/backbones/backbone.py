@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from regraft.backbones.checkpoint_files import read_state
 from regraft.backbones.from_timm import imagenet_classes
 from regraft.backbones.spec import BackboneSpec, EngineName, PrecisionName, Preprocessing
 from regraft.data.images import DECODER_VERSION, ImageLike, open_image, refuse_huge_resize
-from regraft.errors import BackboneError, UsageError, WeightsError
+from regraft.errors import BackboneError, UsageError
 from regraft.files import sha256_json
 from regraft.settings import to_json
 from regraft.system import threads
@@ -29,11 +30,7 @@ from regraft.system import threads
 _RETRAINED = "trained further from"
 # Torch's 8-bit resize is faster, but its rounded filter weights move some pixels by a level and,
 # where a small image is enlarged, many by several. Pillow is what the weights were trained with.
-_FILTERS = {
-    "bicubic": Image.Resampling.BICUBIC,
-    "bilinear": Image.Resampling.BILINEAR,
-    "nearest": Image.Resampling.NEAREST,
-}
+_FILTERS = {name: Image.Resampling[name.upper()] for name in ("bicubic", "bilinear", "nearest")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,16 +130,15 @@ class Backbone:
 
     def fingerprint_of(self, pooling: str) -> str:
         """Return the fingerprint that the network has with another pooling."""
-        return sha256_json(
-            {
-                "network": self.identifier,
-                "weights": self.weights.sha256,
-                "arguments": self.arguments,
-                "preprocessing": to_json(self.preprocessing),
-                "pooling": pooling,
-                "decoder": DECODER_VERSION,
-            }
-        )
+        facts = {
+            "network": self.identifier,
+            "weights": self.weights.sha256,
+            "arguments": self.arguments,
+            "preprocessing": to_json(self.preprocessing),
+            "pooling": pooling,
+            "decoder": DECODER_VERSION,
+        }
+        return sha256_json(facts)
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
         """Return an upright RGB image as the square that enters the network, (size, size, 3).
@@ -236,11 +232,12 @@ class Backbone:
             (16, 222, 222)
         """
         blank = self._blank(torch.float32)
-        whole = self.module if top else self._trunk
-        without = () if top else self.top
-        return parts.layer_table(
-            self.module, lambda: self._run(whole, blank), without=without, blocks=blocks
-        )
+        whole, without = (self.module, ()) if top else (self._trunk, self.top)
+
+        def run() -> None:
+            self._run(whole, blank)
+
+        return parts.layer_table(self.module, run, without=without, blocks=blocks)
 
     @functools.cached_property
     def _default_engine(self) -> engines.Engine:
@@ -250,9 +247,9 @@ class Backbone:
         return self.network.pooled(self.network.last_map(batch))
 
     def _blank(self, dtype: torch.dtype) -> torch.Tensor:
-        size = self.preprocessing.size
+        size, device = self.preprocessing.size, next(self.module.parameters()).device
         shape = (1, size, size, 3) if dtype == torch.uint8 else (1, 3, size, size)
-        return torch.zeros(shape, dtype=dtype)
+        return torch.zeros(shape, dtype=dtype, device=device)
 
     def _run(self, apply: Callable[[torch.Tensor], Any], batch: torch.Tensor) -> Any:
         device = next(self.module.parameters()).device
@@ -262,24 +259,20 @@ class Backbone:
     def _measure(self) -> tuple[list[str], tuple[str, ...]]:
         """Return the calls of the trunk, and the names of the modules that only the head runs."""
         try:
-            found: tuple[list[str], tuple[str, ...]] = self._run(
-                lambda blank: parts.classifier_modules(self.network, blank),
-                self._blank(torch.float32),
-            )
+            with torch.inference_mode():
+                return parts.classifier_modules(self.network, self._blank(torch.float32))
         except RuntimeError as error:
             what = f"{self.spec.name} cannot take images of {self.preprocessing.size} pixels"
             why, hint = str(error).splitlines()[0][:200], f"it was designed for {self.network.size}"
             raise BackboneError(what, why=why, hint=hint, code="BACKBONE-SIZE") from error
-        return found
 
     def _rows(self) -> Callable[[torch.Tensor], torch.Tensor]:
         network, pooling = self.network, self.spec.pooling
         if pooling == "avg":
             return self._trunk
         if pooling == "flatten":
-            return lambda batch: parts.channels_first(
-                network.last_map(batch), network.layout
-            ).flatten(1)
+            layout = network.layout
+            return lambda batch: parts.channels_first(network.last_map(batch), layout).flatten(1)
         wanted = pooling.removeprefix("stage:")
         stage = next((stage for stage in self.stages if stage.name == wanted), None)
         if stage is None:
@@ -292,12 +285,15 @@ class Backbone:
     def _check_imagenet_head(self) -> None:
         weights = self.weights
         width = int(self._run(self.module, self._blank(torch.float32)).shape[1])
-        if weights.classifier and weights.licence != "none" and width == 1000:
+        if weights.licence == "none":
+            why = f"its weights ({weights.source}) are random"
+        elif not weights.classifier:
+            why = f"its weights ({weights.source}) have no classifier"
+        elif width != 1000:
+            why = f"it has {width} outputs"
+        else:
             return
-        what, why = f"{self.spec.name} cannot name ImageNet classes", f"it has {width} outputs"
-        if not weights.classifier or weights.licence == "none":
-            missing = "are random" if weights.classifier else "have no classifier"
-            why = f"its weights ({weights.source}) {missing}"
+        what = f"{self.spec.name} cannot name ImageNet classes"
         hint = "choose a network with its ImageNet head, or learn classes: regraft fit DIR"
         raise BackboneError(what, why=why, hint=hint, code="BACKBONE-HEAD")
 
@@ -318,8 +314,13 @@ def build(spec: BackboneSpec | str) -> Backbone:
     """
     spec = BackboneSpec(spec) if isinstance(spec, str) else spec
     entry = sources.find(spec.name)
-    arguments = {**dict(entry.arguments), **dict(spec.arguments)}
-    _refuse_other_arguments(spec, entry)
+    own, arguments = dict(entry.arguments), {**dict(entry.arguments), **dict(spec.arguments)}
+    changed = [name for name in arguments if name != "size" and arguments[name] != own.get(name)]
+    if entry.stored and changed:
+        what = f"the imported weights {entry.name} have arguments of their own"
+        hint = "leave the arguments out, or import the file again under another name"
+        why = f"{', '.join(changed)} would change them"
+        raise BackboneError(what, why=why, hint=hint, code="BACKBONE-ARGUMENT")
     given = {name: value for name, value in arguments.items() if name != "size"}
     network = sources.build_network(entry, given, seed=spec.seed, empty=spec.weights is not None)
     preprocessing, notes = _choose_preprocessing(spec, entry, network)
@@ -414,18 +415,13 @@ def retrained(backbone: Backbone) -> Backbone:
         >>> retrained(backbone).fingerprint == backbone.fingerprint
         False
     """
-    source = backbone.weights.source
-    source = source if source.startswith(_RETRAINED) else f"{_RETRAINED} {source}"
+    source = f"{_RETRAINED} {backbone.weights.source.removeprefix(f'{_RETRAINED} ')}"
     sha256 = parts.state_sha256(backbone.module)
-    return Backbone(
-        backbone.spec,
-        backbone.network,
-        preprocessing=backbone.preprocessing,
-        weights=replace(backbone.weights, sha256=sha256, source=source),
-        identifier=backbone.identifier,
-        arguments=backbone.arguments,
-        notes=backbone.notes,
-    )
+    again = copy.copy(backbone)
+    again.weights = replace(backbone.weights, sha256=sha256, source=source)
+    again.embedder.to(next(backbone.module.parameters()).device)
+    vars(again).pop("_default_engine", None)  # it may hold the weights before
+    return again
 
 
 def _choose_preprocessing(
@@ -454,17 +450,6 @@ def _choose_preprocessing(
     return given, (note,)
 
 
-def _refuse_other_arguments(spec: BackboneSpec, entry: Entry) -> None:
-    """Refuse arguments that imported weights were not made with; only ``size`` may change."""
-    own = dict(entry.arguments)
-    changed = [name for name, value in spec.arguments if name != "size" and own.get(name) != value]
-    if entry.stored and changed:
-        what = f"the imported weights {entry.name} have arguments of their own"
-        hint = "leave the arguments out, or import the file again under another name"
-        why = f"{', '.join(changed)} would change them"
-        raise BackboneError(what, why=why, hint=hint, code="BACKBONE-ARGUMENT")
-
-
 def _put_weights(spec: BackboneSpec, entry: Entry, network: parts.Network) -> WeightsFacts:
     """Put the weights that were asked for into the network, and say where they come from."""
     absent: tuple[str, ...] = ()
@@ -476,10 +461,6 @@ def _put_weights(spec: BackboneSpec, entry: Entry, network: parts.Network) -> We
         absent = sources.load_state(network, read_state(path), path=path, entry=entry)
     elif entry.trained:
         licence, source = entry.licence, "the network's own"
-    elif not entry.weights and not entry.stored:
-        hint = "give a file of weights (--weights FILE); weights=None gives random ones"
-        what = f"{entry.name} has no trained weights to fetch"
-        raise WeightsError(what, hint=hint, code="WEIGHTS-NONE")
     else:
         found = sources.locate(entry)
         licence, source = found.licence, found.source

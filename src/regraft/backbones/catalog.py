@@ -28,7 +28,6 @@ GROUPS = {
     "strong": "strong",
     "yours": "registered or imported by you",
 }
-PERMISSIVE = frozenset({"apache-2.0", "bsd-3-clause", "mit"})
 _HOME = files("regraft.backbones")
 
 
@@ -114,7 +113,7 @@ class Entry:
     @property
     def permissive(self) -> bool:
         """Whether the licence of the weights allows every use."""
-        return self.licence in PERMISSIVE
+        return self.licence in {"apache-2.0", "bsd-3-clause", "mit"}
 
     @property
     def facts(self) -> NetworkFacts | None:
@@ -124,19 +123,9 @@ class Entry:
     @property
     def summary(self) -> dict[str, Any]:
         """What a list says of it, JSON values."""
-        names = [
-            "name",
-            "title",
-            "group",
-            "year",
-            "licence",
-            "note",
-            "source",
-            "identifier",
-            "permissive",
-        ]
+        names = "name title group year licence note source identifier permissive top1"
         facts = {} if self.facts is None else dataclasses.asdict(self.facts)
-        return {name: getattr(self, name) for name in (*names, "top1")} | facts
+        return {name: getattr(self, name) for name in names.split()} | facts
 
 
 Builder = Callable[..., Any]  # from arguments to a torch.nn.Module
@@ -157,7 +146,8 @@ class Registration:
     features: str
 
 
-_registered: dict[str, Registration] = {}
+registered: dict[str, Registration] = {}
+"""What was given to `register_backbone`, by name."""
 
 
 def list_backbones() -> tuple[Entry, ...]:
@@ -167,7 +157,7 @@ def list_backbones() -> tuple[Entry, ...]:
         >>> [entry.name for entry in list_backbones()][:3]
         ['alexnet', 'vgg16', 'vgg19']
     """
-    own = tuple(registration.entry for registration in _registered.values())
+    own = tuple(registration.entry for registration in registered.values())
     stored = (one for one in list_weights() if one.name not in _by_name())
     return (*_catalogue(), *own, *(entry_of(one) for one in stored))
 
@@ -184,8 +174,8 @@ def known(name: str) -> Entry | None:
         >>> known("vgg61") is None
         True
     """
-    if name in _registered:
-        return _registered[name].entry
+    if name in registered:
+        return registered[name].entry
     if name in _by_name():
         return _by_name()[name]
     stored = find_weights(name)
@@ -194,7 +184,7 @@ def known(name: str) -> Entry | None:
 
 def spellings() -> tuple[str, ...]:
     """Return every name that `known` finds."""
-    return (*_by_name(), *_registered, *(stored.name for stored in list_weights()))
+    return (*_by_name(), *registered, *(stored.name for stored in list_weights()))
 
 
 def register_backbone(
@@ -229,7 +219,7 @@ def register_backbone(
         >>> entry.group
         'yours'
     """
-    if name in _by_name() or name in _registered:
+    if name in _by_name() or name in registered:
         what, hint = "there is a backbone of this name already", "choose another name"
         raise BackboneError(what, why=repr(name), hint=hint, code="BACKBONE-DUPLICATE")
     entry = Entry(
@@ -242,19 +232,14 @@ def register_backbone(
         preprocessing=preprocessing,
         trained=True,
     )
-    _registered[name] = Registration(entry, build, features)
+    registered[name] = Registration(entry, build, features)
     return entry
-
-
-def registration(name: str) -> Registration | None:
-    """Return what was given to `register_backbone` under a name, or None."""
-    return _registered.get(name)
 
 
 def entry_of(stored: StoredWeights) -> Entry:
     """Return the entry of stored weights: that of their network, with what is theirs."""
     source, _, identifier = stored.backbone.partition(":")
-    own = (one.entry for one in _registered.values())
+    own = (one.entry for one in registered.values())
     base = next(
         (e for e in (*_catalogue(), *own) if (e.source, e.identifier) == (source, identifier)),
         Entry(name=stored.name, source=source, identifier=identifier, title=identifier),

@@ -71,7 +71,8 @@ def read_state(
         sha256: The hash that the file must have; None accepts any.
 
     Returns:
-        Tensors on the CPU, float16 and bfloat16 widened to float32, all values finite.
+        Tensors on the CPU, float16 and bfloat16 widened to float32, all values finite; out of the
+        wrappers in which PyTorch's own files often stand.
 
     Raises:
         ModelError: ``MODEL-CORRUPT`` (damaged), ``MODEL-UNSAFE`` (holds more than data),
@@ -85,20 +86,6 @@ def read_state(
         >>> read_state(file)["weight"].dtype
         torch.float32
     """
-    return read_checkpoint(path, importing=importing, sha256=sha256)[0]
-
-
-def read_checkpoint(
-    path: str | os.PathLike[str], *, importing: bool = True, sha256: str | None = None
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Read tensors as `read_state` does, and say what had to be unwrapped to find them.
-
-    Returns:
-        The tensors by name, and one sentence for each wrapper or prefix that was taken off.
-
-    Raises:
-        RegraftError: As `read_state`.
-    """
     file = Path(path)
     _check_readable(file, importing=importing)
     if sha256 is not None and (found := sha256_file(file)) != sha256:
@@ -107,13 +94,18 @@ def read_checkpoint(
         hint = "remove the file and import or fetch the weights again"
         raise ModelError(what, path=file, why=why, hint=hint, code="MODEL-CHECKSUM")
     if file.suffix.lower() in PYTORCH_SUFFIXES:
-        state, notes = _unwrapped(_load_pytorch(file), file)
+        state = _unwrapped(_load_pytorch(file), file)
     else:
-        state, notes = _load_safetensors(file), ()
+        import safetensors.torch
+
+        with _damage_named(file):
+            state = safetensors.torch.load_file(file)
     _check_tensors(state, file)
-    state = {name: _widened(tensor) for name, tensor in state.items()}
+    half = ("torch.float16", "torch.bfloat16")
+    plain = {name: tensor.detach() for name, tensor in state.items()}
+    state = {name: t.float() if str(t.dtype) in half else t for name, t in plain.items()}
     check_finite(state, path=file)
-    return state, notes
+    return state
 
 
 def write_state(path: str | os.PathLike[str], state: Mapping[str, Tensor]) -> None:
@@ -141,9 +133,8 @@ def write_state(path: str | os.PathLike[str], state: Mapping[str, Tensor]) -> No
             safetensors.torch.save_file(plain, part, metadata={"format": "pt"})
         except safetensors.SafetensorError as error:  # what the library makes of a full disk
             why, hint = str(error)[:200], "free some space there or choose another folder"
-            raise RegraftError(
-                "cannot write", path=path, why=why, hint=hint, code="FILE-WRITE"
-            ) from error
+            what = "cannot write"
+            raise RegraftError(what, path=path, why=why, hint=hint, code="FILE-WRITE") from error
 
 
 def check_finite(state: Mapping[str, Tensor], *, path: str | os.PathLike[str]) -> None:
@@ -184,32 +175,19 @@ def _check_readable(file: Path, *, importing: bool) -> None:
     raise WeightsError(what, path=file, why=why, hint=_ADVICE, code="WEIGHTS-FORMAT")
 
 
-def _load_safetensors(file: Path) -> dict[str, Tensor]:
-    import safetensors.torch
-
-    with _damage_named(file):
-        state: dict[str, Tensor] = safetensors.torch.load_file(file)
-        return state
-
-
 def _load_pytorch(file: Path) -> Any:
     import torch
 
-    _refuse_compressed(file)
     with _damage_named(file), warnings.catch_warnings():
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                members = archive.infolist()
+            # PyTorch never compresses; what unpacks to more than its own size was made to do harm.
+            large = sum(member.file_size for member in members) > file.stat().st_size
+            if large or any(member.compress_type for member in members):
+                raise _corrupt(file, "its parts are compressed or overlap")
         warnings.simplefilter("ignore")  # on how the file was pickled; it loads or it does not
         return torch.load(file, map_location="cpu", weights_only=True)
-
-
-def _refuse_compressed(file: Path) -> None:
-    size = file.stat().st_size
-    if not zipfile.is_zipfile(file):
-        return
-    with _damage_named(file), zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
-    if any(member.compress_type for member in members) or sum(m.file_size for m in members) > size:
-        # PyTorch never compresses; what unpacks to more than its own size was made to do harm.
-        raise _corrupt(file, "its parts are compressed or overlap")
 
 
 @contextlib.contextmanager
@@ -224,15 +202,11 @@ def _damage_named(file: Path) -> Iterator[None]:
         # and more on mutated files: no list of them would be complete. What the restricted reader
         # refuses as more than data is an UnpicklingError.
         if type(error).__name__ == "UnpicklingError":
-            raise _unsafe(file) from error
+            what = "the file holds more than tensors and was not read"
+            why = "PyTorch's restricted reader refused it; reading it in full could run code"
+            raise ModelError(what, path=file, why=why, hint=_ADVICE, code="MODEL-UNSAFE") from error
         line = (str(error).splitlines() or [""])[0]
         raise _corrupt(file, f"{type(error).__name__}: {line[:160]}") from error
-
-
-def _unsafe(file: Path) -> ModelError:
-    what = "the file holds more than tensors and was not read"
-    why = "PyTorch's restricted reader refused it; reading it in full could run code"
-    return ModelError(what, path=file, why=why, hint=_ADVICE, code="MODEL-UNSAFE")
 
 
 def _corrupt(file: Path, why: str) -> ModelError:
@@ -240,19 +214,16 @@ def _corrupt(file: Path, why: str) -> ModelError:
     return ModelError(what, path=file, why=why, hint=hint, code="MODEL-CORRUPT")
 
 
-def _unwrapped(content: Any, file: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    notes, state = [], content
+def _unwrapped(content: Any, file: Path) -> dict[str, Tensor]:
     table = content if isinstance(content, dict) else {}
-    if wrapper := next((key for key in _WRAPPERS if isinstance(table.get(key), dict)), ""):
-        notes.append(f"the weights were taken from the entry {wrapper!r} of the file")
-        state = table[wrapper]
+    wrapper = next((key for key in _WRAPPERS if isinstance(table.get(key), dict)), "")
+    state = table[wrapper] if wrapper else content
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise _corrupt(file, f"it holds a {type(state).__name__}, no tensors by name")
     for prefix in _PREFIXES:
         if state and all(name.startswith(prefix) for name in state):
-            notes.append(f"the prefix {prefix!r} was taken off every name")
             state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return state, tuple(notes)
+    return state
 
 
 def _check_tensors(state: Mapping[str, Any], file: Path) -> None:
@@ -270,8 +241,3 @@ def _check_tensors(state: Mapping[str, Any], file: Path) -> None:
         # A few bytes are repeated by a stride of 0.
         if value.numel() * value.element_size() > file.stat().st_size:
             raise _corrupt(file, f"{name!r} is larger than the whole file")
-
-
-def _widened(tensor: Tensor) -> Tensor:
-    plain = tensor.detach()
-    return plain.float() if plain.is_floating_point() and plain.itemsize == 2 else plain

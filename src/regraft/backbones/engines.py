@@ -299,14 +299,9 @@ def _refused(why: str) -> BackboneError:
 
 def _kept(core: Any, path: Path, settings: dict[str, Any]) -> Any | None:
     """Return the compiled network of an earlier process, or None."""
-    try:
+    # It is not there, or was made by a build that this one does not read.
+    with contextlib.suppress(OSError, RuntimeError):
         data = path.read_bytes()
-    except OSError:
-        return None
-    digest, blob = data[:_DIGEST], data[_DIGEST:]
-    if hashlib.sha256(blob).digest() != digest:
-        return None  # damaged; it is written anew
-    try:
-        return core.import_model(blob, "CPU", settings)
-    except RuntimeError:  # made by a build that this one does not read
-        return None
+        if hashlib.sha256(data[_DIGEST:]).digest() == data[:_DIGEST]:
+            return core.import_model(data[_DIGEST:], "CPU", settings)
+    return None  # or it is damaged; it is written anew

@@ -22,19 +22,14 @@ RESERVED = frozenset({
     "scriptable", "exportable", "no_jit", "features_only", "out_indices", "model_name", "in_chans",
     "global_pool",
 })  # fmt: skip
-_WIDEST = 8
 # Names of the package efficientnet_pytorch and timm's: outside of blocks, in those that widen their
 # input first, and in those that do not.
 _OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
 _OUTSIDE |= {"_fc": "classifier"}
 _EXPANDED = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
 _EXPANDED |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
-_SEPARABLE = {
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn1",
-    "_project_conv": "conv_pw",
-    "_bn2": "bn2",
-}
+_SEPARABLE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1"}
+_SEPARABLE |= {"_project_conv": "conv_pw", "_bn2": "bn2"}
 
 
 @functools.cache
@@ -54,7 +49,7 @@ def entry(identifier: str, *, name: str) -> Entry | None:
     if architecture not in names():
         return None
     try:
-        config = _config(identifier)
+        config: Any = timm.get_pretrained_cfg(identifier)
     except RuntimeError:  # what timm makes of an unknown tag
         return None
     full = f"{architecture}.{config.tag}" if config.tag else architecture
@@ -75,7 +70,7 @@ def preprocessing(identifier: str) -> Preprocessing:
         >>> preprocessing("vit_tiny_patch16_224").resize
         248
     """
-    config = _config(identifier)
+    config: Any = timm.get_pretrained_cfg(identifier)
     size = config.input_size[-1]
     resize = max(size, math.floor(size / config.crop_pct))
     squash: Mode = "squash" if resize == size else "squash_crop"
@@ -131,7 +126,14 @@ def build(identifier: str, arguments: Mapping[str, Any]) -> Network:
         >>> build("test_resnet", {}).size
         160
     """
-    module = _create(identifier, arguments)
+    if identifier.startswith("mobilenetv1_100") and "channel_multiplier" in arguments:
+        if not 0 < arguments["channel_multiplier"] <= 8:
+            raise ValueError("channel_multiplier is a number above 0 to 8")
+        # timm names no other width than 1 and 1.25; this is what both of its names call.
+        narrow: Any = efficientnet._gen_mobilenet_v1  # noqa: SLF001
+        module = narrow("mobilenetv1_100", **arguments)
+    else:
+        module = timm.create_model(identifier, pretrained=False, **arguments)
     config = module.pretrained_cfg
     layout: Layout = "NHWC" if getattr(module, "output_fmt", "NCHW") == "NHWC" else "NCHW"
     return Network(
@@ -169,20 +171,6 @@ def rename_keys(state: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Te
                 part = f"_blocks.{number}.{layer}"
         renamed[f"{_OUTSIDE.get(part, part)}.{rest}"] = tensor
     return renamed
-
-
-def _create(identifier: str, arguments: Mapping[str, Any]) -> Any:
-    if identifier.startswith("mobilenetv1_100") and "channel_multiplier" in arguments:
-        if not 0 < arguments["channel_multiplier"] <= _WIDEST:
-            raise ValueError(f"channel_multiplier is a number above 0 to {_WIDEST}")
-        # timm names no other width than 1 and 1.25; this is what both of its names call.
-        narrow: Any = efficientnet._gen_mobilenet_v1  # noqa: SLF001
-        return narrow("mobilenetv1_100", **arguments)
-    return timm.create_model(identifier, pretrained=False, **arguments)
-
-
-def _config(identifier: str) -> Any:
-    return timm.get_pretrained_cfg(identifier)
 
 
 def _pooled(module: Any, layout: Layout, last_map: Tensor) -> Tensor:

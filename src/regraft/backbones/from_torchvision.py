@@ -14,7 +14,7 @@ from torchvision.models.vision_transformer import Encoder, VisionTransformer
 
 from regraft.backbones.catalog import Entry
 from regraft.backbones.network import Apply, Network, average, child_groups, tap
-from regraft.backbones.spec import Interpolation, Preprocessing
+from regraft.backbones.spec import Preprocessing
 from regraft.errors import BackboneError
 
 RESERVED = frozenset({"weights", "progress", "weights_backbone", "aux_logits", "transform_input"})
@@ -22,7 +22,6 @@ RESERVED = frozenset({"weights", "progress", "weights_backbone", "aux_logits", "
 _INCEPTION = {"transform_input": True, "aux_logits": False, "init_weights": True}
 _OWN = {"googlenet": _INCEPTION, "inception_v3": _INCEPTION}
 _CONTAINERS = (nn.Sequential, nn.ModuleList, Encoder)
-_INTERPOLATIONS: dict[str, Interpolation] = {"bilinear": "bilinear", "bicubic": "bicubic"}
 # Old files of DenseNets: module names may not hold dots any more.
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 # Where the last feature map is: what goes into the first of these that a network has, or what comes
@@ -69,7 +68,7 @@ def preprocessing(identifier: str) -> Preprocessing:
     return Preprocessing(
         size=size,
         resize=max(size, transforms.resize_size[0]),
-        interpolation=_INTERPOLATIONS[transforms.interpolation.value],
+        interpolation=transforms.interpolation.value,
         mean=tuple(transforms.mean),
         std=tuple(transforms.std),
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from regraft.backbones.catalog import Entry
 
 Arrays = list[NDArray[np.float32]]
-_IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class KerasFile(NamedTuple):
@@ -35,11 +33,11 @@ class KerasFile(NamedTuple):
     state: dict[str, Tensor]
     arguments: tuple[tuple[str, Any], ...]
     preprocessing: Preprocessing
-    notes: tuple[str, ...]
+    note: str
 
 
 class _Same(NamedTuple):
-    """A network that Keras and timm build alike."""
+    """A network that Keras and timm build alike; its layers' names are Keras' and timm's."""
 
     title: str
     backbone: str
@@ -62,8 +60,7 @@ def read_keras(path: Path, entry: Entry) -> KerasFile:
     """
     layers = _read_layers(path)
     network = next((one for one in _NETWORKS if one.marker in layers), None)
-    unknown = [n for n in layers if network is None or n not in network.layers]
-    unknown = [name for name in unknown if not name.startswith("normalization")]
+    unknown = [name for name in layers if network is None or name not in network.layers]
     if network is None or unknown:
         title = network.title if network else "no network of Keras Applications that can be read"
         hint = "save the network alone, base.save_weights(FILE), one of " + ", ".join(
@@ -80,10 +77,7 @@ def read_keras(path: Path, entry: Entry) -> KerasFile:
     preprocessing = network.prepare(224, resize=224, mode="squash", interpolation="bilinear")
     state: dict[str, NDArray[np.float32]] = {}
     for layer, arrays in layers.items():
-        if layer.startswith("normalization"):
-            preprocessing = _normalised(arrays, preprocessing)
-        else:
-            state.update(_tensors(network.layers[layer], arrays, path))
+        state |= _tensors(network.layers[layer], arrays, path)
     import torch
 
     arguments = network.arguments
@@ -93,7 +87,7 @@ def read_keras(path: Path, entry: Entry) -> KerasFile:
     tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in state.items()}
     check_finite(tensors, path=path)
     note = f"read from a file of Keras' {network.title}"
-    return KerasFile(tensors, arguments, preprocessing, (note,))
+    return KerasFile(tensors, arguments, preprocessing, note)
 
 
 def _read_layers(path: Path) -> dict[str, Arrays]:
@@ -173,14 +167,6 @@ def _tensors(module: str, arrays: Arrays, path: Path) -> dict[str, NDArray[np.fl
     return {f"{module}.weight": weight, **bias}
 
 
-def _normalised(arrays: Arrays, usual: Preprocessing) -> Preprocessing:
-    """Return the preprocessing of a network that has its own layer for it: mean and variance."""
-    mean, variance = (array.ravel().astype(float) for array in arrays[:2])
-    if np.allclose(variance, _IMAGENET_STD):  # Keras' own weights hold deviations in its place
-        variance = variance**2
-    return replace(usual, mean=tuple(mean.tolist()), std=tuple(np.sqrt(variance).tolist()))
-
-
 def _vgg(convolutions: tuple[int, ...]) -> dict[str, str]:
     names = {"fc1": "pre_logits.fc1", "fc2": "pre_logits.fc2", "predictions": "head.fc"}
     index = 0
@@ -209,48 +195,17 @@ def _mobilenet_v2() -> dict[str, str]:
     names = {"Conv1": "conv_stem", "bn_Conv1": "bn1", "Conv_1": "conv_head", "Conv_1_bn": "bn2"}
     for number, place in enumerate(_blocks((1, 2, 3, 4, 3, 3, 1))):
         prefix = f"block_{number}" if number else "expanded_conv"
-        parts = ["expand", "depthwise", "project"][number == 0 :]
-        for norm, (part, own) in enumerate(zip(parts, _own(parts), strict=True), start=1):
+        parts = {"expand": "conv_pw", "depthwise": "conv_dw", "project": "conv_pwl"}
+        if not number:  # the first block widens nothing
+            parts = {"depthwise": "conv_dw", "project": "conv_pw"}
+        for norm, (part, own) in enumerate(parts.items(), start=1):
             names[f"{prefix}_{part}"] = f"{place}.{own}"
             names[f"{prefix}_{part}_BN"] = f"{place}.bn{norm}"
     return {**names, "predictions": "classifier"}
 
 
-def _efficientnet() -> dict[str, str]:
-    names = {"stem_conv": "conv_stem", "stem_bn": "bn1", "top_conv": "conv_head", "top_bn": "bn2"}
-    for place in _blocks((1, 2, 2, 3, 3, 4, 1)):
-        _, stage, index = place.split(".")
-        prefix = f"block{int(stage) + 1}{chr(ord('a') + int(index))}_"
-        parts = ["expand_", "", "project_"][stage == "0" :]
-        for norm, (part, own) in enumerate(zip(parts, _own(parts), strict=True), start=1):
-            names[f"{prefix}{part or 'dw'}conv"] = f"{place}.{own}"
-            names[f"{prefix}{part}bn"] = f"{place}.bn{norm}"
-        for part in ("reduce", "expand"):
-            names[f"{prefix}se_{part}"] = f"{place}.se.conv_{part}"
-    return {**names, "predictions": "classifier"}
-
-
-def _own(parts: list[str]) -> list[str]:
-    """Return timm's names of a block's convolutions; the first block of a network has only two."""
-    return ["conv_pw", "conv_dw", "conv_pwl"] if len(parts) == 3 else ["conv_dw", "conv_pw"]
-
-
-def _densenet(*deep: int) -> dict[str, str]:
-    names = {"conv1_conv": "conv0", "conv1_bn": "norm0", "bn": "norm5"}
-    inner = {"0_bn": "norm1", "1_conv": "conv1", "1_bn": "norm2", "2_conv": "conv2"}
-    for block, count in enumerate((6, 12, *deep), start=1):
-        for layer in range(1, count + 1):
-            for part, own in inner.items():
-                place = f"denseblock{block}.denselayer{layer}.{own}"
-                names[f"conv{block + 1}_block{layer}_{part}"] = place
-        names[f"pool{block + 1}_bn"] = f"transition{block}.norm"
-        names[f"pool{block + 1}_conv"] = f"transition{block}.conv"
-    names = {layer: f"features.{place}" for layer, place in names.items()}
-    return {**names, "fc1000": "classifier", "predictions": "classifier"}
-
-
 _SAME = (("pad_type", "same"), ("bn_eps", 1e-3))  # TensorFlow's padding and Keras' usual epsilon
-_CAFFE, _TF, _TORCH = Preprocessing.caffe, Preprocessing.tf, Preprocessing.torch
+_CAFFE, _TF = Preprocessing.caffe, Preprocessing.tf
 # Keras' name, timm's, a layer that tells it from the others, its preprocessing, the layers,
 # arguments for timm. The largest of a family first: their markers are missing in the rest.
 _NETWORKS = (
@@ -258,10 +213,6 @@ _NETWORKS = (
     _Same("VGG16", "vgg16", "block5_conv3", _CAFFE, _vgg((2, 2, 3, 3, 3))),
     _Same("MobileNet", "mobilenetv1_100", "conv_pw_13", _TF, _mobilenet(), _SAME),
     _Same("MobileNetV2", "mobilenetv2_100", "block_16_project", _TF, _mobilenet_v2(), _SAME),
-    _Same("DenseNet201", "densenet201", "conv4_block48_1_conv", _TORCH, _densenet(48, 32)),
-    _Same("DenseNet169", "densenet169", "conv4_block32_1_conv", _TORCH, _densenet(32, 32)),
-    _Same("DenseNet121", "densenet121", "conv4_block24_1_conv", _TORCH, _densenet(24, 16)),
-    _Same("EfficientNetB0", "efficientnet_b0", "block7a_dwconv", _TORCH, _efficientnet(), _SAME),
 )
 
 

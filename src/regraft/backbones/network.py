@@ -120,9 +120,8 @@ def tap(module: nn.Module, name: str, side: Literal["input", "output"] = "output
                 raise _Reached(value[0] if isinstance(value, tuple | list) else value)
 
         before = side == "input"
-        handle = (target.register_forward_pre_hook if before else target.register_forward_hook)(
-            leave
-        )
+        register = target.register_forward_pre_hook if before else target.register_forward_hook
+        handle = register(leave)
         try:
             module(batch)
         except _Reached as reached:
@@ -173,15 +172,10 @@ def classifier_modules(network: Network, blank: Tensor) -> tuple[list[str], tupl
     module = network.module
     maps: list[Tensor] = []
     trunk = record_calls(module, lambda: maps.append(network.last_map(blank)))
-    pooling = record_calls(module, lambda: network.pooled(maps[0]))
-    whole = record_calls(module, lambda: module(blank))
-    below = {*trunk, *pooling}
-    top = [name for name in dict.fromkeys(whole) if name not in below]
-    return trunk, tuple(
-        name
-        for name in top
-        if next(module.get_submodule(name).parameters(recurse=False), None) is not None
-    )
+    below = {*trunk, *record_calls(module, lambda: network.pooled(maps[0]))}
+    whole = dict.fromkeys(record_calls(module, lambda: module(blank)))
+    top = [name for name in whole if name not in below]
+    return trunk, tuple(name for name in top if _has_own(module.get_submodule(name)))
 
 
 def find_stages(network: Network, top: Sequence[str], calls: Sequence[str]) -> tuple[Stage, ...]:
@@ -374,11 +368,9 @@ def misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
         for name in own
         if name in given and given[name].shape != own[name].shape
     ]
-    problems = {
-        "missing": [name for name in own if name not in given],
-        "unexpected": [name for name in given if name not in own],
-        "of another shape": shapes,
-    }
+    missing = [name for name in own if name not in given]
+    unexpected = [name for name in given if name not in own]
+    problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
     return "; ".join(
         f"{len(names)} {what} ({', '.join(names[:_SHOWN])}{', …' if len(names) > _SHOWN else ''})"
         for what, names in problems.items()
@@ -407,14 +399,11 @@ def _cover(group: Sequence[str], every: Sequence[str]) -> list[str]:
     foreign = [name for name in every if name not in members]
     cover: list[str] = []
     for name in group:
-        if within(name, cover):
-            continue
-        parts = name.split(".")
-        prefixes = (".".join(parts[:depth]) for depth in range(1, len(parts)))
-        whole = next(
-            (prefix for prefix in prefixes if not any(within(o, (prefix,)) for o in foreign)), name
-        )
-        cover.append(whole)
+        if not within(name, cover):
+            parts = name.split(".")
+            prefixes = [".".join(parts[:depth]) for depth in range(1, len(parts))]
+            own = [one for one in prefixes if not any(within(other, (one,)) for other in foreign)]
+            cover.append(own[0] if own else name)
     return cover
 
 
@@ -431,17 +420,21 @@ def _attach_plain_layers(module: nn.Module, covers: list[list[str]], calls: Sequ
             covers[current].append(name)
 
 
+def _has_own(module: nn.Module) -> bool:
+    """Return whether a module holds parameters itself, not in its submodules."""
+    return next(module.parameters(recurse=False), None) is not None
+
+
 def _listed_layers(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for name, child in module.named_modules():
-        has_own = next(child.parameters(recurse=False), None) is not None
-        if has_own or next(child.children(), None) is None:
+        if _has_own(child) or next(child.children(), None) is None:
             yield name, child
 
 
 def _listed_blocks(
     module: nn.Module, containers: Containers = (nn.Sequential, nn.ModuleList), prefix: str = ""
 ) -> Iterator[tuple[str, nn.Module]]:
-    if next(module.parameters(recurse=False), None) is not None:
+    if _has_own(module):
         yield prefix.rstrip("."), module
     for name, child in module.named_children():
         # Exactly these types: a block that derives from Sequential is one block.

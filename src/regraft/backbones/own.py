@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
 
-from regraft.backbones.catalog import Entry, known, registration
+from regraft.backbones import catalog
+from regraft.backbones.catalog import Entry
 from regraft.backbones.network import Network, average, child_groups, tap
 from regraft.backbones.spec import Preprocessing
 from regraft.errors import BackboneError
@@ -133,13 +134,8 @@ class AlexNet(nn.Module):
         return logits
 
 
-_BUILDERS: dict[str, Callable[..., nn.Module]] = {
-    "simple_cnn": SimpleCNN,
-    "selu_cnn": SeluCNN,
-    "alexnet_lrn": AlexNet,
-}
-
-
+_BUILDERS: dict[str, type[nn.Module]] = {}
+_BUILDERS |= {"simple_cnn": SimpleCNN, "selu_cnn": SeluCNN, "alexnet_lrn": AlexNet}
 RESERVED: frozenset[str] = frozenset()
 
 
@@ -156,10 +152,8 @@ def entry(identifier: str, *, name: str) -> Entry | None:
         'simple_cnn'
     """
     del name  # it has one already
-    registered = registration(identifier)
-    if registered is not None:
-        return registered.entry
-    return known(identifier) if identifier in _BUILDERS else None
+    own = {*_BUILDERS, *catalog.registered}
+    return catalog.known(identifier) if identifier in own else None
 
 
 def preprocessing(identifier: str) -> Preprocessing:
@@ -177,12 +171,11 @@ def build(identifier: str, arguments: Mapping[str, Any]) -> Network:
         >>> build("selu_cnn", {}).size
         96
     """
-    registered = registration(identifier)
-    constructor = registered.build if registered else _BUILDERS[identifier]
-    module: nn.Module = constructor(**arguments)
+    given = catalog.registered.get(identifier)
+    module: nn.Module = (given.build if given else _BUILDERS[identifier])(**arguments)
     return Network(
         module=module,
-        last_map=tap(module, registered.features if registered else "features"),
+        last_map=tap(module, given.features if given else "features"),
         pooled=average,
         groups=child_groups(module, (nn.Sequential,)),
         size=preprocessing(identifier).size,

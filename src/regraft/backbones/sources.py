@@ -14,7 +14,7 @@ from torch import Tensor
 
 from regraft.backbones import from_timm, from_torchvision, own, published, weights
 from regraft.backbones.catalog import Entry, known, spellings
-from regraft.backbones.checkpoint_files import KERAS_SUFFIXES, read_checkpoint
+from regraft.backbones.checkpoint_files import KERAS_SUFFIXES, read_state
 from regraft.backbones.keras_files import read_keras
 from regraft.backbones.network import Network, classifier_modules, misfit, within
 from regraft.backbones.spec import Preprocessing, read_arguments
@@ -24,7 +24,10 @@ from regraft.errors import BackboneError, ModelError, WeightsError
 from regraft.settings import did_you_mean
 
 AUXILIARY = ("AuxLogits", "aux1", "aux2")  # heads that only helped the original training
-_ASSUMED = "that of the network's own weights is assumed"
+_ASSUMED = (
+    "the file does not say how its images were prepared; "
+    "that of the network's own weights is assumed"
+)
 
 
 class BackboneSource(Protocol):
@@ -103,19 +106,17 @@ def build_network(
         >>> build_network(find("simple_cnn"), {}).size
         224
     """
-    network = None
     if empty and not entry.trained:
         with torch.device("meta"):
             network = _build(entry, arguments)
-        stored = set(network.module.state_dict())
+        stored = network.module.state_dict()
+        # Some networks compute buffers that no file of weights holds.
         if all(name in stored for name, _ in network.module.named_buffers()):
-            network.module.to_empty(device="cpu")
-        else:  # it computes buffers that no file of weights holds
-            network = None
-    if network is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network = _build(entry, arguments)
+            network.module.to_empty(device="cpu").eval()
+            return network
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _build(entry, arguments)
     network.module.eval()
     return network
 
@@ -224,9 +225,9 @@ def locate(wanted: str | Entry, *, download: bool = True, verbose: bool = True) 
             return stored.file
         folder = weights.store() / f".{name}.download"
         path, source = found or published.fetch(entry.weights, folder, verbose=verbose)
-        state, notes = read_checkpoint(path)
+        state = read_state(path, importing=True)
         facts = {"licence": entry.licence, "source": source, "preprocessing_from": "published"}
-        stored = _keep_fitting(state, path, entry, {"name": name, "notes": notes, **facts})
+        stored = _keep_fitting(state, path, entry, {"name": name, **facts})
         shutil.rmtree(folder, ignore_errors=True)
     return stored.file
 
@@ -309,27 +310,19 @@ def import_weights(
     """
     path, entry = Path(file), find(backbone)
     weights.check_name(name)
-    usual, given = None, dict(read_arguments(arguments))
+    facts: dict[str, Any] = {"name": name, "licence": licence, "source": path.name}
+    given, usual = dict(read_arguments(arguments)), None
     if path.suffix.lower() in KERAS_SUFFIXES:
         keras = read_keras(path, entry)
-        state, notes, usual = keras.state, keras.notes, keras.preprocessing
+        state, usual, facts["notes"] = keras.state, keras.preprocessing, (keras.note,)
         given = {**dict(keras.arguments), **given}
     else:
-        state, notes = read_checkpoint(path)
-    assumed = not preprocessing and usual is None
-    if assumed:
-        notes += (f"the file does not say how its images were prepared; {_ASSUMED}",)
-    facts = {
-        "name": name,
-        "preprocessing_from": "assumed" if assumed else "given",
-        "licence": licence,
-        "source": path.name,
-        "notes": notes,
-    }
+        state = read_state(path, importing=True)
+        if not preprocessing:
+            facts |= {"preprocessing_from": "assumed", "notes": (_ASSUMED,)}
     with weights.locked(name):
-        return _keep_fitting(
-            state, path, entry, facts, given, preprocessing, usual, overwrite=overwrite
-        )
+        how: dict[str, Any] = {"arguments": given, "preprocessing": preprocessing, "usual": usual}
+        return _keep_fitting(state, path, entry, facts, overwrite=overwrite, **how)
 
 
 def _keep_fitting(
@@ -337,17 +330,17 @@ def _keep_fitting(
     path: Path,
     entry: Entry,
     facts: Mapping[str, Any],
-    arguments: Mapping[str, Any] | None = None,
+    *,
+    arguments: Any = (),
     preprocessing: Preprocessing | Mapping[str, Any] | None = None,
     usual: Preprocessing | None = None,
-    *,
     overwrite: bool = False,
 ) -> StoredWeights:
     """Store tensors that fit their network exactly; the caller holds the lock.
 
     What is kept is the state of the network they were put into, complete and in its own names.
     """
-    given = {**dict(entry.arguments), **(arguments or {})}
+    given = {**dict(entry.arguments), **dict(arguments)}
     size = given.get("size")
     network = build_network(entry, {k: v for k, v in given.items() if k != "size"}, empty=True)
     if not isinstance(preprocessing, Preprocessing):
@@ -355,9 +348,8 @@ def _keep_fitting(
         changes = {"size": size or usual.size, **(preprocessing or {})}
         preprocessing = dataclasses.replace(usual.at_size(changes["size"]), **changes)
     check_size(network, preprocessing.size, name=entry.name)
-    absent = load_state(network, state, path=path, entry=entry)
-    if absent:
-        facts = {**facts, "notes": (*facts["notes"], "the file has no classifier")}
+    if absent := load_state(network, state, path=path, entry=entry):
+        facts = {**facts, "notes": (*facts.get("notes", ()), "the file has no classifier")}
     stored = StoredWeights(
         backbone=f"{entry.source}:{entry.identifier}",
         arguments=tuple(sorted(given.items())),
@@ -365,8 +357,8 @@ def _keep_fitting(
         **facts,
     )
     _check_not_taken(stored, network)
-    complete = network.module.state_dict().items()
-    kept = {name: tensor for name, tensor in complete if name not in absent}
+    complete = network.module.state_dict()
+    kept = {name: complete[name] for name in complete if name not in absent}
     return weights.keep(stored, kept, overwrite=overwrite)
 
 
@@ -396,25 +388,23 @@ def _cached_or_refused(entry: Entry, *, download: bool) -> tuple[Path, str] | No
     Raises:
         WeightsError: Neither is possible (``WEIGHTS-MISSING``, with every place searched).
     """
-    place = weights.store() / _store_name(entry)
-    searched = ["--weights: not given", f"the store {place}: not there"]
-    refused = "no published weights are known"
-    if entry.weights:
-        if found := published.cached(entry.weights):
-            return found
-        searched.append(f"{published.place(entry.weights)}: not there")
-        refused = "not asked: downloads are not allowed"
-        if download:
-            refused = published.network_refused(entry.weights)
-    if not refused:
+    if not entry.weights:
+        what = f"{entry.name} has no trained weights to fetch"
+        hint = "give a file of weights (--weights FILE); weights=None gives random ones"
+        raise WeightsError(what, hint=hint, code="WEIGHTS-MISSING")
+    if found := published.cached(entry.weights):
+        return found
+    refused = "not asked: downloads are not allowed"
+    if download and not (refused := published.network_refused(entry.weights)):
         return None
-    searched.append(f"the network: {refused}")
+    store, cache = weights.store() / _store_name(entry), published.place(entry.weights)
+    why = f"searched the store {store}, the {cache}; the network: {refused}"
     hint = (
         "give them with --weights FILE, or store them with `regraft weights import FILE"
         f" --name NAME --backbone {entry.name}`, or copy the folder that `regraft weights"
         " path` prints on a machine that has them (HF_HUB_OFFLINE=1 keeps the network out)"
     )
-    what, why = f"there are no weights for {entry.name}", "searched " + "; ".join(searched)
+    what = f"there are no weights for {entry.name}"
     raise WeightsError(what, why=why, hint=hint, code="WEIGHTS-MISSING")
 
 
@@ -423,11 +413,9 @@ def _comparable(
 ) -> dict[str, Tensor]:
     """Return a file's tensors in the network's names, with the counters that old files lack."""
     given = {name: tensor for name, tensor in state.items() if not within(name, AUXILIARY)}
-    given = SOURCES[entry.source].rename_keys(given, own)
-    for name, tensor in own.items():
-        if name.endswith("num_batches_tracked"):  # nothing reads them
-            given.setdefault(name, torch.zeros_like(tensor, device="cpu"))
-    return given
+    counters = [name for name in own if name.endswith("num_batches_tracked")]  # nothing reads them
+    none = {name: torch.zeros_like(own[name], device="cpu") for name in counters}
+    return none | SOURCES[entry.source].rename_keys(given, own)
 
 
 def _absent_classifier(network: Network, given: Mapping[str, Tensor]) -> tuple[str, ...]:
@@ -436,8 +424,7 @@ def _absent_classifier(network: Network, given: Mapping[str, Tensor]) -> tuple[s
     missing = [name for name in own if name not in given]
     if misfit({name: own[name] for name in own if name in given}, given) or not missing:
         return ()
-    blank = torch.zeros(1, 3, network.size, network.size, device=own[missing[0]].device)
     with torch.inference_mode():
-        head = classifier_modules(network, blank)[1]
+        head = classifier_modules(network, torch.zeros(1, 3, network.size, network.size))[1]
     classifier = [name for name in own if within(name, head)]
     return tuple(missing) if missing == classifier else ()

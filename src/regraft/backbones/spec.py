@@ -23,7 +23,6 @@ PrecisionName = Literal["fp32", "bf16"]
 BoundaryChoice = Literal["auto", "off"]
 Side = Annotated[int, pydantic.Field(ge=1, le=LARGEST_SIDE)]
 Positive = Annotated[float, pydantic.Field(gt=0)]
-Arguments = tuple[tuple[str, Any], ...]
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -154,6 +153,14 @@ def read_arguments(value: Any) -> Any:
         return value  # refused by the check of the field
 
 
+Arguments = Annotated[
+    tuple[tuple[str, Any], ...],
+    pydantic.BeforeValidator(read_arguments),
+    pydantic.PlainSerializer(dict),
+]
+"""Names and values for the constructor of a network."""
+
+
 @settings_class(BackboneError, code="BACKBONE-INVALID")
 class BackboneSpec:
     """A backbone as plain values: hashable, cheap to clone, the same on every machine.
@@ -179,9 +186,7 @@ class BackboneSpec:
     name: str
     _: dataclasses.KW_ONLY
     weights: str | None = "default"
-    arguments: Annotated[
-        Arguments, pydantic.BeforeValidator(read_arguments), pydantic.PlainSerializer(dict)
-    ] = ()
+    arguments: Arguments = ()
     preprocessing: Preprocessing | None = None
     pooling: str = "avg"
     seed: int = 0

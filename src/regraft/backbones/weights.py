@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import pydantic
 
 from regraft.backbones.checkpoint_files import write_state
-from regraft.backbones.spec import Arguments, Preprocessing, read_arguments
+from regraft.backbones.spec import Arguments, Preprocessing
 from regraft.errors import BackboneError, ModelError, RegraftError, WeightsError
 from regraft.files import atomic_folder, home, read_json, remove_leftovers, sha256_file, write_json
 from regraft.files import locked as hold
@@ -27,12 +27,11 @@ if TYPE_CHECKING:
 
 TENSORS = "weights.safetensors"
 RECORD = "weights.json"
-RECORD_BYTES = 8 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SHA256 = r"^([0-9a-f]{64})?$"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class WeightsFile:
     """A file of weights on this machine that can be used.
 
@@ -77,9 +76,7 @@ class StoredWeights:
 
     name: str
     backbone: str
-    arguments: Annotated[
-        Arguments, pydantic.BeforeValidator(read_arguments), pydantic.PlainSerializer(dict)
-    ] = ()
+    arguments: Arguments = ()
     preprocessing: Preprocessing
     preprocessing_from: Literal["given", "published", "assumed"] = "given"
     licence: str = "unknown"
@@ -98,8 +95,7 @@ class StoredWeights:
     @property
     def file(self) -> WeightsFile:
         """The file of tensors with what a run says of it."""
-        facts = {"sha256": self.sha256, "licence": self.licence, "source": self.source}
-        return WeightsFile(name=self.name, path=self.path, **facts)
+        return WeightsFile(self.name, self.path, self.sha256, self.licence, self.source)
 
 
 def store() -> Path:
@@ -167,7 +163,7 @@ def read_record(name: str) -> StoredWeights:
     """
     file = store() / check_name(name) / RECORD
     try:
-        stored = from_json(StoredWeights, read_json(file, limit=RECORD_BYTES), path=file)
+        stored = from_json(StoredWeights, read_json(file, limit=8 << 20), path=file)
     except RegraftError as error:
         raise _corrupt(file, f"{error.what}: {error.why}" if error.why else error.what) from error
     if stored.name != name or not stored.sha256:

@@ -89,9 +89,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         with watch.step("all"), ThreadPoolExecutor(threads()) as pool:
             for start in range(0, len(images), _AT_ONCE):
                 block = images[start : start + _AT_ONCE]
-                rows, stats = self._predict(
-                    [view for each in pool.map(cut, block) for view in each]
-                )
+                every = [view for each in pool.map(cut, block) for view in each]
+                rows, stats = self._predict(every)
                 means.append(rows.reshape(len(block), views, -1).mean(axis=1))
                 embedded += stats.embedded
         self.embedding_stats_ = EmbeddingStats(len(images), embedded, watch.seconds["all"])
@@ -125,12 +124,10 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         now = self._described()
         changed = [name for name, value in self._fitted_with.items() if now[name] != value]
         if changed:
-            raise UsageError(
-                "this learner was fitted with other parameters",
-                why=f"changed since: {', '.join(changed)}",
-                hint="fit it again, or set them back",
-                code="USAGE-REFIT",
-            )
+            what = "this learner was fitted with other parameters"
+            hint = "fit it again, or set them back"
+            why = f"changed since: {', '.join(changed)}"
+            raise UsageError(what, why=why, hint=hint, code="USAGE-REFIT")
 
     def _described(self) -> dict[str, Any]:
         """Return what must not change between the fit and its use, by name."""
@@ -252,7 +249,7 @@ class FeatureClassifier(ImageClassifier):
         extractor = self._extractor()
         features = extractor.transform(images)
         self.embedding_stats_ = extractor.stats_
-        fitted = fit_shallow(
+        self._fitted = fitted = fit_shallow(
             features,
             indices,
             classifier=self.classifier,
@@ -260,7 +257,6 @@ class FeatureClassifier(ImageClassifier):
             scale=self.scale,
             seed=self.seed,
         )
-        self._fitted = fitted
         lost = [f"the model cannot be saved: {fitted.obstacle}"] if fitted.obstacle else []
         self._become(classes.tolist(), dict(fitted.history), [*fitted.warnings, *lost])
         return self
@@ -315,12 +311,8 @@ class FeatureClassifier(ImageClassifier):
         model = ShallowModel(part.model, arrays["classifier"], files.content)
         fitted = FittedShallow(None, scaling, model, record.history, record.warnings)
         fitted.check(record.backbone.feature_dim, len(record.classes))
-        learner = cls(
-            record.backbone.spec,
-            classifier=part.name,
-            scale=part.scaling,
-            compute=record.compute,
-        )
+        spec, compute = record.backbone.spec, record.compute
+        learner = cls(spec, classifier=part.name, scale=part.scaling, compute=compute)
 
         def build(spec: BackboneSpec) -> Backbone:
             learner.backbone = spec
@@ -340,10 +332,7 @@ class FeatureClassifier(ImageClassifier):
 
     def _extractor(self) -> FeatureExtractor:
         return FeatureExtractor(
-            self.backbone,
-            pooling=self.pooling,
-            compute=self.compute,
-            verbose=self.verbose,
+            self.backbone, pooling=self.pooling, compute=self.compute, verbose=self.verbose
         )
 
 
@@ -356,9 +345,8 @@ def paired(images: Sequence[ImageLike], labels: Sequence[str]) -> tuple[list[Ima
     """
     taken, names = as_list(images), list(labels)
     if len(names) != len(taken):
-        raise UsageError(
-            "every image needs one label", why=f"{len(taken)} images, {len(names)} labels"
-        )
+        why = f"{len(taken)} images, {len(names)} labels"
+        raise UsageError("every image needs one label", why=why)
     for name in names:
         if not isinstance(name, str) or not name:
             why = f"found {name!r:.80} of type {type(name).__name__}"

@@ -191,24 +191,17 @@ def read_model(
     place = Path(folder)
     _refuse_code(place)
     if not (place / RECORD).exists() or not (place / MANIFEST).exists():
-        raise ModelError(
-            "no saved model",
-            path=place,
-            why=f"a model is a folder with {RECORD} and {MANIFEST}",
-            code="MODEL-MISSING",
-        )
+        why = f"a model is a folder with {RECORD} and {MANIFEST}"
+        raise ModelError("no saved model", path=place, why=why, code="MODEL-MISSING")
     names = _verified_names(place)
     with reading(place / RECORD):
         record = from_json(ModelRecord, read_json(place / RECORD))
     saved = record.backbone.preprocessing
     if preprocessing is not None and preprocessing != saved:
-        raise ModelError(
-            "this model was fitted under another preprocessing",
-            path=place,
-            why=f"asked for {preprocessing}; the model's own is {saved}",
-            hint="leave the preprocessing out: the model brings its own",
-            code="MODEL-PREPROCESSING",
-        )
+        what = "this model was fitted under another preprocessing"
+        why = f"asked for {preprocessing}; the model's own is {saved}"
+        hint = "leave the preprocessing out: the model brings its own"
+        raise ModelError(what, path=place, why=why, hint=hint, code="MODEL-PREPROCESSING")
     kind = "" if record.shallow is None else record.shallow.model.kind
     file = CONTENTS.get(kind, "")
     if {*names} - {RECORD, ARRAYS, BACKBONE} != ({file} if file else set()):
@@ -238,23 +231,17 @@ def open_backbone(
     try:
         backbone = build(_located(files, weights))
     except RegraftError as error:
-        raise ModelError(
-            "the network of this model cannot be built",
-            path=place,
-            why=f"{error.code}: {error}",
-            hint=error.hint if error.code == "MODEL-WEIGHTS" else "",
-            code="MODEL-WEIGHTS",
-        ) from error
-    found = (backbone.weights.sha256, backbone.feature_dim)
-    if found != (saved.weights.sha256, saved.feature_dim):
-        raise ModelError(
-            "the network's weights are not those that the model was fitted with",
-            path=place,
-            why=f"{found[1]} features, SHA-256 {found[0][:12]}…; "
-            f"saved with {saved.feature_dim} and {saved.weights.sha256[:12]}…",
-            hint=f"the model was fitted with {saved.weights.source}",
-            code="MODEL-WEIGHTS",
-        )
+        what, why = "the network of this model cannot be built", f"{error.code}: {error}"
+        hint = error.hint if error.code == "MODEL-WEIGHTS" else ""
+        raise ModelError(what, path=place, why=why, hint=hint, code="MODEL-WEIGHTS") from error
+    found, known = (
+        f"{one.feature_dim} features, SHA-256 {one.weights.sha256}" for one in (backbone, saved)
+    )
+    if found != known:
+        what = "the network's weights are not those that the model was fitted with"
+        why = f"{found}, saved with {known}"
+        hint = f"the model was fitted with {saved.weights.source}"
+        raise ModelError(what, path=place, why=why, hint=hint, code="MODEL-WEIGHTS")
     backbone.weights = saved.weights  # a file does not say where it came from
     return backbone
 
@@ -278,43 +265,29 @@ def reading(path: str | os.PathLike[str]) -> Iterator[None]:
 
 def corrupt(path: str | os.PathLike[str], why: str) -> ModelError:
     """Return the error for a model whose parts do not fit together."""
-    return ModelError(
-        "the saved model is damaged",
-        path=path,
-        why=why[:300],
-        hint="copy it again from where it was saved",
-        code="MODEL-CORRUPT",
-    )
+    what, hint = "the saved model is damaged", "copy it again from where it was saved"
+    return ModelError(what, path=path, why=why[:300], hint=hint, code="MODEL-CORRUPT")
 
 
 def _located(files: ModelFiles, given: str | os.PathLike[str] | None) -> BackboneSpec:
     """Return the spec with the file of its weights: beside the model, given, or where it says."""
     saved = files.record.backbone
     spec = dataclasses.replace(saved.spec, preprocessing=saved.preprocessing)
-    if files.backbone is not None:
-        return dataclasses.replace(spec, weights=str(files.backbone))
-    if given is not None:
-        return dataclasses.replace(spec, weights=os.fspath(given))
+    if file := files.backbone or given:
+        return dataclasses.replace(spec, weights=os.fspath(file))
     if spec.weights == _GIVEN:
-        raise ModelError(
-            "this model was saved without its network's weights",
-            why=f"it needs those of {spec.name}",
-            hint="load_model(folder, weights=FILE), or save it with them",
-            code="MODEL-WEIGHTS",
-        )
+        what, why = "the network's weights are not in the model", f"it needs those of {spec.name}"
+        hint = "load_model(folder, weights=FILE), or save it with them"
+        raise ModelError(what, why=why, hint=hint, code="MODEL-WEIGHTS")
     return spec
 
 
 def _refuse_code(place: Path) -> None:
     for file in sorted(place.iterdir()) if place.is_dir() else [place]:
         if why := may_hold_code(file):
-            raise ModelError(
-                "a file that could run code is no model and was not read",
-                path=file,
-                why=why,
-                hint="model files hold data only: JSON, safetensors and ONNX",
-                code="MODEL-UNSAFE",
-            )
+            what = "a file that could run code is no model and was not read"
+            hint = "model files hold data only: JSON, safetensors and ONNX"
+            raise ModelError(what, path=file, why=why, hint=hint, code="MODEL-UNSAFE")
 
 
 def _verified_names(place: Path) -> list[str]:
@@ -325,16 +298,12 @@ def _verified_names(place: Path) -> list[str]:
         if not there | {RECORD} <= listed.keys() <= _NAMES:
             raise ValueError(f"it lists {[*listed]!r:.200}, there are {sorted(there)}")
     for name, sha256 in listed.items():
-        with reading(place / name):
-            if not (place / name).is_file():  # a FIFO would block for ever
-                raise ValueError("not a regular file")
-            found = sha256_file(place / name)
-        if found != sha256:
-            raise ModelError(
-                "a file of the model has changed since it was saved",
-                path=place / name,
-                why=f"SHA-256 is {found[:12]}…, the manifest says {sha256[:12]}…",
-                hint="copy the model again from where it was saved, or fit it again",
-                code="MODEL-CHECKSUM",
-            )
+        file = place / name
+        if not file.is_file():  # a FIFO would block for ever
+            raise corrupt(file, "not a regular file")
+        if (found := sha256_file(file)) != sha256:
+            what = "a file of the model has changed since it was saved"
+            why = f"SHA-256 is {found[:12]}…, the manifest says {sha256[:12]}…"
+            hint = "copy the model again from where it was saved, or fit it again"
+            raise ModelError(what, path=file, why=why, hint=hint, code="MODEL-CHECKSUM")
     return list(listed)

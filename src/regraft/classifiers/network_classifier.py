@@ -17,13 +17,8 @@ from torch import Tensor
 from regraft.backbones.backbone import Backbone, build, retrained
 from regraft.backbones.network import misfit
 from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
-from regraft.classifiers import model_files
-from regraft.classifiers.feature_classifier import (
-    FeatureClassifier,
-    ImageClassifier,
-    Labelled,
-    paired,
-)
+from regraft.classifiers import feature_classifier, model_files
+from regraft.classifiers.feature_classifier import FeatureClassifier, Labelled
 from regraft.classifiers.model_files import ModelFiles
 from regraft.data.images import ImageLike
 from regraft.errors import DataError, ModelError, UsageError
@@ -41,7 +36,7 @@ from regraft.training.trainer import Trainer, TrainingConfig
 _HEAD = "head."
 
 
-class NetworkClassifier(ImageClassifier):
+class NetworkClassifier(feature_classifier.ImageClassifier):
     """A network whose head, and as much of its trunk as the phases say, is trained.
 
     What is frozen passes each image once: its activations are kept, and every epoch runs only
@@ -161,14 +156,8 @@ class NetworkClassifier(ImageClassifier):
                 (``TRAIN-MEMORY``), or the checkpoints are of other work (``TRAIN-RESUME``) or all
                 damaged (``TRAIN-CHECKPOINT``).
         """
-        trainer = self.trainer(
-            X,
-            y,
-            validation=validation,
-            checkpoints=checkpoints,
-            checkpoint_every=checkpoint_every,
-            callbacks=callbacks,
-        )
+        kept = {"checkpoints": checkpoints, "checkpoint_every": checkpoint_every}
+        trainer = self.trainer(X, y, validation=validation, callbacks=callbacks, **kept)
         trainer.run()
         self._use(trainer.predictor(), trainer.trained_backbone())
         history = {"phases": trainer.progress.finished, "epochs": trainer.progress.epochs}
@@ -198,17 +187,15 @@ class NetworkClassifier(ImageClassifier):
             DataError: A validation class is unknown.
             UsageError: Labels are no names, there is one class only, or an argument is impossible.
         """
-        X, labels = paired(X, y)
+        X, labels = feature_classifier.paired(X, y)
         classes = sorted(set(labels))
         if validation is not None:
             unknown = sorted(set(validation.labels) - set(classes))
             if unknown:
-                raise DataError(
-                    "the validation images have classes that the training images lack",
-                    why=f"unknown {', '.join(unknown)}; known {', '.join(classes)}",
-                    hint="split one data set, so that both parts have the same classes",
-                    code="DATA-LABELS",
-                )
+                what = "the validation images have classes that the training images lack"
+                why = f"unknown {', '.join(unknown)}; known {', '.join(classes)}"
+                hint = "split one data set, so that both parts have the same classes"
+                raise DataError(what, why=why, hint=hint, code="DATA-LABELS")
         config = self._config()
         config.check(classes, validation=validation is not None and len(validation.labels) > 0)
         spec = BackboneSpec(self.backbone) if isinstance(self.backbone, str) else self.backbone
@@ -228,25 +215,12 @@ class NetworkClassifier(ImageClassifier):
             backbone.weights = started[1].weights
             backbone = retrained(backbone)
 
-        def part(images: Sequence[ImageLike], names: Sequence[str]) -> LabelledImages:
-            return LabelledImages(
-                images,
-                names,
-                classes=classes,
-                backbone=backbone,
-                decoding=self.compute.decoding,
-                verbose=self.verbose,
-            )
-
-        return Trainer(
-            network,
-            config,
-            part(X, labels),
-            None if validation is None else part(validation.paths, validation.labels),
-            verbose=self.verbose,
-            warnings=warnings,
-            **options,
-        )
+        options |= {"verbose": self.verbose, "warnings": warnings}
+        shared = (classes, backbone, self.compute.decoding, self.verbose)
+        train, held = LabelledImages(X, labels, *shared), None
+        if validation is not None:
+            held = LabelledImages(validation.paths, validation.labels, *shared)
+        return Trainer(network, config, train, held, **options)
 
     def _predict(self, images: Sequence[ImageLike]) -> tuple[NDArray[np.float64], EmbeddingStats]:
         return self._predictor(images)
@@ -267,12 +241,11 @@ class NetworkClassifier(ImageClassifier):
             batch_size=int(self.batch_size),
             seed=int(self.seed),
         )
-        tensors = self.network_.head.state_dict()
-        arrays = {f"{_HEAD}{name}": tensor.cpu().numpy() for name, tensor in tensors.items()}
+        head_tensors = self.network_.head.state_dict()
+        arrays = {_HEAD + name: tensor.cpu().numpy() for name, tensor in head_tensors.items()}
+        backbone = self.backbone_ if with_backbone else None
         record = self._record(trained=trained, network=part)
-        model_files.write_model(
-            folder, record, arrays, backbone=self.backbone_ if with_backbone else None
-        )
+        model_files.write_model(folder, record, arrays, backbone=backbone)
 
     @classmethod
     def from_files(
@@ -300,8 +273,8 @@ class NetworkClassifier(ImageClassifier):
         network = TransferNetwork(backbone, part.head, outputs=outputs)
         network.head.load_state_dict(tensors)
         runtime = Runtime.prepare(network, backbone, record.compute, batch_size=part.batch_size)
-        phases = record.history["phases"]
-        cache = recall_mode(phases[-1], runtime).cache if phases else None
+        ran = record.history["phases"]
+        cache = recall_mode(ran[-1], runtime).cache if ran else None
         learner._use(Predictor(runtime, cache), backbone)
         learner._become(record.classes, record.history, record.warnings)
         return learner
@@ -373,18 +346,16 @@ class NetworkClassifier(ImageClassifier):
         place, record = Path(self.start or ""), files.record
         trunk, own = backbone.module.state_dict(), network.trunk.state_dict()
         if misfit(own, trunk):
+            what = "the model to start from has another network"
             why = f"it is {backbone.spec.name} with other layers or sizes"
             hint = "name the same backbone with the same arguments"
-            raise UsageError(
-                "the model to start from has another network", path=place, why=why, hint=hint
-            )
+            raise UsageError(what, path=place, why=why, hint=hint)
         if backbone.preprocessing != network.preprocessing:
             what = "the model to start from has another preprocessing"
             why = f"its own is {backbone.preprocessing}"
             hint = "give the backbone this preprocessing: its weights have learned with it"
             raise UsageError(what, path=place, why=why, hint=hint)
-        with torch.no_grad():
-            network.trunk.load_state_dict(trunk)
+        network.trunk.load_state_dict(trunk)
         if record.network is None:
             return [f"started from the trunk of {place.name}; the head is new"]
         head = _head_tensors(files)
@@ -400,10 +371,8 @@ def _head_tensors(files: ModelFiles) -> dict[str, Tensor]:
     unknown = [name for name in files.arrays if not name.startswith(_HEAD)]
     if unknown:
         raise model_files.corrupt(files.place, f"unknown array {unknown[0]!r:.80}")
-    return {
-        name.removeprefix(_HEAD): torch.from_numpy(np.array(array))
-        for name, array in files.arrays.items()
-    }
+    tensors = {name: torch.from_numpy(np.array(array)) for name, array in files.arrays.items()}
+    return {name.removeprefix(_HEAD): tensor for name, tensor in tensors.items()}
 
 
 # ---- either learner, saved ----------------------------------------------------------------------

@@ -46,6 +46,11 @@ class Rotation:
             turned += combination[:, rows] @ features[rows].astype(np.float64)
         return turned
 
+    def turn_back(self, classifier: Any, features: NDArray[np.float32]) -> None:
+        """Make a classifier that was fitted on coordinates one for features, in place."""
+        classifier.coef_ = self.coefficients(classifier.coef_, features)
+        classifier.n_features_in_ = features.shape[1]
+
 
 def rotate(features: NDArray[np.float32]) -> Rotation:
     """Turn n rows of d features into at most n coordinates.
@@ -94,12 +99,6 @@ def _penalty(classifier: Any) -> str:
     # From scikit-learn 1.8 on l1_ratio alone tells the penalty; the old word is "deprecated".
     penalty = classifier.penalty
     return "l2" if penalty in {"l2", "deprecated"} else str(penalty)
-
-
-def turn_back(classifier: Any, rotation: Rotation, features: NDArray[np.float32]) -> None:
-    """Make a classifier that was fitted on coordinates one for features, in place."""
-    classifier.coef_ = rotation.coefficients(classifier.coef_, features)
-    classifier.n_features_in_ = features.shape[1]
 
 
 def _blocks(length: int, width: int) -> list[slice]:
@@ -167,13 +166,8 @@ def check_scale(name: str) -> None:
         >>> check_scale("unit")
     """
     if name not in SCALES:
-        raise UsageError(
-            f"unknown scale {name!r}", hint="one of " + ", ".join(SCALES), code="USAGE-SCALE"
-        )
-
-
-def _unchanged(_: NDArray[np.float32]) -> Scaling:
-    return Scaling("none")
+        hint = "one of " + ", ".join(SCALES)
+        raise UsageError(f"unknown scale {name!r}", hint=hint, code="USAGE-SCALE")
 
 
 def _unit(features: NDArray[np.float32]) -> Scaling:
@@ -201,9 +195,8 @@ def _principal(features: NDArray[np.float32]) -> Scaling:
     directions = found / (np.sqrt(variance.sum()) or 1.0)
     arrays = {"components": directions, "offset": directions @ mean}
     # In one order in memory before and after saving: the order decides how products are rounded.
-    return Scaling(
-        "principal", {name: part.astype(np.float32, order="C") for name, part in arrays.items()}
-    )
+    ordered = {name: part.astype(np.float32, order="C") for name, part in arrays.items()}
+    return Scaling("principal", ordered)
 
 
 def _moments(features: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -218,5 +211,5 @@ SCALES: Mapping[str, Callable[[NDArray[np.float32]], Scaling]] = {
     "unit": _unit,
     "columns": _columns,
     "principal": _principal,
-    "none": _unchanged,
+    "none": lambda _features: Scaling(),
 }

@@ -16,22 +16,10 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import (
-    GridSearchCV,
-    ParameterGrid,
-    StratifiedKFold,
-    cross_val_predict,
-)
+from sklearn.model_selection import GridSearchCV, ParameterGrid, StratifiedKFold, cross_val_predict
 from threadpoolctl import threadpool_limits
 
-from regraft.classifiers.rotation import (
-    Scaling,
-    can_rotate,
-    check_scale,
-    fit_scaling,
-    rotate,
-    turn_back,
-)
+from regraft.classifiers import rotation
 from regraft.classifiers.shallow_files import ShallowModel, find_class, to_model
 from regraft.errors import DataError, ModelError, UsageError
 from regraft.settings import did_you_mean
@@ -48,14 +36,12 @@ class Shallow:
     """A named classifier.
 
     Attributes:
-        home: The module of its class.
-        kind: The name of the class.
+        kind: Its class, with the module.
         settings: What the class is called with.
         scale: The scaling that suits it, a key of ``rotation.SCALES``.
         grid: Parameter names and the values to try; empty where no search pays.
     """
 
-    home: str
     kind: str
     settings: Mapping[str, Any]
     scale: str
@@ -64,37 +50,33 @@ class Shallow:
 
 NAMED: Mapping[str, Shallow] = {
     "logistic": Shallow(
-        "sklearn.linear_model",
-        "LogisticRegression",
+        "sklearn.linear_model.LogisticRegression",
         {"C": 10.0, "max_iter": 2000},
         "unit",
         {"C": (1.0, 10.0, 100.0)},
     ),
     "linear_svm": Shallow(
-        "sklearn.svm", "LinearSVC", {"C": 1.0, "max_iter": 10_000}, "unit", {"C": (0.1, 1.0, 10.0)}
+        "sklearn.svm.LinearSVC", {"C": 1.0, "max_iter": 10_000}, "unit", {"C": (0.1, 1.0, 10.0)}
     ),
     "knn": Shallow(
-        "sklearn.neighbors",
-        "KNeighborsClassifier",
+        "sklearn.neighbors.KNeighborsClassifier",
         {"n_neighbors": 5, "weights": "distance", "metric": "cosine"},
         "unit",
         {"n_neighbors": (1, 3, 5, 9)},
     ),
     "random_forest": Shallow(
-        "sklearn.ensemble", "RandomForestClassifier", {"n_estimators": 300, "n_jobs": -1}, "none"
+        "sklearn.ensemble.RandomForestClassifier", {"n_estimators": 300, "n_jobs": -1}, "none"
     ),
     # The square root of the columns at each split: on 25,088 columns the difference between half a
     # minute and hours.
     "gradient_boosting": Shallow(
-        "sklearn.ensemble",
-        "GradientBoostingClassifier",
+        "sklearn.ensemble.GradientBoostingClassifier",
         {"n_estimators": 100, "max_features": "sqrt"},
         "none",
     ),
     # One thread: the trees are so small that threads would mostly wait for each other.
     "xgboost": Shallow(
-        "xgboost",
-        "XGBClassifier",
+        "xgboost.XGBClassifier",
         {"n_estimators": 100, "max_depth": 3, "learning_rate": 0.2, "tree_method": "hist"}
         | {"subsample": 0.5, "colsample_bytree": 0.3, "n_jobs": 1},
         "principal",
@@ -107,7 +89,7 @@ class FittedShallow:
     """What ``fit_shallow`` learned."""
 
     estimator: Any
-    scaling: Scaling
+    scaling: rotation.Scaling
     model: ShallowModel | None
     history: dict[str, Any]
     warnings: tuple[str, ...]
@@ -171,21 +153,21 @@ def fit_shallow(
     points = _candidates(estimator, own_grid if grid == "default" else grid)
     splitter, watch = _splitter(labels, seed), Stopwatch()
     with watch.step("scale"):
-        scaling = fit_scaling(chosen_scale if scale == "auto" else scale, features)
+        scaling = rotation.fit_scaling(chosen_scale if scale == "auto" else scale, features)
         features = scaling.apply(features, out=features)
     matrix: NDArray[Any] = features
-    rotation = None
+    turned = None
     every = [clone(estimator).set_params(**point) for point in points]
-    if count < width and all(map(can_rotate, every)):
+    if count < width and all(map(rotation.can_rotate, every)):
         with watch.step("rotate"), _few_threads(features.size):
-            rotation = rotate(features)
-            matrix = rotation.coordinates
+            turned = rotation.rotate(features)
+            matrix = turned.coordinates
     with warnings.catch_warnings(record=True) as caught, _few_threads(matrix.size):
         warnings.simplefilter("always")
         table, best = _search(estimator, points, matrix, labels, splitter, watch)
         temperature = _temperature(estimator, matrix, labels, splitter, watch)
-    if rotation is not None:
-        turn_back(estimator, rotation, features)
+    if turned is not None:
+        turned.turn_back(estimator, features)
     with watch.step("convert"):
         try:
             model, obstacle = to_model(estimator, features, temperature=temperature), ""
@@ -197,7 +179,7 @@ def fit_shallow(
         "n": count,
         "d": width,
         "scale": scaling.name,
-        "rotated": rotation is not None,
+        "rotated": turned is not None,
         "folds": splitter.n_splits if splitter and table else 0,
         "grid": table,
         "best": best,
@@ -220,7 +202,7 @@ def check_settings(classifier: Any, grid: str | Grid | None, scale: str) -> None
     estimator, _, own_grid = find_shallow(classifier)
     _candidates(estimator, own_grid if grid == "default" else grid)
     if scale != "auto":
-        check_scale(scale)
+        rotation.check_scale(scale)
 
 
 def find_shallow(classifier: Any, *, seed: int = 0) -> tuple[Any, str, Grid]:
@@ -235,24 +217,19 @@ def find_shallow(classifier: Any, *, seed: int = 0) -> tuple[Any, str, Grid]:
     """
     entry = NAMED.get(classifier) if isinstance(classifier, str) else None
     if entry is not None:
-        fresh = find_class(entry.home, entry.kind)(**entry.settings)
+        fresh = find_class(entry.kind)(**entry.settings)
     elif not isinstance(classifier, type) and hasattr(classifier, "get_params"):
         fresh = clone(classifier)
     else:
         fresh = None
     if fresh is None or not is_classifier(fresh):
         near = did_you_mean(classifier, NAMED) if isinstance(classifier, str) else ""
-        raise UsageError(
-            f"unknown classifier {classifier!r:.80}",
-            hint=f"{near} pass one of {', '.join(NAMED)}, or a scikit-learn classifier".strip(),
-            code="USAGE-CLASSIFIER",
-        )
-    seeds = {
-        name: seed
-        for name, value in fresh.get_params().items()
-        if value is None and (name == "random_state" or name.endswith("__random_state"))
-    }
-    fresh.set_params(**seeds)
+        hint = f"{near} pass one of {', '.join(NAMED)}, or a scikit-learn classifier".strip()
+        what = f"unknown classifier {classifier!r:.80}"
+        raise UsageError(what, hint=hint, code="USAGE-CLASSIFIER")
+    unset = [name for name, value in fresh.get_params().items() if value is None]
+    seeded = [name for name in unset if name.rpartition("__")[2] == "random_state"]
+    fresh.set_params(**dict.fromkeys(seeded, seed))
     return fresh, entry.scale if entry else "unit", entry.grid if entry else {}
 
 
@@ -314,12 +291,9 @@ def _candidates(estimator: Any, grid: str | Grid | None) -> list[dict[str, Any]]
         for point in points:
             clone(estimator).set_params(**point)
     except (TypeError, ValueError) as error:
-        raise UsageError(
-            "this grid cannot be searched",
-            why=str(error),
-            hint='pass "default", None, or parameters with lists of values, {"C": [0.1, 1, 10]}',
-            code="USAGE-GRID",
-        ) from error
+        what, why = "this grid cannot be searched", str(error)
+        hint = 'pass "default", None, or parameters with lists of values, {"C": [0.1, 1, 10]}'
+        raise UsageError(what, why=why, hint=hint, code="USAGE-GRID") from error
     return points
 
 
@@ -377,33 +351,25 @@ def _temperature(
         return 1.0
     scores = estimator.decision_function(matrix)
     best = scores.argmax(axis=1) if scores.ndim == 2 else scores > 0
-    if scores.ndim == 2 and scores.shape[1] != labels.max() + 1:
-        best = None
-    if best is None or not np.array_equal(best, estimator.predict(matrix)):
-        raise UsageError(  # of three classes there are as many pairs as classes
-            f"{type(estimator).__name__} gives neither probabilities nor a score per class",
-            hint='choose another classifier, or pass decision_function_shape="ovr"',
-            code="USAGE-CLASSIFIER",
-        )
+    wide = scores.ndim == 2 and scores.shape[1] != labels.max() + 1
+    if wide or not np.array_equal(best, estimator.predict(matrix)):
+        # Of three classes there are as many pairs as classes.
+        what = f"{type(estimator).__name__} gives neither probabilities nor a score per class"
+        hint = 'choose another classifier, or pass decision_function_shape="ovr"'
+        raise UsageError(what, hint=hint, code="USAGE-CLASSIFIER")
     if splitter is None:
         return 1.0
     with watch.step("calibrate"):
-        scores = cross_val_predict(
-            estimator, matrix, labels, cv=splitter, method="decision_function"
-        )
-        return fit_temperature(scores, labels)
+        how = {"cv": splitter, "method": "decision_function"}
+        return fit_temperature(cross_val_predict(estimator, matrix, labels, **how), labels)
 
 
 def _complaints(
     caught: list[warnings.WarningMessage], *, searched: bool
 ) -> tuple[tuple[str, ...], bool]:
-    stopped = sum(issubclass(one.category, ConvergenceWarning) for one in caught)
-    said = dict.fromkeys(
-        str(one.message).strip().splitlines()[0]
-        for one in caught
-        if not issubclass(one.category, ConvergenceWarning)
-    )
-    if stopped:
+    others = [one for one in caught if not issubclass(one.category, ConvergenceWarning)]
+    said = dict.fromkeys(str(one.message).strip().splitlines()[0] for one in others)
+    if stopped := len(caught) - len(others):
         said[f"{stopped} fits stopped before they had converged; raise max_iter"] = None
     if not searched:
         said["a class has a single image: no cross-validation, the grid was not searched"] = None

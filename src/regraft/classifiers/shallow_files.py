@@ -26,10 +26,8 @@ Scores = NDArray[np.float64]
 AGREEMENT = 1e-5  # the largest difference of a probability
 _FORESTS = frozenset({"RandomForestClassifier", "ExtraTreesClassifier", "DecisionTreeClassifier"})
 _CELLS = 8_000_000  # numbers widened to float64 at once: 64 MB
-_LINEAR = frozenset(
-    {"LogisticRegression", "LinearDiscriminantAnalysis", "LinearSVC", "RidgeClassifier"}
-    | {"RidgeClassifierCV", "Perceptron", "SGDClassifier"}
-)
+_LINEAR = {"LogisticRegression", "LinearDiscriminantAnalysis", "LinearSVC", "RidgeClassifier"}
+_LINEAR |= {"RidgeClassifierCV", "Perceptron", "SGDClassifier"}
 
 
 @settings_class(ModelError, code="MODEL-CORRUPT")
@@ -133,18 +131,19 @@ def to_model(
     return model
 
 
-def find_class(module: str, name: str) -> Any:
+def find_class(name: str) -> Any:
     """Return a class of a library that may not be installed.
 
     Raises:
         UsageError: It is not (``USAGE-EXTRA``).
 
     Example:
-        >>> find_class("sklearn.svm", "LinearSVC")()
+        >>> find_class("sklearn.svm.LinearSVC")()
         LinearSVC()
     """
+    module, _, own = name.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
+        return getattr(importlib.import_module(module), own)
     except ImportError as error:
         what = f"this classifier needs the package {module}, which is not installed"
         raise UsageError(what, hint='pip install "regraft[boost]"', code="USAGE-EXTRA") from error
@@ -152,13 +151,9 @@ def find_class(module: str, name: str) -> Any:
 
 def unsaveable(why: str) -> ModelError:
     """Return the error for a classifier that cannot be kept as data."""
-    return ModelError(
-        "this classifier cannot be saved",
-        why=why[:300],
-        hint="model files hold data only, never code; linear classifiers, nearest neighbours, "
-        "XGBoost and what skl2onnx converts exactly can be saved",
-        code="MODEL-UNSAVEABLE",
-    )
+    hint = "linear classifiers, neighbours, XGBoost and what skl2onnx converts exactly can be saved"
+    what = "this classifier cannot be saved"
+    return ModelError(what, why=why[:300], hint=hint, code="MODEL-UNSAVEABLE")
 
 
 # ---- linear ------------------------------------------------------------------------------------
@@ -277,19 +272,11 @@ def _forest_to_onnx(classifier: Any, width: int) -> Any:
     count = len(classifier.classes_)
     declare = helper.make_tensor_value_info
     inputs = [declare("features", TensorProto.FLOAT, [None, width])]
-    outputs = [
-        declare("label", TensorProto.INT64, [None]),
-        declare("probabilities", TensorProto.FLOAT, [None, count]),
-    ]
-    node = helper.make_node(
-        "TreeEnsembleClassifier",
-        ["features"],
-        ["label", "probabilities"],
-        domain="ai.onnx.ml",
-        classlabels_int64s=list(range(count)),
-        post_transform="NONE",
-        **columns,
-    )
+    outputs = [declare("label", TensorProto.INT64, [None])]
+    outputs += [declare("probabilities", TensorProto.FLOAT, [None, count])]
+    names = (["features"], ["label", "probabilities"])
+    columns |= {"classlabels_int64s": list(range(count)), "post_transform": "NONE"}
+    node = helper.make_node("TreeEnsembleClassifier", *names, domain="ai.onnx.ml", **columns)
     operators = [helper.make_opsetid("ai.onnx.ml", 3), helper.make_opsetid("", 17)]
     graph = helper.make_graph([node], "forest", inputs, outputs)
     return helper.make_model(graph, opset_imports=operators, ir_version=8)
@@ -314,7 +301,7 @@ def _onnx_scorer(content: bytes) -> Callable[[NDArray[Any]], Scores]:
 
 
 def _xgboost_scorer(content: bytes) -> Callable[[NDArray[Any]], Scores]:
-    booster = find_class("xgboost", "Booster")()
+    booster = find_class("xgboost.Booster")()
     if content[:1] != b"{":
         raise ValueError("not JSON")  # XGBoost would take it for a format of its own
     booster.load_model(bytearray(content))

@@ -25,16 +25,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from regraft import files
 from regraft.errors import RegraftError
-from regraft.files import (
-    atomic_path,
-    free_bytes,
-    home,
-    remove_leftovers,
-    sha256_json,
-    temporary_folder,
-    write_json,
-)
 
 Matrix = npt.NDArray[np.float32]
 _DIGEST_BYTES = 32
@@ -60,7 +52,7 @@ class FeatureCache:
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
-        self.folder = home() / "features" if folder is None else Path(folder)
+        self.folder = files.home() / "features" if folder is None else Path(folder)
 
     @classmethod
     def temporary(cls) -> Self:
@@ -73,7 +65,7 @@ class FeatureCache:
             >>> folder.exists()
             False
         """
-        cache = cls(temporary_folder())
+        cache = cls(files.temporary_folder())
         weakref.finalize(cache, shutil.rmtree, cache.folder, ignore_errors=True)
         return cache
 
@@ -107,13 +99,13 @@ class FeatureRows:
 
     def __init__(self, cache: FeatureCache, about: Mapping[str, Any], width: int) -> None:
         self.about = {**about, "width": width}
-        self.key = sha256_json(self.about)
+        self.key = files.sha256_json(self.about)
         self.folder = cache.folder / self.key[:16]
         self.width = width
         self._cache = cache  # a temporary one lives as long as its rows
         self._shards: list[_Shard] = []
         self._places: dict[bytes, tuple[_Shard, int]] = {}
-        self._seen: set[str] = set()
+        self._seen: set[Path] = set()
         self._changed = -1
         self._lock = threading.Lock()
 
@@ -142,10 +134,8 @@ class FeatureRows:
                 shard.copy(sorted(pairs), result)
         except (KeyError, OSError, EOFError) as error:
             what, why = "cached features are gone", "they were removed or cut before they were read"
-            hint = "run again: what is missing is computed again"
-            raise RegraftError(
-                what, path=self.folder, why=why, hint=hint, code="CACHE-MISSING"
-            ) from error
+            hint, code = "run again: what is missing is computed again", "CACHE-MISSING"
+            raise RegraftError(what, path=self.folder, why=why, hint=hint, code=code) from error
         return result
 
     def prepare(self) -> None:
@@ -160,8 +150,8 @@ class FeatureRows:
             if not os.access(self.folder, os.W_OK):
                 raise PermissionError(13, "permission denied")
             if not about.is_file():
-                write_json(about, self.about)
-            remove_leftovers(self.folder)
+                files.write_json(about, self.about)
+            files.remove_leftovers(self.folder)
 
     def append(self, sha256s: Sequence[str], features: Matrix) -> None:
         """Add rows as one new shard; images that are known already do no harm.
@@ -181,7 +171,7 @@ class FeatureRows:
         with self._explained():
             shard.write(bytes.fromhex(self.key), np.ascontiguousarray(features, dtype="<f4"))
         with self._lock:
-            self._seen.add(shard.path.name)
+            self._seen.add(shard.path)
             self._shards.append(shard)
             self._places.update({digest: (shard, row) for row, digest in enumerate(digests)})
 
@@ -236,17 +226,13 @@ class FeatureRows:
         if changed == self._changed:
             return
         self._changed = changed
-        for path in self.folder.glob("*.rows"):
-            if path.name in self._seen:
-                continue
-            self._seen.add(path.name)
-            try:
+        for path in {*self.folder.glob("*.rows")} - self._seen:
+            self._seen.add(path)
+            with contextlib.suppress(OSError):  # cut or foreign: its rows are computed again
                 shard = _open(path, self.width * _NUMBER_BYTES)
-            except (OSError, ValueError):
-                continue  # cut or foreign: its rows are computed again
-            self._shards.append(shard)
-            for row, digest in enumerate(shard.digests):
-                self._places.setdefault(digest, (shard, row))
+                self._shards.append(shard)
+                for row, digest in enumerate(shard.digests):
+                    self._places.setdefault(digest, (shard, row))
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -254,11 +240,10 @@ class FeatureRows:
             yield
         except (OSError, RegraftError) as error:
             reason = error.why if isinstance(error, RegraftError) else error.strerror or str(error)
-            why = f"{reason}; {free_bytes(self.folder):,} bytes are free on that volume"
+            why = f"{reason}; {files.free_bytes(self.folder):,} bytes are free on that volume"
             hint = "free some space, or set REGRAFT_HOME or TMPDIR to another folder"
-            raise RegraftError(
-                "cannot store features", path=self.folder, why=why, hint=hint, code="CACHE-WRITE"
-            ) from error
+            what, code = "cannot store features", "CACHE-WRITE"
+            raise RegraftError(what, path=self.folder, why=why, hint=hint, code=code) from error
 
 
 @dataclass(eq=False)
@@ -291,7 +276,7 @@ class _Shard:
             RegraftError: The disk is full or the folder cannot be written (code ``FILE-WRITE``).
         """
         sums = hashlib.sha256(key)
-        with atomic_path(self.path) as part, part.open("wb") as stream:
+        with files.atomic_path(self.path) as part, part.open("wb") as stream:
             for block in (matrix.reshape(-1).view(np.uint8).data, b"".join(self.digests)):
                 sums.update(block)
                 stream.write(block)
@@ -315,14 +300,13 @@ def _open(path: Path, row_bytes: int) -> _Shard:
     """Return a shard; its rows are not read.
 
     Raises:
-        OSError: The file cannot be read.
-        ValueError: It is no number of rows of this width.
+        OSError: The file cannot be read, or it is no number of rows of this width.
     """
     with path.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size - _DIGEST_BYTES
         count, rest = divmod(size, row_bytes + _DIGEST_BYTES)
         if size < 0 or rest:
-            raise ValueError(f"it has {size} bytes")
+            raise OSError(f"it has {size} bytes")
         stream.seek(count * row_bytes)
         listed = stream.read(count * _DIGEST_BYTES)
     starts = range(0, len(listed), _DIGEST_BYTES)

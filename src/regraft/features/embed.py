@@ -131,9 +131,8 @@ def embed(
                 raise _AnotherEngineError(built.name)
             return built
 
-        start = time.perf_counter()
-        rows, decoding = cache.rows(about, width), compute.decoding
-        filling = _Filling(rows, backbone, build, batch_size, decoding)
+        start, rows = time.perf_counter(), cache.rows(about, width)
+        filling = _Filling(rows, backbone, build, batch_size, compute.decoding)
         found = filling.run(images, verbose=verbose)
         stats = EmbeddingStats(len(images), filling.embedded, time.perf_counter() - start)
         texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in about.items()}

@@ -19,7 +19,7 @@ from regraft.features.embed import Embedded
 from regraft.files import atomic_path, write_json
 
 _KEYS = ("features", "labels", "label_names")
-_EXPECTED = "expected numbers of shape (n, d), whole numbers of shape (n,), and texts"
+_BESIDE = ("paths", "sha256", "groups")
 
 
 class LabelledFeatures(NamedTuple):
@@ -149,15 +149,13 @@ def read_features(file: str | os.PathLike[str]) -> LabelledFeatures:
                 raise _unusable(file, f"found {sorted(source)}", f"expected the keys {list(_KEYS)}")
             if not _fit(features, coded, names):
                 shapes = [f"{one.dtype} of shape {one.shape}" for one in (features, coded, names)]
-                raise _unusable(file, f"found {', '.join(shapes)}", _EXPECTED)
+                hint = "expected numbers of shape (n, d), whole numbers of shape (n,), and texts"
+                raise _unusable(file, f"found {', '.join(shapes)}", hint)
             classes, codes = _texts(names), coded[:].astype(np.int64)
-            matrix = np.empty(features.shape, np.float32)
-            features.read_direct(matrix)
-            paths, sha256s, groups = (
-                _texts(_own_dataset(source, key)) for key in ("paths", "sha256", "groups")
-            )
+            matrix = features.astype(np.float32)[:]
+            paths, sha256s, groups = (_texts(_own_dataset(source, key)) for key in _BESIDE)
             about = {key: value for key, value in source.attrs.items() if isinstance(value, str)}
-    except (OSError, RuntimeError, MemoryError, UnicodeDecodeError) as error:
+    except (OSError, RuntimeError, MemoryError, TypeError, UnicodeDecodeError) as error:
         raise _unusable(file, str(error)[:200]) from error
     if len(codes) and not 0 <= codes.min() <= codes.max() < len(classes):
         why = f"codes from {codes.min()} to {codes.max()} for {len(classes)} label names"
@@ -205,12 +203,8 @@ def _write_texts(target: h5py.File, name: str, texts: Sequence[str]) -> None:
 
 def _own_dataset(source: h5py.File, key: str) -> Any:
     """Return a dataset that lies in this very file: links and external storage reach others."""
-    if not isinstance(source.get(key, getlink=True), h5py.HardLink):
-        return None
-    dataset = source[key]
-    if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
-        return None
-    return dataset
+    own = source[key] if isinstance(source.get(key, getlink=True), h5py.HardLink) else None
+    return own if isinstance(own, h5py.Dataset) and not (own.external or own.is_virtual) else None
 
 
 def _fit(features: Any, labels: Any, names: Any) -> bool:
@@ -223,10 +217,7 @@ def _texts(dataset: Any) -> tuple[str, ...]:
     """Return the texts of a dataset; none where there is no such dataset."""
     if dataset is None or dataset.ndim != 1 or dataset.dtype.kind not in "SO":
         return ()
-    return tuple(
-        value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
-        for value in dataset[:]
-    )
+    return tuple(dataset.asstr("utf-8", "surrogateescape")[:].tolist())
 
 
 def _unusable(file: str | os.PathLike[str], why: str, hint: str = "") -> DataError:
