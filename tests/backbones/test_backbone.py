@@ -52,17 +52,6 @@ def test_paths_pictures_and_arrays_give_the_same_row(tmp_path):
         build(BackboneSpec("simple_cnn", weights=None, pooling="stage:features.9"))
 
 
-def test_flattened_rows_are_in_the_order_channel_height_width():
-    size = {"size": 96}
-    flat = build(BackboneSpec("simple_cnn", weights=None, pooling="flatten", arguments=size))
-    pooled = build(BackboneSpec("simple_cnn", weights=None, arguments=size))
-    (picture,) = pictures(1)
-
-    maps = flat.embed([picture]).reshape(128, 4, 4)
-
-    assert np.allclose(maps.mean((1, 2)), pooled.embed([picture])[0], atol=1e-5)
-
-
 def test_every_ingredient_changes_the_fingerprint():
     variants = [
         SMALL,

@@ -122,17 +122,6 @@ def test_a_compiled_network_is_kept_and_a_damaged_one_is_made_anew():
     assert kept.stat().st_ino != written
 
 
-def test_a_network_that_cannot_be_kept_computes_all_the_same(monkeypatch, tmp_path):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("REGRAFT_HOME", str(tmp_path / "file" / "below"))
-    backbone = build(BackboneSpec("simple_cnn", weights=None, arguments={"size": 48}))
-
-    engine = backbone.engine("openvino")
-
-    assert engine.name == "openvino"
-    assert engine(draw(2, 48)).shape == (2, backbone.feature_dim)
-
-
 class Forgetful(torch.nn.Module):
     """Computes something else than what the tracer saw."""
 

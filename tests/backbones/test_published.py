@@ -155,20 +155,6 @@ def test_a_failed_download_says_how_weights_come_in_another_way(web, get):
     assert "weights import" in refusal.value.hint
 
 
-def test_a_cut_file_in_the_cache_of_torch_hub_is_noticed(web):
-    name = f"net-{hashlib.sha256(DATA).hexdigest()[:8]}.pth"
-    torch_cache().mkdir(parents=True)
-    (torch_cache() / name).write_bytes(DATA[:100])
-
-    with pytest.raises(ModelError, match="cut off"):
-        cached(f"{web.url}/{name}")
-
-
-def test_an_address_without_a_file_name_is_refused():
-    with pytest.raises(WeightsError, match="names no file"):
-        cached("https://example.org/")
-
-
 @pytest.mark.parametrize("switch", ["REGRAFT_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
 def test_a_switch_keeps_the_network_out(switch, web, monkeypatch):
     monkeypatch.setenv(switch, "true")

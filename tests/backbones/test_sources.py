@@ -179,27 +179,6 @@ def test_a_network_may_be_given_its_own_weights_under_its_own_name(file):
     assert any("assumed" in note for note in stored.notes)
 
 
-def test_weights_for_the_network_of_imported_weights_belong_to_that_network(file):
-    take(file, preprocessing=GREY)
-
-    second = take(file, name="second", backbone="mine")
-
-    assert second.backbone == f"regraft:{SMALL}"
-    assert second.preprocessing == GREY
-
-
-def test_a_name_of_timm_is_kept_so_that_it_never_means_imported_weights(tmp_path):
-    module = build(BackboneSpec("test_resnet", weights=None)).module
-    write_state(tmp_path / "net.safetensors", module.state_dict())
-
-    stored = import_weights(
-        tmp_path / "net.safetensors", name="test_resnet", backbone="test_resnet"
-    )
-
-    assert stored.backbone == "timm:test_resnet.r160_in1k"
-    assert build(BackboneSpec("test_resnet")).feature_dim > 0
-
-
 NARROW_VGG = {"mlp_ratio": 0.01, "size": 64}
 
 

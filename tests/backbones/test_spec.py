@@ -52,19 +52,6 @@ def test_another_size_keeps_the_share_that_is_cut_away():
 
 
 @given(
-    size=st.integers(1, 4096),
-    mode=st.sampled_from(["crop", "squash"]),
-    mean=st.tuples(*[st.floats(-300, 300)] * 3),
-)
-def test_a_preprocessing_survives_json(size, mode, mean):
-    preprocessing = Preprocessing(size=size, resize=size, mode=mode, mean=mean)
-
-    read = from_json(Preprocessing, json.loads(json.dumps(to_json(preprocessing))))
-
-    assert read == preprocessing
-
-
-@given(
     arguments=st.dictionaries(
         st.text(max_size=5),
         st.one_of(st.integers(), st.text(max_size=5), st.booleans(), st.lists(st.integers())),
