@@ -42,7 +42,6 @@ except ImportError:
 
 LINEAR = [
     LogisticRegression(),
-    LogisticRegression(solver="liblinear"),
     LinearDiscriminantAnalysis(),
     LinearSVC(),
     RidgeClassifier(),
@@ -70,6 +69,8 @@ ONNX = [
 XGBOOST = [] if xgboost is None else [xgboost.XGBClassifier(n_estimators=10, n_jobs=1)]
 KINDS = [("linear", LINEAR), ("neighbours", NEIGHBOURS), ("onnx", ONNX), ("xgboost", XGBOOST)]
 CLASSIFIERS = [(kind, classifier) for kind, all_of_it in KINDS for classifier in all_of_it]
+CASES = [(*one, classes) for one in CLASSIFIERS for classes in (2, 4)]
+CASES.append(("linear", LogisticRegression(solver="liblinear"), 2))
 
 
 def drawn(classes=3, *, seed=0):
@@ -90,8 +91,7 @@ def model_of(classifier, classes=3):
     return to_model(fitted(classifier, features, labels), features)
 
 
-@pytest.mark.parametrize("classes", [2, 4])
-@pytest.mark.parametrize(("kind", "classifier"), CLASSIFIERS, ids=repr)
+@pytest.mark.parametrize(("kind", "classifier", "classes"), CASES, ids=repr)
 def test_data_answers_as_scikit_learn(kind, classifier, classes):
     features, labels = drawn(classes)
     asked, _ = drawn(classes, seed=1)
