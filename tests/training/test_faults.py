@@ -56,7 +56,7 @@ class Zygote:
     def end(self):
         """Let it go."""
         self._process.stdin.close()
-        self._process.wait(10)
+        self._process.wait(120)
         self._process.stdout.close()
 
     def _ask(self, request):

@@ -25,7 +25,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from regraft import files
+import regraft.files as disk
 from regraft.errors import RegraftError
 
 Matrix = npt.NDArray[np.float32]
@@ -52,7 +52,7 @@ class FeatureCache:
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
-        self.folder = files.home() / "features" if folder is None else Path(folder)
+        self.folder = disk.home() / "features" if folder is None else Path(folder)
 
     @classmethod
     def temporary(cls) -> Self:
@@ -65,7 +65,7 @@ class FeatureCache:
             >>> folder.exists()
             False
         """
-        cache = cls(files.temporary_folder())
+        cache = cls(disk.temporary_folder())
         weakref.finalize(cache, shutil.rmtree, cache.folder, ignore_errors=True)
         return cache
 
@@ -99,7 +99,7 @@ class FeatureRows:
 
     def __init__(self, cache: FeatureCache, about: Mapping[str, Any], width: int) -> None:
         self.about = {**about, "width": width}
-        self.key = files.sha256_json(self.about)
+        self.key = disk.sha256_json(self.about)
         self.folder = cache.folder / self.key[:16]
         self.width = width
         self._cache = cache  # a temporary one lives as long as its rows
@@ -150,8 +150,8 @@ class FeatureRows:
             if not os.access(self.folder, os.W_OK):
                 raise PermissionError(13, "permission denied")
             if not about.is_file():
-                files.write_json(about, self.about)
-            files.remove_leftovers(self.folder)
+                disk.write_json(about, self.about)
+            disk.remove_leftovers(self.folder)
 
     def append(self, sha256s: Sequence[str], features: Matrix) -> None:
         """Add rows as one new shard; images that are known already do no harm.
@@ -240,7 +240,7 @@ class FeatureRows:
             yield
         except (OSError, RegraftError) as error:
             reason = error.why if isinstance(error, RegraftError) else error.strerror or str(error)
-            why = f"{reason}; {files.free_bytes(self.folder):,} bytes are free on that volume"
+            why = f"{reason}; {disk.free_bytes(self.folder):,} bytes are free on that volume"
             hint = "free some space, or set REGRAFT_HOME or TMPDIR to another folder"
             what, code = "cannot store features", "CACHE-WRITE"
             raise RegraftError(what, path=self.folder, why=why, hint=hint, code=code) from error
@@ -276,7 +276,7 @@ class _Shard:
             RegraftError: The disk is full or the folder cannot be written (code ``FILE-WRITE``).
         """
         sums = hashlib.sha256(key)
-        with files.atomic_path(self.path) as part, part.open("wb") as stream:
+        with disk.atomic_path(self.path) as part, part.open("wb") as stream:
             for block in (matrix.reshape(-1).view(np.uint8).data, b"".join(self.digests)):
                 sums.update(block)
                 stream.write(block)

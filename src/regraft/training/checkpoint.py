@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from regraft import files
+import regraft.files as disk
 from regraft.backbones.checkpoint_files import read_state, write_state
 from regraft.errors import RegraftError
 from regraft.system import environment
@@ -116,7 +116,7 @@ class Checkpoints:
                 (``TRAIN-CHECKPOINT``).
         """
         if self.folder.is_dir():
-            files.remove_leftovers(self.folder)
+            disk.remove_leftovers(self.folder)
         problems, self._damaged = [], []
         for place in reversed(self._places()):
             try:
@@ -142,16 +142,16 @@ class Checkpoints:
         tensors: dict[str, Tensor] = {}
         state = {**vars(progress.state), "sums": progress.state.sums.tolist()}
         values = _without_tensors({**vars(progress), "state": state}, "progress", tensors)
-        with files.atomic_folder(self.folder / f"{number:06d}") as part:
+        with disk.atomic_folder(self.folder / f"{number:06d}") as part:
             if tensors:
                 write_state(part / _TENSORS, tensors)
             content = {
                 "work": self.work,
                 "environment": _versions(),
                 "progress": values,
-                "sha256": files.sha256_file(part / _TENSORS) if tensors else None,
+                "sha256": disk.sha256_file(part / _TENSORS) if tensors else None,
             }
-            files.write_json(part / _STATE, {**content, "checksum": files.sha256_json(content)})
+            disk.write_json(part / _STATE, {**content, "checksum": disk.sha256_json(content)})
         sound = [place for place in self._places() if place not in self._damaged]
         for place in [*self._damaged, *sound[:-_KEPT]]:
             shutil.rmtree(place, ignore_errors=True)
@@ -218,8 +218,8 @@ def _progress(values: dict[str, Any]) -> Progress:
 
 
 def _verified(place: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    content = files.read_json(place / _STATE)
-    if not isinstance(content, dict) or content.pop("checksum", None) != files.sha256_json(content):
+    content = disk.read_json(place / _STATE)
+    if not isinstance(content, dict) or content.pop("checksum", None) != disk.sha256_json(content):
         raise RegraftError("it has changed", path=place / _STATE, code="TRAIN-CHECKPOINT")
     if content["sha256"] is None:
         return content, {}
