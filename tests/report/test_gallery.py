@@ -9,7 +9,7 @@ from PIL import Image
 from regraft.errors import UsageError
 from regraft.files import sha256_file
 from regraft.report import gallery as module
-from regraft.report.gallery import Thumbnails, gallery, preview_sheet
+from regraft.report.gallery import Thumbnails, gallery, preview_sheet, write_suspects
 from regraft.results.predictions import Predictions
 
 
@@ -176,3 +176,27 @@ def test_long_or_odd_names_do_not_break_the_sheet():
 def test_an_empty_sheet_is_refused(images, views):
     with pytest.raises(UsageError):
         preview_sheet(images, noise, views=views)
+
+
+def test_suspects_are_shown_beside_their_neighbours_and_what_is_missing_is_said(tmp_path):
+    for number in range(3):
+        Image.new("RGB", (40, 30), (90 * number, 20, 20)).save(tmp_path / f"{number}.png")
+    near = [{"path": "1.png", "label": "lily", "similarity": 0.876}]
+    suspect = {"path": "0.png", "given": "<rose>", "suggested": "lily", "score": 0.9876}
+    suspect |= {"agreeing": 1, "neighbours": near}
+    copies = [{"path": "2.png", "label": "iris"}, {"path": "gone.png", "label": "lily"}]
+    conflicts = [{"exact": True, "images": copies}]
+
+    path = write_suspects(
+        [suspect] * (module.MOST_SUSPECTS + 2), conflicts, tmp_path / "page.html", root=tmp_path
+    )
+
+    page = path.read_text()
+    assert page.count("data:image/jpeg") == 2 * module.MOST_SUSPECTS + 1
+    assert page.count("image not here") == 1
+    assert "2 more suspects are not shown" in page
+    assert "score 0.988; 1 of the images around it has its label" in page
+    assert "lily</strong> 0.88" in page
+    assert "&lt;rose&gt;" in page
+    assert "<rose>" not in page
+    assert "The same content" in page

@@ -198,10 +198,7 @@ def suspects(
         cli.echo_err(f"page:   {page}")
     if table is not None:
         write_review(found, table)
-        cli.echo_err(f"table:  {table}; write the right classes into its last column")
-        place = f" --root {quote(str(data.root))}" if data.root else ""
-        told = f"{quote(str(data.source))} {quote(str(table))}{place}"
-        cli.echo_err(f"next:   regraft data apply-review {told} --out corrected.csv")
+        cli.echo_err(f"table:  {table}; fill in its last column for `regraft data apply-review`")
     return cli.echo_refused(found.bad, as_json=as_json)
 
 

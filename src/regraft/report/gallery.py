@@ -235,26 +235,14 @@ def write_suspects(
         except RegraftError:  # gone since it was looked at
             return None
 
-    def shown(image: Mapping[str, Any]) -> dict[str, Any]:
-        return {**image, "address": address(image["path"])}
-
     html = render(
         "suspects.html.j2",
         version=__version__,
         title=root.name,
         told=told,
-        suspects=[
-            {
-                **suspect,
-                "image": shown({"path": suspect["path"], "label": suspect["given"]}),
-                "neighbours": list(map(shown, suspect["neighbours"])),
-            }
-            for suspect in suspects[:MOST_SUSPECTS]
-        ],
-        conflicts=[
-            {**each, "images": list(map(shown, each["images"][:MOST_IN_A_PAIR]))}
-            for each in conflicts[:MOST_IN_A_PAIR]
-        ],
+        suspects=suspects[:MOST_SUSPECTS],
+        conflicts=conflicts[:MOST_IN_A_PAIR],
+        address=address,
         hidden=max(0, len(suspects) - MOST_SUSPECTS),
         hidden_conflicts=max(0, len(conflicts) - MOST_IN_A_PAIR),
     )
