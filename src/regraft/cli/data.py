@@ -215,7 +215,8 @@ def next_labels(
     """Say which unlabelled images to label next: uncertain ones that differ from each other.
 
     Printed are the images, the most uncertain first, with the most probable class of each and how
-    uncertain it is.
+    uncertain it is. With few labels it need not beat random choice: of three easy kinds of animals
+    it did not until 39 images were labelled, of five kinds of flowers not at 35.
     """
     from regraft.explain.labelling import rank_next
 
