@@ -34,6 +34,20 @@ def test_check_lists_all_bad_files_at_once_and_fails(regraft, place, tmp_path):
         assert name in shown.stdout
 
 
+def test_check_draws_a_bar_for_each_class_and_marks_those_with_few_images(regraft, place, tmp_path):
+    for name, count in (("daisy", 12), ("poppy", 4)):
+        (tmp_path / name).mkdir()
+        for path in sorted((place.flowers / name).iterdir())[:count]:
+            (tmp_path / name / path.name).write_bytes(path.read_bytes())
+
+    bars = regraft("data", "check", tmp_path).stdout.splitlines()[-2:]
+
+    assert bars == [
+        f"daisy      12  {'#' * 40}",
+        f"poppy       4  {'#' * 13}  few: a third of the largest class or less",
+    ]
+
+
 def test_a_root_for_a_folder_of_images_is_refused(regraft, place):
     for more in ((), ("--label-from-name", "(?P<label>[a-z]+)_")):
         with pytest.raises(UsageError, match="--root"):

@@ -36,7 +36,8 @@ def check(
     report = check_images(read_images(data), verbose=not as_json)
     if out is not None:
         report.write(out)
-    cli.echo_either(report.to_json(), report.to_text(), as_json=as_json)
+    text = f"{report.to_text()}\n\n{report.balance()}"
+    cli.echo_either(report.to_json(), text, as_json=as_json)
     return cli.EXIT_FAILED if report.has_errors else 0
 
 

@@ -13,6 +13,7 @@ from regraft.errors import UsageError
 
 if TYPE_CHECKING:
     from regraft.experiment.config import DataConfig, MethodConfig
+    from regraft.results.run import Run
 
 _PAGE = "comparison.html"
 
@@ -35,16 +36,25 @@ def fit(
     """Transfer a network to your images and measure it on some of them kept apart."""
     if resume and out is None:
         raise UsageError("--resume needs the folder of the run", hint="name it with --out FOLDER")
-    from regraft.experiment import batch
     from regraft.experiment.config import RunConfig
-    from regraft.experiment.plan import Plan, PlannedRow
-    from regraft.experiment.run import fit_run
-    from regraft.report.tables import parts_table
     from regraft.results.comparison import RunStore
-    from regraft.results.run import CHECKPOINTS, REPORT
-    from regraft.training.callbacks import TensorBoard
+    from regraft.results.run import CHECKPOINTS
 
     config = RunConfig(data, method)
+    if data.holds_features:
+        from regraft.experiment.features_file import fit_features
+
+        if resume or tensorboard or dry_run:
+            what = "--resume, --tensorboard and --dry-run do nothing with a file of features"
+            raise UsageError(what, path=data.source)
+        place = out or RunStore(Path("runs")).free_folder(f"{data.source.stem} {method.label}")
+        run = fit_features(config, out=place, command=cli.command_line())
+        return _echo_fitted(run, as_json=as_json)
+    from regraft.experiment import batch
+    from regraft.experiment.plan import Plan, PlannedRow
+    from regraft.experiment.run import fit_run
+    from regraft.training.callbacks import TensorBoard
+
     if dry_run:
         rows = (PlannedRow(config.description, (config,)),)
         table = batch.dry_run(Plan("", rows))
@@ -52,7 +62,6 @@ def fit(
         return 0
     name = f"{data.source.stem} {method.backbone} {method.label}"
     place = out or RunStore(Path("runs")).free_folder(name)
-    folder = shlex.quote(str(place))
     try:
         run = fit_run(
             config,
@@ -64,8 +73,16 @@ def fit(
         )
     except BaseException as error:
         if not isinstance(error, Exception) and (place / CHECKPOINTS).is_dir():
+            folder = shlex.quote(str(place))
             cli.echo_err(f"what was trained is kept: resume it with --out {folder} --resume")
         raise
+    return _echo_fitted(run, as_json=as_json)
+
+
+def _echo_fitted(run: Run, *, as_json: bool) -> int:
+    from regraft.report.tables import parts_table
+    from regraft.results.run import MODEL, REPORT
+
     if as_json:
         cli.echo_json(run.result())
         return cli.refused_code(run)
@@ -73,10 +90,13 @@ def fit(
     found = run.record
     trained = "" if found.epochs is None else f"{found.epochs} epochs of training; "
     cached = ", the others came from the cache" if found.images_embedded < found.images else ""
-    cli.echo_err(f"{trained}{found.images_embedded} of {found.images} images embedded{cached}")
+    if found.images:
+        cli.echo_err(f"{trained}{found.images_embedded} of {found.images} images embedded{cached}")
     for warning in found.warnings:
         cli.echo_err(f"warning: {warning}")
-    cli.echo_err(f"page:   {run.folder / REPORT}\nnext:   regraft predict {folder} IMAGES")
+    cli.echo_err(f"page:   {run.folder / REPORT}")
+    if (run.folder / MODEL).is_dir():
+        cli.echo_err(f"next:   regraft predict {shlex.quote(str(run.folder))} IMAGES")
     return cli.refused_code(run)
 
 

@@ -168,12 +168,13 @@ def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
         changed = {name: v for name, v in values.items() if v != fields[name].default}
         if "arguments" in changed:
             changed["arguments"] = read_pairs(changed["arguments"])
-        if "backbone" in values and "backbone" not in changed:
-            echo_default(names["DEFAULT_BACKBONE"])
         for name, (kind, also) in made.items():
             known = {field.name for field in dataclasses.fields(kind)}
             chosen = changed | {field: given[field] for field in also}
             given[name] = kind(**{f: value for f, value in chosen.items() if f in known})
+        needed = not any(getattr(given[name], "holds_features", False) for name in made)
+        if needed and "backbone" in values and "backbone" not in changed:
+            echo_default(names["DEFAULT_BACKBONE"])
         return function(**given)
 
     parameters = [*first, *(one for one in (*fields.values(), *own) if one not in first)]

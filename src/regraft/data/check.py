@@ -26,6 +26,7 @@ _SEVERITIES = ("error", "warning", "note")
 _COLUMNS = ("path", "class", "part", "code", "reason", "advice")
 _EXAMPLES = 3
 _IMBALANCE = 3  # times
+_BAR = 40  # letters of the bar of the largest class
 _NOTES = {
     "NOTE-FLAT": ("next to nothing to see", "they are left out of the search for like images"),
     "NOTE-TINY": ("a side shorter than 32 pixels", "they will be enlarged and look blurred"),
@@ -179,6 +180,27 @@ class CheckReport:
             place = f"{label}, {part}" if part else label
             lines.append(f"{name} ({place}): {reason} - {advice} [{code}]")
         return "\n".join(lines)
+
+    def balance(self) -> str:
+        """Return the usable images of each class as bars, and which are few beside the largest.
+
+        Example:
+            >>> report = check(Dataset((), (), ()))
+            >>> counts = {"all": {"rose": 30, "iris": 9}}
+            >>> print(dataclasses.replace(report, counts=counts).balance())
+            rose      30  ########################################
+            iris       9  ############  few: a third of the largest class or less
+        """
+        total: Counter[str] = Counter()
+        for part in self.counts.values():
+            total.update(part)
+        most, wide = max([1, *total.values()]), max([0, *(len(printable(name)) for name in total)])
+        few = "  few: a third of the largest class or less"
+        return "\n".join(
+            f"{printable(name):{wide}}  {count:6,}  {'#' * round(_BAR * count / most)}"
+            f"{few if _IMBALANCE * count <= most else ''}"
+            for name, count in total.items()
+        )
 
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Write ``check.json``, all that was found, and ``bad_files.csv`` into ``folder``."""

@@ -168,7 +168,8 @@ class DataConfig:
     Args:
         source: A folder with a folder per class (or train/val/test above them), or a CSV table with
             the columns path and label (and part: train, val or test; and group), or the split.csv
-            of a written split, which is then repeated exactly.
+            of a written split, which is then repeated exactly; for fit also an HDF5 file of
+            features.
         val: Images for validation: below 1 a share, from 1 on so many of each class.
         test: Images for the test, in the same way.
         seed: Seed of the split.
@@ -215,6 +216,11 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         refuse_broken_numbers(self.val, self.test)
+
+    @property
+    def holds_features(self) -> bool:
+        """Whether it is a file of features, judged by its name."""
+        return self.source.suffix.lower() in {".h5", ".hdf5"}
 
     @property
     def images_key(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -200,12 +200,23 @@ def prepare(
         images, report = checked_images(data, images, verbose=verbose)
     else:
         images, report, stamps = shared.images, shared.report, shared.stamps
+    split = split_as_asked(images, data, alike=report.near_duplicates)
+    return PreparedData(split, report.across(split), images, stamps)
+
+
+def split_as_asked(
+    images: Dataset, data: DataConfig, *, alike: Sequence[Sequence[str]] = ()
+) -> Split:
+    """Return images split as a configuration says; ``alike`` are groups that look alike.
+
+    Raises:
+        DataError: They cannot be split like that.
+    """
     as_written = _is_written_split(data) and not data.regroup  # also where it lacks a part
     shares = {"val": 0.0, "test": 0.0} if as_written else {"val": data.val, "test": data.test}
     same = ["seed", "group_by", "regroup", "keep_parts", "folds", "fold", "small_classes"]
     chosen: dict[str, Any] = {**shares, **{name: getattr(data, name) for name in same}}
-    split = images.split(**chosen, alike=report.near_duplicates)
-    return PreparedData(split, report.across(split), images, stamps)
+    return images.split(**chosen, alike=alike)
 
 
 def write_split(data: DataConfig, folder: Path, *, verbose: bool = False) -> PreparedData:

@@ -19,6 +19,7 @@ from regraft.classifiers.shallow import check_settings
 from regraft.data.dataset import Dataset
 from regraft.errors import RunError, UsageError
 from regraft.experiment.config import DataConfig, MethodConfig, RunConfig
+from regraft.experiment.features_file import fit_features
 from regraft.experiment.prepare import PreparedData, prepare, read_images, take_amount
 from regraft.experiment.warnings import advice, run_warnings
 from regraft.features.embed import EmbeddingStats
@@ -92,6 +93,8 @@ def fit_run(
         RunError: The folder is taken, there is nothing to resume (``RUN-RESUME``), or the run to
             start from has learned images of the test part (``START-LEAK``).
     """
+    if config.data.holds_features:
+        return fit_features(config, out=out, command=command)
     config = config.absolute()
     _refuse_inside(out, config.data.source)
     learner = build(config.method, verbose=verbose)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -15,8 +16,10 @@ import numpy.typing as npt
 from regraft.data.dataset import Dataset
 from regraft.errors import DataError
 from regraft.features.cache import Matrix
-from regraft.features.embed import Embedded
 from regraft.files import atomic_path, write_json
+
+if TYPE_CHECKING:
+    from regraft.features.embed import Embedded
 
 _KEYS = ("features", "labels", "label_names")
 _BESIDE = ("paths", "sha256", "groups")
@@ -42,6 +45,32 @@ class LabelledFeatures(NamedTuple):
     sha256s: tuple[str, ...]
     groups: tuple[str, ...]
     about: Mapping[str, str]
+
+    def dataset(self, file: Path) -> Dataset:
+        """Return what the rows stand for, with hashes, so that it is split without any image.
+
+        Rows without a path are called by their number, those without a hash have that of their
+        numbers.
+
+        Args:
+            file: Where the features were read from.
+        """
+        names = self.names or [f"row-{row}" for row in range(len(self.labels))]
+        paths = tuple(map(Path, names))
+        folders = [str(path.parent) for path in paths if path.is_absolute()]
+        root = Path(os.path.commonpath(folders)) if folders else None
+        hashes = self.sha256s or [
+            hashlib.sha256(row.tobytes()).hexdigest() for row in self.features
+        ]
+        return Dataset(
+            paths,
+            self.labels,
+            self.classes,
+            root=root if len(folders) == len(paths) else None,
+            groups=self.groups or None,
+            notes=(f"read from {file.name}",),
+            known_hashes=dict(zip(paths, hashes, strict=True)),
+        )
 
 
 def write_features(
