@@ -59,7 +59,7 @@ def test_nothing_is_learned_from_a_test_part(folder, unlabelled, extractor):
 
     assert found.labelled == 36 - len(split.test)
     assert found.known == 1
-    assert read_manifest(folder.parent).facts.test_looks == 0
+    assert read_manifest(folder.parent)[1].test_looks == 0
 
 
 def test_uncertain_is_what_has_two_classes_that_are_equally_probable():
