@@ -42,6 +42,7 @@ def test_names_go_in_and_names_come_out(learner, images):
 
     learner.fit(paths, labels)
 
+    assert learner.can_be_saved_
     assert learner.classes_.tolist() == ["blue", "green", "red"]
     assert set(learner.predict(asked)) <= set(labels)
     assert learner.score(asked, truth) > 0.8

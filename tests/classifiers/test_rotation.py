@@ -66,6 +66,7 @@ def test_inner_products_survive_and_equal_rows_do_no_harm():
 
     wide = features.astype(np.float64)
     assert rotation.coordinates.shape == (20, 10)
+    assert rotate(np.zeros((3, 9), np.float32)).coordinates.shape == (3, 0)
     assert rotation.coordinates @ rotation.coordinates.T == pytest.approx(wide @ wide.T, abs=1e-9)
 
 

@@ -107,14 +107,14 @@ def test_progress_is_a_bar_on_a_terminal_and_a_line_per_epoch_elsewhere(
     shown.on_message("hello")
     shown.on_phase("Phase 1", 2)
     shown.on_step()
-    shown.on_epoch(epoch(1), number=1, epochs=1)
+    shown.on_epoch(epoch(1), number=1, epochs=4)
     shown.on_phase_end()
     shown.on_phase("Phase 2", 2)  # a second bar needs the first one to have ended
     shown.close()
 
     told = capsys.readouterr().err
     assert told.startswith("hello\n")
-    assert ("phase 1, epoch 1 of 1" in told) == (not terminal)
+    assert ("phase 1, epoch 1 of 4" in told) == ("6 s left" in told) == (not terminal)
     assert ("Phase 2" in told) == terminal
 
 
