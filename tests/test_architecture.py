@@ -19,12 +19,11 @@ MODULES = {
     for path in sorted(SOURCE.rglob("*.py"))
 }
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
-BASE = {"errors", "files", "system", "progress", "settings", "download"}
+BASE = {"errors", "files", "system", "settings", "download"}
 DATA = BASE | {"data"}
 CLASSIFIERS = DATA | {"backbones", "features", "training"}
 MAY_IMPORT = {
     "errors": set(),
-    "progress": {"errors"},
     "system": {"errors"},
     "files": {"errors", "system"},
     "settings": {"errors", "files"},

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from regraft.errors import DownloadError
 from regraft.files import atomic_path, remove_leftovers, sha256_bytes, sha256_file, short_name
-from regraft.progress import progress_bar
+from regraft.system import progress_bar
 
 TOTAL_SECONDS = 3600.0
 PAUSE_SECONDS = 1.0

@@ -17,8 +17,7 @@ from regraft.data.image_errors import native_stderr_silenced
 from regraft.data.images import Decoding, ImageFacts, inspect
 from regraft.data.sources import find_groups
 from regraft.errors import ImageError
-from regraft.progress import progress_bar
-from regraft.system import threads
+from regraft.system import progress_bar, threads
 
 # How many of the 64 coarse bits may differ, and how many of the 256 fine ones for each of them. So
 # none of 17 million pairs of chest radiographs agree in both (364,000 in the coarse hash), while 19

@@ -23,9 +23,8 @@ from regraft.backbones.spec import Compute
 from regraft.data.images import DECODER_VERSION, Decoding, ImageLike, decode, read_image
 from regraft.errors import BackboneError, ImageError, UsageError
 from regraft.features.cache import FeatureCache, FeatureRows, Matrix
-from regraft.progress import progress_bar
 from regraft.settings import to_json
-from regraft.system import choose_device, threads
+from regraft.system import choose_device, progress_bar, threads
 
 Pixels = npt.NDArray[np.uint8]
 # Name, SHA-256, and the pixels unless the row is there already or on its way.

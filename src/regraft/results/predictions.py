@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -141,33 +140,15 @@ class Predictions:
         return Predictions(paths, truth, self.classes, rows, parts)
 
     def classification_report(self, *, digits: int = 2) -> str:
-        """Return the scores of every class as text, laid out as by scikit-learn.
-
-        A dash stands where there is no sample to speak from; scikit-learn writes 0 there. The
-        averages run over the classes that have images.
+        """Return the scores of every class as text, by scikit-learn; of no sample they are nan.
 
         Args:
             digits: Digits after the point.
         """
-        hits, support, predicted = tally(self.truth_index, self.predicted_index, len(self.classes))
-        with np.errstate(invalid="ignore"):  # 0 of 0 is NaN, for which a dash stands
-            f1 = np.where(support > 0, 2 * hits / (support + predicted), math.nan)
-            scores = np.stack([hits / predicted, hits / support, f1], axis=1)
-            accuracy = self.correct.sum() / np.float64(len(self))
-        means = average_scores(hits, support, predicted) if len(self) else np.full(6, math.nan)
-        names = (*self.classes, "", "accuracy", "macro avg", "weighted avg")
-        width = max(digits, *(len(name) for name in names))
-        heads = ("precision", "recall", "f1-score", "support")
-        lines = [" " * width + " " + "".join(f" {head:>9}" for head in heads)]
-        blank = [""] * 3
-        rows = [blank, *scores, blank, ["", "", accuracy], means[:3], means[3:]]
-        counts = ["", *support, "", *[len(self)] * 3]
-        for name, row, count in zip(("", *names), rows, counts, strict=True):
-            cells = (cell if cell == "" else _cell(float(cell), digits) for cell in row)
-            line = f"{name:>{width}} " + "".join(f" {cell:>9}" for cell in cells)
-            lines.append(f"{line} {count:>9}" if name else "")
-        lines += ["", "- no samples"] if any("  -" in line for line in lines) else []
-        return "\n".join(lines) + "\n"
+        from sklearn import metrics
+
+        given: Any = {"labels": self.classes, "digits": digits, "zero_division": np.nan}
+        return str(metrics.classification_report(self.truth, self.predicted, **given))
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write a CSV table: path, part, truth, predicted, confidence, ``p:<class>`` per class.
@@ -286,10 +267,6 @@ def refuse_unknown(labels: Sequence[str], classes: Sequence[str]) -> None:
         why = f"it knows {list_names(classes)}"
         hint = "rename the labels, leave these images out or fit a model with them"
         raise DataError(what, why=why, hint=hint, code="DATA-CLASSES")
-
-
-def _cell(score: float, digits: int) -> str:
-    return "-" if math.isnan(score) else f"{score:.{digits}f}"
 
 
 def _parsed(rows: Iterator[list[str]]) -> tuple[tuple[str, ...], list[Any]]:

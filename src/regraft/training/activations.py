@@ -24,8 +24,7 @@ from regraft.data.images import ImageLike
 from regraft.features.cache import FeatureCache, FeatureRows
 from regraft.features.embed import EmbeddingStats, as_list, embed, key_facts
 from regraft.files import free_bytes, sha256_bytes
-from regraft.progress import progress_bar
-from regraft.system import choose_device, exact_float32, has_bf16, within_memory
+from regraft.system import choose_device, exact_float32, has_bf16, progress_bar, within_memory
 from regraft.training import split_point as cuts
 from regraft.training.batches import AugmentedImages, Images, Inputs, LabelledImages
 from regraft.training.loop import autocast

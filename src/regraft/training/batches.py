@@ -26,8 +26,7 @@ from regraft.data.images import Decoding, ImageLike, decode, open_image, read_im
 from regraft.errors import ImageError, RegraftError
 from regraft.features.embed import as_list
 from regraft.files import free_bytes, sha256_json, temporary_folder
-from regraft.progress import progress_bar
-from regraft.system import threads
+from regraft.system import progress_bar, threads
 
 Pixels = NDArray[np.uint8]
 Augment = Callable[[Pixels, np.random.Generator, int], Pixels]

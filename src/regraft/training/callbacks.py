@@ -15,7 +15,7 @@ from typing import Any
 
 from regraft.errors import UsageError
 from regraft.files import remove_leftovers, write_text
-from regraft.progress import progress_bar
+from regraft.system import progress_bar
 
 
 class Callback:

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regraft.errors import RegraftError, UsageError
-from regraft.progress import progress_bar
-from regraft.system import exact_float32
+from regraft.system import exact_float32, progress_bar
 from regraft.training.batches import epoch_batches
 from regraft.training.loop import Loop, State
 from regraft.training.trainer import Trainer
