@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from regraft.data.dataset import Dataset
-from regraft.data.synthetic import make_flowers, write_digits
+from regraft.data.synthetic import make_flowers
 from regraft.errors import UsageError
 
 
@@ -51,11 +50,3 @@ def test_colour_alone_does_not_tell_the_species_apart(tmp_path):
 def test_arguments_out_of_range_are_refused(tmp_path, options):
     with pytest.raises(UsageError):
         make_flowers(tmp_path, **options)
-
-
-def test_the_folder_holds_every_scan_of_the_table_under_its_digit(tmp_path):
-    written = write_digits(tmp_path / "digits")
-    read = Dataset.from_folder(tmp_path / "digits")
-
-    assert read.paths == written.paths
-    assert list(read.counts().values()) == np.bincount(load_digits().target).tolist()

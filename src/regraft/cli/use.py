@@ -150,7 +150,7 @@ def compare_runs(
 
 
 def demo(*, out: Annotated[Path | None, cli.out("Where everything is written.")] = None) -> None:
-    """Show what a network sees in two photographs, then learn two small sets in three ways."""
+    """Show what a network sees in two photographs, then learn drawn flowers in three ways."""
     from regraft.experiment.config import MethodConfig
     from regraft.experiment.demo import photographs, run_demo
     from regraft.experiment.evaluate import classify_images
@@ -161,17 +161,16 @@ def demo(*, out: Annotated[Path | None, cli.out("Where everything is written.")]
     folder = out or RunStore(Path()).free_folder("regraft demo")
     cli.echo_err(f"What {network.backbone} sees in two photographs:")
     _echo_rows(classify_images(map(str, photographs()), [network.spec]), top=3, as_json=False)
-    cli.echo_err("Two sets of small images: from scratch, or with what the network knows already?")
+    cli.echo_err("Drawn flowers: from scratch, or with what the network knows already?")
     # Two processes of one thread each do not wait for each other where other programs are at work.
     shown = run_demo(folder, jobs=2, verbose=True, say=cli.echo_err)
-    for each in shown:
-        cli.echo(f"\n{each.comparison.title}\n")
-        cli.echo_table(comparison_table(each.comparison))
-        cli.echo(f"\n{each.lesson}")
-        cli.echo_err(f"page:   {each.page}\nplan:   {each.plan}")
-    run = shown[0].comparison.rows[-1].runs[0].folder
-    cli.echo_err(f"\nDone in {time.monotonic() - begun:.0f} s. Open the pages. Try next:")
-    cli.echo_err(f"  regraft predict {quote(str(run))} {quote(str(shown[0].images / 'daisy'))}")
+    cli.echo(f"\n{shown.comparison.title}\n")
+    cli.echo_table(comparison_table(shown.comparison))
+    cli.echo(f"\n{shown.lesson}")
+    cli.echo_err(f"page:   {shown.page}\nplan:   {shown.plan}")
+    run = shown.comparison.rows[-1].runs[0].folder
+    cli.echo_err(f"\nDone in {time.monotonic() - begun:.0f} s. Open the page. Try next:")
+    cli.echo_err(f"  regraft predict {quote(str(run))} {quote(str(shown.images / 'daisy'))}")
     cli.echo_err("  regraft compare YOUR_FOLDER")
 
 

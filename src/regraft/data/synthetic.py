@@ -2,8 +2,7 @@
 
 Drawn flowers differ by species in number, form and arrangement of petals and in their centre; the
 species share their colours, so that colour alone does not tell them apart. Everything else is left
-to chance: pose, size, light, focus, noise, number of flowers and what is behind them. Digits are
-scikit-learn's scans of handwriting.
+to chance: pose, size, light, focus, noise, number of flowers and what is behind them.
 """
 
 from __future__ import annotations
@@ -61,7 +60,6 @@ _GROUNDS = (  # light and dark colours behind the flowers
     ((190, 184, 150), (90, 104, 70)),  # dry meadow
     ((170, 190, 208), (98, 124, 104)),  # sky and trees
 )
-_LEVELS = 16  # the largest value of a pixel in scikit-learn's table of digits
 
 
 def make_flowers(
@@ -104,36 +102,6 @@ def make_flowers(
         for number in range(per_class)
     )
     return _write(folder, chosen, drawn, "JPEG")
-
-
-def write_digits(folder: str | os.PathLike[str], *, per_class: int | None = None) -> Dataset:
-    """Write scikit-learn's digits into ``folder/<digit>/`` as PNG files and return them.
-
-    They are 1,797 scans of 8 × 8 pixels, 174 to 183 of each digit (E. Alpaydin and C. Kaynak,
-    Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998). Who wrote
-    which is not known, so after a split the same people may stand in both parts.
-
-    Args:
-        folder: Where to; made if missing.
-        per_class: How many of each digit, the first ones; None for all.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_digits(folder, per_class=2).counts()["7"]
-        2
-    """
-    from sklearn.datasets import load_digits
-
-    table = load_digits()
-    names = [str(digit) for digit in table.target_names]
-    greys = np.round(table.images * (255 / _LEVELS)).astype(np.uint8)
-    scans = (
-        (name, f"{name}_{number:04d}.png", Image.fromarray(grey))
-        for name in names
-        for number, grey in enumerate(greys[table.target == int(name)][:per_class])
-    )
-    return _write(folder, names, scans, "PNG")
 
 
 def _write(

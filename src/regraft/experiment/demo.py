@@ -1,33 +1,32 @@
-"""The demonstration: three methods on two small sets of images, without a download."""
+"""The demonstration: three methods on drawn flowers, without a download."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from regraft.data.synthetic import make_flowers, write_digits
+from regraft.data.synthetic import make_flowers
 from regraft.errors import RunError
 from regraft.experiment.batch import PlanRunner, Say, compare_rows
-from regraft.experiment.plan import Plan, read_plan
+from regraft.experiment.plan import read_plan
 from regraft.files import write_text
 from regraft.report.tables import Duration
 from regraft.results.comparison import Comparison
 
-FLOWERS_PER_CLASS = 80
-DIGITS_PER_CLASS = 120
+PER_CLASS = 80
 LEARNED_PER_CLASS = 20
 EPOCHS = {"scratch": 30, "fine": 12}
-SIDES = {"flowers": 80, "digits": 48}  # pixels that enter the network
+SIDE = 80  # pixels that enter the network
 SCRATCH = "training from scratch"
-IMAGES = "images"
+IMAGES = "flowers"
 PLAN = """\
-# Change what you like, and run it:  regraft run {name}.toml
-title = "Three methods on {name}"
+# Change what you like, and run it:  regraft run flowers.toml
+title = "Three methods on drawn flowers"
 
 [data]
-source = "{images}/{name}"
+source = "{images}"
 
 [defaults]
 backbone = "efficientnet_lite0"
@@ -39,7 +38,7 @@ resize = {side}
 mode = "squash"
 
 [[rows]]
-id = "{name}-1"
+id = "scratch"
 description = "{scratch}"
 backbone = "simple_cnn"  # four convolutions, few enough to be trained to the end
 strategy = "from_scratch"
@@ -47,13 +46,13 @@ head = "mlp_512_512"
 epochs = {scratch_epochs}
 
 [[rows]]
-id = "{name}-2"
+id = "features"
 description = "features + logistic regression"
 strategy = "features"
 classifier = "logistic"
 
 [[rows]]
-id = "{name}-3"
+id = "fine-tuning"
 description = "fine-tuning the upper half"
 strategy = "two_stage"
 unfreeze = 0.5
@@ -65,17 +64,15 @@ lr = 3e-4
 
 @dataclass(frozen=True)
 class Shown:
-    """What the demonstration leaves of one set of images.
+    """What the demonstration leaves.
 
     Args:
-        name: ``"flowers"`` or ``"digits"``.
-        images: Their folder.
+        images: The folder of the flowers.
         plan: The plan that was run.
         comparison: What came of it.
         page: The comparison as a page.
     """
 
-    name: str
     images: Path
     plan: Path
     comparison: Comparison
@@ -92,15 +89,14 @@ class Shown:
         pair = {SCRATCH, max(known, default=(0.0, ""))[1]}
         verdict = next((v for v in self.comparison.verdicts if {v.a, v.b} == pair), None)
         if verdict is None:
-            why = "; ".join(self.comparison.failures)
-            return f"For the {self.name} nothing can be said: {why}."
-        says = "no gain in accuracy from transfer can be seen"
+            return f"Nothing can be said: {'; '.join(self.comparison.failures)}."
+        says = "No gain in accuracy from transfer can be seen"
         if verdict.better is not None:
             better = getattr(verdict, verdict.better)
-            says = "transfer does harm" if better == SCRATCH else "transfer helps"
+            says = "Transfer does harm" if better == SCRATCH else "Transfer helps"
         times = [f"{Duration(row.seconds)} for {row.description}" for row in self.comparison.rows]
         took = f"{', '.join(times[:-1])} and {times[-1]}"
-        return f"For the {self.name} {says}: {verdict.verdict}. It took {took}."
+        return f"{says}: {verdict.verdict}. It took {took}."
 
 
 def photographs() -> tuple[Path, ...]:
@@ -116,22 +112,18 @@ def run_demo(
     jobs: int = 1,
     verbose: bool = False,
     say: Say = lambda _line: None,
-) -> list[Shown]:
-    """Learn drawn flowers and handwritten digits by three methods each, and compare these.
+) -> Shown:
+    """Learn drawn flowers by three methods, and compare these.
 
     A small network is trained from scratch; a classifier learns on the features of another with
-    ImageNet weights; and its upper half is fine-tuned from these weights. Flowers resemble the
-    photographs that the weights were learned from, and digits do not.
+    ImageNet weights; and its upper half is fine-tuned from these weights.
 
     Args:
-        folder: Where images, plans, runs and pages shall stand; it must be empty or absent.
+        folder: Where images, plan, runs and page shall stand; it must be empty or absent.
         seed: Seed of the drawings.
         jobs: How many runs at the same time, in processes that share the processor's cores.
         verbose: Whether to show progress on standard error.
         say: Gets a line before each step.
-
-    Returns:
-        The flowers and the digits.
 
     Raises:
         RunError: Something stands in the folder (``RUN-EXISTS``).
@@ -140,28 +132,13 @@ def run_demo(
     if place.exists() and any(place.iterdir()):
         raise RunError("something stands here already", path=place, code="RUN-EXISTS")
     say("drawing flowers …")
-    make_flowers(place / IMAGES / "flowers", per_class=FLOWERS_PER_CLASS, seed=seed)
-    write_digits(place / IMAGES / "digits", per_class=DIGITS_PER_CLASS)
-    plans = {name: _plan(name, place) for name in SIDES}
-    rows = tuple(row for plan in plans.values() for row in plan.rows)
-    runner = PlanRunner(place, command=f"regraft demo --out {place.name}", verbose=verbose, say=say)
-    runner.run(Plan("", rows), jobs=jobs)  # all of them together, so that no core waits
-    return [_shown(name, plan, runner) for name, plan in plans.items()]
-
-
-def _plan(name: str, place: Path) -> Plan:
-    """Write the plan of one set of images as a file, and read it."""
-    sizes = {"side": SIDES[name], "per_class": LEARNED_PER_CLASS}
+    make_flowers(place / IMAGES, per_class=PER_CLASS, seed=seed)
+    sizes = {"images": IMAGES, "side": SIDE, "per_class": LEARNED_PER_CLASS, "scratch": SCRATCH}
     epochs = {f"{stage}_epochs": count for stage, count in EPOCHS.items()}
-    text = PLAN.format(name=name, images=IMAGES, scratch=SCRATCH, **sizes, **epochs)
-    write_text(place / f"{name}.toml", text)
-    return read_plan(place / f"{name}.toml")
-
-
-def _shown(name: str, plan: Plan, runner: PlanRunner) -> Shown:
-    """Compare the finished runs of one plan, and write its page."""
-    outcome = replace(runner, say=lambda _line: None).run(plan)
-    page = runner.folder / f"{name}.html"
+    file, page = place / "flowers.toml", place / "flowers.html"
+    write_text(file, PLAN.format(**sizes, **epochs))
+    plan = read_plan(file)
+    runner = PlanRunner(place, command=f"regraft demo --out {place.name}", verbose=verbose, say=say)
+    outcome = runner.run(plan, jobs=jobs)
     comparison, _ = compare_rows(outcome, page, title=plan.title, command=runner.command)
-    images, file = runner.folder / IMAGES / name, runner.folder / f"{name}.toml"
-    return Shown(name, images, file, comparison, page)
+    return Shown(place / IMAGES, file, comparison, page)
