@@ -23,7 +23,8 @@ from regraft.training.network import TransferNetwork
 from regraft.training.regularize import Regularization, find_regularization
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-PLANS = sorted(EXAMPLES.rglob("*.toml"))
+MEASURED = sorted((EXAMPLES / "measured").glob("*.toml"))
+PLANS = sorted(set(EXAMPLES.rglob("*.toml")) - set(MEASURED))
 OTHER_PROTOCOL = ("-corrected", "-as-printed", "-ten")
 DOCUMENTS = {
     "sibgrapi_2019": 28,
@@ -339,6 +340,16 @@ def test_every_row_of_every_plan_is_a_learner(path, small):
         for config in row.configs:
             assert build_learner(config.method).get_params()
             assert config.data.test
+
+
+@pytest.mark.parametrize("path", MEASURED, ids=lambda path: path.stem)
+def test_every_row_that_was_measured_is_a_learner_and_stands_in_the_results(path):
+    results = (EXAMPLES / "RESULTS.md").read_text()
+
+    for row in read_plan(path).rows:
+        assert f"| {row.description}" in results
+        for config in row.configs:
+            assert build_learner(config.method).get_params()
 
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)

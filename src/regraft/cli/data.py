@@ -81,7 +81,6 @@ def preview(
     from regraft.experiment.prepare import read_images
     from regraft.files import atomic_path
     from regraft.report.gallery import preview_sheet
-    from regraft.settings import changed_fields
     from regraft.training.augment import find_augmentation
 
     found = find_augmentation(augment)
@@ -91,12 +90,8 @@ def preview(
     chosen = listed.subset(size=min(images, len(listed)), seed=seed)
     preprocessing = found.before(Preprocessing.torch())
     pixels = [prepare(open_image(path), preprocessing) for path in chosen.paths]
-    names = [f"{path.parent.name}/{path.name}" for path in chosen.paths]
-    settings = ", ".join(f"{key}={value}" for key, value in changed_fields(found).items())
-    pairs = list(zip(names, pixels, strict=True))
     augmented = partial(found, size=Preprocessing.torch().size)
-    title = f"{augment}: {settings}"
-    sheet = preview_sheet(pairs, augmented, views=views, seed=seed, title=title)
+    sheet = preview_sheet(pixels, augmented, views=views, seed=seed)
     with atomic_path(out) as part:
         sheet.save(part, "PNG")
     cli.echo(str(out))

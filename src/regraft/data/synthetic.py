@@ -101,14 +101,13 @@ def make_flowers(
         for name in chosen
         for number in range(per_class)
     )
-    return _write(folder, chosen, drawn, "JPEG")
+    return _write(folder, chosen, drawn)
 
 
 def _write(
     folder: str | os.PathLike[str],
     classes: Iterable[str],
     images: Iterable[tuple[str, str, Image.Image]],
-    kind: str,
 ) -> Dataset:
     root = absolute(folder)
     paths, labels = [], []
@@ -116,7 +115,7 @@ def _write(
         paths.append(root / label / name)
         labels.append(label)
         make_folder(root / label)
-        image.save(paths[-1], kind, quality=90)
+        image.save(paths[-1], "JPEG", quality=90)
     return Dataset(tuple(paths), tuple(labels), tuple(classes), root=root)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from regraft.data.images import thumbnail
 from regraft.errors import RegraftError, UsageError, printable
@@ -31,7 +31,7 @@ MOST_IN_A_PAIR = 24
 MOST_SUSPECTS = 100
 _IN_A_ROW = 8
 _SIDE = 160
-_PAPER, _INK, _TEXT = (255, 255, 255), (34, 34, 34), 13  # of a sheet; the height of its text
+_PAPER, _GAP = (255, 255, 255), 13  # of a sheet
 
 
 @dataclass(frozen=True)
@@ -251,53 +251,37 @@ def write_suspects(
 
 
 def preview_sheet(
-    images: Sequence[tuple[str, Pixels]],
+    images: Sequence[Pixels],
     augment: Callable[[Pixels, np.random.Generator], Pixels],
     *,
     views: int = 7,
     seed: int = 0,
-    title: str = "",
 ) -> Image.Image:
     """Draw a sheet: a row for each image, first as it is, then augmented.
 
     Args:
-        images: A name and the pixels (size, size, 3) of each image, all of one size.
+        images: The pixels (size, size, 3) of each image, all of one size.
         augment: From an image and a random generator to a view of the same size.
         views: How many views of each image, 1 or more.
         seed: Another seed, other views.
-        title: A line above the sheet.
 
     Raises:
         UsageError: There is no image or no view to show.
 
     Example:
         >>> grey = np.full((128, 128, 3), 128, np.uint8)
-        >>> sheet = preview_sheet([("grey", grey)], lambda image, random: image, views=2)
-        >>> sheet.width > 3 * 128
+        >>> preview_sheet([grey], lambda image, random: image, views=2).width > 3 * 128
         True
     """
-    import matplotlib as mpl
-
     if not images or views < 1:
         raise UsageError("a sheet shows at least one view of one image")
-    side, line, gap = images[0][1].shape[1], 2 * _TEXT, _TEXT
-    width = gap + (1 + views) * (side + gap)
-    sheet = Image.new("RGB", (width, 2 * line + len(images) * (side + line) + gap), _PAPER)
-    draw = ImageDraw.Draw(sheet)
-
-    def write(x: int, y: int, text: str) -> None:
-        draw.text((x, y), _fitted(text, font, width - 2 * gap), _INK, font)
-
-    file = Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
-    font = ImageFont.truetype(str(file), _TEXT)
-    write(gap, gap, title)
-    for row, (name, pixels) in enumerate(images):
-        top = 2 * line + row * (side + line)
-        for at in range(1 + views):
-            random = np.random.default_rng([seed, row, at - 1]) if at else None
-            view = pixels if random is None else augment(pixels, random)
-            sheet.paste(Image.fromarray(view), (gap + at * (side + gap), top))
-        write(gap, top + side + gap // 4, f"{name}: as it is, then {views} views")
+    step = images[0].shape[1] + _GAP
+    size = (_GAP + (1 + views) * step, _GAP + len(images) * step)
+    sheet = Image.new("RGB", size, _PAPER)
+    for row, pixels in enumerate(images):
+        drawn = [augment(pixels, np.random.default_rng([seed, row, at])) for at in range(views)]
+        for at, view in enumerate([pixels, *drawn]):
+            sheet.paste(Image.fromarray(view), (_GAP + at * step, _GAP + row * step))
     return sheet
 
 
@@ -328,13 +312,3 @@ def _address(data: bytes) -> str:
 def _inside(root: Path, path: str) -> bool:
     whole = os.path.normpath(root / path)
     return Path(whole).is_relative_to(os.path.normpath(root))
-
-
-def _fitted(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """Return a text shortened in its middle until it is no wider than so many pixels."""
-    whole = shown = printable(text)
-    keep = len(whole)
-    while font.getlength(shown) > width and keep > 2:
-        keep -= 1
-        shown = whole[: keep - keep // 2] + "…" + whole[-(keep // 2) :]
-    return shown
