@@ -40,7 +40,7 @@ MAY_IMPORT = {
 }
 # The limits of size were set for the packages before these: modules, lines and lines of code that
 # each may take beside them, with its commands, pages and options.
-ALLOWED = {"explain": (4, 1_000, 450)}
+ALLOWED = {"explain": (4, 790, 465)}
 NETWORKS = {"torch", "torchvision", "timm", "openvino"}
 WITHOUT_TORCH = {"data", "results", "report"}
 
@@ -100,9 +100,9 @@ def test_the_house_is_small(capsys):
 
     # The aim is 95 modules, 25,000 lines and 15,000 of code; what is reached is not given up again.
     more_modules, more_lines, more_code = map(sum, zip(*ALLOWED.values(), strict=True))
-    assert len(MODULES) <= 96 + more_modules
-    assert lines <= 26_450 + more_lines
-    assert code <= 15_990 + more_code
+    assert len(MODULES) <= 95 + more_modules
+    assert lines <= 25_200 + more_lines
+    assert code <= 15_060 + more_code
 
 
 def test_no_modules_import_each_other_in_a_circle():
