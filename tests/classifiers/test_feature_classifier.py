@@ -37,12 +37,15 @@ def passed(monkeypatch):
     return counted
 
 
-def test_names_go_in_and_names_come_out(learner, images):
+def test_names_go_in_and_names_come_out(learner, images, tmp_path):
     (paths, labels), (asked, truth) = images
 
     learner.fit(paths, labels)
 
     assert learner.can_be_saved_
+    for whole in (True, False):
+        learner.save(tmp_path / "model", with_backbone=whole)
+        assert (tmp_path / "model" / "backbone.safetensors").exists() == whole
     assert learner.classes_.tolist() == ["blue", "green", "red"]
     assert set(learner.predict(asked)) <= set(labels)
     assert learner.score(asked, truth) > 0.8

@@ -100,6 +100,7 @@ def test_columns_of_a_shuffled_table_are_the_same_as_lists(phases, train, held, 
     plain, tabular = (learner(phases=phases, engine="torch", cache=tmp_path) for _ in range(2))
 
     plain.fit(paths, labels, validation=SimpleNamespace(paths=held[0], labels=held[1]))
+    assert plain.embedding_stats_.images == len(paths) + len(held[0])
     tabular.fit(
         Column(paths, order),
         Column(labels, order),
