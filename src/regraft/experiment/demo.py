@@ -81,13 +81,8 @@ class Shown:
     @property
     def lesson(self) -> str:
         """What the comparison says about transfer, whichever way it went."""
-        known = [
-            (row.validation.estimate.value, row.description)
-            for row in self.comparison.rows
-            if row.validation is not None and row.description != SCRATCH
-        ]
-        pair = {SCRATCH, max(known, default=(0.0, ""))[1]}
-        verdict = next((v for v in self.comparison.verdicts if {v.a, v.b} == pair), None)
+        verdicts = self.comparison.verdicts
+        verdict = next((v for v in verdicts if SCRATCH in {v.a, v.b}), None)
         if verdict is None:
             return f"Nothing can be said: {'; '.join(self.comparison.failures)}."
         says = "No gain in accuracy from transfer can be seen"
