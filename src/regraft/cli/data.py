@@ -183,10 +183,7 @@ def suspects(
         refuse_existing(table)
     found = find_suspects(data, _extractor(method, verbose=not as_json), folds=folds)
     known = found.to_json()
-    if as_json:
-        cli.echo_json(known)
-    else:
-        cli.echo_table(found.table())
+    cli.echo_either(known, found.table(), as_json=as_json)
     if out is not None:
         page = write_suspects(
             known["suspects"], known["conflicts"], out, root=found.root, told=found.told()

@@ -49,7 +49,8 @@ def fit_features(config: RunConfig, *, out: str | os.PathLike[str], command: str
     config = config.absolute()
     method, data = config.method, config.data
     _refuse_networks(method, data.source)
-    check_settings(method.classifier, None if method.grid == "none" else method.grid, method.scale)
+    grid = None if method.grid == "none" else method.grid
+    check_settings(method.classifier, grid, method.scale)
     watch = Stopwatch()
     with reserve(out) as place:
         with watch.step("read and split"):
@@ -68,7 +69,7 @@ def fit_features(config: RunConfig, *, out: str | os.PathLike[str], command: str
                 rows(train),
                 codes,
                 classifier=method.classifier,
-                grid=None if method.grid == "none" else method.grid,
+                grid=grid,
                 scale=method.scale,
                 seed=method.seed,
             )
@@ -106,11 +107,9 @@ def fit_features(config: RunConfig, *, out: str | os.PathLike[str], command: str
 def _refuse_networks(method: MethodConfig, file: Path) -> None:
     given = changed_fields(method)
     if method.strategy != "features":
-        what, why = (
-            f"{method.strategy} trains a network on images",
-            "this file holds features alone",
-        )
-        raise UsageError(what, path=file, why=why, hint="name the folder of the images")
+        what = f"{method.strategy} trains a network on images"
+        why, hint = "this file holds features alone", "name the folder of the images"
+        raise UsageError(what, path=file, why=why, hint=hint)
     if idle := [name for name in _COMPUTED if name in given]:
         why = "its features are computed already; its attributes say how"
         raise UsageError(f"{idle[0]} does nothing with a file of features", path=file, why=why)
