@@ -20,8 +20,8 @@ from pathlib import Path
 from regraft.backbones.catalog import DEFAULT_BACKBONE
 from regraft.data.dataset import Dataset
 from regraft.experiment.config import DataConfig
-from regraft.explain.suspects import find_suspects
 from regraft.features.extractor import FeatureExtractor
+from regraft.labels.suspects import find_suspects
 from regraft.results.intervals import wilson
 
 RESULTS = Path(__file__).with_suffix(".csv")

@@ -174,9 +174,9 @@ def suspects(
     Classifiers on features of a frozen network, which have not seen an image, say which class it
     is. Beside each suspect stand the images most like it that have other labels.
     """
-    from regraft.explain.review import write_review
-    from regraft.explain.suspects import find_suspects
     from regraft.features.hdf5 import refuse_existing
+    from regraft.labels.review import write_review
+    from regraft.labels.suspects import find_suspects
     from regraft.report.gallery import write_suspects
 
     if table is not None:
@@ -211,7 +211,7 @@ def next_labels(
     uncertain it is. With few labels it need not beat random choice: of three easy kinds of animals
     it did not until 39 images were labelled, of five kinds of flowers not at 35.
     """
-    from regraft.explain.labelling import rank_next
+    from regraft.labels.next_labels import rank_next
 
     images = list(list_images(files))
     found = rank_next(data, images, _extractor(method, verbose=not as_json), count=count)
@@ -242,7 +242,7 @@ def apply_review(
     The images and the table that they came from stay as they are.
     """
     from regraft.experiment.prepare import read_images
-    from regraft.explain.review import apply_review as apply
+    from regraft.labels.review import apply_review as apply
 
     images = read_images(data)
     done = apply(images, review, out)

@@ -9,7 +9,7 @@ from regraft.data.dataset import Dataset
 from regraft.data.manifest import read_manifest
 from regraft.errors import DataError, UsageError
 from regraft.experiment.config import DataConfig
-from regraft.explain.labelling import choose_next, rank_next, uncertainty
+from regraft.labels.next_labels import choose_next, rank_next, uncertainty
 
 YELLOW, CYAN = (130, 130, 35), (35, 120, 120)  # between red and green, and green and blue
 

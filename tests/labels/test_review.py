@@ -7,8 +7,8 @@ import pytest
 
 from regraft.data.dataset import Dataset
 from regraft.errors import DataError
-from regraft.explain.review import apply_review, write_review
-from regraft.explain.suspects import Conflict, Labelled, Suspect, Suspects
+from regraft.labels.review import apply_review, write_review
+from regraft.labels.suspects import Conflict, Labelled, Suspect, Suspects
 
 COLUMNS = ["path", "given", "suggested", "label"]
 

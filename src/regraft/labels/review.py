@@ -15,9 +15,9 @@ from regraft.data.dataset import Dataset
 from regraft.data.sources import class_name
 from regraft.data.tables import plain_cell, read_table, write_table
 from regraft.errors import DataError, list_names
-from regraft.explain.suspects import Suspects
 from regraft.features.hdf5 import refuse_existing
 from regraft.files import write_text
+from regraft.labels.suspects import Suspects
 
 _COLUMNS = ("path", "given", "suggested", "label")
 

@@ -1,1 +1,0 @@
-"""See inside: which labels are doubtful, and which images to label next."""

@@ -1,0 +1,1 @@
+"""Which labels are doubtful, and which images to label next."""
