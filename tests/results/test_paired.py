@@ -186,3 +186,44 @@ def test_intervals_of_one_repeat_hold_the_true_difference_in_95_percent(differen
     if difference == 0:
         assert max(alarms) <= 0.055 + 3 * math.sqrt(0.05 * 0.95 / 1000)
         assert np.mean(alarms) <= 0.055
+
+
+def on_a_logit_scale(generator, seeds, images, *, mean, seed_sd):
+    """Return what seeds of one method say of images, some of them hard for it."""
+    own = images + generator.normal(0, 1, len(images))
+    luck = generator.normal(0, seed_sd, (seeds, 1))
+    return generator.random((seeds, len(images))) < 1 / (1 + np.exp(-(mean + own + luck)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("apart", [0, 0.5, 1])
+def test_comparisons_over_seeds_raise_no_false_alarm_and_are_as_narrow_as_that_of_one(apart):
+    """Grid: accuracies of 50 to 99.5 %, 100 and 500 images, 2 to 10 seeds of two equal methods.
+
+    The variance of the seeds' true accuracies is 0, half or all of what chance adds on the images.
+    """
+    generator = np.random.default_rng(int(10 * apart))
+    alarms, held, wider = [], [], []
+    for mean in (0.0, 2.5, 4.5, 6.5):
+        share = 1 / (1 + np.exp(-mean - math.sqrt(2) * np.random.default_rng(0).normal(size=10**5)))
+        slope = float((share * (1 - share)).mean())
+        for n in (100, 500):
+            law = {"mean": mean, "seed_sd": math.sqrt(apart / (n * slope))}
+            for seeds in (2, 3, 5, 10):
+                ratios = []
+                for _ in range(150):
+                    images = generator.normal(0, 1, n)
+                    first, second = (
+                        on_a_logit_scale(generator, seeds, images, **law) for _ in range(2)
+                    )
+                    found = paired_difference(first, second)
+                    one = paired_difference(first[0], second[0])
+                    ratios.append(np.ptp(found.interval) / np.ptp(one.interval))
+                    held.append(found.low <= 0 <= found.high)
+                    alarms.append(found.p_value < 0.05)
+                wider.append(np.mean(ratios))
+
+    print(f"{apart}: held {np.mean(held):.3f}, alarms {np.mean(alarms):.3f}, {max(wider):.2f}")
+    assert np.mean(held) >= 0.95
+    assert np.mean(alarms) <= 0.055
+    assert np.mean(wider) <= 1
