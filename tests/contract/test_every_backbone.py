@@ -10,6 +10,7 @@ from regraft.backbones.backbone import build
 from regraft.backbones.catalog import list_backbones
 from regraft.backbones.network import total
 from regraft.backbones.spec import BackboneSpec
+from regraft.explain.maps import class_maps
 from regraft.settings import from_json, to_json
 
 # The smallest comfortable inputs; None is the native size of a network that takes no other.
@@ -69,6 +70,7 @@ def test_every_backbone_keeps_its_promises(name):
     check_rows(backbone)
     check_facts(backbone)
     check_poolings(backbone, name)
+    check_maps(backbone)
 
 
 def check_stages(backbone):
@@ -139,6 +141,18 @@ def check_poolings(backbone, name):
     if name in {"simple_cnn", "squeezenet", "mobilenet_v2", "vit_tiny_patch16_224"}:
         early = build(spec_of(name, f"stage:{backbone.stages[1].name}"))
         assert early.feature_dim < 400
+
+
+def check_maps(backbone):
+    """The last feature map explains the network, which is left without a trace of that."""
+    classes = ["n01440764", "n01443537", "n01484850", "n01491361"]
+    maps = class_maps(backbone, list(draw(backbone, 1)) * len(classes), classes)
+
+    assert maps.shape[1] == maps.shape[2]
+    assert maps.min() == 0 or maps.shape[1] == 1
+    assert set(maps.max((1, 2))) <= {0.0, 1.0}
+    assert maps.max() == 1  # of four classes the image speaks for one
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in backbone.module.modules())
 
 
 @pytest.mark.parametrize(

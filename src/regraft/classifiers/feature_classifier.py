@@ -231,6 +231,12 @@ class FeatureClassifier(ImageClassifier):
         check_is_fitted(self)
         return self._fitted.estimator
 
+    @property
+    def shallow_(self) -> FittedShallow:
+        """What was fitted on the features: a function from these to probabilities."""
+        self._refuse_changes()
+        return self._fitted
+
     def fit(self, X: Sequence[ImageLike], y: Sequence[str]) -> Self:
         """Learn to tell the classes apart.
 

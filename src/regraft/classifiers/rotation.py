@@ -137,6 +137,26 @@ class Scaling:
             return scaled
         return features
 
+    def unscaled(
+        self, coefficients: NDArray[np.float64], intercepts: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return what a linear function of scaled features, (k, r) and (k,), is of unscaled ones.
+
+        Example:
+            >>> scaling = fit_scaling("columns", np.array([[0.0], [4.0]], dtype=np.float32))
+            >>> [part.tolist() for part in scaling.unscaled(np.array([[1.0]]), np.array([0.0]))]
+            [[[0.5]], [-1.0]]
+        """
+        if "components" in self.arrays:
+            return (
+                coefficients @ self.arrays["components"],
+                intercepts - coefficients @ self.arrays["offset"],
+            )
+        if "divisor" in self.arrays:
+            coefficients = coefficients / self.arrays["divisor"]
+            return coefficients, intercepts - coefficients @ self.arrays["mean"]
+        return coefficients, intercepts
+
 
 def fit_scaling(name: str, features: NDArray[np.float32]) -> Scaling:
     """Learn a scaling from training rows.

@@ -105,6 +105,16 @@ class FittedShallow:
         scores = self.estimator.decision_function(scaled)
         return margin_probabilities(scores, self.history["temperature"])
 
+    def linear(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Return coefficients (k, d) and intercepts (k,): from unscaled features to class scores.
+
+        None where the classifier is not linear.
+        """
+        if self.model is None or self.model.record.kind != "linear":
+            return None
+        arrays = self.model.arrays
+        return self.scaling.unscaled(arrays["coefficients"], arrays["intercepts"])
+
     def check(self, width: int, classes: int) -> None:
         """Make sure that so many classes are predicted from so many features.
 
