@@ -99,11 +99,10 @@ def test_the_house_is_small(capsys):
     with capsys.disabled():
         print(f"\nregraft: {len(MODULES)} modules, {lines} lines, of which {code} are code")
 
-    # The aim is 95 modules, 25,000 lines and 15,000 of code; what is reached is not given up again.
     more_modules, more_lines, more_code = map(sum, zip(*ALLOWED.values(), strict=True))
     assert len(MODULES) <= 95 + more_modules
-    assert lines <= 25_200 + more_lines
-    assert code <= 15_060 + more_code
+    assert lines <= 25_000 + more_lines
+    assert code <= 15_000 + more_code
 
 
 def test_no_modules_import_each_other_in_a_circle():

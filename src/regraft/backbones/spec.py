@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -12,7 +11,7 @@ import pydantic
 
 from regraft.data.images import Decoding
 from regraft.errors import BackboneError
-from regraft.settings import settings_class
+from regraft.settings import PathText, settings_class
 
 LARGEST_SIDE = 4096
 Mode = Literal["crop", "squash", "squash_crop"]
@@ -86,11 +85,7 @@ class Preprocessing:
 
     @classmethod
     def tf(cls, size: int = 224, **changes: Any) -> Self:
-        """Return the preprocessing of TensorFlow's networks: the range -1 to 1.
-
-        Args:
-            size: Height and width that enter the network, in pixels.
-            **changes: Other fields, for example ``mode="squash"``.
+        """Return the preprocessing of TensorFlow's networks, the range -1 to 1; see :meth:`torch`.
 
         Example:
             >>> Preprocessing.tf(mode="squash", resize=224).std
@@ -100,11 +95,7 @@ class Preprocessing:
 
     @classmethod
     def caffe(cls, size: int = 224, **changes: Any) -> Self:
-        """Return the preprocessing of Caffe's networks: BGR, mean subtracted, not scaled.
-
-        Args:
-            size: Height and width that enter the network, in pixels.
-            **changes: Other fields, for example ``mean=(104.0, 117.0, 123.0)``.
+        """Return that of Caffe's networks: BGR, mean subtracted, not scaled; see :meth:`torch`.
 
         Example:
             >>> Preprocessing.caffe().channels
@@ -198,10 +189,6 @@ class BackboneSpec:
             raise BackboneError("unknown pooling", why=why, hint=hint, code="BACKBONE-POOLING")
 
 
-def _path_as_text(value: Any) -> Any:
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
 @settings_class(kw_only=True)
 class Compute:
     """Where and how numbers are computed and kept: what changes their cost, hardly their value.
@@ -229,9 +216,7 @@ class Compute:
     device: str = "auto"
     engine: EngineName = "auto"
     precision: PrecisionName = "fp32"
-    cache: Annotated[str | os.PathLike[str] | None, pydantic.BeforeValidator(_path_as_text)] = (
-        "default"
-    )
+    cache: PathText | None = "default"
     boundary: BoundaryChoice = "auto"
     decoding: Decoding = dataclasses.field(default_factory=Decoding)
 

@@ -115,11 +115,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
     def _refuse_changes(self) -> None:
-        """Make sure that the learner still is what it was when it was fitted.
-
-        Raises:
-            UsageError: It is not (``USAGE-REFIT``).
-        """
+        """Refuse a learner that is not any more what it was when it was fitted."""
         check_is_fitted(self)
         now = self._described()
         changed = [name for name, value in self._fitted_with.items() if now[name] != value]

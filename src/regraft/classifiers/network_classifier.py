@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -280,20 +280,11 @@ class NetworkClassifier(feature_classifier.ImageClassifier):
         return learner
 
     def _config(self) -> TrainingConfig:
-        return TrainingConfig(
-            phases=tuple(frozen() if self.phases is None else self.phases),
-            augment=find_augmentation(self.augment),
-            views=self.views,
-            regularize=find_regularization(self.regularize) or Regularization(),
-            class_weight=self.class_weight,
-            focal=self.focal,
-            sampling=self.sampling,
-            output=self.output,
-            batch_size=self.batch_size,
-            seed=self.seed,
-            time_budget=self.time_budget,
-            compute=self.compute,
-        )
+        given = {field.name: getattr(self, field.name) for field in fields(TrainingConfig)}
+        given["phases"] = tuple(frozen() if self.phases is None else self.phases)
+        given["augment"] = find_augmentation(self.augment)
+        given["regularize"] = find_regularization(self.regularize) or Regularization()
+        return TrainingConfig(**given)
 
     def _final_head(self) -> Head:
         """Return the head that is trained, unless it is somebody's own, which no file can hold."""

@@ -271,29 +271,17 @@ def usable(
 
 @dataclass(frozen=True)
 class _Evidence:
-    """Everything that findings are drawn from, whether it is cut or not.
-
-    Attributes:
-        data: The images.
-        names: Their paths relative to the data folder, for messages.
-        parts: ``train``, ``val`` or ``test`` of each, empty for one left out; None: not cut.
-        groups: The group of each, empty for a group of its own; None: no groups are known.
-        settled: Whether the parts are final, so that nothing more is cut from train.
-        facts: What is known of each image; None: it cannot be used.
-        bad: The error of each image that cannot be used, by its place.
-        duplicates: The places of images with the same content.
-        near_duplicates: The places of images that look alike.
-    """
+    """Everything that findings are drawn from, whether it is cut or not."""
 
     data: Dataset
-    names: tuple[str, ...]
-    parts: tuple[str, ...] | None
-    groups: tuple[str, ...] | None
-    settled: bool
-    facts: list[ImageFacts | None]
-    bad: dict[int, ImageError]
-    duplicates: Groups
-    near_duplicates: Groups
+    names: tuple[str, ...]  # paths relative to the data folder, for messages
+    parts: tuple[str, ...] | None  # of each image, "" for one left out; None: not cut
+    groups: tuple[str, ...] | None  # of each image, "" for one of its own; None: not known
+    settled: bool  # whether the parts are final, so that nothing more is cut from train
+    facts: list[ImageFacts | None]  # of each image; None: it cannot be used
+    bad: dict[int, ImageError]  # of each image that cannot be used, by its place
+    duplicates: Groups  # of the same content
+    near_duplicates: Groups  # that look alike
 
     def part(self, place: int) -> str | None:
         return None if self.parts is None else self.parts[place]

@@ -330,8 +330,7 @@ class Dataset:
         """Cut the images into train, val and test.
 
         Each class is cut by itself, exactly by number or by largest remainder, and has at least one
-        image in each part asked for. Images of one group, and files of the same content, come to
-        the same part; the sizes are then as close to the wanted ones as the groups allow. The
+        image in each part asked for. Images of one group, and copies, come to the same part. The
         choice depends on the relative paths, the seed and the sizes, not on order or machine.
         Parts that the data set was given are kept; a missing one is cut from train.
 
@@ -340,13 +339,10 @@ class Dataset:
                 number of images of each class.
             test: Size of the test part in the same way; without meaning for folds.
             seed: Another seed, another choice.
-            group_by: A regular expression looked for in the relative path: its group named
-                ``group``, else its first group, else the whole match is what must stay together,
-                and an image without a match is a group of its own. ``"column"``: the groups of the
-                data set.
+            group_by: A regular expression that finds what must stay together in the relative path,
+                as `find_groups` reads it; ``"column"``: the groups of the data set.
             regroup: Whether to forget the given parts and cut anew.
-            keep_parts: Whether to keep the given parts even where they share groups or copies of
-                files, which a check of the split then finds.
+            keep_parts: Whether to keep the given parts even where they share groups or copies.
             small_classes: What to do with a class too small for every part: ``"refuse"`` it, or put
                 all of it into ``"train"``.
             alike: Groups of relative paths whose images look alike, as a check finds them; they

@@ -10,7 +10,6 @@ from __future__ import annotations
 import colorsys
 import hashlib
 import os
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,28 +94,15 @@ def make_flowers(
         raise UsageError("species out of range", why=f"{species}, there are {len(_SPECIES)}")
     if per_class < 1 or size < 16:
         raise UsageError("too few or too small images", why=f"per_class={per_class}, size={size}")
+    root, paths, labels = absolute(folder), [], []
     chosen = sorted(list(_SPECIES)[:species])
-    drawn = (
-        (name, f"{name}_{number:04d}.jpg", _draw_flowers(name, number, size, seed))
-        for name in chosen
-        for number in range(per_class)
-    )
-    return _write(folder, chosen, drawn)
-
-
-def _write(
-    folder: str | os.PathLike[str],
-    classes: Iterable[str],
-    images: Iterable[tuple[str, str, Image.Image]],
-) -> Dataset:
-    root = absolute(folder)
-    paths, labels = [], []
-    for label, name, image in images:
-        paths.append(root / label / name)
-        labels.append(label)
-        make_folder(root / label)
-        image.save(paths[-1], "JPEG", quality=90)
-    return Dataset(tuple(paths), tuple(labels), tuple(classes), root=root)
+    for name in chosen:
+        make_folder(root / name)
+        for number in range(per_class):
+            paths.append(root / name / f"{name}_{number:04d}.jpg")
+            labels.append(name)
+            _draw_flowers(name, number, size, seed).save(paths[-1], "JPEG", quality=90)
+    return Dataset(tuple(paths), tuple(labels), tuple(chosen), root=root)
 
 
 def _draw_flowers(name: str, number: int, size: int, seed: int) -> Image.Image:

@@ -196,11 +196,7 @@ class PlanRunner:
                     pool.shutdown(cancel_futures=True)
 
     def _with_start(self, config: RunConfig) -> RunConfig:
-        """Return the configuration with the whole path of the run that it starts from.
-
-        Raises:
-            RunError: That run is not finished.
-        """
+        """Return the configuration with the whole path of the finished run that it starts from."""
         link = _LINK.fullmatch(str(config.method.start))
         if link is None:
             return config

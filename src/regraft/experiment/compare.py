@@ -12,7 +12,7 @@ import math
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from pydantic import Field
@@ -231,11 +231,7 @@ def compare(
 
 
 def _read_state(folder: Path, config: CompareConfig) -> State:
-    """Return what stands in a folder, of the same comparison or of none.
-
-    Raises:
-        RunError: Another comparison stands there (``RUN-EXISTS``), or something else.
-    """
+    """Return what stands in a folder, of the same comparison or of none; refuse anything else."""
     file = folder / STATE
     if not file.is_file():
         return State(config=config)
@@ -249,19 +245,12 @@ def _read_state(folder: Path, config: CompareConfig) -> State:
     return state
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What training costs, as a few images have shown.
+class Cost(NamedTuple):
+    """What training costs, as a few images have shown."""
 
-    Args:
-        once: Seconds for what is built.
-        each: Seconds of an epoch per image, validation included.
-        live: Whether every step runs the whole network.
-    """
-
-    once: float
-    each: float
-    live: bool
+    once: float  # seconds for what is built
+    each: float  # seconds of an epoch per image, validation included
+    live: bool  # whether every step runs the whole network
 
 
 @dataclass
@@ -284,11 +273,7 @@ class _Ladder:
     _train: Dataset = field(init=False)
 
     def climb(self) -> None:
-        """Run every method for which there is time.
-
-        Raises:
-            UsageError: There is time for none (``BUDGET``).
-        """
+        """Run every method for which there is time; where there is time for none, say so."""
         found = candidates(self.config)
         first = self.config.runs(found[0])[0]
         if self.config.budget is not None:
@@ -310,11 +295,7 @@ class _Ladder:
         return self.clock.left - self._overhead
 
     def _refuse_too_short(self, first: RunConfig) -> None:
-        """Say at once that not even the first method can be done, as a few images show.
-
-        Raises:
-            UsageError: It cannot (``BUDGET``).
-        """
+        """Say at once where not even the first method can be done, as a few images show."""
         images, method = read_images(first.data), first.method
         needed = check_seconds(images) + len(self.config.runs(method)) * self._overhead
         if method.strategy == "features":

@@ -21,7 +21,7 @@ from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
 from regraft.data.split import PartSize, refuse_broken_numbers
 from regraft.errors import UsageError
 from regraft.files import sha256_json
-from regraft.settings import AnyPath, changed_fields, from_json, hash_key, settings_class
+from regraft.settings import AnyPath, PathText, changed_fields, from_json, hash_key, settings_class
 from regraft.training import phases as library
 from regraft.training.augment import AUGMENTATIONS, Augmentation, find_augmentation
 from regraft.training.heads import HEADS, AnyHead, ConvHead, LinearHead, MLPHead, find_head
@@ -155,9 +155,6 @@ RegularizeValue = Annotated[
 Minutes = Annotated[
     Annotated[float, Field(gt=0)] | None,
     BeforeValidator(lambda value: read_minutes(value) if isinstance(value, str) else value),
-]
-PathText = Annotated[
-    str, BeforeValidator(lambda value: str(value) if isinstance(value, os.PathLike) else value)
 ]
 
 

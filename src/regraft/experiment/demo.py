@@ -16,50 +16,9 @@ from regraft.report.tables import Duration
 from regraft.results.comparison import Comparison
 
 PER_CLASS = 80
-LEARNED_PER_CLASS = 20
-EPOCHS = {"scratch": 30, "fine": 12}
-SIDE = 80  # pixels that enter the network
-SCRATCH = "training from scratch"
+SCRATCH = "training from scratch"  # as the plan calls it
 IMAGES = "flowers"
-PLAN = """\
-# Change what you like, and run it:  regraft run flowers.toml
-title = "Three methods on drawn flowers"
-
-[data]
-source = "{images}"
-
-[defaults]
-backbone = "efficientnet_lite0"
-per_class = {per_class}  # images of each class to learn from; the test part stays the same
-
-[defaults.preprocessing]  # smaller than the network's own 224 pixels, to save time
-size = {side}
-resize = {side}
-mode = "squash"
-
-[[rows]]
-id = "scratch"
-description = "{scratch}"
-backbone = "simple_cnn"  # four convolutions, few enough to be trained to the end
-strategy = "from_scratch"
-head = "mlp_512_512"
-epochs = {scratch_epochs}
-
-[[rows]]
-id = "features"
-description = "features + logistic regression"
-strategy = "features"
-classifier = "logistic"
-
-[[rows]]
-id = "fine-tuning"
-description = "fine-tuning the upper half"
-strategy = "two_stage"
-unfreeze = 0.5
-head_epochs = {fine_epochs}
-epochs = {fine_epochs}
-lr = 3e-4
-"""
+PLAN = Path(__file__).with_name("demo.toml")
 
 
 @dataclass(frozen=True)
@@ -128,10 +87,8 @@ def run_demo(
         raise RunError("something stands here already", path=place, code="RUN-EXISTS")
     say("drawing flowers …")
     make_flowers(place / IMAGES, per_class=PER_CLASS, seed=seed)
-    sizes = {"images": IMAGES, "side": SIDE, "per_class": LEARNED_PER_CLASS, "scratch": SCRATCH}
-    epochs = {f"{stage}_epochs": count for stage, count in EPOCHS.items()}
     file, page = place / "flowers.toml", place / "flowers.html"
-    write_text(file, PLAN.format(**sizes, **epochs))
+    write_text(file, PLAN.read_text(encoding="utf-8"))
     plan = read_plan(file)
     runner = PlanRunner(place, command=f"regraft demo --out {place.name}", verbose=verbose, say=say)
     outcome = runner.run(plan, jobs=jobs)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from regraft.experiment.prepare import split_as_asked, take_amount
 from regraft.experiment.warnings import run_warnings
 from regraft.features.hdf5 import read_features
 from regraft.report.run_page import write_page
-from regraft.results.predictions import Predictions
+from regraft.results.predictions import evaluate
 from regraft.results.run import BackboneFacts, Run, RunRecord, reserve
 from regraft.settings import changed_fields, to_json
 from regraft.system import Stopwatch, environment
@@ -28,6 +30,13 @@ _COMPUTED = (
     *("device", "engine", "precision", "cache"),
 )
 _NO_MODEL = "no model is kept: the file holds features, and not the network that made them"
+
+
+class _ByRows(NamedTuple):
+    """A fitted classifier that takes paths, as learners do, and looks their rows up."""
+
+    classes_: np.ndarray
+    predict_proba: Callable[[Sequence[Path]], np.ndarray]
 
 
 def fit_features(config: RunConfig, *, out: str | os.PathLike[str], command: str = "") -> Run:
@@ -50,7 +59,8 @@ def fit_features(config: RunConfig, *, out: str | os.PathLike[str], command: str
     method, data = config.method, config.data
     _refuse_networks(method, data.source)
     grid = None if method.grid == "none" else method.grid
-    check_settings(method.classifier, grid, method.scale)
+    how: dict[str, Any] = {"classifier": method.classifier, "grid": grid, "scale": method.scale}
+    check_settings(**how)
     watch = Stopwatch()
     with reserve(out) as place:
         with watch.step("read and split"):
@@ -60,31 +70,16 @@ def fit_features(config: RunConfig, *, out: str | os.PathLike[str], command: str
             train = take_amount(split.train, method)
         row_of = {path: row for row, path in enumerate(images.paths)}
 
-        def rows(part: Dataset) -> np.ndarray:
-            return found.features[[row_of[path] for path in part.paths]]
+        def rows(paths: Sequence[Path]) -> np.ndarray:
+            return found.features[[row_of[path] for path in paths]]
 
         with watch.step("fit"):
             classes, codes = np.unique(np.asarray(train.labels, object), return_inverse=True)
-            fitted = fit_shallow(
-                rows(train),
-                codes,
-                classifier=method.classifier,
-                grid=grid,
-                scale=method.scale,
-                seed=method.seed,
-            )
+            fitted = fit_shallow(rows(train.paths), codes, **how, seed=method.seed)
+        learner = _ByRows(classes, lambda paths: fitted.predict_proba(rows(paths)))
         with watch.step("predict"):
-            first, *others = [
-                Predictions(
-                    part.relative_paths(),
-                    part.labels,
-                    tuple(classes.tolist()),
-                    fitted.predict_proba(rows(part)).astype(np.float32),
-                    (name,) * len(part),
-                )
-                for name, part in {**split.parts(), "train": train}.items()
-                if len(part)
-            ]
+            parts = {**split.parts(), "train": train}.items()
+            first, *others = (evaluate(learner, part, name) for name, part in parts if len(part))
         predictions = first.joined(*others)
         notes = (*(f"learned from {note}" for note in train.notes), *fitted.warnings, _NO_MODEL)
         network = found.about.get("backbone", data.source.stem)

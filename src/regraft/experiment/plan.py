@@ -13,7 +13,7 @@ from regraft.errors import RegraftError, UsageError
 from regraft.experiment import config as settings
 from regraft.experiment.config import AMOUNTS, Count, DataConfig, MethodConfig, RunConfig
 from regraft.files import read_json
-from regraft.settings import did_you_mean, from_json, read_toml, settings_class, to_json
+from regraft.settings import PathText, did_you_mean, from_json, read_toml, settings_class, to_json
 from regraft.training.phases import Phase
 
 Table = dict[str, Any]  # as TOML has it; lists may still stand for many runs
@@ -38,7 +38,7 @@ class StandIn:
     """
 
     backbone: str
-    weights: settings.PathText = "default"
+    weights: PathText = "default"
     arguments: dict[str, settings.Plain] = field(default_factory=dict)
     size: Count | None = None
     stages: dict[str, str] = field(default_factory=dict)
@@ -330,10 +330,7 @@ def _is_varied(key: str, value: Any) -> bool:
 def _linked(planned: Sequence[PlannedRow]) -> tuple[PlannedRow, ...]:
     """Return rows whose ``start`` is the link to the run that it means, where it named a row.
 
-    A row can only start from an earlier one.
-
-    Raises:
-        UsageError: The earlier row stands for several, or is not measured on the same split.
+    A row can only start from an earlier one, which stands for no other and has the same split.
     """
     linked: list[PlannedRow] = []
     for row in planned:

@@ -144,8 +144,7 @@ def rank_backbones(
     Every image of the training and validation parts passes each trunk once and comes from the cache
     afterwards. Nothing is downloaded: networks whose weights are not here are left out.
 
-    The intervals are Wilson's over the pooled predictions of all folds. They speak of the images,
-    not of the luck of the folds, which for a fixed classifier is the smaller part.
+    The intervals are Wilson's over the pooled predictions of all folds: they speak of the images.
 
     Args:
         data: Which images; its seed makes the folds.
@@ -222,11 +221,7 @@ def _probed(
     clock: data_steps.Clock,
     size: int | None,
 ) -> Ranked:
-    """Return a network with its linear probe.
-
-    Raises:
-        UsageError: There is no time for it (``BUDGET``).
-    """
+    """Return a network with its linear probe; without time for it, raise ``BUDGET``."""
     if clock.left <= 0:
         raise clock.too_short(0.0, f"to rank {spec.name}")
     extractor = FeatureExtractor(spec, compute=compute)
@@ -288,10 +283,8 @@ def _file_size(spec: BackboneSpec) -> int | None:
 def ranked(measured: Sequence[Ranked]) -> tuple[Ranked, ...]:
     """Return networks by their linear probes, of equals the quicker first, compared with the first.
 
-    Which network is the first depends on the images that it is compared on: any two could have
-    become the pair that is looked at. So the comparisons are corrected for all k(k - 1) / 2 pairs
-    of k networks, not for the k - 1 that are shown; else one of many equally good networks would
-    be called worse far more often than in 5 % of the rankings.
+    Any two could have become the pair that is looked at, so the comparisons are corrected for all
+    k(k - 1) / 2 pairs of k networks, not for the k - 1 that are shown.
     """
     first, *others = sorted(
         measured, key=lambda row: (-row.accuracy.value, row.milliseconds or 0.0)
@@ -354,8 +347,7 @@ def predict_out_of_fold(
 ) -> NDArray[np.float64]:
     """Return what classifiers that were fitted on the other folds say of every row.
 
-    The classifier keeps the settings of its name; with no search inside, the same amount of work
-    falls on every network, and none is favoured by the range of a grid.
+    Without a grid the same amount of work falls on every network, and none is favoured by a range.
 
     Args:
         features: Shape (n, d); left as they are.

@@ -226,16 +226,7 @@ def extract_pixels(
 ) -> tuple[int, dict[str, float]]:
     """Write all images, as they enter a network, into an HDF5 file, and their means beside it.
 
-    Args:
-        data: Which images; they are not split.
-        backbone: The network whose preprocessing resizes and crops them.
-        file: A file that does not exist yet.
-
-    Returns:
-        The number of images, and the mean of each channel.
-
-    Raises:
-        DataError: The images cannot be used, or the file exists.
+    Return the number of images, and the mean of each channel; see :func:`extract_features`.
     """
     refuse_existing(file)
     images = read_images(data)

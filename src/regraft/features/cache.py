@@ -270,11 +270,7 @@ class _Shard:
         return self.sound
 
     def write(self, key: bytes, matrix: Matrix) -> None:
-        """Write the file.
-
-        Raises:
-            RegraftError: The disk is full or the folder cannot be written (code ``FILE-WRITE``).
-        """
+        """Write the file."""
         sums = hashlib.sha256(key)
         with disk.atomic_path(self.path) as part, part.open("wb") as stream:
             for block in (matrix.reshape(-1).view(np.uint8).data, b"".join(self.digests)):
@@ -283,12 +279,7 @@ class _Shard:
             stream.write(sums.digest())
 
     def copy(self, pairs: Sequence[tuple[int, int]], result: Matrix) -> None:
-        """Copy rows into ``result``; ``pairs`` are (row here, row there).
-
-        Raises:
-            OSError: The file is gone.
-            EOFError: The file was cut.
-        """
+        """Copy rows into ``result``; ``pairs`` are (row here, row there)."""
         with self.path.open("rb", buffering=0) as stream:
             for row, position in pairs:
                 stream.seek(row * result[position].nbytes)
@@ -297,11 +288,7 @@ class _Shard:
 
 
 def _open(path: Path, row_bytes: int) -> _Shard:
-    """Return a shard; its rows are not read.
-
-    Raises:
-        OSError: The file cannot be read, or it is no number of rows of this width.
-    """
+    """Return a shard; its rows are not read. A file of other rows is an OSError."""
     with path.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size - _DIGEST_BYTES
         count, rest = divmod(size, row_bytes + _DIGEST_BYTES)

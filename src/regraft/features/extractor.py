@@ -75,10 +75,6 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: Sequence[ImageLike], y: object = None) -> Self:
         """Build the network, so that a wrong name or weights are found out; nothing is learned.
 
-        Args:
-            X: Images; not looked at.
-            y: Ignored.
-
         Raises:
             BackboneError: The network is unknown or cannot be built.
             UsageError: The arguments contradict each other.

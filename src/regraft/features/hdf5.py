@@ -94,11 +94,10 @@ def write_features(
 
     Example:
         >>> import tempfile
+        >>> from regraft.backbones.spec import BackboneSpec
         >>> from regraft.features.extractor import FeatureExtractor
         >>> images = [np.zeros((40, 50, 3), np.uint8)] * 2
-        >>> from regraft.backbones.spec import BackboneSpec, Compute
-        >>> spec = BackboneSpec("simple_cnn", weights=None)
-        >>> features = FeatureExtractor(spec, compute=Compute(cache=None)).stream(images)
+        >>> features = FeatureExtractor(BackboneSpec("simple_cnn", weights=None)).stream(images)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = Path(folder) / "features.h5"
         ...     labels = Dataset(("a.jpg", "b.jpg"), ("rose", "lily"), ("lily", "rose"))

@@ -182,8 +182,7 @@ def write_seen(
     """Write a page of images with what each network sees in them, side by side.
 
     Args:
-        rows: One for each image and network: ``file``, ``backbone``, ``top`` (entries with
-            ``wnid``, ``label`` and ``probability``) and ``truth``, a wnid or None.
+        rows: What ``experiment.evaluate.classify_images`` yields of images that can be used.
         path: The HTML file to write.
         top: How many classes are shown of each.
     """

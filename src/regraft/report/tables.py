@@ -216,8 +216,7 @@ def error_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     """Return the top-1 and top-5 error of each network on the images whose class is known.
 
     Args:
-        rows: One for each image and network: ``backbone``, ``truth`` (a wnid or None) and ``top``,
-            entries with a ``wnid``, the most probable first and at least five.
+        rows: What ``experiment.evaluate.classify_images`` yields, at least five classes of each.
     """
     places: dict[str, list[int]] = {}
     for row in rows:

@@ -404,11 +404,7 @@ def _difference(first: Sequence[Run], second: Sequence[Run], *, comparisons: int
 
 
 def _answers(runs: Sequence[Run], part: str) -> tuple[tuple[str, ...], Right]:
-    """Return the sorted paths of a part, and whether each run (row) was right on each (0 or 1).
-
-    Raises:
-        RunError: ``RUN-SPLITS``: the runs used different splits or predicted different images.
-    """
+    """Return the sorted paths of a part, and whether each run (row) was right on each (0 or 1)."""
     found = []
     for run in runs:
         if run.split_hash != runs[0].split_hash:

@@ -143,11 +143,9 @@ def bootstrap(
     """Return statistics with their stratified percentile-bootstrap 95 % intervals.
 
     Cases are drawn within each true class, so every resample holds as many of a class as the
-    sample. A plain bootstrap never draws an error that the sample lacks: its intervals of a macro
-    recall held the true value in 93 % of simulated samples, and in 71 % at worst. So two pseudo
-    cases, shared among the classes, can be drawn too: one correct, one predicted as anything (in
-    the spirit of Agresti and Coull, "Approximate is better than exact for interval estimation of
-    binomial proportions", 1998). That made it 95.6 %, and 93 % at worst.
+    sample. Two pseudo cases, shared among the classes, can be drawn too: one correct, one predicted
+    as anything (in the spirit of Agresti and Coull, "Approximate is better than exact for interval
+    estimation of binomial proportions", 1998); `docs/statistics.md` says what that brings.
 
     Args:
         statistics: Maps the indices of the true and of the predicted classes, shape (n,) both, to
@@ -255,14 +253,7 @@ def effective_n(variance_of_one: float, *methods: Right) -> float:
     unless the seeds differ as they never do by chance, such as one that learned and one that did
     not: then the measured variance counts as it is.
 
-    Simulated with 2 to 10 seeds, 100 and 500 images, accuracies of 50 to 99.5 %: where the variance
-    of the seeds' true accuracies is half of what chance adds on these images, or less, every
-    interval of :func:`over_seeds` held the true value in 95 % or more, 2 seeds were as wide as one
-    and 10 seeds 0.7 times; where it is all of that, 2 seeds held it in 95 %. Beyond, no interval
-    can hold it and be as narrow as one seed. Tried and left: t with Satterthwaite's degrees of
-    freedom (3 times as wide with 2 seeds), the measured variance with the normal distribution (held
-    in 92 to 96 %), Clopper and Pearson's interval (wider than one seed), and to count seeds as one
-    (never narrower).
+    What was simulated, and what else was tried, stands in `docs/statistics.md`.
 
     Args:
         variance_of_one: The variance of one seed on one image.

@@ -171,12 +171,8 @@ def fit_curve(
     learning curves: a review", 2021). How sure it is comes from the parametric bootstrap: the
     points are drawn anew around the curve, each within its interval, and the curve is fitted again.
 
-    Three sizes are enough: with a, b and c free they fix a curve without leaving anything to
-    check it by, but the bootstrap then says how uncertain it is. In simulations of 3, 4 and 5
-    sizes on 850 and 3000 test images, with limits of 94, 97 and 100 %, what was answered held the
-    true number in 91 to 100 % of the cases, in 99 % on average; with a = 0 taken for granted only
-    in 40 to 90 % wherever there was a limit below 100 %. Points that were tested on the same
-    images are taken as independent, which makes the answers wider than they need be.
+    Points that were tested on the same images are taken as independent, which makes the answers
+    wider than they need be. Three sizes are enough: see `docs/statistics.md`.
 
     Args:
         name: What the method is called.

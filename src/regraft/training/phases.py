@@ -32,18 +32,14 @@ AboveZero = Annotated[float, Field(gt=0)]
 class Phase:
     """One stretch of training. The head is always trained; the rest is named by one ``unfreeze``.
 
-    Frozen batch norm normalises with the averages that came with its weights. Keras 2.2 normalised
-    with each batch's statistics there while it trained, and with the averages when it predicted;
-    ``batchnorm="batch_statistics"`` does the same, so that its results can be repeated.
-
     Args:
         unfreeze: Share of the trunk's stages that is trained, counted from the head, 0 to 1.
         unfreeze_from: The first stage that is trained, by its name, for example ``"features.24"``.
         unfreeze_last: How many of the last stages are trained.
         unfreeze_matching: A regular expression; parameters whose names match are trained.
         batchnorm: What frozen batch norm of the trunk normalises with while training: its averages
-            (``"frozen"``) or each batch's statistics (``"batch_statistics"``). The averages never
-            move.
+            (``"frozen"``) or each batch's statistics (``"batch_statistics"``), as in Keras 2.2. The
+            averages never move.
         epochs: Passes over the training part.
         steps: Batches per epoch at most; by default as many as the training part fills.
         optimizer: ``"sgd"``, ``"rmsprop"``, ``"adam"``, ``"adamw"`` or ``"nadam"``.

@@ -36,21 +36,7 @@ from regraft.training.regularize import Regularization
 
 @settings_class(kw_only=True)
 class TrainingConfig:
-    """How a network is trained.
-
-    Args:
-        phases: What is trained, phase by phase; by default a new head on the frozen trunk.
-        augment: How training images are changed by chance; None for not at all.
-        views: How many augmented views of each image are kept; None: a new one in every epoch.
-        regularize: What keeps the network from learning its images by heart.
-        class_weight: What an error counts: ``"balanced"``, a weight per class; None: the same.
-        focal: Gamma of the focal loss, 0 or more; None for the cross-entropy. See `make_loss`.
-        sampling: ``"balanced"`` to draw all classes equally often; None takes each image once.
-        output: ``"softmax"``, or for two classes ``"sigmoid"``: one output.
-        batch_size: Images per step, 2 or more.
-        seed: Everything random is drawn from it, 0 to 4294967295.
-        time_budget: Minutes after which training ends with what it has; None for no end.
-        compute: Where and how numbers are computed and kept.
+    """How a network is trained; the fields mean what they mean to a ``NetworkClassifier``.
 
     Raises:
         UsageError: A value is out of range, or views are asked for without an augmentation.
