@@ -45,6 +45,17 @@ class Stopwatch:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
+def shows_bars() -> bool:
+    """Return whether standard error has a place for a bar: a terminal, or a notebook with widgets.
+
+    Example:
+        >>> shows_bars() in (True, False)
+        True
+    """
+    in_notebook = "ipykernel" in sys.modules and _is_installed("ipywidgets")
+    return sys.stderr.isatty() or in_notebook
+
+
 @contextmanager
 def progress_bar(
     description: str, total: int, *, unit: str = "images", visible: bool = True
@@ -66,7 +77,7 @@ def progress_bar(
     """
     if not visible or total == 0:
         yield lambda _count: None
-    elif sys.stderr.isatty():
+    elif shows_bars():
         from rich import progress
         from rich.console import Console
 

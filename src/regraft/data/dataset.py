@@ -17,12 +17,13 @@ from regraft.data.sources import PARTS, Listing, find_groups
 from regraft.data.split import SplitOptions, as_fraction, assign, choose_subset
 from regraft.errors import BadImagesError, DataError, ImageError, UsageError, list_names
 from regraft.files import sha256_file
+from regraft.notebook import ShownInNotebook
 
 NAME_PATTERN = r"^(?P<label>.*?[^\W\d_].*?)[\s._-]*(?:\(?\d+\)?)?\.[^.]+$"
 
 
 @dataclass(frozen=True)
-class Dataset:
+class Dataset(ShownInNotebook):
     """Images and the names of their classes; it never changes.
 
     The classes stand in a fixed order: read from a folder or table, by Unicode code point of their
@@ -376,7 +377,7 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Split:
+class Split(ShownInNotebook):
     """Three data sets with the same classes, cut from one, and how that was done.
 
     Attributes:

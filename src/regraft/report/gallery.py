@@ -116,7 +116,7 @@ class Thumbnails:
             data = kept.read_bytes()
         else:
             return None
-        return _address(data)
+        return data_address(data)
 
     def _fresh(self, path: str) -> bytes | None:
         root = self.data_root
@@ -192,7 +192,7 @@ def write_seen(
         image["seen"][row["backbone"]] = row["top"][:top]
     shown = list(seen.items())[:MOST_THUMBNAILS]
     images = [
-        {"file": printable(file), "address": _address(thumbnail(file, side=2 * _SIDE)), **image}
+        {"file": printable(file), "address": data_address(thumbnail(file, side=2 * _SIDE)), **image}
         for file, image in shown
     ]
     html = render(
@@ -230,7 +230,7 @@ def write_suspects(
     @cache
     def address(name: str) -> str | None:
         try:
-            return _address(thumbnail(root / name, side=_SIDE))
+            return data_address(thumbnail(root / name, side=_SIDE))
         except RegraftError:  # gone since it was looked at
             return None
 
@@ -304,7 +304,8 @@ def _right_rows(p: Predictions) -> tuple[list[int], list[int]]:
     return list(dict.fromkeys([*first.values(), *rest]))[:count], least
 
 
-def _address(data: bytes) -> str:
+def data_address(data: bytes) -> str:
+    """Return a JPEG as an address that holds it."""
     return "data:image/jpeg;base64," + base64.b64encode(data).decode()
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from regraft.errors import RunError, list_names
+from regraft.notebook import ShownInNotebook
 from regraft.results import paired
 from regraft.results.intervals import Estimate, Right, accuracy_json, over_seeds, over_splits
 from regraft.results.learning_curve import LearningCurve, fit_curve
@@ -149,7 +150,7 @@ class Row:
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Comparison(ShownInNotebook):
     """Rows with what may be said about them.
 
     Args:

@@ -19,6 +19,7 @@ from regraft.data.sources import PARTS
 from regraft.data.tables import plain_cell, safe_cell
 from regraft.errors import DataError, list_names
 from regraft.files import write_text
+from regraft.notebook import ShownInNotebook
 from regraft.results.intervals import Indices
 
 _COLUMNS = ("path", "part", "truth", "predicted", "confidence")
@@ -26,7 +27,7 @@ _CLASS = "p:"
 
 
 @dataclass(frozen=True, eq=False)
-class Predictions:
+class Predictions(ShownInNotebook):
     """The probabilities of every class for every image, with the truth.
 
     Args:

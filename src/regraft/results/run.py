@@ -17,6 +17,7 @@ from regraft.data import manifest
 from regraft.data.named import read_source
 from regraft.errors import RegraftError, RunError, list_names
 from regraft.files import locked, read_json, remove_leftovers, write_json
+from regraft.notebook import ShownInNotebook
 from regraft.results.intervals import Estimate, accuracy_json
 from regraft.results.metrics import measures
 from regraft.results.predictions import Predictions
@@ -169,7 +170,7 @@ class RunRecord:
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Run(ShownInNotebook):
     """A finished run in its folder: made by :meth:`write`, read by :meth:`open`.
 
     Args:

@@ -15,7 +15,7 @@ from typing import Any
 
 from regraft.errors import UsageError
 from regraft.files import remove_leftovers, write_text
-from regraft.system import progress_bar
+from regraft.system import progress_bar, shows_bars
 
 
 class Callback:
@@ -59,7 +59,7 @@ class Callback:
 
 
 class ProgressDisplay(Callback):
-    """Shows a bar per phase on a terminal, and a line per epoch elsewhere, on standard error."""
+    """Shows a bar per phase on a terminal or in a notebook, and a line per epoch elsewhere."""
 
     def __init__(self) -> None:
         self._bar = contextlib.ExitStack()
@@ -67,7 +67,7 @@ class ProgressDisplay(Callback):
 
     def on_phase(self, title: str, steps: int) -> None:
         """Begin a bar."""
-        bar = progress_bar(title, steps, unit="steps", visible=sys.stderr.isatty())
+        bar = progress_bar(title, steps, unit="steps", visible=shows_bars())
         self._advance = self._bar.enter_context(bar)
 
     def on_step(self) -> None:
@@ -76,7 +76,7 @@ class ProgressDisplay(Callback):
 
     def on_epoch(self, record: dict[str, Any], *, number: int, epochs: int) -> None:
         """Write a line where there is no bar."""
-        if not sys.stderr.isatty():
+        if not shows_bars():
             print(line(record, of=epochs), file=sys.stderr)
 
     def on_message(self, text: str) -> None:
