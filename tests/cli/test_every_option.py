@@ -92,6 +92,7 @@ ELSEWHERE = {
     "fit": {"--from", "--resume"},
     "find-lr": {"--from"},
     "demo": {"--out"},
+    "watch": {"--port"},
 }
 
 

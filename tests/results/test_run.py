@@ -12,7 +12,7 @@ import pytest
 
 from regraft.errors import RegraftError, RunError
 from regraft.results.intervals import wilson
-from regraft.results.run import Run, no_run, reserve, unfinished
+from regraft.results.run import Run, is_running, no_run, reserve, unfinished
 from regraft.results.run import without_secrets as cleaned
 from regraft.settings import to_json
 
@@ -192,13 +192,21 @@ def test_a_second_writer_is_refused_until_the_first_has_died(tmp_path, holder):
         with pytest.raises(RunError) as caught, reserve(tmp_path / "run"):
             pass
         assert caught.value.code == "RUN-LOCKED"
+    assert is_running(tmp_path / "run")
 
     holder.send_signal(signal.SIGKILL)
     holder.wait()
 
-    assert unfinished(tmp_path / "run")
+    assert not is_running(tmp_path / "run")
+    assert unfinished(tmp_path / "run")  # to ask leaves the mark where it is
     with reserve(tmp_path / "run") as place:
         assert (place / "predictions.csv").read_text() == "half"
+
+
+def test_a_finished_run_and_a_folder_without_a_run_are_not_running(run, tmp_path):
+    assert not is_running(run.folder)
+    assert not is_running(tmp_path)
+    assert not (tmp_path / ".regraft.lock").exists()
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,20 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from regraft.errors import RegraftError, UsageError
 from regraft.training import callbacks as module
-from regraft.training.callbacks import History, ProgressDisplay, TensorBoard, stoppable
+from regraft.training.batches import LabelledImages
+from regraft.training.callbacks import (
+    History,
+    LiveFile,
+    ProgressDisplay,
+    TensorBoard,
+    stoppable,
+)
 
 MEASURED = {"train_loss": 0.5, "train_accuracy": 0.8, "lr": 0.001, "seconds": 2.0}
 
@@ -116,6 +125,83 @@ def test_progress_is_a_bar_on_a_terminal_and_a_line_per_epoch_elsewhere(
     assert told.startswith("hello\n")
     assert ("phase 1, epoch 1 of 4" in told) == ("6 s left" in told) == (not terminal)
     assert ("Phase 2" in told) == terminal
+
+
+# --- live.json
+
+
+PLACES = ("a.jpg", Path.home() / "b.jpg", np.zeros((2, 2, 3), np.uint8))
+
+
+def live_file(file, images=PLACES):
+    labels = [name for name, _ in zip("xyx" * 9, images, strict=False)]
+    return LiveFile(file, LabelledImages(images, labels, ("x", "y"), None), planned=[2, 9])
+
+
+def answer(live, logits, *, number):
+    for batch in torch.tensor(logits).split(2):
+        live.on_validation(batch)
+    live.on_epoch(epoch(number), number=number, epochs=9)
+
+
+def test_whoever_looks_on_sees_what_the_last_epoch_took_the_images_for(tmp_path):
+    live, big = live_file(tmp_path / "live.json"), 20.0
+    live.on_start([])
+    answer(live, [[0.0, big], [0.0, big], [0.0, 0.0]], number=1)
+    answer(live, [[big, 0.0], [0.0, big], [0.0, big]], number=2)
+    live.close()
+
+    found = json.loads((tmp_path / "live.json").read_text())
+    assert (found["planned"], found["classes"]) == ([2, 9], ["x", "y"])
+    assert found["images"][1:] == [["~/b.jpg", "y"], [None, "x"]]
+    assert found["images"][0] == [str(Path.cwd() / "a.jpg"), "x"]
+    assert found["counts"] == [[0, 0, 1], [0, 1, 1], [1, 1, 1]]  # true, predicted, images
+    first, second = found["epochs"]
+    assert first == {"number": 1, "answers": [[1, 1.0], [1, 1.0], [0, 0.5]]}
+    assert (second["number"], [code for code, _ in second["answers"]]) == (2, [0, 1, 1])
+
+
+def test_one_output_stands_for_two_classes(tmp_path):
+    live = live_file(tmp_path / "live.json")
+    answer(live, [[-20.0], [20.0], [20.0]], number=1)
+    live.close()
+
+    found = json.loads((tmp_path / "live.json").read_text())
+    assert found["epochs"][0]["answers"] == [[0, 1.0], [1, 1.0], [1, 1.0]]
+
+
+def test_a_resumed_training_keeps_the_epochs_before_and_the_file_stays_small(tmp_path):
+    logits = [[0.0, 1.0]] * 27
+    live = live_file(tmp_path / "live.json", images=[f"{n}.jpg" for n in range(27)])
+    for number in range(1, 101):
+        answer(live, logits, number=number)
+    live.close()
+
+    again = live_file(tmp_path / "live.json", images=[f"{n}.jpg" for n in range(27)])
+    again.on_start([{}] * 99)  # the checkpoint does not know the hundredth
+
+    found = json.loads((tmp_path / "live.json").read_text())
+    assert [one["number"] for one in found["epochs"]] == list(range(41, 100))
+    assert len(found["images"]) == len(found["epochs"][0]["answers"]) == 12
+    assert found["counts"] == [[0, 1, 18], [1, 1, 9]]
+
+
+@pytest.mark.parametrize("left", ["[]", "{", '{"epochs": [3]}'])
+def test_a_damaged_file_of_an_earlier_training_gives_way(tmp_path, left):
+    (tmp_path / "live.json").write_text(left)
+
+    live_file(tmp_path / "live.json").on_start([])
+
+    assert json.loads((tmp_path / "live.json").read_text())["epochs"] == []
+
+
+def test_without_validation_images_there_is_only_what_is_planned(tmp_path):
+    live = LiveFile(tmp_path / "live.json", None, planned=[3])
+    live.on_start([])
+    live.on_epoch(epoch(1), number=1, epochs=3)
+
+    found = json.loads((tmp_path / "live.json").read_text())
+    assert found == {"planned": [3], "epochs": [], "images": [], "counts": []}
 
 
 def test_tensorboard_gets_every_measurement_of_every_epoch(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Commands that use what was learned: `classify predict evaluate report compare-runs demo`."""
+"""Commands that use what was learned: `classify predict evaluate report watch demo` and more."""
 
 from __future__ import annotations
 
@@ -113,6 +113,23 @@ def report(
         cli.echo(str(write_page(run, data_root=data)))
 
 
+def watch(
+    runs: RunsArgument,
+    *,
+    port: Annotated[int, opt("Where it listens; 0 for any port that is free.", min=0)] = 8765,
+) -> None:
+    """Serve a page that follows runs while they are trained, to this machine only.
+
+    Runs may be started before or after it, in any terminal; Ctrl-C ends it and no run.
+    """
+    from regraft.report.watch import make_server
+
+    with make_server(runs, port) as server:
+        cli.echo(f"http://127.0.0.1:{server.server_port}/")
+        cli.echo_err("open this address in a browser; Ctrl-C ends it")
+        server.serve_forever()
+
+
 def compare_runs(
     runs: RunsArgument,
     *,
@@ -221,4 +238,4 @@ def _path_on(line: str) -> str:
 
 
 COMMANDS: dict[str, Any] = {"classify": classify, "predict": predict, "evaluate": evaluate}
-COMMANDS |= {"report": report, "compare-runs": compare_runs, "demo": demo}
+COMMANDS |= {"report": report, "watch": watch, "compare-runs": compare_runs, "demo": demo}

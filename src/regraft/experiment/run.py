@@ -249,7 +249,8 @@ def _fit(
         keep: Any = {"checkpoints": place / CHECKPOINTS, "callbacks": callbacks}
         learner.fit(train.paths, train.labels, validation=val if len(val) else None, **keep)
     else:  # which does not look at the validation part; epochs are of a network given up here
-        (place / records.EPOCHS).unlink(missing_ok=True)
+        for name in (records.EPOCHS, records.LIVE):
+            (place / name).unlink(missing_ok=True)
         learner.fit(train.paths, train.labels)
 
 

@@ -39,8 +39,10 @@ REPORT = "report.html"
 THUMBNAILS = "thumbnails"
 CHECKPOINTS = "checkpoints"
 EPOCHS = "history.jsonl"
+LIVE = "live.json"  # what a network takes validation images for, while it is trained
 SPLIT = ("split.csv", "split.json")
 _LOCK = ".regraft.lock"  # left beside what an unfinished run left, as its mark
+_PATIENCE = 0.2  # seconds; who asks whether a run is being written holds its lock for a moment
 
 
 @settings_class(RunError, code="RUN-INVALID", kw_only=True)
@@ -402,7 +404,7 @@ def reserve(folder: str | os.PathLike[str]) -> Iterator[Path]:
     busy = RunError(what, path=place, hint=hint, code="RUN-LOCKED")
     held = False
     try:
-        with locked(place / _LOCK, busy=busy):
+        with locked(place / _LOCK, busy=busy, seconds=_PATIENCE):
             held = True
             _refuse_taken(place)  # once more: somebody may have finished here in between
             remove_leftovers(place)
@@ -415,6 +417,24 @@ def reserve(folder: str | os.PathLike[str]) -> Iterator[Path]:
 def unfinished(folder: Path) -> bool:
     """Return whether a folder holds a run that was begun and not finished."""
     return (folder / _LOCK).exists() and not (folder / RECORD).exists()
+
+
+def is_running(folder: Path) -> bool:
+    """Return whether a process is writing a run into a folder; a killed one is not."""
+    if not unfinished(folder):
+        return False
+    lock = folder / _LOCK
+    try:
+        with locked(lock, busy=RunError("another process is writing here", code="RUN-LOCKED")):
+            pass
+    except RegraftError as error:
+        return error.code == "RUN-LOCKED"
+    with contextlib.suppress(OSError):  # the folder may be deleted meanwhile
+        if (folder / RECORD).exists():  # finished meanwhile
+            lock.unlink()
+        else:
+            lock.touch()  # some systems delete the file when it is unlocked
+    return False
 
 
 def no_run(place: Path) -> RunError:

@@ -1,4 +1,4 @@
-"""Who hears of a training: progress, history.jsonl, TensorBoard, and Ctrl-C, which ends it."""
+"""Who hears of a training: progress, history.jsonl, live.json, TensorBoard; and Ctrl-C ends it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,25 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from regraft.errors import UsageError
-from regraft.files import remove_leftovers, write_text
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from regraft.errors import RegraftError, UsageError
+from regraft.files import read_json, remove_leftovers, write_json, write_text
 from regraft.system import progress_bar, shows_bars
+from regraft.training.batches import LabelledImages
+from regraft.training.optim import probabilities
+
+_SAMPLES = 12  # validation images that are shown to whoever looks on
+_MOST_EPOCHS = 60  # of which it can be seen what they were taken for
+_PAUSE_SECONDS = 1.0  # between two writes of what is only to be looked at
 
 
 class Callback:
@@ -40,6 +51,13 @@ class Callback:
 
     def on_phase_end(self) -> None:
         """The phase is over."""
+
+    def on_validation(self, logits: Tensor) -> None:
+        """A batch of the validation images went through the network, in their order.
+
+        Args:
+            logits: What came out, (images, classes), or (images, 1) of a sigmoid output.
+        """
 
     def on_epoch(self, record: dict[str, Any], *, number: int, epochs: int) -> None:
         """An epoch is finished.
@@ -125,6 +143,59 @@ class History(Callback):
             self._incomplete = False
 
 
+class LiveFile(Callback):
+    """Keeps what the network takes the validation images for, for whoever looks on.
+
+    Args:
+        file: ``live.json``.
+        validation: The images; of a few of them the answer in each epoch is kept.
+        facts: What else shall stand in the file, JSON values.
+    """
+
+    def __init__(self, file: Path, validation: LabelledImages | None, **facts: Any) -> None:
+        self._file = file
+        self._written = 0.0
+        self._answers: list[NDArray[np.float64]] = []
+        self._content: dict[str, Any] = {**facts, "epochs": [], "images": [], "counts": []}
+        if validation is not None:
+            self._truth = validation.codes
+            every = np.linspace(0, len(validation) - 1, _SAMPLES)
+            self._few = np.unique(every.astype(np.int64))
+            shown = [(_path_of(validation.images[at]), validation.labels[at]) for at in self._few]
+            self._content |= {"classes": list(validation.classes), "images": shown}
+
+    def on_start(self, records: Sequence[dict[str, Any]]) -> None:
+        """Go on from what an interrupted training has left."""
+        with contextlib.suppress(RegraftError, LookupError, TypeError):
+            left = read_json(self._file)
+            known = [epoch for epoch in left["epochs"] if epoch["number"] <= len(records)]
+            self._content |= {"epochs": known, "counts": left["counts"] if known else []}
+        self.close()
+
+    def on_validation(self, logits: Tensor) -> None:
+        """Keep the most probable class of each image, and its probability."""
+        best = probabilities(logits).max(1)
+        self._answers.append(np.column_stack([best.indices.numpy(), best.values.numpy()]))
+
+    def on_epoch(self, record: dict[str, Any], *, number: int, epochs: int) -> None:
+        """Count what was taken for what."""
+        if self._answers:
+            answers, self._answers = np.concatenate(self._answers), []
+            pairs = np.column_stack([self._truth, answers[:, 0].astype(np.int64)])
+            cells, counts = np.unique(pairs, axis=0, return_counts=True)
+            few = [(int(code), round(share, 4)) for code, share in answers[self._few].tolist()]
+            kept = self._content["epochs"][1 - _MOST_EPOCHS :]
+            self._content["epochs"] = [*kept, {"number": number, "answers": few}]
+            self._content["counts"] = np.column_stack([cells, counts]).tolist()
+        if time.monotonic() - self._written >= _PAUSE_SECONDS:
+            self.close()
+
+    def close(self) -> None:
+        """Write the file."""
+        write_json(self._file, self._content)
+        self._written = time.monotonic()
+
+
 class TensorBoard(Callback):
     """Writes what is measured as TensorBoard's events.
 
@@ -170,6 +241,14 @@ def line(record: dict[str, Any], *, of: int) -> str:
     left = (of - record["epoch"]) * record["seconds"]
     parts += [f"rate {record['lr']:.3g}", f"{record['seconds']:.1f} s", f"{left:.0f} s left"]
     return f"phase {record['phase']}, epoch {record['epoch']} of {of}: {', '.join(parts)}"
+
+
+def _path_of(image: Any) -> str | None:
+    """Return where an image lies, the home folder as ``~``; None for one that is no file."""
+    if not isinstance(image, str | os.PathLike):
+        return None
+    path, home = Path(image).absolute(), Path.home()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
 
 class _Stop(BaseException):

@@ -119,6 +119,7 @@ class Loop:
         *,
         on_step: Callable[[State], object] = lambda _state: None,
         on_epoch: Callable[[State], object] = lambda _state: None,
+        on_validation: Callable[[Tensor], object] = lambda _logits: None,
         check_stop: Callable[[], object] = lambda: None,
     ) -> State:
         """Train until the phase is over; then restore the weights of the epoch that it keeps.
@@ -127,6 +128,7 @@ class Loop:
             state: Where the phase stands: a new state, or that of a checkpoint.
             on_step: Called when a step is entered into the state.
             on_epoch: Called when an epoch is entered into the state.
+            on_validation: Called with the logits of each batch of validation, in its order.
             check_stop: Called after each step and each batch of validation; may raise to stop.
 
         Raises:
@@ -154,7 +156,7 @@ class Loop:
             own = tensors()
             if not all(bool(tensor.isfinite().all()) for tensor in own.values()):
                 raise self._not_finite(state, state.step)  # by the last step: it is never best
-            record = self._measured(state, check_stop)
+            record = self._measured(state, on_validation, check_stop)
             state.seconds = before + time.perf_counter() - start
             record["seconds"] = state.seconds - sum(r["seconds"] for r in state.records)
             end_epoch(state, record, own, phase)
@@ -188,9 +190,15 @@ class Loop:
             raise self._not_finite(state, state.step + 1)
         return sums
 
-    def _measured(self, state: State, check_stop: Callable[[], object]) -> dict[str, Any]:
+    def _measured(
+        self,
+        state: State,
+        on_validation: Callable[[Tensor], object],
+        check_stop: Callable[[], object],
+    ) -> dict[str, Any]:
         """Validate, and return the record of an epoch."""
-        measured = validate(self.network, self.validation, self.config, check_stop=check_stop)
+        tell: Any = {"on_batch": on_validation, "check_stop": check_stop}
+        measured = validate(self.network, self.validation, self.config, **tell)
         if not np.isfinite(measured.get("val_loss", 0.0)):
             raise self._not_finite(state, state.step)
         return {
@@ -271,11 +279,13 @@ def validate(
     part: Part | None,
     config: LoopConfig,
     *,
+    on_batch: Callable[[Tensor], object] = lambda _logits: None,
     check_stop: Callable[[], object] = lambda: None,
 ) -> dict[str, float]:
     """Return loss and accuracy on a part, ``val_loss`` and ``val_accuracy``; nothing without one.
 
-    The network is in eval mode afterwards. ``check_stop`` is called after each batch.
+    The network is in eval mode afterwards. After each batch ``on_batch`` is called with its logits,
+    and ``check_stop``.
 
     Raises:
         RegraftError: The memory is not enough (``TRAIN-MEMORY``).
@@ -292,6 +302,7 @@ def validate(
             targets = part.targets[batch].to(config.device)
             total += float(config.validation_loss(logits, targets)) * len(targets)
             right += int((answers(logits) == targets.argmax(1)).sum())
+            on_batch(logits)
             check_stop()
     return {"val_loss": total / len(part), "val_accuracy": right / len(part)}
 

@@ -24,7 +24,7 @@ from regraft.system import choose_device, exact_float32
 from regraft.training import activations
 from regraft.training.augment import Augmentation
 from regraft.training.batches import AugmentedImages, Inputs, LabelledImages, Part, balanced_order
-from regraft.training.callbacks import Callback, History, ProgressDisplay, stoppable
+from regraft.training.callbacks import Callback, History, LiveFile, ProgressDisplay, stoppable
 from regraft.training.checkpoint import Checkpoints, Progress, restore_optimizer
 from regraft.training.heads import head_to_json
 from regraft.training.loop import Loop, LoopConfig, State
@@ -120,7 +120,8 @@ class Trainer:
         config: How it is trained.
         train: What is learned from.
         validation: What decides which epoch was best; None: the last one stays.
-        checkpoints: A folder to resume from, ``history.jsonl`` beside it; None for neither.
+        checkpoints: A folder to resume from, ``history.jsonl`` and ``live.json`` beside it, which
+            tell of each epoch; None for none of them.
         checkpoint_every: Seconds between two of them; 0 for one after every step.
         callbacks: Who hears of the training.
         verbose: Whether to show progress on standard error.
@@ -163,7 +164,11 @@ class Trainer:
         if checkpoints is not None:
             work = resume_key(config, network, train, validation)
             self.checkpoints = Checkpoints(checkpoints, work, every=checkpoint_every)
-            self.callbacks.append(History(Path(checkpoints).parent / "history.jsonl"))
+            place = Path(checkpoints).parent
+            planned = [phase.epochs for phase in self.phases]
+            facts = {"planned": planned, "time_budget": config.time_budget}
+            live = LiveFile(place / "live.json", self.validation, **facts)
+            self.callbacks += [History(place / "history.jsonl"), live]
         self.cache: activations.ActivationCache | None = None
         self.embedded = 0
         self.progress = Progress()
@@ -327,6 +332,7 @@ class Trainer:
                 state,
                 on_step=lambda _state: tell("on_step"),
                 on_epoch=on_epoch,
+                on_validation=partial(self._tell, "on_validation"),
                 check_stop=check_stop,
             )
         self._tell("on_phase_end")
