@@ -199,6 +199,21 @@ def test_where_a_proxy_is_set_it_is_the_proxy_that_must_answer(web, monkeypatch)
     assert unreachable(web.url) == unreachable("https://unresolvable.invalid") == ""
 
 
+@pytest.mark.parametrize(("address", "port"), [("https://h", 443), ("http://h", 80)])
+def test_a_host_is_asked_at_the_port_of_its_address(address, port, monkeypatch):
+    asked = []
+
+    def refuse(place, **_options):
+        asked.append(place)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    monkeypatch.setattr("socket.create_connection", refuse)
+
+    assert unreachable(address) == "h does not answer"
+    assert asked == [("h", port)]
+
+
 def halves(web, *, then=(), **headers):
     """Serve half of the file once, then pages of ``then``, then whatever is asked for."""
     web.serve_ranges(f"/{NAME}", DATA, cut=50_000, **headers)

@@ -46,6 +46,15 @@ def test_what_an_ended_process_was_writing_is_removed_and_what_is_being_written_
     assert list(tmp_path.iterdir()) == [tmp_path / "mine.txt"]
 
 
+def test_a_file_and_the_folder_that_names_it_are_flushed_to_the_disk(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda handle: flushed.append(os.fstat(handle).st_ino))
+
+    write_text(tmp_path / "a.txt", "data")
+
+    assert flushed == [place.stat().st_ino for place in (tmp_path / "a.txt", tmp_path)]
+
+
 def test_what_another_machine_is_writing_is_left_alone(tmp_path, ended, monkeypatch):
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr("platform.node", lambda: "another machine")

@@ -103,6 +103,10 @@ def test_a_whole_number_is_the_same_setting_as_its_float():
     assert hash_key(Step(rate=1)) == hash_key(Step(rate=1.0)) == hash_key(Step(np.float32(1)))
 
 
+def test_arrays_become_lists_and_what_json_does_not_know_becomes_a_text():
+    assert to_json({"row": np.arange(2), "what": ...}) == {"row": [0, 1], "what": "Ellipsis"}
+
+
 def test_only_fields_that_were_changed_are_listed():
     assert changed_fields(Step(repeats=np.int64(3))) == {"repeats": 3}
     assert changed_fields(Step()) == {}

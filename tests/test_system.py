@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from regraft.errors import BadImagesError, ImageError, UsageError
-from regraft.system import choose_device, exact_float32, has_bf16
+from regraft.system import choose_device, exact_float32, has_bf16, progress_bar
 
 
 @pytest.fixture
@@ -51,6 +51,17 @@ def test_cuda_computes_in_whole_float32_while_asked_to_and_as_before_afterwards(
             compute(device)
 
     assert cudnn.allow_tf32 is before
+
+
+def test_where_no_terminal_is_a_line_says_the_speed_and_what_is_left(monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+
+    with progress_bar("Embedding", 90) as advance:
+        for now[0] in (110.0, 120.0):
+            advance(15)
+
+    assert capsys.readouterr().err == "Embedding: 30 of 90 images, 1.5 images/s, 40 s left\n"
 
 
 def test_a_torch_without_mkldnn_has_no_bf16_arithmetic(monkeypatch):

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from regraft.cli import options
 from regraft.cli.options import Fields, add_commands, read_pairs
 from regraft.errors import UsageError
+from regraft.results.comparison import Comparison
 from regraft.settings import AnyPath, settings_class, to_json
 
 
@@ -197,6 +198,14 @@ def test_pairs_are_read_as_numbers_truth_values_and_lists():
     read = read_pairs(["a=1", "b=0.5", "c=true", "d=same", "e=", "f=0.5,1,x"])
 
     assert read == {"a": 1, "b": 0.5, "c": True, "d": "same", "e": "", "f": [0.5, 1, "x"]}
+
+
+@pytest.mark.parametrize(("failures", "code"), [((), 0), (("a: full disk",), 1)])
+def test_a_comparison_in_which_something_failed_ends_with_an_error(failures, code, capsys):
+    comparison = Comparison("nothing", (), failures=failures)
+
+    assert options.echo_comparison(comparison, None, form="text", as_json=True) == code
+    assert json.loads(capsys.readouterr().out)["failures"] == [*failures]
 
 
 def test_every_command_is_explained_without_torch():

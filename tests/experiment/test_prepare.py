@@ -10,7 +10,7 @@ from regraft.data.dataset import Split
 from regraft.data.synthetic import make_flowers
 from regraft.errors import BadImagesError, DataError, RunError, UsageError
 from regraft.experiment.config import DataConfig, MethodConfig
-from regraft.experiment.prepare import prepare, read_images, take_amount, write_split
+from regraft.experiment.prepare import Clock, prepare, read_images, take_amount, write_split
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +67,17 @@ def test_learning_from_fewer_images_takes_them_from_the_training_part_only(flowe
     assert take_amount(train, MethodConfig()) is train
     assert len(take_amount(train, MethodConfig(size=9))) == 9
     assert len(take_amount(train, MethodConfig(fraction=0.5))) == round(len(train) / 2)
+
+
+def test_a_clock_runs_from_its_beginning_and_says_how_much_would_have_been_enough(monkeypatch):
+    monkeypatch.setattr("time.perf_counter", lambda: 100.0)
+    clock = Clock(60, begun=90.0)
+
+    error = clock.too_short(90, "a look")
+
+    assert (clock.spent, clock.left, Clock().left) == (10.0, 50.0, float("inf"))
+    assert "a look, takes about 1 min 40 s; the budget is 1 min 0 s" in error.why
+    assert error.hint == "give it --budget 120s or more"
 
 
 def test_a_root_is_where_the_paths_of_a_table_begin_and_nothing_for_a_folder(flowers):

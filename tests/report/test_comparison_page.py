@@ -130,6 +130,7 @@ def test_the_score_without_leaks_stands_beside_the_other(make_run, page_of):
     table = comparison_table(comparison)
 
     column = table.columns.index("test without leaks")
+    assert table.columns[column - 1] == "test"
     assert [show(row[column]) for row in table.rows] == ["50.0 % [23.7, 76.3], n = 10", "–"]
     assert text_of(page_of(comparison)).count("without leaks 50.0 % [23.7, 76.3], n = 10") == 1
 

@@ -207,6 +207,15 @@ def test_learning_curves_draw_a_law_with_its_band_or_a_dotted_line():
     assert "stroke-dasharray" in few
 
 
+def test_curves_beyond_the_colours_there_are_have_a_dashed_line():
+    four, five = (
+        figures.learning_curves([learned(f"method {at}") for at in range(count)])
+        for count in (4, 5)
+    )
+
+    assert ("stroke-dasharray" in four, "stroke-dasharray" in five) == (False, True)
+
+
 def test_of_many_curves_those_that_end_highest_are_drawn():
     svg = figures.learning_curves([learned(f"method {at:02d}", limit=at / 50) for at in range(12)])
 

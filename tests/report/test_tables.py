@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from regraft.backbones.catalog import Entry, known
 from regraft.errors import printable
-from regraft.report.tables import Duration, Share, Table, parts_table
+from regraft.report.tables import Duration, Share, Table, network_table, parts_table
 from regraft.results.comparison import Repeated
 from regraft.results.intervals import wilson
 
@@ -128,6 +129,15 @@ def test_the_parts_table_has_a_row_for_each_part_that_was_measured():
     rows = parts_table(measured).rows
 
     assert rows == (("test", wilson(5, 10), 5), ("test without leaks", wilson(2, 8), 6))
+
+
+def test_a_network_shows_what_was_computed_of_it_as_far_as_it_was():
+    mine = Entry(name="mine", source="regraft", identifier="mine", title="Mine", year=2026)
+
+    first, second = network_table([(known("vgg16"), True), (mine, False)]).rows
+
+    assert first[:8] == ("vgg16", "VGG16", "classic", "2014", "138.36", "15.47", 224, 512)
+    assert second == ("mine", "Mine", "", "2026", *(None,) * 5, "unknown *", "")
 
 
 def test_repeats_show_their_spread_everywhere():

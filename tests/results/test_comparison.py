@@ -105,6 +105,7 @@ def test_runs_that_cannot_be_paired_are_refused(run_of, split, splits):
     with pytest.raises(RunError, match="different splits") as caught:
         compare_methods([("a", [one]), ("b", [one, other])])
     assert other.split_hash[:12] in caught.value.why
+    assert one.split_hash[:12] in caught.value.why
 
 
 def test_validation_chooses_what_the_others_are_judged_against(run_of, split):

@@ -76,6 +76,7 @@ def test_an_accuracy_is_reached_where_no_larger_size_falls_below_it(shares, size
         ((0, 1, 0.5), 0.995, {"n": 2000}, "the curve may well level off before, its limit is"),
         ((0, 1, 0.5), 0.99, {"sizes": (25, 400)}, "a curve needs 3 sizes, and 2 were measured"),
         ((0.2, 0, 1), 0.95, {}, "the accuracy does not rise with the number of images"),
+        ((0.2, 0.1, 1), 0.95, {}, "the accuracy does not rise with the number of images"),
         ((0.2, -1, 1), 0.9, {}, "the accuracy does not rise with the number of images"),
     ],
 )
