@@ -65,6 +65,8 @@ classify {image} --backbone efficientnet_lite0 --top 2 --out {new}.html
 classify {image} --weights default --arg drop_rate=0.0 --label-from-name (?P<label>[0-9]+)
 classify --json {animals}/panda
 predict {run} {image} --top 2 --json
+explain {run} {image} {fresh} --class poppy --channel 3 --out {new}.html
+explain --backbone efficientnet_lite0 --weights default --arg size=64 {image} --out {new}.html
 evaluate {run} {table} --root {flowers} --follow-links --skip-bad --max-bad 0.1 --json
 evaluate {run} FLAT --test-views 10
 report {run} --data {flowers}

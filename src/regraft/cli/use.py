@@ -1,4 +1,4 @@
-"""Commands that use what was learned: `classify predict evaluate report watch demo` and more."""
+"""Commands that use what was learned: `classify predict explain evaluate watch` and more."""
 
 from __future__ import annotations
 
@@ -76,6 +76,40 @@ def predict(
         run / "model" if (run / "model").is_dir() else run, list_images(files), top
     )
     return _echo_rows(rows, top=top, as_json=as_json)[1]
+
+
+def explain(
+    files: Annotated[
+        list[str],
+        arg("A run's folder, unless --backbone is given; then images or folders.", "[RUN] FILES…"),
+    ],
+    method: Annotated[MethodConfig, Fields("weights arguments")],
+    *,
+    backbone: Annotated[
+        str | None, opt("Explain a network with its ImageNet classes.", "NAME", panel="Network")
+    ] = None,
+    class_name: Annotated[
+        str | None, opt("Explain this class, beside the predicted one.", "NAME", "--class")
+    ] = None,
+    channel: Annotated[
+        int | None, opt("The channel of the last feature map to look into.", "N", min=0)
+    ] = None,
+    out: Annotated[Path, cli.out("The page.", "FILE")] = Path("explained.html"),
+) -> None:
+    """Write a page that shows what a network looks at in images, and what it has learned.
+
+    Shown are the parts of each image that speak for its class, filters, feature maps from edges to
+    parts, and what excites a channel and a class. It takes a minute, with a large network several.
+    """
+    from regraft.experiment.evaluate import explain_backbone, explain_run
+
+    wanted: dict[str, Any] = {"class_name": class_name, "channel": channel}
+    if backbone is not None:
+        spec = replace(method, backbone=backbone).spec
+        page = explain_backbone(spec, list(list_images(files)), out, **wanted)
+    else:
+        page = explain_run(Path(files[0]), list(list_images(files[1:])), out, **wanted)
+    cli.echo_err(f"page:   {page}")
 
 
 def evaluate(
@@ -237,5 +271,6 @@ def _path_on(line: str) -> str:
     return name if os.path.lexists(name) else name.removesuffix("\r")
 
 
-COMMANDS: dict[str, Any] = {"classify": classify, "predict": predict, "evaluate": evaluate}
-COMMANDS |= {"report": report, "watch": watch, "compare-runs": compare_runs, "demo": demo}
+COMMANDS: dict[str, Any] = {"classify": classify, "predict": predict, "explain": explain}
+COMMANDS |= {"evaluate": evaluate, "report": report, "watch": watch}
+COMMANDS |= {"compare-runs": compare_runs, "demo": demo}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,18 +17,19 @@ from PIL.Image import Image
 from regraft.backbones.backbone import build
 from regraft.backbones.from_timm import imagenet_class
 from regraft.backbones.spec import BackboneSpec
-from regraft.classifiers.network_classifier import load_model
+from regraft.classifiers.network_classifier import NetworkClassifier, load_model
 from regraft.data.dataset import Dataset, Split
 from regraft.data.images import open_image
 from regraft.data.sources import PARTS
-from regraft.errors import ImageError, UsageError
-from regraft.experiment.config import DataConfig
+from regraft.errors import ImageError, RegraftError, UsageError
+from regraft.experiment.config import DataConfig, MethodConfig
 from regraft.experiment.prepare import checked_images
+from regraft.explain.explanation import write_explanation
 from regraft.results.intervals import Estimate, accuracy_json
 from regraft.results.metrics import accuracy
 from regraft.results.predictions import evaluate
 from regraft.results.run import PART_TITLES, Run
-from regraft.settings import to_json
+from regraft.settings import from_json, to_json
 
 Answer = Callable[[Sequence[Image]], list[Any]]  # from images to the entries of each
 _BATCH = 32
@@ -171,6 +173,45 @@ def predict_images(model: Path, files: Iterable[str], top: int = 1) -> Iterator[
         ]
 
     return _answered(files, {"": answer})
+
+
+def explain_run(
+    run: Path, images: Sequence[str], out: Path, *, class_name: str | None, channel: int | None
+) -> Path:
+    """Write a page about the model of a run and some images; see `write_explanation`.
+
+    Beside a trunk that was trained stands what it was before, if those weights are still here.
+    """
+    learner = load_model(run / "model" if (run / "model").is_dir() else run)
+    before = None
+    if isinstance(learner, NetworkClassifier) and (run / "run.json").exists():
+        method = from_json(MethodConfig, dict(Run.open(run).record.method))
+        if method.start is None:
+            with contextlib.suppress(RegraftError):
+                before = build(method.spec)
+    return write_explanation(
+        learner,
+        images,
+        out,
+        title=run.resolve().name,
+        class_name=class_name,
+        channel=channel,
+        before=before,
+    )
+
+
+def explain_backbone(
+    spec: BackboneSpec,
+    images: Sequence[str],
+    out: Path,
+    *,
+    class_name: str | None,
+    channel: int | None,
+) -> Path:
+    """Write a page about a network with its ImageNet classes; see `write_explanation`."""
+    return write_explanation(
+        build(spec), images, out, title=spec.name, class_name=class_name, channel=channel
+    )
 
 
 def _answered(files: Iterable[str], answers: Mapping[str, Answer]) -> Iterator[dict[str, Any]]:

@@ -264,7 +264,7 @@ def _grad_cam(subject: Subject, views: Pixels, columns: NDArray[np.int64]) -> Ma
             scores = subject.scores(batch).gather(1, chosen[:, None])
         (slopes,) = torch.autograd.grad(scores.sum(), kept)
     module = subject.backbone.module
-    values, slopes = (_as_grid(part, module) for part in (kept[0].detach(), slopes))
+    values, slopes = (as_grid(part, module) for part in (kept[0].detach(), slopes))
     maps = (slopes.mean((2, 3), keepdim=True) * values).sum(1).clamp(min=0)
     return _scaled(maps.float().cpu().numpy())
 
@@ -301,7 +301,7 @@ def _recorded_from_map(subject: Subject, probe: Tensor) -> Iterator[list[Tensor]
         handle.remove()
 
 
-def _as_grid(values: Tensor, module: nn.Module) -> Tensor:
+def as_grid(values: Tensor, module: nn.Module) -> Tensor:
     """Return feature maps as (n, channels, h, w); tokens without those in front of the patches."""
     if values.ndim == 4:  # views are square, and so are maps, whichever axis the channels have
         last = values.shape[1] == values.shape[2] != values.shape[3]
