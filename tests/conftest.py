@@ -7,19 +7,21 @@ import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from regraft.backbones import engines
 from regraft.backbones.backbone import build
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 # Tests do not time: on a busy machine everything is slow. What is green stays green: the examples
-# are the same in every run, and `pytest --hypothesis-profile=searching` draws others.
+# are the same in every run, and `pytest --hypothesis-profile=searching` draws others and more.
 untimed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("repeatable", untimed, derandomize=True)
-settings.register_profile("searching", untimed)
+settings.register_profile("repeatable", untimed, derandomize=True, max_examples=40)
+settings.register_profile("searching", untimed, max_examples=300)
 settings.load_profile("repeatable")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -36,6 +38,16 @@ def shared_home(tmp_path_factory):
     os.environ.pop("REGRAFT_HOME")
     if before is not None:
         os.environ["REGRAFT_HOME"] = before
+
+
+@pytest.fixture(scope="module", autouse=True)
+def automatic_engine(request):
+    """Let "auto" stand for torch: OpenVINO compiles for seconds what most tests run once."""
+    if request.path.name in {"test_engines.py", "test_golden.py"}:
+        yield
+    else:
+        with mock.patch.object(engines, "find_spec", return_value=None):
+            yield
 
 
 @pytest.fixture(autouse=True)

@@ -248,6 +248,7 @@ def test_the_command_line_answers_without_importing_torch(arguments):
 def test_packages_without_torch_import_where_torch_is_forbidden():
     more = {
         *("regraft.backbones.spec", "regraft.backbones.catalog", "regraft.experiment.config"),
+        "regraft.backbones.published",
         *(f"regraft.training.{name}" for name in ("phases", "heads", "augment", "regularize")),
     }
     names = [name for name in MODULES if room(name) in {*WITHOUT_TORCH, *BASE}] + sorted(more)

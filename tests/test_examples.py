@@ -34,37 +34,18 @@ DOCUMENTS = {
     "transfer_learning_with_cnns": 14,
 }
 
-# train, validation and test in percent, seconds, as printed in the tables of the document
-SIBGRAPI = {
-    "1a": (99.85, 64.59, 63.18, 7 * 60),
-    "1b": (99.85, 63.76, 64.70, 7 * 60),
-    "1c": (76.82, 70.71, 70.35, 30 * 60),
-    "1d": (93.59, 73.65, 74.58, 90 * 60),
-    "2a": (95.46, 54.24, 52.00, 53 * 60),
-    "2b": (86.37, 57.76, 55.52, 53 * 60),
-    "2c": (66.31, 68.82, 66.58, 54 * 60),
-    "2d": (85.04, 72.24, 75.41, 110 * 60),
-    "3a": (95.31, 76.24, 75.52, 15 * 60),
-    "3b": (94.27, 84.35, 81.52, 15 * 60),
-    "3c": (87.25, 82.35, 82.35, 30 * 60),
-    "4a": (99.85, 89.53, 88.82, 21 * 60),
-    "4b": (99.89, 91.06, 89.88, 21 * 60),
-    "4c": (99.16, 90.35, 90.71, 31 * 60),
-    "5a": (99.81, 93.75, 74.19, 60 * 60),
-    "5a-again": (99.83, 100, 79.35, 60 * 60),
-    "5b": (99.64, 100, 75.64, 60 * 60),
-    "5b-again": (99.73, 100, 74.99, 60 * 60),
-    "5c": (98.77, 75.00, 87.90, 80 * 60),
-    "6a": (99.98, 100, 76.61, 35 * 60),
-    "6b": (99.90, 100, 78.22, 35 * 60),
-    "6c": (97.45, 87.50, 92.90, 86 * 60),
-    "7a": (100, 100, 77.74, 35 * 60),
-    "7b": (99.97, 100, 79.03, 35 * 60),
-    "7c": (98.70, 87.50, 92.74, 57 * 60),
-    "8a": (92.29, 90.78, 91.97, 332 * 60),
-    "8b": (99.98, 81.25, 76.94, 60 * 60),
-    "8c": (80.38, 50.00, 62.58, 52 * 60),
-}
+# row, train, validation and test in percent, minutes, as printed in the tables of the document
+SIBGRAPI = """
+1a 99.85 64.59 63.18 7 1b 99.85 63.76 64.70 7 1c 76.82 70.71 70.35 30 1d 93.59 73.65 74.58 90
+2a 95.46 54.24 52.00 53 2b 86.37 57.76 55.52 53 2c 66.31 68.82 66.58 54 2d 85.04 72.24 75.41 110
+3a 95.31 76.24 75.52 15 3b 94.27 84.35 81.52 15 3c 87.25 82.35 82.35 30
+4a 99.85 89.53 88.82 21 4b 99.89 91.06 89.88 21 4c 99.16 90.35 90.71 31
+5a 99.81 93.75 74.19 60 5a-again 99.83 100 79.35 60 5b 99.64 100 75.64 60
+5b-again 99.73 100 74.99 60 5c 98.77 75.00 87.90 80
+6a 99.98 100 76.61 35 6b 99.90 100 78.22 35 6c 97.45 87.50 92.90 86
+7a 100 100 77.74 35 7b 99.97 100 79.03 35 7c 98.70 87.50 92.74 57
+8a 92.29 90.78 91.97 332 8b 99.98 81.25 76.94 60 8c 80.38 50.00 62.58 52
+"""
 # of each other document the part that it measures, and the share of each row
 OTHERS = """
 deep_learning_course_week_11 test A1 0.99 A2 0.95 A2-again 0.95 A3 0.91 B1 0.88 B2 0.94 C1 0.9147
@@ -99,8 +80,10 @@ def published(document):
 
 @functools.cache
 def trunk(name, arguments, size):
-    weights = BackboneSpec(name, weights=None, arguments={**dict(arguments), "size": size})
-    return build(weights)
+    # The wide layers of VGG's former head are no part of the trunk; narrow ones build faster.
+    narrow = {"mlp_ratio": 0.01} if name.startswith("vgg") else {}
+    arguments = {**narrow, **dict(arguments), "size": size}
+    return build(BackboneSpec(name, weights=None, arguments=arguments))
 
 
 def head_of(learner):
@@ -142,13 +125,15 @@ def test_the_documents_have_74_rows_with_what_they_print():
     assert sum(rows.values()) + len(predictions) == 74
 
 
-@pytest.mark.parametrize("row", SIBGRAPI)
-def test_the_tutorial_is_quoted_as_it_is_printed(row):
-    told = published("sibgrapi_2019")[row].method.published
+def test_the_tutorial_is_quoted_as_it_is_printed():
+    told = {row: config.method.published for row, config in published("sibgrapi_2019").items()}
+    cells = SIBGRAPI.split()
 
-    *shares, seconds = SIBGRAPI[row]
-    assert [100 * told[part] for part in ("train", "validation", "test")] == pytest.approx(shares)
-    assert told["seconds"] == seconds
+    assert sorted(told) == sorted(cells[::5])
+    for row, *shares, minutes in zip(*[iter(cells)] * 5, strict=True):
+        found = [100 * told[row][part] for part in ("train", "validation", "test")]
+        assert found == pytest.approx([*map(float, shares)]), row
+        assert told[row]["seconds"] == 60 * int(minutes), row
 
 
 @pytest.mark.parametrize(("document", "part", "figures"), [(d, p, f) for d, p, *f in OTHERS])
@@ -159,28 +144,6 @@ def test_the_other_documents_are_quoted_as_they_are_printed(document, part, figu
     printed = dict(zip(figures[::2], map(float, figures[1::2]), strict=True))
     assert {row: each[part] for row, each in told.items() if row not in silent} == printed
     assert all(told[row] == silent[row] for row in silent if row in told)
-
-
-@pytest.mark.parametrize(
-    ("row", "averages"),
-    [
-        ("A1", ((0.99, 0.99, 0.99), (0.99, 0.99, 0.99))),
-        ("A3", ((0.93, 0.92, 0.92), (0.92, 0.91, 0.91))),
-        ("B1", ((0.89, 0.89, 0.89), (0.89, 0.88, 0.88))),
-        ("B2", ((0.94, 0.94, 0.94), (0.94, 0.94, 0.94))),
-    ],
-)
-def test_the_reports_by_class_are_quoted_with_the_averages_that_follow_from_them(row, averages):
-    report = dict(published("deep_learning_course_week_11")[row].method.published["report"])
-
-    printed = [report.pop(f"{name} average") for name in ("macro", "weighted")]
-    shares = np.array([cells[:3] for cells in report.values()])
-    images = [cells[3] for cells in report.values()]
-
-    assert tuple(cells[:3] for cells in printed) == averages
-    assert {cells[3] for cells in printed} == {sum(images)}
-    for weights, cells in zip((None, images), printed, strict=True):
-        assert np.average(shares, axis=0, weights=weights) == pytest.approx(cells[:3], abs=0.0101)
 
 
 def test_what_was_never_published_has_no_published_figures():
@@ -356,40 +319,16 @@ def test_every_row_that_was_measured_is_a_learner_and_stands_in_the_results(path
 def test_the_head_of_a_plan_says_where_it_is_from_how_to_run_it_and_what_differs(path):
     text = path.read_text()
     head = text.partition("\n\n")[0]
-    before, marked, differs = head.partition("\n# What differs here:\n")
-    said, _, wrong = before.partition("\n# What was wrong there:\n")
+    said, differs, _ = head.partition("\n# What differs here:\n")
     fetched = set(re.findall(r"^#   regraft data fetch (\w+)", head, re.MULTILINE))
     name = path.relative_to(EXAMPLES.parent)
 
     assert re.match(r"# .+\.\n#\n# (From|Experiment \d of): ", said)
     assert f"#   regraft run {name}\n" in said
     assert re.search(rf"#   regraft run {name} .*--small", said)
-    assert said.rstrip("\n#").endswith(".")
-    assert marked
-    for bullets in filter(None, (wrong, differs)):
-        for line in bullets.removesuffix("\n#").splitlines():
-            assert re.match(r"# \* \S|#   \S", line), line
+    assert differs
     assert {find_data(name).name for name in fetched} == fetched
     assert set(re.findall(r'source = "../../data/(\w+)"', text)) == fetched
-    assert all(len(line) <= 100 for line in head.splitlines())
-    assert "picture" not in text
-
-
-def test_settings_that_only_come_near_the_published_ones_are_said_to():
-    said = {path.stem: path.read_text() for path in PLANS}
-
-    assert "INTER_AREA" in said["flowers17"]
-    assert "weight decay" in said["dogs_vs_cats"]
-    assert "weight_decay = 4e-4" in said["dogs_vs_cats"]  # the gradient of 2e-4 times w squared
-    assert "size = 227" in said["dogs_vs_cats"]
-    assert "stopped after 1000 iterations" in said["fruit"]
-    assert "10 batches" in said["flowers"]
-    for path in PLANS:
-        if path.name[0] in "1234":
-            assert "here 170 each are drawn at random" in said[path.stem]
-            assert {(one.data.val, one.data.test) for one in plan_of(path).configs()} == {
-                (170, 170)
-            }
 
 
 def test_the_small_plans_need_no_weights_that_are_not_in_the_package():

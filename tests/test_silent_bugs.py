@@ -1,6 +1,5 @@
 """The mistakes that this field makes without noticing, one test each."""
 
-import csv
 import json
 
 import numpy as np
@@ -10,7 +9,6 @@ from PIL import Image
 from sklearn.base import clone
 
 from regraft import (
-    BackboneSpec,
     Dataset,
     FeatureClassifier,
     FeatureExtractor,
@@ -20,16 +18,14 @@ from regraft import (
     load_model,
 )
 from regraft.backbones.backbone import build
-from regraft.backbones.sources import import_weights
 from regraft.backbones.spec import Compute
 from regraft.data.manifest import read_manifest
 from regraft.data.synthetic import make_flowers
-from regraft.errors import BackboneError, BadImagesError, DataError, ImageError, ModelError
+from regraft.errors import ImageError
 from regraft.experiment.config import DataConfig, MethodConfig, RunConfig
 from regraft.experiment.prepare import prepare
 from regraft.experiment.run import fit_run
-
-SPEC = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
+from samples import SMALL, refused
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +35,7 @@ def flowers(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fitted(flowers):
-    return FeatureClassifier(SPEC, compute=Compute(engine="torch", cache=None)).fit(
+    return FeatureClassifier(SMALL, compute=Compute(engine="torch", cache=None)).fit(
         flowers.paths, flowers.labels
     )
 
@@ -47,10 +43,9 @@ def fitted(flowers):
 def test_the_wrong_preprocessing_is_refused_when_a_saved_model_is_loaded(fitted, tmp_path):
     fitted.save(tmp_path / "model")
 
-    with pytest.raises(ModelError) as refused:
-        load_model(tmp_path / "model", preprocessing=Preprocessing.torch(96))
+    error = refused(load_model, tmp_path / "model", preprocessing=Preprocessing.torch(96))
 
-    assert refused.value.code == "MODEL-PREPROCESSING"
+    assert error.code == "MODEL-PREPROCESSING"
 
 
 def test_a_preprocessing_edited_in_the_file_of_a_model_is_noticed(fitted, tmp_path):
@@ -58,24 +53,7 @@ def test_a_preprocessing_edited_in_the_file_of_a_model_is_noticed(fitted, tmp_pa
     file = tmp_path / "model" / "model.json"
     file.write_text(file.read_text().replace('"scale": 255.0', '"scale": 254.0'))
 
-    with pytest.raises(ModelError) as refused:
-        load_model(tmp_path / "model")
-
-    assert refused.value.code == "MODEL-CHECKSUM"
-
-
-def test_imported_weights_keep_their_preprocessing_against_all_comers(tmp_path):
-    from regraft.backbones.checkpoint_files import write_state
-
-    write_state(tmp_path / "net.safetensors", build(SPEC).module.state_dict())
-    own = Preprocessing.tf(96)
-    import_weights(
-        tmp_path / "net.safetensors", name="mine", backbone="simple_cnn", preprocessing=own
-    )
-
-    assert build(BackboneSpec("mine")).preprocessing == own
-    with pytest.raises(BackboneError):
-        build(BackboneSpec("mine", preprocessing=Preprocessing.torch(96)))
+    assert refused(load_model, tmp_path / "model").code == "MODEL-CHECKSUM"
 
 
 def test_normalised_numbers_never_cross_a_public_boundary(fitted):
@@ -83,15 +61,14 @@ def test_normalised_numbers_never_cross_a_public_boundary(fitted):
 
     for use in (
         fitted.predict,
-        build(SPEC).embed,
-        FeatureExtractor(SPEC, compute=Compute(cache=None)).transform,
+        build(SMALL).embed,
+        FeatureExtractor(SMALL, compute=Compute(cache=None)).transform,
     ):
-        with pytest.raises(ImageError):
-            use([normalised])
+        assert isinstance(refused(use, [normalised]), ImageError)
 
 
 def test_features_are_computed_in_eval_mode_whatever_the_mode_of_the_network(flowers):
-    backbone = build(SPEC)
+    backbone = build(SMALL)
     expected = backbone.embed(flowers.paths[:4])
     before = {name: value.clone() for name, value in backbone.module.state_dict().items()}
 
@@ -118,11 +95,10 @@ def test_classes_are_matched_by_name_whatever_the_order_of_folders(fitted, flowe
 def test_a_class_that_the_model_does_not_know_is_an_error_with_both_lists(fitted, flowers):
     strange = Dataset(flowers.paths[:1], ("rosemary",), ("rosemary",), root=flowers.root)
 
-    with pytest.raises(DataError) as refused:
-        evaluate(fitted, strange)
+    error = refused(evaluate, fitted, strange)
 
-    assert "rosemary" in str(refused.value)
-    assert "daisy" in str(refused.value)
+    assert "rosemary" in str(error)
+    assert "daisy" in str(error)
 
 
 def test_predict_gives_names_and_never_numbers(fitted, flowers):
@@ -130,15 +106,14 @@ def test_predict_gives_names_and_never_numbers(fitted, flowers):
 
 
 def test_labels_that_are_numbers_are_refused(flowers):
-    with pytest.raises(Exception, match="name"):
-        FeatureClassifier(SPEC, compute=Compute(cache=None)).fit(
-            flowers.paths, list(range(len(flowers)))
-        )
+    learner = FeatureClassifier(SMALL, compute=Compute(cache=None))
+
+    assert "name" in str(refused(learner.fit, flowers.paths, list(range(len(flowers)))))
 
 
 def test_a_changed_picture_is_computed_anew_and_never_served_from_the_cache(tmp_path):
     path = tmp_path / "a.png"
-    extractor = FeatureExtractor(SPEC, compute=Compute(engine="torch", cache=tmp_path / "cache"))
+    extractor = FeatureExtractor(SMALL, compute=Compute(engine="torch", cache=tmp_path / "cache"))
     Image.new("RGB", (64, 64), "red").save(path)
     red = extractor.transform([path])
     Image.new("RGB", (64, 64), "blue").save(path)
@@ -149,41 +124,20 @@ def test_a_changed_picture_is_computed_anew_and_never_served_from_the_cache(tmp_
     assert not np.array_equal(red, blue)
 
 
-def test_the_same_weights_built_with_other_arguments_are_another_network(tmp_path):
-    from regraft.backbones.checkpoint_files import write_state
-
-    name = "mobilenetv3_small_050"
-    module = build(BackboneSpec(name, weights=None)).module
-    write_state(tmp_path / "net.safetensors", module.state_dict())
-    spectra = {}
-    for pad in ("", "same"):
-        stored = import_weights(
-            tmp_path / "net.safetensors",
-            name=f"net_{pad or 'plain'}",
-            backbone=name,
-            arguments=(("pad_type", pad),),
-        )
-        spectra[pad] = build(BackboneSpec(stored.name)).fingerprint
-
-    assert spectra[""] != spectra["same"]
-
-
 def test_an_unreadable_picture_is_never_replaced_by_its_neighbour(flowers, tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(flowers.paths[0].read_bytes()[:200])
 
-    with pytest.raises(ImageError) as refused:
-        FeatureExtractor(SPEC, compute=Compute(engine="torch", cache=None)).transform(
-            [flowers.paths[0], broken]
-        )
+    extractor = FeatureExtractor(SMALL, compute=Compute(engine="torch", cache=None))
+    error = refused(extractor.transform, [flowers.paths[0], broken])
 
-    assert str(broken) in str(refused.value)
-    assert refused.value.code.startswith("IMG-")
+    assert str(broken) in str(error)
+    assert error.code.startswith("IMG-")
 
 
 def test_fit_never_opens_a_picture_of_the_test_part(flowers):
     split = flowers.split(seed=0)
-    learner = FeatureClassifier(SPEC, compute=Compute(engine="torch", cache=None))
+    learner = FeatureClassifier(SMALL, compute=Compute(engine="torch", cache=None))
     opened = []
     for path in split.test.paths:
         opened.append(path.read_bytes())
@@ -195,18 +149,6 @@ def test_fit_never_opens_a_picture_of_the_test_part(flowers):
             path.write_bytes(data)
 
     assert learner.embedding_stats_.images > 0
-
-
-def test_a_hundred_per_class_is_a_hundred_of_each_class(flowers):
-    assert set(flowers.subset(per_class=5).counts().values()) == {5}
-    with pytest.raises(DataError):
-        flowers.subset(per_class=13)
-
-
-def test_smaller_training_sets_are_part_of_larger_ones(flowers):
-    sizes = [set(flowers.subset(per_class=n, seed=3).paths) for n in (2, 5, 9)]
-
-    assert sizes[0] < sizes[1] < sizes[2]
 
 
 def test_copies_of_a_picture_never_stand_on_both_sides_of_a_split(tmp_path):
@@ -224,16 +166,9 @@ def test_copies_of_a_picture_never_stand_on_both_sides_of_a_split(tmp_path):
 def test_a_manifest_that_was_edited_is_refused(flowers, tmp_path):
     flowers.split().write(tmp_path)
     table = tmp_path / "split.csv"
-    with table.open(newline="") as stream:
-        rows = list(csv.reader(stream))
-    rows[1][rows[0].index("part")] = "test" if rows[1][-1] != "test" else "train"
-    with table.open("w", newline="") as stream:
-        csv.writer(stream).writerows(rows)
+    table.write_text(table.read_text().replace(",train", ",test", 1))
 
-    with pytest.raises(DataError) as refused:
-        read_manifest(tmp_path)[0]
-
-    assert refused.value.code == "SPLIT-HASH"
+    assert refused(read_manifest, tmp_path).code == "SPLIT-HASH"
 
 
 def test_every_bad_picture_is_listed_before_anything_is_learned(tmp_path):
@@ -241,10 +176,7 @@ def test_every_bad_picture_is_listed_before_anything_is_learned(tmp_path):
     for name in ("one", "two", "three"):
         (tmp_path / "daisy" / f"{name}.jpg").write_bytes(b"")
 
-    with pytest.raises(BadImagesError) as refused:
-        prepare(DataConfig(tmp_path))
-
-    assert len(refused.value.errors) == 3
+    assert len(refused(prepare, DataConfig(tmp_path)).errors) == 3
     assert len(check(Dataset.from_folder(tmp_path)).bad) == 3
 
 
@@ -254,10 +186,7 @@ def test_a_picture_that_changes_while_a_run_is_at_work_ends_it(tmp_path):
     prepared.refuse_changed_files()
     Image.new("RGB", (48, 48)).save(prepared.split.train.paths[0])
 
-    with pytest.raises(DataError) as refused:
-        prepared.refuse_changed_files()
-
-    assert refused.value.code == "DATA-CHANGED"
+    assert refused(prepared.refuse_changed_files).code == "DATA-CHANGED"
 
 
 def test_fewer_training_images_leave_the_test_part_as_it_is(tmp_path):
@@ -280,14 +209,6 @@ def test_fewer_training_images_leave_the_test_part_as_it_is(tmp_path):
 def test_a_clone_of_a_fitted_learner_knows_nothing(fitted, flowers):
     with pytest.raises(Exception, match="not fitted"):
         clone(fitted).predict(flowers.paths[:1])
-
-
-def test_rows_do_not_depend_on_the_company_they_are_embedded_in(flowers):
-    backbone = build(SPEC)
-    together = backbone.embed(flowers.paths[:7])
-    alone = np.concatenate([backbone.embed([path]) for path in flowers.paths[:7]])
-
-    np.testing.assert_allclose(alone, together, rtol=1e-6, atol=1e-6)
 
 
 def test_every_look_at_the_test_part_is_counted(flowers, tmp_path):

@@ -14,17 +14,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from regraft.backbones.checkpoint_files import (
-    may_hold_code,
-    read_state,
-    write_state,
-)
-from regraft.errors import ModelError, RegraftError, WeightsError
+from regraft.backbones.checkpoint_files import may_hold_code, read_state, write_state
+from regraft.errors import ModelError
 from regraft.files import sha256_file
+from samples import refused
 
 WEIGHT = {"weight": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
-
-
 OVERLAP = {**WEIGHT, "bias": {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]}}
 
 
@@ -86,11 +81,9 @@ def write(path, data):
 def test_damaged_safetensors_are_refused_with_the_name_of_the_file(damage, tmp_path):
     file = write(tmp_path / "net.safetensors", DAMAGED[damage])
 
-    with pytest.raises(ModelError) as refusal:
-        read_state(file)
+    error = refused(read_state, file)
 
-    assert refusal.value.code == "MODEL-CORRUPT"
-    assert str(file) in str(refusal.value)
+    assert (error.code, error.path) == ("MODEL-CORRUPT", str(file))
 
 
 SOUND = safetensors.torch.save({"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.ones(2)})
@@ -137,14 +130,13 @@ def test_values_that_are_not_finite_are_refused_at_save_and_at_load(value, tmp_p
     bad = {"weight": torch.tensor([1.0, value])}
     file = tmp_path / "net.safetensors"
 
-    with pytest.raises(ModelError, match="infinity in weight") as at_save:
-        write_state(file, bad)
+    at_save = refused(write_state, file, bad)
     assert not file.exists()
-
     safetensors.torch.save_file(bad, file)
-    with pytest.raises(ModelError, match="infinity in weight") as at_load:
-        read_state(file)
-    assert at_save.value.code == at_load.value.code == "MODEL-NAN"
+    at_load = refused(read_state, file)
+
+    assert at_save.code == at_load.code == "MODEL-NAN"
+    assert "infinity in weight" in str(at_load)
 
 
 def test_tensors_that_share_memory_or_are_views_are_written_as_what_they_show(tmp_path):
@@ -165,10 +157,7 @@ def test_one_flipped_bit_is_noticed_when_the_hash_is_known(tmp_path):
     data[-1] ^= 1
     file.write_bytes(bytes(data))
 
-    with pytest.raises(ModelError, match="SHA-256") as refusal:
-        read_state(file, sha256=known)
-
-    assert refusal.value.code == "MODEL-CHECKSUM"
+    assert refused(read_state, file, sha256=known).code == "MODEL-CHECKSUM"
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
@@ -177,10 +166,10 @@ def test_pytorch_files_are_read_on_import_only(suffix, legacy, tmp_path):
     data = torch_bytes({"weight": torch.ones(2)}, _use_new_zipfile_serialization=not legacy)
     file = write(tmp_path / f"net{suffix}", data)
 
-    with pytest.raises(WeightsError, match="weights import") as refusal:
-        read_state(file)
+    error = refused(read_state, file)
 
-    assert refusal.value.code == "WEIGHTS-FORMAT"
+    assert error.code == "WEIGHTS-FORMAT"
+    assert "weights import" in str(error)
     assert read_state(file, importing=True)["weight"].tolist() == [1, 1]
 
 
@@ -193,10 +182,7 @@ def test_code_in_a_pytorch_file_is_refused_and_does_not_run(suffix, kind, tmp_pa
         data = pickle.dumps(attack, protocol=kind)
     file = write(tmp_path / f"net{suffix}", data)
 
-    with pytest.raises(ModelError) as refusal:
-        read_state(file, importing=True)
-
-    assert refusal.value.code == "MODEL-UNSAFE"
+    assert refused(read_state, file, importing=True).code == "MODEL-UNSAFE"
     assert not sentinel.exists()
 
 
@@ -206,34 +192,26 @@ def test_code_in_a_pytorch_file_is_refused_and_does_not_run(suffix, kind, tmp_pa
 def test_other_formats_are_refused_by_name_unopened(suffix, tmp_path, sentinel):
     file = write(tmp_path / f"net{suffix}", pickle.dumps(Attack(sentinel)))
 
-    with pytest.raises(ModelError, match="save_file") as refusal:
-        read_state(file, importing=True)
+    error = refused(read_state, file, importing=True)
 
-    assert refusal.value.code == "MODEL-UNSAFE"
+    assert error.code == "MODEL-UNSAFE"
+    assert "save_file" in str(error)
     assert not sentinel.exists()
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        {"weight": torch.ones(1).expand(1 << 40)},
-        {"weight": torch.ones(3, device="meta")},
-        {"weight": torch.eye(3).to_sparse()},
-        {"weight": torch.ones(2, dtype=torch.complex64)},
-        {"weight": 3.0},
-        {3: torch.ones(2)},
-        [torch.ones(2)],
-        {},
+        *({"weight": torch.ones(1).expand(1 << 40)}, {"weight": torch.ones(3, device="meta")}),
+        *({"weight": torch.eye(3).to_sparse()}, {"weight": torch.ones(2, dtype=torch.complex64)}),
+        *({"weight": 3.0}, {3: torch.ones(2)}, [torch.ones(2)], {}),
     ],
     ids=["stretched", "meta", "sparse", "complex", "number", "unnamed", "list", "empty"],
 )
 def test_what_is_no_ordinary_tensor_by_name_is_refused(content, tmp_path):
     file = write(tmp_path / "net.pth", torch_bytes(content))
 
-    with pytest.raises(ModelError) as refusal:
-        read_state(file, importing=True)
-
-    assert refusal.value.code == "MODEL-CORRUPT"
+    assert refused(read_state, file, importing=True).code == "MODEL-CORRUPT"
 
 
 def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path):
@@ -241,8 +219,7 @@ def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path):
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("net/data.pkl", b"\0" * 10_000_000)
 
-    with pytest.raises(ModelError, match="compressed"):
-        read_state(file, importing=True)
+    assert "compressed" in str(refused(read_state, file, importing=True))
 
 
 def test_only_regular_files_are_opened(tmp_path):
@@ -250,14 +227,11 @@ def test_only_regular_files_are_opened(tmp_path):
     (tmp_path / "folder.safetensors").mkdir()
     (tmp_path / "dangling.safetensors").symlink_to(tmp_path / "nowhere")
 
-    codes = {}
-    for name in ("pipe", "folder", "dangling", "absent", "n\0l"):
-        with pytest.raises(WeightsError) as refusal:
-            read_state(Path(f"{tmp_path}/{name}.safetensors"))
-        codes[name] = refusal.value.code
+    def code(name):
+        return refused(read_state, Path(f"{tmp_path}/{name}.safetensors")).code
 
-    assert codes["pipe"] == codes["folder"] == "WEIGHTS-FORMAT"
-    assert codes["dangling"] == codes["absent"] == codes["n\0l"] == "WEIGHTS-MISSING"
+    assert {code(name) for name in ("pipe", "folder")} == {"WEIGHTS-FORMAT"}
+    assert {code(name) for name in ("dangling", "absent", "n\0l")} == {"WEIGHTS-MISSING"}
 
 
 def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, monkeypatch):
@@ -266,10 +240,10 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(safetensors.torch, "save_file", full)
 
-    with pytest.raises(RegraftError, match="No space left") as refusal:
-        write_state(tmp_path / "net.safetensors", {"weight": torch.ones(2)})
+    error = refused(write_state, tmp_path / "net.safetensors", {"weight": torch.ones(2)})
 
-    assert refusal.value.code == "FILE-WRITE"
+    assert error.code == "FILE-WRITE"
+    assert "No space left" in str(error)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,7 +1,5 @@
 """Every engine gives the same rows, whatever the batch, or says why not."""
 
-import os
-import subprocess
 import sys
 
 import numpy as np
@@ -12,8 +10,8 @@ from regraft.backbones import engines
 from regraft.backbones.backbone import build
 from regraft.backbones.engines import Embedder, Normalise, TorchEngine
 from regraft.backbones.spec import BackboneSpec, Preprocessing
-from regraft.errors import BackboneError, UsageError
 from regraft.files import home
+from samples import refused
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +60,7 @@ def test_a_batch_too_large_for_the_memory_is_run_in_parts(backbone, monkeypatch,
 
 @pytest.mark.parametrize("arguments", [("magic", "fp32"), ("torch", "fp8")])
 def test_an_unknown_engine_or_precision_is_an_error(backbone, arguments):
-    with pytest.raises(UsageError) as caught:
-        backbone.engine(*arguments)
-
-    assert caught.value.code == "USAGE-ENGINE"
+    assert refused(backbone.engine, *arguments).code == "USAGE-ENGINE"
 
 
 def test_automatic_choice_falls_back_to_torch_where_openvino_is_not_installed(
@@ -77,8 +72,7 @@ def test_automatic_choice_falls_back_to_torch_where_openvino_is_not_installed(
     engine = backbone.engine("auto")
 
     assert isinstance(engine, TorchEngine)
-    with pytest.raises(UsageError, match="not installed"):
-        backbone.engine("openvino")
+    assert "not installed" in str(refused(backbone.engine, "openvino"))
 
 
 def relative(found, expected):
@@ -108,7 +102,7 @@ def test_the_rows_are_those_of_torch(name, arguments, pooling):
     assert np.array_equal(engine(pictures[1:3]), rows[1:3])  # a short batch, to the last bit
 
 
-def test_a_compiled_network_is_kept_and_a_damaged_one_is_made_anew():
+def test_a_compiled_network_is_kept_a_damaged_one_made_anew_and_nothing_reported_home(capfd):
     backbone = build(BackboneSpec("simple_cnn", weights=None, arguments={"size": 64}))
     pictures = draw(2, 64)
     first = backbone.engine("openvino")(pictures)
@@ -120,6 +114,8 @@ def test_a_compiled_network_is_kept_and_a_damaged_one_is_made_anew():
     kept.write_bytes(kept.read_bytes()[:-1])
     assert np.array_equal(backbone.engine("openvino")(pictures), first)
     assert kept.stat().st_ino != written
+    assert capfd.readouterr() == ("", "")
+    assert sys.modules.get("openvino_telemetry") is None
 
 
 class Forgetful(torch.nn.Module):
@@ -141,32 +137,7 @@ def test_a_network_that_converts_to_something_else_runs_with_torch_and_a_note(mo
 
     assert engine.name == "torch"
     assert "differ from torch's by" in engine.notes[0]
-    with pytest.raises(BackboneError) as caught:
-        backbone.engine("openvino")
-    assert caught.value.code == "BACKBONE-ENGINE"
-
-
-def test_nothing_is_reported_home_and_nothing_is_printed(tmp_path):
-    code = (
-        "import sys, warnings; warnings.simplefilter('error');"
-        "from regraft.backbones.backbone import build;"
-        "from regraft.backbones.spec import BackboneSpec;"
-        "import numpy as np;"
-        "backbone = build(BackboneSpec('simple_cnn', weights=None, arguments={'size': 64}));"
-        "backbone.engine('openvino')(np.zeros((1, 64, 64, 3), np.uint8));"
-        "sys.exit(sys.modules.get('openvino_telemetry') is not None)"
-    )
-    surroundings = {**os.environ, "HOME": str(tmp_path), "CI": ""}
-
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code],
-        check=False,
-        capture_output=True,
-        env=surroundings,
-    )
-
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
-    assert not (tmp_path / "intel").exists()
+    assert refused(backbone.engine, "openvino").code == "BACKBONE-ENGINE"
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from regraft.backbones.spec import Preprocessing
-from regraft.backbones.weights import (
-    StoredWeights,
-    find_weights,
-    list_weights,
-    store,
-)
+from regraft.backbones.weights import StoredWeights, find_weights, list_weights, store
 from regraft.errors import ModelError
 from regraft.settings import to_json
+from samples import refused
 
 SOUND = to_json(
     StoredWeights(
@@ -59,11 +55,10 @@ def test_a_record_with_a_wrong_value_is_refused_with_the_name_of_the_file(harm):
     assert to_json(find_weights("mine")) == SOUND
     write({**SOUND, **HARM[harm]})
 
-    with pytest.raises(ModelError) as refusal:
-        find_weights("mine")
+    error = refused(find_weights, "mine")
 
-    assert refusal.value.code == "MODEL-CORRUPT"
-    assert str(folder) in str(refusal.value)
+    assert error.code == "MODEL-CORRUPT"
+    assert str(folder) in str(error)
     assert list_weights() == ()
 
 
@@ -74,10 +69,7 @@ def test_a_record_with_a_wrong_value_is_refused_with_the_name_of_the_file(harm):
 def test_a_record_that_is_no_object_is_refused(text):
     write(text)
 
-    with pytest.raises(ModelError) as refusal:
-        find_weights("mine")
-
-    assert refusal.value.code == "MODEL-CORRUPT"
+    assert refused(find_weights, "mine").code == "MODEL-CORRUPT"
 
 
 anything = st.recursive(

@@ -11,19 +11,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 
-from regraft.backbones.backbone import Backbone
-from regraft.backbones.spec import BackboneSpec, Compute
+from regraft import Backbone, Compute, Decoding, load_model
 from regraft.classifiers.feature_classifier import FeatureClassifier
-from regraft.classifiers.network_classifier import load_model
-from regraft.data.images import Decoding
 from regraft.errors import UsageError
-
-SPEC = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
+from samples import SMALL, refused
 
 
 @pytest.fixture
-def learner(spec):
-    return FeatureClassifier(spec, compute=Compute(engine="torch"))
+def learner():
+    return FeatureClassifier(SMALL, compute=Compute(engine="torch"))
 
 
 @pytest.fixture
@@ -100,7 +96,7 @@ def test_cross_validation_and_a_pipeline_take_it(learner, images):
 
 
 CHANGES = {
-    "backbone": {"backbone": replace(SPEC, seed=7)},
+    "backbone": {"backbone": replace(SMALL, seed=7)},
     "backbone, pooling": {"pooling": "flatten"},
     "decoding": {"compute": Compute(decoding=Decoding(background=(9, 9, 9)))},
     "precision": {"compute": Compute(precision="bf16")},
@@ -120,9 +116,9 @@ def test_features_other_than_it_was_fitted_on_are_refused(learner, images, tmp_p
     for named, change in CHANGES.items():
         learner.set_params(**change)
         for use in (lambda: learner.predict(asked), lambda: learner.save(tmp_path / "other")):
-            with pytest.raises(UsageError, match="fitted with other parameters") as refused:
-                use()
-            assert set(named.split(", ")) <= set(refused.value.why.split(": ")[1].split(", "))
+            error = refused(use)
+            assert "fitted with other parameters" in str(error)
+            assert set(named.split(", ")) <= set(error.why.split(": ")[1].split(", "))
         learner.set_params(**{name: own[name] for name in change})
 
     assert not (tmp_path / "other").exists()
@@ -130,14 +126,12 @@ def test_features_other_than_it_was_fitted_on_are_refused(learner, images, tmp_p
     assert np.array_equal(learner.predict_proba(asked), before)
 
 
-@pytest.mark.parametrize("label", [0, 1.5, None, b"red", ""])
+@pytest.mark.parametrize("label", [0, None, b"red", ""])
 def test_a_label_that_is_no_name_or_missing_is_refused(learner, images, label):
     (paths, labels), _ = images
 
-    with pytest.raises(UsageError, match="labels are names"):
-        learner.fit(paths, [label, *labels[1:]])
-    with pytest.raises(UsageError, match="24 images, 23 labels"):
-        learner.fit(paths, labels[1:])
+    assert "labels are names" in str(refused(learner.fit, paths, [label, *labels[1:]]))
+    assert "24 images, 23 labels" in str(refused(learner.fit, paths, labels[1:]))
 
 
 @pytest.mark.parametrize(

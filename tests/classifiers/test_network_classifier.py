@@ -1,5 +1,6 @@
 """The second learner: names in and out, same seed same bits, and honest about its weights."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -14,21 +15,18 @@ from regraft.backbones.backbone import build
 from regraft.backbones.network import state_sha256
 from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
 from regraft.classifiers.feature_classifier import FeatureClassifier
-from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.data.dataset import Dataset
 from regraft.data.images import open_image
-from regraft.errors import DataError, RegraftError, UsageError
 from regraft.training.heads import MLPHead
 from regraft.training.phases import Phase, from_scratch, frozen, two_stage
+from samples import COLOURS, SMALL, refused
+from samples import learner as any_learner
 
-SMALL = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 QUICK = from_scratch(2)
 
 
 def learner(**changes):
-    chosen = {"phases": QUICK, "batch_size": 8, "device": "cpu", **changes}
-    how = {name: chosen.pop(name) for name in Compute.__dataclass_fields__ if name in chosen}
-    return NetworkClassifier(chosen.pop("backbone", SMALL), compute=Compute(**how), **chosen)
+    return any_learner(**{"phases": QUICK, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +42,7 @@ def held(images):
 @pytest.fixture(scope="module")
 def validation(held):
     paths, labels = held
-    return Dataset(paths=tuple(paths), labels=tuple(labels), classes=tuple(sorted(set(labels))))
+    return Dataset(tuple(paths), tuple(labels), COLOURS)
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +107,7 @@ def test_columns_of_a_shuffled_table_are_the_same_as_lists(phases, train, held, 
 
     assert state_sha256(tabular.network_) == state_sha256(plain.network_)
     assert np.array_equal(tabular.predict_proba(asked), plain.predict_proba(held[0]))
-    with pytest.raises(UsageError, match="not a list of images"):
-        plain.predict(held[0][0])
+    assert "not a list of images" in str(refused(plain.predict, held[0][0]))
 
 
 def test_it_is_cloned_and_crossvalidated_as_any_learner(train):
@@ -128,10 +125,7 @@ def test_it_is_cloned_and_crossvalidated_as_any_learner(train):
 def test_a_fit_that_fails_leaves_nothing_that_predicts(train):
     broken = learner(phases=[Phase(epochs=1, optimizer="sgd", lr=1e30, unfreeze=1.0)])
 
-    with pytest.raises(RegraftError) as caught:
-        broken.fit(*train)
-
-    assert caught.value.code == "TRAIN-NAN"
+    assert refused(broken.fit, *train).code == "TRAIN-NAN"
     with pytest.raises(NotFittedError):
         broken.predict(train[0])
 
@@ -142,19 +136,19 @@ def test_a_fit_that_fails_leaves_nothing_that_predicts(train):
         (["1", 2], "found 2 of type int"),
         (np.array([0, 1]), "names"),
         (["a"], "2 images, 1 labels"),
-        (["a", "a"], r"found \['a'\]"),
+        (["a", "a"], "found ['a']"),
     ],
 )
 def test_labels_are_names_of_two_classes_or_more(labels, message):
-    with pytest.raises(UsageError, match=message):
-        learner().fit([np.zeros((8, 8, 3), np.uint8)] * 2, labels)
+    assert message in str(refused(learner().fit, [np.zeros((8, 8, 3), np.uint8)] * 2, labels))
 
 
 def test_an_unknown_class_in_validation_is_an_error_that_names_all(train, held):
     other = Dataset(paths=tuple(held[0][:1]), labels=("mauve",), classes=("mauve",))
 
-    with pytest.raises(DataError, match="unknown mauve; known blue, green, red"):
-        learner().fit(*train, validation=other)
+    error = refused(learner().fit, *train, validation=other)
+
+    assert "unknown mauve; known blue, green, red" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -168,8 +162,7 @@ def test_an_unknown_class_in_validation_is_an_error_that_names_all(train, held):
     ],
 )
 def test_an_argument_that_makes_no_sense_is_refused(train, changes, message):
-    with pytest.raises(UsageError, match=message):
-        learner(**changes).fit(*train)
+    assert message in str(refused(learner(**changes).fit, *train))
 
 
 def test_history_is_plain_json_with_one_record_per_phase_and_epoch(trained):
@@ -234,14 +227,14 @@ def test_bfloat16_is_used_where_the_processor_has_it_and_else_is_said(
 # --- starting from a saved model
 
 
-OTHER_SEED = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),), seed=5)
+OTHER_SEED = dataclasses.replace(SMALL, seed=5)
 IMAGES = list(np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8))
 LABELS = ["cat", "dog", "owl"] * 4
 TRAINED = [Phase(unfreeze=1.0, epochs=2, lr=0.01)]
 
 
 def started(**changes):
-    return learner(**{"phases": [], "engine": "torch", "batch_size": 4, **changes})
+    return any_learner(**{"phases": [], "batch_size": 4, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -258,13 +251,11 @@ def folder(source, tmp_path_factory):
 
 
 def same_trunk(one, other):
-    a, b = (one.network_.trunk.state_dict() for one in (one, other))
-    return all(torch.equal(a[name], b[name]) for name in a)
+    return state_sha256(one.network_.trunk) == state_sha256(other.network_.trunk)
 
 
 def same_head(one, other):
-    a, b = (one.network_.head.state_dict() for one in (one, other))
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    return state_sha256(one.network_.head) == state_sha256(other.network_.head)
 
 
 @pytest.mark.parametrize("inside", [True, False])
@@ -300,18 +291,9 @@ def test_another_task_or_head_takes_the_trunk_and_a_new_head(source, folder, lab
     assert "the head is new" in said
 
 
-def test_the_source_task_helps_the_target_task_through_the_trunk_alone(source, folder):
-    """A frozen trunk gives the features that the source task has shaped."""
-    labels = ["x", "y"] * 6
-    target = started(start=folder, phases=[Phase(epochs=2)]).fit(IMAGES, labels)
-
-    assert same_trunk(target, source)
-    assert target.backbone_.weights.sha256 == source.backbone_.weights.sha256
-    assert target.backbone_.weights.sha256 != build(SMALL).weights.sha256
-    assert np.allclose(target.backbone_.embed(IMAGES), source.backbone_.embed(IMAGES), atol=1e-5)
-
-
-def test_activations_of_the_weights_before_are_not_taken_for_those_of_the_start(folder, tmp_path):
+def test_activations_of_the_weights_before_are_not_taken_for_those_of_the_start(
+    source, folder, tmp_path
+):
     cache = tmp_path / "cache"
     phases = [Phase(epochs=1)]
     started(phases=phases, cache=cache).fit(IMAGES, LABELS)
@@ -319,6 +301,8 @@ def test_activations_of_the_weights_before_are_not_taken_for_those_of_the_start(
     going_on = started(phases=phases, cache=cache, start=folder).fit(IMAGES, LABELS)
 
     assert going_on.embedding_stats_.embedded == len(IMAGES)
+    assert going_on.backbone_.weights.sha256 == source.backbone_.weights.sha256
+    assert same_trunk(going_on, source)
 
 
 def test_a_classifier_on_features_gives_its_trunk(tmp_path):
@@ -342,11 +326,10 @@ def test_a_classifier_on_features_gives_its_trunk(tmp_path):
     ids=str,
 )
 def test_another_network_is_refused(folder, backbone):
-    with pytest.raises(UsageError, match="another network") as caught:
-        started(backbone=backbone, start=folder).fit(IMAGES, LABELS)
+    error = refused(started(backbone=backbone, start=folder).fit, IMAGES, LABELS)
 
-    assert "simple_cnn" in str(caught.value)
-    assert str(folder) in str(caught.value)
+    for said in ("another network", "simple_cnn", str(folder)):
+        assert said in str(error)
 
 
 @pytest.mark.parametrize(
@@ -358,7 +341,7 @@ def test_another_network_is_refused(folder, backbone):
     ids=["size", "channels"],
 )
 def test_another_preprocessing_is_refused(folder, spec):
-    with pytest.raises(UsageError, match="another preprocessing") as caught:
-        started(backbone=spec, start=folder).fit(IMAGES, LABELS)
+    error = refused(started(backbone=spec, start=folder).fit, IMAGES, LABELS)
 
-    assert "48 px" in str(caught.value)
+    assert "another preprocessing" in str(error)
+    assert "48 px" in str(error)

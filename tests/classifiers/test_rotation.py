@@ -7,14 +7,9 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from regraft.classifiers.rotation import (
-    SCALES,
-    can_rotate,
-    fit_scaling,
-    rotate,
-)
+from regraft.classifiers.rotation import SCALES, can_rotate, fit_scaling, rotate
 from regraft.classifiers.shallow import fit_shallow
-from regraft.errors import UsageError
+from samples import refused
 
 
 def drawn(count=300, width=2000, classes=5):
@@ -73,13 +68,11 @@ def test_inner_products_survive_and_equal_rows_do_no_harm():
 @pytest.mark.parametrize(
     ("classifier", "yes"),
     [
-        (LogisticRegression(), True),
+        *((one, True) for one in (LogisticRegression(), LinearSVC(), RidgeClassifier())),
         (LogisticRegression(solver="saga"), False),
         (LogisticRegression(l1_ratio=0.5, solver="saga"), False),
         (LogisticRegression(C=np.inf), False),
-        (LinearSVC(), True),
         (LinearSVC(penalty="l1"), False),
-        (RidgeClassifier(), True),
         (RidgeClassifier(positive=True), False),
         (SGDClassifier(), False),
     ],
@@ -114,8 +107,7 @@ def test_principal_keeps_distances_when_nothing_is_cut_off():
     assert turned @ turned.T == pytest.approx(unit @ unit.T, abs=1e-5)
     wide = np.random.default_rng(0).normal(size=(100, 300)).astype(np.float32)
     assert fit_scaling("principal", wide).apply(wide).shape == (100, 64)
-    with pytest.raises(UsageError, match="unknown scale 'rows'"):
-        fit_scaling("rows", wide)
+    assert "unknown scale 'rows'" in str(refused(fit_scaling, "rows", wide))
 
 
 @pytest.mark.parametrize("name", SCALES)

@@ -33,7 +33,7 @@ from regraft.classifiers import shallow_files as module
 from regraft.classifiers.rotation import Scaling
 from regraft.classifiers.shallow import FittedShallow
 from regraft.classifiers.shallow_files import ShallowModel, ShallowRecord, to_model
-from regraft.errors import ModelError
+from samples import refused
 
 try:
     import xgboost
@@ -41,14 +41,9 @@ except ImportError:
     xgboost = None
 
 LINEAR = [
-    LogisticRegression(),
-    LinearDiscriminantAnalysis(),
-    LinearSVC(),
-    RidgeClassifier(),
-    RidgeClassifierCV(),
-    Perceptron(),
-    SGDClassifier(random_state=0),
-    SGDClassifier(loss="log_loss", random_state=0),
+    *(LogisticRegression(), LinearDiscriminantAnalysis(), LinearSVC()),
+    *(RidgeClassifier(), RidgeClassifierCV(), Perceptron()),
+    *(SGDClassifier(random_state=0), SGDClassifier(loss="log_loss", random_state=0)),
 ]
 NEIGHBOURS = [
     KNeighborsClassifier(),
@@ -157,12 +152,11 @@ class Renamed(LogisticRegression):
     ids=repr,
 )
 def test_what_cannot_be_kept_is_refused_with_the_reason(classifier, why):
-    with pytest.raises(ModelError) as refused:
-        model_of(classifier)
+    error = refused(model_of, classifier)
 
-    assert refused.value.code == "MODEL-UNSAVEABLE"
-    assert why in refused.value.why
-    assert "linear classifiers" in refused.value.hint
+    assert error.code == "MODEL-UNSAVEABLE"
+    assert why in error.why
+    assert "linear classifiers" in error.hint
 
 
 @pytest.mark.parametrize("difference", [2e-5, 5e-6])
@@ -176,11 +170,11 @@ def test_a_probability_may_differ_by_a_hundred_thousandth(monkeypatch, differenc
     if difference < 1e-5:
         assert to_model(classifier, features).content
     else:
-        with pytest.raises(ModelError, match="answer differently"):
-            to_model(classifier, features)
+        assert "answer differently" in str(refused(to_model, classifier, features))
 
 
-def refused(record, arrays=None, content=b""):
+def unread(record, arrays=None, content=b""):
+    """Return the error, of whatever library, with which a model of data is refused."""
     model = ShallowModel(record, arrays or {}, content)
     with pytest.raises(Exception) as caught:
         FittedShallow(None, Scaling(), model, {}, ()).check(6, 3)
@@ -202,12 +196,11 @@ def test_missing_and_other_arrays_are_found(classifier):
     model = model_of(classifier)
 
     for name, array in model.arrays.items():
-        refused(model.record, {k: a for k, a in model.arrays.items() if k != name})
-        refused(model.record, {**model.arrays, name: array[:0]})
+        unread(model.record, {k: a for k, a in model.arrays.items() if k != name})
+        unread(model.record, {**model.arrays, name: array[:0]})
     if model.record.kind == "neighbours":
-        refused(dataclasses.replace(model.record, neighbours=91), model.arrays)
-        with pytest.raises(ModelError, match="neighbours"):
-            dataclasses.replace(model.record, neighbours=0)
+        unread(dataclasses.replace(model.record, neighbours=91), model.arrays)
+        assert "neighbours" in str(refused(dataclasses.replace, model.record, neighbours=0))
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", pickle.dumps(3)])
@@ -216,9 +209,9 @@ def test_a_file_that_is_none_or_names_another_file_is_found(kind, content):
     if kind == "xgboost":
         pytest.importorskip("xgboost")
 
-    refused(ShallowRecord(kind), content=content)
+    unread(ShallowRecord(kind), content=content)
     outside = model_of(ONNX[1]).content + b"\x00location"
-    assert "another file" in str(refused(ShallowRecord("onnx"), content=outside))
+    assert "another file" in str(unread(ShallowRecord("onnx"), content=outside))
 
 
 def test_the_probabilities_of_one_against_the_rest_never_vanish_altogether():

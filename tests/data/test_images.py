@@ -1,6 +1,5 @@
 """Every image becomes upright RGB or one error that names it; nothing else ever happens."""
 
-import contextlib
 import io
 import os
 import struct
@@ -27,21 +26,9 @@ from regraft.data.images import (
 )
 from regraft.errors import ImageError
 from regraft.files import sha256_bytes
+from samples import photograph, refused, saved
 
 FEW = settings(max_examples=60, derandomize=True, database=None)
-
-
-def photograph(width=60, height=44, seed=0):
-    """Return an image with coarse and fine structure, different in every corner."""
-    rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8))
-    return coarse.resize((width, height), Image.Resampling.BICUBIC)
-
-
-def encoded(image, kind, **options):
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
 
 
 def decoded(data, decoding=Decoding()):
@@ -54,10 +41,10 @@ def greys(data):
 
 def refusal(data):
     """Return the error of bytes, a path or an object that cannot be used."""
-    with pytest.raises(ImageError) as caught:
-        decoded(data) if isinstance(data, bytes) else open_image(data)
-    assert caught.value.hint or caught.value.why
-    return caught.value
+    error = refused(decoded if isinstance(data, bytes) else open_image, data)
+    assert isinstance(error, ImageError)
+    assert error.hint or error.why
+    return error
 
 
 def png(width, height, depth, colour, pixels, *extra):
@@ -71,15 +58,7 @@ def png(width, height, depth, colour, pixels, *extra):
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(name, data) for name, data in chunks)
 
 
-KINDS = list(FORMATS)
-ENCODED = {kind: encoded(photograph(), kind) for kind in KINDS}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_readable_format_becomes_rgb(kind):
-    image = decoded(ENCODED[kind])
-
-    assert (image.mode, image.size) == ("RGB", (60, 44))
+ENCODED = {kind: saved(photograph(), kind) for kind in FORMATS}
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
@@ -102,10 +81,10 @@ def test_a_file_cut_anywhere_is_used_or_refused(kind):
     assert codes <= {"used", "IMG-TRUNCATED", "IMG-NOT-AN-IMAGE"}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_flipped_bytes_give_an_image_or_an_image_error_and_no_warning(kind):
+@pytest.mark.parametrize("kind", ENCODED)
+def test_every_format_becomes_rgb_and_with_flipped_bytes_that_or_an_image_error(kind):
     data = ENCODED[kind]
-    outcomes = set()
+    whole, outcomes = decoded(data), set()
 
     @FEW
     @given(st.lists(st.tuples(st.integers(0, len(data) - 1), st.integers(1, 255)), max_size=8))
@@ -120,6 +99,7 @@ def test_flipped_bytes_give_an_image_or_an_image_error_and_no_warning(kind):
 
     flip()
 
+    assert (whole.mode, whole.size) == ("RGB", (60, 44))
     assert outcomes <= {"RGB", "x.jpg"}
 
 
@@ -146,7 +126,7 @@ def test_a_png_with_a_wrong_checksum_is_corrupt():
     assert refusal(damaged).code == "IMG-CORRUPT"
 
 
-@pytest.mark.parametrize(("side", "counted"), [(9000, "81,000,000"), (50_000, "2,500,000,000")])
+@pytest.mark.parametrize(("side", "counted"), [(8001, "64,016,001"), (50_000, "2,500,000,000")])
 def test_a_header_that_claims_enormous_size_is_refused_with_size_and_limit(side, counted):
     error = refusal(png(side, side, 8, 2, b""))
 
@@ -159,11 +139,11 @@ def test_a_header_that_claims_enormous_size_is_refused_with_size_and_limit(side,
 @given(st.integers(1, 70_000), st.integers(1, 70_000))
 def test_what_would_have_too_many_pixels_once_resized_is_refused_and_nothing_else(width, height):
     resized = 256 * 256 * max(width, height) / min(width, height)
-    refused = contextlib.nullcontext()
-    if round(resized) > 16_000_000:
-        refused = pytest.raises(ImageError, match="16,000,000")
 
-    with refused:
+    if round(resized) > 16_000_000:
+        error = refused(refuse_huge_resize, width, height, 256, name="x")
+        assert "16,000,000" in str(error)
+    else:
         refuse_huge_resize(width, height, 256, name="x")
 
 
@@ -173,7 +153,7 @@ def test_the_first_of_several_frames_is_used_and_said_and_too_many_are_refused(
 ):
     first, *others = (Image.new("RGB", (40, 40), name) for name in ("red", "blue", "green"))
     file = tmp_path / f"x.{kind.lower()}"
-    file.write_bytes(encoded(first, kind, save_all=True, append_images=others))
+    file.write_bytes(saved(first, kind, save_all=True, append_images=others))
 
     facts = inspect(file)
     red, _, blue = open_image(file).getpixel((20, 20))
@@ -197,7 +177,7 @@ def test_all_eight_orientations_give_the_same_upright_image(kind, orientation):
     exif[0x0112] = orientation
     lossless = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}
 
-    image = decoded(encoded(stored, kind, exif=exif, **lossless.get(kind, {})))
+    image = decoded(saved(stored, kind, exif=exif, **lossless.get(kind, {})))
 
     difference = np.asarray(image, int) - np.asarray(upright, int)
     assert image.size == upright.size
@@ -207,7 +187,9 @@ def test_all_eight_orientations_give_the_same_upright_image(kind, orientation):
 def test_a_thumbnail_is_small_carries_no_metadata_and_leaves_the_image_as_it_is():
     exif = Image.Exif()
     exif[0x010F] = "the maker"
-    image = Image.open(io.BytesIO(encoded(photograph(600, 400), "JPEG", exif=exif, comment=b"me")))
+    image = Image.open(
+        io.BytesIO(saved(photograph(size=(600, 400)), "JPEG", exif=exif, comment=b"me"))
+    )
 
     small = thumbnail(image, side=50)
 
@@ -220,7 +202,7 @@ def test_a_thumbnail_is_small_carries_no_metadata_and_leaves_the_image_as_it_is(
 def test_facts_say_what_is_unusual_and_an_ordinary_photograph_has_no_notes(tmp_path):
     odd, ordinary = tmp_path / "odd.png", tmp_path / "ordinary.jpg"
     Image.new("LA", (31, 40)).save(odd)
-    photograph(200, 32).save(ordinary)
+    photograph(size=(200, 32)).save(ordinary)
 
     facts = inspect(odd)
 
@@ -247,14 +229,14 @@ RAMP = np.arange(65_536, dtype=np.uint16).reshape(256, 256)
     ],
 )
 def test_sixteen_bits_are_divided_by_256(image, kind):
-    assert np.array_equal(greys(encoded(image, kind)), RAMP >> 8)
+    assert np.array_equal(greys(saved(image, kind)), RAMP >> 8)
 
 
 @pytest.mark.parametrize("values", [[-1, 0], [0, 65_536], [0.0, 1.0], [0.0, np.nan]], ids=str)
 def test_numbers_of_which_nobody_says_what_is_white_are_refused(values):
     kind = np.float32 if isinstance(values[0], float) else np.int32
 
-    error = refusal(encoded(Image.fromarray(np.array([values], kind)), "TIFF"))
+    error = refusal(saved(Image.fromarray(np.array([values], kind)), "TIFF"))
 
     assert error.code == "IMG-RANGE"
     assert f"{values[0]:g} and {values[1]:g}" in error.why or "nan" in error.why
@@ -294,7 +276,7 @@ def test_what_a_tiff_says_of_bits_and_white_decides(bits, photometric, data, exp
 def test_half_transparent_pixels_mix_with_the_stated_background(mode):
     colour = (0, 0, 0, 128) if mode == "RGBA" else (0, 128)
 
-    image = decoded(encoded(Image.new(mode, (2, 2), colour), "PNG"), Decoding((0, 100, 200)))
+    image = decoded(saved(Image.new(mode, (2, 2), colour), "PNG"), Decoding((0, 100, 200)))
 
     assert np.abs(np.asarray(image, int)[0, 0] - (0, 50, 100)).max() <= 1
 
@@ -305,7 +287,7 @@ def test_transparent_palette_entries_become_background(transparency):
     image.putpalette([255, 0, 0, 0, 0, 255])
     image.putpixel((1, 0), 1)
 
-    values = np.asarray(decoded(encoded(image, "PNG", transparency=transparency)))
+    values = np.asarray(decoded(saved(image, "PNG", transparency=transparency)))
 
     assert values[0].tolist() == [[255, 255, 255], [0, 0, 255]]
 
@@ -329,10 +311,10 @@ def test_other_modes_are_converted_and_unknown_ones_refused(mode):
     image = photograph().convert(mode)
     kind = "TIFF" if mode in {"YCbCr", "CMYK"} else "PNG"
 
-    values = np.asarray(decoded(encoded(image, kind)), int)
+    values = np.asarray(decoded(saved(image, kind)), int)
 
     assert np.abs(values - np.asarray(image.convert("RGB"), int)).max() <= 2
-    assert refusal(encoded(Image.new("LAB", (40, 40)), "TIFF")).code == "IMG-FORMAT"
+    assert refusal(saved(Image.new("LAB", (40, 40)), "TIFF")).code == "IMG-FORMAT"
 
 
 # ---- hashes of what is to be seen
@@ -342,17 +324,17 @@ def bits(first, second):
     return [(a ^ b).bit_count() for a, b in zip(first, second, strict=True)]
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_another_size_or_compression_changes_few_bits_and_another_image_many(seed):
-    image = photograph(320, 240, seed)
-    again = Image.open(io.BytesIO(encoded(image, "JPEG", quality=30)))
+    image = photograph(seed, (320, 240))
+    again = Image.open(io.BytesIO(saved(image, "JPEG", quality=30)))
     original = difference_hashes(image)
 
     for changed in (again, image.resize((160, 120))):
         coarse, fine = bits(original, difference_hashes(changed.convert("RGB")))
         assert coarse <= 4
         assert fine <= 12
-    coarse, fine = bits(original, difference_hashes(photograph(320, 240, seed + 1)))
+    coarse, fine = bits(original, difference_hashes(photograph(seed + 1, (320, 240))))
     assert coarse > 10
     assert fine > 40
 
@@ -361,10 +343,10 @@ def test_flat_images_and_those_smaller_than_the_fine_grid_have_no_hash():
     rng = np.random.default_rng(0)
     grains = [np.clip(level + rng.integers(-2, 3, (60, 60, 3)), 0, 255) for level in (0, 128, 255)]
     flat = [Image.fromarray(grain.astype(np.uint8)) for grain in grains]
-    small = [photograph(*size) for size in ((8, 8), (16, 40), (40, 15))]
+    small = [photograph(size=size) for size in ((8, 8), (16, 40), (40, 15))]
 
     assert {difference_hashes(image) for image in (*flat, *small)} == {None}
-    assert difference_hashes(photograph(17, 16)) is not None
+    assert difference_hashes(photograph(size=(17, 16))) is not None
 
 
 # ---- what may be given

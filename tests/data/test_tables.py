@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regraft.data.tables import column_names, plain_cell, read_table, safe_cell
-from regraft.errors import DataError
+from samples import refused
 
 
 @given(st.text())
@@ -27,10 +27,7 @@ def test_a_cell_without_end_is_refused(tmp_path):
     file = tmp_path / "t.csv"
     file.write_text("a\n" + "x" * 200_000)
 
-    with pytest.raises(DataError) as caught:
-        list(read_table(file, ["a"]))
-
-    assert caught.value.code == "DATA-CSV"
+    assert refused(lambda: list(read_table(file, ["a"]))).code == "DATA-CSV"
 
 
 def test_columns_of_one_name_are_refused_only_where_they_are_wanted(tmp_path):
@@ -38,8 +35,7 @@ def test_columns_of_one_name_are_refused_only_where_they_are_wanted(tmp_path):
     file.write_text("a,,,b,b\n1,2,3,4,5\n")
 
     assert list(read_table(file, ["a"])) == [(2, ["1"])]
-    with pytest.raises(DataError, match="one column b"):
-        list(read_table(file, ["a", "b"]))
+    assert "one column b" in str(refused(lambda: list(read_table(file, ["a", "b"]))))
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])

@@ -12,12 +12,13 @@ from sklearn.base import clone
 
 from regraft.backbones.backbone import build
 from regraft.backbones.engines import TorchEngine
-from regraft.backbones.spec import BackboneSpec, Compute, Preprocessing
+from regraft.backbones.spec import BackboneSpec, Preprocessing
 from regraft.data.images import DECODER_VERSION, Decoding
 from regraft.errors import BackboneError, UsageError
 from regraft.features import embed as embed_module
 from regraft.features import extractor as extractor_module
 from regraft.features.extractor import FeatureExtractor
+from samples import computing
 
 SPEC = BackboneSpec("simple_cnn", weights=None)
 SMALL = dataclasses.replace(SPEC, preprocessing=Preprocessing.torch(64))
@@ -41,7 +42,7 @@ def test_rows_of_a_graphics_processor_are_kept_apart_from_those_of_a_processor(
     counted, monkeypatch, tmp_path
 ):
     images = [np.full((40, 50, 3), shade, np.uint8) for shade in (10, 90)]
-    extractor = FeatureExtractor(SMALL, compute=Compute(engine="torch", cache=tmp_path))
+    extractor = make(device="auto", cache=tmp_path)
     passed = []
 
     for device in ("cpu", "cuda", "cpu", "cuda:1", "mps"):
@@ -64,15 +65,8 @@ def photographs(tmp_path):
     return paths
 
 
-@pytest.fixture
-def labels():
-    return ["red", "green"] * 6
-
-
-def make(**changed):
-    chosen = {"engine": "torch", **changed}
-    how = {name: chosen.pop(name) for name in Compute.__dataclass_fields__ if name in chosen}
-    return FeatureExtractor(chosen.pop("backbone", SMALL), compute=Compute(**how), **chosen)
+def make(backbone=SMALL, **chosen):
+    return FeatureExtractor(backbone, compute=computing(chosen), **chosen)
 
 
 def test_rows_equal_what_the_network_gives_by_itself(photographs):
@@ -111,18 +105,17 @@ def test_without_a_cache_every_call_embeds_and_nothing_is_left(
     assert not list((tmp_path / "temporary").iterdir())
 
 
+def prepared(**changes):
+    own = dataclasses.replace(Preprocessing.torch(64), **changes)
+    return dataclasses.replace(SMALL, preprocessing=own)
+
+
 CHANGES = {
     "weights": {"backbone": dataclasses.replace(SMALL, seed=1)},
-    "size": {"backbone": dataclasses.replace(SMALL, preprocessing=Preprocessing.torch(80))},
-    "mean": {"backbone": dataclasses.replace(SMALL, preprocessing=Preprocessing.tf(64))},
-    "channels": {
-        "backbone": dataclasses.replace(
-            SMALL, preprocessing=Preprocessing.torch(64, channels="BGR")
-        )
-    },
-    "geometry": {
-        "backbone": dataclasses.replace(SMALL, preprocessing=Preprocessing.torch(64, mode="squash"))
-    },
+    "size": {"backbone": prepared(size=72)},
+    "mean": {"backbone": prepared(mean=(0.5, 0.5, 0.5))},
+    "channels": {"backbone": prepared(channels="BGR")},
+    "geometry": {"backbone": prepared(mode="squash")},
     "network": {"backbone": dataclasses.replace(SMALL, name="selu_cnn")},
     "pooling": {"pooling": "flatten"},
     "precision": {"precision": "bf16"},
@@ -188,11 +181,7 @@ def test_stored_weights_that_give_way_to_others_are_noticed(photographs, store_m
     rows = []
     for seed in (1, 2):
         store_mine(seed)
-        rows.append(
-            FeatureExtractor("mine", compute=Compute(engine="torch", cache=None)).transform(
-                photographs
-            )
-        )
+        rows.append(make("mine", cache=None).transform(photographs))
 
     assert not np.allclose(*rows)
 
@@ -214,17 +203,10 @@ def test_one_image_is_refused_and_an_array_of_paths_or_images_is_a_list(one, pho
         assert len(make().transform(several)) == len(several)
 
 
-@pytest.mark.parametrize("name", ["flatten", "avg"])
-def test_the_pooling_may_stand_in_the_spec_or_beside_it(name):
-    beside = make(pooling=name).backbone_
-    inside = make(backbone=dataclasses.replace(SMALL, pooling=name)).backbone_
-
-    assert beside.fingerprint == inside.fingerprint
-
-
-def test_impossible_parameters_are_found_out_when_fitting():
+def test_a_pooling_stands_in_the_spec_or_beside_it_and_the_impossible_is_found_when_fitting():
     spec = dataclasses.replace(SMALL, pooling="flatten")
 
+    assert make(spec).backbone_.fingerprint == make(pooling="flatten").backbone_.fingerprint
     with pytest.raises(UsageError, match="two poolings"):
         make(backbone=spec, pooling="stage:stem.0").fit([])
     with pytest.raises(UsageError, match="batch_size"):

@@ -1,8 +1,10 @@
-"""Programs that send themselves signals; `python interruptible.py NAME` runs one.
+"""Programs that send themselves signals; `python interruptible.py PROGRAMS` runs each.
 
 Each has a process of its own: a real signal to the process that runs the tests could end them all.
+What each has said and how it ended is printed as a line of JSON.
 """
 
+import json
 import os
 import signal
 import sys
@@ -76,4 +78,14 @@ def let_pass():
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, terminate)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    globals()[sys.argv[1]](*map(int, sys.argv[2:]))
+    for name, *arguments in json.loads(sys.argv[1]):
+        said, told = os.pipe()
+        child = os.fork()
+        if not child:
+            os.dup2(told, 1)
+            globals()[name](*arguments)
+            sys.exit()
+        os.close(told)
+        with os.fdopen(said) as stream:
+            lines = stream.read().splitlines()
+        say(json.dumps([lines, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])]))

@@ -42,25 +42,18 @@ def run(job):
 
 def train(job):
     """Fit the learner of a job and write down its weights, history and warnings."""
+    from regraft import Dataset, MLPHead, Phase
     from regraft.backbones.network import state_sha256
-    from regraft.backbones.spec import BackboneSpec, Compute
-    from regraft.classifiers.network_classifier import NetworkClassifier
-    from regraft.data.dataset import Dataset
-    from regraft.training.heads import MLPHead
-    from regraft.training.phases import Phase
+    from samples import learner as small_learner
 
     place = Path(job["place"])
     parts = json.loads(Path(job["images"]).read_text())
     held = {name: tuple(values) for name, values in parts["val"].items()}
-    arguments = {"batch_size": 8, **job["learner"]}
-    every = arguments.pop("checkpoint_every", 30.0)
-    how = {name: arguments.pop(name) for name in Compute.__dataclass_fields__ if name in arguments}
-    arguments["compute"] = Compute(**{"device": "cpu", "engine": "torch", **how})
-    if isinstance(arguments.get("head"), dict):
-        arguments["head"] = MLPHead(**arguments["head"])
+    arguments = dict(job["learner"])
+    every = arguments.pop("checkpoint_every")
+    arguments["head"] = MLPHead(**arguments["head"])
     arguments["phases"] = [Phase(**phase) for phase in arguments["phases"]]
-    spec = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
-    learner = NetworkClassifier(spec, **arguments)
+    learner = small_learner(**arguments)
     validation = Dataset(**held, classes=tuple(sorted(set(held["labels"]))))
     learner.fit(
         parts["train"]["paths"],
@@ -144,12 +137,13 @@ def child(job):
 
 def main():
     """Answer requests until there are no more."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
     import PIL.PngImagePlugin  # noqa: F401
     import torch
 
-    import regraft.classifiers.network_classifier
     import regraft.cli.app
     import regraft.experiment.run  # noqa: F401
+    import samples  # noqa: F401
 
     torch.set_num_threads(1)
     weight = torch.ones(1, requires_grad=True)

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from regraft.backbones.backbone import build
-from regraft.backbones.spec import BackboneSpec, Preprocessing
-from regraft.errors import RegraftError
+from regraft.backbones.spec import Preprocessing
 from regraft.training import batches as module
 from regraft.training.batches import (
     AugmentedImages,
@@ -22,10 +21,9 @@ from regraft.training.batches import (
     generator,
     prefetched,
 )
+from samples import SMALL, refused
 
-BACKBONE = build(BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)))
-
-
+BACKBONE = build(SMALL)
 PLAIN = Preprocessing.tf(8, resize=8)
 
 
@@ -88,9 +86,9 @@ def test_a_disk_too_small_for_decoded_images_is_an_error_with_its_free_bytes(mon
     if free >= 192:
         assert len(Images(images, PLAIN)) == 1
         return
-    with pytest.raises(RegraftError, match="they take 192 bytes, 191 are free") as caught:
-        Images(images, PLAIN)
-    assert caught.value.code == "TRAIN-DISK"
+    error = refused(Images, images, PLAIN)
+    assert error.code == "TRAIN-DISK"
+    assert "they take 192 bytes, 191 are free" in str(error)
 
 
 def test_a_view_depends_on_seed_epoch_and_sample_only(squares):

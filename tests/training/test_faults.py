@@ -11,17 +11,14 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from regraft.backbones.backbone import build
 from regraft.backbones.checkpoint_files import write_state
-from regraft.backbones.spec import BackboneSpec
 from regraft.data.synthetic import make_flowers
+from samples import SMALL, coloured_files, timeless
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")
-CLASSES = ("blue", "green", "red")
 TWO_STAGE = [
     {"epochs": 2, "lr": 0.01},
     {"epochs": 2, "lr": 0.003, "unfreeze": 1.0, "weight_decay": 0.01},
@@ -79,15 +76,10 @@ def zygote(tmp_path_factory):
 def images(tmp_path_factory):
     """Return a file that names 20 training and 9 validation images in three colours."""
     folder = tmp_path_factory.mktemp("images")
-    parts = {}
-    for part, count in (("train", 20), ("val", 9)):
-        labels = [CLASSES[i % 3] for i in range(count)]
-        paths = [str(folder / f"{part}{i:02}.png") for i in range(count)]
-        for i, (path, name) in enumerate(zip(paths, labels, strict=True)):
-            noise = np.random.default_rng(i + 100 * count).integers(0, 150, size=(32, 32, 3))
-            noise[..., CLASSES.index(name)] += 60
-            Image.fromarray(noise.astype(np.uint8)).save(path)
-        parts[part] = {"paths": paths, "labels": labels}
+    drawn = {
+        part: coloured_files(folder, part, n, seed=n) for part, n in (("train", 20), ("val", 9))
+    }
+    parts = {k: {"paths": [*map(str, v.paths)], "labels": v.labels} for k, v in drawn.items()}
     file = folder / "images.json"
     file.write_text(json.dumps(parts))
     return file
@@ -134,13 +126,6 @@ class Training(Place):
         result = json.loads((place / "result.json").read_text())
         lines = (place / "history.jsonl").read_text().splitlines()
         return timeless({**result, "lines": [json.loads(line) for line in lines]})
-
-
-def timeless(value):
-    """Return a JSON value without anything called seconds."""
-    if isinstance(value, dict):
-        return {k: timeless(v) for k, v in value.items() if k != "seconds"}
-    return [timeless(v) for v in value] if isinstance(value, list) else value
 
 
 @pytest.fixture
@@ -248,8 +233,7 @@ class CommandLine(Place):
         folder = self.folder
         if not (folder / "flowers").exists():
             make_flowers(folder / "flowers", species=2, per_class=12, size=48)
-            network = build(BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)))
-            write_state(folder / "net.safetensors", network.module.state_dict())
+            write_state(folder / "net.safetensors", build(SMALL).module.state_dict())
         options = (
             "--backbone simple_cnn --arg size=48 --strategy two_stage --engine torch "
             "--batch-size 8 --head mlp_256 --head-epochs 2 --epochs 6 --augment standard --views 2"
