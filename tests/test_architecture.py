@@ -229,6 +229,7 @@ def run_without_networks(code: str) -> subprocess.CompletedProcess:
         ["fit", "--help"],
         ["data", "check", "--help"],
         ["compare-runs", "--help"],
+        ["watch", "--help"],
         ["weights", "list"],
         ["backbones", "list"],
         ["fit", "--no-such-option"],

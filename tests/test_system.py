@@ -1,12 +1,15 @@
 """Where arithmetic runs, and what is said where it cannot run there."""
 
 import pickle
+import sys
+from types import ModuleType
 
 import pytest
 import torch
 
+from regraft import system
 from regraft.errors import BadImagesError, ImageError, UsageError
-from regraft.system import choose_device, exact_float32, has_bf16, progress_bar
+from regraft.system import choose_device, exact_float32, has_bf16, progress_bar, shows_bars
 
 
 @pytest.fixture
@@ -83,3 +86,18 @@ def test_an_error_comes_whole_out_of_another_process(error):
     back = pickle.loads(pickle.dumps(error))
 
     assert (type(back), str(back), back.code) == (type(error), str(error), error.code)
+
+
+def test_a_bar_is_shown_on_a_terminal_and_in_a_notebook_with_widgets(monkeypatch):
+    installed = {"ipywidgets"}
+    monkeypatch.setattr(system, "_is_installed", lambda package: package in installed)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
+    program = shows_bars()
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    notebook = shows_bars()
+    installed.clear()
+    without_widgets = shows_bars()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    terminal = shows_bars()
+
+    assert (program, notebook, without_widgets, terminal) == (False, True, False, True)

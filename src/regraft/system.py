@@ -86,6 +86,7 @@ def progress_bar(
         with progress.Progress(*columns, console=Console(stderr=True)) as bar:
             task = bar.add_task(description, total=total)
             yield lambda count: bar.advance(task, count)
+            bar.refresh()  # which a notebook does not do at the end
     else:
         yield _lines(description, total, unit)
 

@@ -206,6 +206,17 @@ def test_a_finished_run_keeps_its_history_file_and_no_checkpoints(trained):
     assert not (trained.folder / ".regraft.lock").exists()
 
 
+def test_a_finished_run_keeps_what_its_epochs_took_some_validation_images_for(trained):
+    live = json.loads((trained.folder / "live.json").read_text())
+
+    assert live["planned"] == [1, 2]
+    assert [epoch["number"] for epoch in live["epochs"]] == [1, 2, 3]
+    assert sum(n for *_, n in live["counts"]) == len(live["images"]) == 3
+    last = json.loads((trained.folder / "run.json").read_text())["history"]["epochs"][-1]
+    right = sum(n for true, predicted, n in live["counts"] if true == predicted)
+    assert right == round(3 * last["val_accuracy"])
+
+
 def stop(config, out, monkeypatch):
     """Interrupt a training after two epochs as a kill would do it."""
     tell, told = History.on_epoch, []

@@ -172,7 +172,7 @@ def test_a_finished_run_shows_what_came_out(make_run, trained, tmp_path):
 
     assert (found.folder, found.state, len(found.epochs)) == (run.folder, "finished", 5)
     assert "the run run" in text
-    assert "The finished network on the test images, 18 images" in text
+    assert "The finished model on the test images, 18 images" in text
     assert str(run.folder / "report.html") in text
     assert "Some validation images" not in text
 

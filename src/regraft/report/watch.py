@@ -284,7 +284,7 @@ def _confusion(run: Watched) -> dict[str, Any]:
         part = "test" if "test" in run.run.metrics else "validation"
         p = run.run.predictions.part(part_name(part))
         classes, counts = list(p.classes), metrics.confusion(p)
-        counted = f"The finished network on the {part} images"
+        counted = f"The finished model on the {part} images"
     else:
         classes = list(run.live["classes"])
         counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
