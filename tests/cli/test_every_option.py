@@ -139,7 +139,7 @@ def names(place, fitted, tmp_path_factory):
     }
 
 
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("row", ROWS, ids=[" ".join(row.split()[:3]) for row in ROWS])
 def test_the_command_runs(row, regraft, names, tmp_path):
     if " my_net" in row and "import" not in row:
         regraft(
