@@ -198,11 +198,13 @@ def test_a_training_is_given_no_more_than_the_time_that_is_left(config, place, c
     assert 0 < 60 * clock.limits[0] < 600
 
 
-def test_a_budget_that_is_too_short_for_anything_is_refused_at_once(config, place):
-    with pytest.raises(UsageError, match="the least that can be done") as refused:
-        compare(replace(config, budget=0.5), place / "short")
+def test_a_budget_that_is_too_short_for_anything_is_refused_before_any_work(config, place):
+    short, said = replace(config, budget=0.5, seeds=1, folds=3), []
 
-    assert refused.value.code == "BUDGET"
+    with pytest.raises(UsageError, match="the least that can be done") as refused:
+        compare(short, place / "short", say=said.append)
+
+    assert (refused.value.code, said) == ("BUDGET", [])
     assert "--budget 30s or more" in refused.value.hint
     assert not (place / "short" / "runs").exists()
 
