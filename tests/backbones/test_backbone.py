@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from regraft import BackboneSpec, Preprocessing, import_weights
-from regraft.backbones.backbone import Backbone, build, prepare, views_of
+from regraft.backbones.backbone import Backbone, build
 from regraft.backbones.checkpoint_files import write_state
+from regraft.backbones.views import prepare, views_of
 from samples import SMALL, photograph, refused
 
 

@@ -18,8 +18,8 @@ from regraft.backbones import from_timm
 def test_the_preprocessing_is_that_of_timms_own_transform(name):
     from PIL import Image
 
-    from regraft.backbones.backbone import prepare
     from regraft.backbones.engines import Normalise
+    from regraft.backbones.views import prepare
 
     config = timm.get_pretrained_cfg(name).to_dict()
     transform = timm.data.create_transform(**timm.data.resolve_data_config(config))

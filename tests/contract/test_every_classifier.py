@@ -11,8 +11,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from regraft.backbones.backbone import views_of
 from regraft.backbones.spec import Compute
+from regraft.backbones.views import views_of
 from regraft.classifiers.feature_classifier import FeatureClassifier
 from regraft.classifiers.network_classifier import NetworkClassifier, load_model
 from regraft.classifiers.shallow import NAMED

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from regraft.backbones.backbone import Backbone, views_of
+from regraft.backbones.backbone import Backbone
 from regraft.backbones.spec import BackboneSpec, Compute
+from regraft.backbones.views import views_of
 from regraft.classifiers import model_files
 from regraft.classifiers.model_files import ModelFiles
 from regraft.classifiers.rotation import Scaling

@@ -75,8 +75,8 @@ def preview(
     """Show a few images as they are and augmented, on one sheet."""
     if out.suffix.lower() != ".png":
         raise UsageError("the sheet is a PNG file", path=out, hint="end its name in .png")
-    from regraft.backbones.backbone import prepare
     from regraft.backbones.spec import Preprocessing
+    from regraft.backbones.views import prepare
     from regraft.data.images import open_image
     from regraft.experiment.prepare import read_images
     from regraft.files import atomic_path

@@ -20,8 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from regraft.backbones.backbone import Backbone, prepare
+from regraft.backbones.backbone import Backbone
 from regraft.backbones.spec import Preprocessing
+from regraft.backbones.views import prepare
 from regraft.data.images import Decoding, ImageLike, decode, open_image, read_image
 from regraft.errors import ImageError, RegraftError
 from regraft.features.embed import as_list
