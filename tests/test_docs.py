@@ -67,7 +67,7 @@ def test_files_named_in_the_architecture_exist():
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     source = Path(regraft.__file__).parent
     named = re.findall(
-        r"`((?:data|backbones|features|training|classifiers|results|report|explain|experiment|labels|cli)/[a-z_]*(?:\.py|\.toml)?)",
+        r"`((?:data|backbones|features|training|classifiers|deploy|results|report|explain|experiment|labels|cli)/[a-z_]*(?:\.py|\.toml)?)",
         text,
     )
 

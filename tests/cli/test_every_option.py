@@ -67,6 +67,8 @@ classify --json {animals}/panda
 predict {run} {image} --top 2 --json
 explain {run} {image} {fresh} --class poppy --channel 3 --out {new}.html
 explain --backbone efficientnet_lite0 --weights default --arg size=64 {image} --out {new}.html
+export {run} --json
+export {run} --to onnx --data {flowers} --out {new}.onnx
 evaluate {run} {table} --root {flowers} --follow-links --skip-bad --max-bad 0.1 --json
 evaluate {run} FLAT --test-views 10
 report {run} --data {flowers}

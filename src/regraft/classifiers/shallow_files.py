@@ -24,6 +24,7 @@ from regraft.settings import settings_class
 
 Scores = NDArray[np.float64]
 AGREEMENT = 1e-5  # the largest difference of a probability
+ONNX_OPSET = 18
 _FORESTS = frozenset({"RandomForestClassifier", "ExtraTreesClassifier", "DecisionTreeClassifier"})
 _CELLS = 8_000_000  # numbers widened to float64 at once: 64 MB
 _LINEAR = {"LogisticRegression", "LinearDiscriminantAnalysis", "LinearSVC", "RidgeClassifier"}
@@ -231,7 +232,9 @@ def _to_onnx(classifier: Any, width: int) -> bytes:
         if type(classifier).__module__.startswith("sklearn.") and name in _FORESTS:
             return bytes(_forest_to_onnx(classifier, width).SerializeToString())
         kinds = [("features", FloatTensorType([None, width]))]
-        made = to_onnx(classifier, initial_types=kinds, options={"zipmap": False})
+        opsets = {"": ONNX_OPSET, "ai.onnx.ml": 3}
+        options = {"zipmap": False}
+        made = to_onnx(classifier, initial_types=kinds, options=options, target_opset=opsets)
         return bytes(made.SerializeToString())
     except Exception as error:  # skl2onnx raises whatever a converter stumbles over
         said = str(error).strip().split("\n")[0]
@@ -277,7 +280,7 @@ def _forest_to_onnx(classifier: Any, width: int) -> Any:
     names = (["features"], ["label", "probabilities"])
     columns |= {"classlabels_int64s": list(range(count)), "post_transform": "NONE"}
     node = helper.make_node("TreeEnsembleClassifier", *names, domain="ai.onnx.ml", **columns)
-    operators = [helper.make_opsetid("ai.onnx.ml", 3), helper.make_opsetid("", 17)]
+    operators = [helper.make_opsetid("ai.onnx.ml", 3), helper.make_opsetid("", ONNX_OPSET)]
     graph = helper.make_graph([node], "forest", inputs, outputs)
     return helper.make_model(graph, opset_imports=operators, ir_version=8)
 

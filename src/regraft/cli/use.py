@@ -1,4 +1,4 @@
-"""Commands that use what was learned: `classify predict explain evaluate watch` and more."""
+"""Commands that use what was learned: `classify predict explain export evaluate` and more."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import regraft.cli.options as cli
 from regraft.cli.options import Fields, FormatOption, JsonLinesOption, JsonOption, arg, opt
@@ -69,13 +69,53 @@ def classify(
 def predict(
     run: RunArgument, files: FilesArgument, *, top: TopOption = 1, as_json: JsonLinesOption = False
 ) -> int:
-    """Predict the classes of new images with a fitted model."""
-    from regraft.experiment.evaluate import predict_images
+    """Predict the classes of new images with a fitted model.
 
-    rows = predict_images(
-        run / "model" if (run / "model").is_dir() else run, list_images(files), top
-    )
-    return _echo_rows(rows, top=top, as_json=as_json)[1]
+    Where it was exported, nothing of what it was trained with is loaded, and it begins at once.
+    """
+    from regraft.deploy.predictor import Predicts, find_deployed, load, predict_files
+
+    model: Predicts
+    if find_deployed(run):
+        model = load(run)
+    else:
+        from regraft.classifiers.network_classifier import load_model
+
+        model = load_model(run / "model" if (run / "model").is_dir() else run)
+    return _echo_rows(predict_files(model, list_images(files), top), top=top, as_json=as_json)[1]
+
+
+def export(
+    run: RunArgument,
+    *,
+    to: Annotated[
+        Literal["folder", "onnx"], opt("Beside the model, for `predict`; or one ONNX file.")
+    ] = "folder",
+    data: Annotated[Path | None, opt("Where the images are, if moved.", "FOLDER")] = None,
+    out: Annotated[Path | None, cli.out("The ONNX file to write.", "FILE")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the model of a run so that it predicts without torch, and check it on the test part."""
+    from regraft.deploy.export import write_onnx
+    from regraft.deploy.predictor import FOLDER
+    from regraft.experiment.evaluate import export_run
+    from regraft.features.hdf5 import refuse_existing
+    from regraft.settings import to_json
+
+    if (to == "onnx") != (out is not None):
+        raise UsageError(
+            "an ONNX file needs a name, and nothing else has one", hint="--to onnx --out FILE"
+        )
+    if out is not None:
+        refuse_existing(out)
+    folder = run.parent if run.name == "model" else run
+    agreement = export_run(folder, data=data)
+    place = folder / "model" / FOLDER
+    if out is not None:
+        write_onnx(place, out)
+    written = str(out or place)
+    told = {"written": written, **to_json(agreement)}
+    cli.echo_either(told, f"{written}: {agreement}", as_json=as_json)
 
 
 def explain(
@@ -272,5 +312,5 @@ def _path_on(line: str) -> str:
 
 
 COMMANDS: dict[str, Any] = {"classify": classify, "predict": predict, "explain": explain}
-COMMANDS |= {"evaluate": evaluate, "report": report, "watch": watch}
+COMMANDS |= {"export": export, "evaluate": evaluate, "report": report, "watch": watch}
 COMMANDS |= {"compare-runs": compare_runs, "demo": demo}

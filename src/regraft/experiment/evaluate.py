@@ -5,34 +5,29 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
-
-from PIL.Image import Image
 
 from regraft.backbones.backbone import build
 from regraft.backbones.from_timm import imagenet_class
 from regraft.backbones.spec import BackboneSpec
 from regraft.classifiers.network_classifier import NetworkClassifier, load_model
 from regraft.data.dataset import Dataset, Split
-from regraft.data.images import open_image
 from regraft.data.sources import PARTS
-from regraft.errors import ImageError, RegraftError, UsageError
-from regraft.experiment.config import DataConfig, MethodConfig
-from regraft.experiment.prepare import checked_images
+from regraft.deploy.export import write_deployed
+from regraft.deploy.predictor import FOLDER, Agreement, answer_files
+from regraft.errors import DataError, ImageError, RegraftError, UsageError
+from regraft.experiment.config import DataConfig, MethodConfig, RunConfig
+from regraft.experiment.prepare import checked_images, read_images
 from regraft.explain.explanation import write_explanation
 from regraft.results.intervals import Estimate, accuracy_json
 from regraft.results.metrics import accuracy
 from regraft.results.predictions import evaluate
-from regraft.results.run import PART_TITLES, Run
+from regraft.results.run import MODEL, PART_TITLES, Run
 from regraft.settings import from_json, to_json
-
-Answer = Callable[[Sequence[Image]], list[Any]]  # from images to the entries of each
-_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -125,6 +120,45 @@ def _parts_by_content(data: Dataset, known: Mapping[str, str]) -> tuple[dict[str
     return {name: data.take(indices) for name, indices in places.items() if indices}, new
 
 
+def export_run(
+    run: str | os.PathLike[str], *, data: str | os.PathLike[str] | None = None
+) -> Agreement:
+    """Write the model of a run as one that predicts without torch, into its folder.
+
+    Both must agree on every image of the test part; where there is none, on all images.
+
+    Args:
+        run: The folder of a run.
+        data: Where the images lie, if they were moved.
+
+    Raises:
+        RunError: There is no finished run.
+        ModelError: The model cannot be exported, or would answer differently
+            (``MODEL-UNSAVEABLE``).
+        DataError: Images of the run are not there any more.
+    """
+    finished = Run.open(run)
+    model, record = finished.folder / MODEL, finished.record
+    learner, config = load_model(model), from_json(RunConfig, record.config).data
+    images = read_images(config if data is None else replace(config, source=Path(data)))
+    tested = {row.path for row in finished.rows() if row.part == "test"}
+    places = [i for i, path in enumerate(images.relative_paths()) if path in tested or not tested]
+    if len(places) < len(tested):
+        what = f"{len(tested) - len(places)} images of the test part are not there any more"
+        hint = "say where they lie with --data"
+        raise DataError(what, path=config.source, hint=hint, code="DATA-MISSING")
+    provenance = {
+        "run": record.description,
+        "created": record.created,
+        "regraft": record.regraft,
+        "backbone": to_json(record.backbone),
+        "split": record.split.hash,
+        "metrics": to_json(record.metrics),
+    }
+    shown = images.take(places)
+    return write_deployed(learner, model / FOLDER, shown.paths, provenance=provenance)
+
+
 def classify_images(
     files: Iterable[str],
     networks: Iterable[BackboneSpec],
@@ -152,27 +186,11 @@ def classify_images(
     """
     built = {spec.name: build(spec) for spec in networks}
     answers = {name: partial(network.top_k, k=top) for name, network in built.items()}
-    for row in _answered(files, answers):
+    for row in answer_files(files, answers):
         if "top" in row:
             row["top"] = [to_json(entry) for entry in row["top"]]
             row["truth"] = _true_class(Path(row["file"]), label_from_name)
         yield row
-
-
-def predict_images(model: Path, files: Iterable[str], top: int = 1) -> Iterator[dict[str, Any]]:
-    """Yield the most probable classes of each image, as :func:`classify_images`, with one model."""
-    learner = load_model(model)
-    classes = [str(name) for name in learner.classes_]
-
-    def answer(images: Sequence[Image]) -> list[Any]:
-        rows = learner.predict_proba(images)
-        best = (-rows).argsort(axis=1, kind="stable")[:, :top]
-        return [
-            [{"label": classes[k], "probability": float(row[k])} for k in order]
-            for row, order in zip(rows, best, strict=True)
-        ]
-
-    return _answered(files, {"": answer})
 
 
 def explain_run(
@@ -212,26 +230,6 @@ def explain_backbone(
     return write_explanation(
         build(spec), images, out, title=spec.name, class_name=class_name, channel=channel
     )
-
-
-def _answered(files: Iterable[str], answers: Mapping[str, Answer]) -> Iterator[dict[str, Any]]:
-    """Yield a row for each image and model; a bad image has one, with its error."""
-    remaining = iter(files)
-    while batch := tuple(islice(remaining, _BATCH)):
-        rows: list[dict[str, Any]] = [{"file": path} for path in batch]
-        images = []
-        for row in rows:
-            try:
-                images.append(open_image(row["file"]))
-            except ImageError as error:
-                row.update(error=error.code, message=str(error))
-        seen = {name: iter(answer(images) if images else ()) for name, answer in answers.items()}
-        for row in rows:
-            if "error" in row:
-                yield row
-                continue
-            for name, entries in seen.items():
-                yield row | ({"backbone": name} if name else {}) | {"top": next(entries)}
 
 
 def _true_class(path: Path, pattern: str | None) -> str | None:

@@ -1,0 +1,258 @@
+"""A fitted model written as ONNX, and compared with itself before anybody relies on it."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from regraft.classifiers.feature_classifier import FeatureClassifier
+from regraft.classifiers.network_classifier import NetworkClassifier
+from regraft.classifiers.rotation import Scaling
+from regraft.classifiers.shallow_files import ONNX_OPSET, ShallowModel
+from regraft.data.images import ImageLike
+from regraft.deploy import graph
+from regraft.deploy.predictor import (
+    NETWORK,
+    PROBABILITIES,
+    RECORD,
+    VIEWS,
+    Agreement,
+    DeployRecord,
+    Predictor,
+    load,
+)
+from regraft.errors import ModelError
+from regraft.files import atomic_folder, sha256_bytes, write_bytes, write_json
+from regraft.settings import to_json
+
+Learner = FeatureClassifier | NetworkClassifier
+TOLERANCE = 1e-4  # of a probability
+_TRACED = 2  # images
+
+
+def write_deployed(
+    learner: Learner,
+    folder: str | os.PathLike[str],
+    images: Sequence[ImageLike],
+    *,
+    provenance: Mapping[str, Any] | None = None,
+) -> Agreement:
+    """Write a fitted learner as a model that predicts without torch; an older one gives way.
+
+    Args:
+        learner: A fitted learner.
+        folder: Where to.
+        images: On which both must agree: the test part.
+        provenance: Where the model comes from.
+
+    Raises:
+        ModelError: It cannot be written as ONNX, or that answers differently
+            (``MODEL-UNSAVEABLE``).
+
+    Example:
+        >>> import tempfile
+        >>> from regraft.backbones.spec import BackboneSpec
+        >>> dark, light = [np.full((32, 32, 3), shade, np.uint8) for shade in (20, 220)]
+        >>> learner = FeatureClassifier(BackboneSpec("simple_cnn", weights=None))
+        >>> _ = learner.fit([dark, light], ["night", "day"])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     agreement = write_deployed(learner, f"{folder}/deploy", [dark, light])
+        ...     answers = load(folder).predict([light])
+        >>> agreement.changed, answers.tolist()
+        (0, ['day'])
+    """
+    network = network_onnx(learner).SerializeToString()
+    facts: dict[str, Any] = {
+        "classes": tuple(map(str, learner.classes_)),
+        "preprocessing": learner.backbone_.preprocessing,
+        "decoding": learner.compute.decoding,
+        "sha256": sha256_bytes(network),
+        "provenance": dict(provenance or {}),
+    }
+    first = DeployRecord(**facts, agreement=Agreement(images=0, difference=0.0, changed=0))
+    agreement = _compare(learner, Predictor(first, network), images)
+    if not agreement.difference <= TOLERANCE:
+        what, hint = "the exported model would answer differently", "use the model as it is"
+        raise ModelError(what, why=str(agreement), hint=hint, code="MODEL-UNSAVEABLE")
+    with atomic_folder(Path(folder), replace=True) as part:
+        write_bytes(part / NETWORK, network)
+        write_json(part / RECORD, to_json(DeployRecord(**facts, agreement=agreement)))
+    return agreement
+
+
+def write_onnx(deployed: str | os.PathLike[str], file: str | os.PathLike[str]) -> None:
+    """Write a deployed model as one ONNX file that takes an image of any size.
+
+    Its input ``image`` is (height, width, 3) in RGB of 8 bits, its output ``probabilities`` (k,).
+    The metadata hold ``labels`` as a JSON list, and where the model comes from.
+
+    Args:
+        deployed: The folder that :func:`write_deployed` wrote.
+        file: The file to write.
+
+    Raises:
+        ModelError: There is no deployed model, or it is damaged.
+    """
+    record = load(deployed).record
+    network = onnx.load(str(Path(deployed) / NETWORK))
+    whole = graph.whole_model(network, record.preprocessing)
+    known = {"labels": list(record.classes), "preprocessing": to_json(record.preprocessing)}
+    graph.describe(whole, {**known, **record.provenance})
+    write_bytes(Path(file), whole.SerializeToString())
+
+
+def network_onnx(learner: Learner) -> onnx.ModelProto:
+    """Return what a fitted learner does to views, (n, size, size, 3) in 8 bits, as ONNX.
+
+    Raises:
+        ModelError: It cannot be written as ONNX (``MODEL-UNSAVEABLE``).
+    """
+    embedder = learner.backbone_.embedder
+    if isinstance(learner, NetworkClassifier):
+        return _traced(_Network(learner.network_), embedder.size, PROBABILITIES)
+    shallow = learner.shallow_
+    model = shallow.model
+    if model is None or model.record.kind == "xgboost":
+        why = "XGBoost has no ONNX form here" if model else shallow.obstacle
+        raise _refused(why)
+    if model.record.kind == "onnx":
+        rows = _Scaled(embedder, shallow.scaling)
+        classifier = onnx.load_from_string(model.content)
+        return graph.join(_traced(rows, embedder.size, "features"), classifier)
+    kind = _Linear if model.record.kind == "linear" else _Neighbours
+    scaled = _Scaled(embedder, shallow.scaling)
+    return _traced(nn.Sequential(scaled, kind(model)), embedder.size, PROBABILITIES)
+
+
+def _compare(learner: Learner, deployed: Predictor, images: Sequence[ImageLike]) -> Agreement:
+    expected, found = learner.predict_proba(images), deployed.predict_proba(images)
+    difference = float(np.abs(found - expected).max(initial=0.0))
+    changed = int((found.argmax(axis=1) != expected.argmax(axis=1)).sum())
+    return Agreement(images=len(images), difference=difference, changed=changed)
+
+
+def _traced(module: nn.Module, size: int, output: str) -> onnx.ModelProto:
+    device = next(module.parameters()).device
+    views = torch.randint(0, 256, (_TRACED, size, size, 3), dtype=torch.uint8, device=device)
+    content = io.BytesIO()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer warns about every shape that Python looks at
+        try:
+            torch.onnx.export(
+                module.eval(),
+                (views,),
+                content,  # type: ignore[arg-type] # without dynamo it may be a stream
+                dynamo=False,
+                opset_version=ONNX_OPSET,
+                input_names=[VIEWS],
+                output_names=[output],
+                dynamic_axes={VIEWS: {0: "n"}, output: {0: "n"}},
+            )
+        except Exception as error:
+            raise _refused(f"{type(error).__name__}: {error}") from error
+    made = onnx.load_from_string(content.getvalue())
+    made.ir_version = graph.IR
+    return made
+
+
+def _refused(why: str) -> ModelError:
+    what, hint = "this model cannot be written as ONNX", "use the model as it is"
+    text = " ".join(why.split())[:300]
+    return ModelError(what, why=text, hint=hint, code="MODEL-UNSAVEABLE")
+
+
+class _Network(nn.Module):
+    """From views to probabilities, by trunk and head."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, views: Tensor) -> Tensor:
+        logits: Tensor = self.network(views).float()
+        if logits.shape[1] > 1:
+            return logits.softmax(1)
+        second = logits.sigmoid()
+        return torch.cat([1 - second, second], 1)
+
+
+class _Scaled(nn.Module):
+    """From views to scaled features."""
+
+    def __init__(self, embedder: nn.Module, scaling: Scaling) -> None:
+        super().__init__()
+        self.embedder = embedder
+        self.names = tuple(scaling.arrays)
+        for name, values in scaling.arrays.items():
+            self.register_buffer(name, torch.from_numpy(np.array(values)))
+
+    def forward(self, views: Tensor) -> Tensor:
+        rows: Tensor = self.embedder(views)
+        if "components" in self.names:
+            return rows @ self.components.T - self.offset  # type: ignore[operator]
+        if "divisor" in self.names:
+            return (rows - self.mean) / self.divisor  # type: ignore[operator]
+        return rows
+
+
+class _Linear(nn.Module):
+    """From features to probabilities, as ``shallow_files`` computes them, in float64."""
+
+    def __init__(self, model: ShallowModel) -> None:
+        super().__init__()
+        self.separate = model.record.link == "one_vs_rest"
+        self.coefficients = nn.Buffer(_exact(model.arrays["coefficients"]))
+        self.intercepts = nn.Buffer(_exact(model.arrays["intercepts"]))
+
+    def forward(self, features: Tensor) -> Tensor:
+        scores = features.double() @ self.coefficients.T + self.intercepts
+        if not self.separate:
+            return scores.softmax(1).float()
+        shares = scores.sigmoid().clamp_min(np.finfo(np.float64).tiny)
+        return (shares / shares.sum(1, keepdim=True)).float()
+
+
+class _Neighbours(nn.Module):
+    """From features to the votes of the nearest training images, in float64."""
+
+    def __init__(self, model: ShallowModel) -> None:
+        super().__init__()
+        self.record = model.record
+        rows = _exact(model.arrays["features"])
+        classes = torch.from_numpy(model.arrays["classes"].astype(np.int64))
+        self.rows = nn.Buffer(_unit(rows) if self.record.metric == "cosine" else rows)
+        self.votes = nn.Buffer(nn.functional.one_hot(classes).double())
+
+    def forward(self, features: Tensor) -> Tensor:
+        exact = features.double()
+        if self.record.metric == "cosine":
+            distances = (1 - _unit(exact) @ self.rows.T).clamp_min(0)
+        else:
+            squares = (exact**2).sum(1, keepdim=True) + (self.rows**2).sum(1)
+            distances = (squares - 2 * exact @ self.rows.T).clamp_min(0).sqrt()
+        nearest, places = distances.topk(self.record.neighbours, dim=1, largest=False)
+        weights = torch.ones_like(nearest)
+        if self.record.weights == "distance":  # an equal image, where there is one, votes alone
+            equal = (nearest == 0).double()
+            weights = torch.where(equal.sum(1, keepdim=True) > 0, equal, 1 / nearest)
+        shares = (weights[:, :, None] * self.votes[places]).sum(1)
+        return (shares / shares.sum(1, keepdim=True)).float()
+
+
+def _exact(values: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(np.array(values, dtype=np.float64))
+
+
+def _unit(rows: Tensor) -> Tensor:
+    lengths = rows.norm(dim=1, keepdim=True)
+    return rows / torch.where(lengths > 0, lengths, torch.ones_like(lengths))

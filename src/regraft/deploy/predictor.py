@@ -1,0 +1,226 @@
+"""A deployed model: it predicts without torch, timm or scikit-learn, a second after the start.
+
+network.onnx    from views, as they enter the network, to the probability of each class
+deploy.json     a `DeployRecord`: classes, preprocessing, where it comes from, what was checked
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from PIL.Image import Image
+from pydantic import Field
+
+from regraft.backbones.spec import Preprocessing
+from regraft.backbones.views import prepare
+from regraft.data.images import Decoding, ImageLike, open_image
+from regraft.errors import ImageError, ModelError
+from regraft.files import read_json, sha256_file
+from regraft.settings import from_json, settings_class
+from regraft.system import threads
+
+FOLDER = "deploy"  # within the folder of a model
+NETWORK, RECORD = "network.onnx", "deploy.json"
+VIEWS, PROBABILITIES = "views", "probabilities"  # input and output of the network
+_AT_ONCE = 32
+
+Answer = Callable[[Sequence[Image]], list[Any]]  # from images to the entries of each
+
+Name = Annotated[str, Field(min_length=1)]
+
+
+@settings_class(ModelError, code="MODEL-CORRUPT", kw_only=True)
+class Agreement:
+    """How far the deployed model was from the fitted one when it was written.
+
+    Args:
+        images: How many images both have predicted: all of the test part.
+        difference: The largest difference of a probability.
+        changed: On how many images another class was the most probable one.
+    """
+
+    images: int
+    difference: float
+    changed: int
+
+    def __str__(self) -> str:
+        return (
+            f"on {self.images:,} test images the largest difference of a probability is "
+            f"{self.difference:.1e}, and {self.changed} labels changed"
+        )
+
+
+@settings_class(ModelError, code="MODEL-CORRUPT", kw_only=True)
+class DeployRecord:
+    """What ``deploy.json`` holds.
+
+    Args:
+        classes: The names of the classes, in the order of the probabilities.
+        preprocessing: How an image becomes a view.
+        decoding: How a file becomes pixels.
+        sha256: Of ``network.onnx``.
+        agreement: With the fitted model.
+        provenance: Where the model comes from: network, weights, licence, version, data.
+    """
+
+    classes: Annotated[tuple[Name, ...], Field(min_length=2)]
+    preprocessing: Preprocessing
+    decoding: Decoding
+    sha256: str
+    agreement: Agreement
+    provenance: dict[str, Any]
+    format: Literal["regraft-deploy"] = "regraft-deploy"
+
+
+class Predictor:
+    """A deployed model, ready to predict.
+
+    Args:
+        record: What is known of it.
+        network: The content or the path of ``network.onnx``.
+
+    Attributes:
+        classes_: The names of the classes in the order of the columns of ``predict_proba``.
+    """
+
+    def __init__(self, record: DeployRecord, network: bytes | str) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads()
+        options.log_severity_level = 3
+        self.record = record
+        self.classes_ = np.array(record.classes, dtype=str)
+        self._session = onnxruntime.InferenceSession(
+            network, options, providers=["CPUExecutionProvider"]
+        )
+
+    def predict(self, images: Sequence[ImageLike]) -> NDArray[np.str_]:
+        """Return the name of the most probable class of each image, (n,).
+
+        Raises:
+            ImageError: An image cannot be used.
+        """
+        names: NDArray[np.str_] = self.classes_[self.predict_proba(images).argmax(axis=1)]
+        return names
+
+    def predict_proba(self, images: Sequence[ImageLike]) -> NDArray[np.float64]:
+        """Return the probability of each class, (n, k), columns in the order of ``classes_``.
+
+        Args:
+            images: Paths, Pillow images or H × W × 3 arrays of 8 bits.
+
+        Raises:
+            ImageError: An image cannot be used.
+        """
+        nothing = np.empty((0, len(self.classes_)))
+        return np.concatenate([nothing, *self._blocks(images)])
+
+    def _blocks(self, images: Sequence[ImageLike]) -> Iterator[NDArray[np.float64]]:
+        with ThreadPoolExecutor(threads()) as pool:
+            for start in range(0, len(images), _AT_ONCE):
+                views = np.stack(list(pool.map(self._view, images[start : start + _AT_ONCE])))
+                (found,) = self._session.run([PROBABILITIES], {VIEWS: views})
+                yield np.asarray(found, dtype=np.float64)
+
+    def _view(self, image: ImageLike) -> NDArray[np.uint8]:
+        return prepare(open_image(image, self.record.decoding), self.record.preprocessing)
+
+
+def load(folder: str | os.PathLike[str]) -> Predictor:
+    """Return the deployed model of a folder: ``load("runs/flowers").predict(["new.jpg"])``.
+
+    Args:
+        folder: Of the deployed model, or of the model or run that it belongs to.
+
+    Raises:
+        ModelError: It is not there (``MODEL-MISSING``), damaged (``MODEL-CORRUPT``) or changed
+            (``MODEL-CHECKSUM``).
+    """
+    place = find_deployed(folder)
+    if place is None:
+        why, hint = f"there is no {RECORD}", "write it from the run: regraft export RUN"
+        raise ModelError("no deployed model", path=folder, why=why, hint=hint, code="MODEL-MISSING")
+    record = from_json(DeployRecord, read_json(place / RECORD), path=place / RECORD)
+    network = place / NETWORK
+    if not network.is_file() or sha256_file(network) != record.sha256:
+        what, hint = "the deployed network is not the one that was written", "export it again"
+        raise ModelError(what, path=network, hint=hint, code="MODEL-CHECKSUM")
+    try:
+        return Predictor(record, str(network))
+    except Exception as error:  # of onnxruntime, whatever it is
+        what, why = "the deployed network cannot be run", f"{error}"[:300]
+        raise ModelError(what, path=network, why=why, code="MODEL-CORRUPT") from error
+
+
+def find_deployed(folder: str | os.PathLike[str]) -> Path | None:
+    """Return the folder of the deployed model in that of a run or model; None if there is none."""
+    place = Path(folder)
+    places = (place, place / FOLDER, place / "model" / FOLDER)
+    return next((each for each in places if (each / RECORD).is_file()), None)
+
+
+class Predicts(Protocol):
+    """A deployed or fitted model."""
+
+    classes_: NDArray[np.str_]
+
+    def predict_proba(self, X: Sequence[ImageLike]) -> NDArray[np.float64]:
+        """Return the probability of each class, (n, k)."""
+        ...
+
+
+def predict_files(model: Predicts, files: Iterable[str], top: int = 1) -> Iterator[dict[str, Any]]:
+    """Yield the most probable classes of each image; see :func:`answer_files`.
+
+    Args:
+        model: What predicts.
+        files: Paths of images.
+        top: How many classes.
+    """
+    classes = [str(name) for name in model.classes_]
+
+    def answer(images: Sequence[Image]) -> list[Any]:
+        rows = model.predict_proba(images)
+        best = (-rows).argsort(axis=1, kind="stable")[:, :top]
+        return [
+            [{"label": classes[k], "probability": float(row[k])} for k in order]
+            for row, order in zip(rows, best, strict=True)
+        ]
+
+    return answer_files(files, {"": answer})
+
+
+def answer_files(files: Iterable[str], answers: Mapping[str, Answer]) -> Iterator[dict[str, Any]]:
+    """Yield a row for each image and model, in the order given; a bad image has its error.
+
+    Args:
+        files: Paths of images.
+        answers: By the name of each model, what it says of images; "" for a model without a name.
+
+    Returns:
+        For each image and model ``file``, ``backbone`` (its name) and ``top`` (what it said); for
+        an image that cannot be used ``file``, ``error`` and ``message``.
+    """
+    remaining = iter(files)
+    while batch := tuple(islice(remaining, _AT_ONCE)):
+        rows: list[dict[str, Any]] = [{"file": path} for path in batch]
+        images = []
+        for row in rows:
+            try:
+                images.append(open_image(row["file"]))
+            except ImageError as error:
+                row.update(error=error.code, message=str(error))
+        seen = {name: iter(answer(images) if images else ()) for name, answer in answers.items()}
+        for row in rows:
+            if "error" in row:
+                yield row
+                continue
+            for name, entries in seen.items():
+                yield row | ({"backbone": name} if name else {}) | {"top": next(entries)}
