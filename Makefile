@@ -13,9 +13,10 @@ UV := $(BIN)/uv
 demo: .venv/run.stamp
 	$(BIN)/regraft demo
 
-# One thread per worker: threads of several processes on the same cores wait for each other.
+# One thread per worker: threads of several processes on the same cores wait for each other. Memory is
+# kept for the next tensor: where page faults are expensive, asking for it anew takes half of the time.
 test: .venv/test.stamp
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=2000000000 MALLOC_TRIM_THRESHOLD_=1000000000 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: .venv/test.stamp
 	$(BIN)/python -m pytest -m slow --timeout=3600

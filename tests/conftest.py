@@ -1,5 +1,6 @@
 """Fixtures for all tests: a private home, no network but a server here, and the real assets."""
 
+import dataclasses
 import hashlib
 import os
 import signal
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, settings
 
 from regraft.backbones import engines
 from regraft.backbones.backbone import build
+from samples import SMALL
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -79,21 +81,13 @@ def store_mine(private_home):
     """Return a function that stores a small network of a seed under the name `mine`, anew."""
     from regraft.backbones.checkpoint_files import write_state
     from regraft.backbones.sources import import_weights
-    from regraft.backbones.spec import BackboneSpec
 
     def store(seed):
-        network = build(
-            BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),), seed=seed)
-        )
+        network = build(dataclasses.replace(SMALL, seed=seed))
         file = private_home / "mine.safetensors"
         write_state(file, network.module.state_dict())
-        import_weights(
-            file,
-            name="mine",
-            backbone="simple_cnn",
-            preprocessing=network.preprocessing,
-            overwrite=True,
-        )
+        facts = {"backbone": "simple_cnn", "preprocessing": network.preprocessing}
+        import_weights(file, name="mine", overwrite=True, **facts)
 
     return store
 

@@ -227,29 +227,27 @@ def run_without_networks(code: str) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--help"],
-        ["--version"],
-        ["fit", "--help"],
-        ["data", "check", "--help"],
-        ["compare-runs", "--help"],
-        ["watch", "--help"],
-        ["weights", "list"],
-        ["backbones", "list"],
-        ["fit", "--no-such-option"],
-    ],
-    ids=" ".join,
-)
-def test_the_command_line_answers_without_importing_torch(arguments):
-    code = f"import sys; sys.argv = ['regraft', *{arguments!r}]\n"
-    code += "from regraft.cli import main; main()"
+COMMANDS = ("--help", "--version", "fit --help", "data check --help", "compare-runs --help")
+COMMANDS += ("watch --help", "weights list", "backbones list", "fit --no-such-option")
+
+
+def test_the_command_line_answers_without_importing_torch():
+    code = f"""
+import sys
+from regraft.cli import main
+for command in {COMMANDS!r}:
+    sys.argv, code = ["regraft", *command.split()], 0
+    try:
+        main()
+    except SystemExit as stopped:
+        code = stopped.code or 0
+    assert code == (2 if "no-such" in command else 0), (command, code)
+"""
 
     result = run_without_networks(code)
 
     assert "must not be imported" not in result.stderr + result.stdout
-    assert result.returncode == (2 if "--no-such-option" in arguments else 0), result.stderr
+    assert result.returncode == 0, result.stderr
 
 
 def test_packages_without_torch_import_where_torch_is_forbidden():
@@ -268,14 +266,9 @@ def test_packages_without_torch_import_where_torch_is_forbidden():
 
 
 def test_every_public_name_has_a_home_and_is_documented():
-    assert set(regraft.__all__) == set(regraft._HOME)
+    assert set(dir(regraft)) >= set(regraft.__all__) == set(regraft._HOME)
     for name in regraft.__all__:
-        value = getattr(regraft, name)
-        assert value.__doc__, name
-
-
-def test_dir_shows_exactly_the_public_names():
-    assert set(dir(regraft)) >= set(regraft.__all__)
+        assert getattr(regraft, name).__doc__, name
 
 
 def test_importing_the_package_opens_no_socket_and_writes_no_file(tmp_path):

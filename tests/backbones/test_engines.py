@@ -102,8 +102,9 @@ def test_the_rows_are_those_of_torch(name, arguments, pooling):
     assert np.array_equal(engine(pictures[1:3]), rows[1:3])  # a short batch, to the last bit
 
 
-def test_a_compiled_network_is_kept_a_damaged_one_made_anew_and_nothing_reported_home(capfd):
-    backbone = build(BackboneSpec("simple_cnn", weights=None, arguments={"size": 64}))
+def test_a_compiled_network_is_kept_a_damaged_one_made_anew_and_nothing_reported_home(
+    backbone, capfd
+):
     pictures = draw(2, 64)
     first = backbone.engine("openvino")(pictures)
     (kept,) = (home() / "engines").iterdir()
@@ -129,8 +130,9 @@ class Forgetful(torch.nn.Module):
         return rows * (1.0 if torch.jit.is_tracing() else 2.0)
 
 
-def test_a_network_that_converts_to_something_else_runs_with_torch_and_a_note(monkeypatch):
-    backbone = build(BackboneSpec("simple_cnn", weights=None, arguments={"size": 64}))
+def test_a_network_that_converts_to_something_else_runs_with_torch_and_a_note(
+    backbone, monkeypatch
+):
     monkeypatch.setattr(backbone, "embedder", Forgetful())
 
     engine = backbone.engine("auto")

@@ -1,5 +1,6 @@
 """The data set: a value that never changes, and subsets that are exact and nested."""
 
+import dataclasses
 import os
 import pickle
 from pathlib import Path
@@ -167,3 +168,14 @@ def test_a_subset_says_how_large_it_is_and_which_classes_have_fewer():
 
     assert part.notes == ("14 of 34 images, at most 10 of each class; fewer of c1 4",)
     assert dataset([30, 4]).subset(size=9).notes == ("9 of 34 images",)
+
+
+def test_groups_are_those_of_a_column_or_of_a_pattern_and_neither_may_be_missing():
+    data = dataset([2, 1])
+    known = dataclasses.replace(data, groups=("ann", "ann", ""))
+
+    assert known.grouped("column") is known
+    assert data.grouped(None) is data
+    assert data.grouped(r"c\d").groups == ("c0", "c0", "c1")
+    assert refused(data.grouped, "column").code == "SPLIT-GROUP-COLUMN"
+    assert refused(data.grouped, "person").code == "SPLIT-GROUP-PATTERN"

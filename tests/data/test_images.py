@@ -424,6 +424,7 @@ def test_an_empty_file_and_one_over_the_limit_are_named(tmp_path, monkeypatch):
     [
         *((np.zeros(shape, np.uint8), f"{shape}") for shape in ((4, 4), (3, 4, 4), (2, 4, 4, 3))),
         (np.zeros((0, 4, 3), np.uint8), "(0, 4, 3)"),
+        (Image.new("RGB", (0, 4)), "0×4"),
         (np.zeros((4, 4, 3), np.float32), "float32"),
         *((thing, type(thing).__name__) for thing in (7, None, ["a.jpg"])),
     ],
