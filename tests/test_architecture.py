@@ -48,6 +48,7 @@ ALLOWED = {
     "explain": (5, 990, 590),
     "watch, notebook": (3, 700, 440),
     "deploy": (5, 760, 490),
+    "pages of a run that show why": (6, 1_010, 620),
 }
 NETWORKS = {"torch", "torchvision", "timm", "openvino"}
 WITHOUT_TORCH = {"data", "results", "report"}

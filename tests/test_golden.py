@@ -122,8 +122,8 @@ def run_folders(table, place):
 
 
 def text_of(page):
-    """Return what a page shows, without styles, scripts and images."""
-    bare = re.sub(r"(?s)<(style|script|svg).*?</\1>", " ", page.read_text(encoding="utf-8"))
+    """Return what a page shows at once, without styles, scripts and images."""
+    bare = re.sub(r"(?s)<(style|script|svg|details).*?</\1>", " ", page.read_text(encoding="utf-8"))
     return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", bare)).split())
 
 

@@ -36,7 +36,7 @@ backbones rank TABLE --backbone my_net --engine torch --out {new}.html --json
 backbones rank FLAT --keep-parts --backbone my_net
 fit TABLE SMALL --strategy features --classifier knn --scale unit --pooling flatten \
   --precision bf16 --no-cache --test-views 2 --description kNN --per-class 3 --at-most \
-  --out {new} --json
+  --no-explain --out {new} --json
 fit FLAT SMALL --keep-parts --folds 3 --fold 1 --size 10 --out {new}
 fit {flowers} SMALL --device cpu --epochs 1 --strategy two_stage --head-epochs 1 --unfreeze 0.5 \
   --fraction 0.9 --head mlp_256 --optimizer sgd --lr 0.01 --augment flip=true --views 2 \
@@ -49,10 +49,10 @@ extract {table} --root {flowers} --group-by column --follow-links --allow-empty-
   --pooling avg --device cpu --precision fp32 --no-cache --out {new}.h5 --json
 extract FLAT SMALL --pixels --out {new}.h5 --json
 compare TABLE SMALL --device cpu --precision fp32 --seeds 1 --splits 1 --per-class 3 --at-most \
-  --methods features,frozen --no-augment --no-regularize --budget 5m --out {new} --json
+  --methods features,frozen --no-augment --no-regularize --no-explain --budget 5m --out {new} --json
 compare FLAT SMALL --keep-parts --folds 2 --methods features --augment --regularize \
   --budget none --out {new} --format markdown
-run {plan} --data {flowers} --only knn --jobs 1 --out {new} --json
+run {plan} --data {flowers} --only knn --jobs 1 --no-explain --out {new} --json
 run {small_plan} --small --out {new} --format latex
 run {plan} --dry-run --json
 fit {flowers} SMALL --strategy fine_tune --dry-run --json
@@ -69,6 +69,8 @@ explain {run} {image} {fresh} --class poppy --channel 3 --out {new}.html
 explain --backbone efficientnet_lite0 --weights default --arg size=64 {image} --out {new}.html
 export {run} --json
 export {run} --to onnx --data {flowers} --out {new}.onnx
+neighbours {run} {image} --top 2 --json
+neighbours {run}/model {flowers}/daisy
 evaluate {run} {table} --root {flowers} --follow-links --skip-bad --max-bad 0.1 --json
 evaluate {run} FLAT --test-views 10
 report {run} --data {flowers}

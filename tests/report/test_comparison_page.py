@@ -279,7 +279,8 @@ def test_the_page_says_all_that_a_reader_needs(make_run, page_of):
     assert page.open == []
     identifiers = page.values("id")
     assert len(identifiers) == len(set(identifiers))
-    sections = ["results", "accuracy", "time", "verdicts", "classes", "left-out", "repeat"]
+    sections = ["results", "accuracy", "time", "verdicts", "images", "classes"]
+    sections += ["left-out", "repeat"]
     links = [value for tag, name, value in page.attributes if (tag, name) == ("a", "href")]
     assert links == [f"#{section}" for section in sections]
     assert set(sections) <= set(identifiers)

@@ -53,7 +53,8 @@ def test_every_section_is_there_with_its_numbers(make_run, page_of):
     sections = ["results", "confusion", "classes", "curves", "images"]
     sections += ["fitting", "data", "settings", "repeat"]
     links = [value for value in page.values("href") if value[0] == "#"]
-    assert links == [f"#{section}" for section in sections]
+    within = ["#pair-0-1", "#pair-0-1", "#confusion"]  # from the matrix and the pairs, and back
+    assert links == [*(f"#{section}" for section in sections), *within]
     assert set(sections) <= set(identifiers)
     assert "3 of 6 “a” predicted as “b” (50.0 %)" in page.values("title")
     assert "0 of 6 “b” predicted as “a” (0.0 %)" in page.values("title")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, Self
 
@@ -50,6 +51,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     embedding_stats_: EmbeddingStats
     compute: Compute
     _fitted_with: dict[str, Any]
+    _recorded: list[NDArray[np.float32]] | None = None
     backbone_: Any
 
     def predict(self, X: Sequence[ImageLike]) -> NDArray[np.str_]:
@@ -101,6 +103,32 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def can_be_saved_(self) -> bool:
         """Whether what was fitted can be kept as data."""
         return True
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[list[NDArray[np.float32]]]:
+        """Keep the features of all images that are predicted within the ``with`` block.
+
+        They cost no further pass: they are what the prediction was made from. Of a trained network
+        that is its last feature map, pooled.
+
+        Yields:
+            A list that gets them in blocks, (m, d), in the order of the images and their views.
+
+        Example:
+            >>> dark, light = [np.full((32, 32, 3), shade, np.uint8) for shade in (20, 220)]
+            >>> spec = BackboneSpec("simple_cnn", weights=None)
+            >>> learner = FeatureClassifier(spec, classifier="knn", compute=Compute(cache=None))
+            >>> with learner.fit([dark, light], ["night", "day"]).recording() as features:
+            ...     _ = learner.predict([light, dark])
+            >>> [block.shape for block in features]
+            [(2, 128)]
+        """
+        check_is_fitted(self)
+        self._recorded = []
+        try:
+            yield self._recorded
+        finally:
+            self._recorded = None
 
     def _predict(self, images: Sequence[ImageLike]) -> tuple[NDArray[np.float64], EmbeddingStats]:
         """Return the probabilities of images as they are, and what they cost."""
@@ -268,8 +296,12 @@ class FeatureClassifier(ImageClassifier):
         self._refuse_changes()
         embedded = self._extractor().stream(images)
         nothing = np.empty((0, len(self.classes_)))
-        blocks = (self._fitted.predict_proba(block) for block in embedded.blocks())
-        return np.concatenate([nothing, *blocks]), embedded.stats
+        rows = [nothing]
+        for block in embedded.blocks():
+            rows.append(self._fitted.predict_proba(block))
+            if self._recorded is not None:
+                self._recorded.append(block)
+        return np.concatenate(rows), embedded.stats
 
     def save(self, folder: str | os.PathLike[str], *, with_backbone: bool = True) -> None:
         """Write the learner into a folder as data; see ``network_classifier.save_model``."""

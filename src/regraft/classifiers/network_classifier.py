@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -27,7 +28,7 @@ from regraft.training.activations import Predictor, Runtime, recall_mode
 from regraft.training.augment import Augmentation, find_augmentation
 from regraft.training.batches import LabelledImages
 from regraft.training.callbacks import Callback
-from regraft.training.heads import Head, find_head, head_to_json
+from regraft.training.heads import Head, entrance, find_head, head_to_json
 from regraft.training.network import TransferNetwork
 from regraft.training.phases import Phase, frozen
 from regraft.training.regularize import Regularization, find_regularization
@@ -223,7 +224,29 @@ class NetworkClassifier(feature_classifier.ImageClassifier):
         return Trainer(network, config, train, held, **options)
 
     def _predict(self, images: Sequence[ImageLike]) -> tuple[NDArray[np.float64], EmbeddingStats]:
-        return self._predictor(images)
+        if self._recorded is None:
+            return self._predictor(images)
+        with self._features_to(self._recorded.append):
+            return self._predictor(images)
+
+    @contextlib.contextmanager
+    def _features_to(self, keep: Callable[[NDArray[np.float32]], None]) -> Iterator[None]:
+        """Hand on what enters the head, pooled; a head that begins with the pooling is run on rows.
+
+        Of such a head the first layer may not be run at all: what it gave was kept while training.
+        """
+        network, head = self.network_, self.network_.head
+        pooled = entrance(head) == "pooled"
+
+        def note(_module: Any, inputs: tuple[Tensor, ...]) -> None:
+            keep((inputs[0] if pooled else network.pool(inputs[0])).float().cpu().numpy())
+
+        first = list(head.children())[1] if pooled else head
+        hook = first.register_forward_pre_hook(note)
+        try:
+            yield
+        finally:
+            hook.remove()
 
     def save(self, folder: str | os.PathLike[str], *, with_backbone: bool = True) -> None:
         """Write the learner into a folder as data; see ``save_model``."""

@@ -136,7 +136,7 @@ def extract(
 
 def compare(
     data: Annotated[DataConfig, Fields(without="folds fold")],
-    method: Annotated[MethodConfig, Fields("weights arguments device engine precision")],
+    method: Annotated[MethodConfig, Fields("weights arguments device engine precision explain")],
     *,
     backbone: Annotated[list[str] | None, opt("A network, or several times one.", "NAME")] = None,
     seeds: Annotated[int, opt("Run every method with so many seeds on one split.", min=1)] = 1,
@@ -205,6 +205,9 @@ def run(
     only: Annotated[list[str] | None, opt("Run this row alone, or several.", "ROW")] = None,
     small: Annotated[bool, opt("Run the small size that the plan describes.")] = False,
     jobs: Annotated[int, opt("How many runs at the same time; they share the cores.", min=1)] = 1,
+    explain: Annotated[
+        bool, opt("Explain the images on the pages of runs.", panel="Output")
+    ] = True,
     out: TableOutOption = None,
     dry_run: DryRunOption = False,
     form: FormatOption = "text",
@@ -222,7 +225,11 @@ def run(
         return 0
     folder = out or Path("runs") / f"{plan.stem}{'-small' if small else ''}"
     runner = batch.PlanRunner(
-        folder, command=cli.command_line(), verbose=not as_json, say=cli.echo_err
+        folder,
+        command=cli.command_line(),
+        verbose=not as_json,
+        say=cli.echo_err,
+        explain=explain,
     )
     comparison, page = batch.compare_rows(
         runner.run(planned, jobs=jobs),

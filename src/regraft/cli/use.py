@@ -22,6 +22,7 @@ FilesArgument = Annotated[list[str], arg("Images or folders; '-' reads their pat
 RunArgument = Annotated[Path, arg("A run's folder, or the model folder in it.", "RUN")]
 RunsArgument = Annotated[list[Path], arg("Folders of runs, or folders that hold runs.", "RUNS…")]
 TopOption = Annotated[int, opt("How many classes to show.", min=1)]
+NearestOption = Annotated[int, opt("How many training images to show.", min=1)]
 
 
 def classify(
@@ -152,6 +153,20 @@ def explain(
     cli.echo_err(f"page:   {page}")
 
 
+def neighbours(
+    run: RunArgument,
+    files: FilesArgument,
+    *,
+    top: NearestOption = 3,
+    as_json: JsonLinesOption = False,
+) -> int:
+    """Find the training images of a run that are nearest to new images, with their distances."""
+    from regraft.experiment.evaluate import nearest_images
+
+    rows = nearest_images(run, list_images(files), top)
+    return _echo_rows(rows, top=top, as_json=as_json)[1]
+
+
 def evaluate(
     run: RunArgument,
     data: Annotated[
@@ -279,8 +294,9 @@ def _echo_rows(
             cli.echo(f"{file}\trefused\t{row['error']}")
             cli.echo_err(f"refused: {row['message']}")
         for entry in row["top"][:top] if "top" in row and not as_json else ():
-            told = (file, row.get("backbone"), entry.get("wnid"), entry["label"])
-            cli.echo("\t".join(filter(None, (*told, f"{entry['probability']:.4f}"))))
+            names = (row.get("backbone"), entry.get("wnid"), printable(entry.get("path", "")))
+            number = entry.get("probability", entry.get("distance"))
+            cli.echo("\t".join(filter(None, (file, *names, entry["label"], f"{number:.4f}"))))
         good += [row] * ("top" in row)
     return good, cli.EXIT_REFUSED if refused else 0
 
@@ -312,5 +328,6 @@ def _path_on(line: str) -> str:
 
 
 COMMANDS: dict[str, Any] = {"classify": classify, "predict": predict, "explain": explain}
-COMMANDS |= {"export": export, "evaluate": evaluate, "report": report, "watch": watch}
+COMMANDS |= {"neighbours": neighbours, "export": export, "evaluate": evaluate}
+COMMANDS |= {"report": report, "watch": watch}
 COMMANDS |= {"compare-runs": compare_runs, "demo": demo}

@@ -34,13 +34,23 @@ def plain_cell(text: str) -> str:
     return text.removeprefix("'")
 
 
+def table_line(cells: Sequence[str]) -> str:
+    r"""Return one line of a table as :func:`write_table` writes it, without its end.
+
+    Example:
+        >>> table_line(["a,b.jpg", "=rose"])
+        '"a,b.jpg",\'=rose'
+    """
+    text = io.StringIO(newline="")
+    # Its line end, CR LF, is what makes it quote both of them in cells.
+    csv.writer(text).writerow([safe_cell(cell) for cell in cells])
+    return text.getvalue().removesuffix("\r\n")
+
+
 def write_table(file: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Write a table atomically as UTF-8, every cell safe in a spreadsheet."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)  # its line end, CR LF, is what makes it quote both of them in cells
-    writer.writerow(columns)
-    writer.writerows([safe_cell(cell) for cell in row] for row in rows)
-    write_text(file, text.getvalue())
+    lines = [table_line(columns), *map(table_line, rows), ""]
+    write_text(file, "\r\n".join(lines))
 
 
 def column_names(file: Path) -> list[str]:

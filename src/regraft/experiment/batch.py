@@ -68,12 +68,14 @@ class PlanRunner:
         command: How to repeat it; each run records it.
         verbose: Whether the runs show their progress on standard error.
         say: Gets a line before each run.
+        explain: Whether runs explain their images, where their configuration says so.
     """
 
     folder: Path
     command: str = ""
     verbose: bool = False
     say: Say = lambda _line: None
+    explain: bool = True
     _prepared: dict[str, PreparedData] = field(default_factory=dict, repr=False)
     _images: dict[str, Dataset] = field(default_factory=dict, repr=False)
 
@@ -111,7 +113,7 @@ class PlanRunner:
         Raises:
             RegraftError: The run cannot be made.
         """
-        method = config.method
+        method = replace(config.method, explain=self.explain and config.method.explain)
         limited = replace(method, time_budget=time_budget) if time_budget else method
         return fit_run(
             self._with_start(replace(config, method=limited)),

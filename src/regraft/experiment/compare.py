@@ -237,6 +237,8 @@ def _read_state(folder: Path, config: CompareConfig) -> State:
         return State(config=config)
     state = from_json(State, read_json(file), path=file)
     then, now = to_json(state.config), to_json(config)
+    for method in (*then["backbones"], *now["backbones"]):
+        del method["explain"]
     differing = [key for key in now if now[key] != then[key] and key != "budget"]
     if differing:
         what, why = "another comparison stands here", f"with another {', '.join(differing)}"

@@ -46,7 +46,7 @@ _ONLY = {
 }
 _IN_PHASES = "unfreeze epochs head_epochs optimizer lr patience watch"  # phases say it already
 AMOUNTS = ("per_class", "size", "fraction")  # of the images to learn from
-_NOT_COMPUTED = ("id", "description", "published", "cache")  # what changes no result
+_NOT_COMPUTED = ("id", "description", "published", "cache", "explain")  # what changes no result
 # What says how images are split, not which they are, and what only lets pass what is refused else.
 _CUT = ("val", "test", "seed", "folds", "fold", "regroup", "keep_parts", "small_classes")
 _ALLOW = ("skip_bad", "max_bad", "allow_empty_class", "follow_links")
@@ -60,7 +60,7 @@ _GROUPED = {
     " start test_views",
     "Training": "epochs head_epochs optimizer lr batch_size class_weight focal sampling patience"
     " watch time_budget boundary device engine precision cache",
-    "Output": "description",
+    "Output": "description explain",
 }
 PANELS = {panel: tuple(names.split()) for panel, names in _GROUPED.items()}
 
@@ -301,6 +301,7 @@ class MethodConfig:
         engine: What runs the frozen trunk.
         precision: Arithmetic of the network.
         cache: Keep the features for the next time.
+        explain: Show class-activation maps, the nearest training images and maps of the data.
         seed: What everything random is drawn from, but the split.
 
     Raises:
@@ -356,6 +357,7 @@ features
     engine: networks.EngineName = "auto"
     precision: networks.PrecisionName = "fp32"
     cache: bool = True
+    explain: bool = True
     seed: Seed = 0
 
     def __post_init__(self) -> None:

@@ -11,6 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL.Image import Image
+
 from regraft.backbones.backbone import build
 from regraft.backbones.from_timm import imagenet_class
 from regraft.backbones.spec import BackboneSpec
@@ -23,10 +26,11 @@ from regraft.errors import DataError, ImageError, RegraftError, UsageError
 from regraft.experiment.config import DataConfig, MethodConfig, RunConfig
 from regraft.experiment.prepare import checked_images, read_images
 from regraft.explain.explanation import write_explanation
+from regraft.explain.neighbours import TrainingFeatures
 from regraft.results.intervals import Estimate, accuracy_json
 from regraft.results.metrics import accuracy
 from regraft.results.predictions import evaluate
-from regraft.results.run import MODEL, PART_TITLES, Run
+from regraft.results.run import MODEL, PART_TITLES, RECORD, Run
 from regraft.settings import from_json, to_json
 
 
@@ -230,6 +234,39 @@ def explain_backbone(
     return write_explanation(
         build(spec), images, out, title=spec.name, class_name=class_name, channel=channel
     )
+
+
+def nearest_images(
+    run: str | os.PathLike[str], files: Iterable[str], top: int = 3
+) -> Iterator[dict[str, Any]]:
+    """Yield the training images of a run that are nearest to each image, as `classify_images`.
+
+    Args:
+        run: The folder of a run, or that of its model within it.
+        files: Paths of images.
+        top: How many training images.
+
+    Returns:
+        For each image ``file`` and ``top``: entries with ``path``, ``label`` and ``distance``, 1
+        minus the cosine of the features.
+
+    Raises:
+        RunError: There is no run, or it has kept no features of its training images
+            (``RUN-FEATURES``).
+        ModelError: The model is damaged or unsafe.
+    """
+    place = Path(run)
+    inside = place.name == MODEL and not (place / RECORD).is_file()
+    finished = Run.open(place.absolute().parent if inside else place)
+    training, learner = TrainingFeatures.read(finished), load_model(finished.folder / MODEL)
+
+    def answer(images: Sequence[Image]) -> list[Any]:
+        with learner.recording() as features:
+            learner.predict_proba(images)
+        found = training.nearest(np.concatenate(features), most=top)
+        return [[to_json(one) for one in entries] for entries in found]
+
+    return answer_files(files, {"": answer})
 
 
 def _true_class(path: Path, pattern: str | None) -> str | None:

@@ -7,8 +7,12 @@ import inspect
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from regraft.backbones.backbone import Backbone
 from regraft.backbones.sources import stored_hash
@@ -22,6 +26,7 @@ from regraft.experiment.config import DataConfig, MethodConfig, RunConfig
 from regraft.experiment.features_file import fit_features
 from regraft.experiment.prepare import PreparedData, prepare, read_images, take_amount
 from regraft.experiment.warnings import advice, run_warnings
+from regraft.explain.inspector import inspect_run
 from regraft.features.embed import EmbeddingStats
 from regraft.features.extractor import FeatureExtractor
 from regraft.features.hdf5 import refuse_existing, write_features, write_pixels
@@ -114,7 +119,7 @@ def fit_run(
         embedded = learner.embedding_stats_.embedded
         with watch.step("predict"):
             parts = {**prepared.split.parts(), "train": train}
-            predictions, more = _predict_parts(learner, parts, config.method.test_views)
+            predictions, more, features = _predict_parts(learner, parts, config.method)
             prepared.refuse_changed_files()
         amount = (f"learned from {note}" for note in train.notes)
         history, notes = learner.history_, (*amount, *learner.warnings_, *learner.backbone_.notes)
@@ -143,6 +148,13 @@ def fit_run(
             learner=learner if learner.can_be_saved_ else None,  # a warning says why
         )
         shutil.rmtree(place / CHECKPOINTS, ignore_errors=True)
+    if config.method.explain:
+        files = {
+            path: Path(file)
+            for part in parts.values()
+            for path, file in zip(part.relative_paths(), part.paths, strict=True)
+        }
+        inspect_run(run, learner, files, features)
     write_page(run, data_root=config.data.source)
     return run
 
@@ -255,16 +267,26 @@ def _fit(
 
 
 def _predict_parts(
-    learner: Learner, parts: dict[str, Dataset], test_views: int
-) -> tuple[Predictions, int]:
-    """Return the predictions of all parts, and how many images had to be embedded for them."""
-    answers, embedded = [], 0
+    learner: Learner, parts: dict[str, Dataset], method: MethodConfig
+) -> tuple[Predictions, int, NDArray[np.float32] | None]:
+    """Return the predictions of all parts, how many images were embedded for them, and features.
+
+    The features are those that the predictions were made from, (n, d); None where nobody asks for
+    them or where flattened maps are too wide to be kept.
+    """
+    answers, embedded, features = [], 0, []
+    wanted = method.explain and method.pooling != "flatten"
     for name, part in parts.items():
         if len(part):
-            views = test_views if name == "test" else 1
-            answers.append(evaluate(learner, part, name, views=views))
+            views = method.test_views if name == "test" else 1
+            nothing: AbstractContextManager[list[Any]] = nullcontext([])
+            with learner.recording() if wanted else nothing as blocks:
+                answers.append(evaluate(learner, part, name, views=views))
             embedded += learner.embedding_stats_.embedded
-    return answers[0].joined(*answers[1:]), embedded
+            # Of several views of an image the first is its centre.
+            features += [np.concatenate(blocks)[::views]] if wanted else []
+    found = np.concatenate(features) if wanted else None
+    return answers[0].joined(*answers[1:]), embedded, found
 
 
 def _backbone_facts(learner: Learner, initial: dict[str, str]) -> records.BackboneFacts:

@@ -18,6 +18,7 @@ from urllib.parse import quote
 from regraft.errors import RegraftError, UsageError
 from regraft.files import write_text
 from regraft.report import figures
+from regraft.report.shared_images import shared_images
 from regraft.report.tables import Cell, Duration, Share, Table, class_table, show
 from regraft.report.text import conclude, count, looks, render, write_tables
 from regraft.results import metrics
@@ -209,6 +210,7 @@ def write_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Pa
         goal=_GOAL,
         verdicts=verdicts_table(comparison.verdicts),
         chosen=comparison.verdicts[0].b if comparison.verdicts else "",
+        images=shared_images(rows),
         reports=reports if len(reports) > 1 else [],
         report_names=_names(reports),
         commands=list(dict.fromkeys(run.record.command for run in runs if run.record.command)),

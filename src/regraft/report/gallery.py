@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import os
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from regraft.data.images import thumbnail
+from regraft.data.tables import table_line
 from regraft.errors import RegraftError, UsageError, printable
 from regraft.files import sha256_bytes, sha256_file, write_bytes, write_text
 from regraft.report.tables import error_table
 from regraft.report.text import render
+from regraft.results.inspection import InspectedImage, Inspection
 from regraft.results.metrics import Confused, most_confused
 from regraft.results.predictions import Predictions
 from regraft.system import __version__
@@ -29,6 +31,8 @@ Pixels = NDArray[np.uint8]
 MOST_THUMBNAILS = 200
 MOST_IN_A_PAIR = 24
 MOST_SUSPECTS = 100
+_MOST_MAPS = 60  # wrong images with class-activation maps, those of all pairs in turn
+_MOST_CLASSES = 20  # of which an image's probabilities are shown
 _IN_A_ROW = 8
 _SIDE = 160
 _PAPER, _GAP = (255, 255, 255), 13  # of a sheet
@@ -45,6 +49,8 @@ class Shown:
         confidence: The probability of the predicted class, 0 to 1.
         true_probability: The probability of its own class, 0 to 1.
         image: A ``data:`` address of its thumbnail, or ``None`` where the file is missing.
+        inspected: Its maps and its nearest training images, where they were computed.
+        probabilities: The most probable classes with their probabilities, the most probable first.
     """
 
     path: str
@@ -53,6 +59,18 @@ class Shown:
     confidence: float
     true_probability: float
     image: str | None
+    inspected: InspectedImage = field(default_factory=InspectedImage)
+    probabilities: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def review(self) -> str | None:
+        """The first cells of its row in a table of labels to change; None if a page changes them.
+
+        A line of the table ``data apply-review`` reads: path, given and suggested class, and the
+        decided one, which the page appends.
+        """
+        cells = table_line((self.path, self.true, self.predicted))
+        return cells if printable(cells) == cells else None
 
 
 @dataclass(frozen=True)
@@ -61,11 +79,13 @@ class Pair:
 
     Args:
         confused: The pair.
+        cell: Row and column of its cell in the confusion matrix.
         images: Those that are shown.
         hidden: How many are not.
     """
 
     confused: Confused
+    cell: tuple[int, int]
     images: tuple[Shown, ...]
     hidden: int
 
@@ -81,6 +101,8 @@ class Gallery:
         missing: How many of the images to be shown were not there, or other ones in their place.
         most_confident: Right ones with the highest confidence.
         least_confident: Right ones with the lowest confidence.
+        right: Path and confidence of right images that the sheet of small ones has, by class, the
+            most confident first.
     """
 
     pairs: tuple[Pair, ...]
@@ -89,6 +111,34 @@ class Gallery:
     missing: int
     most_confident: tuple[Shown, ...]
     least_confident: tuple[Shown, ...]
+    right: Mapping[str, Sequence[tuple[str, float]]]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which images a page shows: places among the predictions.
+
+    Args:
+        pairs: The wrong ones of each pair of classes, the most frequent pair first.
+        most_confident: Right ones.
+        least_confident: Right ones.
+    """
+
+    pairs: tuple[tuple[Confused, list[int]], ...]
+    most_confident: list[int]
+    least_confident: list[int]
+
+    @property
+    def all(self) -> list[int]:
+        """Every image that is shown, each once."""
+        wrong = [place for _, places in self.pairs for place in places]
+        return [*wrong, *self.most_confident, *self.least_confident]
+
+    @property
+    def with_maps(self) -> list[int]:
+        """Those with class-activation maps: the worst mistakes of all pairs, and doubtful hits."""
+        ranked = sorted((rank, place) for _, p in self.pairs for rank, place in enumerate(p))
+        return [*(place for _, place in ranked[:_MOST_MAPS]), *self.least_confident]
 
 
 @dataclass(frozen=True)
@@ -131,48 +181,72 @@ class Thumbnails:
             return None  # moved, deleted or damaged since: the page shows a placeholder
 
 
-def gallery(p: Predictions, thumbnails: Thumbnails) -> Gallery:
-    """Choose the images to show, at most ``MOST_THUMBNAILS`` wrong ones.
+def choose(p: Predictions) -> Choice:
+    """Choose the images to show, at most ``MOST_THUMBNAILS`` wrong ones."""
+    wrong: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    for index in _most_confident_first(p, ~p.correct):
+        wrong[p.truth[index], p.predicted[index]].append(index)
+    pairs, left = [], MOST_THUMBNAILS
+    for pair in most_confused(p):
+        chosen = wrong[pair.true, pair.predicted][: min(left, MOST_IN_A_PAIR)]
+        if not chosen:
+            break
+        left -= len(chosen)
+        pairs.append((pair, chosen))
+    return Choice(tuple(pairs), *_right_rows(p))
+
+
+def gallery(
+    p: Predictions, thumbnails: Thumbnails, inspection: Inspection | None = None
+) -> Gallery:
+    """Return the images to show, with what is known of them.
 
     Args:
         p: The predictions of one part.
         thumbnails: Where the small images come from.
+        inspection: What the run has kept of them.
 
     Example:
         >>> p = Predictions(("a.jpg",), ("x",), ("x", "y"), np.array([[0.1, 0.9]]), ("test",))
         >>> gallery(p, Thumbnails(Path("none"), None, {})).pairs[0].images[0].image is None
         True
     """
+    choice, known = choose(p), inspection or Inspection()
 
     def shown(indices: Sequence[int]) -> tuple[Shown, ...]:
-        found = []
-        for i in indices:
-            confidence, own = float(p.confidence[i]), float(p.probabilities[i, p.truth_index[i]])
-            facts = (p.paths[i], p.truth[i], p.predicted[i], confidence, own)
-            found.append(Shown(*facts, thumbnails.address(p.paths[i])))
-        return tuple(found)
+        return tuple(
+            Shown(
+                path=p.paths[i],
+                true=p.truth[i],
+                predicted=p.predicted[i],
+                confidence=float(p.confidence[i]),
+                true_probability=float(p.probabilities[i, p.truth_index[i]]),
+                image=thumbnails.address(p.paths[i]),
+                inspected=known.images.get(p.paths[i], InspectedImage()),
+                probabilities=_most_probable(p, i),
+            )
+            for i in indices
+        )
 
-    confused = most_confused(p)
-    wrong: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
-    for index in _most_confident_first(p, ~p.correct):
-        wrong[p.truth[index], p.predicted[index]].append(index)
-    pairs: list[Pair] = []
-    left = MOST_THUMBNAILS
-    for pair in confused:
-        chosen = wrong[pair.true, pair.predicted][: min(left, MOST_IN_A_PAIR)]
-        if not chosen:
-            break
-        left -= len(chosen)
-        pairs.append(Pair(pair, shown(chosen), pair.count - len(chosen)))
-    most, least = map(shown, _right_rows(p))
+    pairs = tuple(
+        Pair(
+            confused,
+            (p.classes.index(confused.true), p.classes.index(confused.predicted)),
+            shown(places),
+            confused.count - len(places),
+        )
+        for confused, places in choice.pairs
+    )
+    most, least = shown(choice.most_confident), shown(choice.least_confident)
     every = [one for images in (*(pair.images for pair in pairs), most, least) for one in images]
     return Gallery(
-        pairs=tuple(pairs),
-        hidden_pairs=len(confused) - len(pairs),
-        hidden=int((~p.correct).sum()) - MOST_THUMBNAILS + left,
+        pairs=pairs,
+        hidden_pairs=len(most_confused(p)) - len(pairs),
+        hidden=int((~p.correct).sum()) - sum(len(pair.images) for pair in pairs),
         missing=sum(one.image is None for one in every),
         most_confident=most,
         least_confident=least,
+        right=_right_of_each_class(p, set(known.sheet_paths)),
     )
 
 
@@ -288,6 +362,23 @@ def _most_confident_first(p: Predictions, chosen: NDArray[np.bool_]) -> list[int
     places = np.flatnonzero(chosen)
     found: list[int] = places[np.argsort(-p.confidence[places], kind="stable")].tolist()
     return found
+
+
+def _right_of_each_class(
+    p: Predictions, there: Collection[str]
+) -> dict[str, list[tuple[str, float]]]:
+    """Return the right ones of some images, by class."""
+    found: dict[str, list[tuple[str, float]]] = {name: [] for name in p.classes}
+    for index in _most_confident_first(p, p.correct):
+        if p.paths[index] in there:
+            found[p.truth[index]].append((p.paths[index], float(p.confidence[index])))
+    return {name: images for name, images in found.items() if images}
+
+
+def _most_probable(p: Predictions, index: int) -> tuple[tuple[str, float], ...]:
+    row = p.probabilities[index]
+    best = np.argsort(-row, kind="stable")[:_MOST_CLASSES]
+    return tuple((p.classes[k], float(row[k])) for k in best)
 
 
 def _right_rows(p: Predictions) -> tuple[list[int], list[int]]:

@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from regraft.data.tables import table_line
 from regraft.files import write_text
 from regraft.report import figures, text
-from regraft.report.gallery import Thumbnails, gallery
+from regraft.report.data_map import data_map, shapes
+from regraft.report.gallery import Gallery, Thumbnails, gallery
 from regraft.report.tables import (
     NOTHING,
     Cell,
@@ -26,6 +28,7 @@ from regraft.report.tables import (
     size,
 )
 from regraft.results import metrics
+from regraft.results.inspection import Inspection
 from regraft.results.intervals import percent
 from regraft.results.metrics import Scores
 from regraft.results.predictions import Predictions, part_name
@@ -69,10 +72,11 @@ def write_page(run: Run, *, data_root: str | os.PathLike[str] | None = None) -> 
     root = None if data_root is None else Path(data_root)
     if root is not None and root.is_file():
         root = root.parent
-    part = next((title for title in ("test", "validation") if title in run.metrics), "train")
+    part, inspection = run.shown_part, Inspection.read(run.folder)
     p = run.predictions.part(part_name(part))
     scores, confused = metrics.per_class(p), metrics.most_confused(p)
     hashes = {row.path: row.sha256 for row in run.rows()}
+    images = gallery(p, Thumbnails(run.folder / THUMBNAILS, root, hashes), inspection)
     remarks = text.remarks(run)
     html = text.render(
         "run.html.j2",
@@ -98,7 +102,15 @@ def write_page(run: Run, *, data_root: str | os.PathLike[str] | None = None) -> 
         ranking=_ranking(p),
         fewest=min((score.support for score in scores if score.support), default=0),
         without_images=[score.name for score in scores if score.support == 0],
-        gallery=gallery(p, Thumbnails(run.folder / THUMBNAILS, root, hashes)),
+        gallery=images,
+        linked=_linked(images, p),
+        pair_links=[f"#pair-{pair.cell[0]}-{pair.cell[1]}" for pair in images.pairs],
+        place_of={name: place for place, name in enumerate(p.classes)},
+        with_maps=any(one.maps for one in inspection.images.values()) if inspection else False,
+        inspection=inspection,
+        map=data_map(p, inspection),
+        shapes=shapes,
+        class_cells=[(name, table_line((name,))) for name in p.classes],
         fitting=fitting(run.record.history, len(run.predictions.part("val"))),
         findings=_findings(run.check, remarks),
         counts=_class_counts(run),
@@ -138,6 +150,12 @@ def _matrix(p: Predictions) -> list[tuple[str, list[tuple[int, float, bool, str]
             cells.append((n, share, i == j, spoken))
         rows.append((true, cells, support))
     return rows
+
+
+def _linked(images: Gallery, p: Predictions) -> set[tuple[int, int]]:
+    """Return the cells of the confusion matrix that images are shown of."""
+    right = {p.classes.index(name) for name in images.right}
+    return {pair.cell for pair in images.pairs} | {(k, k) for k in right}
 
 
 def _heat(p: Predictions) -> str | None:

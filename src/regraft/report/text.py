@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import re
 from collections import Counter
@@ -310,6 +312,7 @@ def _environment() -> jinja2.Environment:
         "duration": lambda seconds: str(Duration(float(seconds))),
         "place": lambda share: f"{100 * share:.2f}%",
         "count": count,
+        "digest": _digest,
         "svg": Markup,  # figures are our own markup; text in them was escaped when they were drawn
     }
     environment.tests |= {
@@ -325,6 +328,11 @@ def _visible(value: Any) -> Any:
         # A percent sign must not begin a line.
         return re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", printable(value))
     return value
+
+
+def _digest(script: str) -> str:
+    """Return what a page's policy says of the one script that it lets run."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _interval(share: Estimate, counted: bool = True) -> str:

@@ -29,7 +29,7 @@ K = TypeVar("K")
 # What rows of one method may differ in: how much is learned from, and what follows from that.
 _AMOUNTS = (
     *("per_class", "size", "fraction", "at_most", "seed", "id", "description", "published"),
-    "time_budget",
+    *("time_budget", "explain"),
 )
 _AMOUNT = re.compile(r",? (?:(?:at most )?\d+ per class|(?:per_class|size|fraction) [\d.]+)$")
 _PARTS = {title: part for part, title in PART_TITLES.items()}
@@ -362,14 +362,8 @@ def learning_curves(rows: Sequence[Row]) -> list[LearningCurve]:
     Rows belong to one method when nothing but the number of images and the seed tells their plans
     apart: the same images are split in the same way, and trained on for as many epochs.
     """
-
-    def method(row: Row) -> str:
-        telling = {key: value for key, value in row.method.items() if key not in _AMOUNTS}
-        data = row.runs[0].record.config.get("data")
-        return json.dumps([data, telling], sort_keys=True, default=str)
-
-    known, curves = [row for row in rows if row.can_be_judged and row.method], []
-    for members in _grouped(known, method).values():
+    known, curves = [row for row in rows if row.can_be_judged], []
+    for members in rows_by_method(known):
         sizes = _grouped(members, _images_per_class)
         if len(sizes) > 1:
             repeated = len(sizes) < len(members)  # then each row's description names one repeat
@@ -380,6 +374,17 @@ def learning_curves(rows: Sequence[Row]) -> list[LearningCurve]:
             ]
             curves.append(fit_curve(_AMOUNT.sub("", name), points))
     return curves
+
+
+def rows_by_method(rows: Sequence[Row]) -> list[list[Row]]:
+    """Return the rows of each method, which differ in the number of images and the seed alone."""
+
+    def method(row: Row) -> str:
+        telling = {key: value for key, value in row.method.items() if key not in _AMOUNTS}
+        data = row.runs[0].record.config.get("data")
+        return json.dumps([data, telling], sort_keys=True, default=str)
+
+    return list(_grouped([row for row in rows if row.method], method).values())
 
 
 def _difference(first: Sequence[Run], second: Sequence[Run], *, comparisons: int) -> Difference:

@@ -264,6 +264,11 @@ class Run(ShownInNotebook):
         return self.record.metrics
 
     @property
+    def shown_part(self) -> str:
+        """The part whose images pages show: the test part, or else what there is."""
+        return next((part for part in ("test", "validation") if part in self.metrics), "train")
+
+    @property
     def seconds(self) -> float:
         """Seconds of all steps together."""
         return float(sum(self.record.seconds.values()))

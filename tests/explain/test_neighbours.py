@@ -1,0 +1,70 @@
+"""The nearest training images: by cosine, kept as data, and the same for an image seen again."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from regraft.errors import RunError
+from regraft.experiment.evaluate import nearest_images
+from regraft.explain.neighbours import TrainingFeatures
+from regraft.results.inspection import FOLDER, Inspection
+from regraft.results.run import Run
+
+FILE = f"{FOLDER}/train_features.npy"
+
+
+def test_neighbours_are_the_nearest_by_cosine_and_no_image_is_its_own():
+    rows = np.array([[1, 0], [0.8, 0.6], [0, 1]], np.float16)
+    kept = TrainingFeatures(rows, ("a", "b", "c"), ("x", "x", "y"))
+
+    (near,) = kept.nearest(np.array([[5.0, 0.0]], np.float32), most=2)
+    (others,) = kept.nearest(np.array([[5.0, 0.0]], np.float32), most=3, names=["a"])
+
+    assert [(one.path, one.label, one.distance) for one in near] == [
+        ("a", "x", 0.0),
+        ("b", "x", pytest.approx(0.2, abs=1e-3)),
+    ]
+    assert [one.path for one in others] == ["b", "c"]
+
+
+def test_a_wrong_image_shown_again_has_the_neighbours_that_the_page_shows(explained, flowers):
+    for path, image in Inspection.read(explained.folder).images.items():
+        (row,) = nearest_images(explained.folder / "model", [str(flowers / path)])
+
+        near = [(one["path"], one["label"]) for one in row["top"]]
+        assert near == [(one.path, one.label) for one in image.nearest]
+        distances = [one["distance"] for one in row["top"]]
+        assert distances == pytest.approx([one.distance for one in image.nearest], abs=1e-3)
+
+
+def test_a_training_image_is_nearest_to_itself(explained, flowers):
+    path = explained.predictions.part("train").paths[0]
+
+    (row,) = nearest_images(explained.folder, [str(flowers / path)], top=1)
+
+    assert row["top"][0]["path"] == path
+    assert row["top"][0]["distance"] < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (None, "RUN-FEATURES"),
+        (b"no numbers", "RUN-INVALID"),
+        (np.ones((2, 3), np.float16), "RUN-INVALID"),
+    ],
+)
+def test_lost_or_foreign_features_are_an_error(explained, tmp_path, content, code):
+    run = tmp_path / "run"
+    shutil.copytree(explained.folder, run)
+    (run / FILE).unlink()
+    if isinstance(content, bytes):
+        (run / FILE).write_bytes(content)
+    elif content is not None:
+        np.save(run / FILE, content)
+
+    with pytest.raises(RunError) as raised:
+        TrainingFeatures.read(Run.open(run))
+
+    assert raised.value.code == code
