@@ -435,3 +435,11 @@ def test_arrays_and_objects_of_another_kind_are_refused(thing, told):
 
     assert error.code in {"IMG-ARRAY", "IMG-EMPTY"}
     assert told in error.why
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, 0)])
+def test_an_image_without_pixels_is_called_that(size):
+    with pytest.raises(ImageError, match=f"no pixels.*{size[0]}×{size[1]}") as refused:
+        open_image(Image.new("RGB", size))
+
+    assert refused.value.code == "IMG-EMPTY"

@@ -103,7 +103,7 @@ def test_runs_that_cannot_be_paired_are_refused(run_of, split, splits):
             compare_methods([("a", runs[:1]), ("b", runs[1:])])
         assert caught.value.code == "RUN-SPLITS"
     with pytest.raises(RunError, match="different splits") as caught:
-        compare_methods([("a", [one]), ("b", [one, other])])
+        compare_methods([("a", [one]), ("b", [other, one])])
     assert other.split_hash[:12] in caught.value.why
     assert one.split_hash[:12] in caught.value.why
 

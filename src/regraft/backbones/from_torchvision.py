@@ -119,9 +119,8 @@ def _last_map(module: nn.Module) -> Apply:
     present = {name for name, _ in module.named_modules()}
     found = next((name for name in _LAST_INPUTS if name in present), None)
     if found is None:
-        raise BackboneError(
-            f"no last feature map is known for {kind}", hint="use timm's variant if there is one"
-        )
+        hint = "use timm's variant if there is one"
+        raise BackboneError(f"no last feature map is known for {kind}", hint=hint)
     return tap(module, found, "input")
 
 

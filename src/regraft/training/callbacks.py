@@ -210,9 +210,8 @@ class TensorBoard(Callback):
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise UsageError(
-                "TensorBoard is not installed", why=str(error), hint="pip install regraft[track]"
-            ) from error
+            what, hint = "TensorBoard is not installed", "pip install regraft[track]"
+            raise UsageError(what, why=str(error), hint=hint) from error
         self._board = SummaryWriter(os.fspath(folder))
 
     def on_epoch(self, record: dict[str, Any], *, number: int, epochs: int) -> None:

@@ -255,11 +255,9 @@ def _pooled(pooling: Pooling, shape: tuple[int, ...], pool: Pool) -> tuple[list[
 
 def _check_map(shape: tuple[int, ...], *, least: int) -> None:
     if len(shape) != 3 or min(shape[1:]) < least:
-        raise UsageError(
-            "this head does not fit on the trunk",
-            why=f"it needs a map of {least} × {least} or larger; the trunk ends in {shape}",
-            hint='take the head "linear", or larger images',
-        )
+        why = f"it needs a map of {least} × {least} or larger; the trunk ends in {shape}"
+        hint = 'take the head "linear", or larger images'
+        raise UsageError("this head does not fit on the trunk", why=why, hint=hint)
 
 
 def _dropout(share: float) -> list[nn.Module]:

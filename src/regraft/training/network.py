@@ -264,9 +264,8 @@ def _first_stage(phase: Phase, stages: Sequence[Stage]) -> int:
     names = [stage.name for stage in stages]
     if phase.unfreeze_from is not None:
         if phase.unfreeze_from not in names:
-            raise UsageError(
-                f"there is no stage {phase.unfreeze_from!r}", hint=f"stages: {', '.join(names)}"
-            )
+            what, hint = f"there is no stage {phase.unfreeze_from!r}", f"stages: {', '.join(names)}"
+            raise UsageError(what, hint=hint)
         return names.index(phase.unfreeze_from)
     if phase.unfreeze_last is not None:
         if phase.unfreeze_last > len(stages):

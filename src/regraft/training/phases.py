@@ -89,16 +89,14 @@ class Phase:
     def __post_init__(self) -> None:
         others = (self.unfreeze_from, self.unfreeze_last, self.unfreeze_matching)
         if (self.unfreeze != 0) + sum(other is not None for other in others) > 1:
-            raise UsageError(
-                "what to train is named twice", hint="give one of the unfreeze options"
-            )
+            hint = "give one of the unfreeze options"
+            raise UsageError("what to train is named twice", hint=hint)
         try:
             re.compile(self.unfreeze_matching or "")
         except re.error as error:
-            raise UsageError(
-                f"unfreeze_matching cannot be {self.unfreeze_matching!r}",
-                why=f"it is not a regular expression: {error}",
-            ) from error
+            what = f"unfreeze_matching cannot be {self.unfreeze_matching!r}"
+            why = f"it is not a regular expression: {error}"
+            raise UsageError(what, why=why) from error
 
 
 def frozen(
