@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F  # noqa: N812 - its usual name
 
-from regraft.backbones.network import tap, watched
+from regraft.backbones.network import Apply, record_calls, tap, watched, within
 from regraft.data.images import ImageLike
 from regraft.errors import UsageError
 from regraft.explain.maps import Learner, Maps, Pixels, Subject, as_grid, subject_of
@@ -129,7 +129,9 @@ def most_excited(
     for start in range(0, len(images), _AT_ONCE):
         views = subject.views(images[start : start + _AT_ONCE])
         with torch.no_grad(), exact_float32(subject.device.type):
-            maps = _last_maps(subject, _normalised(subject, views), channel).float().cpu().numpy()
+            reached = tap(subject.backbone.module, subject.stage.output)
+            values = _channel(subject, reached(_normalised(subject, views)), channel)
+        maps = values.float().cpu().numpy()
         for place, (view, own) in enumerate(zip(views, maps, strict=True)):
             at = np.unravel_index(own.argmax(), own.shape)
             crop = _around(view, [(int(i) + 0.5) / len(own) for i in at], 3 / len(own))
@@ -178,11 +180,13 @@ def maximise(
         raise UsageError(what, why=why, hint="ask for a channel")
     column = None if class_name is None else int(subject.columns([class_name])[0])
 
+    reach = _before_activation(subject)
+
     def value(image: Tensor) -> Tensor:
         if column is not None and subject.scores is not None:
             return subject.scores(image)[0, column]
         normalised = subject.backbone.embedder.normalise(image)
-        return _last_maps(subject, normalised, channel or 0).mean()
+        return _channel(subject, reach(normalised), channel or 0).mean()
 
     random = torch.Generator().manual_seed(seed)
     size, device = subject.backbone.preprocessing.size, subject.device
@@ -192,11 +196,11 @@ def maximise(
             down, right = torch.randint(-_SHIFT, _SHIFT + 1, (2,), generator=random).tolist()
             moved = image.roll((down, right), (1, 2)).to(device).requires_grad_()
             slope = torch.autograd.grad(value(moved), moved)[0].cpu()
-            if not slope.any():  # nothing excites it yet: look elsewhere
-                slope = torch.randn(slope.shape, generator=random)
             sigma = _BLUR * (1 - step / steps) + 0.8
             slope = F.gaussian_blur(slope.permute(0, 3, 1, 2), [13, 13], [sigma, sigma])
-            slope = slope.permute(0, 2, 3, 1).roll((-down, -right), (1, 2)) / slope.std()
+            slope = slope.permute(0, 2, 3, 1).roll((-down, -right), (1, 2)) / slope.std().clamp(
+                min=1e-12
+            )
             image = (_GREY + (image + _STEP * slope - _GREY) * _KEPT).clamp(0, 255)
     return np.asarray(image[0].round().byte().numpy())
 
@@ -206,14 +210,38 @@ def _normalised(subject: Subject, views: Pixels) -> Tensor:
     return batch
 
 
-def _last_maps(subject: Subject, normalised: Tensor, channel: int) -> Tensor:
+def _channel(subject: Subject, values: Tensor, channel: int) -> Tensor:
     """Return a channel of the last feature maps, (n, h, w)."""
-    module = subject.backbone.module
-    maps = as_grid(tap(module, subject.stage.output)(normalised), module)
+    maps = as_grid(values, subject.backbone.module)
     if not 0 <= channel < maps.shape[1]:
         why = f"the last feature map of {subject.backbone.spec.name} has {maps.shape[1]}"
         raise UsageError(f"there is no channel {channel}", why=why, hint="they count from 0")
     return maps[:, channel]
+
+
+def _before_activation(subject: Subject) -> Apply:
+    """Return what runs a network up to the last feature map, in front of its last ReLU.
+
+    Behind it a channel that nothing excites yet has no gradient.
+    """
+    network, stage, side = (
+        subject.backbone.network,
+        subject.stage,
+        subject.backbone.preprocessing.size,
+    )
+    blank = torch.zeros(1, 3, side, side, device=subject.device)
+    behind = tap(network.module, stage.output)
+    with torch.no_grad():
+        calls = record_calls(network.module, lambda: network.last_map(blank))
+        last = [
+            name
+            for name in calls
+            if within(name, stage.modules)
+            and isinstance(network.module.get_submodule(name), nn.ReLU | nn.ReLU6)
+        ]
+        before = tap(network.module, last[-1], "input") if last else behind
+        same = before(blank).shape[1] == behind(blank).shape[1]
+    return before if same else behind
 
 
 def _stretched(maps: Tensor) -> Maps:
