@@ -49,6 +49,7 @@ def test_the_fields_names_and_the_libraries_spellings_are_known(name, source, id
 
     assert (entry.source, entry.identifier.split(".")[0]) == (source, identifier.split(".")[0])
     assert entry.weights
+    assert ("parameters" in entry.summary) == (entry.facts is not None) == (entry.group != "")
 
 
 def test_the_catalogue_states_what_the_libraries_state():

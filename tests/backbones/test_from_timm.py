@@ -12,6 +12,7 @@ from regraft.backbones import from_timm
     [
         "vit_tiny_patch16_224",
         "dm_nfnet_f0.dm_in1k",
+        "resnet50.tv_in1k",
         "vit_base_patch32_clip_384.openai_ft_in12k_in1k",
     ],
 )

@@ -19,6 +19,10 @@ def test_the_three_usual_preprocessings_have_their_published_numbers():
     assert (torch.size, torch.resize, torch.mean) == (224, 256, (0.485, 0.456, 0.406))
     assert (tf.size, tf.mean, tf.std, tf.scale) == (299, (0.5,) * 3, (0.5,) * 3, 255.0)
     assert (caffe.mean, caffe.scale, caffe.channels) == ((103.939, 116.779, 123.68), 1.0, "BGR")
+    assert "224 px (resize 256, centre crop, bilinear), RGB" in str(torch)
+    squashes = [str(Preprocessing.torch(mode=mode)) for mode in ("squash", "squash_crop")]
+    assert "(squash, " in squashes[0]
+    assert "(squash to 256, centre crop, " in squashes[1]
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,15 @@ def test_paths_images_and_arrays_are_the_same_to_it(learner, images):
     assert np.allclose(from_arrays, from_paths, atol=1e-6)
 
 
+def test_views_of_more_images_than_are_cut_at_once_are_the_same(learner, images, monkeypatch):
+    (paths, labels), (asked, _) = images
+    whole = learner.fit(paths, labels).predict_proba(asked, views=2)
+
+    monkeypatch.setattr("regraft.classifiers.feature_classifier._AT_ONCE", 4)
+
+    assert np.allclose(learner.predict_proba(asked, views=2), whole, atol=1e-6)
+
+
 def test_a_search_over_grid_and_classifier_touches_each_image_once(learner, images, passed):
     (paths, labels), _ = images
     grid = [

@@ -12,7 +12,7 @@ from regraft.data import images as decoding
 from regraft.errors import ImageError
 from regraft.features import embed as module
 from regraft.features.cache import FeatureCache
-from regraft.features.embed import embed
+from regraft.features.embed import as_list, embed
 from samples import refused
 
 WIDTH = 3
@@ -201,3 +201,10 @@ def test_the_threads_stay_at_most_two_batches_ahead_of_the_network(images, cache
     run(MANY, cache, Engine(slow), prepare=counting, batch_size=2)
 
     assert 2 < max(ahead) <= 2 + 2 * 2 + module.threads() + 1
+
+
+def test_one_image_is_no_list_and_an_array_of_several_is_one():
+    for one in ("a.jpg", np.zeros((4, 4, 3), np.uint8), Image.new("RGB", (4, 4))):
+        assert "not a list of images" in str(refused(as_list, one))
+    for several in (np.array(["a.jpg", "b.jpg"]), np.zeros((2, 4, 4, 3), np.uint8)):
+        assert len(as_list(several)) == 2

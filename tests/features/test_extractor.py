@@ -188,7 +188,7 @@ def test_stored_weights_that_give_way_to_others_are_noticed(photographs, store_m
 
 def test_it_only_stores_its_parameters_and_clones_and_pickles_without_the_network():
     impossible = FeatureExtractor("no such network", pooling="no such pooling", batch_size=-1)
-    fitted = make(batch_size=5).fit([])
+    fitted = make(batch_size=1).fit([])
 
     assert clone(impossible).get_params() == impossible.get_params()
     assert clone(fitted).get_params() == fitted.get_params()

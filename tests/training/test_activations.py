@@ -13,7 +13,7 @@ from regraft.classifiers.feature_classifier import FeatureClassifier
 from regraft.data.images import Decoding
 from regraft.settings import to_json
 from regraft.training import activations as module
-from regraft.training.activations import ActivationCache, Runtime
+from regraft.training.activations import ActivationCache, ExecutionMode, Runtime, recall_mode
 from regraft.training.augment import find_augmentation
 from regraft.training.batches import AugmentedImages, Images
 from regraft.training.heads import LinearHead, MLPHead
@@ -236,6 +236,14 @@ def test_a_phase_that_must_run_live_says_why(changes, why):
     assert (record["mode"], record["boundary"]) == ("live", {"why": why})
     assert found.embedding_stats_.embedded == len(IMAGES)
     assert found.predict_proba(OTHERS).shape == (7, 3)
+
+
+def test_a_mode_is_recalled_as_its_facts_describe_it(tmp_path):
+    kept = open_cache(tmp_path)
+
+    for mode in (ExecutionMode(None, why="too large"), ExecutionMode(kept, size=7)):
+        again = recall_mode(mode.facts(), kept.runtime)
+        assert again.facts() == mode.facts()
 
 
 # --- what they take
