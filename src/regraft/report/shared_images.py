@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from regraft.errors import list_names
 from regraft.report.gallery import Thumbnails
-from regraft.results.comparison import Row, rows_by_method
+from regraft.results.comparison import Row, rows_by_method, without_amount
 from regraft.results.predictions import Predictions
 from regraft.results.run import THUMBNAILS
 
@@ -117,8 +117,11 @@ class _Table:
             patterns = Counter(told)
             del patterns[(True,) * len(ordered)]
             for pattern, _ in patterns.most_common(_MOST_GROUPS):
-                title = f"{sizes[ordered[-1]].description}: {_told(pattern, ordered)}"
-                yield from self._group(title, np.array([each == pattern for each in told]))
+                name = without_amount(sizes[ordered[-1]].description)
+                yield from self._group(
+                    f"{name}: {_told(pattern, ordered)}",
+                    np.array([each == pattern for each in told]),
+                )
 
     def _group(self, title: str, chosen: npt.NDArray[np.bool_]) -> Iterator[Group]:
         places = np.flatnonzero(chosen)

@@ -372,8 +372,18 @@ def learning_curves(rows: Sequence[Row]) -> list[LearningCurve]:
                 (size, summarize([run for row in same for run in row.runs]).estimate)
                 for size, same in sorted(sizes.items())
             ]
-            curves.append(fit_curve(_AMOUNT.sub("", name), points))
+            curves.append(fit_curve(without_amount(name), points))
     return curves
+
+
+def without_amount(description: str) -> str:
+    """Return a description without how many images were learned from.
+
+    Example:
+        >>> without_amount("vgg16 + knn, 100 per class")
+        'vgg16 + knn'
+    """
+    return _AMOUNT.sub("", description)
 
 
 def rows_by_method(rows: Sequence[Row]) -> list[list[Row]]:

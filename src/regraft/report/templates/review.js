@@ -51,7 +51,8 @@ for (const map of all(".scatter")) {
     if (to) location.hash = to;
   };
   map.addEventListener("pointerover", ({ target }) => target.dataset.i && show(target));
-  map.addEventListener("click", ({ target }) => target.dataset.i && (show(target), open()));
+  // A finger cannot point without a tap, so a tap leads nowhere else.
+  map.addEventListener("click", ({ target, pointerType }) => target.dataset.i && pointerType !== "touch" && open());
   map.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
     if (event.key === "Enter") open();
