@@ -23,7 +23,7 @@ from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.data.dataset import Dataset
 from regraft.data.images import open_image
 from regraft.explain.maps import class_maps
-from regraft.training.phases import fine_tune, frozen
+from regraft.training.phases import frozen, two_stage
 
 RESULTS = Path(__file__).with_suffix(".csv")
 NETWORK, EACH, SEED = "efficientnet_lite0", 60, 0
@@ -58,7 +58,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     names, labels = list(BOXES), [name.partition("/")[0] for name in BOXES]
     images = [folder / name for name in names]
-    learned = learn(folder, NETWORK, fine_tune(2, unfreeze=1.0))
+    learned = learn(folder, NETWORK, two_stage(2, head_epochs=10, unfreeze=0.5))
     random = learn(folder, BackboneSpec(NETWORK, weights=None), frozen(1))
     boxes = [box_in_view(learned, name, image) for name, image in zip(names, images, strict=True)]
     rows = []
@@ -73,7 +73,7 @@ def main() -> None:
     right = (learned.predict(images) == np.array(labels)).sum()
     print(f"the fine-tuned network names {right} of {len(names)} images rightly")
     with RESULTS.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, rows[0])
+        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
