@@ -208,7 +208,8 @@ def test_every_field_has_a_default_key_help_and_panel():
     data = {field.name for field in dataclasses.fields(DataConfig)}
     options = {name for names in PANELS.values() for name in names}
 
-    assert told == {*CHANGES, *TRAINED, "id", "description", "published", "cache", "at_most"}
+    shown = {"id", "description", "published", "cache", "explain"}
+    assert told == {*CHANGES, *TRAINED, *shown, "at_most"}
     assert told <= set(field_help(MethodConfig))
     assert data <= set(field_help(DataConfig))
     assert options < told | data

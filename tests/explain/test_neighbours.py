@@ -5,11 +5,14 @@ import shutil
 import numpy as np
 import pytest
 
+from regraft.backbones.spec import BackboneSpec, Compute
+from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.errors import RunError
 from regraft.experiment.evaluate import nearest_images
 from regraft.explain.neighbours import TrainingFeatures
 from regraft.results.inspection import FOLDER, Inspection
 from regraft.results.run import Run
+from regraft.training.phases import fine_tune, frozen
 
 FILE = f"{FOLDER}/train_features.npy"
 
@@ -45,6 +48,21 @@ def test_a_training_image_is_nearest_to_itself(explained, flowers):
 
     assert row["top"][0]["path"] == path
     assert row["top"][0]["distance"] < 1e-3
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp_256"])
+@pytest.mark.parametrize("phases", [frozen(1), fine_tune(1)], ids=["cached", "live"])
+def test_the_features_of_a_trained_network_are_its_last_map_pooled(head, phases):
+    spec = BackboneSpec("simple_cnn", weights=None, arguments={"size": 48})
+    images = list(np.random.default_rng(0).integers(0, 256, (8, 48, 48, 3), dtype=np.uint8))
+    learner = NetworkClassifier(spec, head=head, phases=phases, compute=Compute(cache=None))
+    learner.fit(images, ["night", "day"] * 4)
+
+    with learner.recording() as features:
+        learner.predict(images)
+
+    expected = learner.backbone_.embed(images)
+    np.testing.assert_allclose(np.concatenate(features), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(
