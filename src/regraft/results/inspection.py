@@ -100,7 +100,9 @@ class Inspection:
 
     def write(self, run: str | os.PathLike[str]) -> None:
         """Write it into the folder of a run."""
-        write_json(Path(run) / FOLDER / _FILE, to_json(self))
+        # Undecodable bytes of a name, as it is a key here, are kept by no other way.
+        images = {path: to_json(image) for path, image in self.images.items()}
+        write_json(Path(run) / FOLDER / _FILE, to_json(self) | {"images": images})
 
     @classmethod
     def read(cls, run: str | os.PathLike[str]) -> Inspection | None:
