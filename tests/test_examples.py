@@ -146,6 +146,28 @@ def test_the_other_documents_are_quoted_as_they_are_printed(document, part, figu
     assert all(told[row] == silent[row] for row in silent if row in told)
 
 
+@pytest.mark.parametrize(
+    ("row", "averages"),
+    [
+        ("A1", ((0.99, 0.99, 0.99), (0.99, 0.99, 0.99))),
+        ("A3", ((0.93, 0.92, 0.92), (0.92, 0.91, 0.91))),
+        ("B1", ((0.89, 0.89, 0.89), (0.89, 0.88, 0.88))),
+        ("B2", ((0.94, 0.94, 0.94), (0.94, 0.94, 0.94))),
+    ],
+)
+def test_the_reports_by_class_are_quoted_with_the_averages_that_follow_from_them(row, averages):
+    report = dict(published("deep_learning_course_week_11")[row].method.published["report"])
+
+    printed = [report.pop(f"{name} average") for name in ("macro", "weighted")]
+    shares = np.array([cells[:3] for cells in report.values()])
+    images = [cells[3] for cells in report.values()]
+
+    assert tuple(cells[:3] for cells in printed) == averages
+    assert {cells[3] for cells in printed} == {sum(images)}
+    for weights, cells in zip((None, images), printed, strict=True):
+        assert np.average(shares, axis=0, weights=weights) == pytest.approx(cells[:3], abs=0.0101)
+
+
 def test_what_was_never_published_has_no_published_figures():
     others = [
         config
@@ -329,6 +351,23 @@ def test_the_head_of_a_plan_says_where_it_is_from_how_to_run_it_and_what_differs
     assert differs
     assert {find_data(name).name for name in fetched} == fetched
     assert set(re.findall(r'source = "../../data/(\w+)"', text)) == fetched
+
+
+def test_settings_that_only_come_near_the_published_ones_are_said_to():
+    said = {path.stem: path.read_text() for path in PLANS}
+
+    assert "INTER_AREA" in said["flowers17"]
+    assert "weight decay" in said["dogs_vs_cats"]
+    assert "weight_decay = 4e-4" in said["dogs_vs_cats"]  # the gradient of 2e-4 times w squared
+    assert "size = 227" in said["dogs_vs_cats"]
+    assert "stopped after 1000 iterations" in said["fruit"]
+    assert "10 batches" in said["flowers"]
+    for path in PLANS:
+        if path.name[0] in "1234":
+            assert "here 170 each are drawn at random" in said[path.stem]
+            assert {(one.data.val, one.data.test) for one in plan_of(path).configs()} == {
+                (170, 170)
+            }
 
 
 def test_the_small_plans_need_no_weights_that_are_not_in_the_package():
