@@ -23,9 +23,9 @@ from scipy import stats
 from regraft.backbones.catalog import DEFAULT_BACKBONE
 from regraft.classifiers.shallow import fit_shallow
 from regraft.data.dataset import Dataset
+from regraft.explain.neighbours import unit_rows
 from regraft.features.extractor import FeatureExtractor
 from regraft.labels.next_labels import choose_next, uncertainty
-from regraft.labels.suspects import unit_rows
 
 RESULTS = Path(__file__).with_suffix(".csv")
 DRAWS, STEPS, START, TEST = 20, 6, 5, 0.25

@@ -13,8 +13,9 @@ from regraft.data.dataset import Dataset, Split
 from regraft.data.manifest import read_manifest
 from regraft.errors import BadImagesError, DataError, UsageError
 from regraft.experiment.config import DataConfig
+from regraft.explain.neighbours import unit_rows
 from regraft.features.extractor import FeatureExtractor
-from regraft.labels.suspects import class_thresholds, find_suspects, label_issues, unit_rows
+from regraft.labels.suspects import class_thresholds, find_suspects, label_issues
 
 
 def noisy(classes, size, noise, seed):

@@ -21,8 +21,8 @@ from regraft.data.dataset import Dataset
 from regraft.errors import DataError, ImageError, UsageError
 from regraft.experiment.config import DataConfig
 from regraft.experiment.prepare import checked_images
+from regraft.explain.neighbours import unit_rows
 from regraft.features.extractor import FeatureExtractor
-from regraft.labels.suspects import unit_rows
 from regraft.settings import to_json
 
 _TIMES = 10  # as many images as are wanted are uncertain enough

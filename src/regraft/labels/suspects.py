@@ -25,6 +25,7 @@ from regraft.errors import ImageError
 from regraft.experiment.config import DataConfig
 from regraft.experiment.prepare import checked_images
 from regraft.experiment.rank import make_folds, predict_out_of_fold
+from regraft.explain.neighbours import unit_rows
 from regraft.features.extractor import FeatureExtractor
 from regraft.report.tables import Table
 from regraft.settings import to_json
@@ -191,17 +192,6 @@ def find_suspects(
         folds=folds,
         bad=report.bad,
     )
-
-
-def unit_rows(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return rows of length 1, so that their products are cosines; rows of zeros stay.
-
-    Example:
-        >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]], np.float32)).tolist()
-        [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
-    """
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    return np.asarray(features / np.where(lengths > 0, lengths, 1))
 
 
 def class_thresholds(probabilities: NDArray[np.float64], labels: NDArray[np.intp]) -> NDArray[Any]:
