@@ -25,7 +25,14 @@ from samples import refused
 
 
 @pytest.mark.parametrize(
-    ("shape", "layout"), [((2, 8, 4, 4), "NCHW"), ((2, 4, 4, 8), "NHWC"), ((2, 16, 8), "NCHW")]
+    ("shape", "layout"),
+    [
+        ((2, 8, 4, 4), "NCHW"),
+        ((2, 4, 4, 8), "NHWC"),
+        ((2, 16, 8), "NCHW"),
+        ((2, 4, 4, 8), "NCHW"),  # an early block of TinyViT, whose last map is NCHW
+        ((2, 8, 8, 8), "NHWC"),
+    ],
 )
 def test_every_layout_is_averaged_over_its_positions(shape, layout):
     features = torch.rand(shape)

@@ -65,15 +65,21 @@ class Network:
     layout: Layout = "NCHW"
 
 
-def channels_first(features: Tensor, layout: Layout) -> Tensor:
+def channels_first(features: Tensor, layout: Layout = "NCHW") -> Tensor:
     """Return feature maps with the channels behind the batch axis, whatever their layout.
+
+    Blocks of one network may differ in it. Images are square as they enter, and so are maps: where
+    that tells the channels, the layout of the last map does not count.
 
     Example:
         >>> channels_first(torch.zeros(1, 7, 7, 768), "NHWC").shape
         torch.Size([1, 768, 7, 7])
     """
-    if features.ndim == 4 and layout == "NHWC":
-        return features.permute(0, 3, 1, 2)
+    if features.ndim == 4:
+        _, first, middle, last = features.shape
+        told = (first == middle) != (middle == last)
+        is_last = first == middle if told else layout == "NHWC"
+        return features.permute(0, 3, 1, 2) if is_last else features
     if features.ndim == 3:
         return features.transpose(1, 2)
     return features

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
@@ -21,7 +22,7 @@ from regraft.classifiers.model_files import MANIFEST
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.classifiers.shallow import check_settings
 from regraft.data.dataset import Dataset
-from regraft.errors import RunError, UsageError
+from regraft.errors import ImageError, RunError, UsageError
 from regraft.experiment.config import DataConfig, MethodConfig, RunConfig
 from regraft.experiment.features_file import fit_features
 from regraft.experiment.prepare import PreparedData, prepare, read_images, take_amount
@@ -154,7 +155,8 @@ def fit_run(
             for part in parts.values()
             for path, file in zip(part.relative_paths(), part.paths, strict=True)
         }
-        inspect_run(run, learner, files, features)
+        with contextlib.suppress(ImageError):  # gone since it was predicted: the run is whole
+            inspect_run(run, learner, files, features)
     write_page(run, data_root=config.data.source)
     return run
 

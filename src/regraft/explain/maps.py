@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from regraft.backbones.backbone import Backbone
 from regraft.backbones.from_timm import imagenet_classes
-from regraft.backbones.network import Stage, tap
+from regraft.backbones.network import Stage, channels_first, tap
 from regraft.classifiers.feature_classifier import FeatureClassifier
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.data.images import Decoding, ImageLike, open_image
@@ -303,9 +303,8 @@ def _recorded_from_map(subject: Subject, probe: Tensor) -> Iterator[list[Tensor]
 
 def as_grid(values: Tensor, module: nn.Module) -> Tensor:
     """Return feature maps as (n, channels, h, w); tokens without those in front of the patches."""
-    if values.ndim == 4:  # views are square, and so are maps, whichever axis the channels have
-        last = values.shape[1] == values.shape[2] != values.shape[3]
-        return values.permute(0, 3, 1, 2) if last else values
+    if values.ndim == 4:
+        return channels_first(values)
     count = values.shape[1]
     extra = getattr(module, "num_prefix_tokens", count - math.isqrt(count) ** 2)
     side = math.isqrt(count - extra)
