@@ -396,7 +396,7 @@ def test_the_small_plans_of_all_documents_run_to_the_end_with_published_beside_m
         of_two = any(one.method.output == "sigmoid" for one in plan_of(path).configs())
         plan = read_plan(path, small=True, data=[str(folders[2 if of_two else 3])])
 
-        outcome = PlanRunner(tmp_path / "runs" / path.stem).run(plan)
+        outcome = PlanRunner(tmp_path / "runs" / path.stem, explain=False).run(plan)
 
         assert outcome.failures == ()
         assert [row.description for row in outcome.rows] == [row.description for row in plan.rows]

@@ -16,7 +16,8 @@ from regraft.experiment.batch import PlanRunner, dry_run
 from regraft.experiment.plan import plan_from, read_plan
 from regraft.report.tables import Duration
 
-TINY = {"backbone": "simple_cnn", "weights": "random", "arguments": {"size": 48}, "engine": "torch"}
+TINY = {"backbone": "simple_cnn", "weights": "random", "arguments": {"size": 48}}
+TINY |= {"engine": "torch", "explain": False}
 
 
 @pytest.fixture

@@ -116,6 +116,7 @@ def config(place):
         arguments={"size": 48},
         weights=str(place / "net.safetensors"),
         engine="torch",
+        explain=False,
     )
     return CompareConfig(
         data=DataConfig(place / "flowers"),

@@ -14,7 +14,12 @@ from regraft.experiment.prepare import prepare
 from regraft.experiment.run import fit_run, refuse_learned_test_images
 
 TINY = MethodConfig(
-    backbone="simple_cnn", weights="random", arguments={"size": 48}, classifier="knn", cache=False
+    backbone="simple_cnn",
+    weights="random",
+    arguments={"size": 48},
+    classifier="knn",
+    cache=False,
+    explain=False,
 )
 
 

@@ -29,6 +29,7 @@ TINY = {
     "arguments": {"size": 48},
     "engine": "torch",
     "cache": False,
+    "explain": False,
 }
 NET = {**TINY, "batch_size": 8, "device": "cpu"}
 STAGES = {"strategy": "two_stage", "epochs": 2, "head_epochs": 1, "unfreeze": 1.0}
