@@ -428,7 +428,6 @@ def test_an_empty_file_and_one_over_the_limit_are_named(tmp_path, monkeypatch):
         (np.zeros((4, 4, 3), np.float32), "float32"),
         *((thing, type(thing).__name__) for thing in (7, None, ["a.jpg"])),
     ],
-    ids=str,
 )
 def test_arrays_and_objects_of_another_kind_are_refused(thing, told):
     error = refusal(thing)
