@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 
 from regraft.backbones import engines
 from regraft.backbones.backbone import build
+from regraft.backbones.catalog import registered
 from samples import SMALL
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -60,6 +61,13 @@ def private_home(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(home / "hf"))
     monkeypatch.setenv("TORCH_HOME", str(home / "torch"))
     return home
+
+
+@pytest.fixture(autouse=True)
+def no_registered_networks():
+    """Hide the networks that other tests, and examples in docstrings, have registered."""
+    with mock.patch.dict(registered, clear=True):
+        yield
 
 
 @pytest.fixture(autouse=True)
