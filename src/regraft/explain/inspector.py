@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +17,7 @@ from regraft.data.tables import write_table
 from regraft.explain.maps import class_maps, methods_for, seen
 from regraft.explain.neighbours import TrainingFeatures
 from regraft.explain.projection import project
-from regraft.report.gallery import choose
+from regraft.report.gallery import choose, image_address
 from regraft.results.inspection import InspectedImage, Inspection, Near
 from regraft.results.predictions import Predictions, part_name
 from regraft.results.run import Run
@@ -120,7 +118,7 @@ def _with_maps(
     if not len(p):
         return {}
     paths = [files[path] for path in p.paths]
-    views = seen(learner, paths)
+    views = [Image.fromarray(view).resize((_SIDE, _SIDE)) for view in seen(learner, paths)]
     kinds = {
         "predicted": (p.predicted, class_maps(learner, paths, p.predicted)),
         "true": (p.truth, class_maps(learner, paths, p.truth)),
@@ -128,7 +126,7 @@ def _with_maps(
     return {
         path: InspectedImage(
             nearest=images[path].nearest,
-            view=_address(Image.fromarray(views[row]).resize((_SIDE, _SIDE)), "JPEG", quality=75),
+            view=image_address(views[row], "jpeg", quality=75),
             maps={names[row]: overlay(maps[row]) for names, maps in kinds.values()},
         )
         for row, path in enumerate(p.paths)
@@ -143,7 +141,7 @@ def overlay(strength: NDArray[np.float32]) -> str:
     dark = Image.fromarray((_DARKEST * (1 - strength.clip(0, 1))).astype(np.uint8))
     small = np.asarray(dark.resize((_GRID, _GRID), Image.Resampling.BILINEAR)) // 16 * 16
     black = np.zeros_like(small)
-    return _address(Image.fromarray(np.dstack([black, small]), "LA"), "PNG", optimize=True)
+    return image_address(Image.fromarray(np.dstack([black, small]), "LA"), "png", optimize=True)
 
 
 def _sheet(files: Sequence[Path]) -> str:
@@ -157,13 +155,7 @@ def _sheet(files: Sequence[Path]) -> str:
     with ThreadPoolExecutor(threads()) as pool:
         for place, image in enumerate(pool.map(small, files)):
             sheet.paste(image, (place % _COLUMNS * _SMALL, place // _COLUMNS * _SMALL))
-    return _address(sheet, "JPEG", quality=60)
-
-
-def _address(image: Image.Image, kind: str, **options: object) -> str:
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return f"data:image/{kind.lower()};base64," + base64.b64encode(stream.getvalue()).decode()
+    return image_address(sheet, "jpeg", quality=60)
 
 
 def _write_errors(file: Path, p: Predictions, near: Mapping[str, Sequence[Near]]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from regraft.files import write_text
+from regraft.report.gallery import image_address
 from regraft.report.text import render
 from regraft.system import __version__
 
@@ -187,7 +186,6 @@ def sheet(images: Pixels, columns: int) -> str:
     return _address(drawn, "png")
 
 
-def _address(pixels: Pixels, form: str) -> str:
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, form, **({"quality": 88} if form == "jpeg" else {}))
-    return f"data:image/{form};base64,{base64.b64encode(stream.getvalue()).decode()}"
+def _address(pixels: Pixels, kind: str) -> str:
+    options = {"quality": 88} if kind == "jpeg" else {}
+    return image_address(Image.fromarray(pixels), kind, **options)

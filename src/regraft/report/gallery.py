@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -395,9 +396,16 @@ def _right_rows(p: Predictions) -> tuple[list[int], list[int]]:
     return list(dict.fromkeys([*first.values(), *rest]))[:count], least
 
 
-def data_address(data: bytes) -> str:
-    """Return a JPEG as an address that holds it."""
-    return "data:image/jpeg;base64," + base64.b64encode(data).decode()
+def data_address(data: bytes, kind: str = "jpeg") -> str:
+    """Return the bytes of an image file as an address that holds them."""
+    return f"data:image/{kind};base64," + base64.b64encode(data).decode()
+
+
+def image_address(image: Image.Image, kind: str, **options: Any) -> str:
+    """Return an image as the address of a ``"jpeg"`` or ``"png"`` file, saved with options."""
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return data_address(stream.getvalue(), kind)
 
 
 def _inside(root: Path, path: str) -> bool:
