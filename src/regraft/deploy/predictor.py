@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -184,17 +185,23 @@ def predict_files(model: Predicts, files: Iterable[str], top: int = 1) -> Iterat
         files: Paths of images.
         top: How many classes.
     """
-    classes = [str(name) for name in model.classes_]
+    return answer_files(files, {"": partial(top_classes, model, top=top)})
 
-    def answer(images: Sequence[Image]) -> list[Any]:
-        rows = model.predict_proba(images)
-        best = (-rows).argsort(axis=1, kind="stable")[:, :top]
-        return [
-            [{"label": classes[k], "probability": float(row[k])} for k in order]
-            for row, order in zip(rows, best, strict=True)
-        ]
 
-    return answer_files(files, {"": answer})
+def top_classes(model: Predicts, images: Sequence[ImageLike], *, top: int) -> list[list[Any]]:
+    """Return the most probable classes of each image: entries with ``label`` and ``probability``.
+
+    Args:
+        model: What predicts.
+        images: The images.
+        top: How many classes.
+    """
+    rows = model.predict_proba(images)
+    best = (-rows).argsort(axis=1, kind="stable")[:, :top]
+    return [
+        [{"label": str(model.classes_[k]), "probability": float(row[k])} for k in order]
+        for row, order in zip(rows, best, strict=True)
+    ]
 
 
 def answer_files(files: Iterable[str], answers: Mapping[str, Answer]) -> Iterator[dict[str, Any]]:
