@@ -37,7 +37,7 @@ backbones rank FLAT --keep-parts --backbone my_net
 fit TABLE SMALL --strategy features --classifier knn --scale unit --pooling flatten \
   --precision bf16 --no-cache --test-views 2 --description kNN --per-class 3 --at-most \
   --no-explain --out {new} --json
-fit FLAT SMALL --keep-parts --folds 3 --fold 1 --size 10 --out {new}
+fit FLAT SMALL --keep-parts --folds 3 --fold 1 --size 10 --export --out {new}
 fit {flowers} SMALL --device cpu --epochs 1 --strategy two_stage --head-epochs 1 --unfreeze 0.5 \
   --fraction 0.9 --head mlp_256 --optimizer sgd --lr 0.01 --augment flip=true --views 2 \
   --batch-size 8 --class-weight balanced --output sigmoid --regularize label_smoothing=0.1 \

@@ -55,6 +55,17 @@ def test_every_strategy_leaves_a_run_that_can_be_used(regraft, place, small, tmp
     assert strategy == "features" or strategy in Run.open(out).description
 
 
+def test_a_run_is_exported_at_once_and_says_how_far_that_is_from_the_model(fit, tmp_path):
+    shown = fit(tmp_path / "a", "--export")
+    told = json.loads(fit(tmp_path / "b", "--export", "--json").stdout)
+
+    written = tmp_path / "a" / "model" / "deploy"
+    assert f"{written}: on 6 test images the largest difference of a prob" in shown.stdout
+    assert (written / "network.onnx").is_file()
+    assert (told["deployed"]["images"], told["deployed"]["changed"]) == (6, 0)
+    assert told["deployed"]["written"] == str(tmp_path / "b" / "model" / "deploy")
+
+
 def files_below(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 

@@ -5,6 +5,7 @@ the whole catalogue is slow, and two of timm's smallest stand for transformers a
 """
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -14,6 +15,8 @@ from regraft import BackboneSpec, LinearHead, Phase, fine_tune, frozen, list_bac
 from regraft.backbones.backbone import build
 from regraft.backbones.catalog import known
 from regraft.backbones.network import total
+from regraft.classifiers.network_classifier import NetworkClassifier
+from regraft.deploy.export import TOLERANCE, network_onnx
 from regraft.explain.maps import class_maps
 from regraft.settings import from_json, to_json
 from regraft.training.network import TransferNetwork
@@ -84,6 +87,8 @@ def test_every_network_keeps_its_promises(name):
     for share in (0.25, 0.5, 0.75):
         network.load_state_dict(start)
         check_cut(network, share, name)
+    network.load_state_dict(start)
+    check_export(network, backbone)
 
 
 def built(name, **options):
@@ -192,6 +197,42 @@ def check_maps(backbone):
     assert set(maps.max((1, 2))) <= {0.0, 1.0}
     assert maps.max() == 1  # of five classes the image speaks for one
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in backbone.module.modules())
+
+
+def check_export(network, backbone):
+    """Written as ONNX it gives the same probabilities, whatever the batch."""
+    shades = np.linspace(0.2, 1, IMAGES)[:, None, None, None]
+    images = (draw(backbone, IMAGES) * shades).astype(np.uint8)
+    let_images_differ(network, torch.from_numpy(images))
+    learner = NetworkClassifier(backbone.spec)
+    learner.network_, learner.backbone_ = network, backbone
+
+    content = network_onnx(learner).SerializeToString()
+
+    with torch.no_grad():
+        expected = network(torch.from_numpy(images)).softmax(1).numpy()
+    assert np.ptp(expected, axis=0).max() > 0.1
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(content, options)
+    for part in (slice(0, IMAGES), slice(1, 2)):
+        (found,) = session.run(["probabilities"], {"views": images[part]})
+        assert np.abs(found - expected[part]).max() <= TOLERANCE
+
+
+def let_images_differ(network, images):
+    """Give batch norm the averages of some images, and the head an opinion on each of them."""
+    norms = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
+    for layer in norms:
+        layer.momentum = 1
+        layer.train()
+    head = network.head[-1]
+    with torch.no_grad():
+        network(images)
+        rows = network.eval()(images)
+        scale = 0.3 / rows.std(0)  # more would magnify what any two engines differ by
+        head.bias.copy_((head.bias - rows.mean(0)) * scale)
+        head.weight.mul_(scale[:, None])
 
 
 def check_training(network, backbone, phases):

@@ -30,6 +30,9 @@ def fit(
     out: RunOutOption = None,
     resume: ResumeOption = False,
     tensorboard: Annotated[Path | None, cli.out("Also write events for TensorBoard here.")] = None,
+    export: Annotated[
+        bool, opt("Also write the model as `regraft export` does.", panel="Output")
+    ] = False,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> int:
@@ -44,8 +47,8 @@ def fit(
     if data.holds_features:
         from regraft.experiment.features_file import fit_features
 
-        if resume or tensorboard or dry_run:
-            what = "--resume, --tensorboard and --dry-run do nothing with a file of features"
+        if resume or tensorboard or export or dry_run:
+            what = "--resume, --tensorboard, --export and --dry-run do nothing with such a file"
             raise UsageError(what, path=data.source)
         place = out or RunStore(Path("runs")).free_folder(f"{data.source.stem} {method.label}")
         run = fit_features(config, out=place, command=cli.command_line())
@@ -76,17 +79,19 @@ def fit(
             folder = shlex.quote(str(place))
             cli.echo_err(f"what was trained is kept: resume it with --out {folder} --resume")
         raise
-    return _echo_fitted(run, as_json=as_json)
+    return _echo_fitted(run, export=export, as_json=as_json)
 
 
-def _echo_fitted(run: Run, *, as_json: bool) -> int:
+def _echo_fitted(run: Run, *, export: bool = False, as_json: bool) -> int:
     from regraft.report.tables import parts_table
     from regraft.results.run import MODEL, REPORT
 
+    if not as_json:
+        cli.echo_table(parts_table(run.metrics))
+    told = run.result() | ({"deployed": _export(run, as_json=as_json)} if export else {})
     if as_json:
-        cli.echo_json(run.result())
+        cli.echo_json(told)
         return cli.refused_code(run)
-    cli.echo_table(parts_table(run.metrics))
     found = run.record
     trained = "" if found.epochs is None else f"{found.epochs} epochs of training; "
     cached = ", the others came from the cache" if found.images_embedded < found.images else ""
@@ -98,6 +103,19 @@ def _echo_fitted(run: Run, *, as_json: bool) -> int:
     if (run.folder / MODEL).is_dir():
         cli.echo_err(f"next:   regraft predict {shlex.quote(str(run.folder))} IMAGES")
     return cli.refused_code(run)
+
+
+def _export(run: Run, *, as_json: bool) -> dict[str, Any]:
+    """Write the model as it is deployed, and say how far it is from the fitted one."""
+    from regraft.deploy.predictor import FOLDER
+    from regraft.experiment.evaluate import export_run
+    from regraft.results.run import MODEL
+    from regraft.settings import to_json
+
+    agreement, place = export_run(run.folder), run.folder / MODEL / FOLDER
+    if not as_json:
+        cli.echo(f"{place}: {agreement}")
+    return {"written": str(place), **to_json(agreement)}
 
 
 def extract(
