@@ -8,6 +8,7 @@
     - WeightsError        weights that are missing, damaged or do not fit     WEIGHTS-…
   + ModelError            a saved model that cannot be trusted or used        MODEL-…
   + RunError              a run folder that is incomplete or foreign          RUN-…
+  + RequestError          a request that the server cannot answer             REQUEST-…, SERVER-…
   + UsageError            arguments that contradict each other                USAGE-…
 
 A message reads ``what - which file - why - what to do``; the parts that do not apply are left out.
@@ -152,6 +153,12 @@ class RunError(RegraftError):
     """A run folder that is incomplete, foreign or in use."""
 
     code = "RUN-INVALID"
+
+
+class RequestError(RegraftError):
+    """A request that the server refuses, or cannot answer now."""
+
+    code = "REQUEST-INVALID"
 
 
 class UsageError(RegraftError):

@@ -119,6 +119,53 @@ def export(
     cli.echo_either(told, f"{written}: {agreement}", as_json=as_json)
 
 
+def serve(
+    run: RunArgument,
+    *,
+    host: Annotated[str, opt("Where it listens; others than this machine need a token.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, opt("Where it listens; 0 for any port that is free.", min=0)] = 8000,
+    token_file: Annotated[
+        Path | None, opt("Clients must bear what stands in it, or in REGRAFT_TOKEN.", "FILE")
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, opt("A further name under which clients reach it.", "NAME")
+    ] = None,
+    max_bytes: Annotated[int, opt("How many bytes a request may have.", min=1)] = 32 << 20,
+) -> None:
+    """Serve an exported model: a page for a browser, and an interface for programs.
+
+    The page is at `/`, its interface in `/openapi.json`. Ctrl-C ends it when running requests are
+    answered.
+    """
+    from regraft.deploy.predictor import load
+
+    try:
+        from regraft.deploy.guard import ServeSettings
+        from regraft.deploy.server import Served, serve_until_stopped
+    except ModuleNotFoundError as error:
+        what, hint = f"serving needs the package {error.name}", 'pip install "regraft[serve]"'
+        raise UsageError(what, hint=hint, code="USAGE-EXTRA") from error
+
+    settings = ServeSettings(
+        host=host,
+        port=port,
+        token=_token(token_file),
+        allow_host=tuple(allow_host or ()),
+        max_bytes=max_bytes,
+    )
+    folder = run.resolve()
+    name = folder.parent.name if folder.name == "model" else folder.name
+    model = Served.of(load(run), name)
+
+    def say(address: str) -> None:
+        cli.echo(address)
+        cli.echo_err("open this address in a browser; Ctrl-C ends it")
+
+    serve_until_stopped(model, settings, say)
+
+
 def explain(
     files: Annotated[
         list[str],
@@ -301,6 +348,16 @@ def _echo_rows(
     return good, cli.EXIT_REFUSED if refused else 0
 
 
+def _token(file: Path | None) -> str | None:
+    """Return what clients must bear: from a file, or from the environment; never an argument."""
+    if file is None:
+        return os.environ.get("REGRAFT_TOKEN") or None
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise UsageError("cannot read the token", path=file, why=str(error)) from error
+
+
 def list_images(files: Iterable[str]) -> Iterable[str]:
     """Yield what the arguments name: files, images below folders, lines of standard input."""
     from regraft.data.sources import IMAGE_SUFFIXES
@@ -329,5 +386,6 @@ def _path_on(line: str) -> str:
 
 COMMANDS: dict[str, Any] = {"classify": classify, "predict": predict, "explain": explain}
 COMMANDS |= {"neighbours": neighbours, "export": export, "evaluate": evaluate}
+COMMANDS |= {"serve": serve}
 COMMANDS |= {"report": report, "watch": watch}
 COMMANDS |= {"compare-runs": compare_runs, "demo": demo}
