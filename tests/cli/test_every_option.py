@@ -99,6 +99,7 @@ ELSEWHERE = {
     "find-lr": {"--from"},
     "demo": {"--out"},
     "watch": {"--port"},
+    "serve": {"--host", "--port", "--token-file", "--allow-host", "--max-bytes"},
 }
 
 

@@ -11,6 +11,7 @@ import contextlib
 import hmac
 import ipaddress
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any
@@ -39,6 +40,7 @@ STATUS = {
 }
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 OPEN = ("/", "/v2/health/live", "/v2/health/ready")  # what is answered without a token
+_SHORTEST = 16  # characters of a token
 _AT_ONCE = 8  # bodies of the largest size that are held at the same time
 _LINGER = 1.0  # seconds in which the rest of a refused body is thrown away
 _HEADERS = {
@@ -66,7 +68,8 @@ class ServeSettings:
         room: How many images may wait.
 
     Raises:
-        UsageError: Other machines could reach it, and there is no token (``USAGE-TOKEN``).
+        UsageError: Other machines could reach it, and there is no token, or one that can be guessed
+            or not be sent (``USAGE-TOKEN``).
 
     Example:
         >>> ServeSettings(host="0.0.0.0")
@@ -77,7 +80,7 @@ reached by others - put a token into REGRAFT_TOKEN or a --token-file
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, lt=65536)] = 8000
-    token: Annotated[str, Field(min_length=16)] | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
     allow_host: tuple[str, ...] = ()
     max_bytes: Annotated[int, Field(gt=0)] = 32 << 20
     max_images: Annotated[int, Field(gt=0)] = 64
@@ -86,6 +89,12 @@ reached by others - put a token into REGRAFT_TOKEN or a --token-file
     room: Annotated[int, Field(gt=0)] = 128
 
     def __post_init__(self) -> None:
+        token = self.token
+        if token is not None and not (len(token) >= _SHORTEST and re.fullmatch("[!-~]+", token)):
+            what = "the token cannot be used"
+            why = f"it is {_SHORTEST} characters of ASCII or more, and no blank is among them"
+            hint = "draw one: openssl rand -hex 32"
+            raise UsageError(what, why=why, hint=hint, code="USAGE-TOKEN")
         if not is_loopback(self.host) and self.token is None:
             what, why = "without a token only this machine is served", "is reached by others"
             hint = "put a token into REGRAFT_TOKEN or a --token-file"
@@ -165,8 +174,9 @@ class Guard:
             raise RequestError("no other page may ask this server", code="REQUEST-ORIGIN")
         token = self.settings.token
         if token is not None and path not in OPEN:
-            given = headers.get("authorization", "").removeprefix("Bearer ")
-            if not hmac.compare_digest(given.encode(), token.encode()):
+            scheme, _, given = headers.get("authorization", "").partition(" ")
+            same = hmac.compare_digest(given.encode(), token.encode())
+            if not same or scheme.lower() != "bearer":
                 hint = "send it as Authorization: Bearer TOKEN"
                 raise RequestError("the token is missing or wrong", hint=hint, code="REQUEST-TOKEN")
 
