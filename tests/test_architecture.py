@@ -48,6 +48,7 @@ ALLOWED = {
     "explain": (5, 990, 590),
     "watch, notebook": (3, 700, 440),
     "deploy": (5, 760, 490),
+    "server": (5, 1_240, 900),
     "pages of a run that show why": (6, 1_010, 620),
 }
 NETWORKS = {"torch", "torchvision", "timm", "openvino"}
@@ -229,7 +230,13 @@ def run_without_networks(code: str) -> subprocess.CompletedProcess:
 
 
 COMMANDS = ("--help", "--version", "fit --help", "data check --help", "compare-runs --help")
-COMMANDS += ("watch --help", "weights list", "backbones list", "fit --no-such-option")
+COMMANDS += (
+    "watch --help",
+    "serve --help",
+    "weights list",
+    "backbones list",
+    "fit --no-such-option",
+)
 
 
 def test_the_command_line_answers_without_importing_torch():
@@ -304,6 +311,7 @@ def test_the_floors_that_security_needs_are_kept():
     project = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text())["project"]
 
     assert {"torch>=2.10", "pillow>=12.3", "safetensors>=0.8"} <= set(project["dependencies"])
+    assert "python-multipart>=0.0.27" in project["optional-dependencies"]["serve"]
 
 
 def test_the_version_stands_in_the_changelog():
