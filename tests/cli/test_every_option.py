@@ -69,6 +69,8 @@ explain {run} {image} {fresh} --class poppy --channel 3 --out {new}.html
 explain --backbone efficientnet_lite0 --weights default --arg size=64 {image} --out {new}.html
 export {run} --json
 export {run} --to onnx --data {flowers} --out {new}.onnx
+export {run} --to bundle --int8 --out {new}.zip
+export {run} --to torch-export --out {new}.pt2
 neighbours {run} {image} --top 2 --json
 neighbours {run}/model {flowers}/daisy
 evaluate {run} {table} --root {flowers} --follow-links --skip-bad --max-bad 0.1 --json

@@ -119,11 +119,15 @@ def tap(module: nn.Module, name: str, side: Literal["input", "output"] = "output
 
     def run(batch: Tensor) -> Tensor:
         owner = threading.get_ident()  # another thread may be running the same network
+        passed: list[Tensor] = []
 
         def leave(_module: nn.Module, inputs: tuple[Any, ...], output: Any = None) -> None:
             if threading.get_ident() == owner:
                 value = inputs[0] if side == "input" else output
-                raise _Reached(value[0] if isinstance(value, tuple | list) else value)
+                value = value[0] if isinstance(value, tuple | list) else value
+                if not torch.compiler.is_exporting():  # which does not survive an exception
+                    raise _Reached(value)
+                passed.append(value)
 
         before = side == "input"
         register = target.register_forward_pre_hook if before else target.register_forward_hook
@@ -134,6 +138,8 @@ def tap(module: nn.Module, name: str, side: Literal["input", "output"] = "output
             return reached.value
         finally:
             handle.remove()
+        if passed:
+            return passed[0]
         raise BackboneError("the network never runs this part", why=name, code="BACKBONE-STAGE")
 
     return run

@@ -13,6 +13,7 @@ from regraft.errors import UsageError
 
 if TYPE_CHECKING:
     from regraft.experiment.config import DataConfig, MethodConfig
+    from regraft.experiment.export import Exported
     from regraft.results.run import Run
 
 _PAGE = "comparison.html"
@@ -88,10 +89,13 @@ def _echo_fitted(run: Run, *, export: bool = False, as_json: bool) -> int:
 
     if not as_json:
         cli.echo_table(parts_table(run.metrics))
-    told = run.result() | ({"deployed": _export(run, as_json=as_json)} if export else {})
+    deployed = _exported(run.folder) if export else None
     if as_json:
-        cli.echo_json(told)
+        told = {"deployed": deployed.to_json()} if deployed else {}
+        cli.echo_json(run.result() | told)
         return cli.refused_code(run)
+    if deployed:
+        cli.echo(str(deployed))
     found = run.record
     trained = "" if found.epochs is None else f"{found.epochs} epochs of training; "
     cached = ", the others came from the cache" if found.images_embedded < found.images else ""
@@ -105,17 +109,10 @@ def _echo_fitted(run: Run, *, export: bool = False, as_json: bool) -> int:
     return cli.refused_code(run)
 
 
-def _export(run: Run, *, as_json: bool) -> dict[str, Any]:
-    """Write the model as it is deployed, and say how far it is from the fitted one."""
-    from regraft.deploy.predictor import FOLDER
-    from regraft.experiment.evaluate import export_run
-    from regraft.results.run import MODEL
-    from regraft.settings import to_json
+def _exported(folder: Path) -> Exported:
+    from regraft.experiment.export import export_run
 
-    agreement, place = export_run(run.folder), run.folder / MODEL / FOLDER
-    if not as_json:
-        cli.echo(f"{place}: {agreement}")
-    return {"written": str(place), **to_json(agreement)}
+    return export_run(folder)
 
 
 def extract(

@@ -90,33 +90,25 @@ def export(
     run: RunArgument,
     *,
     to: Annotated[
-        Literal["folder", "onnx"], opt("Beside the model, for `predict`; or one ONNX file.")
+        Literal["folder", "onnx", "bundle", "torch-export"],
+        opt("Beside the model, for `predict`; one ONNX file; a ZIP with an example; a .pt2 file."),
     ] = "folder",
+    int8: Annotated[
+        bool, opt("In whole numbers of 8 bits, and say what that costs on the test part.")
+    ] = False,
     data: Annotated[Path | None, opt("Where the images are, if moved.", "FOLDER")] = None,
-    out: Annotated[Path | None, cli.out("The ONNX file to write.", "FILE")] = None,
+    out: Annotated[Path | None, cli.out("The file to write.", "FILE")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write the model of a run so that it predicts without torch, and check it on the test part."""
-    from regraft.deploy.export import write_onnx
-    from regraft.deploy.predictor import FOLDER
-    from regraft.experiment.evaluate import export_run
+    from regraft.experiment.export import export_run
     from regraft.features.hdf5 import refuse_existing
-    from regraft.settings import to_json
 
-    if (to == "onnx") != (out is not None):
-        raise UsageError(
-            "an ONNX file needs a name, and nothing else has one", hint="--to onnx --out FILE"
-        )
     if out is not None:
         refuse_existing(out)
     folder = run.parent if run.name == "model" else run
-    agreement = export_run(folder, data=data)
-    place = folder / "model" / FOLDER
-    if out is not None:
-        write_onnx(place, out)
-    written = str(out or place)
-    told = {"written": written, **to_json(agreement)}
-    cli.echo_either(told, f"{written}: {agreement}", as_json=as_json)
+    found = export_run(folder, to=to, out=out, int8=int8, data=data)
+    cli.echo_either(found.to_json(), str(found), as_json=as_json)
 
 
 def serve(

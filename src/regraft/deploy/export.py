@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,14 +81,22 @@ def write_deployed(
         "provenance": dict(provenance or {}),
     }
     first = DeployRecord(**facts, agreement=Agreement(images=0, difference=0.0, changed=0))
-    agreement = _compare(learner, Predictor(first, network), images)
-    if not agreement.difference <= TOLERANCE:
-        what, hint = "the exported model would answer differently", "use the model as it is"
-        raise ModelError(what, why=str(agreement), hint=hint, code="MODEL-UNSAVEABLE")
+    agreement = compare(learner, Predictor(first, network).predict_proba, images)
+    write_folder(folder, DeployRecord(**facts, agreement=agreement), network)
+    return agreement
+
+
+def write_folder(folder: str | os.PathLike[str], record: DeployRecord, network: bytes) -> None:
+    """Write a deployed model of its parts; an older one gives way.
+
+    Args:
+        folder: Where to.
+        record: What is known of it; the SHA-256 of the network is put in.
+        network: The content of ``network.onnx``.
+    """
     with atomic_folder(Path(folder), replace=True) as part:
         write_bytes(part / NETWORK, network)
-        write_json(part / RECORD, to_json(DeployRecord(**facts, agreement=agreement)))
-    return agreement
+        write_json(part / RECORD, to_json(replace(record, sha256=sha256_bytes(network))))
 
 
 def write_onnx(deployed: str | os.PathLike[str], file: str | os.PathLike[str]) -> None:
@@ -103,12 +112,17 @@ def write_onnx(deployed: str | os.PathLike[str], file: str | os.PathLike[str]) -
     Raises:
         ModelError: There is no deployed model, or it is damaged.
     """
+    write_bytes(Path(file), whole_onnx(deployed))
+
+
+def whole_onnx(deployed: str | os.PathLike[str]) -> bytes:
+    """Return what :func:`write_onnx` writes."""
     record = load(deployed).record
     network = onnx.load(str(Path(deployed) / NETWORK))
     whole = graph.whole_model(network, record.preprocessing)
     known = {"labels": list(record.classes), "preprocessing": to_json(record.preprocessing)}
     graph.describe(whole, {**known, **record.provenance})
-    write_bytes(Path(file), whole.SerializeToString())
+    return bytes(whole.SerializeToString())
 
 
 def network_onnx(learner: Learner) -> onnx.ModelProto:
@@ -117,28 +131,69 @@ def network_onnx(learner: Learner) -> onnx.ModelProto:
     Raises:
         ModelError: It cannot be written as ONNX (``MODEL-UNSAVEABLE``).
     """
-    embedder = learner.backbone_.embedder
+    size = learner.backbone_.preprocessing.size
+    if isinstance(learner, FeatureClassifier):
+        model = learner.shallow_.model
+        if model is None or model.record.kind == "xgboost":
+            why = "XGBoost has no ONNX form here" if model else learner.shallow_.obstacle
+            raise refused("ONNX", why)
+        if model.record.kind == "onnx":
+            rows = _Scaled(learner.backbone_.embedder, learner.shallow_.scaling)
+            classifier = onnx.load_from_string(model.content)
+            return graph.join(_traced(rows, size, "features"), classifier)
+    return _traced(as_module(learner), size, PROBABILITIES)
+
+
+def as_module(learner: Learner) -> nn.Module:
+    """Return what a fitted learner does, from views in 8 bits to probabilities, in torch alone.
+
+    Raises:
+        ModelError: Its classifier has no form in torch (``MODEL-UNSAVEABLE``).
+    """
     if isinstance(learner, NetworkClassifier):
-        return _traced(_Network(learner.network_), embedder.size, PROBABILITIES)
-    shallow = learner.shallow_
-    model = shallow.model
-    if model is None or model.record.kind == "xgboost":
-        why = "XGBoost has no ONNX form here" if model else shallow.obstacle
-        raise _refused(why)
-    if model.record.kind == "onnx":
-        rows = _Scaled(embedder, shallow.scaling)
-        classifier = onnx.load_from_string(model.content)
-        return graph.join(_traced(rows, embedder.size, "features"), classifier)
-    kind = _Linear if model.record.kind == "linear" else _Neighbours
-    scaled = _Scaled(embedder, shallow.scaling)
-    return _traced(nn.Sequential(scaled, kind(model)), embedder.size, PROBABILITIES)
+        return _Network(learner.network_).eval()
+    model = learner.shallow_.model
+    if model is None or model.record.kind not in _MODULES:
+        kind = learner.shallow_.obstacle if model is None else "only linear classifiers and k-NN do"
+        raise refused("a program of torch", kind)
+    scaled = _Scaled(learner.backbone_.embedder, learner.shallow_.scaling)
+    return nn.Sequential(scaled, _MODULES[model.record.kind](model)).eval()
 
 
-def _compare(learner: Learner, deployed: Predictor, images: Sequence[ImageLike]) -> Agreement:
-    expected, found = learner.predict_proba(images), deployed.predict_proba(images)
+def compare(
+    learner: Learner,
+    predict: Callable[[Sequence[ImageLike]], NDArray[np.float64]],
+    images: Sequence[ImageLike],
+) -> Agreement:
+    """Say how far from a learner is what is made of it.
+
+    Args:
+        learner: A fitted learner.
+        predict: From images to probabilities, (n, k), with what was made.
+        images: On which both are asked.
+
+    Raises:
+        ModelError: A probability differs by more than ``TOLERANCE`` (``MODEL-UNSAVEABLE``).
+    """
+    expected, found = learner.predict_proba(images), predict(images)
+    agreement = agreement_of(expected, found)
+    if not agreement.difference <= TOLERANCE:
+        what, hint = "the exported model would answer differently", "use the model as it is"
+        raise ModelError(what, why=str(agreement), hint=hint, code="MODEL-UNSAVEABLE")
+    return agreement
+
+
+def agreement_of(expected: NDArray[np.float64], found: NDArray[np.float64]) -> Agreement:
+    """Say how far probabilities (n, k) are from those expected.
+
+    Example:
+        >>> rows = np.array([[0.9, 0.1], [0.2, 0.8]])
+        >>> agreement_of(rows, rows[::-1]).changed
+        2
+    """
     difference = float(np.abs(found - expected).max(initial=0.0))
     changed = int((found.argmax(axis=1) != expected.argmax(axis=1)).sum())
-    return Agreement(images=len(images), difference=difference, changed=changed)
+    return Agreement(images=len(expected), difference=difference, changed=changed)
 
 
 def _traced(module: nn.Module, size: int, output: str) -> onnx.ModelProto:
@@ -159,14 +214,20 @@ def _traced(module: nn.Module, size: int, output: str) -> onnx.ModelProto:
                 dynamic_axes={VIEWS: {0: "n"}, output: {0: "n"}},
             )
         except Exception as error:
-            raise _refused(f"{type(error).__name__}: {error}") from error
+            raise refused("ONNX", f"{type(error).__name__}: {error}") from error
     made = onnx.load_from_string(content.getvalue())
     made.ir_version = graph.IR
     return made
 
 
-def _refused(why: str) -> ModelError:
-    what, hint = "this model cannot be written as ONNX", "use the model as it is"
+def refused(form: str, why: str) -> ModelError:
+    """Return the error of a model that has no such form, to be raised.
+
+    Example:
+        >>> refused("ONNX", "it is a forest").what
+        'this model cannot be written as ONNX'
+    """
+    what, hint = f"this model cannot be written as {form}", "use the model as it is"
     text = " ".join(why.split())[:300]
     return ModelError(what, why=text, hint=hint, code="MODEL-UNSAVEABLE")
 
@@ -247,6 +308,12 @@ class _Neighbours(nn.Module):
             weights = torch.where(equal.sum(1, keepdim=True) > 0, equal, 1 / nearest)
         shares = (weights[:, :, None] * self.votes[places]).sum(1)
         return (shares / shares.sum(1, keepdim=True)).float()
+
+
+_MODULES: dict[str, Callable[[ShallowModel], nn.Module]] = {
+    "linear": _Linear,
+    "neighbours": _Neighbours,
+}
 
 
 def _exact(values: NDArray[Any]) -> Tensor:

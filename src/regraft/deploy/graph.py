@@ -73,6 +73,9 @@ def join(network: onnx.ModelProto, classifier: onnx.ModelProto) -> onnx.ModelPro
         outputs=[PROBABILITIES],
     )
     joined.ir_version = IR
+    operators = {one.domain: one for one in joined.opset_import}  # both bring the same ones
+    del joined.opset_import[:]
+    joined.opset_import.extend(operators.values())
     return joined
 
 

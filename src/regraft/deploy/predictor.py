@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -123,12 +123,27 @@ class Predictor:
         nothing = np.empty((0, len(self.classes_)))
         return np.concatenate([nothing, *self._blocks(images)])
 
-    def _blocks(self, images: Sequence[ImageLike]) -> Iterator[NDArray[np.float64]]:
+    def views(self, images: Sequence[ImageLike]) -> NDArray[np.uint8]:
+        """Return images as they enter the network, (n, size, size, 3), by all threads.
+
+        Raises:
+            ImageError: An image cannot be used.
+        """
+        size = self.record.preprocessing.size
+        views = np.empty((len(images), size, size, 3), np.uint8)
         with ThreadPoolExecutor(threads()) as pool:
-            for start in range(0, len(images), _AT_ONCE):
-                views = np.stack(list(pool.map(self._view, images[start : start + _AT_ONCE])))
-                (found,) = self._session.run([PROBABILITIES], {VIEWS: views})
-                yield np.asarray(found, dtype=np.float64)
+            for place, view in enumerate(pool.map(self._view, images)):
+                views[place] = view
+        return views
+
+    def answer(self, views: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Return the probability of each class, (n, k), for images as they enter the network."""
+        (found,) = self._session.run([PROBABILITIES], {VIEWS: views})
+        return np.asarray(found, dtype=np.float64)
+
+    def _blocks(self, images: Sequence[ImageLike]) -> Iterator[NDArray[np.float64]]:
+        for start in range(0, len(images), _AT_ONCE):
+            yield self.answer(self.views(images[start : start + _AT_ONCE]))
 
     def _view(self, image: ImageLike) -> NDArray[np.uint8]:
         return prepare(open_image(image, self.record.decoding), self.record.preprocessing)
@@ -216,18 +231,33 @@ def answer_files(files: Iterable[str], answers: Mapping[str, Answer]) -> Iterato
         an image that cannot be used ``file``, ``error`` and ``message``.
     """
     remaining = iter(files)
-    while batch := tuple(islice(remaining, _AT_ONCE)):
-        rows: list[dict[str, Any]] = [{"file": path} for path in batch]
-        images = []
-        for row in rows:
-            try:
-                images.append(open_image(row["file"]))
-            except ImageError as error:
-                row.update(error=error.code, message=str(error))
-        seen = {name: iter(answer(images) if images else ()) for name, answer in answers.items()}
-        for row in rows:
-            if "error" in row:
-                yield row
-                continue
-            for name, entries in seen.items():
-                yield row | ({"backbone": name} if name else {}) | {"top": next(entries)}
+    with ThreadPoolExecutor(threads()) as pool:
+
+        def begin() -> list[tuple[str, Future[Image]]]:
+            return [(path, pool.submit(open_image, path)) for path in islice(remaining, _AT_ONCE)]
+
+        block = begin()
+        while block:
+            following = begin()  # is opened while the networks look at this one
+            yield from _rows(block, answers)
+            block = following
+
+
+def _rows(
+    block: Sequence[tuple[str, Future[Image]]], answers: Mapping[str, Answer]
+) -> Iterator[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    images = []
+    for path, opened in block:
+        rows.append({"file": path})
+        try:
+            images.append(opened.result())
+        except ImageError as error:
+            rows[-1].update(error=error.code, message=str(error))
+    seen = {name: iter(answer(images) if images else ()) for name, answer in answers.items()}
+    for row in rows:
+        if "error" in row:
+            yield row
+            continue
+        for name, entries in seen.items():
+            yield row | ({"backbone": name} if name else {}) | {"top": next(entries)}

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,10 @@ from regraft.backbones.spec import BackboneSpec
 from regraft.classifiers.network_classifier import NetworkClassifier, load_model
 from regraft.data.dataset import Dataset, Split
 from regraft.data.sources import PARTS
-from regraft.deploy.export import write_deployed
-from regraft.deploy.predictor import FOLDER, Agreement, answer_files
-from regraft.errors import DataError, ImageError, RegraftError, UsageError
-from regraft.experiment.config import DataConfig, MethodConfig, RunConfig
-from regraft.experiment.prepare import checked_images, read_images
+from regraft.deploy.predictor import answer_files
+from regraft.errors import ImageError, RegraftError, UsageError
+from regraft.experiment.config import DataConfig, MethodConfig
+from regraft.experiment.prepare import checked_images
 from regraft.explain.explanation import write_explanation
 from regraft.explain.neighbours import TrainingFeatures
 from regraft.results.intervals import Estimate, accuracy_json
@@ -122,45 +121,6 @@ def _parts_by_content(data: Dataset, known: Mapping[str, str]) -> tuple[dict[str
         new += digest not in known
         places[known.get(digest, "test")].append(index)
     return {name: data.take(indices) for name, indices in places.items() if indices}, new
-
-
-def export_run(
-    run: str | os.PathLike[str], *, data: str | os.PathLike[str] | None = None
-) -> Agreement:
-    """Write the model of a run as one that predicts without torch, into its folder.
-
-    Both must agree on every image of the test part; where there is none, on all images.
-
-    Args:
-        run: The folder of a run.
-        data: Where the images lie, if they were moved.
-
-    Raises:
-        RunError: There is no finished run.
-        ModelError: The model cannot be exported, or would answer differently
-            (``MODEL-UNSAVEABLE``).
-        DataError: Images of the run are not there any more.
-    """
-    finished = Run.open(run)
-    model, record = finished.folder / MODEL, finished.record
-    learner, config = load_model(model), from_json(RunConfig, record.config).data
-    images = read_images(config if data is None else replace(config, source=Path(data)))
-    tested = {row.path for row in finished.rows() if row.part == "test"}
-    places = [i for i, path in enumerate(images.relative_paths()) if path in tested or not tested]
-    if len(places) < len(tested):
-        what = f"{len(tested) - len(places)} images of the test part are not there any more"
-        hint = "say where they lie with --data"
-        raise DataError(what, path=config.source, hint=hint, code="DATA-MISSING")
-    provenance = {
-        "run": record.description,
-        "created": record.created,
-        "regraft": record.regraft,
-        "backbone": to_json(record.backbone),
-        "split": record.split.hash,
-        "metrics": to_json(record.metrics),
-    }
-    shown = images.take(places)
-    return write_deployed(learner, model / FOLDER, shown.paths, provenance=provenance)
 
 
 def classify_images(

@@ -1,0 +1,225 @@
+"""The model of a run in forms to hand on, each checked on the test part of the run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from regraft.classifiers.network_classifier import load_model
+from regraft.data.dataset import Dataset
+from regraft.deploy.bundle import write_bundle
+from regraft.deploy.export import agreement_of, write_deployed, write_folder, write_onnx
+from regraft.deploy.int8 import IMAGES, time_ratio, to_int8
+from regraft.deploy.predictor import FOLDER, NETWORK, Agreement, Predictor, load
+from regraft.deploy.torch_program import write_program
+from regraft.errors import DataError, UsageError
+from regraft.experiment.config import RunConfig
+from regraft.experiment.prepare import read_images
+from regraft.files import temporary_folder
+from regraft.results.intervals import Estimate, accuracy_json, percent, points, wilson
+from regraft.results.paired import Difference, paired_difference
+from regraft.results.run import MODEL, Run
+from regraft.settings import from_json, to_json
+
+Target = Literal["folder", "onnx", "bundle", "torch-export"]
+_FILES: dict[Target, Callable[[Path, Path], None]] = {"onnx": write_onnx, "bundle": write_bundle}
+_COMPARED = 32  # images with a program of torch, which is not the one that Regraft runs
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model in 8 bits costs, and saves, on the test part.
+
+    Attributes:
+        before: The accuracy of the exported model without it.
+        after: The accuracy with it.
+        difference: The second minus the first, on the same images.
+        changed: On how many of them another class is the most probable one.
+        size: Of the file, as a share of the other's.
+        time: For an image, as a share of the other's on this machine.
+    """
+
+    before: Estimate
+    after: Estimate
+    difference: Difference
+    changed: int
+    size: float
+    time: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the values as JSON has them, and ``text``."""
+        return {
+            "before": accuracy_json(self.before),
+            "after": accuracy_json(self.after),
+            "difference": self.difference.value,
+            "interval": self.difference.interval,
+            "changed": self.changed,
+            "size": self.size,
+            "time": self.time,
+            "text": str(self),
+        }
+
+    def __str__(self) -> str:
+        apart = points(self.difference.value, interval=self.difference.interval)
+        return (
+            f"accuracy {percent(self.after)}, without it {percent(self.before, parts='interval')}: "
+            f"{apart}; {self.changed} of {self.after.n:,} labels changed; {self.size:.2f} of the "
+            f"size, {self.time:.2f} of the time here"
+        )
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        written: The file or folder.
+        agreement: With the model of the run.
+        cost: Of 8 bits, where they were asked for.
+    """
+
+    written: Path
+    agreement: Agreement
+    cost: Cost | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the values as JSON has them."""
+        told = {"written": str(self.written), **to_json(self.agreement)}
+        return told | ({"int8": self.cost.to_json()} if self.cost else {})
+
+    def __str__(self) -> str:
+        cost = f"\nint8: {self.cost}" if self.cost else ""
+        return f"{self.written}: {self.agreement}{cost}"
+
+
+def export_run(
+    run: str | os.PathLike[str],
+    *,
+    to: Target = "folder",
+    out: Path | None = None,
+    int8: bool = False,
+    data: str | os.PathLike[str] | None = None,
+) -> Exported:
+    """Write the model of a run in another form.
+
+    Both must agree on every image of the test part; where there is none, on all images. What a
+    model in 8 bits costs is measured there, and it is written all the same.
+
+    Args:
+        run: The folder of a run.
+        to: ``"folder"`` for one in the run's own folder that predicts without torch, which the
+            others but ``"torch-export"`` are made of.
+        out: The file to write; None for a folder.
+        int8: Whether the network counts in whole numbers of 8 bits.
+        data: Where the images lie, if they were moved.
+
+    Raises:
+        RunError: There is no finished run.
+        ModelError: The model cannot be exported, or would answer differently
+            (``MODEL-UNSAVEABLE``).
+        UsageError: Arguments contradict each other, or 8 bits are asked for without a test part.
+        DataError: Images of the run are not there any more.
+    """
+    _check(to, out, int8=int8)
+    finished = Run.open(run)
+    model, facts = finished.folder / MODEL, _provenance(finished)
+    learner, (tested, trained) = load_model(model), _parts(finished, data)
+    if int8 and trained is None:
+        hint = "export it without --int8"
+        raise UsageError("what 8 bits cost is measured on a test part: there is none", hint=hint)
+    if to == "torch-export":
+        assert out is not None
+        shown = tested.paths[:_COMPARED]
+        return Exported(out, write_program(learner, out, shown, provenance=facts))
+    with _place(model / FOLDER, passing=int8 and to != "folder") as place:
+        agreement, cost = write_deployed(learner, place, tested.paths, provenance=facts), None
+        if int8 and trained is not None:
+            agreement, cost = _in_8_bits(place, tested, trained)
+        if out is not None:
+            _FILES[to](place, out)
+    return Exported(out or model / FOLDER, agreement, cost)
+
+
+def _check(to: Target, out: Path | None, *, int8: bool) -> None:
+    if (to == "folder") != (out is None):
+        what = "a file needs a name, and the folder beside the model has one"
+        raise UsageError(what, hint="--to onnx --out FILE")
+    if int8 and to == "torch-export":
+        hint = "choose --to folder, onnx or bundle"
+        raise UsageError("a program of torch is not written in 8 bits", hint=hint)
+
+
+def _provenance(run: Run) -> dict[str, Any]:
+    record = run.record
+    measured = record.metrics.get("test", {}).get("accuracy")
+    return {
+        "run": record.description,
+        "created": record.created,
+        "regraft": record.regraft,
+        "backbone": to_json(record.backbone),
+        "split": record.split.hash,
+        "metrics": to_json(record.metrics),
+        "accuracy": None if measured is None else f"{percent(measured)} test images",
+    }
+
+
+def _parts(run: Run, data: str | os.PathLike[str] | None) -> tuple[Dataset, Dataset | None]:
+    """Return the images to check on, and some training images if those are others."""
+    config = from_json(RunConfig, run.record.config).data
+    images = read_images(config if data is None else replace(config, source=Path(data)))
+    places = {path: place for place, path in enumerate(images.relative_paths())}
+    rows = run.rows()
+    tested = [row.path for row in rows if row.part == "test"]
+    there = [places[path] for path in tested or places if path in places]
+    if len(there) < len(tested):
+        what = f"{len(tested) - len(there)} images of the test part are not there any more"
+        hint = "say where they lie with --data"
+        raise DataError(what, path=config.source, hint=hint, code="DATA-MISSING")
+    if not tested:
+        return images, None
+    learned = [places[row.path] for row in rows if row.part == "train" and row.path in places]
+    drawn = np.random.default_rng(0).permutation(learned)[:IMAGES]
+    return images.take(sorted(there)), images.take([int(place) for place in drawn])
+
+
+@contextlib.contextmanager
+def _place(folder: Path, *, passing: bool) -> Iterator[Path]:
+    """Give the folder of the deployed model, or one that passes: what others use stays as it is."""
+    if not passing:
+        yield folder
+        return
+    place = temporary_folder()
+    try:
+        yield place / FOLDER
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _in_8_bits(place: Path, tested: Dataset, trained: Dataset) -> tuple[Agreement, Cost]:
+    """Let a deployed model count in 8 bits, and measure what that costs."""
+    exact, before = load(place), (place / NETWORK).stat().st_size
+    network = to_int8((place / NETWORK).read_bytes(), exact.views(trained.paths))
+    whole = Predictor(exact.record, network)
+    expected, found = (model.predict_proba(tested.paths) for model in (exact, whole))
+    agreement = agreement_of(expected, found)
+    names = np.array(tested.labels)
+    right = [exact.classes_[rows.argmax(axis=1)] == names for rows in (expected, found)]
+    first, second = (wilson(int(one.sum()), len(one)) for one in right)
+    cost = Cost(
+        before=first,
+        after=second,
+        difference=paired_difference(*right),
+        changed=agreement.changed,
+        size=len(network) / before,
+        time=time_ratio(exact, whole, exact.views(tested.paths[:1])),
+    )
+    provenance = {**exact.record.provenance, "int8": cost.to_json()}
+    write_folder(place, replace(exact.record, agreement=agreement, provenance=provenance), network)
+    return agreement, cost
