@@ -47,7 +47,7 @@ ALLOWED = {
     "labels": (4, 790, 465),
     "explain": (5, 990, 590),
     "watch, notebook": (3, 700, 440),
-    "deploy": (9, 1_320, 860),
+    "deploy": (10, 1_480, 990),
     "server": (5, 1_240, 900),
     "pages of a run that show why": (6, 1_010, 620),
 }

@@ -99,6 +99,7 @@ ROWS = ROWS.strip().splitlines()
 ELSEWHERE = {
     "fit": {"--from", "--resume"},
     "find-lr": {"--from"},
+    "export": {"--runtime"},
     "demo": {"--out"},
     "watch": {"--port"},
     "serve": {"--host", "--port", "--token-file", "--allow-host", "--max-bytes"},

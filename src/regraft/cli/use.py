@@ -90,14 +90,17 @@ def export(
     run: RunArgument,
     *,
     to: Annotated[
-        Literal["folder", "onnx", "bundle", "torch-export"],
-        opt("Beside the model, for `predict`; one ONNX file; a ZIP with an example; a .pt2 file."),
+        Literal["folder", "onnx", "bundle", "torch-export", "web"],
+        opt("For `predict`; an ONNX file; a ZIP with an example; a .pt2 file; a page."),
     ] = "folder",
     int8: Annotated[
         bool, opt("In whole numbers of 8 bits, and say what that costs on the test part.")
     ] = False,
     data: Annotated[Path | None, opt("Where the images are, if moved.", "FOLDER")] = None,
-    out: Annotated[Path | None, cli.out("The file to write.", "FILE")] = None,
+    runtime: Annotated[
+        Path | None, opt("What `npm pack onnxruntime-web` gave, for a page.", "FILE")
+    ] = None,
+    out: Annotated[Path | None, cli.out("The file, or folder of the page, to write.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write the model of a run so that it predicts without torch, and check it on the test part."""
@@ -107,7 +110,7 @@ def export(
     if out is not None:
         refuse_existing(out)
     folder = run.parent if run.name == "model" else run
-    found = export_run(folder, to=to, out=out, int8=int8, data=data)
+    found = export_run(folder, to=to, out=out, int8=int8, data=data, runtime=runtime)
     cli.echo_either(found.to_json(), str(found), as_json=as_json)
 
 

@@ -19,6 +19,7 @@ from regraft.deploy.export import agreement_of, write_deployed, write_folder, wr
 from regraft.deploy.int8 import IMAGES, time_ratio, to_int8
 from regraft.deploy.predictor import FOLDER, NETWORK, Agreement, Predictor, load
 from regraft.deploy.torch_program import write_program
+from regraft.deploy.web import find_runtime, write_web
 from regraft.errors import DataError, UsageError
 from regraft.experiment.config import RunConfig
 from regraft.experiment.prepare import read_images
@@ -28,7 +29,7 @@ from regraft.results.paired import Difference, paired_difference
 from regraft.results.run import MODEL, Run
 from regraft.settings import from_json, to_json
 
-Target = Literal["folder", "onnx", "bundle", "torch-export"]
+Target = Literal["folder", "onnx", "bundle", "torch-export", "web"]
 _FILES: dict[Target, Callable[[Path, Path], None]] = {"onnx": write_onnx, "bundle": write_bundle}
 _COMPARED = 32  # images with a program of torch, which is not the one that Regraft runs
 
@@ -106,6 +107,7 @@ def export_run(
     out: Path | None = None,
     int8: bool = False,
     data: str | os.PathLike[str] | None = None,
+    runtime: Path | None = None,
 ) -> Exported:
     """Write the model of a run in another form.
 
@@ -116,9 +118,11 @@ def export_run(
         run: The folder of a run.
         to: ``"folder"`` for one in the run's own folder that predicts without torch, which the
             others but ``"torch-export"`` are made of.
-        out: The file to write; None for a folder.
+        out: The file to write, for ``"web"`` the folder; None for the run's own folder.
         int8: Whether the network counts in whole numbers of 8 bits.
         data: Where the images lie, if they were moved.
+        runtime: The archive of onnxruntime-web, for ``"web"``; None: see
+            :func:`~regraft.deploy.web.find_runtime`.
 
     Raises:
         RunError: There is no finished run.
@@ -127,7 +131,8 @@ def export_run(
         UsageError: Arguments contradict each other, or 8 bits are asked for without a test part.
         DataError: Images of the run are not there any more.
     """
-    _check(to, out, int8=int8)
+    _check(to, out, int8=int8, runtime=runtime)
+    archive = find_runtime(runtime) if to == "web" else None  # before the work that needs it
     finished = Run.open(run)
     model, facts = finished.folder / MODEL, _provenance(finished)
     learner, (tested, trained) = load_model(model), _parts(finished, data)
@@ -142,17 +147,21 @@ def export_run(
         agreement, cost = write_deployed(learner, place, tested.paths, provenance=facts), None
         if int8 and trained is not None:
             agreement, cost = _in_8_bits(place, tested, trained)
-        if out is not None:
+        if out is not None and archive is not None:
+            write_web(place, out, runtime=archive)
+        elif out is not None:
             _FILES[to](place, out)
     return Exported(out or model / FOLDER, agreement, cost)
 
 
-def _check(to: Target, out: Path | None, *, int8: bool) -> None:
+def _check(to: Target, out: Path | None, *, int8: bool, runtime: Path | None) -> None:
     if (to == "folder") != (out is None):
         what = "a file needs a name, and the folder beside the model has one"
         raise UsageError(what, hint="--to onnx --out FILE")
+    if runtime is not None and to != "web":
+        raise UsageError("a runtime goes with a page only", path=runtime, hint="--to web")
     if int8 and to == "torch-export":
-        hint = "choose --to folder, onnx or bundle"
+        hint = "choose --to folder, onnx, bundle or web"
         raise UsageError("a program of torch is not written in 8 bits", hint=hint)
 
 
