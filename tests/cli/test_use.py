@@ -82,10 +82,26 @@ def test_predict_answers_every_file_in_order_and_says_which_it_refused(
     assert "refused: " in shown.stderr
 
 
+def test_a_file_named_twice_is_answered_twice_and_a_pattern_without_a_match_is_refused(
+    regraft, place, fitted, tmp_path
+):
+    pattern = tmp_path / "*.jpg"  # as a shell hands it on where nothing matches
+
+    result = regraft("predict", fitted, place.image, pattern, place.image, "--json")
+
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert result.return_value == 3
+    assert [row["file"] for row in rows] == [str(place.image), str(pattern), str(place.image)]
+    assert rows[0] == rows[2]
+    assert rows[1]["error"] == "IMG-UNREADABLE"
+
+
 def test_without_an_image_it_is_wrong_usage(regraft, fitted, tmp_path):
     (tmp_path / ".hidden.jpg").write_bytes(b"")
     with pytest.raises(UsageError, match="no image"):
         regraft("predict", fitted, tmp_path)
+    with pytest.raises(UsageError, match="no image"):
+        regraft("predict", fitted, "-")
 
 
 def test_evaluate_tells_what_was_learned_from_what_is_new(regraft, place, fitted, tmp_path):

@@ -128,12 +128,20 @@ print(*regraft.load({str(deployed)!r}).predict([{str(tmp_path / "a.png")!r}]))
     assert done.stdout == "dark\n"
 
 
+def edit(file, old, new):
+    """Replace a text that is there, such as a number of the preprocessing."""
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
 @pytest.mark.parametrize(
     ("damage", "code"),
     [
         (lambda folder: (folder / "deploy.json").unlink(), "MODEL-MISSING"),
         (lambda folder: (folder / "deploy.json").write_text("{}"), "MODEL-CORRUPT"),
         (lambda folder: (folder / "network.onnx").write_bytes(b"x"), "MODEL-CHECKSUM"),
+        (lambda folder: edit(folder / "deploy.json", '"bicubic"', '"nearest"'), "MODEL-CHECKSUM"),
     ],
 )
 def test_what_is_damaged_is_refused(deployed, tmp_path, damage, code):

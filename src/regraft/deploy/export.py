@@ -23,6 +23,7 @@ from regraft.classifiers.shallow_files import ONNX_OPSET, ShallowModel
 from regraft.data.images import ImageLike
 from regraft.deploy import graph
 from regraft.deploy.predictor import (
+    CHECKSUM,
     NETWORK,
     PROBABILITIES,
     RECORD,
@@ -34,7 +35,7 @@ from regraft.deploy.predictor import (
 )
 from regraft.errors import ModelError
 from regraft.files import atomic_folder, sha256_bytes, write_bytes, write_json
-from regraft.settings import to_json
+from regraft.settings import hash_key, to_json
 
 Learner = FeatureClassifier | NetworkClassifier
 TOLERANCE = 1e-4  # of a probability
@@ -96,7 +97,8 @@ def write_folder(folder: str | os.PathLike[str], record: DeployRecord, network: 
     """
     with atomic_folder(Path(folder), replace=True) as part:
         write_bytes(part / NETWORK, network)
-        write_json(part / RECORD, to_json(replace(record, sha256=sha256_bytes(network))))
+        values = to_json(replace(record, sha256=sha256_bytes(network)))
+        write_json(part / RECORD, {**values, CHECKSUM: hash_key(values)})
 
 
 def write_onnx(deployed: str | os.PathLike[str], file: str | os.PathLike[str]) -> None:

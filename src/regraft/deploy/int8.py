@@ -24,6 +24,8 @@ from regraft.files import temporary_folder
 
 IMAGES = 200  # are enough to see in which range each number lies
 _AT_ONCE = 20
+_LAYERS = ("Conv", "Gemm", "MatMul")
+_DOUBLE = onnx.TensorProto.DOUBLE
 _ROUNDS = 15
 
 
@@ -81,13 +83,20 @@ def _quiet() -> Iterator[None]:
 
 
 def _exact(network: onnx.ModelProto) -> list[str]:
-    """Return the names of the nodes that compute in float64: a classifier stays as it is."""
-    known = {value.name: value.type.tensor_type.elem_type for value in network.graph.value_info}
-    known |= {weights.name: weights.data_type for weights in network.graph.initializer}
+    """Return the names of the nodes that stay as they are.
+
+    These are a classifier in float64, what is done before the first layer, and the arithmetic of
+    sizes, where a rounded number would be another padding.
+    """
+    nodes, values = network.graph.node, network.graph.value_info
+    double = {weights.name for weights in network.graph.initializer if weights.data_type == _DOUBLE}
+    double |= {value.name for value in values if value.type.tensor_type.elem_type == _DOUBLE}
+    sizes = {value.name for value in values if len(value.type.tensor_type.shape.dim) < 2}
+    first = next((place for place, node in enumerate(nodes) if node.op_type in _LAYERS), 0)
     return [
         node.name
-        for node in network.graph.node
-        if any(known.get(name) == onnx.TensorProto.DOUBLE for name in (*node.input, *node.output))
+        for place, node in enumerate(nodes)
+        if place < first or double & {*node.input, *node.output} or sizes & {*node.output}
     ]
 
 

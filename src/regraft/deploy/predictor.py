@@ -25,11 +25,12 @@ from regraft.backbones.views import prepare
 from regraft.data.images import Decoding, ImageLike, open_image
 from regraft.errors import ImageError, ModelError
 from regraft.files import read_json, sha256_file
-from regraft.settings import from_json, settings_class
+from regraft.settings import from_json, hash_key, settings_class
 from regraft.system import threads
 
 FOLDER = "deploy"  # within the folder of a model
 NETWORK, RECORD = "network.onnx", "deploy.json"
+CHECKSUM = "checksum"  # in the record: of all else in it
 VIEWS, PROBABILITIES = "views", "probabilities"  # input and output of the network
 _AT_ONCE = 32
 
@@ -163,7 +164,12 @@ def load(folder: str | os.PathLike[str]) -> Predictor:
     if place is None:
         why, hint = f"there is no {RECORD}", "write it from the run: regraft export RUN"
         raise ModelError("no deployed model", path=folder, why=why, hint=hint, code="MODEL-MISSING")
-    record = from_json(DeployRecord, read_json(place / RECORD), path=place / RECORD)
+    values = read_json(place / RECORD)
+    checksum = values.pop(CHECKSUM, "") if isinstance(values, dict) else ""
+    record = from_json(DeployRecord, values, path=place / RECORD)
+    if checksum != hash_key(values):
+        what, hint = "the record of the model was changed after it was written", "export it again"
+        raise ModelError(what, path=place / RECORD, hint=hint, code="MODEL-CHECKSUM")
     network = place / NETWORK
     if not network.is_file() or sha256_file(network) != record.sha256:
         what, hint = "the deployed network is not the one that was written", "export it again"
