@@ -75,10 +75,29 @@ def views_of(
         right, bottom = scaled.width - size, scaled.height - size
         for left, top in ((0, 0), (right, 0), (0, bottom), (right, bottom)):
             cuts += [np.array(scaled.crop((left, top, left + size, top + size)))]
-    side = size if squash else preprocessing.resize
-    before = round((side - size) / 2)  # what is put around a cut is cut away again
-    around = ((before, side - size - before),) * 2 + ((0, 0),)
-    return [np.pad(cut[:, ::step], around) for cut in cuts for step in (1, -1)]
+    return [framed(cut[:, ::step], preprocessing) for cut in cuts for step in (1, -1)]
+
+
+def framed(view: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Return a view with black around it, so that :func:`prepare` only cuts it out again.
+
+    Args:
+        view: As it enters the network, (size, size, 3).
+        preprocessing: By which it was prepared.
+
+    Example:
+        >>> from PIL import Image
+        >>> torch = Preprocessing.torch()
+        >>> view = prepare(Image.new("RGB", (500, 375), "red"), torch)
+        >>> np.array_equal(prepare(Image.fromarray(framed(view, torch)), torch), view)
+        True
+    """
+    size = preprocessing.size
+    side = size if preprocessing.mode == "squash" else preprocessing.resize
+    before = round((side - size) / 2)
+    frame = np.zeros((side, side, 3), np.uint8)
+    frame[before : before + size, before : before + size] = view
+    return frame
 
 
 def _resized(image: Image.Image, preprocessing: Preprocessing) -> tuple[int, int]:

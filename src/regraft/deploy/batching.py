@@ -45,7 +45,7 @@ class Batcher:
         answer: Rows,
         sample: Image,
         *,
-        most: int = 16,
+        most: int = 8,
         room: int = 128,
         wait: float = 0.004,
         on_batch: Callable[[int], object] = lambda _count: None,
@@ -165,7 +165,7 @@ class Batcher:
     async def _revive(self) -> None:
         while not self.ready:
             try:
-                await self._run([self._sample])
+                await self._run([self._sample] * self._most)  # all the memory that it will need
                 self.ready = True
             except Exception:  # noqa: BLE001 - as in `_work`
                 await asyncio.sleep(_AGAIN)

@@ -85,7 +85,7 @@ reached by others - put a token into REGRAFT_TOKEN or a --token-file
     max_bytes: Annotated[int, Field(gt=0)] = 32 << 20
     max_images: Annotated[int, Field(gt=0)] = 64
     max_seconds: Annotated[float, Field(gt=0)] = 30.0
-    batch: Annotated[int, Field(gt=0)] = 16
+    batch: Annotated[int, Field(gt=0)] = 8
     room: Annotated[int, Field(gt=0)] = 128
 
     def __post_init__(self) -> None:

@@ -97,6 +97,9 @@ class Predictor:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads()
         options.log_severity_level = 3
+        options.enable_mem_pattern = False  # it would keep memory for every size of a batch
+        # Threads that spin between two layers take the processors from those that decode.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.record = record
         self.classes_ = np.array(record.classes, dtype=str)
         self._session = onnxruntime.InferenceSession(

@@ -31,7 +31,7 @@ from PIL import Image
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from regraft.backbones.views import views_of
+from regraft.backbones.views import framed, prepare
 from regraft.data.images import Content, Decoding, decode
 from regraft.deploy import protocol
 from regraft.deploy.batching import Batcher, Row, Rows
@@ -89,7 +89,7 @@ class Served:
             return [{"top": top} for top in top_classes(model, images, top=len(classes))]
 
         def shrink(image: Image.Image) -> Image.Image:
-            return Image.fromarray(views_of(image, preprocessing, 2)[0])
+            return Image.fromarray(framed(prepare(image, preprocessing), preprocessing))
 
         return cls(name, classes, answer, shrink, model.record.decoding)
 
