@@ -54,10 +54,10 @@ def naive(run: str, *, is_async: bool) -> None:
         def predict_in_thread(images: UploadFile) -> dict[str, object]:
             return answer(images.file.read())
 
-    config = uvicorn.Config(app, port=0, log_level="critical", access_log=False)
-    listener = config.bind_socket()
-    print(f"http://127.0.0.1:{listener.getsockname()[1]}/", flush=True)
-    uvicorn.Server(config).run([listener])
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    print(f"http://127.0.0.1:{port}/", flush=True)
+    uvicorn.run(app, port=port, log_level="critical", access_log=False)
 
 
 @dataclass

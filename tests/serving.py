@@ -59,7 +59,9 @@ def wait_until(holds, seconds=30):
 def serving(answer=brightness, *, path="/v2/health/ready", token=None, **settings):
     """Run a server in a thread; yield a client of it once `path` is answered with 200."""
     app = make_app(Served("tiny", CLASSES, answer), ServeSettings(token=token, **settings))
-    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    listener = socket.socket(proto=socket.IPPROTO_TCP)  # named, so that asyncio sends at once
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(1024)
     options = {"log_level": "critical", "access_log": False, "ws": "none"}
     server = uvicorn.Server(uvicorn.Config(app, **options, timeout_graceful_shutdown=5))
     thread = threading.Thread(target=server.run, args=([listener],))

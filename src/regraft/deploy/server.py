@@ -11,11 +11,12 @@ import asyncio
 import base64
 import hashlib
 import math
+import os
 import re
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -43,6 +44,7 @@ from regraft.system import __version__, threads
 
 T = TypeVar("T")
 PAGE = Path(__file__).with_name("page.html")
+_BACKLOG = 1024  # connections that wait to be accepted
 _GRACE = 8  # seconds for running requests when the server stops
 _NAME = 100  # letters of a file's name that are repeated
 _FIELD = 64 << 10  # bytes of a part that is no file
@@ -143,14 +145,7 @@ def serve_until_stopped(
     Raises:
         UsageError: The address or port cannot be had.
     """
-    try:
-        family, *_, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.create_server(address[:2], family=family, backlog=1024)
-    except OSError as error:
-        what, hint = f"cannot listen at {settings.host} port {settings.port}", "choose another"
-        raise UsageError(what, why=str(error), hint=f"{hint} --host or --port") from error
+    listener = _listen(settings.host, settings.port)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     config = uvicorn.Config(
         make_app(model, settings),
@@ -163,6 +158,26 @@ def serve_until_stopped(
     with listener:
         say(f"http://{host}:{listener.getsockname()[1]}/")
         uvicorn.Server(config).run([listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(
+            host or None, port, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
+        )
+        family, kind, number, _, address = found[0]
+        # With its protocol named: else asyncio leaves small packets to wait 40 ms for others.
+        with ExitStack() as undo:
+            listener = undo.enter_context(socket.socket(family, kind, number))
+            if os.name == "posix":  # elsewhere two servers could share a port
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(_BACKLOG)
+            undo.pop_all()
+    except (OSError, OverflowError) as error:
+        what, hint = f"cannot listen at {host} port {port}", "choose another --host or --port"
+        raise UsageError(what, why=str(error), hint=hint) from error
+    return listener
 
 
 class _Desk:
