@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from regraft.deploy import web
+from regraft.deploy import web as page_of
 from regraft.deploy.export import write_deployed
 from regraft.errors import DownloadError, RegraftError
 from regraft.files import sha256_file
@@ -19,13 +19,13 @@ FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-thread
 @pytest.fixture
 def archive(tmp_path, monkeypatch):
     """Return an archive that is laid out as the published one."""
-    with tarfile.open(tmp_path / web.RUNTIME, "w:gz") as packed:
+    with tarfile.open(tmp_path / page_of.RUNTIME, "w:gz") as packed:
         for name in (*FILES, "ort.all.mjs"):
             entry = tarfile.TarInfo(f"package/dist/{name}")
             entry.size = len(name)
             packed.addfile(entry, io.BytesIO(name.encode()))
-    monkeypatch.setattr(web, "_SHA256", sha256_file(tmp_path / web.RUNTIME))
-    return tmp_path / web.RUNTIME
+    monkeypatch.setattr(page_of, "_SHA256", sha256_file(tmp_path / page_of.RUNTIME))
+    return tmp_path / page_of.RUNTIME
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def deployed(images, learner_of, tmp_path_factory):
 
 
 def test_a_page_holds_all_that_it_needs_and_no_address_of_others(deployed, archive, tmp_path):
-    web.write_web(deployed, tmp_path / "page", runtime=archive)
+    page_of.write_web(deployed, tmp_path / "page", runtime=archive)
 
     page = (tmp_path / "page" / "index.html").read_text()
     assert {file.name for file in (tmp_path / "page").iterdir()} == {
@@ -52,7 +52,7 @@ def test_a_page_holds_all_that_it_needs_and_no_address_of_others(deployed, archi
     assert "default-src 'none'" in page
     assert "# shades" in (tmp_path / "page" / "README.md").read_text()
     with pytest.raises(RegraftError, match="there already"):
-        web.write_web(deployed, tmp_path / "page", runtime=archive)
+        page_of.write_web(deployed, tmp_path / "page", runtime=archive)
 
 
 def test_without_the_runtime_and_a_network_both_ways_to_it_are_said_at_once(monkeypatch):
@@ -60,28 +60,36 @@ def test_without_the_runtime_and_a_network_both_ways_to_it_are_said_at_once(monk
     begun = time.monotonic()
 
     with pytest.raises(DownloadError) as refused:
-        web.find_runtime()
+        page_of.find_runtime()
 
     assert time.monotonic() - begun < 2
     assert "npm pack onnxruntime-web@" in refused.value.hint
     assert "where the network can be reached" in refused.value.hint
 
 
-def test_what_was_downloaded_before_is_used_again(archive, monkeypatch, tmp_path):
-    monkeypatch.setenv("REGRAFT_HOME", str(tmp_path / "home"))
-    place = tmp_path / "home" / "runtimes" / web.RUNTIME
-    place.parent.mkdir(parents=True)
-    place.write_bytes(archive.read_bytes())
+def test_it_is_downloaded_once_and_verified(archive, monkeypatch, private_home, web):
+    address = web.serve(f"/{page_of.RUNTIME}", archive.read_bytes())
+    monkeypatch.setattr(page_of, "_ADDRESS", address)
 
-    assert web.find_runtime() == place
+    places = [page_of.find_runtime() for _ in range(2)]
+
+    assert places == [private_home / "runtimes" / page_of.RUNTIME] * 2
+    assert places[0].read_bytes() == archive.read_bytes()
+    assert len(web.asked("GET")) == 1
+    places[0].unlink()
+    web.serve(f"/{page_of.RUNTIME}", b"something else")
+    with pytest.raises(DownloadError) as refused:
+        page_of.find_runtime()
+    assert refused.value.code == "DOWNLOAD-CHECKSUM"
+    assert not places[0].exists()
 
 
 def test_another_archive_than_the_published_one_is_refused(archive):
     archive.write_bytes(np.random.default_rng(0).bytes(100))
 
     with pytest.raises(DownloadError) as refused:
-        web.find_runtime(archive)
+        page_of.find_runtime(archive)
 
     assert refused.value.code == "DOWNLOAD-CHECKSUM"
     with pytest.raises(DownloadError, match="no such file"):
-        web.find_runtime(archive.with_name("missing.tgz"))
+        page_of.find_runtime(archive.with_name("missing.tgz"))
