@@ -27,7 +27,7 @@ import uvicorn
 from fastapi import FastAPI, UploadFile
 from PIL import Image
 
-from regraft.deploy.predictor import load, top_classes
+from regraft.deploy.predictor import load
 
 BOUNDARY = "a-boundary-that-is-in-no-image"
 HEAD = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n'
@@ -40,7 +40,8 @@ def naive(run: str, *, is_async: bool) -> None:
     model, app = load(run), FastAPI()
 
     def answer(data: bytes) -> dict[str, object]:
-        return {"top": top_classes(model, [Image.open(io.BytesIO(data))], top=5)[0]}
+        row = model.predict_proba([Image.open(io.BytesIO(data))])[0]
+        return {"label": str(model.classes_[row.argmax()]), "probability": float(row.max())}
 
     if is_async:
 

@@ -56,9 +56,11 @@ def wait_until(holds, seconds=30):
 
 
 @contextlib.contextmanager
-def serving(answer=brightness, *, path="/v2/health/ready", token=None, **settings):
+def serving(answer=brightness, *, path="/v2/health/ready", maps=None, token=None, **settings):
     """Run a server in a thread; yield a client of it once `path` is answered with 200."""
-    app = make_app(Served("tiny", CLASSES, answer), ServeSettings(token=token, **settings))
+    app = make_app(
+        Served("tiny", CLASSES, answer, maps=maps), ServeSettings(token=token, **settings)
+    )
     listener = socket.socket(proto=socket.IPPROTO_TCP)  # named, so that asyncio sends at once
     listener.bind(("127.0.0.1", 0))
     listener.listen(1024)

@@ -137,6 +137,20 @@ def test_unknown_is_said_plainly_and_the_nearest_images_are_shown(open_page):
         assert paper == "rgb(20, 23, 26)"
 
 
+def test_what_speaks_for_the_class_is_shown_on_demand(open_page):
+    image = "data:image/png;base64," + base64.b64encode(LIGHT).decode()
+    with serving(maps=lambda _image, _label: (image, image)) as client:
+        page = open_page(str(client.base_url), PHONE)
+        card = give(page, "drop", "a.png", LIGHT)
+
+        card.get_by_role("button", name="What speaks for light?").press("Enter")
+
+        playwright.expect(card.locator("figure img")).to_have_count(2)
+        widths = [one.evaluate("i => i.naturalWidth") for one in card.locator("figure img").all()]
+        assert widths == [40, 40]
+        assert "Dark where nothing speaks for light" in card.text_content()
+
+
 def test_a_server_with_a_token_asks_for_it_once(open_page):
     with serving(token=TOKEN) as client:
         page = open_page(str(client.base_url))

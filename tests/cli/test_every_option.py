@@ -102,7 +102,7 @@ ELSEWHERE = {
     "export": {"--runtime"},
     "demo": {"--out"},
     "watch": {"--port"},
-    "serve": {"--host", "--port", "--token-file", "--allow-host", "--max-bytes"},
+    "serve": {"--host", "--port", "--token-file", "--allow-host", "--max-bytes", "--maps"},
 }
 
 

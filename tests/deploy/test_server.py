@@ -98,6 +98,23 @@ def test_what_a_model_knows_beside_its_classes_passes_through():
     assert {key: row[key] for key in more} == more
 
 
+def test_what_speaks_for_a_class_is_shown_where_maps_are_wanted(client):
+    def maps(image, label):
+        return f"data:,{image.size}", f"data:,{label}"
+
+    with serving(maps=maps) as other:
+        assert other.post("/predict", files=form(LIGHT)).json()["maps"] is True
+        shown = other.post("/map", params={"label": "dark"}, files=form(LIGHT))
+        assert shown.json() == {"label": "dark", "view": "data:,(40, 30)", "map": "data:,dark"}
+        unknown = other.post("/map", params={"label": "blue"}, files=form(LIGHT))
+        assert code_of(unknown) == (422, "REQUEST-VALUE")
+        bad = other.post("/map", params={"label": "dark"}, files=form(b"text"))
+        assert code_of(bad) == (422, "IMG-NOT-AN-IMAGE")
+
+    assert client.post("/predict", files=form(LIGHT)).json()["maps"] is False
+    assert code_of(client.post("/map", files=form(LIGHT)))[0] == 404
+
+
 def infer(client, tensor, **more):
     body = {"inputs": [{"name": "image", **tensor}], **more}
     return client.post("/v2/models/tiny/infer", json=body)
@@ -653,6 +670,19 @@ def test_a_run_is_served_under_its_name(run):
 
     assert (model.name, model.classes) == ("shades", ("day", "night"))
     assert (asked.host, asked.token) == ("127.0.0.1", None)
+
+
+def test_a_run_that_is_there_as_a_whole_can_show_maps(tmp_path):
+    images = [np.full((32, 32, 3), shade, np.uint8) for shade in (20, 220)]
+    learner = FeatureClassifier(SMALL, grid=None).fit(images, ["night", "day"])
+    learner.save(tmp_path / "model")
+    write_deployed(learner, tmp_path / "model" / "deploy", images)
+
+    model, _ = command(tmp_path, "--maps")
+
+    view, strength = model.maps(Image.fromarray(images[1]), "day")
+    assert view.startswith("data:image/jpeg")
+    assert strength.startswith("data:image/png")
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,7 @@ def serve(
         list[str] | None, opt("A further name under which clients reach it.", "NAME")
     ] = None,
     max_bytes: Annotated[int, opt("How many bytes a request may have.", min=1)] = 32 << 20,
+    maps: Annotated[bool, opt("Also show what speaks for a class; this loads torch.")] = False,
 ) -> None:
     """Serve an exported model: a page for a browser, and an interface for programs.
 
@@ -153,6 +154,10 @@ def serve(
     folder = run.resolve()
     name = folder.parent.name if folder.name == "model" else folder.name
     model = Served.of(load(run), name)
+    if maps:
+        from regraft.experiment.evaluate import map_maker
+
+        model = replace(model, maps=map_maker(run))
 
     def say(address: str) -> None:
         cli.echo(address)

@@ -51,7 +51,16 @@ class Predicted(BaseModel):
     """What is known of the images of a request, in their order."""
 
     model: str
+    maps: bool = Field(False, description="Whether POST /map shows what speaks for a class.")
     images: list[Answered]
+
+
+class Map(BaseModel):
+    """Which parts of an image speak for a class."""
+
+    label: str
+    view: str = Field(description="What the network sees of the image, as a data: address.")
+    map: str = Field(description="What is laid over it: dark where nothing speaks for the class.")
 
 
 class Tensor(BaseModel):

@@ -1,6 +1,7 @@
 """A server for a deployed model: a page, one plain endpoint, and the Open Inference Protocol v2.
 
-``GET /`` is the page. ``POST /predict`` takes images of a form. ``/v2/…`` is what KServe and Triton
+``GET /`` is the page. ``POST /predict`` takes images of a form, and where maps
+are wanted ``POST /map``. ``/v2/…`` is what KServe and Triton
 speak. ``/openapi.json`` describes all of it, ``/metrics`` is for Prometheus. No address is fetched
 and no file is read that a client names.
 """
@@ -19,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import numpy as np
 import uvicorn
@@ -42,12 +43,16 @@ from regraft.deploy.predictor import Predictor, top_classes
 from regraft.errors import ImageError, RegraftError, RequestError, UsageError, printable
 from regraft.system import __version__, threads
 
-T = TypeVar("T")
+Maps = Callable[[Image.Image, str], tuple[str, str]]
 PAGE = Path(__file__).with_name("page.html")
 _BACKLOG = 1024  # connections that wait to be accepted
 _GRACE = 8  # seconds for running requests when the server stops
 _NAME = 100  # letters of a file's name that are repeated
 _FIELD = 64 << 10  # bytes of a part that is no file
+_ONE = {"type": "string", "contentMediaType": "application/octet-stream", "format": "binary"}
+_IMAGES = {"images": {"type": "array", "items": _ONE, "minItems": 1}}
+_SCHEMA = {"type": "object", "properties": _IMAGES, "required": ["images"]}
+_FORM = {"required": True, "content": {"multipart/form-data": {"schema": _SCHEMA}}}
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": protocol.Problem, "description": told}
     for status, told in {
@@ -74,6 +79,8 @@ class Served:
         answer: What it says of images; ``top`` has every class, the most probable first.
         shrink: From a decoded image to the part of it that matters, so that little has to wait.
         decoding: How bytes become pixels.
+        maps: From a decoded image and a class to what the network sees of the image and a map of
+            what speaks for the class, as addresses that hold them; None for no maps.
     """
 
     name: str
@@ -81,6 +88,7 @@ class Served:
     answer: Rows
     shrink: Callable[[Image.Image], Image.Image] = lambda image: image
     decoding: Decoding = Decoding()
+    maps: Maps | None = None
 
     @classmethod
     def of(cls, model: Predictor, name: str) -> Served:
@@ -123,6 +131,8 @@ def make_app(model: Served, settings: ServeSettings) -> FastAPI:
     )
     _add_page(app)
     _add_prediction(app, desk)
+    if model.maps is not None:
+        _add_maps(app, desk, model.maps)
     _add_health(app, desk)
     _add_inference(app, desk)
     for error in (RegraftError, HTTPException, RequestValidationError, Exception):
@@ -186,6 +196,7 @@ class _Desk:
     def __init__(self, model: Served, settings: ServeSettings, metrics: Metrics) -> None:
         self.model, self.settings, self.metrics = model, settings, metrics
         self._threads = ThreadPoolExecutor(threads(), thread_name_prefix="decode")
+        self._mapping = ThreadPoolExecutor(1, thread_name_prefix="map")
         sample = model.shrink(Image.new("RGB", (256, 256), (128, 128, 128)))
         observe = metrics.batches.observe
         self.batcher = Batcher(
@@ -199,7 +210,8 @@ class _Desk:
         self.batcher.start()
         yield
         await self.batcher.stop()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._threads, self._mapping):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     async def answer(self, images: Sequence[_Given]) -> list[Row | ImageError]:
         """Return what the model says of each image, or why it cannot be used.
@@ -218,12 +230,33 @@ class _Desk:
             self.metrics.images.labels(each.code if isinstance(each, ImageError) else "OK").inc()
         return [each if isinstance(each, ImageError) else next(rows) for each in decoded]
 
+    async def make_map(self, given: _Given, maps: Maps, label: str) -> tuple[str, str]:
+        """Return a map of an image; one is made at a time.
+
+        Raises:
+            ImageError: The image cannot be used.
+            RequestError: There is no room.
+        """
+        with self.batcher.places(1):
+            loop = asyncio.get_running_loop()
+            image = await loop.run_in_executor(self._threads, self._decode_whole, given)
+            if isinstance(image, ImageError):
+                raise image
+            return await loop.run_in_executor(self._mapping, maps, image, label)
+
     def _decode(self, given: _Given) -> Image.Image | ImageError:
+        image = self._decode_whole(given)
+        try:
+            return image if isinstance(image, ImageError) else self.model.shrink(image)
+        except ImageError as error:  # too long and thin for this model
+            return error
+
+    def _decode_whole(self, given: _Given) -> Image.Image | ImageError:
         name, data = given
         if isinstance(data, bytes) and not data:
             return ImageError("file is empty", path=name, hint="send it again", code="IMG-EMPTY")
         try:
-            return self.model.shrink(decode(Content(name, "", data), self.model.decoding))
+            return decode(Content(name, "", data), self.model.decoding)
         except ImageError as error:
             return error
 
@@ -251,19 +284,11 @@ def _add_page(app: FastAPI) -> None:
 
 
 def _add_prediction(app: FastAPI, desk: _Desk) -> None:
-    one = {"type": "string", "contentMediaType": "application/octet-stream", "format": "binary"}
-    form = {
-        "type": "object",
-        "properties": {"images": {"type": "array", "items": one, "minItems": 1}},
-        "required": ["images"],
-    }
-    body = {"required": True, "content": {"multipart/form-data": {"schema": form}}}
-
     @app.post(
         "/predict",
         response_model=protocol.Predicted,
         response_model_exclude_none=True,
-        openapi_extra={"requestBody": body},
+        openapi_extra={"requestBody": _FORM},
     )
     async def predict(
         request: Request, top: Annotated[int, Query(ge=1, le=1000)] = 5
@@ -279,7 +304,8 @@ def _add_prediction(app: FastAPI, desk: _Desk) -> None:
         if len(errors) == len(found):
             raise errors[0]
         rows = [_row(name, each, top) for (name, _), each in zip(given, found, strict=True)]
-        return {"model": desk.model.name, "images": rows}
+        maps = desk.model.maps is not None
+        return {"model": desk.model.name, "maps": maps, "images": rows}
 
     @app.get(
         "/metrics",
@@ -289,6 +315,17 @@ def _add_prediction(app: FastAPI, desk: _Desk) -> None:
     async def metrics() -> PlainTextResponse:
         """Return counters for Prometheus."""
         return PlainTextResponse(desk.metrics.text(), media_type=TEXT)
+
+
+def _add_maps(app: FastAPI, desk: _Desk, maps: Maps) -> None:
+    @app.post("/map", response_model=protocol.Map, openapi_extra={"requestBody": _FORM})
+    async def show_map(request: Request, label: str) -> dict[str, Any]:
+        """Show which parts of one image, the part called `images`, speak for a class."""
+        given = await _form(request, 1)
+        if label not in desk.model.classes:
+            raise RequestError("there is no such class", code="REQUEST-VALUE")
+        view, strength = await desk.make_map(given[0], maps, label)
+        return {"label": label, "view": view, "map": strength}
 
 
 def _add_health(app: FastAPI, desk: _Desk) -> None:

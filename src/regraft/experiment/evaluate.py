@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL.Image import Image
+from PIL.Image import Image, fromarray
 
 from regraft.backbones.backbone import build
 from regraft.backbones.from_timm import imagenet_class
@@ -25,7 +25,10 @@ from regraft.errors import ImageError, RegraftError, UsageError
 from regraft.experiment.config import DataConfig, MethodConfig
 from regraft.experiment.prepare import checked_images
 from regraft.explain.explanation import write_explanation
+from regraft.explain.inspector import overlay
+from regraft.explain.maps import class_maps, seen
 from regraft.explain.neighbours import TrainingFeatures
+from regraft.report.gallery import image_address
 from regraft.results.intervals import Estimate, accuracy_json
 from regraft.results.metrics import accuracy
 from regraft.results.predictions import evaluate
@@ -180,6 +183,28 @@ def explain_run(
         channel=channel,
         before=before,
     )
+
+
+def map_maker(run: str | os.PathLike[str]) -> Callable[[Image, str], tuple[str, str]]:
+    """Return what shows, for an image and a class, which parts of it speak for the class.
+
+    It gives what the network sees of the image, and a map to lay over it, as addresses of a page.
+
+    Args:
+        run: The folder of a run, or that of its model within it.
+
+    Raises:
+        ModelError: There is no model, or it is damaged or unsafe.
+    """
+    place = Path(run)
+    learner = load_model(place / MODEL if (place / MODEL).is_dir() else place)
+
+    def make(image: Image, label: str) -> tuple[str, str]:
+        view = fromarray(seen(learner, [image])[0])
+        (strength,) = class_maps(learner, [image], [label])
+        return image_address(view, "jpeg", quality=85), overlay(strength)
+
+    return make
 
 
 def explain_backbone(
