@@ -19,7 +19,15 @@ from regraft.backbones.views import views_of
 from regraft.classifiers import model_files
 from regraft.classifiers.model_files import ModelFiles
 from regraft.classifiers.rotation import Scaling
-from regraft.classifiers.shallow import FittedShallow, Grid, check_settings, fit_shallow
+from regraft.classifiers.shallow import (
+    FittedShallow,
+    Grid,
+    check_settings,
+    fit_shallow,
+    fit_temperature,
+    log_shares,
+    tempered,
+)
 from regraft.classifiers.shallow_files import ShallowModel, unsaveable
 from regraft.data.images import ImageLike, open_image
 from regraft.errors import UsageError
@@ -48,6 +56,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     classes_: NDArray[np.str_]
     history_: dict[str, Any]
     warnings_: tuple[str, ...]
+    temperature_: float = 1.0
     embedding_stats_: EmbeddingStats
     compute: Compute
     _fitted_with: dict[str, Any]
@@ -81,7 +90,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         if views == 1:
             rows, self.embedding_stats_ = self._predict(X)
-            return rows
+            return tempered(rows, self.temperature_)
         images, means = as_list(X), [np.empty((0, len(self.classes_)))]
         embedded, watch = 0, Stopwatch()
 
@@ -97,7 +106,30 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 means.append(rows.reshape(len(block), views, -1).mean(axis=1))
                 embedded += stats.embedded
         self.embedding_stats_ = EmbeddingStats(len(images), embedded, watch.seconds["all"])
-        return np.concatenate(means)
+        return tempered(np.concatenate(means), self.temperature_)
+
+    def calibrate(self, probabilities: NDArray[np.floating[Any]], labels: Sequence[str]) -> Self:
+        """Fit the temperature of the probabilities, so that they say how often they are right.
+
+        No prediction becomes another: Guo et al., On calibration of modern neural networks, 2017.
+
+        Args:
+            probabilities: What this learner has predicted for images that it has not learned from,
+                such as those of the validation part, (n, k).
+            labels: The class of each, by name.
+
+        Example:
+            >>> dark, light = [np.full((32, 32, 3), shade, np.uint8) for shade in (20, 220)]
+            >>> spec = BackboneSpec("simple_cnn", weights=None)
+            >>> learner = FeatureClassifier(spec).fit([dark, light], ["night", "day"])
+            >>> sure = learner.predict_proba([light])
+            >>> _ = learner.calibrate(np.repeat(sure, 9, axis=0), ["day"] * 5 + ["night"] * 4)
+            >>> bool(0.5 < learner.predict_proba([light])[0, 0] < sure[0, 0])
+            True
+        """
+        scores = log_shares(probabilities) * self.temperature_
+        self.temperature_ = fit_temperature(scores, np.searchsorted(self.classes_, list(labels)))
+        return self
 
     @property
     def can_be_saved_(self) -> bool:
@@ -165,16 +197,22 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             compute=model_files.portable_compute(self.compute),
             history=self.history_,
             warnings=self.warnings_,
+            temperature=self.temperature_,
             **part,
         )
 
     def _become(
-        self, classes: Sequence[str], history: dict[str, Any], warnings: Sequence[str]
+        self,
+        classes: Sequence[str],
+        history: dict[str, Any],
+        warnings: Sequence[str],
+        temperature: float = 1.0,
     ) -> None:
         """Become a fitted learner: the last step of ``fit``, and of loading a saved model."""
         self.classes_ = np.array(list(classes), dtype=str)
         self.history_ = history
         self.warnings_ = tuple(warnings)
+        self.temperature_ = temperature
         self._fitted_with = self._described()
 
 
@@ -355,7 +393,7 @@ class FeatureClassifier(ImageClassifier):
 
         model_files.open_backbone(files, build, weights=weights)
         learner._fitted = fitted
-        learner._become(record.classes, record.history, record.warnings)
+        learner._become(record.classes, record.history, record.warnings, record.temperature)
         return learner
 
     def _described(self) -> dict[str, Any]:

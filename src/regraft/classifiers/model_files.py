@@ -85,6 +85,7 @@ class ModelRecord:
     compute: Compute
     history: dict[str, Any]
     warnings: tuple[str, ...]
+    temperature: Annotated[float, Field(gt=0)] = 1.0
     shallow: ShallowPart | None = None
     network: NetworkPart | None = None
     regraft: str = __version__

@@ -299,7 +299,7 @@ class NetworkClassifier(feature_classifier.ImageClassifier):
         ran = record.history["phases"]
         cache = recall_mode(ran[-1], runtime).cache if ran else None
         learner._use(Predictor(runtime, cache), backbone)
-        learner._become(record.classes, record.history, record.warnings)
+        learner._become(record.classes, record.history, record.warnings, record.temperature)
         return learner
 
     def _config(self) -> TrainingConfig:

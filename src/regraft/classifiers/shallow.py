@@ -286,6 +286,24 @@ def fit_temperature(scores: NDArray[Any], labels: NDArray[np.intp]) -> float:
     return float(np.exp(found.x))
 
 
+def tempered(probabilities: NDArray[np.floating[Any]], temperature: float) -> NDArray[np.float64]:
+    """Return the probabilities that scores divided by a temperature would have given, (n, k).
+
+    Example:
+        >>> tempered(np.array([[0.9, 0.1]]), 2.0).round(2).tolist()
+        [[0.75, 0.25]]
+    """
+    if temperature == 1.0:
+        return np.asarray(probabilities, dtype=np.float64)
+    return margin_probabilities(log_shares(probabilities), temperature)
+
+
+def log_shares(probabilities: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Return the logarithms of probabilities; none is less than 32 bits can tell from 0."""
+    exact = np.asarray(probabilities, dtype=np.float64)
+    return np.log(np.maximum(exact, np.finfo(np.float32).tiny))
+
+
 def _per_class(scores: NDArray[Any]) -> NDArray[np.float64]:
     wide = np.asarray(scores, dtype=np.float64)
     return np.stack([-wide / 2.0, wide / 2.0], axis=1) if wide.ndim == 1 else wide

@@ -10,7 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from regraft.classifiers.shallow import check_settings, fit_shallow
+from regraft.classifiers.shallow import (
+    check_settings,
+    fit_shallow,
+    fit_temperature,
+    log_shares,
+    tempered,
+)
 from regraft.data.check import check
 from regraft.data.dataset import Dataset
 from regraft.errors import UsageError
@@ -80,7 +86,11 @@ def fit_features(config: RunConfig, *, out: str | os.PathLike[str], command: str
         with watch.step("predict"):
             parts = {**split.parts(), "train": train}.items()
             first, *others = (evaluate(learner, part, name) for name, part in parts if len(part))
-        predictions = first.joined(*others)
+        raw, temperature = first.joined(*others), 1.0
+        if len(held := raw.part("val")):
+            temperature = fit_temperature(log_shares(held.probabilities), held.truth_index)
+        shares = tempered(raw.probabilities, temperature)
+        predictions = replace(raw, probabilities=shares.astype(np.float32))
         notes = (*(f"learned from {note}" for note in train.notes), *fitted.warnings, _NO_MODEL)
         network = found.about.get("backbone", data.source.stem)
         title = method.description or replace(method, backbone=network).title
@@ -90,6 +100,7 @@ def fit_features(config: RunConfig, *, out: str | os.PathLike[str], command: str
             backbone=BackboneFacts(name=network, feature_dim=found.features.shape[1]),
             seconds=watch.seconds,
             history=fitted.history,
+            temperature=temperature,
             environment=environment(),
             warnings=tuple(run_warnings(predictions, check(Dataset((), (), ())), notes=notes)),
             command=command,

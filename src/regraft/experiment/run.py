@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from regraft.backbones.sources import stored_hash
 from regraft.classifiers.feature_classifier import FeatureClassifier
 from regraft.classifiers.model_files import MANIFEST
 from regraft.classifiers.network_classifier import NetworkClassifier
-from regraft.classifiers.shallow import check_settings
+from regraft.classifiers.shallow import check_settings, tempered
 from regraft.data.dataset import Dataset
 from regraft.errors import ImageError, RunError, UsageError
 from regraft.experiment.config import DataConfig, MethodConfig, RunConfig
@@ -120,7 +121,8 @@ def fit_run(
         embedded = learner.embedding_stats_.embedded
         with watch.step("predict"):
             parts = {**prepared.split.parts(), "train": train}
-            predictions, more, features = _predict_parts(learner, parts, config.method)
+            found, more, features = _predict_parts(learner, parts, config.method)
+            predictions = calibrated(learner, found)
             prepared.refuse_changed_files()
         amount = (f"learned from {note}" for note in train.notes)
         history, notes = learner.history_, (*amount, *learner.warnings_, *learner.backbone_.notes)
@@ -135,6 +137,7 @@ def fit_run(
             images_embedded=min(embedded + more, len(predictions)),
             epochs=len(history["epochs"]) if "epochs" in history else None,
             history=history,
+            temperature=learner.temperature_,
             environment=environment(),
             warnings=tuple(run_warnings(predictions, prepared.report, notes=notes)),
             leaked=tuple(prepared.report.leaked("test")),
@@ -289,6 +292,16 @@ def _predict_parts(
             features += [np.concatenate(blocks)[::views]] if wanted else []
     found = np.concatenate(features) if wanted else None
     return answers[0].joined(*answers[1:]), embedded, found
+
+
+def calibrated(learner: Learner, found: Predictions) -> Predictions:
+    """Return predictions after the learner was calibrated on those of the validation part."""
+    held = found.part("val")
+    if not len(held):
+        return found
+    learner.calibrate(held.probabilities, held.truth)
+    shares = tempered(found.probabilities, learner.temperature_)
+    return replace(found, probabilities=shares.astype(np.float32))
 
 
 def _backbone_facts(learner: Learner, initial: dict[str, str]) -> records.BackboneFacts:

@@ -18,6 +18,7 @@ from regraft.data.named import read_source
 from regraft.errors import RegraftError, RunError, list_names
 from regraft.files import locked, read_json, remove_leftovers, write_json
 from regraft.notebook import ShownInNotebook
+from regraft.results.calibration import Calibration
 from regraft.results.intervals import Estimate, accuracy_json
 from regraft.results.metrics import measures
 from regraft.results.predictions import Predictions
@@ -121,6 +122,8 @@ class RunRecord:
         images_embedded: How many of them passed through the backbone; the others were cached.
         epochs: Passes over the training part; None for a classifier that has none.
         history: What happened while fitting: the learner's ``history_``.
+        temperature: What the scores were divided by, so that confidence says how often the model is
+            right: fitted on the validation part, 1 where there is none.
         environment: Versions and threads.
         warnings: What the reader should know before trusting a number.
         leaked: Test images that something in train or validation gives away; the test accuracy is
@@ -145,6 +148,7 @@ class RunRecord:
     images_embedded: int = 0
     epochs: int | None = None
     history: Any = None
+    temperature: float = 1.0
     environment: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     leaked: tuple[str, ...] = ()
@@ -292,6 +296,18 @@ class Run(ShownInNotebook):
         """
         epochs = (self.record.training or {}).get("epochs")
         return float(epochs[-1]["train_accuracy"]) if epochs else None
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """What promises rest on: the validation part, if there is one."""
+        held = self.predictions.part("val")
+        phases = (self.record.training or {}).get("phases", ())
+        chose = any(
+            phase["stopped"] == "patience"
+            or (phase["best_epoch"] is not None and phase["trained"]["keep"] == "best")
+            for phase in phases
+        )
+        return Calibration.of(held, chose=chose) if len(held) else None
 
     @property
     def cut_short(self) -> tuple[int, int] | None:
