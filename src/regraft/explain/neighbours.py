@@ -156,15 +156,17 @@ def tell_strangers(
     alike, learned = training.alike(features), np.array(training.labels, dtype=object)
     classes = [name for name in dict.fromkeys(labels) if not (learned == name).all()]
     far = [(_farness(alike[:, learned != name]), own == name) for name in classes]
-    draw = np.random.default_rng(0)
-    everything, found = np.arange(len(own)), []
-    for places in (everything, *(draw.integers(len(own), size=(_DRAWS, len(own))))):
-        areas = [_area(each[places], strange[places]) for each, strange in far]
-        found.append(np.nanmean(areas) if not np.isnan(areas).all() else np.nan)
-    if not far or np.isnan(found[0]):
+    if len(set(labels)) < 2 or not far:
         return Estimate.unknown()
-    low, high = np.nanquantile(found[1:], [0.025, 0.975])
-    return Estimate(float(found[0]), float(min(low, found[0])), float(max(high, found[0])), len(own))
+
+    def mean_area(places: NDArray[np.int64]) -> float:
+        areas = [_area(each[places], strange[places]) for each, strange in far]
+        return float(np.mean(areas))
+
+    draws = np.random.default_rng(0).integers(len(own), size=(_DRAWS, len(own)))
+    value = mean_area(np.arange(len(own)))
+    low, high = np.quantile([value, *map(mean_area, draws)], [0.025, 0.975]).tolist()
+    return Estimate(value, min(low, value), max(high, value), len(own))
 
 
 def _farness(alike: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -177,7 +179,7 @@ def _area(far: NDArray[np.float64], strange: NDArray[np.bool_]) -> float:
     """Return how often a stranger is farther than another image; ties count half."""
     ours, theirs = np.sort(far[~strange]), far[strange]
     if not len(ours) or not len(theirs):
-        return float("nan")
+        return 0.5  # of a draw that says nothing
     below = np.searchsorted(ours, theirs, "left") + np.searchsorted(ours, theirs, "right")
     return float(below.mean() / 2 / len(ours))
 

@@ -133,7 +133,7 @@ def curves(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(visible=True, axis="y")
         if word == "accuracy":
-            _percent_axis(axes.yaxis)
+            percent_axis(axes.yaxis)
         if names:
             axes.legend()
 
@@ -205,7 +205,7 @@ def bars(rows: Sequence[Row]) -> str:
         axes.set_yticks(range(len(rows)), names)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xlim(right=1.004)
-        _percent_axis(axes.xaxis)
+        percent_axis(axes.xaxis)
         axes.grid(visible=True, axis="x")
         axes.spines["left"].set_visible(False)
         axes.legend(ncols=4, loc="lower right", bbox_to_anchor=(1.0, 1.0))
@@ -232,7 +232,7 @@ def learning_curves(found: Sequence[LearningCurve]) -> str:
             _draw_curve(axes, curve, colours[at % len(colours)], line)
         axes.minorticks_off()
         axes.set_xticks(sizes, [f"{size:,.0f}" for size in sizes])
-        _percent_axis(axes.yaxis)
+        percent_axis(axes.yaxis)
         axes.set_ylim(top=min(axes.get_ylim()[1], 1.004))
         axes.grid(visible=True)
         axes.set(xlabel="training images per class", ylabel="test accuracy")
@@ -293,7 +293,7 @@ def cost(rows: Sequence[Row]) -> str:
         ticks = ticks[:: 1 + len(ticks) // _MOST_TICKS]
         axes.minorticks_off()
         axes.set_xticks(ticks, [_spoken(tick) for tick in ticks])
-        _percent_axis(axes.yaxis)
+        percent_axis(axes.yaxis)
         axes.grid(visible=True)
         axes.set(xlabel="time of one run", ylabel="test accuracy")
         axes.legend(ncols=2, loc="lower left", bbox_to_anchor=(-0.01, 1.0))
@@ -326,8 +326,8 @@ def rankings(found: Sequence[Ranking]) -> str:
         for axes in (left, right):
             axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
             axes.grid(visible=True)
-            _percent_axis(axes.xaxis)
-            _percent_axis(axes.yaxis)
+            percent_axis(axes.xaxis)
+            percent_axis(axes.yaxis)
 
     spoken = [
         f"{each.name}: area under the ROC curve {percent(each.areas[0])}, average precision "
@@ -360,7 +360,7 @@ def zoo(networks: Sequence[tuple[str, float, float, float]], *, accuracy: str) -
         axes.margins(0.14, 0.12)
         axes.xaxis.set_major_formatter(lambda cost, _place: f"{cost:g}")
         axes.minorticks_off()
-        _percent_axis(axes.yaxis)
+        percent_axis(axes.yaxis)
         axes.grid(visible=True)
         _label_points(axes, [(name, cost / 1e9, share) for name, cost, share, _ in networks])
 
@@ -467,7 +467,7 @@ def _local(name: str) -> str:
     return name.rsplit("}", 1)[-1]
 
 
-def _percent_axis(axis: Any) -> None:
+def percent_axis(axis: Any) -> None:
     """Let an axis over shares from 0 to 1 show percentages."""
     from matplotlib.ticker import PercentFormatter
 

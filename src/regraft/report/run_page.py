@@ -15,6 +15,7 @@ from typing import Any
 from regraft.data.tables import table_line
 from regraft.files import write_text
 from regraft.report import figures, text
+from regraft.report.confidence import confidence
 from regraft.report.data_map import data_map, shapes
 from regraft.report.gallery import Gallery, Thumbnails, gallery
 from regraft.report.tables import (
@@ -100,6 +101,11 @@ def write_page(run: Run, *, data_root: str | os.PathLike[str] | None = None) -> 
         scores=class_table(_worst(scores)),
         averages=class_table([replace(a, name=f"{a.name} average") for a in metrics.averages(p)]),
         ranking=_ranking(p),
+        confidence=confidence(
+            p,
+            run.calibration if part == "test" else None,
+            temperature=run.record.temperature,
+        ),
         fewest=min((score.support for score in scores if score.support), default=0),
         without_images=[score.name for score in scores if score.support == 0],
         gallery=images,

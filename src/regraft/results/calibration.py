@@ -184,7 +184,7 @@ class Calibration:
                 break
             found = float(sure[last])
         if found is None:
-            why = f"of the {fewest:,} most confident images {int(errors[fewest - 1])} are wrong"
+            why = f"{int(errors[fewest - 1])} of the {fewest:,} surest validation images went wrong"
             raise _refused(f"an error of {percent(error)} cannot be promised", why)
         return found
 
