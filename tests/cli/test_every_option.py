@@ -65,9 +65,11 @@ classify {image} --backbone efficientnet_lite0 --top 2 --out {new}.html
 classify {image} --weights default --arg drop_rate=0.0 --label-from-name (?P<label>[0-9]+)
 classify --json {animals}/panda
 predict {run} {image} --top 2 --json
+predict {run} {image} --coverage 0.5 --each-class
+predict {run} {image} --abstain-error 0.5 --unlike 0.4
 explain {run} {image} {fresh} --class poppy --channel 3 --out {new}.html
 explain --backbone efficientnet_lite0 --weights default --arg size=64 {image} --out {new}.html
-export {run} --json
+export {run} --with-images --json
 export {run} --to onnx --data {flowers} --out {new}.onnx
 export {run} --to bundle --int8 --out {new}.zip
 export {run} --to torch-export --out {new}.pt2
@@ -102,7 +104,10 @@ ELSEWHERE = {
     "export": {"--runtime"},
     "demo": {"--out"},
     "watch": {"--port"},
-    "serve": {"--host", "--port", "--token-file", "--allow-host", "--max-bytes", "--maps"},
+    "serve": {
+        *("--host", "--port", "--token-file", "--allow-host", "--max-bytes", "--maps"),
+        *("--abstain-error", "--coverage", "--each-class", "--unlike"),
+    },
 }
 
 

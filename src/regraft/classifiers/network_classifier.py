@@ -251,7 +251,7 @@ class NetworkClassifier(feature_classifier.ImageClassifier):
     def save(self, folder: str | os.PathLike[str], *, with_backbone: bool = True) -> None:
         """Write the learner into a folder as data; see ``save_model``."""
         check_is_fitted(self)
-        head, trained = self._final_head(), self._trunk_was_trained()
+        head, trained = self._final_head(), self.trains_trunk_
         self._refuse_changes()
         if trained and not with_backbone:
             what, why = "a trained trunk is never left out of its model", "it exists nowhere else"
@@ -320,8 +320,9 @@ class NetworkClassifier(feature_classifier.ImageClassifier):
             raise ModelError(what, why=why, hint=hint, code="MODEL-UNSAVEABLE") from error
         return self._config().regularize.head(chosen)
 
-    def _trunk_was_trained(self) -> bool:
-        """Return whether the trunk's weights are other than those that its spec names."""
+    @property
+    def trains_trunk_(self) -> bool:
+        """Whether the trunk's weights are other than those that its spec names."""
         phases = self.history_["phases"]
         trained = any(phase["share_of_stages"] and phase["last_epoch"] for phase in phases)
         return trained or self.start is not None

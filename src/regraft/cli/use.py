@@ -22,6 +22,18 @@ FilesArgument = Annotated[list[str], arg("Images or folders; '-' reads their pat
 RunArgument = Annotated[Path, arg("A run's folder, or the model folder in it.", "RUN")]
 RunsArgument = Annotated[list[Path], arg("Folders of runs, or folders that hold runs.", "RUNS…")]
 TopOption = Annotated[int, opt("How many classes to show.", min=1)]
+_SHARE = {"min": 0.0, "max": 1.0}
+AbstainOption = Annotated[
+    float | None, opt("Say unknown, so that at most this share is wrong.", "SHARE", **_SHARE)
+]
+CoverageOption = Annotated[
+    float | None, opt("Give sets that hold the true class so often.", "SHARE", **_SHARE)
+]
+EachClassOption = Annotated[bool, opt("Let --coverage hold for every class by itself.")]
+UnlikeOption = Annotated[
+    float | None,
+    opt("Say unknown of what is unlike, and of this share of others.", "SHARE", **_SHARE),
+]
 NearestOption = Annotated[int, opt("How many training images to show.", min=1)]
 
 
@@ -68,22 +80,38 @@ def classify(
 
 
 def predict(
-    run: RunArgument, files: FilesArgument, *, top: TopOption = 1, as_json: JsonLinesOption = False
+    run: RunArgument,
+    files: FilesArgument,
+    *,
+    top: TopOption = 1,
+    abstain_error: AbstainOption = None,
+    coverage: CoverageOption = None,
+    each_class: EachClassOption = False,
+    unlike: UnlikeOption = None,
+    as_json: JsonLinesOption = False,
 ) -> int:
     """Predict the classes of new images with a fitted model.
 
-    Where it was exported, nothing of what it was trained with is loaded, and it begins at once.
+    Where it was exported, nothing of what it was trained with is loaded, and it begins at once;
+    only then it can say "unknown" or give sets of classes.
     """
-    from regraft.deploy.predictor import Predicts, find_deployed, load, predict_files
+    from regraft.deploy.answers import Answerer, Promises
+    from regraft.deploy.predictor import answer_files, find_deployed, load, predict_files
 
-    model: Predicts
-    if find_deployed(run):
-        model = load(run)
+    promises = Promises(
+        abstain_error=abstain_error, coverage=coverage, each_class=each_class, unlike=unlike
+    )
+    if find_deployed(run) or promises != Promises():
+        answerer = Answerer(load(run), promises, top=top)
+        for sentence in answerer.told:
+            cli.echo_err(sentence)
+        rows = answer_files(list_images(files), {"": answerer})
     else:
         from regraft.classifiers.network_classifier import load_model
 
         model = load_model(run / "model" if (run / "model").is_dir() else run)
-    return _echo_rows(predict_files(model, list_images(files), top), top=top, as_json=as_json)[1]
+        rows = predict_files(model, list_images(files), top)
+    return _echo_rows(rows, top=top, as_json=as_json)[1]
 
 
 def export(
@@ -95,6 +123,9 @@ def export(
     ] = "folder",
     int8: Annotated[
         bool, opt("In whole numbers of 8 bits, and say what that costs on the test part.")
+    ] = False,
+    with_images: Annotated[
+        bool, opt("Small copies of the training images go with the model, for `serve`.")
     ] = False,
     data: Annotated[Path | None, opt("Where the images are, if moved.", "FOLDER")] = None,
     runtime: Annotated[
@@ -110,7 +141,9 @@ def export(
     if out is not None:
         refuse_existing(out)
     folder = run.parent if run.name == "model" else run
-    found = export_run(folder, to=to, out=out, int8=int8, data=data, runtime=runtime)
+    found = export_run(
+        folder, to=to, out=out, int8=int8, with_images=with_images, data=data, runtime=runtime
+    )
     cli.echo_either(found.to_json(), str(found), as_json=as_json)
 
 
@@ -128,6 +161,10 @@ def serve(
         list[str] | None, opt("A further name under which clients reach it.", "NAME")
     ] = None,
     max_bytes: Annotated[int, opt("How many bytes a request may have.", min=1)] = 32 << 20,
+    abstain_error: AbstainOption = None,
+    coverage: CoverageOption = None,
+    each_class: EachClassOption = False,
+    unlike: UnlikeOption = None,
     maps: Annotated[bool, opt("Also show what speaks for a class; this loads torch.")] = False,
 ) -> None:
     """Serve an exported model: a page for a browser, and an interface for programs.
@@ -135,6 +172,7 @@ def serve(
     The page is at `/`, its interface in `/openapi.json`. Ctrl-C ends it when running requests are
     answered.
     """
+    from regraft.deploy.answers import Promises
     from regraft.deploy.predictor import load
 
     try:
@@ -153,7 +191,14 @@ def serve(
     )
     folder = run.resolve()
     name = folder.parent.name if folder.name == "model" else folder.name
-    model = Served.of(load(run), name)
+    promises = Promises(
+        abstain_error=abstain_error,
+        coverage=coverage,
+        each_class=each_class,
+        unlike=unlike,
+        nearest=3,
+    )
+    model = Served.of(load(run), name, promises)
     if maps:
         from regraft.experiment.evaluate import map_maker
 
@@ -343,7 +388,9 @@ def _echo_rows(
         for entry in row["top"][:top] if "top" in row and not as_json else ():
             names = (row.get("backbone"), entry.get("wnid"), printable(entry.get("path", "")))
             number = entry.get("probability", entry.get("distance"))
-            cli.echo("\t".join(filter(None, (file, *names, entry["label"], f"{number:.4f}"))))
+            label = f"unknown ({entry['label']}?)" if row.get("unknown") else entry["label"]
+            kept = f"{{{', '.join(row['labels'])}}}" if "labels" in row else ""
+            cli.echo("\t".join(filter(None, (file, *names, label, f"{number:.4f}", kept))))
         good += [row] * ("top" in row)
     return good, cli.EXIT_REFUSED if refused else 0
 

@@ -14,16 +14,17 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from regraft.classifiers.feature_classifier import FeatureClassifier
-from regraft.classifiers.network_classifier import NetworkClassifier
-from regraft.classifiers.rotation import Scaling
-from regraft.classifiers.shallow_files import ONNX_OPSET, ShallowModel
+from regraft.classifiers.shallow_files import ONNX_OPSET
 from regraft.data.images import ImageLike
 from regraft.deploy import graph
+from regraft.deploy.likeness import Likeness, write_training
+from regraft.deploy.modules import Learner, Scaled, as_module, refused
 from regraft.deploy.predictor import (
     CHECKSUM,
+    FEATURES,
     NETWORK,
     PROBABILITIES,
     RECORD,
@@ -34,10 +35,11 @@ from regraft.deploy.predictor import (
     load,
 )
 from regraft.errors import ModelError
+from regraft.explain.neighbours import TrainingFeatures
 from regraft.files import atomic_folder, sha256_bytes, write_bytes, write_json
+from regraft.results.calibration import Calibration
 from regraft.settings import hash_key, to_json
 
-Learner = FeatureClassifier | NetworkClassifier
 TOLERANCE = 1e-4  # of a probability
 _TRACED = 2  # images
 
@@ -48,6 +50,9 @@ def write_deployed(
     images: Sequence[ImageLike],
     *,
     provenance: Mapping[str, Any] | None = None,
+    calibration: Calibration | None = None,
+    likeness: Likeness | None = None,
+    training: TrainingFeatures | None = None,
 ) -> Agreement:
     """Write a fitted learner as a model that predicts without torch; an older one gives way.
 
@@ -56,6 +61,9 @@ def write_deployed(
         folder: Where to.
         images: On which both must agree: the test part.
         provenance: Where the model comes from.
+        calibration: What its promises rest on.
+        likeness: What is known of the images that it has learned from.
+        training: The features of these images.
 
     Raises:
         ModelError: It cannot be written as ONNX, or that answers differently
@@ -80,23 +88,33 @@ def write_deployed(
         "decoding": learner.compute.decoding,
         "sha256": sha256_bytes(network),
         "provenance": dict(provenance or {}),
+        "calibration": calibration,
+        "likeness": likeness,
     }
     first = DeployRecord(**facts, agreement=Agreement(images=0, difference=0.0, changed=0))
     agreement = compare(learner, Predictor(first, network).predict_proba, images)
-    write_folder(folder, DeployRecord(**facts, agreement=agreement), network)
+    write_folder(folder, DeployRecord(**facts, agreement=agreement), network, training)
     return agreement
 
 
-def write_folder(folder: str | os.PathLike[str], record: DeployRecord, network: bytes) -> None:
+def write_folder(
+    folder: str | os.PathLike[str],
+    record: DeployRecord,
+    network: bytes,
+    training: TrainingFeatures | None = None,
+) -> None:
     """Write a deployed model of its parts; an older one gives way.
 
     Args:
         folder: Where to.
         record: What is known of it; the SHA-256 of the network is put in.
         network: The content of ``network.onnx``.
+        training: The features of the images that ``record.likeness`` tells of.
     """
     with atomic_folder(Path(folder), replace=True) as part:
         write_bytes(part / NETWORK, network)
+        if training is not None:
+            write_training(training, part)
         values = to_json(replace(record, sha256=sha256_bytes(network)))
         write_json(part / RECORD, {**values, CHECKSUM: hash_key(values)})
 
@@ -140,26 +158,10 @@ def network_onnx(learner: Learner) -> onnx.ModelProto:
             why = "XGBoost has no ONNX form here" if model else learner.shallow_.obstacle
             raise refused("ONNX", why)
         if model.record.kind == "onnx":
-            rows = _Scaled(learner.backbone_.embedder, learner.shallow_.scaling)
+            rows = Scaled(learner.backbone_.embedder, learner.shallow_.scaling)
             classifier = onnx.load_from_string(model.content)
-            return graph.join(_traced(rows, size, "features"), classifier)
+            return graph.join(_traced(rows, size, graph.ROWS), classifier, learner.temperature_)
     return _traced(as_module(learner), size, PROBABILITIES)
-
-
-def as_module(learner: Learner) -> nn.Module:
-    """Return what a fitted learner does, from views in 8 bits to probabilities, in torch alone.
-
-    Raises:
-        ModelError: Its classifier has no form in torch (``MODEL-UNSAVEABLE``).
-    """
-    if isinstance(learner, NetworkClassifier):
-        return _Network(learner.network_).eval()
-    model = learner.shallow_.model
-    if model is None or model.record.kind not in _MODULES:
-        kind = learner.shallow_.obstacle if model is None else "only linear classifiers and k-NN do"
-        raise refused("a program of torch", kind)
-    scaled = _Scaled(learner.backbone_.embedder, learner.shallow_.scaling)
-    return nn.Sequential(scaled, _MODULES[model.record.kind](model)).eval()
 
 
 def compare(
@@ -212,116 +214,11 @@ def _traced(module: nn.Module, size: int, output: str) -> onnx.ModelProto:
                 dynamo=False,
                 opset_version=ONNX_OPSET,
                 input_names=[VIEWS],
-                output_names=[output],
-                dynamic_axes={VIEWS: {0: "n"}, output: {0: "n"}},
+                output_names=[output, FEATURES],
+                dynamic_axes={name: {0: "n"} for name in (VIEWS, output, FEATURES)},
             )
         except Exception as error:
             raise refused("ONNX", f"{type(error).__name__}: {error}") from error
     made = onnx.load_from_string(content.getvalue())
     made.ir_version = graph.IR
     return made
-
-
-def refused(form: str, why: str) -> ModelError:
-    """Return the error of a model that has no such form, to be raised.
-
-    Example:
-        >>> refused("ONNX", "it is a forest").what
-        'this model cannot be written as ONNX'
-    """
-    what, hint = f"this model cannot be written as {form}", "use the model as it is"
-    text = " ".join(why.split())[:300]
-    return ModelError(what, why=text, hint=hint, code="MODEL-UNSAVEABLE")
-
-
-class _Network(nn.Module):
-    """From views to probabilities, by trunk and head."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, views: Tensor) -> Tensor:
-        logits: Tensor = self.network(views).float()
-        if logits.shape[1] > 1:
-            return logits.softmax(1)
-        second = logits.sigmoid()
-        return torch.cat([1 - second, second], 1)
-
-
-class _Scaled(nn.Module):
-    """From views to scaled features."""
-
-    def __init__(self, embedder: nn.Module, scaling: Scaling) -> None:
-        super().__init__()
-        self.embedder = embedder
-        self.names = tuple(scaling.arrays)
-        for name, values in scaling.arrays.items():
-            self.register_buffer(name, torch.from_numpy(np.array(values)))
-
-    def forward(self, views: Tensor) -> Tensor:
-        rows: Tensor = self.embedder(views)
-        if "components" in self.names:
-            return rows @ self.components.T - self.offset  # type: ignore[operator]
-        if "divisor" in self.names:
-            return (rows - self.mean) / self.divisor  # type: ignore[operator]
-        return rows
-
-
-class _Linear(nn.Module):
-    """From features to probabilities, as ``shallow_files`` computes them, in float64."""
-
-    def __init__(self, model: ShallowModel) -> None:
-        super().__init__()
-        self.separate = model.record.link == "one_vs_rest"
-        self.coefficients = nn.Buffer(_exact(model.arrays["coefficients"]))
-        self.intercepts = nn.Buffer(_exact(model.arrays["intercepts"]))
-
-    def forward(self, features: Tensor) -> Tensor:
-        scores = features.double() @ self.coefficients.T + self.intercepts
-        if not self.separate:
-            return scores.softmax(1).float()
-        shares = scores.sigmoid().clamp_min(np.finfo(np.float64).tiny)
-        return (shares / shares.sum(1, keepdim=True)).float()
-
-
-class _Neighbours(nn.Module):
-    """From features to the votes of the nearest training images, in float64."""
-
-    def __init__(self, model: ShallowModel) -> None:
-        super().__init__()
-        self.record = model.record
-        rows = _exact(model.arrays["features"])
-        classes = torch.from_numpy(model.arrays["classes"].astype(np.int64))
-        self.rows = nn.Buffer(_unit(rows) if self.record.metric == "cosine" else rows)
-        self.votes = nn.Buffer(nn.functional.one_hot(classes).double())
-
-    def forward(self, features: Tensor) -> Tensor:
-        exact = features.double()
-        if self.record.metric == "cosine":
-            distances = (1 - _unit(exact) @ self.rows.T).clamp_min(0)
-        else:
-            squares = (exact**2).sum(1, keepdim=True) + (self.rows**2).sum(1)
-            distances = (squares - 2 * exact @ self.rows.T).clamp_min(0).sqrt()
-        nearest, places = distances.topk(self.record.neighbours, dim=1, largest=False)
-        weights = torch.ones_like(nearest)
-        if self.record.weights == "distance":  # an equal image, where there is one, votes alone
-            equal = (nearest == 0).double()
-            weights = torch.where(equal.sum(1, keepdim=True) > 0, equal, 1 / nearest)
-        shares = (weights[:, :, None] * self.votes[places]).sum(1)
-        return (shares / shares.sum(1, keepdim=True)).float()
-
-
-_MODULES: dict[str, Callable[[ShallowModel], nn.Module]] = {
-    "linear": _Linear,
-    "neighbours": _Neighbours,
-}
-
-
-def _exact(values: NDArray[Any]) -> Tensor:
-    return torch.from_numpy(np.array(values, dtype=np.float64))
-
-
-def _unit(rows: Tensor) -> Tensor:
-    lengths = rows.norm(dim=1, keepdim=True)
-    return rows / torch.where(lengths > 0, lengths, torch.ones_like(lengths))

@@ -16,10 +16,11 @@ import onnx
 from onnx import TensorProto, compose, helper, numpy_helper
 
 from regraft.backbones.spec import Preprocessing
-from regraft.deploy.predictor import PROBABILITIES, VIEWS
+from regraft.deploy.predictor import FEATURES, PROBABILITIES, VIEWS
 
 IR = 8  # the format of the files
 IMAGE = "image"
+ROWS = "rows"  # what a classifier is given, where it is a graph of its own
 _ONE = 2.0**22  # what Pillow's weights add up to
 _REACH = {"bilinear": 1.0, "bicubic": 2.0}  # of a filter, in pixels of the smaller image
 
@@ -60,17 +61,38 @@ def whole_model(network: onnx.ModelProto, preprocessing: Preprocessing) -> onnx.
             compose.add_prefix(before, "view/", rename_inputs=False, rename_outputs=False),
             compose.add_prefix(network, "network/"),
             io_map=[("view", f"network/{VIEWS}")],
+            outputs=[f"network/{PROBABILITIES}"],
         )
     )
 
 
-def join(network: onnx.ModelProto, classifier: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a network that gives ``features`` followed by a classifier of them."""
+def join(
+    network: onnx.ModelProto, classifier: onnx.ModelProto, temperature: float
+) -> onnx.ModelProto:
+    """Return a network that gives rows and features, followed by a classifier of the rows.
+
+    Args:
+        network: From ``views`` to ``rows`` and ``features``.
+        classifier: From ``features``, which are the rows, to ``probabilities``.
+        temperature: What the logarithms of the probabilities are divided by.
+    """
+    classifier = compose.add_prefix(classifier, "classifier/")
+    raw = next(one for one in classifier.graph.output if one.name.endswith(PROBABILITIES))
+    made = _Graph("temperature/")
+    least = made.number(float(np.finfo(np.float32).tiny), np.float32)
+    logs = made.add("Log", made.add("Max", raw.name, least))
+    scores = made.add("Div", logs, made.number(temperature, np.float32))
+    made.add("Softmax", scores, output=PROBABILITIES, axis=1)
+    classifier.graph.node.extend(made.nodes)
+    classifier.graph.initializer.extend(made.constants)
+    given = helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, None)
+    given.type.CopyFrom(raw.type)
+    classifier.graph.output.append(given)
     joined = compose.merge_models(
         network,
-        compose.add_prefix(classifier, "classifier/", rename_outputs=False),
-        io_map=[("features", "classifier/features")],
-        outputs=[PROBABILITIES],
+        classifier,
+        io_map=[(ROWS, "classifier/features")],
+        outputs=[PROBABILITIES, FEATURES],
     )
     joined.ir_version = IR
     operators = {one.domain: one for one in joined.opset_import}  # both bring the same ones
@@ -90,13 +112,14 @@ def describe(model: onnx.ModelProto, facts: Mapping[str, Any]) -> None:
 class _Graph:
     """Nodes and constants of a graph while it is written."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = prefix
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
     def add(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
         """Add a node and return the name of its output."""
-        name = output or f"{operator} {len(self.nodes)}"
+        name = output or f"{self.prefix}{operator} {len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, inputs, [name], **attributes))
         return name
 
@@ -109,7 +132,7 @@ class _Graph:
         return self._constant(np.array(values, dtype=np.int64))
 
     def _constant(self, values: Any) -> str:
-        name = f"constant {len(self.constants)}"
+        name = f"{self.prefix}constant {len(self.constants)}"
         self.constants.append(numpy_helper.from_array(values, name))
         return name
 

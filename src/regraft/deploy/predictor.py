@@ -1,6 +1,7 @@
 """A deployed model: it predicts without torch, timm or scikit-learn, a second after the start.
 
-network.onnx    from views, as they enter the network, to the probability of each class
+network.onnx    from views, as they enter the network, to probabilities and features
+training.npy    the features of the images that it has learned from
 deploy.json     a `DeployRecord`: classes, preprocessing, where it comes from, what was checked
 """
 
@@ -9,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -23,18 +23,21 @@ from pydantic import Field
 from regraft.backbones.spec import Preprocessing
 from regraft.backbones.views import prepare
 from regraft.data.images import Decoding, ImageLike, open_image
+from regraft.deploy.likeness import Likeness, read_training
 from regraft.errors import ImageError, ModelError
+from regraft.explain.neighbours import TrainingFeatures
 from regraft.files import read_json, sha256_file
+from regraft.results.calibration import Calibration
 from regraft.settings import from_json, hash_key, settings_class
 from regraft.system import threads
 
 FOLDER = "deploy"  # within the folder of a model
 NETWORK, RECORD = "network.onnx", "deploy.json"
 CHECKSUM = "checksum"  # in the record: of all else in it
-VIEWS, PROBABILITIES = "views", "probabilities"  # input and output of the network
+VIEWS, PROBABILITIES, FEATURES = "views", "probabilities", "features"  # input and outputs
 _AT_ONCE = 32
 
-Answer = Callable[[Sequence[Image]], list[Any]]  # from images to the entries of each
+Answer = Callable[[Sequence[Image]], Sequence[dict[str, Any]]]  # from images to what is said
 
 Name = Annotated[str, Field(min_length=1)]
 
@@ -71,6 +74,8 @@ class DeployRecord:
         sha256: Of ``network.onnx``.
         agreement: With the fitted model.
         provenance: Where the model comes from: network, weights, licence, version, data.
+        calibration: What its promises rest on; None where nothing can be promised.
+        likeness: What is known of the images that it has learned from.
     """
 
     classes: Annotated[tuple[Name, ...], Field(min_length=2)]
@@ -79,6 +84,8 @@ class DeployRecord:
     sha256: str
     agreement: Agreement
     provenance: dict[str, Any]
+    calibration: Calibration | None = None
+    likeness: Likeness | None = None
     format: Literal["regraft-deploy"] = "regraft-deploy"
 
 
@@ -88,19 +95,25 @@ class Predictor:
     Args:
         record: What is known of it.
         network: The content or the path of ``network.onnx``.
+        training: The features of the images that it has learned from, if they were kept.
 
     Attributes:
         classes_: The names of the classes in the order of the columns of ``predict_proba``.
     """
 
-    def __init__(self, record: DeployRecord, network: bytes | str) -> None:
+    def __init__(
+        self,
+        record: DeployRecord,
+        network: bytes | str,
+        training: TrainingFeatures | None = None,
+    ) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads()
         options.log_severity_level = 3
         options.enable_mem_pattern = False  # it would keep memory for every size of a batch
         # Threads that spin between two layers take the processors from those that decode.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self.record = record
+        self.record, self.training = record, training
         self.classes_ = np.array(record.classes, dtype=str)
         self._session = onnxruntime.InferenceSession(
             network, options, providers=["CPUExecutionProvider"]
@@ -126,6 +139,24 @@ class Predictor:
         """
         nothing = np.empty((0, len(self.classes_)))
         return np.concatenate([nothing, *self._blocks(images)])
+
+    def outputs(
+        self, images: Sequence[ImageLike]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Return the probabilities (n, k) of images, and the features (n, d) behind them.
+
+        Args:
+            images: At least one.
+
+        Raises:
+            ImageError: An image cannot be used.
+        """
+        found = []
+        for start in range(0, len(images), _AT_ONCE):
+            views = self.views(images[start : start + _AT_ONCE])
+            found.append(self._session.run([PROBABILITIES, FEATURES], {VIEWS: views}))
+        shares, features = (np.concatenate(each) for each in zip(*found, strict=True))
+        return shares.astype(np.float64), features
 
     def views(self, images: Sequence[ImageLike]) -> NDArray[np.uint8]:
         """Return images as they enter the network, (n, size, size, 3), by all threads.
@@ -178,7 +209,11 @@ def load(folder: str | os.PathLike[str]) -> Predictor:
         what, hint = "the deployed network is not the one that was written", "export it again"
         raise ModelError(what, path=network, hint=hint, code="MODEL-CHECKSUM")
     try:
-        return Predictor(record, str(network))
+        likeness = record.likeness
+        training = read_training(place, likeness, record.classes) if likeness else None
+        return Predictor(record, str(network), training)
+    except ModelError:
+        raise
     except Exception as error:  # of onnxruntime, whatever it is
         what, why = "the deployed network cannot be run", f"{error}"[:300]
         raise ModelError(what, path=network, why=why, code="MODEL-CORRUPT") from error
@@ -209,22 +244,32 @@ def predict_files(model: Predicts, files: Iterable[str], top: int = 1) -> Iterat
         files: Paths of images.
         top: How many classes.
     """
-    return answer_files(files, {"": partial(top_classes, model, top=top)})
+
+    def answer(images: Sequence[Image]) -> list[dict[str, Any]]:
+        rows = top_classes(model.classes_, model.predict_proba(images), top=top)
+        return [{"top": row} for row in rows]
+
+    return answer_files(files, {"": answer})
 
 
-def top_classes(model: Predicts, images: Sequence[ImageLike], *, top: int) -> list[list[Any]]:
+def top_classes(
+    classes: Sequence[str] | NDArray[np.str_], shares: NDArray[np.float64], *, top: int
+) -> list[list[dict[str, Any]]]:
     """Return the most probable classes of each image: entries with ``label`` and ``probability``.
 
     Args:
-        model: What predicts.
-        images: The images.
+        classes: Their names.
+        shares: The probabilities, (n, k).
         top: How many classes.
+
+    Example:
+        >>> top_classes(["day", "night"], np.array([[0.2, 0.8]]), top=1)
+        [[{'label': 'night', 'probability': 0.8}]]
     """
-    rows = model.predict_proba(images)
-    best = (-rows).argsort(axis=1, kind="stable")[:, :top]
+    best = (-shares).argsort(axis=1, kind="stable")[:, :top]
     return [
-        [{"label": str(model.classes_[k]), "probability": float(row[k])} for k in order]
-        for row, order in zip(rows, best, strict=True)
+        [{"label": str(classes[k]), "probability": float(row[k])} for k in order]
+        for row, order in zip(shares, best, strict=True)
     ]
 
 
@@ -236,7 +281,7 @@ def answer_files(files: Iterable[str], answers: Mapping[str, Answer]) -> Iterato
         answers: By the name of each model, what it says of images; "" for a model without a name.
 
     Returns:
-        For each image and model ``file``, ``backbone`` (its name) and ``top`` (what it said); for
+        For each image and model ``file``, ``backbone`` (its name) and what it said; for
         an image that cannot be used ``file``, ``error`` and ``message``.
     """
     remaining = iter(files)
@@ -269,4 +314,4 @@ def _rows(
             yield row
             continue
         for name, entries in seen.items():
-            yield row | ({"backbone": name} if name else {}) | {"top": next(entries)}
+            yield row | ({"backbone": name} if name else {}) | next(entries)

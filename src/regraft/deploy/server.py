@@ -36,10 +36,11 @@ from starlette.exceptions import HTTPException
 from regraft.backbones.views import framed, prepare
 from regraft.data.images import Content, Decoding, decode
 from regraft.deploy import protocol
+from regraft.deploy.answers import Answerer, Promises
 from regraft.deploy.batching import Batcher, Row, Rows
 from regraft.deploy.guard import Guard, ServeSettings, headers_of, problem_of
 from regraft.deploy.metrics import TEXT, Counted, Metrics
-from regraft.deploy.predictor import Predictor, top_classes
+from regraft.deploy.predictor import Predictor
 from regraft.errors import ImageError, RegraftError, RequestError, UsageError, printable
 from regraft.system import __version__, threads
 
@@ -91,12 +92,14 @@ class Served:
     maps: Maps | None = None
 
     @classmethod
-    def of(cls, model: Predictor, name: str) -> Served:
-        """Return a deployed model under a name."""
-        classes, preprocessing = model.record.classes, model.record.preprocessing
+    def of(cls, model: Predictor, name: str, promises: Promises | None = None) -> Served:
+        """Return a deployed model under a name, and what is asked of its answers.
 
-        def answer(images: Sequence[Image.Image]) -> list[Row]:
-            return [{"top": top} for top in top_classes(model, images, top=len(classes))]
+        Raises:
+            UsageError: It cannot be promised.
+        """
+        classes, preprocessing = model.record.classes, model.record.preprocessing
+        answer = Answerer(model, promises or Promises(), top=len(classes))
 
         def shrink(image: Image.Image) -> Image.Image:
             return Image.fromarray(framed(prepare(image, preprocessing), preprocessing))

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from regraft.backbones.backbone import Backbone
 from regraft.backbones.views import prepare
 from regraft.data.images import ImageLike, open_image
-from regraft.deploy.export import Learner, as_module, compare, refused
+from regraft.deploy.export import compare
+from regraft.deploy.modules import Learner, as_module, refused
 from regraft.deploy.predictor import Agreement
 from regraft.files import write_bytes
 from regraft.settings import to_json
@@ -54,7 +55,7 @@ def write_program(
     """
     backbone, facts = learner.backbone_, {"labels": list(map(str, learner.classes_))}
     known = {**facts, "preprocessing": to_json(backbone.preprocessing), **(provenance or {})}
-    content = _exported(as_module(learner), backbone, json.dumps(known))
+    content = _exported(_Probabilities(as_module(learner)), backbone, json.dumps(known))
 
     def predict(shown: Sequence[ImageLike]) -> NDArray[np.float64]:
         program = torch.export.load(io.BytesIO(content)).module()
@@ -87,6 +88,18 @@ def _exported(module: nn.Module, backbone: Backbone, facts: str) -> bytes:
         finally:
             module.to(device)
     return content.getvalue()
+
+
+class _Probabilities(nn.Module):
+    """A module of two outputs without the second, the features."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, views: Tensor) -> Tensor:
+        found: Tensor = self.module(views)[0]
+        return found
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL.Image import Image, fromarray
 
-from regraft.backbones.backbone import build
+from regraft.backbones.backbone import Backbone, build
 from regraft.backbones.from_timm import imagenet_class
 from regraft.backbones.spec import BackboneSpec
 from regraft.classifiers.network_classifier import NetworkClassifier, load_model
@@ -152,12 +152,15 @@ def classify_images(
         BackboneError: A network has no trained ImageNet head.
     """
     built = {spec.name: build(spec) for spec in networks}
-    answers = {name: partial(network.top_k, k=top) for name, network in built.items()}
+    answers = {name: partial(_seen_by, network, top) for name, network in built.items()}
     for row in answer_files(files, answers):
         if "top" in row:
-            row["top"] = [to_json(entry) for entry in row["top"]]
             row["truth"] = _true_class(Path(row["file"]), label_from_name)
         yield row
+
+
+def _seen_by(network: Backbone, top: int, images: Sequence[Image]) -> list[dict[str, Any]]:
+    return [{"top": list(map(to_json, entries))} for entries in network.top_k(images, k=top)]
 
 
 def explain_run(
@@ -245,11 +248,11 @@ def nearest_images(
     finished = Run.open(place.absolute().parent if inside else place)
     training, learner = TrainingFeatures.read(finished), load_model(finished.folder / MODEL)
 
-    def answer(images: Sequence[Image]) -> list[Any]:
+    def answer(images: Sequence[Image]) -> list[dict[str, Any]]:
         with learner.recording() as features:
             learner.predict_proba(images)
         found = training.nearest(np.concatenate(features), most=top)
-        return [[to_json(one) for one in entries] for entries in found]
+        return [{"top": [to_json(one) for one in entries]} for entries in found]
 
     return answer_files(files, {"": answer})
 

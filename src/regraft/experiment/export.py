@@ -11,19 +11,26 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import ImageOps
 
-from regraft.classifiers.network_classifier import load_model
+from regraft.classifiers.network_classifier import NetworkClassifier, load_model
 from regraft.data.dataset import Dataset
+from regraft.data.images import open_image
 from regraft.deploy.bundle import write_bundle
 from regraft.deploy.export import agreement_of, write_deployed, write_folder, write_onnx
 from regraft.deploy.int8 import IMAGES, time_ratio, to_int8
+from regraft.deploy.likeness import MOST, Likeness, likeness_of
+from regraft.deploy.modules import Learner
 from regraft.deploy.predictor import FOLDER, NETWORK, Agreement, Predictor, load
 from regraft.deploy.torch_program import write_program
 from regraft.deploy.web import find_runtime, write_web
 from regraft.errors import DataError, UsageError
 from regraft.experiment.config import RunConfig
 from regraft.experiment.prepare import read_images
+from regraft.explain.neighbours import TrainingFeatures, unit_rows
 from regraft.files import temporary_folder
+from regraft.report.gallery import image_address
 from regraft.results.intervals import Estimate, accuracy_json, percent, points, wilson
 from regraft.results.paired import Difference, paired_difference
 from regraft.results.run import MODEL, Run
@@ -31,6 +38,7 @@ from regraft.settings import from_json, to_json
 
 Target = Literal["folder", "onnx", "bundle", "torch-export", "web"]
 _FILES: dict[Target, Callable[[Path, Path], None]] = {"onnx": write_onnx, "bundle": write_bundle}
+_SIDE = 64  # pixels of a small copy
 _COMPARED = 32  # images with a program of torch, which is not the one that Regraft runs
 
 
@@ -84,20 +92,35 @@ class Exported:
         written: The file or folder.
         agreement: With the model of the run.
         cost: Of 8 bits, where they were asked for.
+        strangers: How well the distance to the training images tells those of an unknown class:
+            the area under the ROC curve.
+        seen: Whether the network itself was trained on these images.
     """
 
     written: Path
     agreement: Agreement
     cost: Cost | None = None
+    strangers: Estimate | None = None
+    seen: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the values as JSON has them."""
         told = {"written": str(self.written), **to_json(self.agreement)}
+        told |= {"strangers": to_json(self.strangers)} if self.strangers else {}
         return told | ({"int8": self.cost.to_json()} if self.cost else {})
 
     def __str__(self) -> str:
-        cost = f"\nint8: {self.cost}" if self.cost else ""
-        return f"{self.written}: {self.agreement}{cost}"
+        more = f"\nint8: {self.cost}" if self.cost else ""
+        if self.strangers is not None and self.strangers.known:
+            more = (
+                "\nimages of a class that was left out are told by their distance to the training "
+                f"images: area under the ROC curve {percent(self.strangers)}"
+                + (
+                    "; the network has learned from all classes, so it is less of new ones"
+                    * self.seen
+                )
+            )
+        return f"{self.written}: {self.agreement}{more}"
 
 
 def export_run(
@@ -106,6 +129,7 @@ def export_run(
     to: Target = "folder",
     out: Path | None = None,
     int8: bool = False,
+    with_images: bool = False,
     data: str | os.PathLike[str] | None = None,
     runtime: Path | None = None,
 ) -> Exported:
@@ -119,7 +143,9 @@ def export_run(
         to: ``"folder"`` for one in the run's own folder that predicts without torch, which the
             others but ``"torch-export"`` are made of.
         out: The file to write, for ``"web"`` the folder; None for the run's own folder.
-        int8: Whether the network counts in whole numbers of 8 bits.
+        int8: Whether the network counts in whole numbers of 8 bits; it then promises nothing.
+        with_images: Whether small copies of the training images go with the folder, to be shown
+            beside those that are like them.
         data: Where the images lie, if they were moved.
         runtime: The archive of onnxruntime-web, for ``"web"``; None: see
             :func:`~regraft.deploy.web.find_runtime`.
@@ -135,8 +161,9 @@ def export_run(
     archive = find_runtime(runtime) if to == "web" else None  # before the work that needs it
     finished = Run.open(run)
     model, facts = finished.folder / MODEL, _provenance(finished)
-    learner, (tested, trained) = load_model(model), _parts(finished, data)
-    if int8 and trained is None:
+    learner, parts = load_model(model), _parts(finished, data)
+    tested = parts["test"] if "test" in parts else parts["all"]
+    if int8 and "train" not in parts:
         hint = "export it without --int8"
         raise UsageError("what 8 bits cost is measured on a test part: there is none", hint=hint)
     if to == "torch-export":
@@ -144,14 +171,29 @@ def export_run(
         shown = tested.paths[:_COMPARED]
         return Exported(out, write_program(learner, out, shown, provenance=facts))
     with _place(model / FOLDER, passing=int8 and to != "folder") as place:
-        agreement, cost = write_deployed(learner, place, tested.paths, provenance=facts), None
-        if int8 and trained is not None:
-            agreement, cost = _in_8_bits(place, tested, trained)
+        likeness, training, cost = None, None, None
+        if not int8:
+            likeness, training = _learned(learner, finished, parts, with_images=with_images)
+        agreement = write_deployed(
+            learner,
+            place,
+            tested.paths,
+            provenance=facts,
+            calibration=finished.calibration,
+            likeness=likeness,
+            training=training,
+        )
+        if int8:
+            drawn = np.random.default_rng(0).permutation(len(parts["train"]))[:IMAGES]
+            agreement, cost = _in_8_bits(place, tested, parts["train"].take(drawn.tolist()))
         if out is not None and archive is not None:
             write_web(place, out, runtime=archive)
         elif out is not None:
             _FILES[to](place, out)
-    return Exported(out or model / FOLDER, agreement, cost)
+    strangers = likeness.strangers if likeness else None
+    return Exported(
+        out or model / FOLDER, agreement, cost, strangers, bool(likeness and likeness.seen)
+    )
 
 
 def _check(to: Target, out: Path | None, *, int8: bool, runtime: Path | None) -> None:
@@ -179,23 +221,62 @@ def _provenance(run: Run) -> dict[str, Any]:
     }
 
 
-def _parts(run: Run, data: str | os.PathLike[str] | None) -> tuple[Dataset, Dataset | None]:
-    """Return the images to check on, and some training images if those are others."""
+def _parts(run: Run, data: str | os.PathLike[str] | None) -> dict[str, Dataset]:
+    """Return the images of each part that are still there: ``test``, ``val``, ``train``, or all."""
     config = from_json(RunConfig, run.record.config).data
     images = read_images(config if data is None else replace(config, source=Path(data)))
     places = {path: place for place, path in enumerate(images.relative_paths())}
-    rows = run.rows()
-    tested = [row.path for row in rows if row.part == "test"]
-    there = [places[path] for path in tested or places if path in places]
-    if len(there) < len(tested):
-        what = f"{len(tested) - len(there)} images of the test part are not there any more"
+    wanted: dict[str, list[str]] = {"test": [], "val": [], "train": []}
+    predicted = run.predictions  # of the training part only what was learned from
+    for path, part in zip(predicted.paths, predicted.parts, strict=True):
+        wanted[part].append(path)
+    there = {
+        part: sorted(places[path] for path in paths if path in places)
+        for part, paths in wanted.items()
+    }
+    if missing := len(wanted["test"]) - len(there["test"]):
+        what = f"{missing} images of the test part are not there any more"
         hint = "say where they lie with --data"
         raise DataError(what, path=config.source, hint=hint, code="DATA-MISSING")
-    if not tested:
-        return images, None
-    learned = [places[row.path] for row in rows if row.part == "train" and row.path in places]
-    drawn = np.random.default_rng(0).permutation(learned)[:IMAGES]
-    return images.take(sorted(there)), images.take([int(place) for place in drawn])
+    if not wanted["test"]:
+        return {"all": images}
+    return {part: images.take(found) for part, found in there.items() if found}
+
+
+def _learned(
+    learner: Learner, run: Run, parts: dict[str, Dataset], *, with_images: bool
+) -> tuple[Likeness | None, TrainingFeatures | None]:
+    """Return what is known of the training images, and their features; nothing of wide ones."""
+    if "train" not in parts or run.record.method.get("pooling") == "flatten":
+        return None, None
+    train = parts["train"]
+    if len(train) > MOST:
+        order = np.argsort(np.array(train.labels, dtype=object), kind="stable")
+        train = train.take(order[np.linspace(0, len(order) - 1, MOST).astype(int)].tolist())
+
+    def features(part: Dataset) -> NDArray[np.float32]:
+        with learner.recording() as blocks:
+            learner.predict_proba(part.paths)
+        return np.concatenate(blocks)
+
+    names = tuple(map(str, range(len(train))))
+    rows = unit_rows(features(train)).astype(np.float16)
+    training = TrainingFeatures(rows, names, tuple(train.labels))
+    tested = parts["test"]
+    likeness = likeness_of(
+        training,
+        [str(name) for name in learner.classes_],
+        held=features(parts["val"]) if "val" in parts else None,
+        tested=(features(tested), tested.labels),
+        seen=isinstance(learner, NetworkClassifier) and learner.trains_trunk_,
+        images=[_small(Path(path)) for path in train.paths] if with_images else (),
+    )
+    return likeness, training
+
+
+def _small(file: Path) -> str:
+    """Return a small copy of an image as a ``data:`` address."""
+    return image_address(ImageOps.fit(open_image(file), (_SIDE, _SIDE)), "jpeg", quality=70)
 
 
 @contextlib.contextmanager
@@ -230,5 +311,8 @@ def _in_8_bits(place: Path, tested: Dataset, trained: Dataset) -> tuple[Agreemen
         time=time_ratio(exact, whole, exact.views(tested.paths[:1])),
     )
     provenance = {**exact.record.provenance, "int8": cost.to_json()}
-    write_folder(place, replace(exact.record, agreement=agreement, provenance=provenance), network)
+    record = replace(
+        exact.record, agreement=agreement, provenance=provenance, calibration=None, likeness=None
+    )
+    write_folder(place, record, network)
     return agreement, cost
