@@ -18,7 +18,9 @@ from regraft.classifiers.shallow import (
     find_shallow,
     fit_shallow,
     fit_temperature,
+    log_shares,
     margin_probabilities,
+    tempered,
 )
 from samples import refused
 
@@ -223,3 +225,45 @@ def test_perfect_and_hopeless_scores_give_a_finite_temperature(right):
 
     low, high = (1 / 3, 0.99) if right else (1 / 3 - 0.01, 1 / 3 + 0.01)
     assert low < probabilities.max() < high
+
+
+def test_the_temperature_is_that_of_scikit_learn():
+    from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.frozen import FrozenEstimator
+
+    class Given(ClassifierMixin, BaseEstimator):
+        def fit(self, X, y):
+            self.classes_ = np.unique(y)
+            return self
+
+        def decision_function(self, X):
+            return X
+
+        def predict(self, X):
+            return X.argmax(axis=1)
+
+    draw = np.random.default_rng(0)
+    scores = 2 * draw.normal(size=(3000, 4))
+    shares = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    labels = np.array([draw.choice(4, p=row) for row in shares])
+    overconfident = 3 * scores
+    given = FrozenEstimator(Given().fit(overconfident, labels))
+
+    theirs = CalibratedClassifierCV(given, method="temperature").fit(overconfident, labels)
+    found = fit_temperature(log_shares(softmax(overconfident, axis=1)), labels)
+
+    expected = theirs.predict_proba(overconfident)
+    assert tempered(softmax(overconfident, axis=1), found) == pytest.approx(expected, abs=0.005)
+    assert found == pytest.approx(3, rel=0.1)
+
+
+def test_a_temperature_changes_no_class_and_one_changes_nothing():
+    shares = np.random.default_rng(0).dirichlet(np.ones(5), size=200)
+
+    assert np.array_equal(tempered(shares, 1.0), shares)
+    for temperature in (0.2, 5.0):
+        calm = tempered(shares, temperature)
+        assert np.array_equal(calm.argmax(axis=1), shares.argmax(axis=1))
+        assert calm.sum(axis=1) == pytest.approx(np.ones(200))
+    assert tempered(np.array([[1.0, 0.0]]), 3.0)[0, 1] > 0

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 
 import pytest
 import typer
@@ -65,8 +66,8 @@ classify {image} --backbone efficientnet_lite0 --top 2 --out {new}.html
 classify {image} --weights default --arg drop_rate=0.0 --label-from-name (?P<label>[0-9]+)
 classify --json {animals}/panda
 predict {run} {image} --top 2 --json
-predict {run} {image} --coverage 0.5 --each-class
-predict {run} {image} --abstain-error 0.5 --unlike 0.4
+predict {exported} {image} --coverage 0.5 --each-class
+predict {exported} {image} --abstain-error 0.97 --unlike 0.4
 explain {run} {image} {fresh} --class poppy --channel 3 --out {new}.html
 explain --backbone efficientnet_lite0 --weights default --arg size=64 {image} --out {new}.html
 export {run} --with-images --json
@@ -131,6 +132,7 @@ def names(place, fitted, tmp_path_factory):
     from regraft.backbones.backbone import build
     from regraft.backbones.spec import BackboneSpec
     from regraft.data.synthetic import make_flowers
+    from regraft.experiment.export import export_run
 
     folder = tmp_path_factory.mktemp("more")
     network = build(BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),)))
@@ -139,6 +141,8 @@ def names(place, fitted, tmp_path_factory):
     (folder / "small.toml").write_text(plan + "[small]\nepochs = 1\n[small.row]\nper_class = 4\n")
     make_flowers(folder / "fresh", species=2, per_class=3, size=48, seed=1)
     columns, path = "path,given,suggested,label\n", place.image.relative_to(place.flowers)
+    shutil.copytree(fitted, folder / "exported")
+    export_run(folder / "exported")
     (folder / "none.csv").write_text(columns)
     (folder / "review.csv").write_text(f"{columns}{path},{path.parent},poppy,poppy\n")
     return {
@@ -147,6 +151,7 @@ def names(place, fitted, tmp_path_factory):
         "review": folder / "review.csv",
         "no_review": folder / "none.csv",
         "run": fitted,
+        "exported": folder / "exported",
         "weights": folder / "net.safetensors",
         "small_plan": folder / "small.toml",
     }

@@ -9,6 +9,7 @@ import pytest
 from regraft import load_model
 from regraft.backbones.spec import Compute
 from regraft.classifiers.network_classifier import NetworkClassifier
+from regraft.classifiers.shallow import tempered
 from regraft.data.synthetic import make_flowers
 from regraft.errors import DataError, RegraftError, RunError, UsageError
 from regraft.experiment import run as runs
@@ -116,6 +117,26 @@ def test_the_model_of_a_run_predicts_what_the_run_recorded(which, flowers, reque
     paths = [flowers / path for path in fitted.predictions.paths]
 
     assert model.predict(paths).tolist() == list(fitted.predictions.predicted)
+
+
+@pytest.mark.parametrize("which", ["run", "trained"])
+def test_confidence_is_fitted_on_the_validation_part_and_saved_with_the_model(which, request):
+    found = request.getfixturevalue(which)
+    learner, held = load_model(found.folder / "model"), found.predictions.part("val")
+
+    assert len(held) > 0
+    assert learner.temperature_ == found.record.temperature != 1.0
+    calm = found.predictions.predicted
+    raw = tempered(found.predictions.probabilities, 1 / found.record.temperature)
+    assert [found.predictions.classes[k] for k in raw.argmax(axis=1)] == list(calm)
+    assert found.calibration.right == tuple(held.correct)
+    assert found.calibration.chose is (which == "trained")
+
+
+def test_without_validation_images_nothing_is_calibrated(flowers, tmp_path):
+    found = fit_run(shallow(flowers, val=0.0), out=tmp_path / "run")
+
+    assert (found.record.temperature, found.calibration) == (1.0, None)
 
 
 def test_a_taken_folder_is_refused_before_any_work(run, flowers, monkeypatch):

@@ -9,7 +9,7 @@ from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.network_classifier import NetworkClassifier
 from regraft.errors import RunError
 from regraft.experiment.evaluate import nearest_images
-from regraft.explain.neighbours import TrainingFeatures
+from regraft.explain.neighbours import TrainingFeatures, tell_strangers, unit_rows
 from regraft.results.inspection import FOLDER, Inspection
 from regraft.results.run import Run
 from regraft.training.phases import fine_tune, frozen
@@ -86,3 +86,39 @@ def test_lost_or_foreign_features_are_an_error(explained, tmp_path, content, cod
         TrainingFeatures.read(Run.open(run))
 
     assert raised.value.code == code
+
+
+def test_a_class_that_was_left_out_is_told_by_its_distance():
+    draw = np.random.default_rng(0)
+    centres = 3 * draw.normal(size=(4, 16))
+    labels = tuple("abcd"[k] for k in range(4) for _ in range(25))
+    rows = (np.repeat(centres, 25, axis=0) + draw.normal(size=(100, 16))).astype(np.float32)
+    kept = TrainingFeatures(unit_rows(rows).astype(np.float16), tuple(map(str, range(100))), labels)
+    others = (np.repeat(centres, 10, axis=0) + draw.normal(size=(40, 16))).astype(np.float32)
+    names = [label for label in "abcd" for _ in range(10)]
+
+    told = tell_strangers(kept, others, names)
+    nothing = tell_strangers(kept, draw.normal(size=(40, 16)).astype(np.float32), names)
+
+    assert told.low > 0.9
+    assert nothing.low < 0.5 < nothing.high
+    assert not tell_strangers(kept, others[:10], names[:10]).known
+
+
+def test_the_area_is_that_of_scikit_learn():
+    from sklearn.metrics import roc_auc_score
+
+    draw = np.random.default_rng(1)
+    rows = draw.normal(size=(60, 5)).astype(np.float32)
+    labels = tuple("ab"[k % 2] for k in range(60))
+    kept = TrainingFeatures(unit_rows(rows).astype(np.float16), labels, labels)
+    others, names = draw.normal(size=(30, 5)).astype(np.float32), ["a", "b", "b"] * 10
+
+    areas = []
+    for name in "ab":
+        left = [place for place, label in enumerate(labels) if label != name]
+        alike = kept.alike(others)[:, left]
+        far = 1 - np.sort(alike, axis=1)[:, -3]
+        areas.append(roc_auc_score([each == name for each in names], far))
+
+    assert tell_strangers(kept, others, names).value == pytest.approx(np.mean(areas), abs=1e-6)
