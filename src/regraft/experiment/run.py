@@ -153,15 +153,21 @@ def fit_run(
         )
         shutil.rmtree(place / CHECKPOINTS, ignore_errors=True)
     if config.method.explain:
-        files = {
-            path: Path(file)
-            for part in parts.values()
-            for path, file in zip(part.relative_paths(), part.paths, strict=True)
-        }
-        with contextlib.suppress(ImageError):  # gone since it was predicted: the run is whole
-            inspect_run(run, learner, files, features)
+        _explain(run, learner, parts, features)
     write_page(run, data_root=config.data.source)
     return run
+
+
+def _explain(
+    run: Run, learner: Learner, parts: dict[str, Dataset], features: NDArray[np.float32] | None
+) -> None:
+    files = {
+        path: Path(file)
+        for part in parts.values()
+        for path, file in zip(part.relative_paths(), part.paths, strict=True)
+    }
+    with contextlib.suppress(ImageError):  # gone since it was predicted: the run is whole
+        inspect_run(run, learner, files, features)
 
 
 def initial_weights(method: MethodConfig) -> dict[str, str]:
