@@ -67,7 +67,7 @@ classify {image} --weights default --arg drop_rate=0.0 --label-from-name (?P<lab
 classify --json {animals}/panda
 predict {run} {image} --top 2 --json
 predict {exported} {image} --coverage 0.5 --each-class
-predict {exported} {image} --abstain-error 0.97 --unlike 0.4
+predict {exported} {image} --unlike 0.4
 explain {run} {image} {fresh} --class poppy --channel 3 --out {new}.html
 explain --backbone efficientnet_lite0 --weights default --arg size=64 {image} --out {new}.html
 export {run} --with-images --json
@@ -102,6 +102,7 @@ ROWS = ROWS.strip().splitlines()
 ELSEWHERE = {
     "fit": {"--from", "--resume"},
     "find-lr": {"--from"},
+    "predict": {"--abstain-error"},
     "export": {"--runtime"},
     "demo": {"--out"},
     "watch": {"--port"},

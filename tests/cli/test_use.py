@@ -3,7 +3,9 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from regraft.errors import DataError, UsageError
 
@@ -202,3 +204,28 @@ def test_the_page_of_a_run_is_written_again_from_its_folder_alone(regraft, runs,
     assert sorted(shown) == sorted(str(page) for page in runs.rglob("report.html"))
     with pytest.raises(UsageError, match="--data"):
         regraft("report", runs, "--data", runs / "nowhere")
+
+
+def test_an_exported_model_says_unknown_where_an_error_was_promised(regraft, small, tmp_path):
+    draw = np.random.default_rng(0)
+    for name, level in (("dark", 60), ("light", 190)):
+        (tmp_path / "shades" / name).mkdir(parents=True)
+        for number in range(60):
+            shade = (level + draw.integers(-50, 50, (48, 48, 3))).astype(np.uint8)
+            Image.fromarray(shade).save(tmp_path / "shades" / name / f"{number}.png")
+    run, between = tmp_path / "run", tmp_path / "between.png"
+    Image.fromarray(np.full((48, 48, 3), 125, np.uint8)).save(between)
+    options = (*small, "--classifier", "knn", "--val", 0.4, "--export", "--out", run)
+    regraft("fit", tmp_path / "shades", *options)
+    sure = tmp_path / "shades" / "dark" / "0.png"
+
+    result = regraft("predict", run, sure, "--abstain-error", 0.1, "--coverage", 0.9)
+    rows = regraft("predict", run, sure, between, "--unlike", 0.1, "--json").stdout.splitlines()
+
+    label, confidence, labels = result.stdout.split("\t")[1:]
+    assert (label, labels) == ("dark", "{dark}\n")
+    assert float(confidence) > 0.9
+    assert "at most 10.0 % are wrong, by 48 validation images" in result.stderr
+    assert [json.loads(row)["unknown"] for row in rows] == [False, True]
+    with pytest.raises(UsageError, match=r"an error of 1\.0 % cannot be promised"):
+        regraft("predict", run, sure, "--abstain-error", 0.01)
