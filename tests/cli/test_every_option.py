@@ -66,6 +66,7 @@ classify {image} --backbone efficientnet_lite0 --top 2 --out {new}.html
 classify {image} --weights default --arg drop_rate=0.0 --label-from-name (?P<label>[0-9]+)
 classify --json {animals}/panda
 predict {run} {image} --top 2 --json
+predict {run} {image} --csv
 predict {exported} {image} --coverage 0.5 --each-class
 predict {exported} {image} --unlike 0.4
 explain {run} {image} {fresh} --class poppy --channel 3 --out {new}.html

@@ -1,5 +1,6 @@
 """`classify`, `predict`, `evaluate`, `report` and `compare-runs`."""
 
+import csv
 import json
 import shutil
 
@@ -82,6 +83,24 @@ def test_predict_answers_every_file_in_order_and_says_which_it_refused(
     assert rows[0]["top"][0]["probability"] >= rows[0]["top"][1]["probability"]
     assert f"{bad}\trefused\tIMG-NOT-AN-IMAGE" in shown.stdout
     assert "refused: " in shown.stderr
+
+
+def test_predictions_are_a_table_that_spreadsheets_can_open(regraft, place, fitted, tmp_path):
+    odd = tmp_path / "=cmd(), a.jpg"
+    shutil.copy(place.image, odd)
+    (tmp_path / "bad.jpg").write_text("<html>")
+
+    result = regraft("predict", fitted, odd, tmp_path / "bad.jpg", "--csv", "--top", 2)
+
+    header, good, bad = csv.reader(result.stdout.splitlines())
+    assert result.return_value == 3
+    assert header[:2] == ["file", "error"]
+    assert header[4:] == ["label_1", "probability_1", "label_2", "probability_2"]
+    assert (good[0], good[1]) == (str(odd), "")
+    assert float(good[5]) + float(good[7]) == pytest.approx(1, abs=1e-5)
+    assert bad == [str(tmp_path / "bad.jpg"), "IMG-NOT-AN-IMAGE", *[""] * 6]
+    with pytest.raises(UsageError, match="contradict"):
+        regraft("predict", fitted, odd, "--csv", "--json")
 
 
 def test_a_file_named_twice_is_answered_twice_and_a_pattern_without_a_match_is_refused(

@@ -88,6 +88,7 @@ def predict(
     coverage: CoverageOption = None,
     each_class: EachClassOption = False,
     unlike: UnlikeOption = None,
+    as_csv: Annotated[bool, opt("Print CSV, a row each.", None, "--csv", panel="Output")] = False,
     as_json: JsonLinesOption = False,
 ) -> int:
     """Predict the classes of new images with a fitted model.
@@ -98,6 +99,8 @@ def predict(
     from regraft.deploy.answers import Answerer, Promises
     from regraft.deploy.predictor import answer_files, find_deployed, load, predict_files
 
+    if as_csv and as_json:
+        raise UsageError("--csv and --json contradict each other", hint="choose one")
     promises = Promises(
         abstain_error=abstain_error, coverage=coverage, each_class=each_class, unlike=unlike
     )
@@ -111,6 +114,8 @@ def predict(
 
         model = load_model(run / "model" if (run / "model").is_dir() else run)
         rows = predict_files(model, list_images(files), top)
+    if as_csv:
+        return _echo_csv(rows, top=top)
     return _echo_rows(rows, top=top, as_json=as_json)[1]
 
 
@@ -393,6 +398,24 @@ def _echo_rows(
             cli.echo("\t".join(filter(None, (file, *names, label, f"{number:.4f}", kept))))
         good += [row] * ("top" in row)
     return good, cli.EXIT_REFUSED if refused else 0
+
+
+def _echo_csv(rows: Iterable[dict[str, Any]], *, top: int) -> int:
+    """Print rows as a table whose cells no spreadsheet takes for formulas; return the exit code."""
+    from regraft.data.tables import table_line
+
+    numbered = [f"{name}_{k}" for k in range(1, top + 1) for name in ("label", "probability")]
+    cli.echo(table_line(["file", "error", "unknown", "labels", *numbered]))
+    refused = False
+    for row in rows:
+        refused |= "error" in row
+        unknown, labels = "yes" if row.get("unknown") else "", "; ".join(row.get("labels", ()))
+        best = row.get("top", ())[:top]
+        cells = [cell for one in best for cell in (one["label"], f"{one['probability']:.6f}")]
+        blank = [""] * (2 * top - len(cells))
+        cells = [row["file"], row.get("error", ""), unknown, labels, *cells, *blank]
+        cli.echo(table_line([printable(cell) for cell in cells]))
+    return cli.EXIT_REFUSED if refused else 0
 
 
 def _token(file: Path | None) -> str | None:
