@@ -3,6 +3,8 @@
 import io
 import os
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -115,6 +117,37 @@ def test_whatever_a_decoder_raises_becomes_an_image_error(error, code, monkeypat
     monkeypatch.setattr(Image, "open", broken)
 
     assert refusal(ENCODED["PNG"]).code == code
+
+
+def test_avif_is_read(tmp_path):
+    photograph().save(tmp_path / "x.avif", quality=100, subsampling="4:4:4")
+
+    found = open_image(tmp_path / "x.avif")
+
+    expected = np.asarray(photograph().convert("RGB")).astype(int)
+    assert np.abs(np.asarray(found).astype(int) - expected).mean() < 5
+
+
+def test_what_a_library_says_of_a_damaged_file_does_not_reach_the_terminal(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.tif")
+    data = bytearray((tmp_path / "x.tif").read_bytes())
+    (first,) = struct.unpack("<I", data[4:8])
+    for entry in range(first + 2, first + 2 + 12 * data[first], 12):
+        if struct.unpack("<H", data[entry : entry + 2]) == (277,):  # samples per pixel
+            data[entry + 8 : entry + 10] = struct.pack("<H", 99)
+    (tmp_path / "x.tif").write_bytes(data)
+    code = f"""
+from regraft.data.images import open_image
+from regraft.errors import ImageError
+try:
+    open_image({str(tmp_path / "x.tif")!r})
+except ImageError as error:
+    print(error.code)
+"""
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert (done.stdout, done.stderr) == ("IMG-CORRUPT\n", "")
 
 
 def test_a_png_with_a_wrong_checksum_is_corrupt():
