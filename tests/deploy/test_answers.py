@@ -85,7 +85,7 @@ def test_what_is_unlike_all_that_was_learned_is_unknown(deployed, images):
 
     assert [answer["unknown"] for answer in answers] == [True, True, False]
     assert answers[0]["distance"] > answers[2]["distance"]
-    assert "from what was learned" in answers[0]["why"]
+    assert "unlike what was learned" in answers[0]["why"]
 
 
 def test_the_nearest_training_images_stand_beside_an_answer(deployed, images):

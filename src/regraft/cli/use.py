@@ -204,6 +204,8 @@ def serve(
         nearest=3,
     )
     model = Served.of(load(run), name, promises)
+    for sentence in model.told:
+        cli.echo_err(sentence)
     if maps:
         from regraft.experiment.evaluate import map_maker
 

@@ -113,7 +113,10 @@ class Answerer:
             for place, distance in enumerate(distances):
                 answers[place]["distance"] = round(distance, 4)
                 if distance > self._farthest:
-                    reasons[place] = f"{distance:.3f} from what was learned"
+                    reasons[place] = (
+                        f"unlike what was learned: at a distance of {distance:.2f}, where known "
+                        f"images stay below {self._farthest:.2f}"
+                    )
         if self.promises.abstain_error is not None or self.promises.unlike is not None:
             for answer, why in zip(answers, reasons, strict=True):
                 answer.update({"unknown": bool(why)} | ({"why": why} if why else {}))

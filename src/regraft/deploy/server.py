@@ -82,6 +82,7 @@ class Served:
         decoding: How bytes become pixels.
         maps: From a decoded image and a class to what the network sees of the image and a map of
             what speaks for the class, as addresses that hold them; None for no maps.
+        told: What its answers can be relied on for.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Served:
     shrink: Callable[[Image.Image], Image.Image] = lambda image: image
     decoding: Decoding = Decoding()
     maps: Maps | None = None
+    told: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, model: Predictor, name: str, promises: Promises | None = None) -> Served:
@@ -104,7 +106,7 @@ class Served:
         def shrink(image: Image.Image) -> Image.Image:
             return Image.fromarray(framed(prepare(image, preprocessing), preprocessing))
 
-        return cls(name, classes, answer, shrink, model.record.decoding)
+        return cls(name, classes, answer, shrink, model.record.decoding, told=tuple(answer.told))
 
 
 def make_app(model: Served, settings: ServeSettings) -> FastAPI:
