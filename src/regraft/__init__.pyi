@@ -21,6 +21,7 @@ from regraft.classifiers.network_classifier import (
 from regraft.data.check import check as check
 from regraft.data.dataset import Dataset as Dataset, Split as Split
 from regraft.data.images import Decoding as Decoding
+from regraft.deploy.answers import Answerer as Answerer, Promises as Promises
 from regraft.deploy.export import write_deployed as write_deployed
 from regraft.deploy.predictor import Predictor as Predictor, load as load
 from regraft.errors import RegraftError as RegraftError

@@ -49,6 +49,21 @@ class Answerer:
     Raises:
         UsageError: The model was exported without what a promise rests on, or there are too few
             validation images for it (``USAGE-CALIBRATION``).
+
+    Example:
+        >>> import tempfile
+        >>> from regraft import BackboneSpec, FeatureClassifier, load, write_deployed
+        >>> from regraft.results.calibration import Calibration
+        >>> dark, light = [np.full((32, 32, 3), shade, np.uint8) for shade in (20, 220)]
+        >>> learner = FeatureClassifier(BackboneSpec("simple_cnn", weights=None))
+        >>> learner = learner.fit([dark, light], ["night", "day"])
+        >>> sure = (0.6, 0.7)
+        >>> held = Calibration(truth=(0, 1), own=sure, confidence=sure, right=(True, True))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = write_deployed(learner, f"{folder}/deploy", [dark, light], calibration=held)
+        ...     answers = Answerer(load(folder), Promises(coverage=0.6), top=1)([light, dark])
+        >>> [answer["labels"] for answer in answers]
+        [['day'], ['night']]
     """
 
     def __init__(self, model: Predictor, promises: Promises, *, top: int) -> None:
