@@ -83,7 +83,7 @@ def test_a_bundle_says_what_is_known_of_it_and_its_example_is_short(bundle):
     }
     assert json.loads((folder / "labels.json").read_text()) == ["dark", "grey", "light"]
     assert "3 classes: dark, grey, light" in said
-    assert "93.3 % [78.7, 98.2], n = 30 test images" in said
+    assert r"93.3 % \[78.7, 98.2\], n = 30 test images" in said
     assert "licence of the weights: none" in said
     assert len(example) <= 20
     assert max(map(len, example)) <= 100

@@ -291,7 +291,8 @@ def report(
     *,
     data: Annotated[Path | None, opt("Where the images are, if moved.", "FOLDER")] = None,
 ) -> None:
-    """Write the page of each run again, from its folder alone."""
+    """Write the page and the card of each run again, from its folder alone."""
+    from regraft.report.model_card import write_card
     from regraft.report.run_page import write_page
     from regraft.results.comparison import open_runs
 
@@ -299,6 +300,7 @@ def report(
         raise UsageError("no such folder of images", path=data, hint="check --data")
     for run in open_runs(runs):
         cli.echo(str(write_page(run, data_root=data)))
+        write_card(run)
 
 
 def watch(

@@ -12,14 +12,12 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from regraft.deploy.export import whole_onnx
 from regraft.deploy.predictor import DeployRecord, load
-from regraft.errors import printable
 from regraft.files import write_bytes
+from regraft.report.model_card import bullets, model_facts
 
 MODEL, LABELS, EXAMPLE, README = "model.onnx", "labels.json", "predict.py", "README.md"
 _BORN = (1980, 1, 1, 0, 0, 0)  # of every file in it: the same model gives the same bytes
@@ -80,23 +78,20 @@ def write_bundle(deployed: str | os.PathLike[str], file: str | os.PathLike[str])
 
 def readme(record: DeployRecord) -> str:
     """Return what people should know of a deployed model, as Markdown."""
-    shown = "\n".join(f"* {name}: {value}" for name, value in known_facts(record).items())
-    return _README.format(title=record.provenance.get("run") or "A model", facts=shown)
+    title = record.provenance.get("run") or "A model"
+    return _README.format(title=title, facts=bullets(known_facts(record)))
 
 
 def known_facts(record: DeployRecord) -> dict[str, str]:
     """Return what is known of a deployed model, by what it is called."""
     given = record.provenance
-    backbone: Mapping[str, Any] = given.get("backbone") or {}
-    facts = {
-        f"{len(record.classes)} classes": ", ".join(map(printable, record.classes)),
-        "accuracy": str(given.get("accuracy") or "not measured"),
-        "network": str(backbone.get("name") or "unknown"),
-        "weights": str(backbone.get("weights") or "random"),
-        "licence of the weights": str(backbone.get("licence") or "unknown"),
-        "made": f"{given.get('created', '')} by Regraft {given.get('regraft', '')}".strip(),
-        "compared with the model it was made from": str(record.agreement),
-    }
+    facts = model_facts(
+        classes=record.classes,
+        backbone=given.get("backbone") or {},
+        accuracy=given.get("accuracy"),
+        made=(str(given.get("created", "")), str(given.get("regraft", ""))),
+    )
+    facts["compared with the model it was made from"] = str(record.agreement)
     if "int8" in given:
         facts["in whole numbers of 8 bits"] = str(given["int8"]["text"])
     return facts

@@ -21,6 +21,7 @@ from regraft.deploy.predictor import NETWORK, DeployRecord, load
 from regraft.download import Checksums, download, network_refused
 from regraft.errors import DownloadError
 from regraft.files import atomic_folder, home, make_folder, sha256_file, write_bytes, write_text
+from regraft.report.model_card import bullets
 from regraft.settings import to_json
 
 VERSION = "1.30.0"  # of onnxruntime-web
@@ -68,7 +69,7 @@ def write_web(
         RegraftError: The folder is there already (``FILE-EXISTS``).
     """
     record, archive = load(deployed).record, find_runtime(runtime)
-    shown = "\n".join(f"* {name}: {value}" for name, value in known_facts(record).items())
+    shown = bullets(known_facts(record))
     title = str(record.provenance.get("run") or "A model")
     with atomic_folder(folder) as part, tarfile.open(archive) as packed:
         for name in _FILES:

@@ -24,6 +24,7 @@ from regraft.experiment.config import MethodConfig, RunConfig
 from regraft.experiment.prepare import split_as_asked, take_amount
 from regraft.experiment.warnings import run_warnings
 from regraft.features.hdf5 import read_features
+from regraft.report.model_card import write_card
 from regraft.report.run_page import write_page
 from regraft.results.predictions import evaluate
 from regraft.results.run import BackboneFacts, Run, RunRecord, reserve
@@ -107,6 +108,7 @@ def fit_features(config: RunConfig, *, out: str | os.PathLike[str], command: str
         )
         run = Run.write(place, record, predictions, split=split)
     write_page(run)
+    write_card(run)
     return run
 
 

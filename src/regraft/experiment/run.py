@@ -33,6 +33,7 @@ from regraft.features.embed import EmbeddingStats
 from regraft.features.extractor import FeatureExtractor
 from regraft.features.hdf5 import refuse_existing, write_features, write_pixels
 from regraft.files import sha256_file
+from regraft.report.model_card import write_card
 from regraft.report.run_page import write_page
 from regraft.results import run as records
 from regraft.results.predictions import Predictions, evaluate
@@ -79,7 +80,7 @@ def fit_run(
     callbacks: Sequence[Callback] = (),
     verbose: bool = False,
 ) -> Run:
-    """Fit what a configuration describes, measure it on every part, and leave a run with its page.
+    """Fit what a configuration describes, measure it on every part, leave a run, its page and card.
 
     The test part is predicted once, after everything was chosen. A network keeps checkpoints in the
     folder while it is trained; the same call on the folder of a killed run resumes from them.
@@ -155,6 +156,7 @@ def fit_run(
     if config.method.explain:
         _explain(run, learner, parts, features)
     write_page(run, data_root=config.data.source)
+    write_card(run)
     return run
 
 

@@ -27,7 +27,7 @@ class Confidence:
 
     Args:
         found: What the probabilities are worth, in sentences.
-        drawing: Reliability and risk against coverage, an ``<svg>`` element.
+        drawing: Reliability and risk against coverage, an ``<svg>`` element, or "".
         errors: What promised errors bring on these images; None where none can be promised.
         coverages: What promised coverages bring; None where none can be promised.
         refused: Promises that cannot be made, each with the reason.
@@ -41,7 +41,7 @@ class Confidence:
 
 
 def confidence(
-    p: Predictions, held: Calibration | None, *, temperature: float = 1.0
+    p: Predictions, held: Calibration | None, *, temperature: float = 1.0, drawn: bool = True
 ) -> Confidence | None:
     """Return how far the probabilities of predictions can be believed; None for a few images.
 
@@ -49,12 +49,13 @@ def confidence(
         p: The predictions that the page shows, such as those of the test part.
         held: What promises rest on; None where there is no validation part, or p is that part.
         temperature: What the scores were divided by.
+        drawn: Whether there is a drawing.
     """
     if len(p) < _FEWEST:
         return None
     found = calibration.reliability(p)
     sentences = [*_sentences(found), _basis(held, temperature)]
-    drawing = _draw(found, *calibration.risk_coverage(p))
+    drawing = _draw(found, *calibration.risk_coverage(p)) if drawn else ""
     if held is None:
         return Confidence(tuple(sentences), drawing)
     errors: list[tuple[Cell, ...]] = []

@@ -25,6 +25,8 @@ from regraft.report.tables import (
     Table,
     class_table,
     confused_table,
+    counts_table,
+    measures_table,
     parts_table,
     size,
 )
@@ -33,7 +35,7 @@ from regraft.results.inspection import Inspection
 from regraft.results.intervals import percent
 from regraft.results.metrics import Scores
 from regraft.results.predictions import Predictions, part_name
-from regraft.results.run import CLEAN, PART_TITLES, REPORT, THUMBNAILS, Run
+from regraft.results.run import CLEAN, REPORT, THUMBNAILS, Run
 from regraft.settings import to_json
 from regraft.system import __version__
 
@@ -93,7 +95,7 @@ def write_page(run: Run, *, data_root: str | os.PathLike[str] | None = None) -> 
         clean=run.metrics.get(CLEAN),
         errors=int((~p.correct).sum()),
         parts=parts_table(run.metrics),
-        measures=_measures(run),
+        measures=measures_table(run.metrics),
         confusion=_matrix(p),
         heat=_heat(p),
         pairs=confused_table(confused[:_MOST_PAIRS]),
@@ -119,7 +121,7 @@ def write_page(run: Run, *, data_root: str | os.PathLike[str] | None = None) -> 
         class_cells=[(name, table_line((name,))) for name in p.classes],
         fitting=fitting(run.record.history, len(run.predictions.part("val"))),
         findings=_findings(run.check, remarks),
-        counts=_class_counts(run),
+        counts=counts_table(run.record.data, most=_MOST_ROWS),
         facts=_facts(run),
     )
     path = run.folder / REPORT
@@ -128,16 +130,6 @@ def write_page(run: Run, *, data_root: str | os.PathLike[str] | None = None) -> 
 
 
 # ---- results and confusion ----------------------------------------------------------------------
-
-
-def _measures(run: Run) -> Table:
-    """Return what else was measured on each part."""
-    titles = [title for title in PART_TITLES.values() if title in run.metrics]
-    present = [key for key in metrics.MEASURES if any(key in run.metrics[t] for t in titles)]
-    rows: list[tuple[Cell, ...]] = [
-        (title, *(run.metrics[title].get(key) for key in present)) for title in titles
-    ]
-    return Table(("part", *(metrics.MEASURES[key] for key in present)), tuple(rows))
 
 
 def _matrix(p: Predictions) -> list[tuple[str, list[tuple[int, float, bool, str]], int]]:
@@ -353,15 +345,6 @@ def _findings(check: Mapping[str, Any] | None, remarks: Sequence[str]) -> dict[s
         "remarked": len(every) - len(found),
         "names": [entry["names"] for entry in every if entry.get("names")],
     }
-
-
-def _class_counts(run: Run) -> Table:
-    counts, classes = run.record.data.counts, run.record.data.classes[:_MOST_ROWS]
-    body: list[tuple[Cell, ...]] = [
-        (name, *(part.get(name, 0) for part in counts.values())) for name in classes
-    ]
-    total: tuple[Cell, ...] = ("all", *(sum(part.values()) for part in counts.values()))
-    return Table(("class", *counts), (*body, total))
 
 
 def _facts(run: Run) -> dict[str, list[tuple[str, str]]]:

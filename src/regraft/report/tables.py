@@ -14,7 +14,8 @@ from regraft.data.tables import safe_cell
 from regraft.errors import printable
 from regraft.results.comparison import Repeated
 from regraft.results.intervals import Estimate, percent, points, wilson
-from regraft.results.metrics import Confused, Scores
+from regraft.results.metrics import MEASURES, Confused, Scores
+from regraft.results.run import PART_TITLES, DataFacts
 from regraft.settings import to_json
 
 NOTHING = "\N{EN DASH}"
@@ -134,10 +135,10 @@ class Table:
 
     def to_markdown(self) -> str:
         """Return the table in GitHub's Markdown."""
-        head, *body = [[_escaped(cell) for cell in row] for row in self.compact()]
+        head, *body = [[escaped(cell) for cell in row] for row in self.compact()]
         rules = ["---:" if self.numeric(index) else "---" for index in range(len(head))]
         lines = ["| " + " | ".join(row) + " |" for row in (head, rules, *body)]
-        return "\n".join([*lines, *_below(tuple(map(_escaped, self.notes)))])
+        return "\n".join([*lines, *_below(tuple(map(escaped, self.notes)))])
 
     def to_latex(self) -> str:
         """Return the table for a paper, with the rules of the package booktabs."""
@@ -182,6 +183,16 @@ def parts_table(measured: Mapping[str, Mapping[str, Estimate]]) -> Table:
     return Table(("part", "accuracy", "errors"), rows)
 
 
+def measures_table(measured: Mapping[str, Mapping[str, Estimate]]) -> Table:
+    """Return what else was measured on each part; see :func:`parts_table`."""
+    titles = [title for title in PART_TITLES.values() if title in measured]
+    present = [key for key in MEASURES if any(key in measured[title] for title in titles)]
+    rows: list[tuple[Cell, ...]] = [
+        (title, *(measured[title].get(key) for key in present)) for title in titles
+    ]
+    return Table(("part", *(MEASURES[key] for key in present)), tuple(rows))
+
+
 def class_table(scores: Sequence[Scores]) -> Table:
     """Return precision, recall, F1 and support of every class, or of the averages."""
     columns = ("class", "precision", "recall", "F1", "images")
@@ -192,6 +203,16 @@ def confused_table(pairs: Sequence[Confused]) -> Table:
     """Return the most confused pairs with their share of the true class."""
     columns = ("true", "predicted", "images", "share of the true class")
     return Table(columns, tuple((p.true, p.predicted, p.count, p.share) for p in pairs))
+
+
+def counts_table(data: DataFacts, *, most: int) -> Table:
+    """Return how many images each class has in each part, of the first classes and of all."""
+    body: list[tuple[Cell, ...]] = [
+        (name, *(part.get(name, 0) for part in data.counts.values()))
+        for name in data.classes[:most]
+    ]
+    total: tuple[Cell, ...] = ("all", *(sum(part.values()) for part in data.counts.values()))
+    return Table(("class", *data.counts), (*body, total))
 
 
 def network_table(networks: Iterable[tuple[Any, bool]]) -> Table:
@@ -297,7 +318,13 @@ def _csv_columns(name: str, cells: Sequence[Cell]) -> list[list[Any]]:
     )
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    r"""Return text so that Markdown prints every character of it as it stands.
+
+    Example:
+        >>> print(escaped("a_b"))
+        a\_b
+    """
     return "".join("\\" + c if c in "\\|<>*_`[]" else c for c in printable(text))
 
 
