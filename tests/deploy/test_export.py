@@ -20,20 +20,6 @@ from regraft.training.phases import from_scratch
 SPEC = BackboneSpec("simple_cnn", weights=None, arguments=(("size", 48),))
 
 
-@pytest.fixture(scope="module")
-def images():
-    """Return images of many sizes, and the names of three classes."""
-    draw = np.random.default_rng(0)
-    shapes = draw.integers(20, 120, (30, 2))
-    names = [("dark", "grey", "light")[number % 3] for number in range(30)]
-    level = {"dark": 40, "grey": 120, "light": 200}
-    found = [
-        (level[name] + draw.integers(-40, 40, (*shape, 3))).clip(0, 255).astype(np.uint8)
-        for name, shape in zip(names, shapes, strict=True)
-    ]
-    return found, names
-
-
 def learner_of(kind, **settings):
     compute = Compute(cache=None, engine="torch")
     if kind == "network":
