@@ -54,8 +54,8 @@ async def started(model, **options):
 
 
 async def ask(batcher, *values):
-    with batcher.places(len(values)):
-        rows = await batcher.answer([shade(value) for value in values])
+    with batcher.places(len(values)) as answer:
+        rows = await answer([shade(value) for value in values])
     return [row["shade"] for row in rows]
 
 
@@ -81,11 +81,11 @@ def test_an_idle_worker_waits_only_for_images_that_are_known_to_come():
         async with started(model, wait=10.0) as batcher:
             async with asyncio.timeout(5):
                 alone = await ask(batcher, 1)
-            with batcher.places(1):  # somebody decodes
+            with batcher.places(1) as answer:  # somebody decodes
                 first = asyncio.ensure_future(ask(batcher, 2))
                 await asyncio.sleep(0.05)
                 waited = not first.done()
-                second = await batcher.answer([shade(3)])
+                second = await answer([shade(3)])
             return alone, waited, await first, second
 
     alone, waited, first, second = asyncio.run(scenario())

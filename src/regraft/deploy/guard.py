@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from regraft.errors import RegraftError, RequestError, UsageError
 from regraft.settings import settings_class
+from regraft.system import threads
 
 STATUS = {
     "REQUEST-INVALID": 400,
@@ -64,7 +65,8 @@ class ServeSettings:
         max_bytes: How many bytes a request may have.
         max_images: How many images a request may have.
         max_seconds: How long sending a request may take.
-        batch: How many images are answered at once.
+        batch: How many images are answered by one call of the model.
+        workers: How many calls there are at a time; by default two for each processor.
         room: How many images may wait.
 
     Raises:
@@ -85,7 +87,8 @@ reached by others - put a token into REGRAFT_TOKEN or a --token-file
     max_bytes: Annotated[int, Field(gt=0)] = 32 << 20
     max_images: Annotated[int, Field(gt=0)] = 64
     max_seconds: Annotated[float, Field(gt=0)] = 30.0
-    batch: Annotated[int, Field(gt=0)] = 8
+    batch: Annotated[int, Field(gt=0)] = 2
+    workers: Annotated[int, Field(gt=0)] = field(default_factory=lambda: 2 * threads())
     room: Annotated[int, Field(gt=0)] = 128
 
     def __post_init__(self) -> None:

@@ -205,7 +205,12 @@ class _Desk:
         sample = model.shrink(Image.new("RGB", (256, 256), (128, 128, 128)))
         observe = metrics.batches.observe
         self.batcher = Batcher(
-            model.answer, sample, most=settings.batch, room=settings.room, on_batch=observe
+            model.answer,
+            sample,
+            most=settings.batch,
+            workers=settings.workers,
+            room=settings.room,
+            on_batch=observe,
         )
         metrics.waiting.set_function(lambda: self.batcher.taken)
 
@@ -224,13 +229,13 @@ class _Desk:
         Raises:
             RequestError: There is no room, or no model.
         """
-        with self.batcher.places(len(images)):
+        with self.batcher.places(len(images)) as ask:
             loop = asyncio.get_running_loop()
             decoded = await asyncio.gather(
                 *(loop.run_in_executor(self._threads, self._decode, given) for given in images)
             )
             good = [image for image in decoded if isinstance(image, Image.Image)]
-            rows = iter(await self.batcher.answer(good))
+            rows = iter(await ask(good))
         for each in decoded:
             self.metrics.images.labels(each.code if isinstance(each, ImageError) else "OK").inc()
         return [each if isinstance(each, ImageError) else next(rows) for each in decoded]
