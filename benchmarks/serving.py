@@ -32,6 +32,7 @@ from regraft.deploy.predictor import load
 BOUNDARY = "a-boundary-that-is-in-no-image"
 HEAD = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n'
 HEADERS = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+COMMAND = "from regraft.cli import main; main()"
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -99,12 +100,13 @@ class Measured:
 @contextmanager
 def running(*command: str) -> Iterator[Measured]:
     """Run a server and yield where it is."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-    process = subprocess.Popen([sys.executable, *command], **pipes)  # type: ignore[call-overload]
+    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True)
     try:
         port = int(re.search(r":(\d+)/", process.stdout.readline())[1])
         yield Measured(port, process.pid)
     finally:
+        if process.poll() is not None:
+            print(f"a server ended by itself, code {process.returncode}", file=sys.stderr)
         process.terminate()
         process.wait(20)
 
@@ -188,7 +190,7 @@ def main() -> None:
         return
     bodies = requests_of(options.images, options.bad)
     commands = {
-        "regraft serve": ("-m", "regraft", "serve", options.run, "--port", "0"),
+        "regraft serve": ("-c", COMMAND, "serve", options.run, "--port", "0"),
         "naive, async def": (__file__, options.run, "--naive", "async"),
         "naive, def in threads": (__file__, options.run, "--naive", "threads"),
     }

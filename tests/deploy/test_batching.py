@@ -94,6 +94,35 @@ def test_an_idle_worker_waits_only_for_images_that_are_known_to_come():
     assert model.batches == [8, 1, 2]
 
 
+def test_several_workers_answer_at_a_time_and_a_failure_of_one_ends_in_no_silence(monkeypatch):
+    monkeypatch.setattr("regraft.deploy.batching._AGAIN", 0.02)
+    model, together = Model(), threading.Barrier(2)
+
+    def answer(images):
+        if len(images) == 1:  # no sample
+            together.wait(20)  # nobody passes alone
+        return model(images)
+
+    async def scenario():
+        batcher = Batcher(answer, SAMPLE, most=2, workers=2, wait=0.0)
+        batcher.start()
+        await until(lambda: batcher.ready)
+        good = await asyncio.gather(ask(batcher, 1), ask(batcher, 2))
+        model.broken = True
+        bad = await asyncio.gather(ask(batcher, 3), ask(batcher, 4), return_exceptions=True)
+        model.broken = False
+        await until(lambda: batcher.ready)
+        again = await asyncio.gather(ask(batcher, 5), ask(batcher, 6))
+        await batcher.stop()
+        return good, [each.code for each in bad], again
+
+    async def patiently():
+        async with asyncio.timeout(20):
+            return await scenario()
+
+    assert asyncio.run(patiently()) == ([[1], [2]], ["SERVER-MODEL"] * 2, [[5], [6]])
+
+
 def test_a_full_queue_refuses_at_once_and_loses_nothing():
     model = Model()
 
