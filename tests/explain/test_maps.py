@@ -12,7 +12,7 @@ from regraft.backbones.spec import BackboneSpec, Compute
 from regraft.classifiers.feature_classifier import FeatureClassifier
 from regraft.classifiers.network_classifier import NetworkClassifier, load_model, save_model
 from regraft.errors import UsageError
-from regraft.explain.maps import class_maps, correlation_with_redrawn, methods_for, seen
+from regraft.explain.maps import class_maps, correlation_with_redrawn, methods_for, seen, subject_of
 from regraft.training.phases import fine_tune, frozen
 
 REAL = BackboneSpec("efficientnet_lite0", arguments={"size": 112})
@@ -154,6 +154,17 @@ def test_one_output_for_two_classes_explains_both():
     blue, red = class_maps(learner, DISCS[:1] * 2, ["blue", "red"])
 
     assert not ((blue > 0) & (red > 0)).any()  # what speaks for one speaks against the other
+
+
+def test_the_probabilities_are_those_that_the_learner_gives(linear, network):
+    for learner in (linear, network):
+        before = learner.temperature_
+        learner.temperature_ = 2.5
+        try:
+            found = subject_of(learner).probabilities(seen(learner, DISCS[:3]))
+            assert found == pytest.approx(learner.predict_proba(DISCS[:3]), abs=1e-4)
+        finally:
+            learner.temperature_ = before
 
 
 def test_a_class_token_is_explained_by_the_patches():

@@ -25,6 +25,7 @@ from regraft.backbones.from_timm import imagenet_classes
 from regraft.backbones.network import Stage, channels_first, tap
 from regraft.classifiers.feature_classifier import FeatureClassifier
 from regraft.classifiers.network_classifier import NetworkClassifier
+from regraft.classifiers.shallow import tempered
 from regraft.data.images import Decoding, ImageLike, open_image
 from regraft.errors import UsageError, list_names
 from regraft.system import exact_float32
@@ -112,6 +113,7 @@ def subject_of(learner: Learner) -> Subject:
     check_is_fitted(learner)
     backbone = learner.backbone_
     names, decoding = tuple(map(str, learner.classes_)), learner.compute.decoding
+    temperature = learner.temperature_
     if isinstance(learner, NetworkClassifier):
         network = learner.network_.eval()
         return Subject(
@@ -119,7 +121,7 @@ def subject_of(learner: Learner) -> Subject:
             network=network,
             classes=names,
             scores=lambda views: _one_for_each(network(views)),
-            chances=lambda views: probabilities(network(views)).numpy(),
+            chances=lambda views: tempered(probabilities(network(views)).numpy(), temperature),
             stage=backbone.stages[-1],
             decoding=decoding,
         )
@@ -135,7 +137,9 @@ def subject_of(learner: Learner) -> Subject:
         network=backbone.module,
         classes=names,
         scores=scores,
-        chances=lambda views: shallow.predict_proba(rows(views).cpu().numpy()),
+        chances=lambda views: tempered(
+            shallow.predict_proba(rows(views).cpu().numpy()), temperature
+        ),
         stage=next((s for s in backbone.stages if s.name == pooling), backbone.stages[-1]),
         decoding=decoding,
     )
