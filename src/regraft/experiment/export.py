@@ -140,8 +140,8 @@ def export_run(
 
     Args:
         run: The folder of a run.
-        to: ``"folder"`` for one in the run's own folder that predicts without torch, which the
-            others but ``"torch-export"`` are made of.
+        to: ``"folder"`` for one in the run's own folder that predicts without torch; it stays as
+            it is when another form is written.
         out: The file to write, for ``"web"`` the folder; None for the run's own folder.
         int8: Whether the network counts in whole numbers of 8 bits; it then promises nothing.
         with_images: Whether small copies of the training images go with the folder, to be shown
@@ -170,9 +170,9 @@ def export_run(
         assert out is not None
         shown = tested.paths[:_COMPARED]
         return Exported(out, write_program(learner, out, shown, provenance=facts))
-    with _place(model / FOLDER, passing=int8 and to != "folder") as place:
+    with _place(model / FOLDER, passing=to != "folder") as place:
         likeness, training, cost = None, None, None
-        if not int8:
+        if to == "folder" and not int8:
             likeness, training = _learned(learner, finished, parts, with_images=with_images)
         agreement = write_deployed(
             learner,
