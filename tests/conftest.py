@@ -17,6 +17,7 @@ from regraft.backbones import engines
 from regraft.backbones.backbone import build
 from regraft.backbones.catalog import registered
 from samples import SMALL
+from stand_in_hub import TOKEN, standing_in
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -226,3 +227,14 @@ def web(monkeypatch):
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture
+def hub(monkeypatch, private_home):
+    """Run a stand-in of the hub for one test, with a token that it knows."""
+    for variable in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(variable, "127.0.0.1,localhost")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with standing_in() as there:
+        monkeypatch.setenv("HF_ENDPOINT", there.url)
+        yield there

@@ -134,6 +134,16 @@ def network_refused(url: str) -> str:
     return f"not asked: {switch} is set" if switch else unreachable(url)
 
 
+def hub_address() -> str:
+    """Return the address of the Hugging Face hub, or of the one that ``HF_ENDPOINT`` names.
+
+    Example:
+        >>> hub_address().startswith("http")
+        True
+    """
+    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+
 def unreachable(url: str, *, seconds: float = _PROBE_SECONDS) -> str:
     """Say within ``seconds`` why the host of ``url`` cannot be reached, or "" if it answers.
 

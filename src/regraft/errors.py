@@ -6,6 +6,8 @@
     - BadImagesError      all the images of a data set that cannot be used    DATA-BAD-IMAGES
   + BackboneError         a network that is unknown or cannot be built        BACKBONE-…
     - WeightsError        weights that are missing, damaged or do not fit     WEIGHTS-…
+  + DownloadError         a file that did not come over the network           DOWNLOAD
+  + HubError              a repository of a hub that cannot be used           HUB-…
   + ModelError            a saved model that cannot be trusted or used        MODEL-…
   + RunError              a run folder that is incomplete or foreign          RUN-…
   + RequestError          a request that the server cannot answer             REQUEST-…, SERVER-…
@@ -141,6 +143,12 @@ class DownloadError(RegraftError):
     """A file that did not come over the network, or not as it was published."""
 
     code = "DOWNLOAD"
+
+
+class HubError(RegraftError):
+    """A repository of a hub that cannot be reached, read or written."""
+
+    code = "HUB"
 
 
 class ModelError(RegraftError):

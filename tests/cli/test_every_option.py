@@ -107,6 +107,8 @@ ELSEWHERE = {
     "export": {"--runtime"},
     "demo": {"--out"},
     "watch": {"--port"},
+    "push": {"--private", "--message"},
+    "pull": {"--revision"},
     "serve": {
         *("--host", "--port", "--token-file", "--allow-host", "--max-bytes", "--maps"),
         *("--abstain-error", "--coverage", "--each-class", "--unlike"),

@@ -1,14 +1,18 @@
-"""`classify`, `predict`, `evaluate`, `report` and `compare-runs`."""
+"""`classify`, `predict`, `evaluate`, `report`, `compare-runs`, `push` and `pull`."""
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from regraft.errors import DataError, UsageError
+from stand_in_hub import TOKEN
 
 
 def test_classify_says_what_the_default_network_sees(regraft, place):
@@ -248,3 +252,44 @@ def test_an_exported_model_says_unknown_where_an_error_was_promised(regraft, sma
     assert [json.loads(row)["unknown"] for row in rows] == [False, True]
     with pytest.raises(UsageError, match=r"an error of 1\.0 % cannot be promised"):
         regraft("predict", run, sure, "--abstain-error", 0.01)
+
+
+def test_a_model_goes_to_a_hub_and_predicts_the_same_when_it_is_back(
+    regraft, place, fitted, hub, tmp_path
+):
+    sent = regraft("push", fitted / "model", "ada/flowers", "--private", "--message", "first try")
+    commit = sent.stdout.strip().rpartition("/")[2]
+    regraft("push", fitted, "ada/flowers")
+
+    back = regraft("pull", "ada/flowers", tmp_path / "back", "--revision", commit)
+
+    before, after = (
+        regraft("predict", run, place.image).stdout for run in (fitted, tmp_path / "back")
+    )
+    assert before == after
+    assert back.stdout == f"{tmp_path / 'back'}\n"
+    assert f"regraft predict {tmp_path / 'back'} IMAGES" in back.stderr
+    assert f"to {hub.url}/ada/flowers (private):" in sent.stderr
+    assert "  model/arrays.safetensors  " in sent.stderr
+    assert hub.repositories["ada/flowers"]["private"]
+    assert TOKEN not in sent.stdout + sent.stderr + back.stdout + back.stderr
+
+
+def test_without_a_token_or_a_hub_push_and_pull_end_before_anything_heavy_is_imported(
+    fitted, hub, tmp_path
+):
+    code = "import sys; from regraft.cli import main\n"
+    code += "try: main()\nfinally: assert 'torch' not in sys.modules"
+    for words, variables, said in (
+        (("push", fitted, "ada/flowers"), {"HF_TOKEN": ""}, "HUB-TOKEN"),
+        (("push", fitted, "ada/flowers"), {"HF_ENDPOINT": "http://127.0.0.1:1"}, "HUB-OFFLINE"),
+        (("pull", "ada/flowers", tmp_path / "x"), {"HF_HUB_OFFLINE": "1"}, "HUB-OFFLINE"),
+    ):
+        command = [sys.executable, "-c", code, *map(str, words)]
+        environment = {**os.environ, **variables}
+        ended = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=environment, timeout=60
+        )
+        assert ended.returncode == 1
+        assert said in ended.stderr
+        assert len(ended.stderr.splitlines()) == 1

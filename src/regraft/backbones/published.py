@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from regraft.backbones.catalog import GROUPS, Entry, InstalledFile, list_backbones
 from regraft.backbones.weights import WeightsFile, store
-from regraft.download import Checksums, check_address, download, failed
+from regraft.download import Checksums, check_address, download, failed, hub_address
 from regraft.download import network_refused as url_refused
 from regraft.errors import BackboneError, DownloadError, ModelError, WeightsError
 from regraft.files import sha256_file
@@ -159,7 +159,7 @@ def network_refused(address: str) -> str:
         'not asked: HF_HUB_OFFLINE is set'
         >>> del os.environ["HF_HUB_OFFLINE"]
     """
-    return url_refused(address if _is_url(address) else _endpoint())
+    return url_refused(address if _is_url(address) else hub_address())
 
 
 def fetch(address: str, folder: Path, *, verbose: bool = True) -> tuple[Path, str]:
@@ -198,11 +198,11 @@ def _ask_hub(repository: str) -> tuple[str, str, str, Checksums]:
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError
 
-    check_address(_endpoint())
+    check_address(hub_address())
     for name in _FILE_NAMES:
-        url = hf_hub_url(repository, name, endpoint=_endpoint())
+        url = hf_hub_url(repository, name, endpoint=hub_address())
         try:
-            facts = get_hf_file_metadata(url, endpoint=_endpoint())
+            facts = get_hf_file_metadata(url, endpoint=hub_address())
         except EntryNotFoundError:
             continue
         except Exception as error:
@@ -246,10 +246,6 @@ def _in_cache(address: str) -> Path | None:
 
 def _hub_folder(repository: str) -> Path:
     return hub_cache() / f"models--{repository.replace('/', '--')}"
-
-
-def _endpoint() -> str:
-    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
 def _is_url(address: str) -> bool:

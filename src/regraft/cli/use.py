@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 FilesArgument = Annotated[list[str], arg("Images or folders; '-' reads their paths.", "FILES…")]
 RunArgument = Annotated[Path, arg("A run's folder, or the model folder in it.", "RUN")]
 RunsArgument = Annotated[list[Path], arg("Folders of runs, or folders that hold runs.", "RUNS…")]
+RepositoryArgument = Annotated[str, arg("Its name on the hub, OWNER/NAME.", "REPO")]
 TopOption = Annotated[int, opt("How many classes to show.", min=1)]
 _SHARE = {"min": 0.0, "max": 1.0}
 AbstainOption = Annotated[
@@ -150,6 +151,50 @@ def export(
         folder, to=to, out=out, int8=int8, with_images=with_images, data=data, runtime=runtime
     )
     cli.echo_either(found.to_json(), str(found), as_json=as_json)
+
+
+def push(
+    run: RunArgument,
+    repository: RepositoryArgument,
+    *,
+    private: Annotated[bool, opt("Only you may see the repository, if it is made now.")] = False,
+    message: Annotated[str | None, opt("What the commit says.", "TEXT")] = None,
+) -> None:
+    """Upload the model of a run and its card to the Hugging Face hub, or to that of HF_ENDPOINT.
+
+    Images and their names, predictions and pages stay here. The token is that of `hf auth login`,
+    or HF_TOKEN.
+    """
+    from regraft.deploy.hub import Hub
+
+    hub = Hub(repository)
+    hub.require_token()  # before what takes a while to be imported
+    from regraft.deploy.sharing import push_run
+
+    folder = run.parent if run.name == "model" else run
+    cli.echo(push_run(folder, hub, private=private, message=message, say=cli.echo_err))
+
+
+def pull(
+    repository: RepositoryArgument,
+    folder: Annotated[Path, arg("The folder to write.", "FOLDER")],
+    *,
+    revision: Annotated[
+        str | None, opt("A branch, a tag or a commit; the newest if not given.", "NAME")
+    ] = None,
+) -> None:
+    """Download a model that `push` has uploaded, and verify it before it gets its name.
+
+    Nothing that could run code is taken. `predict`, `serve` and the others take the folder as a
+    run.
+    """
+    from regraft.deploy.hub import Hub
+
+    hub = Hub(repository)
+    from regraft.deploy.sharing import pull_model
+
+    cli.echo(str(pull_model(hub, folder, revision=revision, say=cli.echo_err)))
+    cli.echo_err(f"next:   regraft predict {quote(str(folder))} IMAGES")
 
 
 def serve(
@@ -460,6 +505,6 @@ def _path_on(line: str) -> str:
 
 COMMANDS: dict[str, Any] = {"classify": classify, "predict": predict, "explain": explain}
 COMMANDS |= {"neighbours": neighbours, "export": export, "evaluate": evaluate}
-COMMANDS |= {"serve": serve}
+COMMANDS |= {"push": push, "pull": pull, "serve": serve}
 COMMANDS |= {"report": report, "watch": watch}
 COMMANDS |= {"compare-runs": compare_runs, "demo": demo}

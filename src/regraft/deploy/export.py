@@ -23,7 +23,6 @@ from regraft.deploy import graph
 from regraft.deploy.likeness import Likeness, write_training
 from regraft.deploy.modules import Learner, Scaled, as_module, refused
 from regraft.deploy.predictor import (
-    CHECKSUM,
     FEATURES,
     NETWORK,
     PROBABILITIES,
@@ -33,12 +32,13 @@ from regraft.deploy.predictor import (
     DeployRecord,
     Predictor,
     load,
+    record_json,
 )
 from regraft.errors import ModelError
 from regraft.explain.neighbours import TrainingFeatures
 from regraft.files import atomic_folder, sha256_bytes, write_bytes, write_json
 from regraft.results.calibration import Calibration
-from regraft.settings import hash_key, to_json
+from regraft.settings import to_json
 
 TOLERANCE = 1e-4  # of a probability
 _TRACED = 2  # images
@@ -115,8 +115,7 @@ def write_folder(
         write_bytes(part / NETWORK, network)
         if training is not None:
             write_training(training, part)
-        values = to_json(replace(record, sha256=sha256_bytes(network)))
-        write_json(part / RECORD, {**values, CHECKSUM: hash_key(values)})
+        write_json(part / RECORD, record_json(replace(record, sha256=sha256_bytes(network))))
 
 
 def write_onnx(deployed: str | os.PathLike[str], file: str | os.PathLike[str]) -> None:

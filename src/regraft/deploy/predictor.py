@@ -28,7 +28,7 @@ from regraft.errors import ImageError, ModelError
 from regraft.explain.neighbours import TrainingFeatures
 from regraft.files import read_json, sha256_file
 from regraft.results.calibration import Calibration
-from regraft.settings import from_json, hash_key, settings_class
+from regraft.settings import from_json, hash_key, settings_class, to_json
 from regraft.system import threads
 
 FOLDER = "deploy"  # within the folder of a model
@@ -87,6 +87,12 @@ class DeployRecord:
     calibration: Calibration | None = None
     likeness: Likeness | None = None
     format: Literal["regraft-deploy"] = "regraft-deploy"
+
+
+def record_json(record: DeployRecord) -> dict[str, Any]:
+    """Return what ``deploy.json`` holds: the record, and its checksum."""
+    values = to_json(record)
+    return {**values, CHECKSUM: hash_key(values)}
 
 
 class Predictor:
