@@ -2,15 +2,18 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 from huggingface_hub import ModelCard
 
 from regraft.classifiers.network_classifier import load_model
 from regraft.data.synthetic import make_flowers
+from regraft.deploy.export import write_folder
 from regraft.deploy.hub import Hub
-from regraft.deploy.predictor import load
+from regraft.deploy.predictor import load, record_json
 from regraft.deploy.sharing import files_to_share, pull_model, push_run
 from regraft.experiment.config import DataConfig, MethodConfig, RunConfig
 from regraft.experiment.export import export_run
@@ -47,6 +50,17 @@ def plain(exported, tmp_path):
     shutil.copytree(exported.folder, tmp_path / "plain")
     shutil.rmtree(tmp_path / "plain" / "model" / "deploy")
     return Run.open(tmp_path / "plain")
+
+
+def adding():
+    """Return an ONNX network that does something else than classify views."""
+    numbers = [onnx.helper.make_tensor_value_info(name, 1, [1]) for name in "abc"]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Add", ["a", "b"], ["c"])], "adding", numbers[:2], numbers[2:]
+    )
+    opset = [onnx.helper.make_opsetid("", 17)]
+    made = onnx.helper.make_model(graph, opset_imports=opset, ir_version=8)
+    return made.SerializeToString()
 
 
 def images_of(run):
@@ -231,15 +245,30 @@ def test_a_pickle_under_the_name_of_a_file_of_the_model_is_refused(hub, exported
 
 
 def test_the_deployed_form_of_another_model_is_refused(hub, exported, tmp_path):
-    from regraft.deploy.predictor import record_json
-
     there, _ = pushed(exported)
     files = hub.files("ada/flowers")[1]
     record = load(exported.folder).record
-    other = record_json(record.__class__(**{**vars(record), "classes": record.classes[::-1]}))
+    other = record_json(replace(record, classes=record.classes[::-1]))
     hub.add("ada/flowers", {**files, "model/deploy/deploy.json": json.dumps(other).encode()})
 
     assert refused(pull_model, there, tmp_path / "back").code == "MODEL-CORRUPT"
+
+
+def test_a_deployed_form_that_cannot_be_run_neither_goes_nor_comes(hub, exported, plain, tmp_path):
+    there, _ = pushed(plain)
+    record = load(exported.folder).record
+    deployed = plain.folder / "model" / "deploy"
+    write_folder(deployed, replace(record, likeness=None), adding())
+    wrong = {f"model/deploy/{file.name}": file.read_bytes() for file in deployed.iterdir()}
+    hub.add("ada/flowers", {**hub.files("ada/flowers")[1], **wrong})
+
+    for call in (
+        lambda: push_run(plain.folder, there),
+        lambda: pull_model(there, tmp_path / "back"),
+    ):
+        error = refused(call)
+        assert error.code == "MODEL-CORRUPT"
+        assert "cannot be run" in str(error)
 
 
 def test_a_repository_without_a_model_is_said_to_have_none(hub, tmp_path):

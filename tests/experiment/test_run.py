@@ -317,6 +317,17 @@ def test_a_run_that_learned_test_images_is_no_start(flowers, first, tmp_path, pl
     assert not (tmp_path / "on" / "run.json").exists()
 
 
+def test_a_model_that_came_without_its_split_is_a_start(flowers, first, tmp_path):
+    pulled = tmp_path / "pulled"
+    pulled.mkdir()
+    shutil.copy(first / "run.json", pulled)
+    shutil.copytree(first / "model", pulled / "model")
+
+    run = on(flowers, tmp_path / "on", start=pulled, seed=1)
+
+    assert any("started from" in warning for warning in run.record.warnings)
+
+
 @pytest.mark.parametrize("below_home", [False, True])
 def test_what_an_earlier_run_of_the_chain_has_learned_is_found_too(
     flowers, tmp_path, monkeypatch, below_home

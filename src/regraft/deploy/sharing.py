@@ -15,12 +15,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from regraft.backbones.checkpoint_files import may_hold_code
 from regraft.classifiers import model_files
 from regraft.classifiers.model_files import read_model
 from regraft.deploy.hub import Hub
 from regraft.deploy.likeness import TRAINING
-from regraft.deploy.predictor import FOLDER, NETWORK, RECORD, find_deployed, load, record_json
+from regraft.deploy.predictor import (
+    FOLDER,
+    NETWORK,
+    RECORD,
+    Predictor,
+    find_deployed,
+    load,
+    record_json,
+)
 from regraft.errors import HubError, ModelError, RegraftError
 from regraft.files import atomic_folder, free_bytes
 from regraft.report.model_card import CARD, model_card, shareable
@@ -93,7 +103,7 @@ def files_to_share(run: Run) -> dict[str, Path | bytes]:
     }
     files |= {f"{MODEL}/{name}": model / name for name in _MODEL if (model / name).is_file()}
     if (model / FOLDER / RECORD).is_file():
-        record = load(model / FOLDER).record
+        record = _working(model / FOLDER).record
         names = _DEPLOYED if record.likeness else _DEPLOYED[:2]
         files |= {f"{MODEL}/{name}": model / name for name in names}
         if record.likeness and record.likeness.images:
@@ -170,9 +180,21 @@ def _verify(folder: Path) -> None:
     if (folder / RUN).is_file():
         Run.open(folder)
     deployed = find_deployed(folder)
-    if deployed is not None and load(deployed).record.classes != model.record.classes:
+    if deployed is not None and _working(deployed).record.classes != model.record.classes:
         what = "the deployed form is that of another model"
         raise ModelError(what, path=deployed, code="MODEL-CORRUPT")
+
+
+def _working(deployed: Path) -> Predictor:
+    """Return a deployed model that has answered once."""
+    model = load(deployed)
+    try:
+        model.outputs([np.zeros((8, 8, 3), np.uint8)])
+    except Exception as error:  # of onnxruntime, whatever it is
+        what, why = "the deployed network cannot be run", f"{error}"[:300]
+        hint = "export the run again"
+        raise ModelError(what, path=deployed, why=why, hint=hint, code="MODEL-CORRUPT") from error
+    return model
 
 
 def _json(values: object) -> bytes:

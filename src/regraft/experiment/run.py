@@ -206,7 +206,8 @@ def refuse_learned_test_images(start: Path, test: Dataset) -> None:
     """Refuse to start from a run that has learned images of the test part.
 
     The contents of the files are compared, along all the runs that it started from itself, as far
-    as their folders are there. Of a model without its run nothing is known.
+    as their folders are there. Of a model without its run nothing is known, nor of one that came
+    from a hub: its split stayed at home.
 
     Raises:
         RunError: Naming the run that has learned some of them (``START-LEAK``), or one whose
@@ -214,6 +215,8 @@ def refuse_learned_test_images(start: Path, test: Dataset) -> None:
     """
     tested = test.hashes()
     for run in records.ancestors(start):
+        if not any((run.folder / name).exists() for name in records.SPLIT):
+            continue
         learned = {row.sha256 for row in run.rows() if row.part != "test"}
         count = sum(sha256 in learned for sha256 in tested)
         if count:

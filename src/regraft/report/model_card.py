@@ -47,6 +47,7 @@ ncsa unlicense zlib pddl lgpl-lr unknown
 _FEW = 20  # images of a class to learn from
 _MOST = 300  # classes that a table shows
 _PATHS = {"source", "root", "start", "weights"}  # settings that may name a place
+_FILES = {"archive", "broken"}  # what the origin of images says of files
 # Findings of a check whose message ends in names of images or of groups of them.
 _NAMING = re.compile(
     "DATA-(BAD-IMAGES|GROUP-LEAK|LIKELY-GROUPS|(NEAR-)?(CONFLICT|LEAK|DUPLICATES))"
@@ -152,6 +153,8 @@ def shareable(run: Run) -> dict[str, Any]:
     values["command"] = _shared_command(values["command"])
     values["warnings"] = _shared_remarks(run, values["warnings"])
     values["leaked"] = []
+    for name in _FILES & (values["data"]["origin"] or {}).keys():
+        del values["data"]["origin"][name]
     return values
 
 
