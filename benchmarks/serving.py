@@ -36,15 +36,42 @@ COMMAND = "from regraft.cli import main; main()"
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def naive(run: str, *, is_async: bool) -> None:
-    """Serve a run as a first try would do it, with the same model."""
-    model, app = load(run), FastAPI()
+def forward_pass(run: str) -> Callable[[Image.Image], dict[str, object]]:
+    """Return what a fitted network says of an image, by a pass of torch, as timm's examples do."""
+    import torch
+
+    from regraft.backbones.views import prepare
+    from regraft.classifiers.network_classifier import load_model
+
+    learner = load_model(Path(run) / "model")
+    network, preprocessing = learner.network_.eval(), learner.backbone_.preprocessing
+
+    def answer(image: Image.Image) -> dict[str, object]:
+        view = torch.from_numpy(prepare(image.convert("RGB"), preprocessing)[None])
+        with torch.inference_mode():
+            row = network(view).softmax(1)[0]
+        best = int(row.argmax())
+        return {"label": str(learner.classes_[best]), "probability": float(row[best])}
+
+    return answer
+
+
+def naive(run: str, kind: str) -> None:
+    """Serve a run as a first try would do it: the exported model, or the network in torch."""
+    app = FastAPI()
+    if kind == "torch":
+        say = forward_pass(run)
+    else:
+        model = load(run)
+
+        def say(image: Image.Image) -> dict[str, object]:
+            row = model.predict_proba([image])[0]
+            return {"label": str(model.classes_[row.argmax()]), "probability": float(row.max())}
 
     def answer(data: bytes) -> dict[str, object]:
-        row = model.predict_proba([Image.open(io.BytesIO(data))])[0]
-        return {"label": str(model.classes_[row.argmax()]), "probability": float(row.max())}
+        return say(Image.open(io.BytesIO(data)))
 
-    if is_async:
+    if kind == "async":
 
         @app.post("/predict")
         async def predict(images: UploadFile) -> dict[str, object]:
@@ -182,17 +209,20 @@ def main() -> None:
     parser.add_argument("--block", type=int, default=500)
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--bad", type=float, default=0.2, help="share of broken images")
-    parser.add_argument("--naive", choices=["async", "threads"], help="only serve, naively")
+    parser.add_argument(
+        "--naive", choices=["async", "threads", "torch"], help="only serve, naively"
+    )
     parser.add_argument("--csv", type=Path)
     options = parser.parse_args()
     if options.naive:
-        naive(options.run, is_async=options.naive == "async")
+        naive(options.run, options.naive)
         return
     bodies = requests_of(options.images, options.bad)
     commands = {
         "regraft serve": ("-c", COMMAND, "serve", options.run, "--port", "0"),
         "naive, async def": (__file__, options.run, "--naive", "async"),
         "naive, def in threads": (__file__, options.run, "--naive", "threads"),
+        "naive, def in threads, torch": (__file__, options.run, "--naive", "torch"),
     }
     with ExitStack() as stack:
         servers = {name: stack.enter_context(running(*each)) for name, each in commands.items()}
