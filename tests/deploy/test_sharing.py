@@ -233,10 +233,13 @@ def test_what_could_run_code_is_not_taken(hub, exported, tmp_path):
     assert "3 others are not of a model and stay there" in said[0]
 
 
-def test_a_pickle_under_the_name_of_a_file_of_the_model_is_refused(hub, exported, tmp_path):
+@pytest.mark.parametrize(
+    "name", ["model/arrays.safetensors", "model/deploy/network.onnx", "README.md"]
+)
+def test_a_pickle_under_the_name_of_a_file_that_is_taken_is_refused(hub, exported, tmp_path, name):
     there, _ = pushed(exported)
     files = hub.files("ada/flowers")[1]
-    hub.add("ada/flowers", {**files, "model/arrays.safetensors": b"\x80\x04cos\nsystem\n."})
+    hub.add("ada/flowers", {**files, name: b"\x80\x04cos\nsystem\n."})
 
     error = refused(pull_model, there, tmp_path / "back")
 
