@@ -248,7 +248,7 @@ def serve(
         unlike=unlike,
         nearest=3,
     )
-    model = Served.of(load(run), name, promises)
+    model = Served.of(load(run, processors=1), name, promises)
     for sentence in model.told:
         cli.echo_err(sentence)
     if maps:

@@ -102,6 +102,8 @@ class Predictor:
         record: What is known of it.
         network: The content or the path of ``network.onnx``.
         training: The features of the images that it has learned from, if they were kept.
+        processors: How many one call uses; None for all. Where calls come beside each other, one
+            each does more than all for each.
 
     Attributes:
         classes_: The names of the classes in the order of the columns of ``predict_proba``.
@@ -112,9 +114,10 @@ class Predictor:
         record: DeployRecord,
         network: bytes | str,
         training: TrainingFeatures | None = None,
+        processors: int | None = None,
     ) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads()
+        options.intra_op_num_threads = processors or threads()
         options.log_severity_level = 3
         options.enable_mem_pattern = False  # it would keep memory for every size of a batch
         # Threads that spin between two layers take the processors from those that decode.
@@ -170,6 +173,8 @@ class Predictor:
         Raises:
             ImageError: An image cannot be used.
         """
+        if len(images) == 1:
+            return self._view(images[0])[None]
         size = self.record.preprocessing.size
         views = np.empty((len(images), size, size, 3), np.uint8)
         with ThreadPoolExecutor(threads()) as pool:
@@ -190,11 +195,12 @@ class Predictor:
         return prepare(open_image(image, self.record.decoding), self.record.preprocessing)
 
 
-def load(folder: str | os.PathLike[str]) -> Predictor:
+def load(folder: str | os.PathLike[str], *, processors: int | None = None) -> Predictor:
     """Return the deployed model of a folder: ``load("runs/flowers").predict(["new.jpg"])``.
 
     Args:
         folder: Of the deployed model, or of the model or run that it belongs to.
+        processors: How many one call uses; None for all.
 
     Raises:
         ModelError: It is not there (``MODEL-MISSING``), damaged (``MODEL-CORRUPT``) or changed
@@ -217,7 +223,7 @@ def load(folder: str | os.PathLike[str]) -> Predictor:
     try:
         likeness = record.likeness
         training = read_training(place, likeness, record.classes) if likeness else None
-        return Predictor(record, str(network), training)
+        return Predictor(record, str(network), training, processors)
     except ModelError:
         raise
     except Exception as error:  # of onnxruntime, whatever it is

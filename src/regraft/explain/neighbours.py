@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -19,6 +20,7 @@ from regraft.results.run import Run
 _FILE = "train_features.npy"
 _NEIGHBOUR = 3  # whose distance says how far an image is
 _DRAWS = 500
+_FEW = 8  # images
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +89,7 @@ class TrainingFeatures:
             names: The paths of the others, where they may be training images themselves: no image
                 is its own neighbour.
         """
-        alike = np.clip(unit_rows(features) @ self.rows.astype(np.float32).T, -1, 1)
+        alike = np.clip(_cosines(unit_rows(features), self._exact), -1, 1)
         place_of = {path: place for place, path in enumerate(self.paths)}
         for row, name in enumerate(names):
             if name in place_of:
@@ -126,9 +128,18 @@ class TrainingFeatures:
         Args:
             features: Of the images, as the network gives them, (m, d).
         """
-        own = self.rows.astype(np.float32)
-        common = own.mean(axis=0)
-        return unit_rows(unit_rows(features) - common) @ unit_rows(own - common).T
+        common, own = self._apart
+        return _cosines(unit_rows(unit_rows(features) - common), own)
+
+    @cached_property
+    def _exact(self) -> NDArray[np.float32]:
+        return self.rows.astype(np.float32)
+
+    @cached_property
+    def _apart(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What all rows have in common, (d,), and unit rows of the rest, (n, d)."""
+        common = self._exact.mean(axis=0)
+        return common, unit_rows(self._exact - common)
 
 
 def tell_strangers(
@@ -167,6 +178,14 @@ def tell_strangers(
     value = mean_area(np.arange(len(own)))
     low, high = np.quantile([value, *map(mean_area, draws)], [0.025, 0.975]).tolist()
     return Estimate(value, min(low, value), max(high, value), len(own))
+
+
+def _cosines(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the products of unit rows, (m, d) and (n, d), as (m, n)."""
+    if len(first) > _FEW:
+        return np.asarray(first @ second.T)
+    # BLAS would wake all its threads, which then wait for more work longer than these few take.
+    return np.asarray(np.einsum("md,nd->mn", first, second))
 
 
 def _farness(alike: NDArray[np.float32]) -> NDArray[np.float64]:
