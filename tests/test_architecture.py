@@ -48,7 +48,7 @@ ALLOWED = {
     "explain": (5, 990, 590),
     "watch, notebook": (3, 700, 440),
     "deploy": (10, 1_480, 990),
-    "server": (5, 1_240, 900),
+    "server": (5, 1_260, 910),
     "confidence": (5, 1_260, 800),
     "hub and card": (3, 920, 580),
     "pages of a run that show why": (6, 1_010, 620),
