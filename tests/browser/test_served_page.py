@@ -12,7 +12,6 @@ from serving import Held, brightness, serving
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
 WIDE, PHONE = {"width": 1300, "height": 900}, {"width": 390, "height": 844}
 LIGHT = saved(Image.new("RGB", (40, 30), (230, 230, 230)))
 TOKEN = "a-token-of-some-length"
@@ -25,14 +24,6 @@ DROP = """([kind, name, text]) => {
   const Kind = kind === "paste" ? ClipboardEvent : DragEvent;
   place.dispatchEvent(new Kind(kind, { [key]: data, bubbles: true, cancelable: true }));
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

@@ -220,12 +220,10 @@ def load(folder: str | os.PathLike[str], *, processors: int | None = None) -> Pr
     if not network.is_file() or sha256_file(network) != record.sha256:
         what, hint = "the deployed network is not the one that was written", "export it again"
         raise ModelError(what, path=network, hint=hint, code="MODEL-CHECKSUM")
+    likeness = record.likeness
+    training = read_training(place, likeness, record.classes) if likeness else None
     try:
-        likeness = record.likeness
-        training = read_training(place, likeness, record.classes) if likeness else None
         return Predictor(record, str(network), training, processors)
-    except ModelError:
-        raise
     except Exception as error:  # of onnxruntime, whatever it is
         what, why = "the deployed network cannot be run", f"{error}"[:300]
         raise ModelError(what, path=network, why=why, code="MODEL-CORRUPT") from error
